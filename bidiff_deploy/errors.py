@@ -1,0 +1,51 @@
+"""The tree of exceptions that users of the package can meet.
+
+    BidiffError                      every error that a user can mend
+    |-- CheckpointError              a checkpoint that can not be read or is not BI-DiffSR
+    |-- BundleError                  a bundle that is missing, damaged, foreign or too new
+    |-- ImageError                   a file that is no image, or can not be written
+    |-- EngineError                  a backend, kernel or op library that is missing or refuses
+    |-- UsageError                   arguments that contradict each other or the bundle
+    `-- OutputError                  a place that can not be written, or already holds something
+
+Every message is one sentence that names the file or value and says what to do. The command line
+prints it after ``error:`` and exits with code 1.
+"""
+
+__all__ = [
+    "BidiffError",
+    "BundleError",
+    "CheckpointError",
+    "EngineError",
+    "ImageError",
+    "OutputError",
+    "UsageError",
+]
+
+
+class BidiffError(Exception):
+    """Base of every error that the user can mend; its text is one sentence."""
+
+
+class CheckpointError(BidiffError):
+    """A checkpoint or options file can not be read, or does not describe a BI-DiffSR network."""
+
+
+class BundleError(BidiffError):
+    """A bundle is missing, damaged, foreign, or newer than this version can read."""
+
+
+class ImageError(BidiffError):
+    """A file can not be decoded as an image, or an image has an unusable shape or type."""
+
+
+class EngineError(BidiffError):
+    """A backend, its op library, or a forced kernel is not available on this machine."""
+
+
+class UsageError(BidiffError, ValueError):
+    """Arguments contradict each other, the bundle or the input shapes."""
+
+
+class OutputError(BidiffError, OSError):
+    """An output can not be written, or exists and was not to be replaced."""
