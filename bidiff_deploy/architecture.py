@@ -195,13 +195,15 @@ class Parameter:
     """One parameter of the network.
 
     shape      its shape in this project
-    published  the published key that holds it, or one key per TaR/TaA group, stacked on axis 0
+    published  the published key that holds it; a grouped one has a key per TaR/TaA group
     binary     whether only its signs and per-output-channel mean magnitude are used
+    grouped    whether axis 0 is the TaR/TaA group
     """
 
     shape: tuple[int, ...]
     published: tuple[str, ...]
     binary: bool = False
+    grouped: bool = False
 
 
 def parameters(config: NetworkConfig) -> dict[str, Parameter]:
@@ -265,4 +267,4 @@ def _convolution(config: NetworkConfig, block: Block, name: str,
                          ("slope", "TaA.dynamic_relu_{}.pr_prelu.weight"),
                          ("shift_out", "TaA.dynamic_relu_{}.pr_bias1.bias")):
         keys = tuple(f"{key}.{theirs.format(group)}" for group in range(config.dynamic_group))
-        yield f"{name}.{ours}", Parameter((config.dynamic_group, channels), keys)
+        yield f"{name}.{ours}", Parameter((config.dynamic_group, channels), keys, grouped=True)

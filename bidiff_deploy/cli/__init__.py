@@ -1,0 +1,62 @@
+"""The command ``bidiff-deploy``: one module a subcommand, imported only when it is called.
+
+A user's mistake (BidiffError) is printed as one line and ends with exit code 1.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from .. import __version__
+from ..errors import BidiffError
+
+# name -> (module with a click command called ``command``, one line for the list of commands):
+# the line stands here so that ``bidiff-deploy --help`` imports no module.
+COMMANDS = {
+    "export": ("export", "Turn a checkpoint into a bundle of packed per-step graphs."),
+    "pack": ("pack", "Shrink a checkpoint to sign bits, scales and the rest."),
+    "upscale": ("upscale", "Upscale images with a bundle."),
+    "train": ("train", "Train a network from a recipe."),
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f"{__name__}.{COMMANDS[name][0]}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BidiffError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bidiff-deploy")
+def group() -> None:
+    """Packed 1-bit engines for the super-resolution diffusion model BI-DiffSR."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        group(prog_name="bidiff-deploy")
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

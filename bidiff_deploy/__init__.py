@@ -1,0 +1,40 @@
+"""bidiff_deploy: packed 1-bit engines for the super-resolution diffusion model BI-DiffSR.
+
+    from bidiff_deploy import load_bundle
+    with load_bundle("model.bundle", threads=2) as engine:
+        image = engine.upscale(image)
+
+Importing the package imports neither torch nor onnxruntime.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .errors import (BidiffError, BundleError, CheckpointError, EngineError, ImageError,
+                     OutputError, UsageError)
+
+if TYPE_CHECKING:
+    import os
+
+    from .engines.base import Engine
+
+__version__ = "0.1.0"
+
+__all__ = ["BidiffError", "BundleError", "CheckpointError", "EngineError", "ImageError",
+           "OutputError", "UsageError", "__version__", "load_bundle"]
+
+
+def load_bundle(path: str | os.PathLike[str], *, threads: int | None = None,
+                backend: str = "onnxruntime") -> Engine:
+    """Open a bundle as an engine.
+
+    ``path``: the bundle's directory. ``threads``: how many threads one operator may use (default:
+    all cores). ``backend``: ``"onnxruntime"`` (CPU, packed kernels) or ``"onnxruntime-stock"``
+    (the same graphs through their function bodies in float32: the baseline). Returns an
+    ``Engine``, a context manager with ``predict``, ``sample`` and ``upscale``. Raises BundleError
+    for a bundle that is damaged or foreign, EngineError for a backend that can not run here.
+    """
+    from .engines import open_engine
+
+    return open_engine(path, threads=threads, backend=backend)
