@@ -1,0 +1,92 @@
+"""Signs with gradients: the two binarisers of BI-DiffSR and the convolution built on them.
+
+Source: Chen et al., "Binarized Diffusion Model for Image Super-Resolution" (arXiv 2406.05723),
+section 3.2. The activation's gradient is that of Bi-Real Net (arXiv 1808.00278), the weight's the
+clipped straight-through estimator.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+INITIAL_SLOPE = 0.25
+
+
+class _SignActivation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        # The slope is 2 - 2|x| inside (-1, 1); at -1 and 1 it is 0 from both sides.
+        return grad * (2 - 2 * x.abs()).clamp_min(0)
+
+
+class _SignWeight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight: Tensor, alpha: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return torch.where(weight >= 0, alpha, -alpha)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return grad * (weight.abs() <= 1), None
+
+
+def sign_activation(x: Tensor) -> Tensor:
+    """+1 where ``x >= 0`` (so for both zeros), -1 elsewhere; same shape and dtype.
+
+    Gradient: that of the piecewise polynomial x (2 - |x|) clipped to [-1, 1], which is 2 + 2x on
+    [-1, 0), 2 - 2x on [0, 1) and 0 outside.
+    """
+    return _SignActivation.apply(x)
+
+
+def weight_scale(weight: Tensor) -> Tensor:
+    """alpha, the mean magnitude per output channel: (Cout, Cin, k, k) -> (Cout, 1, 1, 1).
+
+    Carries no gradient. The mean is taken in float64, so that a filter whose values all have one
+    magnitude (a packed checkpoint read back) has exactly that alpha.
+    """
+    return (weight.detach().abs().mean(dim=(1, 2, 3), keepdim=True, dtype=torch.float64)
+            .to(weight.dtype))
+
+
+def sign_weight(weight: Tensor) -> Tensor:
+    """alpha * sign(weight), zeros as +; the gradient passes through clamp(weight, -1, 1) alone."""
+    return _SignWeight.apply(weight, weight_scale(weight))
+
+
+class BinaryConv2d(nn.Module):
+    """BIConv, C -> C: RPReLU(conv(sign(x + threshold), alpha * sign(W))) + x.
+
+    The timestep's group picks ``threshold`` (TaR) and ``shift_in``, ``slope``, ``shift_out``
+    (TaA), each (groups, C). The convolution is zero-padded after the sign, so taps beyond the
+    border contribute 0 and not +-1.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, groups: int) -> None:
+        super().__init__()
+        self.padding = kernel_size // 2
+        self.weight = nn.Parameter(torch.empty(channels, channels, kernel_size, kernel_size))
+        self.threshold = nn.Parameter(torch.zeros(groups, channels))
+        self.shift_in = nn.Parameter(torch.zeros(groups, channels))
+        self.slope = nn.Parameter(torch.full((groups, channels), INITIAL_SLOPE))
+        self.shift_out = nn.Parameter(torch.zeros(groups, channels))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def forward(self, x: Tensor, group: Tensor) -> Tensor:
+        """(N, C, H, W) float and the group's index, a 0-d int64 tensor -> (N, C, H, W)."""
+        def of_group(parameter: Tensor) -> Tensor:
+            return parameter[group].view(1, -1, 1, 1)
+
+        bits = sign_activation(x + of_group(self.threshold))
+        y = F.conv2d(bits, sign_weight(self.weight), padding=self.padding)
+        y = F.prelu(y + of_group(self.shift_in), self.slope[group]) + of_group(self.shift_out)
+        return y + x
