@@ -1,0 +1,27 @@
+"""Bundle -> something that runs: one module a backend, all with the protocol of ``base.Engine``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ..errors import EngineError
+
+if TYPE_CHECKING:
+    from .base import Engine
+
+BACKENDS = ("onnxruntime", "onnxruntime-stock")
+
+
+def open_engine(path: str | os.PathLike[str], *, threads: int | None, backend: str) -> Engine:
+    """Verify the bundle at ``path`` and open it; see ``bidiff_deploy.load_bundle``."""
+    if backend not in BACKENDS:
+        raise EngineError(f"backend {backend!r} is not known; known are {', '.join(BACKENDS)}")
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int)
+                                or not 1 <= threads <= 1024):
+        raise EngineError(f"threads={threads!r} must be a whole number from 1 to 1024")
+    from ..bundle import open_bundle
+    from .onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(open_bundle(os.fspath(path)), threads=threads,
+                             packed=backend == "onnxruntime")

@@ -1,0 +1,189 @@
+"""A bundle: the directory that export writes and every backend opens.
+
+    manifest.json     what it is: network, scale, schedule, steps, versions, SHA-256 of each file
+    step_1960.onnx    one graph a time step; all share
+    weights.bin       the bytes of every tensor, 64-byte aligned, sign bits stored once
+
+A bundle may come from a stranger: names in the manifest may not leave the directory, sizes are
+bounded, and every file is checked against its hash before anything reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Mapping
+
+from .architecture import NetworkConfig
+from .checkpoint import file_sha256
+from .errors import BidiffError, BundleError
+from .packing import PACKING_VERSION
+from .schedule import Schedule
+
+FORMAT = "bidiff-bundle"
+SCHEMA_VERSION = 1
+OPSET_VERSION = 1
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 4 << 20
+MAX_STEPS = 10_000
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One time step of a bundle: its number, its TaR/TaA group and the file of its graph."""
+
+    timestep: int
+    group: int
+    file: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle.
+
+    path               its directory
+    config, scale      the network's options and the upscaling factor
+    schedule           the diffusion schedule it was trained with
+    steps              in order of sampling, time descending
+    step_initializers  names of the initializers that differ from step to step
+    default_start      the time step that sampling starts at from the noised condition, or None
+                       for pure noise at the first step
+    precision          of everything that is not binary
+    weights            file name of the shared tensor bytes
+    manifest           the manifest itself
+    """
+
+    path: Path
+    config: NetworkConfig
+    scale: int
+    schedule: Schedule
+    steps: tuple[Step, ...]
+    step_initializers: tuple[str, ...]
+    default_start: int | None
+    precision: str
+    weights: str
+    manifest: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        return tuple(step.timestep for step in self.steps)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all its files but the manifest."""
+        return sum(entry["bytes"] for entry in self.manifest["files"].values())
+
+
+def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
+    """Read and verify a bundle. ``verify=False`` skips the hashes, not the sizes or names.
+
+    Raises BundleError in one sentence: no bundle, damaged or changed files, missing step files,
+    names that leave the folder, a newer schema.
+    """
+    path = Path(path)
+    manifest = _read_manifest(path)
+    where = path / MANIFEST
+    schema = manifest.get("schema_version")
+    if manifest.get("format") != FORMAT or type(schema) is not int:
+        raise BundleError(f"{where} is not the manifest of a bundle; "
+                          "make a bundle with `bidiff-deploy export`")
+    if schema > SCHEMA_VERSION:
+        raise BundleError(f"{path} has bundle schema {schema}, newer than the {SCHEMA_VERSION} this "
+                          "version reads; upgrade bidiff-deploy")
+    try:
+        bundle = _parse(path, manifest)
+    except BidiffError as error:
+        raise BundleError(f"{where}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise BundleError(f"{where} is incomplete or garbled ({type(error).__name__}: {error}); "
+                          "export the bundle again") from None
+    _check_files(bundle, verify)
+    return bundle
+
+
+def _read_manifest(path: Path) -> Mapping[str, Any]:
+    where = path / MANIFEST
+    try:
+        if not path.exists():
+            raise BundleError(f"{path} does not exist; make a bundle with `bidiff-deploy export`")
+        if not where.is_file():
+            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}; "
+                              "make one with `bidiff-deploy export`")
+        if where.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{where} is larger than a manifest can be; export the bundle again")
+        manifest = json.loads(where.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"{where} can not be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        raise BundleError(f"{where} is not valid JSON; export the bundle again") from None
+    if not isinstance(manifest, dict):
+        raise BundleError(f"{where} is not the manifest of a bundle; "
+                          "make a bundle with `bidiff-deploy export`")
+    return manifest
+
+
+def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
+    for key, known in (("bidiff_opset", OPSET_VERSION), ("packing_version", PACKING_VERSION)):
+        if _integer(manifest, key) > known:
+            raise BundleError(f"{key} {manifest[key]} is newer than the {known} this version "
+                              "reads; upgrade bidiff-deploy")
+    config = NetworkConfig.from_dict(manifest["network"], "network")
+    schedule = Schedule.from_dict(manifest["schedule"])
+    files = manifest["files"]
+    for name, entry in files.items():
+        _check_name(name)
+        if not re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]) or _integer(entry, "bytes") < 0:
+            raise BundleError(f"the entry of {name!r} is garbled; export the bundle again")
+    steps = tuple(Step(_integer(step, "timestep"), _integer(step, "group"), step["file"])
+                  for step in manifest["steps"])
+    times = [step.timestep for step in steps]
+    if not 1 <= len(steps) <= MAX_STEPS or any(a <= b for a, b in zip(times, times[1:])) or (
+            times[-1] < 0 or times[0] >= schedule.total_steps):
+        raise BundleError("its steps are not descending time steps of its schedule; "
+                          "export the bundle again")
+    weights = manifest["weights"]
+    for name in (weights, *(step.file for step in steps)):
+        _check_name(name)
+        if name not in files:
+            raise BundleError(f"{name!r} is used but has no hash; export the bundle again")
+    initializers = manifest["step_initializers"]
+    if not all(isinstance(name, str) for name in initializers):
+        raise BundleError("step_initializers must be names; export the bundle again")
+    scale = _integer(manifest, "scale")
+    if not 1 <= scale <= 16:
+        raise BundleError(f"scale {scale} must be from 1 to 16; export the bundle again")
+    start = manifest["sampling"].get("start")
+    return Bundle(path, config, scale, schedule, steps, tuple(initializers),
+                  None if start is None else int(start), str(manifest["precision"]), weights,
+                  manifest)
+
+
+def _check_files(bundle: Bundle, verify: bool) -> None:
+    for name, entry in bundle.manifest["files"].items():
+        file = bundle.path / name
+        try:
+            if file.is_symlink() or not file.is_file():
+                raise BundleError(f"{file} is missing from the bundle; export the bundle again")
+            if file.stat().st_size != entry["bytes"] or (
+                    verify and file_sha256(file) != entry["sha256"]):
+                raise BundleError(f"{file} is not the file that was exported (its SHA-256 or size "
+                                  "differs); copy the bundle again or export it again")
+        except OSError as error:
+            raise BundleError(f"{file} can not be read: {error.strerror or error}") from None
+
+
+def _check_name(name: Any) -> None:
+    # A bare file name: no separator, no drive, no parent, nothing hidden.
+    if not isinstance(name, str) or not _FILE_NAME.fullmatch(name) or name == MANIFEST:
+        raise BundleError(f"file name {name!r} is not allowed: the files of a bundle lie in its "
+                          "own folder; do not use this bundle")
+
+
+def _integer(mapping: Mapping[str, Any], key: str) -> int:
+    value = mapping[key]
+    if type(value) is not int:
+        raise ValueError(f"{key} must be a whole number, not {value!r}")
+    return value

@@ -1,0 +1,109 @@
+"""Backend ``onnxruntime``: ONNX Runtime on CPU, with the packed kernels of our op library.
+
+Without the library, or as ``onnxruntime-stock``, the same graph runs through the function bodies
+of its operators: float32 convolutions of +-1, slow, and the baseline that speed is measured
+against.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..errors import EngineError
+from . import library
+from .base import Engine
+from .step_graphs import StepGraphs
+
+_INSTALL = ("onnxruntime is not installed; pip install 'bidiff-deploy[cpu]' for CPUs, or "
+            "'bidiff-deploy[gpu]' for NVIDIA GPUs")
+
+
+def import_onnxruntime() -> Any:
+    """The module ``onnxruntime``, or EngineError that says which extra to install."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise EngineError(_INSTALL) from None
+    return onnxruntime
+
+
+class OnnxRuntimeEngine(Engine):
+    """One session for all steps: the step's constants are inputs of one graph."""
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None, packed: bool = True) -> None:
+        """Open a verified bundle. ``packed=False`` leaves the op library out. Raises EngineError
+        without onnxruntime, or where a forced kernel can not run on this CPU."""
+        ort = import_onnxruntime()
+        super().__init__(bundle)
+        self.threads = threads or os.cpu_count() or 1
+        graphs = StepGraphs(bundle)
+        promoted = graphs.promoted()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self.kernel = _register(options) if packed else "stock"
+        self._ort = ort
+        self._graphs = graphs
+        self._constants: dict[int, dict[str, Any]] = {}
+        # ONNX Runtime copies these once, at creation; the views may not move until then.
+        values = {name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(view))
+                  for name, view in promoted.constants.items()}
+        options.add_external_initializers(list(values), list(values.values()))
+        try:
+            self._session = ort.InferenceSession(promoted.model, options,
+                                                 providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises classes of its C extension
+            raise EngineError(f"{bundle.path} can not be opened by onnxruntime "
+                              f"{ort.__version__}: {_sentence(error)}") from None
+
+    @property
+    def description(self) -> str:
+        """Backend, version, kernel and threads in a few words."""
+        return (f"onnxruntime {self._ort.__version__}, kernel {self.kernel}, "
+                f"{self.threads} thread{'s' if self.threads > 1 else ''}")
+
+    def _predict(self, noisy: np.ndarray, condition: np.ndarray, timestep: int) -> np.ndarray:
+        ort = self._ort
+        if timestep not in self._constants:
+            self._constants[timestep] = {
+                name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
+                for name, value in self._graphs.constants(timestep).items()}
+        feeds = dict(self._constants[timestep])
+        feeds["noisy"] = ort.OrtValue.ortvalue_from_numpy(noisy)
+        feeds["condition"] = ort.OrtValue.ortvalue_from_numpy(condition)
+        try:
+            return self._session.run_with_ort_values(["prediction"], feeds)[0].numpy()
+        except Exception as error:
+            height, width = noisy.shape[-2:]
+            raise EngineError(f"onnxruntime could not run a step at {width}x{height}: "
+                              f"{_sentence(error)}; a smaller image needs less memory") from None
+
+    def _close(self) -> None:
+        self._session = None
+        self._constants.clear()
+
+
+def _register(options: Any) -> str:
+    """Register the op library; returns the kernel's name, or ``"stock"`` with a warning."""
+    path = library.library_path()
+    if path is None:
+        warnings.warn(f"{library.missing_reason()}; running slowly, through the graphs' standard "
+                      "operators", RuntimeWarning, stacklevel=4)
+        return "stock"
+    kernel = library.selected_kernel()
+    try:
+        options.register_custom_ops_library(str(path))
+    except Exception as error:
+        raise EngineError(f"{path} could not be registered with onnxruntime: "
+                          f"{_sentence(error)}") from None
+    return kernel
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,48 @@
+"""The one file of tensor bytes that all step graphs of a bundle share.
+
+Tensors start at multiples of 64 bytes (a cache line, and what a kernel may load aligned); equal
+tensors are stored once. Order of addition fixes the bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import BinaryIO
+
+import numpy as np
+import onnx_ir as ir
+
+ALIGNMENT = 64
+FILE_NAME = "weights.bin"
+_TYPES = {"float32": ir.DataType.FLOAT, "int32": ir.DataType.INT32}
+
+
+class WeightsFile:
+    """Writes tensors to ``stream`` and hands out references to them."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._end = 0
+        self._places: dict[tuple[str, bytes], int] = {}
+
+    def add(self, name: str, value: np.ndarray) -> ir.Value:
+        """Store ``value`` (float32 or int32) unless its bytes are there already; returns an
+        initializer called ``name`` that points to it."""
+        dtype = _TYPES[value.dtype.name]
+        data = np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<")).tobytes()
+        key = (value.dtype.name, hashlib.sha256(data).digest())
+        offset = self._places.get(key)
+        if offset is None:
+            self._stream.write(b"\0" * (-self._end % ALIGNMENT))
+            offset = self._end + -self._end % ALIGNMENT
+            self._stream.write(data)
+            self._end = offset + len(data)
+            self._places[key] = offset
+        shape = ir.Shape(value.shape)
+        tensor = ir.ExternalTensor(FILE_NAME, offset, len(data), dtype, shape=shape, name=name)
+        return ir.Value(name=name, shape=shape, type=ir.TensorType(dtype), const_value=tensor)
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._end
