@@ -65,16 +65,18 @@ class Checkpoint:
 
 
 def from_latent(latent: Mapping[str, np.ndarray], config: NetworkConfig, *, name: str,
-                sha256: str = "", **rest: Any) -> Checkpoint:
+                sha256: str = "", origin: str | None = None, **rest: Any) -> Checkpoint:
     """Checkpoint from float parameters under this project's names (all of
-    ``architecture.parameters(config)``). Raises CheckpointError for NaN or infinite values."""
+    ``architecture.parameters(config)``). ``rest``: other fields of Checkpoint. Raises
+    CheckpointError, which calls the source ``origin``, for NaN or infinite values."""
+    origin = origin or name
     state, binary = {}, {}
     for key, parameter in parameters(config).items():
         value = np.ascontiguousarray(latent[key], np.float32)
         if parameter.binary:
-            binary[key] = BinaryWeight.from_float(value, f"{name}: {key}")
+            binary[key] = BinaryWeight.from_float(value, f"{origin}: {key}")
         elif not np.isfinite(value).all():
-            raise CheckpointError(f"{name}: {key} holds NaN or infinite values; "
+            raise CheckpointError(f"{origin}: {key} holds NaN or infinite values; "
                                   "the training diverged, so use an earlier checkpoint")
         else:
             state[key] = value
@@ -105,7 +107,7 @@ def read_checkpoint(path: str | Path, options: Options | None = None,
     if not options.schedule:
         assumptions.append("linear beta schedule from 1e-6 to 1e-2, the published default")
     return from_latent(from_published(state, config, str(path)), config, name=path.name,
-                       sha256=digest, scale=scale or options.scale, schedule=schedule,
+                       sha256=digest, origin=str(path), scale=scale or options.scale, schedule=schedule,
                        sampling={"steps": options.steps} if options.steps else {},
                        assumptions=tuple(notes + assumptions))
 

@@ -6,6 +6,8 @@ numbers. Sizes are bounded by the size of the file, so a small file can not ask 
 
 from __future__ import annotations
 
+import pickle
+import warnings
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -72,10 +74,10 @@ def _read_torch(path: Path, size: int) -> tuple[dict[str, np.ndarray], list[str]
         raise CheckpointError(
             f"{path} needs torch to be read; pip install 'bidiff-deploy[train]', or convert it to "
             ".safetensors with `bidiff-deploy pack` on a machine that has torch") from None
-    import pickle
-
     try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; the errors below say enough
+            document = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch says this of refused globals, and pickle says it of files that are no pickles.
         if "weights_only" in str(error).lower() or "Unsupported" in str(error):
