@@ -1,0 +1,14 @@
+// What the running CPU and operating system can execute. Compiled without instruction-set flags.
+#pragma once
+
+namespace bidiff {
+
+struct CpuFeatures {
+  bool avx2;             // AVX2, and the OS saves ymm registers
+  bool avx512bw;         // AVX-512 F, BW, DQ and VL, and the OS saves zmm registers
+  bool avx512vpopcntdq;  // the above and VPOPCNTDQ
+};
+
+CpuFeatures cpu_features();
+
+}  // namespace bidiff

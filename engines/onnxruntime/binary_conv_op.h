@@ -1,0 +1,11 @@
+// bidiff::BinaryConv, version 1, as an ONNX Runtime custom op for the CPU provider.
+#pragma once
+
+#include "abi.h"
+
+namespace bidiff::ort {
+
+// Valid as long as the library is loaded.
+const CustomOp* binary_conv_op(const Api& api);
+
+}  // namespace bidiff::ort
