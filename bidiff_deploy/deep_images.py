@@ -1,0 +1,226 @@
+"""16 bits a sample: what Pillow can not decode in one go, and what it can not write.
+
+Pillow unpacks a 16-bit colour sample to its high byte. It has unpackers for both byte orders, so
+that unpacking the same bytes by the other order yields the low byte; the two together are the
+whole sample. Its inflating, unfiltering and LZW are used for both, at the speed of C.
+
+Formats: PNG (ISO/IEC 15948), TIFF 6.0.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from .errors import ImageError, OutputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+    from .images import Image
+
+__all__ = ["read", "write_png", "write_tiff"]
+
+Samples = tuple[np.ndarray, "np.ndarray | None"]  # pixels and alpha
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_BLOCK_BYTES = 1 << 20  # rows are filtered and compressed about this much at a time
+
+
+def read(opened: PillowImage, data: bytes) -> Samples | None:
+    """The samples of a file that Pillow has opened, if it is one of 16-bit grey or colour.
+
+    ``data``: the file. Returns uint16 (H, W, 1 or 3) and alpha, uint16 (H, W) or None; or None
+    for another kind, to be decoded as usual. Raises ImageError for 16-bit kinds that can not be
+    read, and what Pillow raises for damaged data.
+    """
+    if opened.format == "PNG" and len(data) > 28 and data[24] == 16:
+        return _read_png(opened, data)
+    if opened.format == "TIFF":
+        bits = opened.tag_v2.get(258, (1,))
+        bits = bits if isinstance(bits, tuple) else (bits,)
+        if max(bits) > 8:
+            return _read_tiff(opened, data, bits)
+    return None
+
+
+def _read_png(opened: PillowImage, data: bytes) -> Samples:
+    from PIL import Image as pillow
+
+    opened.load()  # checks the checksums, and reads what follows the pixels
+    size, interlaced = opened.size, data[28]
+    content = b"".join(body for name, body in _png_chunks(data) if name == b"IDAT")
+
+    def unpacked(mode: str, raw_mode: str) -> np.ndarray:
+        return np.asarray(pillow.frombytes(mode, size, content, "zip", (raw_mode, interlaced)))
+
+    colour_type = data[25]
+    alpha = None
+    if colour_type == 4:  # four bytes a pixel, which pass through as if they were RGBA
+        joined = _join(*np.moveaxis(unpacked("RGBA", "RGBA").reshape(*size[::-1], 2, 2), 3, 0))
+        samples, alpha = joined[:, :, :1], joined[:, :, 1]
+    elif colour_type == 0:
+        samples = unpacked("I;16", "I;16B").astype(np.uint16)[:, :, None]
+    else:
+        mode = "RGBA" if colour_type == 6 else "RGB"
+        joined = _join(unpacked(mode, f"{mode};16B"), unpacked(mode, f"{mode};16L"))
+        samples, alpha = joined[:, :, :3], joined[:, :, 3] if colour_type == 6 else None
+    key = opened.info.get("transparency")
+    if alpha is None and key is not None:
+        alpha = np.where((samples == np.array(key)).all(axis=2), 0, 65535).astype(np.uint16)
+    return np.ascontiguousarray(samples), alpha
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    position = len(_PNG_SIGNATURE)
+    while position + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, position)
+        yield name, data[position + 8:position + 8 + length]
+        position += length + 12
+
+
+def _read_tiff(opened: PillowImage, data: bytes, bits: tuple[int, ...]) -> Samples | None:
+    from PIL import Image as pillow
+
+    photometric = opened.tag_v2.get(262)
+    if opened.mode.startswith("I;16") and photometric in (0, 1) and bits[0] in (12, 16):
+        opened.load()
+        grey = np.asarray(opened).astype(np.uint16)
+        if bits[0] == 12:
+            grey = np.rint(np.minimum(grey, 4095) * (65535 / 4095)).astype(np.uint16)
+        return (~grey if photometric == 0 else grey)[:, :, None], None
+    if opened.mode not in ("RGB", "RGBA") or photometric != 2:
+        return None  # refused or converted as every unusual kind
+    raw_modes = {tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in opened.tile}
+    raw_mode = raw_modes.pop() if len(raw_modes) == 1 else ""
+    base, _, order = raw_mode.rpartition(";")
+    if (set(bits) != {16} or opened.tag_v2.get(284, 1) != 1
+            or base not in ("RGB", "RGBA", "RGBX") or order not in ("16L", "16B", "16N")):
+        raise ImageError("TIFF colour of more than 8 bits a sample is read only with 16 bits in "
+                         "contiguous samples and straight alpha; convert it first")
+    native = "16L" if sys.byteorder == "little" else "16B"
+    swapped = "16B" if (native if order == "16N" else order) == "16L" else "16L"
+    with pillow.open(io.BytesIO(data), formats=("TIFF",)) as again:
+        again.tile = [tile._replace(args=(f"{base};{swapped}", *tile.args[1:]))
+                      for tile in again.tile]
+        again.load()
+        low = np.asarray(again)
+    opened.load()
+    joined = _join(np.asarray(opened), low)
+    alpha = joined[:, :, 3] if base == "RGBA" else None
+    return np.ascontiguousarray(joined[:, :, :3]), alpha
+
+
+def _join(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    return (high.astype(np.uint16) << np.uint16(8)) | low
+
+
+def write_png(file: BinaryIO, image: Image) -> None:
+    """Write an Image of 16 bits as PNG, each row with the filter that leaves the least sum."""
+    samples = _samples(image)
+    height, width, channels = samples.shape
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    file.write(_PNG_SIGNATURE)
+    _png_chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))
+    if image.icc_profile:
+        _png_chunk(file, b"iCCP", b"icc\0\0" + zlib.compress(image.icc_profile))
+    compressor = zlib.compressobj(6)
+    above = np.zeros((1, width * channels * 2), np.uint8)
+    step = max(1, _BLOCK_BYTES // above.size)
+    for top in range(0, height, step):
+        rows = np.ascontiguousarray(samples[top:top + step], ">u2").view(np.uint8)
+        rows = rows.reshape(len(rows), -1)
+        part = compressor.compress(_filtered(rows, above, channels * 2).tobytes())
+        if part:
+            _png_chunk(file, b"IDAT", part)
+        above = rows[-1:]
+    _png_chunk(file, b"IDAT", compressor.flush())
+    _png_chunk(file, b"IEND", b"")
+
+
+def _png_chunk(file: BinaryIO, name: bytes, body: bytes) -> None:
+    file.write(struct.pack(">I", len(body)) + name + body)
+    file.write(struct.pack(">I", zlib.crc32(body, zlib.crc32(name))))
+
+
+def _filtered(rows: np.ndarray, above: np.ndarray, stride: int) -> np.ndarray:
+    """uint8 (R, 1 + bytes): rows after PNG's filters 0, 1, 2 or 4, the filter's number first."""
+    up = np.concatenate([above, rows[:-1]])
+    left, corner = np.zeros_like(rows), np.zeros_like(rows)
+    left[:, stride:], corner[:, stride:] = rows[:, :-stride], up[:, :-stride]
+    a, b, c = left.astype(np.int16), up.astype(np.int16), corner.astype(np.int16)
+    from_a, from_b, from_c = abs(b - c), abs(a - c), abs(a + b - 2 * c)
+    paeth = np.where((from_a <= from_b) & (from_a <= from_c), left,
+                     np.where(from_b <= from_c, up, corner))
+    candidates = {0: rows, 1: rows - left, 2: rows - up, 4: rows - paeth}  # modulo 256
+    sums = np.stack([np.minimum(x, -x).sum(axis=1, dtype=np.int64) for x in candidates.values()])
+    best = sums.argmin(axis=0)
+    out = np.empty((rows.shape[0], rows.shape[1] + 1), np.uint8)
+    for index, (number, candidate) in enumerate(candidates.items()):
+        chosen = best == index
+        out[chosen, 0] = number
+        out[chosen, 1:] = candidate[chosen]
+    return out
+
+
+def write_tiff(file: BinaryIO, image: Image) -> None:
+    """Write an Image of 8 or 16 bits as TIFF: strips, deflate, horizontal differences.
+
+    Grey with alpha is written as RGB with alpha, since few readers know the former at 16 bits.
+    Raises OutputError where offsets would pass the 4 GiB of the format.
+    """
+    samples = _samples(image)
+    if samples.shape[2] == 2:
+        samples = samples[:, :, [0, 0, 0, 1]]
+    height, width, channels = samples.shape
+    step = max(1, _BLOCK_BYTES // (width * channels * samples.itemsize))
+    file.write(b"II*\0" + bytes(4))
+    offsets, lengths = [], []
+    for top in range(0, height, step):
+        rows = samples[top:top + step].astype(samples.dtype.newbyteorder("<"))
+        rows[:, 1:] -= samples[top:top + step, :-1]  # modulo the type's range
+        strip = zlib.compress(rows.tobytes(), 6)
+        offsets.append(file.tell())
+        lengths.append(len(strip))
+        file.write(strip)
+    # (tag, type, values); types: 3 uint16, 4 uint32, 7 bytes
+    entries = [(256, 4, [width]), (257, 4, [height]), (258, 3, [samples.itemsize * 8] * channels),
+               (259, 3, [8]), (262, 3, [1 if channels == 1 else 2]), (273, 4, offsets),
+               (277, 3, [channels]), (278, 4, [step]), (279, 4, lengths), (284, 3, [1]),
+               (317, 3, [2])]
+    if channels == 4:
+        entries.append((338, 3, [2]))  # straight alpha
+    entries.append((339, 3, [1] * channels))
+    if image.icc_profile:
+        entries.append((34675, 7, list(image.icc_profile)))
+    try:
+        _tiff_directory(file, entries)
+    except struct.error:
+        raise OutputError("can not write a TIFF of more than 4 GiB; choose .png") from None
+
+
+def _tiff_directory(file: BinaryIO, entries: list[tuple[int, int, list[int]]]) -> None:
+    directory = struct.pack("<H", len(entries))
+    for tag, kind, values in entries:
+        body = struct.pack(f"<{len(values)}{ {3: 'H', 4: 'I', 7: 'B'}[kind]}", *values)
+        if len(body) > 4:
+            file.write(b"\0" * (file.tell() % 2))  # offsets are even
+            body, extra = struct.pack("<I", file.tell()), body
+            file.write(extra)
+        directory += struct.pack("<HHI", tag, kind, len(values)) + body.ljust(4, b"\0")
+    file.write(b"\0" * (file.tell() % 2))
+    start = struct.pack("<I", file.tell())
+    file.write(directory + bytes(4))
+    file.seek(4)
+    file.write(start)
+
+
+def _samples(image: Image) -> np.ndarray:
+    array = image.pixels
+    return array if image.alpha is None else np.concatenate([array, image.alpha[:, :, None]], 2)
