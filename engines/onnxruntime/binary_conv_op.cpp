@@ -220,7 +220,7 @@ Status* compute(void* kernel, KernelContext* context) {
   return static_cast<BinaryConv*>(kernel)->compute(context);
 }
 
-BinaryConvOp make_op(const Api& api) {
+BinaryConvOp make_op(const Api& api, bool infers_shapes) {
   BinaryConvOp op{};
   op.api = &api;
   op.version = kApiVersion;
@@ -242,7 +242,7 @@ BinaryConvOp make_op(const Api& api) {
   op.create_kernel_v2 = create_kernel;
   op.compute_v2 = compute;
   op.destroy = [](void* kernel) { delete static_cast<BinaryConv*>(kernel); };
-  op.infer_shape = infer_shape;
+  op.infer_shape = infers_shapes ? infer_shape : nullptr;
   op.start_version = [](const CustomOp*) { return 1; };
   op.end_version = [](const CustomOp*) { return 1; };
   return op;
@@ -250,8 +250,8 @@ BinaryConvOp make_op(const Api& api) {
 
 }  // namespace
 
-const CustomOp* binary_conv_op(const Api& api) {
-  static const BinaryConvOp op = make_op(api);
+const CustomOp* binary_conv_op(const Api& api, bool infers_shapes) {
+  static const BinaryConvOp op = make_op(api, infers_shapes);
   return &op;
 }
 

@@ -5,7 +5,7 @@
 
 namespace bidiff::ort {
 
-// Valid as long as the library is loaded.
-const CustomOp* binary_conv_op(const Api& api);
+// Valid as long as the library is loaded; one process has one runtime, hence one op.
+const CustomOp* binary_conv_op(const Api& api, bool infers_shapes);
 
 }  // namespace bidiff::ort

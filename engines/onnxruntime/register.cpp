@@ -1,4 +1,5 @@
 // The entry point that ONNX Runtime looks up by name in a custom-op library.
+#include <cstdio>
 #include <string>
 
 #include "../kernels/select.h"
@@ -10,11 +11,20 @@ using namespace bidiff::ort;
 
 CustomOpDomain* g_domain = nullptr;
 
+// ONNX Runtime before 1.24 dereferences the missing type of an omitted optional input as soon as an
+// op has a shape function (1.18 to 1.23 crash, 1.24 does not), hence those get none: they then plan
+// memory without the op's output shape, and compute the same.
+bool can_infer_shapes(const ApiBase& base) {
+  int major = 0, minor = 0;
+  return std::sscanf(base.version(), "%d.%d", &major, &minor) == 2 &&
+         (major > 1 || (major == 1 && minor >= 24));
+}
+
 // The domain must outlive every session, hence it is made once and never released.
-Status* domain(const Api& api) {
-  static Status* const failed = [&api] {
+Status* domain(const Api& api, bool infers_shapes) {
+  static Status* const failed = [&] {
     if (Status* status = api.create_domain("bidiff", &g_domain)) return status;
-    return api.add_op(g_domain, binary_conv_op(api));
+    return api.add_op(g_domain, binary_conv_op(api, infers_shapes));
   }();
   return failed;
 }
@@ -31,6 +41,6 @@ extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(
   }
   std::string error;
   if (!bidiff::selected_kernel(&error)) return api->create_status(kInvalidArgument, error.c_str());
-  if (Status* status = domain(*api)) return status;
+  if (Status* status = domain(*api, can_infer_shapes(*base))) return status;
   return api->add_domain(options, g_domain);
 }
