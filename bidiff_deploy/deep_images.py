@@ -14,7 +14,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -107,14 +107,19 @@ def _read_tiff(opened: PillowImage, data: bytes, bits: tuple[int, ...]) -> Sampl
     native = "16L" if sys.byteorder == "little" else "16B"
     swapped = "16B" if (native if order == "16N" else order) == "16L" else "16L"
     with pillow.open(io.BytesIO(data), formats=("TIFF",)) as again:
-        again.tile = [tile._replace(args=(f"{base};{swapped}", *tile.args[1:]))
-                      for tile in again.tile]
+        again.tile = [_with_raw_mode(tile, f"{base};{swapped}") for tile in again.tile]
         again.load()
         low = np.asarray(again)
     opened.load()
     joined = _join(np.asarray(opened), low)
     alpha = joined[:, :, 3] if base == "RGBA" else None
     return np.ascontiguousarray(joined[:, :, :3]), alpha
+
+
+def _with_raw_mode(tile: tuple[Any, ...], raw_mode: str) -> tuple[Any, ...]:
+    codec, extents, offset, arguments = tile
+    changed = (codec, extents, offset, (raw_mode, *arguments[1:]))
+    return changed if type(tile) is tuple else type(tile)(*changed)  # named since Pillow 11
 
 
 def _join(high: np.ndarray, low: np.ndarray) -> np.ndarray:

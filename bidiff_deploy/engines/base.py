@@ -1,0 +1,203 @@
+"""The protocol of an engine, and everything that engines of all backends share.
+
+A backend subclasses ``Engine`` and implements ``_predict``, ``_close`` and ``description``. What
+goes in is checked here, once, so that no backend has to.
+"""
+
+from __future__ import annotations
+
+import abc
+import operator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from .. import images, sampler
+from ..errors import EngineError, ImageError, UsageError
+from ..noise import gaussian_noise
+from ..resample import pad_reflect, to_condition
+from ..sampler import OnStep
+from ..schedule import Schedule
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+    from ..bundle import Bundle
+
+__all__ = ["Engine"]
+
+Start = int | None | Literal["default"]
+
+
+class Engine(abc.ABC):
+    """A bundle that is open and can run: a context manager with predict, sample and upscale.
+
+    bundle         what it was opened from
+    scale          how many times larger the output is than the low-resolution image
+    timesteps      the bundle's timesteps, strictly descending
+    schedule       the noise schedule they belong to
+    size_multiple  height and width of every input of ``predict`` must be multiples of this
+    default_start  the ``start`` that the bundle's model was made for; None: pure noise
+    """
+
+    channels = 3
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.scale: int = bundle.scale
+        self.schedule: Schedule = bundle.schedule
+        self.timesteps: tuple[int, ...] = self.schedule.check(bundle.timesteps)
+        self.size_multiple: int = bundle.config.size_multiple
+        self.default_start: int | None = bundle.default_start
+        self.closed = False
+
+    @property
+    @abc.abstractmethod
+    def description(self) -> str:
+        """Backend, version, kernel and threads in a few words."""
+
+    def __enter__(self) -> Engine:
+        self._check_open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back what the engine holds; more than once is fine, using it after is not."""
+        if not self.closed:
+            self.closed = True
+            self._close()
+
+    @abc.abstractmethod
+    def _close(self) -> None:
+        """Give back what the backend holds; called once."""
+
+    @abc.abstractmethod
+    def _predict(self, noisy: np.ndarray, condition: np.ndarray, timestep: int) -> np.ndarray:
+        """The network at one timestep; inputs are checked, contiguous and of one shape."""
+
+    def predict(self, noisy: np.ndarray, condition: np.ndarray, timestep: int) -> np.ndarray:
+        """The noise that the network sees in ``noisy``.
+
+        ``noisy``: x_t, ``condition``: the upscaled low-resolution image; float32 (N, 3, H, W) each
+        (other floats are converted), H and W multiples of ``size_multiple``, all finite.
+        ``timestep``: one of ``timesteps``. Returns float32 (N, 3, H, W). Raises UsageError for
+        other inputs, EngineError if the engine is closed or its result is not finite.
+        """
+        self._check_open()
+        noisy = self._planes("noisy", noisy)
+        condition = self._planes("condition", condition)
+        if noisy.shape != condition.shape:
+            raise UsageError(f"noisy has shape {noisy.shape} and condition {condition.shape}; "
+                             "they must be equal")
+        height, width = noisy.shape[2:]
+        if height % self.size_multiple or width % self.size_multiple:
+            raise UsageError(f"height {height} and width {width} must be multiples of "
+                             f"{self.size_multiple}; pad them, or call sample, which does")
+        prediction = self._predict(noisy, condition, self._timestep(timestep))
+        if not np.isfinite(prediction).all():
+            raise EngineError(f"the network's output at timestep {timestep} holds values that are "
+                              "not finite; check the bundle")
+        return prediction
+
+    def sample(self, condition: np.ndarray, noise: np.ndarray | None = None, seed: int = 0, *,
+               steps: int | None = None, start: Start = "default",
+               on_step: OnStep | None = None) -> np.ndarray:
+        """Run the whole loop and return the image, float32 (N, 3, H, W) in [0, 1].
+
+        condition  float32 (N, 3, H, W) or (3, H, W) of any size: what ``to_condition`` makes of a
+                   low-resolution image. It is padded by reflection to ``size_multiple``, and the
+                   result is cropped back.
+        noise      N(0, 1) of the condition's shape; None draws ``gaussian_noise`` of ``seed``,
+                   item i of the batch as image i. The padding's noise is always that of ``seed``.
+        steps      visit that many of ``timesteps``, evenly picked; None: all
+        start      begin at the first timestep at or below it from the noised condition; None:
+                   begin at the first timestep from pure noise; "default": ``default_start``
+        on_step    called with (steps done, steps in all)
+
+        Raises UsageError for inputs that do not fit, EngineError as ``predict``.
+        """
+        self._check_open()
+        if isinstance(condition, np.ndarray) and condition.ndim == 3:
+            condition = condition[None]
+            if isinstance(noise, np.ndarray) and noise.ndim == 3:
+                noise = noise[None]
+        condition = self._planes("condition", condition)
+        if start == "default":
+            start = self.default_start
+        visited = sampler.pick_timesteps(self.timesteps, steps, start)
+        padded, (height, width) = pad_reflect(condition, self.size_multiple)
+        field = gaussian_noise(padded.shape, seed)
+        if noise is not None:
+            noise = self._planes("noise", noise)
+            if noise.shape != condition.shape:
+                raise UsageError(f"noise has shape {noise.shape}, but the condition has "
+                                 f"{condition.shape}; give one of the condition's shape")
+            field[:, :, :height, :width] = noise
+        result = sampler.sample(self.predict, padded, visited, self.schedule, field,
+                                start=start, on_step=on_step)
+        return np.ascontiguousarray(result[:, :, :height, :width])
+
+    def upscale_image(self, image: images.Image, seed: int = 0, **options: Any) -> images.Image:
+        """An ``images.Image`` at ``scale`` times the size, with its depth, grey, alpha, profile.
+
+        ``options``: steps, start and on_step as ``sample`` has them.
+        """
+        condition = to_condition(image.pixels, self.scale)
+        return image.enlarged(self.sample(condition, seed=seed, **options)[0], self.scale)
+
+    def upscale(self, image: PillowImage | np.ndarray, seed: int = 0,
+                **options: Any) -> PillowImage | np.ndarray:
+        """A picture at ``scale`` times the size, in the form that it came in.
+
+        ``image``: a Pillow image (palettes become RGB or RGBA, EXIF orientation is applied, 16-bit
+        grey stays so), or an array of uint8 or uint16, (H, W), (H, W, 3) or (H, W, 4) with alpha.
+        Grey stays grey; alpha is enlarged by bicubic. ``options``: steps, start and on_step as
+        ``sample`` has them. Returns a Pillow image, or an array of the same type. Raises
+        ImageError for anything else, and as ``sample``.
+        """
+        self._check_open()
+        if isinstance(image, np.ndarray):
+            result = self.upscale_image(images.from_array(image), seed, **options)
+            return images.to_array(result)
+        if not (hasattr(image, "getexif") and hasattr(image, "mode")):
+            raise ImageError(f"an image of type {type(image).__name__} is not supported; give a "
+                             "Pillow image, or a numpy array of uint8 or uint16")
+        return images.to_pil(self.upscale_image(images.from_pil(image), seed, **options))
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise EngineError("the engine is closed; open the bundle again")
+
+    def _timestep(self, timestep: int) -> int:
+        try:
+            if isinstance(timestep, (bool, np.bool_)):
+                raise TypeError
+            timestep = operator.index(timestep)
+        except TypeError:
+            raise UsageError(f"timestep is {timestep!r}; it must be a whole number") from None
+        if timestep not in self.timesteps:
+            nearest = min(self.timesteps, key=lambda t: abs(t - timestep))
+            listed = ", ".join(map(str, self.timesteps[:8]))
+            if len(self.timesteps) > 8:
+                listed += f", ... {self.timesteps[-1]}"
+            raise UsageError(f"the bundle has no timestep {timestep}; the nearest of its "
+                             f"{len(self.timesteps)} is {nearest} ({listed})")
+        return timestep
+
+    def _planes(self, name: str, array: np.ndarray) -> np.ndarray:
+        """``array`` as contiguous float32 (N, 3, H, W), or UsageError."""
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+            kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            raise UsageError(f"{name} is of type {kind}; give a numpy array of float32")
+        if array.ndim != 4 or array.shape[1] != self.channels or 0 in array.shape:
+            raise UsageError(f"{name} has shape {array.shape}; it must be (N, {self.channels}, H, "
+                             "W) with none of them 0")
+        with np.errstate(over="ignore"):  # what overflows is told below
+            array = np.ascontiguousarray(array, np.float32)
+        if not np.isfinite(array).all():
+            raise UsageError(f"{name} holds values that are not finite")
+        return array

@@ -1,0 +1,93 @@
+"""One line on stderr that says how far a long job is and how long it will still take."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TextIO
+
+__all__ = ["Progress", "duration"]
+
+_REDRAW_SECONDS = 0.1  # on a terminal
+_LINE_SECONDS = 10.0  # elsewhere: a log should not fill up
+
+
+class Progress:
+    """Progress of ``total`` equal pieces of work, as a context manager.
+
+    On a terminal the line is redrawn in place; elsewhere a line is written every ten seconds, so
+    that short jobs leave no trace in a log. ``quiet`` writes nothing at all. The estimate takes
+    the pieces left to cost what those done did. A stream that can not be written is ignored.
+    """
+
+    def __init__(self, label: str, total: float, *, quiet: bool = False,
+                 stream: TextIO | None = None,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self.label = label
+        self.total = total
+        self._stream = None if quiet else sys.stderr if stream is None else stream
+        self._clock = clock
+        self._started = self._written = clock()
+        self._in_place = self._stream is not None and self._stream.isatty()
+        self._width = 0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.clear()
+
+    def update(self, done: float, label: str | None = None) -> None:
+        """``done`` of ``total`` pieces are finished, fractions allowed; ``label`` says with what.
+        """
+        if label is not None:
+            self.label = label
+        now = self._clock()
+        pause = _REDRAW_SECONDS if self._in_place else _LINE_SECONDS
+        if self._stream is None or (now - self._written < pause and done < self.total):
+            return
+        if not self._in_place and now - self._started < _LINE_SECONDS:
+            return
+        self._written = now
+        self._write(self._line(done, now - self._started))
+
+    def clear(self) -> None:
+        """Remove the line from a terminal; what is printed next starts at its place."""
+        if self._in_place and self._width:
+            self._emit("\r" + " " * self._width + "\r")
+            self._width = 0
+
+    def _line(self, done: float, elapsed: float) -> str:
+        share = min(done / self.total, 1.0) if self.total else 1.0
+        text = f"{self.label}: {100 * share:3.0f}%, {duration(elapsed)}"
+        if 0 < share < 1:
+            text += f", about {duration(elapsed * (1 - share) / share)} left"
+        return text
+
+    def _write(self, text: str) -> None:
+        if self._in_place:
+            self._emit("\r" + text.ljust(self._width))
+            self._width = len(text)
+        else:
+            self._emit(text + "\n")
+
+    def _emit(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):  # a closed pipe must not end the job
+            self._stream = None
+            self._in_place = False
+
+
+def duration(seconds: float) -> str:
+    """``9 s``, ``2:05 min`` or ``3:07:00 h``."""
+    whole = int(round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d} h"
