@@ -130,6 +130,8 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
         if _integer(manifest, key) > known:
             raise BundleError(f"{key} {manifest[key]} is newer than the {known} this version "
                               "reads; upgrade bidiff-deploy")
+    if set(manifest["network"]) != set(NetworkConfig().to_dict()):
+        raise BundleError("its network options are not complete; export the bundle again")
     config = NetworkConfig.from_dict(manifest["network"], "network")
     schedule = Schedule.from_dict(manifest["schedule"])
     files = manifest["files"]
@@ -150,14 +152,17 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
         if name not in files:
             raise BundleError(f"{name!r} is used but has no hash; export the bundle again")
     initializers = manifest["step_initializers"]
-    if not all(isinstance(name, str) for name in initializers):
+    if not isinstance(initializers, list) or not all(isinstance(n, str) for n in initializers):
         raise BundleError("step_initializers must be names; export the bundle again")
     scale = _integer(manifest, "scale")
     if not 1 <= scale <= 16:
         raise BundleError(f"scale {scale} must be from 1 to 16; export the bundle again")
-    start = manifest["sampling"].get("start")
+    start = manifest["sampling"]["start"]
+    if start is not None and (type(start) is not int or not steps[-1].timestep <= start):
+        raise BundleError(f"its sampling starts at {start!r}, below all of its steps; "
+                          "export the bundle again")
     return Bundle(path, config, scale, schedule, steps, tuple(initializers),
-                  None if start is None else int(start), str(manifest["precision"]), weights,
+                  start, str(manifest["precision"]), weights,
                   manifest)
 
 

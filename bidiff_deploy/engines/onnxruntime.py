@@ -52,7 +52,7 @@ class OnnxRuntimeEngine(Engine):
         self._graphs = graphs
         self._constants: dict[int, dict[str, Any]] = {}
         # ONNX Runtime copies these once, at creation; the views may not move until then.
-        values = {name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(view))
+        values = {name: ort.OrtValue.ortvalue_from_numpy(np.asarray(view))
                   for name, view in promoted.constants.items()}
         options.add_external_initializers(list(values), list(values.values()))
         try:
@@ -72,7 +72,7 @@ class OnnxRuntimeEngine(Engine):
         ort = self._ort
         if timestep not in self._constants:
             self._constants[timestep] = {
-                name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
+                name: ort.OrtValue.ortvalue_from_numpy(np.asarray(value))
                 for name, value in self._graphs.constants(timestep).items()}
         feeds = dict(self._constants[timestep])
         feeds["noisy"] = ort.OrtValue.ortvalue_from_numpy(noisy)

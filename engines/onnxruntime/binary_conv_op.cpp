@@ -1,5 +1,6 @@
 #include "binary_conv_op.h"
 
+#include <atomic>
 #include <exception>
 #include <memory>
 #include <string>
@@ -205,6 +206,15 @@ Status* infer_shape(const CustomOp* op, ShapeInferContext* context) {
     check(api.symbolic_dimensions(x, names, 4));
     dims[1] = word_dims[0];
     names[1] = "";
+    // A dimension that is unknown and nameless would be set to the number -1; a name of its own
+    // says "unknown" instead, and equal to no other.
+    static std::atomic<uint64_t> unknown{0};
+    std::string fresh[4];
+    for (int axis = 0; axis < 4; ++axis) {
+      if (dims[axis] >= 0 || (names[axis] != nullptr && *names[axis] != 0)) continue;
+      fresh[axis] = "bidiff_unknown_" + std::to_string(unknown++);
+      names[axis] = fresh[axis].c_str();
+    }
     TensorInfo* raw = nullptr;
     check(api.create_tensor_info(&raw));
     const auto release = [&api](TensorInfo* info) { api.release_tensor_info(info); };
