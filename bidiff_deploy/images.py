@@ -152,7 +152,7 @@ def _decode(opened: PillowImage, data: bytes = b"") -> Image:
     if mode in ("1", "L", "LA", "La"):
         if isinstance(key, int) and mode in ("1", "L"):
             grey = np.asarray(opened.convert("L"))
-            if opened.format == "PNG" and len(data) > 24 and data[24] < 8:
+            if mode == "L" and opened.format == "PNG" and len(data) > 24 and data[24] < 8:
                 key *= 255 // ((1 << data[24]) - 1)  # Pillow scales the samples, but not the key
             return Image(grey[:, :, None], np.where(grey == key, 0, 255).astype(np.uint8), profile)
         if mode in ("LA", "La"):
@@ -214,7 +214,7 @@ def to_pil(image: Image) -> PillowImage:
 def from_array(array: np.ndarray) -> Image:
     """An Image from uint8 or uint16 (H, W), (H, W, 3) or, with alpha, (H, W, 4). ImageError else.
     """
-    if array.dtype not in (np.uint8, np.uint16):
+    if array.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         raise ImageError(f"an image array of type {array.dtype} is not supported; give uint8 or "
                          "uint16")
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:

@@ -1,0 +1,469 @@
+"""Image files of every kind come in exactly, go out whole, and bad ones are told in a sentence."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import png
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as pillow
+from PIL import ImageCms
+
+from bidiff_deploy import images
+from bidiff_deploy.errors import ImageError, OutputError, UsageError
+from bidiff_deploy.images import (Image, check_output, from_array, from_pil, pad_reflect,
+                                  read_image, to_array, to_condition, to_pil, write_image)
+
+HEIGHT, WIDTH = 21, 34
+CHANNELS = {"grey": 1, "grey and alpha": 2, "RGB": 3, "RGBA": 4}
+
+
+def samples(channels: int, dtype=np.uint16, seed: int = 0) -> np.ndarray:
+    """Steep ramps with noise in every bit, so that filters and predictors have work."""
+    rng = np.random.default_rng(seed)
+    ramps = np.cumsum(rng.integers(0, 5000, (HEIGHT, WIDTH, channels)), axis=1)
+    return ramps.astype(np.uint16).astype(dtype)
+
+
+def joined(image: Image) -> np.ndarray:
+    array = to_array(image)
+    return array[:, :, None] if array.ndim == 2 else array
+
+
+def make(channels: int, dtype, profile: bytes | None = None) -> Image:
+    array = samples(channels, dtype)
+    alpha = array[:, :, -1] if channels in (2, 4) else None
+    return Image(array[:, :, :1 if channels < 3 else 3], alpha, profile)
+
+
+def test_the_reference_conditions(reference) -> None:
+    stored = reference.arrays("condition")
+    for name in ("photo", "noise", "one"):
+        for scale in (2, 4):
+            found = to_condition(stored[f"{name}_lr"], scale)
+            assert found.dtype == np.float32
+            # float32 sums in another order than OpenCV's: 2.4e-7 is two units in the last place.
+            assert np.abs(found - stored[f"{name}_x{scale}"]).max() <= 3e-7, (name, scale)
+    assert to_condition(stored["noise_lr"], 4).max() > 1.1  # overshoot is not clipped
+
+
+def test_condition_of_other_forms() -> None:
+    wide = samples(3)
+    np.testing.assert_array_equal(to_condition(wide, 3),
+                                  to_condition(wide.astype(np.float32) / np.float32(65535), 3))
+    grey = samples(1, np.uint8)
+    found = to_condition(grey, 2)
+    np.testing.assert_array_equal(found, to_condition(np.repeat(grey, 3, 2), 2))
+    np.testing.assert_array_equal(found, to_condition(grey[:, :, 0], 2))
+    np.testing.assert_array_equal(to_condition(wide, 1),
+                                  wide.transpose(2, 0, 1).astype(np.float32) / 65535)
+
+
+@settings(max_examples=40, derandomize=True, deadline=None)
+@given(scale=st.integers(1, 8), size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+       seed=st.integers(0, 1000))
+def test_condition_against_torch(scale: int, size: tuple[int, int], seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    planes = torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float64) / 255)
+    expected = torch.nn.functional.interpolate(planes, scale_factor=scale, mode="bicubic",
+                                               align_corners=False)[0].numpy()
+    assert np.abs(to_condition(pixels, scale) - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((2, 2, 4), np.uint8), np.zeros((0, 2, 3), np.uint8),
+                                    np.zeros((2, 2, 3), np.int32), np.zeros(3, np.uint8)])
+def test_condition_refuses_other_arrays(pixels: np.ndarray) -> None:
+    with pytest.raises(ImageError):
+        to_condition(pixels, 2)
+
+
+@pytest.mark.parametrize("scale", [0, -2, 1.5, True, "2"])
+def test_condition_refuses_other_scales(scale) -> None:
+    with pytest.raises(UsageError, match="scale"):
+        to_condition(np.zeros((2, 2, 3), np.uint8), scale)
+
+
+@settings(max_examples=60, derandomize=True)
+@given(height=st.integers(1, 20), width=st.integers(1, 20), multiple=st.integers(1, 32))
+def test_padding_is_numpys_reflection(height: int, width: int, multiple: int) -> None:
+    x = np.random.default_rng(0).random((2, 3, height, width), np.float32)
+    padded, size = pad_reflect(x, multiple)
+    assert size == (height, width)
+    extra = [-n % multiple for n in size]
+    # numpy repeats an axis of one pixel as well.
+    expected = np.pad(x, [(0, 0), (0, 0), (0, extra[0]), (0, extra[1])], mode="reflect")
+    np.testing.assert_array_equal(padded, expected)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("channels", CHANNELS.values(), ids=CHANNELS)
+def test_16_bit_png_is_read_exactly(tmp_path: Path, channels: int, interlaced: bool) -> None:
+    expected = samples(channels)
+    with open(tmp_path / "a.png", "wb") as file:
+        png.Writer(WIDTH, HEIGHT, greyscale=channels < 3, alpha=channels in (2, 4), bitdepth=16,
+                   interlace=interlaced).write_array(file, expected.ravel().tolist())
+    found = read_image(tmp_path / "a.png")
+    assert found.bits == 16 and found.grey == (channels < 3)
+    np.testing.assert_array_equal(joined(found), expected)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("options", [
+    {}, {"rowsperstrip": 5}, {"tile": (16, 16)}, {"compression": "zlib", "predictor": True}],
+    ids=str)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_16_bit_tiff_is_read_exactly(tmp_path: Path, channels: int, options: dict,
+                                     order: str) -> None:
+    expected = samples(channels)
+    tifffile.imwrite(tmp_path / "a.tif", expected if channels > 1 else expected[:, :, 0],
+                     photometric="rgb" if channels > 1 else "minisblack", byteorder=order,
+                     extrasamples=["unassalpha"] if channels == 4 else None, **options)
+    found = read_image(tmp_path / "a.tif")
+    assert found.bits == 16
+    np.testing.assert_array_equal(joined(found), expected)
+
+
+def test_white_is_zero_in_some_tiffs(tmp_path: Path) -> None:
+    for dtype in (np.uint8, np.uint16):
+        grey = samples(1, dtype)[:, :, 0]
+        tifffile.imwrite(tmp_path / "a.tif", grey, photometric="miniswhite")
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif").pixels[:, :, 0], ~grey)
+
+
+@pytest.mark.parametrize(("array", "options", "words"), [
+    (samples(1)[:, :, 0].astype(np.float32), {}, "not 8 or 16 bit whole numbers"),
+    (samples(1)[:, :, 0].astype(np.int32), {}, "not 8 or 16 bit whole numbers"),
+    (samples(3).transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate"},
+     "contiguous samples"),
+    (samples(4), {"photometric": "rgb", "extrasamples": ["assocalpha"]}, "straight alpha")])
+def test_tiffs_that_are_refused(tmp_path: Path, array, options: dict, words: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", array, **options)
+    with pytest.raises(ImageError, match=words) as caught:
+        read_image(tmp_path / "a.tif")
+    assert "a.tif" in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", CHANNELS.values(), ids=CHANNELS)
+def test_lossless_formats_keep_everything(tmp_path: Path, channels: int, dtype) -> None:
+    image = make(channels, dtype, b"a profile" * 50)
+    for name in ("a.png", "a.TIF"):
+        write_image(tmp_path / name, image)
+        found = read_image(tmp_path / name)
+        assert found.pixels.dtype == dtype and found.icc_profile == image.icc_profile
+        np.testing.assert_array_equal(found.alpha, image.alpha)
+        np.testing.assert_array_equal(found.pixels, np.broadcast_to(image.pixels,
+                                                                    found.pixels.shape))
+    # As others see them.
+    width, height, rows, info = png.Reader(str(tmp_path / "a.png")).read()
+    found = np.array([list(row) for row in rows]).reshape(height, width, -1)
+    np.testing.assert_array_equal(found, joined(image))
+    assert info["bitdepth"] == 8 * np.dtype(dtype).itemsize
+    found = tifffile.imread(tmp_path / "a.TIF").reshape(HEIGHT, WIDTH, -1)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found[..., -1], joined(image)[..., -1])
+    np.testing.assert_array_equal(found[..., 0], joined(image)[..., 0])
+
+
+def test_16_bit_png_rows_use_every_filter(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 65536, (300, 64, 3))
+    ramp = np.broadcast_to(np.arange(64)[None, :, None] * 300, noise.shape)
+    steps = np.broadcast_to(np.cumsum(rng.integers(0, 200, 64))[None, :, None] * 37, noise.shape)
+    plane = np.arange(300)[:, None, None] * 100 + np.cumsum(rng.integers(0, 90, 64))[:, None]
+    array = np.concatenate([noise, np.zeros_like(noise), ramp, steps,
+                            np.broadcast_to(plane, noise.shape)]).astype(np.uint16)
+    write_image(tmp_path / "a.png", array)
+    data = (tmp_path / "a.png").read_bytes()
+    start, content = 8, b""
+    while start < len(data):
+        length, name = struct.unpack_from(">I4s", data, start)
+        content += data[start + 8:start + 8 + length] if name == b"IDAT" else b""
+        start += length + 12
+    filters = set(zlib.decompress(content)[::64 * 6 + 1])
+    assert len(filters) >= 3 and filters <= {0, 1, 2, 4}
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels, array)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.jpeg", "a.webp"])
+def test_lossy_formats_are_close(tmp_path: Path, name: str) -> None:
+    y, x = np.mgrid[:64, :80]
+    smooth = np.stack([x * 3, y * 3, 255 - x * 2], axis=2).astype(np.uint8)
+    for image in (Image(smooth, None, b"profile"), Image(smooth.astype(np.uint16) * 257)):
+        write_image(tmp_path / name, image, overwrite=True)
+        found = read_image(tmp_path / name)
+        assert found.bits == 8 and found.icc_profile == image.icc_profile
+        assert np.abs(found.pixels.astype(int) - smooth).mean() < 1.5
+
+
+def test_webp_keeps_alpha_and_jpeg_refuses_it(tmp_path: Path) -> None:
+    image = make(4, np.uint8)
+    write_image(tmp_path / "a.webp", image)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.webp").alpha, image.alpha)
+    with pytest.raises(OutputError, match="JPEG has no transparency"):
+        write_image(tmp_path / "a.jpg", image)
+    assert not (tmp_path / "a.jpg").exists()
+
+
+def test_16_bits_are_rounded_to_8_evenly(tmp_path: Path) -> None:
+    ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    found = np.asarray(to_pil(Image(ramp[:, :, None], ramp)).getchannel(0))
+    np.testing.assert_array_equal(found, np.rint(ramp / 257).astype(np.uint8))
+
+
+def test_palettes(tmp_path: Path) -> None:
+    picture = pillow.new("P", (3, 1))
+    picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    picture.putdata([0, 1, 2])
+    picture.save(tmp_path / "plain.png")
+    found = read_image(tmp_path / "plain.png")
+    assert found.alpha is None and found.pixels.tolist() == [[[255, 0, 0], [0, 255, 0],
+                                                              [0, 0, 255]]]
+    picture.save(tmp_path / "one.png", transparency=1)
+    assert read_image(tmp_path / "one.png").alpha.tolist() == [[255, 0, 255]]
+    picture.save(tmp_path / "each.png", transparency=bytes([10, 20, 30]))
+    found = read_image(tmp_path / "each.png")
+    assert found.alpha.tolist() == [[10, 20, 30]] and found.pixels[0, 2].tolist() == [0, 0, 255]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_few_grey_levels_and_their_transparent_one(tmp_path: Path, bits: int) -> None:
+    top = (1 << bits) - 1
+    with open(tmp_path / "a.png", "wb") as file:
+        png.Writer(2, 1, greyscale=True, bitdepth=bits, transparent=top).write(file, [[0, top]])
+    found = read_image(tmp_path / "a.png")
+    full = 65535 if bits == 16 else 255
+    assert found.pixels[:, :, 0].tolist() == [[0, full]] and found.alpha.tolist() == [[full, 0]]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_transparent_colour(tmp_path: Path, bits: int) -> None:
+    top = (1 << bits) - 1
+    with open(tmp_path / "a.png", "wb") as file:
+        png.Writer(2, 1, greyscale=False, bitdepth=bits, transparent=(1, 2, top)).write(
+            file, [[1, 2, top, 1, 2, top - 1]])
+    found = read_image(tmp_path / "a.png")
+    assert found.alpha.tolist() == [[0, top]] and found.bits == bits
+    assert found.pixels.tolist() == [[[1, 2, top], [1, 2, top - 1]]]
+
+
+def test_colour_spaces_become_rgb(tmp_path: Path) -> None:
+    picture = pillow.new("CMYK", (4, 3), (0, 255, 255, 0))
+    picture.save(tmp_path / "a.jpg", quality=100, icc_profile=b"of CMYK")
+    found = read_image(tmp_path / "a.jpg")
+    assert np.abs(found.pixels - np.array([255.0, 0, 0])).max() <= 3 and found.icc_profile is None
+
+
+def test_a_real_profile_is_kept(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    write_image(tmp_path / "a.png", make(3, np.uint16, profile))
+    with pillow.open(tmp_path / "a.png") as opened:
+        assert opened.info["icc_profile"] == profile
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, name: str) -> None:
+    y, x = np.mgrid[:32, :48]
+    upright = np.stack([x * 5, y * 7, np.zeros_like(x)], axis=2).astype(np.uint8)
+    # What a camera held that way stores (EXIF 2.32, table of tag 0x0112).
+    stored = {1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+              5: upright.swapaxes(0, 1), 6: np.rot90(upright),
+              7: upright[::-1, ::-1].swapaxes(0, 1), 8: np.rot90(upright, -1)}[orientation]
+    exif = pillow.Exif()
+    exif[0x0112] = orientation
+    pillow.fromarray(np.ascontiguousarray(stored)).save(tmp_path / name, exif=exif, quality=100)
+    found = read_image(tmp_path / name)
+    assert found.pixels.shape == upright.shape
+    assert np.abs(found.pixels.astype(int) - upright).mean() < 3
+    again = from_pil(pillow.open(tmp_path / name))
+    np.testing.assert_array_equal(again.pixels, found.pixels)
+
+
+def test_orientation_of_16_bit_colour(tmp_path: Path) -> None:
+    upright = samples(3)
+    stored = np.rot90(upright)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb",
+                     extratags=[(0x0112, 3, 1, 6, True)])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").pixels, upright)
+
+
+def test_broken_exif_is_ignored(tmp_path: Path) -> None:
+    pillow.new("RGB", (4, 3)).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    assert read_image(tmp_path / "a.jpg").width == 4
+
+
+def encoded(name: str) -> bytes:
+    file = io.BytesIO()
+    if name == "deep.png":
+        with io.BytesIO() as buffer:
+            png.Writer(WIDTH, HEIGHT, greyscale=False, bitdepth=16).write_array(
+                buffer, samples(3).ravel().tolist())
+            return buffer.getvalue()
+    if name == "deep.tif":
+        tifffile.imwrite(file, samples(3), photometric="rgb", compression="zlib")
+        return file.getvalue()
+    pillow.fromarray(samples(3, np.uint8)).save(file, format=images.EXTENSIONS[Path(name).suffix])
+    return file.getvalue()
+
+
+NAMES = ["a.png", "a.jpg", "a.webp", "a.tif", "deep.png", "deep.tif"]
+DATA = {name: encoded(name) for name in NAMES}
+
+
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given(name=st.sampled_from(NAMES), share=st.floats(0, 0.95))
+def test_truncated_files_are_refused(tmp_path_factory, name: str, share: float) -> None:
+    path = tmp_path_factory.getbasetemp() / name
+    path.write_bytes(DATA[name][:int(len(DATA[name]) * share)])
+    with pytest.raises(ImageError, match=name.replace(".", r"\.")):
+        read_image(path)
+
+
+@settings(max_examples=250, derandomize=True, deadline=None)
+@given(name=st.sampled_from(NAMES), data=st.data())
+def test_damaged_files_are_read_or_refused(tmp_path_factory, name: str,
+                                           data: st.DataObject) -> None:
+    damaged = bytearray(DATA[name])
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / name
+    path.write_bytes(damaged)
+    try:
+        found = read_image(path, max_pixels=1 << 20)
+    except ImageError as error:
+        assert name in str(error) and "\n" not in str(error)
+    else:
+        assert found.pixels.size
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (b"", "empty"), (b"not an image at all", "not a PNG, JPEG, WebP or TIFF"),
+    (b"\x89PNG\r\n\x1a\n", "damaged"), (b"GIF89a" + bytes(50), "not a PNG"),
+    (b"II*\0" + b"\xff" * 20, "damaged")])
+def test_files_that_are_no_images(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=words) as caught:
+        read_image(path)
+    assert str(path) in str(caught.value)
+
+
+def test_other_formats_are_not_read(tmp_path: Path) -> None:
+    pillow.new("RGB", (4, 4)).save(tmp_path / "a.png", format="BMP")
+    with pytest.raises(ImageError, match="not a PNG"):
+        read_image(tmp_path / "a.png")
+
+
+def test_places_that_are_no_files(tmp_path: Path) -> None:
+    for path, words in ((tmp_path / "missing.png", "does not exist"), (tmp_path, "not a file"),
+                        ("/dev/zero", "not a file"), ("a\0b.png", "can not be read")):
+        with pytest.raises(ImageError, match=words):
+            read_image(path)
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(
+            ">I", zlib.crc32(name + body))
+
+    def bomb(side: int) -> bytes:
+        return (b"\x89PNG\r\n\x1a\n"
+                + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 16, 6, 0, 0, 0))
+                + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""))
+
+    for side in (12000, 100_000):  # beyond our limit, and beyond Pillow's
+        (tmp_path / "a.png").write_bytes(bomb(side))
+        with pytest.raises(ImageError, match="pixels"):
+            read_image(tmp_path / "a.png")
+    write_image(tmp_path / "b.png", samples(3))
+    with pytest.raises(ImageError, match=f"{WIDTH}x{HEIGHT} pixels; at most 100"):
+        read_image(tmp_path / "b.png", max_pixels=100)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a", "a.png.txt"])
+def test_unknown_extensions(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match="images are written as .png"):
+        write_image(tmp_path / name, samples(3))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_outputs_and_bad_folders(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_text("precious")
+    with pytest.raises(OutputError, match="already exists"):
+        write_image(path, samples(3))
+    assert path.read_text() == "precious"
+    write_image(path, samples(3), overwrite=True)
+    assert read_image(path).width == WIDTH
+    with pytest.raises(OutputError, match="folder does not exist"):
+        write_image(tmp_path / "missing" / "a.png", samples(3))
+
+
+def test_images_that_a_format_can_not_hold(tmp_path: Path) -> None:
+    wide = Image(np.zeros((1, 9000, 3), np.uint8))
+    assert check_output(tmp_path / "a.webp", image=wide, scale=1) == "WEBP"
+    with pytest.raises(OutputError, match="18000x2 pixels are more than WEBP can hold"):
+        check_output(tmp_path / "a.webp", image=wide, scale=2)
+    with pytest.raises(OutputError, match="JPEG"):
+        check_output(tmp_path / "a.jpg", image=wide, scale=8)
+
+
+def test_a_failing_encoder_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("no")
+
+    monkeypatch.setattr(pillow.Image, "save", fail)
+    with pytest.raises(OutputError, match="a.png as PNG: no"):
+        write_image(tmp_path / "a.png", samples(3, np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arrays() -> None:
+    for shape in ((4, 5), (4, 5, 3), (4, 5, 4)):
+        for dtype in (np.uint8, np.uint16, ">u2"):
+            array = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+            np.testing.assert_array_equal(to_array(from_array(array)), array)
+    for array in (np.zeros((4, 5, 2), np.uint8), np.zeros((4, 0), np.uint8),
+                  np.zeros((4, 5), np.float32), np.zeros((4, 5), bool), np.zeros(4, np.uint8)):
+        with pytest.raises(ImageError, match="image array"):
+            from_array(array)
+
+
+@pytest.mark.parametrize(("mode", "back"), [
+    ("1", "L"), ("L", "L"), ("LA", "LA"), ("P", "RGB"), ("RGB", "RGB"), ("RGBA", "RGBA"),
+    ("CMYK", "RGB"), ("YCbCr", "RGB"), ("I;16", "I;16"), ("I;16B", "I;16"), ("RGBX", "RGB"),
+    ("PA", "RGBA"), ("RGBa", "RGBA"), ("La", "LA")])
+def test_pillow_modes(mode: str, back: str) -> None:
+    found = to_pil(from_pil(pillow.new(mode, (5, 4))))
+    assert found.mode == back and found.size == (5, 4)
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_pillow_modes_that_are_refused(mode: str) -> None:
+    with pytest.raises(ImageError, match=f"mode {mode}"):
+        from_pil(pillow.new(mode, (5, 4)))
+
+
+def test_enlarged_keeps_the_form() -> None:
+    sample = np.linspace(-0.1, 1.1, 3 * 8 * 10, dtype=np.float32).reshape(3, 8, 10)
+    grey = Image(np.zeros((4, 5, 1), np.uint16), np.full((4, 5), 65535, np.uint16), b"p")
+    found = grey.enlarged(sample, 2)
+    assert found.pixels.dtype == np.uint16 and found.icc_profile == b"p"
+    np.testing.assert_array_equal(
+        found.pixels[:, :, 0], np.rint(np.clip(sample.mean(axis=0), 0, 1) * 65535))
+    assert (found.alpha == 65535).all() and found.alpha.shape == (8, 10)
+    edge = np.zeros((4, 5), np.uint8)
+    edge[:, 2:] = 255  # bicubic overshoots here, which must not wrap around
+    found = Image(np.zeros((4, 5, 3), np.uint8), edge).enlarged(sample, 2)
+    assert (np.diff(found.alpha.astype(int), axis=1) >= 0).all()
+    np.testing.assert_array_equal(found.pixels, np.rint(
+        np.clip(sample, 0, 1).transpose(1, 2, 0) * np.float32(255)))
