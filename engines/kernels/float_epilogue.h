@@ -1,0 +1,51 @@
+// What follows the integer sum, on vectors of neighbouring pixels of one output channel.
+//
+// Order and rounding are the contract's: every step is a separate operation, so that all kernels
+// agree to the bit. `Vec` is the instruction set's policy; unnamed namespace as in bitslice.h.
+#pragma once
+
+#include "binary_conv.h"
+
+namespace bidiff {
+namespace {
+
+template <class Vec>
+struct ChannelEpilogue {
+  typename Vec::Floats alpha, shift_in, slope, shift_out, residual, time;
+  const float* residuals;  // of every output, or null
+  bool has_rprelu, has_residual, has_time;
+
+  explicit ChannelEpilogue(const Problem& problem, int64_t channel) {
+    const int64_t channels = problem.shape.out_channels;
+    has_rprelu = problem.rprelu != nullptr;
+    has_residual = problem.residual != nullptr;
+    residuals = problem.residual_is_scalar ? nullptr : problem.residual;
+    has_time = problem.time != nullptr;
+    alpha = Vec::broadcast_float(problem.alpha ? problem.alpha[channel] : 0.0f);
+    shift_in = Vec::broadcast_float(has_rprelu ? problem.rprelu[channel] : 0.0f);
+    slope = Vec::broadcast_float(has_rprelu ? problem.rprelu[channels + channel] : 0.0f);
+    shift_out = Vec::broadcast_float(has_rprelu ? problem.rprelu[2 * channels + channel] : 0.0f);
+    residual = Vec::broadcast_float(has_residual && !residuals ? problem.residual[0] : 0.0f);
+    time = Vec::broadcast_float(
+        has_time ? problem.time[problem.time_is_scalar ? 0 : channel] : 0.0f);
+  }
+
+  // Outputs [at, at + count) from their sums.
+  inline __attribute__((always_inline)) typename Vec::Floats apply(typename Vec::Bits sum,
+                                                                   int64_t at, int count) const {
+    typename Vec::Floats y = Vec::multiply(alpha, Vec::to_float(sum));
+    if (has_rprelu) {
+      y = Vec::add_float(y, shift_in);
+      y = Vec::scale_negative(y, slope);
+      y = Vec::add_float(y, shift_out);
+    }
+    if (has_residual) {
+      y = Vec::add_float(y, residuals ? Vec::load_floats(residuals + at, count) : residual);
+    }
+    if (has_time) y = Vec::add_float(y, time);
+    return y;
+  }
+};
+
+}  // namespace
+}  // namespace bidiff
