@@ -154,14 +154,15 @@ def test_without_onnxruntime_it_says_what_to_install(reference, monkeypatch):
 
 
 MEMORY = """
-import resource, sys
+import sys
 import numpy as np
 from bidiff_deploy import load_bundle
+from bidiff_deploy.memory import peak_memory
 with load_bundle(sys.argv[1], threads=1) as engine:
     x = np.zeros((1, 3, 32, 32), np.float32)
     for t in engine.timesteps:
         engine.predict(x, x, t)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(peak_memory())
 """
 
 

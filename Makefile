@@ -1,0 +1,43 @@
+# Two commands: `make demo` upscales real photos, `make test` runs the tests. Each does all the
+# set-up it needs, in .venv; demo needs neither torch nor a GPU.
+
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt
+BUILT_FROM := pyproject.toml constraints.txt $(shell find engines -type f 2>/dev/null)
+PHOTOS := $(wildcard training/photos/*.png training/photos/*.jpg)
+
+.PHONY: demo test bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.cpu
+	$(VENV)/bin/bidiff-deploy export training/demo_x2.safetensors -o demo/model.bundle --overwrite
+	$(VENV)/bin/python tools/demo.py demo/model.bundle $(PHOTOS) -o demo
+
+test: $(VENV)/.dev
+	$(VENV)/bin/pytest -q
+
+# Speed of the packed kernels against float32 convolutions; wants an idle machine.
+bench: $(VENV)/.cpu
+	$(VENV)/bin/python tools/bench_binary_conv.py
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "error: Python 3.10 or newer is needed; set PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "error: python3 -m venv failed; install it (Debian: apt-get install python3-venv)" >&2; \
+	  exit 1; }
+
+# Editable: the package's Python is used where it lies; the op library is built and installed.
+$(VENV)/.cpu: $(VENV)/bin/python $(BUILT_FROM)
+	@echo "setting up $(VENV): packages and the op library"
+	$(PIP) -e '.[cpu]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python $(BUILT_FROM)
+	@echo "setting up $(VENV): packages, torch for training, and the op library"
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.cpu
+
+clean:
+	rm -rf $(VENV) build dist demo
