@@ -152,7 +152,9 @@ def _decode(opened: PillowImage, data: bytes = b"") -> Image:
     if mode in ("1", "L", "LA", "La"):
         if isinstance(key, int) and mode in ("1", "L"):
             grey = np.asarray(opened.convert("L"))
-            if mode == "L" and opened.format == "PNG" and len(data) > 24 and data[24] < 8:
+            if mode == "1":
+                key = 255 if key else 0  # by Pillow's version it is 1 or 255
+            elif opened.format == "PNG" and len(data) > 24 and data[24] < 8:
                 key *= 255 // ((1 << data[24]) - 1)  # Pillow scales the samples, but not the key
             return Image(grey[:, :, None], np.where(grey == key, 0, 255).astype(np.uint8), profile)
         if mode in ("LA", "La"):
