@@ -82,11 +82,11 @@ class BinaryConv2d(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def forward(self, x: Tensor, group: Tensor) -> Tensor:
-        """(N, C, H, W) float and the group's index, a 0-d int64 tensor -> (N, C, H, W)."""
-        def of_group(parameter: Tensor) -> Tensor:
-            return parameter[group].view(1, -1, 1, 1)
-
-        bits = sign_activation(x + of_group(self.threshold))
+        """(N, C, H, W) float and the group's index, an int64 tensor (1,) -> (N, C, H, W)."""
+        threshold, shift_in, slope, shift_out = (
+            parameter.index_select(0, group).view(1, -1, 1, 1)
+            for parameter in (self.threshold, self.shift_in, self.slope, self.shift_out))
+        bits = sign_activation(x + threshold)
         y = F.conv2d(bits, sign_weight(self.weight), padding=self.padding)
-        y = F.prelu(y + of_group(self.shift_in), self.slope[group]) + of_group(self.shift_out)
+        y = F.prelu(y + shift_in, slope.view(-1)) + shift_out
         return y + x

@@ -46,10 +46,12 @@ class Attention(nn.Module):
         self.out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(*(part.unsqueeze(1)
-                                                    for part in qkv.chunk(3, dim=2)))
-        return self.out(attended.squeeze(1).transpose(1, 2).reshape(x.shape)) + x
+        query, key, value = self.qkv(self.norm(x)).flatten(2).chunk(3, dim=1)
+        # Product, then scale, then softmax, one after the other as in the published code: a fused
+        # kernel rounds differently, and signs further on flip on the last bit.
+        scores = query.transpose(1, 2) @ key / math.sqrt(x.shape[1])
+        attended = value @ scores.softmax(dim=-1).transpose(1, 2)
+        return self.out(attended.reshape(x.shape)) + x
 
 
 class Conv2d(nn.Conv2d):
@@ -178,11 +180,11 @@ class BiDiffSR(nn.Module):
         device = noisy.device
         return self.predict(noisy, condition,
                             torch.tensor(values, dtype=torch.float32, device=device),
-                            torch.tensor(groups.pop(), device=device))
+                            torch.tensor([groups.pop()], device=device))
 
     def predict(self, noisy: Tensor, condition: Tensor, timestep: Tensor,
                 group: Tensor) -> Tensor:
-        """``forward`` with tensors only, unchecked: float32 timesteps (1,) or (N,), 0-d group."""
+        """``forward`` with tensors only, unchecked: timesteps float32, (1,) or (N,), group (1,)."""
         embedding = self.time_embedding(timestep)
         skips: list[Tensor] = []
         x = torch.cat([condition, noisy], dim=1)
