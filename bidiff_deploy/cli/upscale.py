@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from ..engines.base import Engine
     from ..progress import Progress
 
+# What can not be read is told by ourselves, in a sentence and with exit code 1.
+PATH = click.Path(readable=False)
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tif": ".tif", "same": None}
 
 
 @click.command()
-@click.argument("bundle", type=click.Path())
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(), metavar="IN...")
-@click.option("-o", "--output", required=True, type=click.Path(),
+@click.argument("bundle", type=PATH)
+@click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="IN...")
+@click.option("-o", "--output", required=True, type=PATH,
               help="A file for one input file, or a folder, which is created if it is missing.")
 @click.option("--seed", type=int, default=0, show_default=True,
               help="Of the noise; the same seed gives the same image.")
