@@ -40,22 +40,26 @@ _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO
 
 def check_target(path: str | os.PathLike[str], overwrite: bool = False, *,
                  directory: bool = False, marker: str | None = None) -> Path:
-    """The resolved path of an output that may be written; nothing is created.
+    """The resolved path of an output that may be written.
 
     Links are followed, so a link stays and what it points to is replaced. Raises OutputError if
-    the folder it goes to is missing or not writable, if the target exists and ``overwrite`` is
-    false, or if what exists is of another kind. An existing directory is replaceable only if it
+    the folder it goes to is missing or not writable (which is tried, by a temporary that is
+    removed at once), if the target exists and ``overwrite`` is false, or if what exists is of
+    another kind. An existing directory is replaceable only if it
     is empty or holds a file ``marker``: a mistyped ``-o`` must not delete a folder of photos.
     """
     shown = os.fspath(path)
     try:
         target = Path(os.path.realpath(shown))
-        exists = os.path.lexists(target)
-    except (OSError, ValueError) as error:
+        mode = os.lstat(target).st_mode
+    except FileNotFoundError:
+        mode = None
+    except OSError as error:
+        raise _output_error(error, shown) from None
+    except ValueError as error:  # a NUL in the name
         raise OutputError(f"can not write {shown!r}: {error}") from None
     kind = "directory" if directory else "file"
-    if exists:
-        mode = target.stat().st_mode
+    if mode is not None:
         if not (stat.S_ISDIR(mode) if directory else stat.S_ISREG(mode)):
             what = "a directory" if stat.S_ISDIR(mode) else "not a directory" if directory else \
                 "not a regular file"
@@ -67,11 +71,11 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = False, *,
         if directory and not _replaceable(target, shown, marker):
             holds = f"it is not empty and holds no {marker}" if marker else "it is not empty"
             raise OutputError(f"{shown} is not replaced, because {holds}; choose another output")
+    # Tried, not asked: what os.access says is wrong for root and on several file systems.
+    probe = _temporary(target)
     try:
-        if not stat.S_ISDIR(target.parent.stat().st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        if not os.access(target.parent, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        _create(probe)
+        os.unlink(probe)
     except OSError as error:
         raise _output_error(error, shown) from None
     return target
@@ -90,8 +94,7 @@ def atomic_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterat
     temporary = _temporary(target)
     with _output_errors(shown, temporary):
         try:
-            # Not tempfile: its files are readable by their owner only, and would stay so.
-            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            _create(temporary)
             yield temporary
             _flush(temporary)
             if not overwrite:
@@ -158,6 +161,11 @@ def _swap(temporary: Path, target: Path) -> None:
 def _temporary(target: Path) -> Path:
     # Cut, because the name has to stay below the file system's limit (255 bytes).
     return target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+
+
+def _create(path: Path) -> None:
+    # Not tempfile: its files are readable by their owner only, and would stay so.
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
 
 
 def _replaceable(target: Path, shown: str, marker: str | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -232,7 +233,11 @@ def test_quiet_prints_nothing(setting: Setting) -> None:
 
 def test_an_unwritable_folder_is_refused(setting: Setting, monkeypatch) -> None:
     setting.photo("a.png")
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
     assert "permission denied" in setting.refused("a.png", "-o", "b.png")
     assert "permission denied" in setting.refused("a.png", "-o", "new/folder")
 

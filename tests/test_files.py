@@ -112,8 +112,7 @@ def test_bad_places_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="can not write"):
         check_target("a\0b")
     with pytest.raises(OutputError, match="too long"):
-        with atomic_file(tmp_path / ("n" * 300)) as temporary:
-            temporary.write_text("x")
+        check_target(tmp_path / ("n" * 300))
     assert names(tmp_path) == ["file"]
 
 
@@ -130,14 +129,30 @@ def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:
     try:
         with pytest.raises(OutputError, match="permission denied"):
             check_target(tmp_path / "a")
+        with pytest.raises(OutputError, match="permission denied"):
+            make_directory(tmp_path / "a")
     finally:
         tmp_path.chmod(0o755)
 
 
-def test_an_unwritable_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(OutputError, match="permission denied"):
-        check_target(tmp_path / "a")
+@pytest.mark.parametrize(("code", "words"), [
+    (errno.EACCES, "permission denied"), (errno.EROFS, "read-only"), (errno.EIO, "Input/output")])
+def test_a_folder_is_tried_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                           code: int, words: str) -> None:
+    def refuse(path: Path, *_: object) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OutputError, match=words) as caught:
+        with atomic_file(tmp_path / "a"):
+            pytest.fail("the block must not run")
+    assert f"can not write {tmp_path / 'a'}:" in str(caught.value)
+
+
+def test_checking_leaves_nothing(tmp_path: Path) -> None:
+    check_target(tmp_path / "a")
+    check_target(tmp_path / "b", directory=True)
+    assert names(tmp_path) == []
 
 
 def test_a_directory_appears_only_at_the_end(tmp_path: Path) -> None:
