@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from .errors import ImageError, OutputError
+from .errors import BidiffError, ImageError, OutputError
 from .files import atomic_file, check_target
 from .resample import enlarge, pad_reflect, to_condition, to_unit
 
@@ -276,7 +276,9 @@ def write_image(path: str | os.PathLike[str], image: Image | np.ndarray, *,
         try:
             with open(temporary, "wb") as file:
                 _encode(file, image, kind)
-        except (MemoryError, ValueError, SystemError) as error:  # as encoders raise them
+        except (MemoryError, ValueError, SystemError, OSError) as error:
+            if isinstance(error, BidiffError) or getattr(error, "errno", None):
+                raise  # of the file; the others are the encoder's
             raise OutputError(f"can not write {os.fspath(path)} as {kind}: "
                               f"{str(error) or 'not enough memory'}") from None
 
@@ -295,7 +297,10 @@ def _encode(file: BinaryIO, image: Image, kind: str) -> None:
         options["quality"] = 95
     if kind == "JPEG":
         options["subsampling"] = 0  # halving the colour's resolution would undo our work
-    to_pil(_to_8_bits(image)).save(file, format=kind, **options)
+    # Through memory, since Pillow's own writing does not tell why it failed (a full disk).
+    encoded = io.BytesIO()
+    to_pil(_to_8_bits(image)).save(encoded, format=kind, **options)
+    file.write(encoded.getbuffer())
 
 
 def _to_8_bits(image: Image) -> Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import struct
 import zlib
 from pathlib import Path
@@ -424,6 +425,20 @@ def test_a_failing_encoder_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(pillow.Image, "save", fail)
     with pytest.raises(OutputError, match="a.png as PNG: no"):
         write_image(tmp_path / "a.png", samples(3, np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif"])
+def test_a_file_that_can_not_grow_leaves_nothing(tmp_path: Path, name: str, dtype) -> None:
+    image = samples(3, dtype)
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard[1]))
+    try:
+        with pytest.raises(OutputError, match="too large for this file system"):
+            write_image(tmp_path / name, image)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, hard)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -25,10 +25,11 @@ FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tif": ".tif", "same":
               help="A file for one input file, or a folder, which is created if it is missing.")
 @click.option("--seed", type=int, default=0, show_default=True,
               help="Of the noise; the same seed gives the same image.")
-@click.option("--steps", type=int, help="Visit this many of the bundle's time steps, evenly picked.")
+@click.option("--steps", type=int,
+              help="Visit this many of the bundle's timesteps, evenly picked.")
 @click.option("--start", metavar="T0|none",
-              help="Begin at the first time step from T0 down, from the noised input; 'none' begins "
-                   "from pure noise. Default: what the bundle was made for.")
+              help="Begin at the first timestep from T0 down, from the noised input; 'none' "
+                   "begins from pure noise. Default: what the bundle was made for.")
 @click.option("--threads", type=int, help="Threads an operator may use. Default: all cores.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="What runs the graphs.")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="png",
@@ -152,8 +153,8 @@ def plan(inputs: Sequence[str], output: str, form: str = "png",
     for source, target in jobs:
         other = taken.setdefault(target, source)
         if os.path.realpath(other) != os.path.realpath(source):
-            raise UsageError(f"{other} and {source} would both become {target}; give them different "
-                             "folders, or --format same")
+            raise UsageError(f"{other} and {source} would both become {target}; give them "
+                             "different folders, or --format same")
         if os.path.realpath(target) in sources:
             raise OutputError(f"{target} is one of the inputs and would be lost; choose another "
                               "output")
@@ -202,7 +203,7 @@ def _start(text: str) -> int | None:
     try:
         return int(text)
     except ValueError:
-        raise UsageError(f"--start {text!r} must be a time step or none") from None
+        raise UsageError(f"--start {text!r} must be a timestep or none") from None
 
 
 def _check_options(engine: Engine, options: dict[str, Any]) -> None:
