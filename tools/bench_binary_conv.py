@@ -1,8 +1,9 @@
 """Time of bidiff::BinaryConv against ONNX Runtime's float32 Conv, on the network's own shapes.
 
 Both run in one process under ONNX Runtime, with the same threads and tensors, in interleaved rounds
-after warm-up; the Conv holds the folded weights alpha * sign(W). Inputs and outputs rotate over
-more memory than the last cache, so that no layer finds its input there by chance. ``bare`` is
+after warm-up; the Conv holds the folded weights alpha * sign(W). Layers whose input and output are
+of the last cache's order (256x256 maps) rotate over more memory than it holds, since whether they
+find their input there is chance; smaller ones keep one buffer, as an arena does. ``bare`` is
 BinaryConv as a convolution alone; ``fused`` adds threshold, RPReLU, residual and time, for which
 the float graph would need further nodes, that are not counted.
 
@@ -78,8 +79,9 @@ def measure(channels: int, k: int, size: int, threads: int,
     from onnxruntime import OrtValue
 
     generator = np.random.default_rng(channels * size + k)
-    buffers = max(2, -(-2 * last_cache_bytes() // (8 * channels * size * size)))
-    buffers = min(buffers, 64)
+    pair = 2 * 4 * channels * size * size  # bytes of an input and its output
+    cache = last_cache_bytes()
+    buffers = min(64, max(1, -(-2 * cache // pair))) if size >= 256 else 1
     inputs = [OrtValue.ortvalue_from_numpy(
         generator.standard_normal((1, channels, size, size)).astype(np.float32))
         for _ in range(buffers)]
@@ -91,7 +93,7 @@ def measure(channels: int, k: int, size: int, threads: int,
         bindings[name] = (session, [bind(session, x, y) for x, y in zip(inputs, outputs)])
 
     # Short layers run several times a round, so that the clock's own cost does not count.
-    repeats = max(1, round(channels * channels * k * k * size * size < 1 << 29) * 4)
+    repeats = 5 if channels * channels * k * k * size * size < 1 << 30 else 1
     times: dict[str, list[float]] = {name: [] for name in bindings}
     turn = 0
     for round_number in range(WARM_UP + rounds):

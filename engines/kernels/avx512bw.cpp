@@ -41,9 +41,12 @@ struct Zmm {
   BIDIFF_INLINE Bits majority(Bits a, Bits b, Bits c) {
     return _mm512_ternarylogic_epi32(a, b, c, majority_table(kWeights));
   }
+  // A ternary operation overwrites its first operand. The sum overwrites a; the majority is then
+  // taken of (sum ^ b ^ c, b, c) and overwrites b: entry b*4 + sum*2 + c. So nothing is copied.
   BIDIFF_INLINE Bits full_add(Bits a, Bits b, Bits c, Bits* carry) {
-    *carry = _mm512_ternarylogic_epi32(a, b, c, 0xe8);
-    return parity(a, b, c);
+    const Bits sum = parity(a, b, c);
+    *carry = _mm512_ternarylogic_epi32(b, sum, c, 0xb2);
+    return sum;
   }
   BIDIFF_INLINE Bits half_add(Bits a, Bits b, Bits* carry) {
     const Bits sum = _mm512_xor_si512(a, b);

@@ -29,6 +29,7 @@
 #include "support.h"
 
 #define BIDIFF_INLINE static inline __attribute__((always_inline))
+#define BIDIFF_INLINE_MEMBER inline __attribute__((always_inline))
 
 namespace bidiff {
 namespace {
@@ -37,21 +38,23 @@ constexpr int kSlots = 32;          // slots in a unit, one per bit of a lane
 constexpr int kNonets = 8;          // nonets in a chunk
 constexpr int kNonetLookups = 4;    // three majorities, one pair of parity and majority
 constexpr int kNonetLines = 40;     // 3 * 8 majorities, 8 pairs
-constexpr int kMaxPlanes = 32;
+constexpr int kMaxPlanes = 28;     // 9 * 2^24 inputs, the most that check.h lets through
 
 // ---- weights ------------------------------------------------------------------------------------
 
 struct Sizes {
   int64_t nonets, chunks;
-  int planes;  // bits of the largest possible count of mismatches
+  int planes;  // bits of a counter: 8 to 13, 15 or kMaxPlanes
 };
 
 BIDIFF_INLINE Sizes sizes_of(const Shape& shape) {
   Sizes sizes;
   sizes.nonets = shape.kernel == 3 ? shape.in_channels : (shape.in_channels + 8) / 9;
   sizes.chunks = (sizes.nonets + kNonets - 1) / kNonets;
-  sizes.planes = 8;  // the adder's own carries reach plane 7
-  while (sizes.planes < kMaxPlanes && (9 * kNonets * sizes.chunks) >> sizes.planes) ++sizes.planes;
+  const int64_t largest = 9 * kNonets * sizes.chunks;
+  sizes.planes = 8;
+  while (largest >> sizes.planes) ++sizes.planes;
+  if (sizes.planes > 13) sizes.planes = sizes.planes > 15 ? kMaxPlanes : 15;
   return sizes;
 }
 
@@ -159,17 +162,18 @@ BIDIFF_INLINE void build_nonet(typename Vec::Bits* table, const typename Vec::Bi
   store_majorities<Vec>(pairs + 1, 2, parity[0], parity[1], parity[2]);
 }
 
-// Adds what a chunk of nonets counts for one output channel to its vertical counter.
-template <class Vec, bool kFirst>
+// Adds what a chunk of nonets counts for one output channel to its vertical counter of kPlanes
+// planes; a number known when compiling unrolls the carries (a loop over them costs a third more).
+template <class Vec, bool kFirst, int kPlanes>
 BIDIFF_INLINE void add_chunk(const typename Vec::Bits* table, const uint8_t* lookups,
-                             typename Vec::Bits* counter, int planes) {
+                             typename Vec::Bits* counter) {
   using Bits = typename Vec::Bits;
   const Bits zero = Vec::zero();
   Bits level[7];
   for (int i = 0; i < 7; ++i) level[i] = kFirst ? zero : Vec::load(counter + i);
   Bits twos[4], sixteens[5];
   const char* base = reinterpret_cast<const char*>(table);
-  constexpr int kEighth = sizeof(Bits) / 8, kNonetBytes = kNonetLines * sizeof(Bits);
+  constexpr size_t kEighth = sizeof(Bits) / 8, kNonetBytes = kNonetLines * sizeof(Bits);
 #pragma GCC unroll 4
   for (int pair = 0; pair < 4; ++pair) {
     const char* a = base + 2 * pair * kNonetBytes;
@@ -177,7 +181,8 @@ BIDIFF_INLINE void add_chunk(const typename Vec::Bits* table, const uint8_t* loo
     const uint8_t* to_a = lookups + 8 * pair;
     const uint8_t* to_b = to_a + 4;
     const auto at = [](const char* nonet, int lines, uint8_t eighths) __attribute__((always_inline)) {
-      return Vec::load(reinterpret_cast<const Bits*>(nonet + eighths * kEighth) + lines);
+      return Vec::load(
+          reinterpret_cast<const Bits*>(nonet + static_cast<size_t>(eighths) * kEighth) + lines);
     };
     Bits fours[4], eights[2];
     level[0] = Vec::full_add(level[0], at(a, 24, to_a[3]), at(b, 24, to_b[3]), &twos[pair]);
@@ -202,7 +207,8 @@ BIDIFF_INLINE void add_chunk(const typename Vec::Bits* table, const uint8_t* loo
   level[5] = Vec::half_add(level[5], more[2], &sixty_fours[1]);
   level[6] = Vec::full_add(level[6], sixty_fours[0], sixty_fours[1], &carry);
   for (int i = 0; i < 7; ++i) Vec::store(counter + i, level[i]);
-  for (int i = 7; i < planes; ++i) {
+#pragma GCC unroll 32
+  for (int i = 7; i < kPlanes; ++i) {
     if (kFirst) {
       Vec::store(counter + i, i == 7 ? carry : zero);
     } else {

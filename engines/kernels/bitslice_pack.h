@@ -1,0 +1,190 @@
+// How an image is cut into units, and its activations packed into the planes of a unit.
+#pragma once
+
+#include "bitslice.h"
+
+namespace bidiff {
+namespace {
+
+// Outputs beyond this are written past the caches: they would only evict what is still needed.
+constexpr int64_t kStreamBytes = int64_t{8} << 20;
+constexpr int64_t kUnitsPerTask = 8;     // of large images; neighbouring tasks pack one row twice
+constexpr int64_t kMostChannels = 256;     // output channels of a task: their counters stay in L2
+constexpr int64_t kFewChannels = 128;      // the same where an image has too few units for threads
+
+struct Cut {
+  int slots;                     // slots in a row of a unit
+  int rows;                      // rows in a unit
+  int64_t tiles;                 // units side by side
+  int64_t units;                 // units above each other
+  int64_t units_per_task, bands;
+  int64_t channels_per_task, blocks;
+};
+
+template <class Vec>
+BIDIFF_INLINE Cut cut_image(const Shape& shape) {
+  Cut cut;
+  const int64_t slots = (shape.width + Vec::kLanes - 1) / Vec::kLanes;
+  cut.slots = slots < kSlots ? static_cast<int>(slots) : kSlots;
+  cut.tiles = (slots + kSlots - 1) / kSlots;
+  cut.rows = kSlots / cut.slots;
+  cut.units = (shape.height + cut.rows - 1) / cut.rows;
+  cut.units_per_task = cut.units >= 4 * kUnitsPerTask ? kUnitsPerTask : (cut.units + 3) / 4;
+  cut.bands = (cut.units + cut.units_per_task - 1) / cut.units_per_task;
+  const bool few = shape.batch * cut.tiles * cut.bands < 4;
+  const int64_t most = few ? kFewChannels : kMostChannels;
+  cut.blocks = (shape.out_channels + most - 1) / most;
+  cut.channels_per_task = (shape.out_channels + cut.blocks - 1) / cut.blocks;
+  return cut;
+}
+
+template <class Vec>
+struct Run {
+  const Problem* problem;
+  const int32_t* offsets;
+  const uint8_t* lookups;
+  Sizes sizes;
+  Cut cut;
+  bool streams;
+  TaskFailure failure;
+};
+
+template <class Vec>
+struct Work {
+  using Bits = typename Vec::Bits;
+  const Run<Vec>* run;
+  int64_t image, tile, first_channel, last_channel;
+  // Scratch of one task. mid: planes of three units, [unit % 3][Cin]; edges: of the same, the bits
+  // left (1) and right (2) of a tile that ends inside a row; counters: of two units,
+  // [unit % 2][channel][planes].
+  Bits *mid, *table, *counters, *counts;
+  uint8_t* edges;
+  Bits row_starts, row_ends;
+};
+
+BIDIFF_INLINE const float* problem_row(const Problem& problem, int64_t image, int64_t channel,
+                                       int64_t y) {
+  const Shape& shape = problem.shape;
+  return problem.x + ((image * shape.in_channels + channel) * shape.height + y) * shape.width;
+}
+
+// Packs rows [first, last) of a unit for every channel; rows outside the image stay 0.
+template <class Vec>
+BIDIFF_INLINE void pack_unit(const Work<Vec>& work, int64_t unit, int first, int last) {
+  const Run<Vec>& run = *work.run;
+  const Problem& problem = *run.problem;
+  const Shape& shape = problem.shape;
+  const int64_t left = work.tile * kSlots * Vec::kLanes;
+  typename Vec::Bits* mid = work.mid + (unit + 3) % 3 * shape.in_channels;
+  uint8_t* edges = work.edges + (unit + 3) % 3 * shape.in_channels;
+  for (int64_t channel = 0; channel < shape.in_channels; ++channel) {
+    const float threshold = problem.threshold ? problem.threshold[channel] : 0.0f;
+    const typename Vec::Floats thresholds = Vec::broadcast_float(threshold);
+    typename Vec::Bits bits = Vec::zero();
+    edges[channel] = 0;
+    for (int row = first; row < last; ++row) {
+      const int64_t y = unit * run.cut.rows + row;
+      if (y < 0 || y >= shape.height) continue;
+      const float* x = problem_row(problem, work.image, channel, y) + left;
+      const int64_t width = shape.width - left;
+      for (int slot = 0; slot < run.cut.slots; ++slot) {
+        const int64_t rest = width - slot * Vec::kLanes;
+        if (rest <= 0) break;
+        const float* from = x + slot * Vec::kLanes;
+        bits = Vec::pack_slot(bits, from, rest < Vec::kLanes ? static_cast<int>(rest) : Vec::kLanes,
+                              thresholds, row * run.cut.slots + slot);
+      }
+      if (run.cut.tiles > 1) {
+        const int64_t right = static_cast<int64_t>(kSlots) * Vec::kLanes;
+        if (left > 0 && x[-1] + threshold >= 0.0f) edges[channel] |= 1;
+        if (right < width && x[right] + threshold >= 0.0f) edges[channel] |= 2;
+      }
+    }
+    Vec::store(mid + channel, bits);
+  }
+}
+
+// The planes of the pixels left of, at and right of each pixel of `at`.
+template <class Vec>
+BIDIFF_INLINE void neighbours(const Work<Vec>& work, typename Vec::Bits at, uint8_t edges,
+                              typename Vec::Bits* planes) {
+  planes[0] = Vec::from_left(at, work.row_starts);
+  planes[1] = at;
+  planes[2] = Vec::from_right(at, work.row_ends);
+  if (work.run->cut.tiles > 1) {
+    if (edges & 1) planes[0] = Vec::either(planes[0], Vec::lane_bit(0, 0));
+    if (edges & 2) planes[2] = Vec::either(planes[2], Vec::lane_bit(Vec::kLanes - 1, kSlots - 1));
+  }
+}
+
+// The nine planes of a nonet: for k = 3 the taps of a channel, for k = 1 nine channels.
+template <class Vec>
+BIDIFF_INLINE void gather_nonet(const Work<Vec>& work, int64_t unit, int64_t nonet,
+                                typename Vec::Bits* planes) {
+  using Bits = typename Vec::Bits;
+  const Run<Vec>& run = *work.run;
+  const Shape& shape = run.problem->shape;
+  const int64_t channels = shape.in_channels;
+  const Bits* at = work.mid + unit % 3 * channels;
+  if (shape.kernel == 1) {
+    for (int i = 0; i < 9; ++i) {
+      const int64_t channel = nonet * 9 + i;
+      planes[i] = channel < channels ? Vec::load(at + channel) : Vec::zero();
+    }
+    return;
+  }
+  if (nonet >= channels) {
+    for (int i = 0; i < 9; ++i) planes[i] = Vec::zero();
+    return;
+  }
+  const int64_t above = (unit + 2) % 3 * channels + nonet, below = (unit + 1) % 3 * channels + nonet;
+  const int row = run.cut.slots, others = (run.cut.rows - 1) * run.cut.slots;
+  const Bits middle = Vec::load(at + nonet);
+  const Bits upper = Vec::either(Vec::shift_left_by(middle, row),
+                                 Vec::shift_right_by(Vec::load(work.mid + above), others));
+  const Bits lower = Vec::either(Vec::shift_right_by(middle, row),
+                                 Vec::shift_left_by(Vec::load(work.mid + below), others));
+  neighbours(work, upper, work.edges[above], planes);
+  neighbours(work, middle, work.edges[unit % 3 * channels + nonet], planes + 3);
+  neighbours(work, lower, work.edges[below], planes + 6);
+}
+
+// Walks the lines of a unit of x, so that they are fetched while an earlier unit is computed: its
+// rows are a few KB a channel, and the hardware prefetcher starts afresh with every channel.
+struct Fetch {
+  const char* row;
+  int64_t plane_bytes, lines, channels, line, per_step;
+};
+
+template <class Vec>
+BIDIFF_INLINE Fetch fetch_unit(const Work<Vec>& work, int64_t unit, int64_t steps) {
+  const Run<Vec>& run = *work.run;
+  const Shape& shape = run.problem->shape;
+  const int64_t top = unit * run.cut.rows, rows = run.cut.rows, rest = shape.height - top;
+  Fetch fetch{};
+  if (rest <= 0) return fetch;
+  const int64_t left = work.tile * kSlots * Vec::kLanes;
+  const int64_t across = kSlots * Vec::kLanes < shape.width ? kSlots * Vec::kLanes : shape.width;
+  const int64_t bytes = ((rows < rest ? rows : rest) - 1) * shape.width * 4 + across * 4;
+  fetch.plane_bytes = shape.height * shape.width * 4;
+  fetch.row = reinterpret_cast<const char*>(
+      problem_row(*run.problem, work.image, 0, top) + left);
+  fetch.lines = (bytes + 63) / 64;
+  fetch.channels = shape.in_channels;
+  fetch.per_step = (fetch.lines * fetch.channels + steps - 1) / steps;
+  return fetch;
+}
+
+BIDIFF_INLINE void fetch_step(Fetch* fetch) {
+  for (int64_t i = 0; i < fetch->per_step && fetch->channels; ++i) {
+    __builtin_prefetch(fetch->row + fetch->line * 64, 0, 2);
+    if (++fetch->line == fetch->lines) {
+      fetch->line = 0;
+      fetch->row += fetch->plane_bytes;
+      --fetch->channels;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bidiff
