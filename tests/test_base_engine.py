@@ -102,12 +102,13 @@ def test_sampling_reaches_the_image(start) -> None:
 
 
 @settings(max_examples=30, derandomize=True, deadline=None)
-@given(height=st.integers(1, 20), width=st.integers(1, 20), multiple=st.sampled_from([1, 2, 8]))
+@given(height=st.integers(1, 20), width=st.integers(1, 20), multiple=st.sampled_from([1, 2, 8, 16]))
 def test_any_size_is_padded_and_cropped(height: int, width: int, multiple: int) -> None:
     engine = FakeEngine(size_multiple=multiple)
     condition = planes(height, width)
     np.testing.assert_allclose(engine.sample(condition[0]), condition, atol=CLOSE)
-    padded = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
+    unit = max(8, multiple)  # the published code pads to 8 whatever the network
+    padded = (-(-height // unit) * unit, -(-width // unit) * unit)
     assert {shape for _, shape in engine.calls} == {(1, 3, *padded)}
 
 
@@ -121,6 +122,8 @@ def test_the_padding_is_reflected_and_has_the_noise_of_the_seed() -> None:
     np.testing.assert_array_equal(Rough().sample(condition, noise=given_noise, seed=5), by_hand)
     np.testing.assert_array_equal(Rough().sample(condition[0], noise=given_noise[0], seed=5),
                                   by_hand)
+    whole_noise = gaussian_noise(padded.shape, 5)  # as the published code draws it
+    np.testing.assert_array_equal(Rough().sample(condition, noise=whole_noise, seed=9), by_hand)
 
 
 def test_seeds_noise_and_batches() -> None:

@@ -6,9 +6,9 @@ import click
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path())
-@click.option("-o", "--output", required=True, type=click.Path(), help="Folder of the bundle.")
-@click.option("--options", type=click.Path(),
+@click.argument("checkpoint", type=click.Path(readable=False))
+@click.option("-o", "--output", required=True, type=click.Path(readable=False), help="Folder of the bundle.")
+@click.option("--options", type=click.Path(readable=False),
               help="YAML file in the published form (network_g, beta_schedule, scale).")
 @click.option("--scale", type=int, help="Upscaling factor, where nothing else states it.")
 @click.option("--steps", type=click.IntRange(min=1),

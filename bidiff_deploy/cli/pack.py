@@ -6,10 +6,10 @@ import click
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path())
-@click.option("-o", "--output", required=True, type=click.Path(),
+@click.argument("checkpoint", type=click.Path(readable=False))
+@click.option("-o", "--output", required=True, type=click.Path(readable=False),
               help="The packed checkpoint, a .safetensors file.")
-@click.option("--options", type=click.Path(),
+@click.option("--options", type=click.Path(readable=False),
               help="YAML file in the published form (network_g, beta_schedule, scale).")
 @click.option("--scale", type=int, help="Upscaling factor, where nothing else states it.")
 @click.option("--timesteps", metavar="T,T,...",

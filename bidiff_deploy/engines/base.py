@@ -7,6 +7,7 @@ goes in is checked here, once, so that no backend has to.
 from __future__ import annotations
 
 import abc
+import math
 import operator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
+PADDING_MULTIPLE = 8  # of the published code's test procedure, whatever the network's levels
 Start = int | None | Literal["default"]
 
 
@@ -109,10 +111,12 @@ class Engine(abc.ABC):
         """Run the whole loop and return the image, float32 (N, 3, H, W) in [0, 1].
 
         condition  float32 (N, 3, H, W) or (3, H, W) of any size: what ``to_condition`` makes of a
-                   low-resolution image. It is padded by reflection to ``size_multiple``, and the
+                   low-resolution image. It is padded by reflection to multiples of 8 (and of
+                   ``size_multiple``), as the published code does for every network, and the
                    result is cropped back.
-        noise      N(0, 1) of the condition's shape; None draws ``gaussian_noise`` of ``seed``,
-                   item i of the batch as image i. The padding's noise is always that of ``seed``.
+        noise      N(0, 1) of the condition's shape or of the padded one; None draws
+                   ``gaussian_noise`` of ``seed``, item i of the batch as image i. Where only the
+                   condition's part is given, the padding's noise is that of ``seed``.
         steps      visit that many of ``timesteps``, evenly picked; None: all
         start      begin at the first timestep at or below it from the noised condition; None:
                    begin at the first timestep from pure noise; "default": ``default_start``
@@ -129,14 +133,15 @@ class Engine(abc.ABC):
         if start == "default":
             start = self.default_start
         visited = sampler.pick_timesteps(self.timesteps, steps, start)
-        padded, (height, width) = pad_reflect(condition, self.size_multiple)
+        padded, (height, width) = pad_reflect(
+            condition, math.lcm(PADDING_MULTIPLE, self.size_multiple))
         field = gaussian_noise(padded.shape, seed)
         if noise is not None:
             noise = self._planes("noise", noise)
-            if noise.shape != condition.shape:
+            if noise.shape not in (condition.shape, padded.shape):
                 raise UsageError(f"noise has shape {noise.shape}, but the condition has "
                                  f"{condition.shape}; give one of the condition's shape")
-            field[:, :, :height, :width] = noise
+            field[:, :, :noise.shape[2], :noise.shape[3]] = noise
         result = sampler.sample(self.predict, padded, visited, self.schedule, field,
                                 start=start, on_step=on_step)
         return np.ascontiguousarray(result[:, :, :height, :width])
