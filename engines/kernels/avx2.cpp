@@ -81,18 +81,19 @@ struct Ymm {
   BIDIFF_INLINE Bits first_lanes(int count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lane_numbers());
   }
-  BIDIFF_INLINE Bits pack_slot(Bits bits, const float* from, int count, Floats threshold,
-                               int slot) {
-    Bits lanes = broadcast(1u << slot);
-    Floats x;
-    if (count == kLanes) {
-      x = _mm256_loadu_ps(from);
-    } else {
-      x = _mm256_maskload_ps(from, first_lanes(count));
-      lanes = both(lanes, first_lanes(count));
-    }
-    x = _mm256_add_ps(x, threshold);
-    const Floats set = _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_GE_OQ);
+  // Adds `bit` to the lanes of `bits` whose x + threshold is not negative.
+  BIDIFF_INLINE Bits pack_slot(Bits bits, const float* from, Floats threshold, uint32_t bit) {
+    return pack_lanes(bits, _mm256_loadu_ps(from), threshold, broadcast(bit));
+  }
+  BIDIFF_INLINE Bits pack_part(Bits bits, const float* from, int count, Floats threshold,
+                               uint32_t bit) {
+    const Bits lanes = first_lanes(count);
+    return pack_lanes(bits, _mm256_maskload_ps(from, lanes), threshold,
+                      both(lanes, broadcast(bit)));
+  }
+  BIDIFF_INLINE Bits pack_lanes(Bits bits, Floats x, Floats threshold, Bits lanes) {
+    const Floats set =
+        _mm256_cmp_ps(_mm256_add_ps(x, threshold), _mm256_setzero_ps(), _CMP_GE_OQ);
     return either(bits, both(_mm256_castps_si256(set), lanes));
   }
   BIDIFF_INLINE Floats broadcast_float(float value) { return _mm256_set1_ps(value); }
@@ -114,11 +115,9 @@ struct Ymm {
       _mm256_maskstore_ps(to, first_lanes(count), value);
     }
   }
-  BIDIFF_INLINE void stream_floats(float* to, Floats value) { _mm256_stream_ps(to, value); }
   BIDIFF_INLINE void store_integers(int32_t* to, Bits value, int count) {
     _mm256_maskstore_epi32(to, first_lanes(count), value);
   }
-  BIDIFF_INLINE void fence() { _mm_sfence(); }
 };
 
 }  // namespace

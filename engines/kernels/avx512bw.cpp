@@ -89,12 +89,18 @@ struct Zmm {
   BIDIFF_INLINE __mmask16 first_lanes(int count) {
     return static_cast<__mmask16>(0xffffu >> (16 - count));
   }
-  BIDIFF_INLINE Bits pack_slot(Bits bits, const float* from, int count, Floats threshold,
-                               int slot) {
+  // Adds `bit` to the lanes of `bits` whose x + threshold is not negative.
+  BIDIFF_INLINE Bits pack_slot(Bits bits, const float* from, Floats threshold, uint32_t bit) {
+    const Floats x = _mm512_add_ps(_mm512_loadu_ps(from), threshold);
+    const __mmask16 set = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GE_OQ);
+    return _mm512_mask_or_epi32(bits, set, bits, broadcast(bit));
+  }
+  BIDIFF_INLINE Bits pack_part(Bits bits, const float* from, int count, Floats threshold,
+                               uint32_t bit) {
     const __mmask16 lanes = first_lanes(count);
     const Floats x = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, from), threshold);
     const __mmask16 set = _mm512_mask_cmp_ps_mask(lanes, x, _mm512_setzero_ps(), _CMP_GE_OQ);
-    return _mm512_mask_or_epi32(bits, set, bits, broadcast(1u << slot));
+    return _mm512_mask_or_epi32(bits, set, bits, broadcast(bit));
   }
   BIDIFF_INLINE Floats broadcast_float(float value) { return _mm512_set1_ps(value); }
   BIDIFF_INLINE Floats to_float(Bits a) { return _mm512_cvtepi32_ps(a); }
@@ -104,16 +110,16 @@ struct Zmm {
     return _mm512_mask_mul_ps(a, _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_LT_OQ), slope, a);
   }
   BIDIFF_INLINE Floats load_floats(const float* from, int count) {
+    if (count == kLanes) return _mm512_loadu_ps(from);
     return _mm512_maskz_loadu_ps(first_lanes(count), from);
   }
   BIDIFF_INLINE void store_floats(float* to, Floats value, int count) {
+    if (count == kLanes) return _mm512_storeu_ps(to, value);
     _mm512_mask_storeu_ps(to, first_lanes(count), value);
   }
-  BIDIFF_INLINE void stream_floats(float* to, Floats value) { _mm512_stream_ps(to, value); }
   BIDIFF_INLINE void store_integers(int32_t* to, Bits value, int count) {
     _mm512_mask_storeu_epi32(to, first_lanes(count), value);
   }
-  BIDIFF_INLINE void fence() { _mm_sfence(); }
 };
 
 }  // namespace

@@ -31,19 +31,14 @@ struct RowOffsets {
 };
 
 // Where sums of one channel go: as they are, or through the float epilogue.
-template <class Vec, bool kStreams>
+template <class Vec>
 struct FloatSink {
   ChannelEpilogue<Vec> epilogue;
   float* y;
 
   FloatSink(const Problem& problem, int64_t channel) : epilogue(problem, channel), y(problem.y) {}
   BIDIFF_INLINE_MEMBER void full(typename Vec::Bits sum, int64_t at) const {
-    const typename Vec::Floats result = epilogue.apply(sum, at, Vec::kLanes);
-    if (kStreams) {
-      Vec::stream_floats(y + at, result);
-    } else {
-      Vec::store_floats(y + at, result, Vec::kLanes);
-    }
+    Vec::store_floats(y + at, epilogue.apply(sum, at, Vec::kLanes), Vec::kLanes);
   }
   BIDIFF_INLINE_MEMBER void part(typename Vec::Bits sum, int64_t at, int count) const {
     Vec::store_floats(y + at, epilogue.apply(sum, at, count), count);
@@ -126,9 +121,8 @@ using FinishChannel = void (*)(const Work<Vec>& work, int64_t unit, int64_t chan
 
 template <class Vec>
 BIDIFF_INLINE FinishChannel<Vec> finish_channel_for(const Run<Vec>& run) {
-  if (run.problem->sums) return finish_channel<Vec, IntegerSink<Vec>>;
-  if (run.streams) return finish_channel<Vec, FloatSink<Vec, true>>;
-  return finish_channel<Vec, FloatSink<Vec, false>>;
+  return run.problem->sums ? finish_channel<Vec, IntegerSink<Vec>>
+                           : finish_channel<Vec, FloatSink<Vec>>;
 }
 
 }  // namespace

@@ -6,8 +6,6 @@
 namespace bidiff {
 namespace {
 
-// Outputs beyond this are written past the caches: they would only evict what is still needed.
-constexpr int64_t kStreamBytes = int64_t{8} << 20;
 constexpr int64_t kUnitsPerTask = 8;     // of large images; neighbouring tasks pack one row twice
 constexpr int64_t kMostChannels = 256;     // output channels of a task: their counters stay in L2
 constexpr int64_t kFewChannels = 128;      // the same where an image has too few units for threads
@@ -45,7 +43,6 @@ struct Run {
   const uint8_t* lookups;
   Sizes sizes;
   Cut cut;
-  bool streams;
   TaskFailure failure;
 };
 
@@ -68,6 +65,13 @@ BIDIFF_INLINE const float* problem_row(const Problem& problem, int64_t image, in
   return problem.x + ((image * shape.in_channels + channel) * shape.height + y) * shape.width;
 }
 
+// Bit t of a lane; read from memory, which is cheaper than moving 1 << t into a vector.
+const uint32_t kSlotBits[kSlots] = {
+    1u << 0,  1u << 1,  1u << 2,  1u << 3,  1u << 4,  1u << 5,  1u << 6,  1u << 7,
+    1u << 8,  1u << 9,  1u << 10, 1u << 11, 1u << 12, 1u << 13, 1u << 14, 1u << 15,
+    1u << 16, 1u << 17, 1u << 18, 1u << 19, 1u << 20, 1u << 21, 1u << 22, 1u << 23,
+    1u << 24, 1u << 25, 1u << 26, 1u << 27, 1u << 28, 1u << 29, 1u << 30, 1u << 31};
+
 // Packs rows [first, last) of a unit for every channel; rows outside the image stay 0.
 template <class Vec>
 BIDIFF_INLINE void pack_unit(const Work<Vec>& work, int64_t unit, int first, int last) {
@@ -87,12 +91,14 @@ BIDIFF_INLINE void pack_unit(const Work<Vec>& work, int64_t unit, int first, int
       if (y < 0 || y >= shape.height) continue;
       const float* x = problem_row(problem, work.image, channel, y) + left;
       const int64_t width = shape.width - left;
-      for (int slot = 0; slot < run.cut.slots; ++slot) {
-        const int64_t rest = width - slot * Vec::kLanes;
-        if (rest <= 0) break;
-        const float* from = x + slot * Vec::kLanes;
-        bits = Vec::pack_slot(bits, from, rest < Vec::kLanes ? static_cast<int>(rest) : Vec::kLanes,
-                              thresholds, row * run.cut.slots + slot);
+      const int full = width / Vec::kLanes < kSlots ? static_cast<int>(width / Vec::kLanes) : kSlots;
+      const uint32_t* bit = kSlotBits + row * run.cut.slots;
+      for (int slot = 0; slot < full; ++slot) {
+        bits = Vec::pack_slot(bits, x + slot * Vec::kLanes, thresholds, bit[slot]);
+      }
+      if (full < run.cut.slots && width > full * Vec::kLanes) {
+        bits = Vec::pack_part(bits, x + full * Vec::kLanes,
+                              static_cast<int>(width - full * Vec::kLanes), thresholds, bit[full]);
       }
       if (run.cut.tiles > 1) {
         const int64_t right = static_cast<int64_t>(kSlots) * Vec::kLanes;
@@ -149,28 +155,32 @@ BIDIFF_INLINE void gather_nonet(const Work<Vec>& work, int64_t unit, int64_t non
   neighbours(work, lower, work.edges[below], planes + 6);
 }
 
-// Walks the lines of a unit of x, so that they are fetched while an earlier unit is computed: its
-// rows are a few KB a channel, and the hardware prefetcher starts afresh with every channel.
+// Walks the lines of a unit of some (N, channels, H, W) tensor from a channel on, so that they come
+// nearer while something else is computed: a unit's rows are a few KB a channel, and the hardware
+// prefetcher starts afresh with every channel.
 struct Fetch {
   const char* row;
   int64_t plane_bytes, lines, channels, line, per_step;
 };
 
 template <class Vec>
-BIDIFF_INLINE Fetch fetch_unit(const Work<Vec>& work, int64_t unit, int64_t steps) {
-  const Run<Vec>& run = *work.run;
-  const Shape& shape = run.problem->shape;
-  const int64_t top = unit * run.cut.rows, rows = run.cut.rows, rest = shape.height - top;
+BIDIFF_INLINE Fetch fetch_unit(const Work<Vec>& work, const void* tensor, int64_t all_channels,
+                               int64_t first_channel, int64_t last_channel, int64_t unit,
+                               int64_t steps) {
+  const Cut& cut = work.run->cut;
+  const Shape& shape = work.run->problem->shape;
+  const int64_t top = unit * cut.rows, rest = shape.height - top;
   Fetch fetch{};
-  if (rest <= 0) return fetch;
-  const int64_t left = work.tile * kSlots * Vec::kLanes;
-  const int64_t across = kSlots * Vec::kLanes < shape.width ? kSlots * Vec::kLanes : shape.width;
-  const int64_t bytes = ((rows < rest ? rows : rest) - 1) * shape.width * 4 + across * 4;
+  if (rest <= 0 || !tensor) return fetch;
+  const int64_t tile = static_cast<int64_t>(kSlots) * Vec::kLanes;
+  const int64_t across = tile < shape.width ? tile : shape.width;
+  const int64_t elements = ((cut.rows < rest ? cut.rows : rest) - 1) * shape.width + across;
+  const int64_t plane = work.image * all_channels + first_channel;
+  fetch.row = static_cast<const char*>(tensor) +
+              ((plane * shape.height + top) * shape.width + work.tile * tile) * 4;
   fetch.plane_bytes = shape.height * shape.width * 4;
-  fetch.row = reinterpret_cast<const char*>(
-      problem_row(*run.problem, work.image, 0, top) + left);
-  fetch.lines = (bytes + 63) / 64;
-  fetch.channels = shape.in_channels;
+  fetch.lines = (elements * 4 + 63) / 64;
+  fetch.channels = last_channel - first_channel;
   fetch.per_step = (fetch.lines * fetch.channels + steps - 1) / steps;
   return fetch;
 }

@@ -17,7 +17,7 @@ struct Aside {
   FinishChannel<Vec> finish;
   int64_t unit, channel, last_channel;  // channel == last_channel: nothing left
   int64_t steps, every;                 // steps until the next channel, and between two
-  Fetch fetch;
+  Fetch input, residual, output;
 };
 
 template <class Vec>
@@ -26,7 +26,9 @@ BIDIFF_INLINE void step_aside(const Work<Vec>& work, Aside<Vec>* aside) {
     aside->steps = aside->every;
     if (aside->channel < aside->last_channel) aside->finish(work, aside->unit, aside->channel++);
   }
-  fetch_step(&aside->fetch);
+  fetch_step(&aside->input);
+  fetch_step(&aside->residual);
+  fetch_step(&aside->output);
 }
 
 template <class Vec, int kPlanes>
@@ -129,13 +131,22 @@ void bitslice_task(void* user, size_t index) {
     aside.channel = unit > first ? work.first_channel : work.last_channel;
     aside.last_channel = work.last_channel;
     aside.steps = aside.every = run.sizes.chunks;
-    if (unit + 2 < past) aside.fetch = fetch_unit(work, unit + 2, steps);
+    const int64_t all = shape.out_channels, from = work.first_channel, to = work.last_channel;
+    if (unit + 2 < past) {
+      aside.input = fetch_unit(work, run.problem->x, shape.in_channels, 0, shape.in_channels,
+                               unit + 2, steps);
+    }
+    if (unit > first) {
+      const float* residual = run.problem->residual_is_scalar ? nullptr : run.problem->residual;
+      aside.residual = fetch_unit(work, residual, all, from, to, unit - 1, steps);
+      aside.output = fetch_unit(work, run.problem->y, all, from, to,
+                                unit - 1, steps);
+    }
     count_unit(work, unit, &aside);
   }
   for (int64_t channel = work.first_channel; channel < work.last_channel; ++channel) {
     finish_channel_for(run)(work, past - 1, channel);
   }
-  if (run.streams) Vec::fence();
 }
 
 template <class Vec>
@@ -148,8 +159,6 @@ bool bitslice_run(const Problem& problem, const void* packed, const Parallel& pa
   run.sizes = sizes_of(shape);
   run.cut = cut_image<Vec>(shape);
   const int64_t outputs = shape.batch * shape.out_channels * shape.height * shape.width;
-  run.streams = problem.y && outputs * 4 > kStreamBytes && shape.width % Vec::kLanes == 0 &&
-                reinterpret_cast<uintptr_t>(problem.y) % sizeof(typename Vec::Bits) == 0;
   const int64_t work = outputs * shape.in_channels * shape.kernel * shape.kernel;
   const size_t tasks = static_cast<size_t>(shape.batch * run.cut.tiles * run.cut.bands *
                                            run.cut.blocks);
