@@ -11,6 +11,7 @@ PHOTOS := $(wildcard training/photos/*.png training/photos/*.jpg)
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.cpu
+	@mkdir -p demo
 	$(VENV)/bin/bidiff-deploy export training/demo_x2.safetensors -o demo/model.bundle --overwrite
 	$(VENV)/bin/python tools/demo.py demo/model.bundle $(PHOTOS) -o demo
 
