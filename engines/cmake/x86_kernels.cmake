@@ -8,4 +8,19 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
 endif()
 set_source_files_properties(kernels/avx2.cpp PROPERTIES COMPILE_OPTIONS "-mavx2;-mno-fma")
 set_source_files_properties(kernels/avx512bw.cpp PROPERTIES COMPILE_OPTIONS "${BIDIFF_AVX512_FLAGS}")
-target_sources(bidiff_ops PRIVATE kernels/avx2.cpp kernels/avx512bw.cpp)
+set_source_files_properties(kernels/avx512vpopcntdq.cpp PROPERTIES
+  COMPILE_OPTIONS "${BIDIFF_AVX512_FLAGS};-mavx512vpopcntdq")
+target_sources(bidiff_ops PRIVATE
+  kernels/avx2.cpp kernels/avx512bw.cpp kernels/avx512vpopcntdq.cpp)
+
+# The VPOPCNTDQ kernel's machine code under emulation, built with the library's own flags.
+function(bidiff_x86_tests)
+  set_source_files_properties(tests/shuffle_count.cpp PROPERTIES
+    COMPILE_OPTIONS "${BIDIFF_AVX512_FLAGS}")
+  add_executable(popcount_kernel_test
+    tests/emulated_vpopcnt.cpp tests/popcount_kernel_test.cpp tests/shuffle_count.cpp
+    kernels/avx512vpopcntdq.cpp kernels/cpu_features.cpp kernels/packed_weights.cpp
+    kernels/portable.cpp kernels/support.cpp)
+  target_compile_options(popcount_kernel_test PRIVATE
+    -O3 -ffp-contract=off -fvisibility=hidden -fvisibility-inlines-hidden -Wall -Wextra)
+endfunction()

@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "bitslice_run.h"
+#include "inline.h"
 
 namespace bidiff {
 namespace {

@@ -25,11 +25,8 @@
 
 #include <string.h>
 
-#include "binary_conv.h"
+#include "border_offsets.h"
 #include "support.h"
-
-#define BIDIFF_INLINE static inline __attribute__((always_inline))
-#define BIDIFF_INLINE_MEMBER inline __attribute__((always_inline))
 
 namespace bidiff {
 namespace {
@@ -58,8 +55,6 @@ BIDIFF_INLINE Sizes sizes_of(const Shape& shape) {
   return sizes;
 }
 
-constexpr int kClasses = 16;  // border classes of an output: 4 bits, top, bottom, left, right
-
 // Packed: int32 offsets [Cout][kClasses], then lookups [chunk][Cout][kNonets][kNonetLookups] bytes.
 // A lookup is the line to read, in eighths of a line: pattern * 8 for a majority, * 16 for a pair.
 size_t bitslice_packed_bytes(const Shape& shape) {
@@ -67,39 +62,6 @@ size_t bitslice_packed_bytes(const Shape& shape) {
   return static_cast<size_t>(shape.out_channels) *
          (kClasses * sizeof(int32_t) +
           static_cast<size_t>(sizes.chunks) * kNonets * kNonetLookups);
-}
-
-BIDIFF_INLINE int weight_bit(const Shape& shape, const int32_t* words, int64_t channel, int tap,
-                             int64_t input) {
-  if (input >= shape.in_channels) return 0;
-  const int64_t taps = shape.kernel * shape.kernel, per_tap = words_per_tap(shape);
-  const uint32_t word = static_cast<uint32_t>(
-      words[(channel * taps + tap) * per_tap + input / kWordBits]);
-  return (word >> (input % kWordBits)) & 1;
-}
-
-// sum = offset - 2 * counted. Activation bits outside the image are 0, so a tap there counts the
-// ones of its weights as mismatches; the offset of a border class takes them out again, together
-// with K_valid.
-void pack_offsets(const Shape& shape, const int32_t* words, int64_t channel, int32_t* offsets) {
-  const int k = static_cast<int>(shape.kernel);
-  int32_t ones[9];
-  for (int tap = 0; tap < k * k; ++tap) {
-    ones[tap] = 0;
-    for (int64_t input = 0; input < shape.in_channels; ++input) {
-      ones[tap] += weight_bit(shape, words, channel, tap, input);
-    }
-  }
-  for (int border = 0; border < kClasses; ++border) {
-    int32_t offset = 0;
-    for (int tap = 0; tap < k * k; ++tap) {
-      const int dy = tap / k, dx = tap % k;
-      const bool outside = k == 3 && ((dy == 0 && (border & 1)) || (dy == 2 && (border & 2)) ||
-                                      (dx == 0 && (border & 4)) || (dx == 2 && (border & 8)));
-      offset += outside ? 2 * ones[tap] : static_cast<int32_t>(shape.in_channels);
-    }
-    offsets[border] = offset;
-  }
 }
 
 void bitslice_pack(const Shape& shape, const int32_t* words, void* packed) {

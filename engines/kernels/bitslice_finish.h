@@ -30,34 +30,6 @@ struct RowOffsets {
   }
 };
 
-// Where sums of one channel go: as they are, or through the float epilogue.
-template <class Vec>
-struct FloatSink {
-  ChannelEpilogue<Vec> epilogue;
-  float* y;
-
-  FloatSink(const Problem& problem, int64_t channel) : epilogue(problem, channel), y(problem.y) {}
-  BIDIFF_INLINE_MEMBER void full(typename Vec::Bits sum, int64_t at) const {
-    Vec::store_floats(y + at, epilogue.apply(sum, at, Vec::kLanes), Vec::kLanes);
-  }
-  BIDIFF_INLINE_MEMBER void part(typename Vec::Bits sum, int64_t at, int count) const {
-    Vec::store_floats(y + at, epilogue.apply(sum, at, count), count);
-  }
-};
-
-template <class Vec>
-struct IntegerSink {
-  int32_t* sums;
-
-  IntegerSink(const Problem& problem, int64_t) : sums(problem.sums) {}
-  BIDIFF_INLINE_MEMBER void full(typename Vec::Bits sum, int64_t at) const {
-    Vec::store_integers(sums + at, sum, Vec::kLanes);
-  }
-  BIDIFF_INLINE_MEMBER void part(typename Vec::Bits sum, int64_t at, int count) const {
-    Vec::store_integers(sums + at, sum, count);
-  }
-};
-
 template <class Vec, class Sink>
 BIDIFF_INLINE void finish_row(const Sink& sink, const RowOffsets<Vec>& offsets,
                               const typename Vec::Bits* counts, int64_t at, int64_t rest) {

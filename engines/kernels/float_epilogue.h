@@ -5,6 +5,7 @@
 #pragma once
 
 #include "binary_conv.h"
+#include "inline.h"
 
 namespace bidiff {
 namespace {
@@ -31,8 +32,8 @@ struct ChannelEpilogue {
   }
 
   // Outputs [at, at + count) from their sums.
-  inline __attribute__((always_inline)) typename Vec::Floats apply(typename Vec::Bits sum,
-                                                                   int64_t at, int count) const {
+  BIDIFF_INLINE_MEMBER typename Vec::Floats apply(typename Vec::Bits sum, int64_t at,
+                                                  int count) const {
     typename Vec::Floats y = Vec::multiply(alpha, Vec::to_float(sum));
     if (has_rprelu) {
       y = Vec::add_float(y, shift_in);
@@ -44,6 +45,34 @@ struct ChannelEpilogue {
     }
     if (has_time) y = Vec::add_float(y, time);
     return y;
+  }
+};
+
+// Where sums of one channel go: as they are, or through the float epilogue.
+template <class Vec>
+struct FloatSink {
+  ChannelEpilogue<Vec> epilogue;
+  float* y;
+
+  FloatSink(const Problem& problem, int64_t channel) : epilogue(problem, channel), y(problem.y) {}
+  BIDIFF_INLINE_MEMBER void full(typename Vec::Bits sum, int64_t at) const {
+    Vec::store_floats(y + at, epilogue.apply(sum, at, Vec::kLanes), Vec::kLanes);
+  }
+  BIDIFF_INLINE_MEMBER void part(typename Vec::Bits sum, int64_t at, int count) const {
+    Vec::store_floats(y + at, epilogue.apply(sum, at, count), count);
+  }
+};
+
+template <class Vec>
+struct IntegerSink {
+  int32_t* sums;
+
+  IntegerSink(const Problem& problem, int64_t) : sums(problem.sums) {}
+  BIDIFF_INLINE_MEMBER void full(typename Vec::Bits sum, int64_t at) const {
+    Vec::store_integers(sums + at, sum, Vec::kLanes);
+  }
+  BIDIFF_INLINE_MEMBER void part(typename Vec::Bits sum, int64_t at, int count) const {
+    Vec::store_integers(sums + at, sum, count);
   }
 };
 

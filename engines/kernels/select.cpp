@@ -9,7 +9,7 @@ namespace bidiff {
 namespace {
 
 #if defined(BIDIFF_X86_KERNELS)
-constexpr const Kernel* kX86[] = {nullptr, &kAvx512bw, &kAvx2};
+constexpr const Kernel* kX86[] = {&kAvx512vpopcntdq, &kAvx512bw, &kAvx2};
 #else
 constexpr const Kernel* kX86[] = {nullptr, nullptr, nullptr};
 #endif

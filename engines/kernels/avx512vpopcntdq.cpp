@@ -1,0 +1,17 @@
+// AVX-512 F, BW, DQ, VL and VPOPCNTDQ: one instruction counts the ones of 16 words.
+#include "popcount_words.h"
+#include "zmm.h"
+
+namespace bidiff {
+namespace {
+
+struct CountInstruction {
+  BIDIFF_INLINE Zmm::Bits ones(Zmm::Bits a) { return _mm512_popcnt_epi32(a); }
+};
+
+}  // namespace
+
+extern const Kernel kAvx512vpopcntdq = {"avx512vpopcntdq", popcount_packed_bytes, popcount_pack,
+                                        popcount_run<Zmm, CountInstruction>};
+
+}  // namespace bidiff

@@ -1,0 +1,132 @@
+// The policy of AVX-512 F, BW, DQ and VL: 16 lanes of 32 bits. For files compiled with those flags
+// only; unnamed namespace as in bitslice.h.
+#pragma once
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#include "inline.h"
+
+namespace bidiff {
+namespace {
+
+struct Zmm {
+  using Bits = __m512i;
+  using Floats = __m512;
+  static constexpr int kLanes = 16;
+
+  BIDIFF_INLINE Bits load(const Bits* from) { return _mm512_load_si512(from); }
+  BIDIFF_INLINE void store(Bits* to, Bits value) { _mm512_store_si512(to, value); }
+  BIDIFF_INLINE Bits zero() { return _mm512_setzero_si512(); }
+  BIDIFF_INLINE Bits broadcast(uint32_t value) {
+    return _mm512_set1_epi32(static_cast<int>(value));
+  }
+  BIDIFF_INLINE Bits either(Bits a, Bits b) { return _mm512_or_si512(a, b); }
+  BIDIFF_INLINE Bits both(Bits a, Bits b) { return _mm512_and_si512(a, b); }
+  BIDIFF_INLINE Bits complement(Bits a) { return _mm512_ternarylogic_epi32(a, a, a, 0x0f); }
+  BIDIFF_INLINE Bits select(Bits mask, Bits a, Bits b) {
+    return _mm512_ternarylogic_epi32(mask, a, b, 0xca);
+  }
+  BIDIFF_INLINE Bits parity(Bits a, Bits b, Bits c) {
+    return _mm512_ternarylogic_epi32(a, b, c, 0x96);
+  }
+  // The truth table of majority(a ^ w0, b ^ w1, c ^ w2), entry a*4 + b*2 + c.
+  static constexpr int majority_table(int weights) {
+    int table = 0;
+    for (int entry = 0; entry < 8; ++entry) {
+      const int a = (entry >> 2) ^ weights, b = (entry >> 1) ^ (weights >> 1);
+      const int c = entry ^ (weights >> 2);
+      table |= ((a & 1) + (b & 1) + (c & 1) >= 2) << entry;
+    }
+    return table;
+  }
+  template <int kWeights>
+  BIDIFF_INLINE Bits majority(Bits a, Bits b, Bits c) {
+    return _mm512_ternarylogic_epi32(a, b, c, majority_table(kWeights));
+  }
+  // A ternary operation overwrites its first operand. The sum overwrites a; the majority is then
+  // taken of (sum ^ b ^ c, b, c) and overwrites b: entry b*4 + sum*2 + c. So nothing is copied.
+  BIDIFF_INLINE Bits full_add(Bits a, Bits b, Bits c, Bits* carry) {
+    const Bits sum = parity(a, b, c);
+    *carry = _mm512_ternarylogic_epi32(b, sum, c, 0xb2);
+    return sum;
+  }
+  BIDIFF_INLINE Bits half_add(Bits a, Bits b, Bits* carry) {
+    const Bits sum = _mm512_xor_si512(a, b);
+    *carry = _mm512_and_si512(a, b);
+    return sum;
+  }
+  template <int kCount>
+  BIDIFF_INLINE Bits shift_left(Bits a) {
+    return _mm512_slli_epi32(a, kCount);
+  }
+  template <int kCount>
+  BIDIFF_INLINE Bits shift_right(Bits a) {
+    return _mm512_srli_epi32(a, kCount);
+  }
+  BIDIFF_INLINE Bits shift_left_by(Bits a, int count) {
+    return _mm512_sll_epi32(a, _mm_cvtsi32_si128(count));
+  }
+  BIDIFF_INLINE Bits shift_right_by(Bits a, int count) {
+    return _mm512_srl_epi32(a, _mm_cvtsi32_si128(count));
+  }
+  BIDIFF_INLINE Bits load_unaligned(const uint32_t* from) { return _mm512_loadu_si512(from); }
+  BIDIFF_INLINE Bits differ(Bits a, Bits b) { return _mm512_xor_si512(a, b); }
+  BIDIFF_INLINE Bits add(Bits a, Bits b) { return _mm512_add_epi32(a, b); }
+  BIDIFF_INLINE Bits subtract(Bits a, Bits b) { return _mm512_sub_epi32(a, b); }
+  BIDIFF_INLINE Bits put(Bits a, int lane, int32_t value) {
+    return _mm512_mask_set1_epi32(a, static_cast<__mmask16>(1u << lane), value);
+  }
+  BIDIFF_INLINE Bits lane_bit(int lane, int bit) {
+    return _mm512_maskz_set1_epi32(static_cast<__mmask16>(1u << lane), static_cast<int>(1u << bit));
+  }
+  // Lane l takes lane l - 1; the first lane takes the last one's previous slot.
+  BIDIFF_INLINE Bits from_left(Bits a, Bits not_row_starts) {
+    const Bits turned = _mm512_alignr_epi32(a, a, 15);
+    const Bits wrapped = _mm512_and_si512(_mm512_slli_epi32(turned, 1), not_row_starts);
+    return _mm512_mask_mov_epi32(turned, 1, wrapped);
+  }
+  BIDIFF_INLINE Bits from_right(Bits a, Bits not_row_ends) {
+    const Bits turned = _mm512_alignr_epi32(a, a, 1);
+    const Bits wrapped = _mm512_and_si512(_mm512_srli_epi32(turned, 1), not_row_ends);
+    return _mm512_mask_mov_epi32(turned, 1 << 15, wrapped);
+  }
+
+  BIDIFF_INLINE __mmask16 first_lanes(int count) {
+    return static_cast<__mmask16>(0xffffu >> (16 - count));
+  }
+  // Adds `bit` to the lanes of `bits` whose x + threshold is not negative.
+  BIDIFF_INLINE Bits pack_slot(Bits bits, const float* from, Floats threshold, uint32_t bit) {
+    const Floats x = _mm512_add_ps(_mm512_loadu_ps(from), threshold);
+    const __mmask16 set = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GE_OQ);
+    return _mm512_mask_or_epi32(bits, set, bits, broadcast(bit));
+  }
+  BIDIFF_INLINE Bits pack_part(Bits bits, const float* from, int count, Floats threshold,
+                               uint32_t bit) {
+    const __mmask16 lanes = first_lanes(count);
+    const Floats x = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, from), threshold);
+    const __mmask16 set = _mm512_mask_cmp_ps_mask(lanes, x, _mm512_setzero_ps(), _CMP_GE_OQ);
+    return _mm512_mask_or_epi32(bits, set, bits, broadcast(bit));
+  }
+  BIDIFF_INLINE Floats broadcast_float(float value) { return _mm512_set1_ps(value); }
+  BIDIFF_INLINE Floats to_float(Bits a) { return _mm512_cvtepi32_ps(a); }
+  BIDIFF_INLINE Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+  BIDIFF_INLINE Floats add_float(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  BIDIFF_INLINE Floats scale_negative(Floats a, Floats slope) {
+    return _mm512_mask_mul_ps(a, _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_LT_OQ), slope, a);
+  }
+  BIDIFF_INLINE Floats load_floats(const float* from, int count) {
+    if (count == kLanes) return _mm512_loadu_ps(from);
+    return _mm512_maskz_loadu_ps(first_lanes(count), from);
+  }
+  BIDIFF_INLINE void store_floats(float* to, Floats value, int count) {
+    if (count == kLanes) return _mm512_storeu_ps(to, value);
+    _mm512_mask_storeu_ps(to, first_lanes(count), value);
+  }
+  BIDIFF_INLINE void store_integers(int32_t* to, Bits value, int count) {
+    _mm512_mask_storeu_epi32(to, first_lanes(count), value);
+  }
+};
+
+}  // namespace
+}  // namespace bidiff
