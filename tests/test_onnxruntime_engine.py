@@ -139,6 +139,26 @@ def test_graphs_that_point_outside_are_refused(reference, tmp_path, edit_manifes
                 engine.predict(good, good, 0)
 
 
+def test_nodes_that_name_files_are_refused(reference, tmp_path, edit_manifest):
+    """A constant of a stranger's graph, here inside a function, may not read from a file."""
+    import hashlib
+
+    import onnx
+
+    bundle = tmp_path / "b"
+    shutil.copytree(reference.bundle("tiny", [0]), bundle)
+    file = bundle / "step_0000.onnx"
+    model = onnx.load(file, load_external_data=False)
+    constant = next(a.t for n in model.functions[0].node for a in n.attribute if a.HasField("t"))
+    constant.data_location = onnx.TensorProto.EXTERNAL
+    constant.external_data.add(key="location", value="secret.txt")
+    file.write_bytes(model.SerializeToString())
+    edit_manifest(bundle, lambda m: m["files"].update({file.name: {
+        "bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}}))
+    with pytest.raises(BundleError, match="external data"):
+        load_bundle(bundle)
+
+
 def test_without_the_library_it_says_so_and_runs(reference, monkeypatch):
     monkeypatch.setattr(library, "library_path", lambda: None)
     good = np.zeros((1, 3, 8, 8), np.float32)

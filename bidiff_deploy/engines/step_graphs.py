@@ -83,11 +83,17 @@ class StepGraphs:
         try:
             if path.stat().st_size > MAX_GRAPH_BYTES:
                 raise self._broken(file, "it is larger than a step graph can be")
-            return onnx.load_model_from_string(path.read_bytes())
+            model = onnx.load_model_from_string(path.read_bytes())
         except OSError as error:
             raise BundleError(f"{path} can not be read: {error.strerror or error}") from None
         except (DecodeError, ValueError):
             raise self._broken(file, "it is no ONNX graph") from None
+        if any(_refers_outside(node) for owner in (model.graph, *model.functions)
+               for node in owner.node) or model.graph.sparse_initializer:
+            # Only initializers are read from the weights file, by _view; nothing else may name
+            # a file, or a stranger's graph could read one.
+            raise self._broken(file, "a node refers to external data")
+        return model
 
     def _view(self, tensor: onnx.TensorProto, file: str) -> np.ndarray:
         place = {entry.key: entry.value for entry in tensor.external_data}
@@ -107,3 +113,17 @@ class StepGraphs:
     def _broken(self, file: str, reason: str) -> BundleError:
         return BundleError(f"{self._bundle.path / file} does not fit its bundle: {reason}; "
                            "export the bundle again")
+
+
+def _refers_outside(node: onnx.NodeProto) -> bool:
+    """Whether an attribute of the node, or of a graph inside it, names external data."""
+    for attribute in node.attribute:
+        tensors = [attribute.t, *attribute.tensors]
+        for graph in (attribute.g, *attribute.graphs):
+            tensors += graph.initializer
+            if graph.sparse_initializer or any(map(_refers_outside, graph.node)):
+                return True
+        if attribute.HasField("sparse_tensor") or attribute.sparse_tensors or any(
+                tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
+            return True
+    return False
