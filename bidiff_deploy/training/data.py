@@ -1,8 +1,7 @@
 """Photos -> pairs of high-resolution crop and upsampled low-resolution condition.
 
 Low-resolution images are made by Pillow's BICUBIC (a = -0.5, antialiased, as MATLAB's imresize
-does it) in 8 bits. The condition is what the runtime computes from such an image: OpenCV's bicubic
-(a = -0.75, no antialias), float32, not clipped.
+does it) in 8 bits. The condition of such an image is what the runtime computes.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from typing import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
+from ..resample import to_condition
 from .recipe import Data, Photo
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -33,12 +32,6 @@ class Pair:
     weight: float = 1.0
 
 
-def upsample(low: Tensor, scale: int) -> Tensor:
-    """The condition of low-resolution images: float (N, 3, h, w) in [0, 1] -> ``scale`` times
-    larger, overshoot kept. torch's bicubic without antialias is OpenCV's to 2e-7."""
-    return F.interpolate(low, scale_factor=scale, mode="bicubic", align_corners=False)
-
-
 def make_pair(photo: np.ndarray, scale: int, name: str = "", weight: float = 1.0) -> Pair:
     """uint8 (H, W, 3) -> its Pair; rows and columns beyond a multiple of ``scale`` are cut off."""
     from PIL import Image
@@ -47,9 +40,8 @@ def make_pair(photo: np.ndarray, scale: int, name: str = "", weight: float = 1.0
     photo = np.array(photo[:height, :width])
     low = Image.fromarray(photo).resize((width // scale, height // scale),
                                         Image.Resampling.BICUBIC)
-    small = torch.from_numpy(np.array(low)).permute(2, 0, 1).float().div(255)
     return Pair(name, torch.from_numpy(photo).permute(2, 0, 1).contiguous(),
-                upsample(small[None], scale)[0], weight)
+                torch.from_numpy(to_condition(np.array(low), scale)), weight)
 
 
 def load_pairs(photos: Sequence[Photo], folder: Path, scale: int, smallest: int = 1) -> list[Pair]:
@@ -68,14 +60,8 @@ def load_pairs(photos: Sequence[Photo], folder: Path, scale: int, smallest: int 
                 raise UsageError(f"{path}: has no photos ({', '.join(SUFFIXES)}); name a folder "
                                  "that has")
         for file in files:
-            image = _read(file)
-            if photo.box:
-                top, left, height, width = photo.box
-                if top + height > image.shape[0] or left + width > image.shape[1]:
-                    raise UsageError(f"{file}: box {list(photo.box)} does not lie inside its "
-                                     f"{image.shape[0]}x{image.shape[1]} pixels")
-                image = image[top:top + height, left:left + width]
-            if min(image.shape[:2]) < max(smallest, scale):
+            image = _boxed(_read(file), photo, file)
+            if min(side // scale * scale for side in image.shape[:2]) < max(smallest, scale):
                 raise UsageError(f"{file}: {image.shape[0]}x{image.shape[1]} pixels are less than "
                                  f"a crop of {smallest}; use a larger photo or a smaller crop")
             pairs.append(make_pair(image, scale, file.name, photo.weight))
@@ -138,11 +124,21 @@ def _resolve(path: str, folder: Path) -> Path:
 
 
 def _read(path: Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise UsageError(f"{path}: is no image that can be read; remove it or name another "
                          "photo") from None
+
+
+def _boxed(image: np.ndarray, photo: Photo, file: Path) -> np.ndarray:
+    if not photo.box:
+        return image
+    top, left, height, width = photo.box
+    if top + height > image.shape[0] or left + width > image.shape[1]:
+        raise UsageError(f"{file}: box {list(photo.box)} does not lie inside its "
+                         f"{image.shape[0]}x{image.shape[1]} pixels; correct it")
+    return image[top:top + height, left:left + width]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from ..architecture import NetworkConfig
-from ..errors import UsageError
+from ..errors import CheckpointError, UsageError
+from ..schedule import Schedule
 
 ORIGINS = ("photo", "condition", "sample")
 
@@ -24,13 +25,11 @@ class Photo:
     photo if empty. ``weight`` is how often it is drawn, relative to the others.
     """
 
-    path: str = ""
+    path: str
     box: tuple[int, ...] = ()
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.path:
-            raise ValueError("a photo needs a path")
         if self.box and (len(self.box) != 4 or min(self.box) < 0 or min(self.box[2:]) < 1):
             raise ValueError(f"box of {self.path} must be [top, left, height, width], not "
                              f"{list(self.box)}")
@@ -42,7 +41,7 @@ class Photo:
 class Data:
     """Photos and how crops are cut from them; sizes are in output pixels."""
 
-    train: tuple[Photo, ...] = ()
+    train: tuple[Photo, ...]
     validate: tuple[Photo, ...] = ()
     crop: int = 64
     candidates: int = 1  # of this many crops the one that bicubic restores worst is kept
@@ -64,30 +63,16 @@ class Step:
     drawn, relative to the others.
     """
 
-    timestep: int = -1
+    timestep: int
     origin: str = "photo"
     share: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.timestep < 0:
-            raise ValueError(f"a step's timestep must be 0 or more, not {self.timestep}")
         if self.origin not in ORIGINS:
             raise ValueError(f"a step's origin must be one of {', '.join(ORIGINS)}, not "
                              f"{self.origin!r}")
         if not self.share > 0:
             raise ValueError(f"a step's share must be above 0, not {self.share}")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Linear betas over the network's ``total_step`` timesteps."""
-
-    beta_start: float = 1e-6
-    beta_end: float = 1e-2
-
-    def __post_init__(self) -> None:
-        if not 0 < self.beta_start <= self.beta_end < 1:
-            raise ValueError("schedule needs 0 < beta_start <= beta_end < 1")
 
 
 @dataclass(frozen=True)
@@ -134,32 +119,50 @@ class Run:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a training run depends on besides the photos' pixels."""
+    """Everything a training run depends on besides the photos' pixels.
 
-    scale: int = 2
+    ``steps`` are the timesteps that sampling will visit, descending; a number stands for so many
+    of them, evenly spaced and noised from photos. ``uniform`` is the share of iterations at a
+    timestep drawn from all of the schedule instead, noised from photos: 1 is the published way.
+    """
+
+    scale: int
+    data: Data
+    steps: tuple[Step, ...]
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    schedule: Schedule = field(default_factory=Schedule)
-    data: Data = field(default_factory=lambda: Data(train=(Photo("."),)))
-    steps: tuple[Step, ...] = ()
+    betas: tuple[float, ...] = (Schedule.beta_start, Schedule.beta_end)
+    uniform: float = 0.0
+    initial: str = ""  # checkpoint to start from, relative to the recipe
     optimizer: Optimizer = field(default_factory=Optimizer)
     run: Run = field(default_factory=Run)
 
     def __post_init__(self) -> None:
         if not 2 <= self.scale <= 8:
             raise ValueError(f"scale must be 2 to 8, not {self.scale}")
-        if not self.steps:
-            raise ValueError("steps names no timestep")
-        times = [step.timestep for step in self.steps]
-        if any(a <= b for a, b in zip(times, times[1:])):
-            raise ValueError(f"timesteps of the steps must fall, not {times}")
-        if times[0] >= self.network.total_step:
-            raise ValueError(f"timestep {times[0]} is not below the network's total_step "
-                             f"{self.network.total_step}")
+        if not 0 <= self.uniform <= 1:
+            raise ValueError(f"uniform must be from 0 to 1, not {self.uniform}")
+        if len(self.betas) != 2:
+            raise ValueError(f"betas must be the first and the last one, not {list(self.betas)}")
+        self.schedule.check(self.timesteps)
         if self.steps[0].origin == "sample":
             raise ValueError("the first step's origin can not be sample: nothing precedes it")
         unit = self.scale * self.network.size_multiple
         if self.data.crop % unit:
             raise ValueError(f"data.crop={self.data.crop} must be a multiple of {unit}")
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        return tuple(step.timestep for step in self.steps)
+
+    @property
+    def schedule(self) -> Schedule:
+        """Linear betas over the network's ``total_step`` timesteps."""
+        return Schedule(self.network.total_step, *self.betas)
+
+    @property
+    def start(self) -> int | None:
+        """Where sampling starts from the noised condition; None: from pure noise."""
+        return self.timesteps[0] if self.steps[0].origin == "condition" else None
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain values, the form ``read_recipe`` takes."""
@@ -177,7 +180,8 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{path}: can not be read ({error.strerror}); give a recipe file") from None
+        raise UsageError(f"{path}: can not be read ({error.strerror}); "
+                         "give a recipe file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):
@@ -201,6 +205,11 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
 
 def recipe_from_dict(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
     """Recipe from plain values; ``origin`` names them in errors (UsageError)."""
+    steps = tree.get("steps")
+    if isinstance(steps, int) and not isinstance(steps, bool):
+        total = _build(NetworkConfig, tree.get("network", {}), origin, "network").total_step
+        tree = {**tree, "steps": [{"timestep": t}
+                                  for t in Schedule(total).leading_timesteps(steps)]}
     return _build(Recipe, tree, origin, "")
 
 
@@ -224,12 +233,20 @@ def _build(kind: type, tree: Any, origin: str, where: str) -> Any:
     if not isinstance(tree, Mapping):
         raise UsageError(f"{origin}: {where or 'recipe'} must be a mapping, not {tree!r}")
     if kind is NetworkConfig:
-        return NetworkConfig.from_dict(tree, f"{origin}: {where}")
+        try:
+            return NetworkConfig.from_dict(tree, where)
+        except CheckpointError as error:
+            raise UsageError(f"{origin}: {error}") from None
     hints = typing.get_type_hints(kind)
     unknown = sorted(str(key) for key in set(tree) - set(hints))
     if unknown:
         raise UsageError(f"{origin}: unknown key {', '.join(unknown)} in {where or 'recipe'}; "
                          f"known are {', '.join(sorted(hints))}")
+    lacking = [f.name for f in dataclasses.fields(kind)
+               if f.default is f.default_factory is dataclasses.MISSING and f.name not in tree]
+    if lacking:
+        raise UsageError(f"{origin}: {where or 'recipe'} lacks {', '.join(lacking)}; add "
+                         f"{'it' if len(lacking) == 1 else 'them'}")
     values = {key: _value(hints[key], value, origin, f"{where}.{key}".lstrip("."))
               for key, value in tree.items()}
     try:

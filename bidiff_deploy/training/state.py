@@ -1,44 +1,106 @@
-"""Trainer checkpoints: torch files in the published form plus what a resume needs."""
+"""Checkpoints of a training run, and networks from any checkpoint.
+
+A run's own checkpoint is a torch file in the published form, ``{"params": ..., "params_ema":
+...}`` under published keys, so that export reads it, plus what an exact resume needs.
+"""
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
 from typing import Any, Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..architecture import NetworkConfig, parameters
-from ..errors import CheckpointError, OutputError
+from ..architecture import NetworkConfig
+from ..checkpoint import from_latent, read_checkpoint
+from ..checkpoint import write_packed as write_checkpoint
+from ..errors import CheckpointError
+from ..files import atomic_file
+from ..options import Options
+from ..published_keys import from_published, to_published
+from ..state_files import read_state
+from .network import BiDiffSR
+from .recipe import Recipe
+
+# What two recipes may differ in when one continues a run of the other.
+RESUMABLE = ("run",)
 
 
-def published_state(named: Mapping[str, Tensor], config: NetworkConfig) -> dict[str, Tensor]:
-    """This project's parameters -> published keys (detached copies)."""
-    state = {}
-    for name, parameter in parameters(config).items():
-        value = named[name].detach()
-        parts = value.unbind(0) if len(parameter.published) > 1 else [value]
-        for key, part in zip(parameter.published, parts):
-            state[key] = part.clone()
+def published_state(module: BiDiffSR, config: NetworkConfig) -> dict[str, Tensor]:
+    """Copies of a network's parameters under published keys and in published shapes."""
+    named = {name: value.detach().numpy() for name, value in module.named_parameters()}
+    return {key: torch.from_numpy(np.array(value, order="C"))
+            for key, value in to_published(named, config).items()}
+
+
+def load_published(module: BiDiffSR, state: Mapping[str, Tensor], config: NetworkConfig) -> None:
+    """The inverse of ``published_state``. Raises CheckpointError for foreign keys or shapes."""
+    arrays = from_published({key: value.numpy() for key, value in state.items()}, config)
+    _load(module, arrays)
+
+
+def load_network(path: str | Path, options: Options | None = None) -> BiDiffSR:
+    """A network from a checkpoint: published, of a training run, or packed.
+
+    A packed one has signs and magnitudes only: its latent weights become +-alpha, which binarise
+    to the same. Raises CheckpointError as ``checkpoint.read_checkpoint`` does.
+    """
+    found = read_checkpoint(path, options)
+    state, metadata, _ = read_state(Path(path))
+    latent = (found.latent() if "bidiff" in metadata
+              else from_published(state, found.config, str(path)))
+    network = BiDiffSR(found.config)
+    _load(network, latent)
+    return network
+
+
+def write_run(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a run's checkpoint, replacing the previous one when it is whole. Raises OutputError."""
+    data = io.BytesIO()  # torch hides why a write to a file failed
+    torch.save(dict(state), data)
+    with atomic_file(path, overwrite=True) as temporary:
+        temporary.write_bytes(data.getbuffer())
+
+
+def read_run(path: Path, recipe: Recipe) -> dict[str, Any]:
+    """A run's own checkpoint. Raises CheckpointError if it is none, or of another recipe."""
+    state = _read(path)
+    stored, given = state["recipe"], recipe.to_dict()
+    changed = [key for key in given if key not in RESUMABLE and stored.get(key) != given[key]]
+    if changed:
+        raise CheckpointError(f"{path}: was made by another recipe ({', '.join(changed)} differ); "
+                              "resume with the recipe and settings it was started with")
     return state
 
 
-def from_published_state(state: Mapping[str, Tensor], config: NetworkConfig) -> dict[str, Tensor]:
-    result = {}
-    for name, parameter in parameters(config).items():
-        parts = [state[key] for key in parameter.published]
-        result[name] = (torch.stack(parts) if len(parts) > 1 else parts[0]).reshape(parameter.shape)
-    return result
+def write_packed(run: Path, recipe: Recipe, output: Path, *, overwrite: bool = False) -> None:
+    """Pack the averaged weights of a run's checkpoint, with the scale, schedule and timesteps
+    it was trained for. Raises CheckpointError or OutputError."""
+    arrays = {key: value.numpy() for key, value in read_run(run, recipe)["params_ema"].items()}
+    latent = from_published(arrays, recipe.network, str(run))
+    sampling: dict[str, Any] = {"timesteps": list(recipe.timesteps)}
+    if recipe.start is not None:
+        sampling["start"] = recipe.start
+    write_checkpoint(output, from_latent(
+        latent, recipe.network, name=run.name, origin=str(run), scale=recipe.scale,
+        schedule=recipe.schedule.to_dict(), sampling=sampling), overwrite=overwrite)
 
 
-def write_atomically(path: Path, value: Any) -> None:
-    """torch.save under a temporary name in the same folder, then rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _read(path: Path) -> dict[str, Any]:
     try:
-        torch.save(value, temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: can not be written ({error.strerror})") from None
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the damaged bytes happen to provoke
+        raise CheckpointError(f"{path}: can not be read as a training checkpoint "
+                              f"({type(error).__name__}); start the run anew") from None
+    wanted = {"params", "params_ema", "recipe", "optimizer", "generator", "iteration"}
+    if not isinstance(state, dict) or not wanted <= set(state):
+        raise CheckpointError(f"{path}: holds no training state; name the folder of a run")
+    return state
+
+
+def _load(module: BiDiffSR, arrays: Mapping[str, np.ndarray]) -> None:
+    module.load_state_dict({name: torch.from_numpy(np.array(value, np.float32))
+                            for name, value in arrays.items()})
