@@ -59,12 +59,6 @@ struct Work {
   Bits row_starts, row_ends;
 };
 
-BIDIFF_INLINE const float* problem_row(const Problem& problem, int64_t image, int64_t channel,
-                                       int64_t y) {
-  const Shape& shape = problem.shape;
-  return problem.x + ((image * shape.in_channels + channel) * shape.height + y) * shape.width;
-}
-
 // Bit t of a lane; read from memory, which is cheaper than moving 1 << t into a vector.
 const uint32_t kSlotBits[kSlots] = {
     1u << 0,  1u << 1,  1u << 2,  1u << 3,  1u << 4,  1u << 5,  1u << 6,  1u << 7,
@@ -78,35 +72,51 @@ BIDIFF_INLINE void pack_unit(const Work<Vec>& work, int64_t unit, int first, int
   const Run<Vec>& run = *work.run;
   const Problem& problem = *run.problem;
   const Shape& shape = problem.shape;
-  const int64_t left = work.tile * kSlots * Vec::kLanes;
-  typename Vec::Bits* mid = work.mid + (unit + 3) % 3 * shape.in_channels;
-  uint8_t* edges = work.edges + (unit + 3) % 3 * shape.in_channels;
-  for (int64_t channel = 0; channel < shape.in_channels; ++channel) {
-    const float threshold = problem.threshold ? problem.threshold[channel] : 0.0f;
-    const typename Vec::Floats thresholds = Vec::broadcast_float(threshold);
+  const int slots = run.cut.slots;
+  const int64_t top = unit * run.cut.rows, left = work.tile * kSlots * Vec::kLanes;
+  const int64_t channels = shape.in_channels, width = shape.width, rest = width - left;
+  const bool tiled = run.cut.tiles > 1;
+  const float* const thresholds = problem.threshold;
+  typename Vec::Bits* mid = work.mid + (unit + 3) % 3 * channels;
+  uint8_t* edges = work.edges + (unit + 3) % 3 * channels;
+  if (top + first < 0) first = static_cast<int>(-top);
+  if (top + last > shape.height) last = static_cast<int>(shape.height - top);
+  if (first >= last) {
+    memset(mid, 0, static_cast<size_t>(channels) * sizeof(*mid));
+    memset(edges, 0, static_cast<size_t>(channels));
+    return;
+  }
+  // Full vectors of a row and pixels after them; rows without the latter follow each other in
+  // memory as slots do in the unit, so they are one long row.
+  int full = rest / Vec::kLanes < kSlots ? static_cast<int>(rest / Vec::kLanes) : kSlots;
+  const int part = full < slots ? static_cast<int>(rest % Vec::kLanes) : 0;
+  int rows = last - first;
+  const uint32_t* const bits_from = kSlotBits + first * slots;
+  if (!part && !tiled) {
+    full *= rows;
+    rows = 1;
+  }
+  const float* x = problem.x + ((work.image * channels * shape.height) + top + first) * width + left;
+  for (int64_t channel = 0; channel < channels; ++channel, x += shape.height * width) {
+    const float threshold = thresholds ? thresholds[channel] : 0.0f;
+    const typename Vec::Floats added = Vec::broadcast_float(threshold);
     typename Vec::Bits bits = Vec::zero();
-    edges[channel] = 0;
-    for (int row = first; row < last; ++row) {
-      const int64_t y = unit * run.cut.rows + row;
-      if (y < 0 || y >= shape.height) continue;
-      const float* x = problem_row(problem, work.image, channel, y) + left;
-      const int64_t width = shape.width - left;
-      const int full = width / Vec::kLanes < kSlots ? static_cast<int>(width / Vec::kLanes) : kSlots;
-      const uint32_t* bit = kSlotBits + row * run.cut.slots;
+    const float* from = x;
+    const uint32_t* bit = bits_from;
+    for (int row = 0; row < rows; ++row, from += width, bit += slots) {
+#pragma GCC unroll 4
       for (int slot = 0; slot < full; ++slot) {
-        bits = Vec::pack_slot(bits, x + slot * Vec::kLanes, thresholds, bit[slot]);
+        bits = Vec::pack_slot(bits, from + slot * Vec::kLanes, added, bit[slot]);
       }
-      if (full < run.cut.slots && width > full * Vec::kLanes) {
-        bits = Vec::pack_part(bits, x + full * Vec::kLanes,
-                              static_cast<int>(width - full * Vec::kLanes), thresholds, bit[full]);
-      }
-      if (run.cut.tiles > 1) {
-        const int64_t right = static_cast<int64_t>(kSlots) * Vec::kLanes;
-        if (left > 0 && x[-1] + threshold >= 0.0f) edges[channel] |= 1;
-        if (right < width && x[right] + threshold >= 0.0f) edges[channel] |= 2;
-      }
+      if (part) bits = Vec::pack_part(bits, from + full * Vec::kLanes, part, added, bit[full]);
     }
     Vec::store(mid + channel, bits);
+    edges[channel] = 0;
+    if (tiled) {
+      const int64_t right = static_cast<int64_t>(kSlots) * Vec::kLanes;
+      if (left > 0 && x[-1] + threshold >= 0.0f) edges[channel] |= 1;
+      if (right < rest && x[right] + threshold >= 0.0f) edges[channel] |= 2;
+    }
   }
 }
 
