@@ -1,0 +1,86 @@
+"""The binary layers of a bundle's step graph: their names, their constants, the graph with taps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from ..architecture import blocks
+from ..bundle import Bundle
+from ..engines.step_graphs import StepGraphs
+from ..errors import BundleError
+from ..export.graph import short
+from ..export.ops import BINARY_CONV, DOMAIN
+
+
+@dataclass(frozen=True)
+class BinaryLayer:
+    """A BinaryConv node: ``name`` as in checkpoints (``encoder.3.conv1``), ``key`` as in the graph
+    (``e3.c1``), ``inputs`` the names of its seven inputs, ``output`` that of its output."""
+
+    name: str
+    key: str
+    inputs: tuple[str, ...]
+    output: str
+
+
+class BundleLayers:
+    """Reads what proofs need of a verified bundle; raises BundleError where its graph does not
+    have the binary layers of its network."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.graphs = StepGraphs(bundle)
+        self.promoted = self.graphs.promoted()
+        self.model = onnx.load_model_from_string(self.promoted.model)
+        found = {node.output[0]: node for node in self.model.graph.node
+                 if node.domain == DOMAIN and node.op_type == BINARY_CONV}
+        wanted = {short(name): name for name in binary_names(bundle)}
+        if set(found) != set(wanted):
+            odd = sorted(set(found) ^ set(wanted))[0]
+            raise BundleError(f"{bundle.path} does not have the binary layers of its network "
+                              f"({odd} is missing or too many); export the bundle again")
+        # In the graph's order, which is the order of execution.
+        self.layers = [BinaryLayer(wanted[key], key, tuple(node.input), key)
+                       for key, node in found.items()]
+
+    def constants(self, timestep: int) -> dict[str, np.ndarray]:
+        """Every initializer of one step, by its name in the graph."""
+        return {**self.promoted.constants, **self.graphs.constants(timestep)}
+
+    def tapped(self) -> bytes:
+        """The promoted graph with input and output of every binary layer as further outputs."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        have = {value.name for value in model.graph.output}
+        for name in dict.fromkeys(name for layer in self.layers
+                                  for name in (layer.inputs[0], layer.output)):
+            if name not in have:
+                model.graph.output.append(onnx.helper.make_tensor_value_info(
+                    name, onnx.TensorProto.FLOAT, ["N", None, None, None]))
+        return model.SerializeToString(deterministic=True)
+
+    def single_layer(self) -> bytes:
+        """A graph of one BinaryConv with this bundle's definition of it, all seven inputs fed."""
+        float32, free = onnx.TensorProto.FLOAT, ["N", None, None, None]
+        shapes = {"x": free, "words": [None] * 4, "alpha": [None], "threshold": [None],
+                  "rprelu": [3, None], "residual": [None] * 4, "time": [None]}
+        inputs = [onnx.helper.make_tensor_value_info(
+            name, onnx.TensorProto.INT32 if name == "words" else float32, shape)
+            for name, shape in shapes.items()]
+        node = onnx.helper.make_node(BINARY_CONV, list(shapes), ["y"], domain=DOMAIN)
+        graph = onnx.helper.make_graph(
+            [node], "layer", inputs, [onnx.helper.make_tensor_value_info("y", float32, free)])
+        model = onnx.helper.make_model(
+            graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version,
+            functions=[function for function in self.model.functions
+                       if function.name == BINARY_CONV])
+        return model.SerializeToString(deterministic=True)
+
+
+def binary_names(bundle: Bundle) -> list[str]:
+    """Names of all BIConvs of the bundle's network, in order of execution."""
+    return [f"{block.name}.conv{half}" for block in blocks(bundle.config)
+            if block.binary for half in (1, 2)]

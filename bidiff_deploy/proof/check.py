@@ -1,0 +1,165 @@
+"""Check a bundle against the checkpoint it was made of: layers, steps, loops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from .. import sampler
+from ..bundle import Bundle
+from ..checkpoint import Checkpoint
+from ..engines.base import PADDING_MULTIPLE
+from ..errors import UsageError
+from ..files import atomic_file
+from ..noise import gaussian_noise
+from ..resample import pad_reflect
+from .bundle_layers import BundleLayers
+from .compare import compare_step
+from .inputs import Sample, image_samples, noise_sample
+from .layers import LayerCheck, LayerOp, check_layers
+from .loops import check_loops
+from .result import CheckResult, StepCheck
+from .runners import EngineRunner, TorchRunner
+
+NOISE_SIZE = (64, 64)
+IMAGE_SIZE = (256, 256)  # images are cropped to it
+OnProgress = Callable[[int, int], None]
+
+
+def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnxruntime",
+                 threads: int | None = None, timesteps: Sequence[int] | None = None,
+                 size: tuple[int, int] | None = None, images: Sequence[str] = (),
+                 truths: Sequence[str] = (), save: str | None = None, overwrite: bool = False,
+                 on_progress: OnProgress | None = None) -> CheckResult:
+    """Compare the network of ``checkpoint`` in torch with ``bundle`` in ``backend``.
+
+    timesteps  those to check (default: the first of each TaR/TaA group, and the last)
+    size       (height, width) of the network's input: of the noise without ``images``, else what
+               they are cropped to; 64x64 and 256x256
+    images     low-resolution files or folders; with them, or ``truths``, whole loops are compared
+    truths     originals of the images, or what images are made of
+    save       file for all inputs and predictions, as Polygraphy's RunResults
+
+    Raises UsageError for a checkpoint of another network, EngineError without torch, Polygraphy,
+    onnxruntime or the op library, ImageError for images that can not be read.
+    """
+    if checkpoint.config != bundle.config:
+        ours, theirs = bundle.config.to_dict(), checkpoint.config.to_dict()
+        name = next(name for name in ours if ours[name] != theirs[name])
+        raise UsageError(f"{bundle.path} and {checkpoint.name} are of different networks ({name} "
+                         f"is {ours[name]} and {theirs[name]}); give the options file that the "
+                         "bundle was exported with")
+    chosen = _choose(bundle, timesteps)
+    samples = _samples(bundle, size, images, truths)
+    names = ["reference", "floor", "engine"]
+    with ExitStack() as stack:
+        reference, floor, engine = (stack.enter_context(runner) for runner in (
+            TorchRunner(bundle, checkpoint, layers=True),
+            TorchRunner(bundle, checkpoint, layers=True, channels_last=True),
+            EngineRunner(bundle, backend, threads=threads, layers=True)))
+        layers = BundleLayers(bundle)
+        op = LayerOp(layers, packed=backend == "onnxruntime", threads=threads)
+        found = _Found(reference, floor, engine, layers, op, checkpoint, on_progress, len(chosen))
+        padded = found.run(samples[0], bundle, chosen)
+        loops = check_loops(samples, reference.engine, floor.engine,
+                            engine.engine) if images or truths else []
+        described = engine.engine.description, reference.engine.description
+        if save is not None:
+            _save(save, overwrite, dict(zip(names, (reference.name, floor.name, engine.name))),
+                  found.runs)
+    return CheckResult(str(bundle.path), checkpoint.name, *described, padded,
+                       tuple(found.layers), tuple(found.steps), tuple(loops),
+                       tuple(_notes(bundle, checkpoint, loops)))
+
+
+class _Found:
+    """Runs the reference's loop; compares layers and step at each latent it comes by."""
+
+    def __init__(self, reference: TorchRunner, floor: TorchRunner, engine: EngineRunner,
+                 bundle_layers: BundleLayers, op: LayerOp, checkpoint: Checkpoint,
+                 on_progress: OnProgress | None, count: int) -> None:
+        self._runners = reference, floor, engine
+        self._bundle_layers, self._op, self._checkpoint = bundle_layers, op, checkpoint
+        self._on_progress, self._count = on_progress, count
+        self._names = {layer.key: layer.name for layer in bundle_layers.layers}
+        self.layers: list[LayerCheck] = []
+        self.steps: list[StepCheck] = []
+        self.runs: list[tuple[dict[str, np.ndarray], list[np.ndarray], list[float]]] = []
+
+    def run(self, sample: Sample, bundle: Bundle, chosen: tuple[int, ...]) -> tuple[int, int]:
+        padded, _ = pad_reflect(sample.condition,
+                                math.lcm(PADDING_MULTIPLE, bundle.config.size_multiple))
+        noise = gaussian_noise(padded.shape, seed=0)
+        # A loop that does not begin where the bundle's does begins at the noised condition.
+        whole = bundle.default_start is None and chosen[0] == bundle.timesteps[0]
+        sampler.sample(self._step, padded, chosen, bundle.schedule, noise,
+                       start=None if whole else chosen[0])
+        return padded.shape[2:]
+
+    def _step(self, latent: np.ndarray, condition: np.ndarray, timestep: int) -> np.ndarray:
+        feed = {"noisy": latent, "condition": condition,
+                "timestep": np.array([timestep], np.int64)}
+        reference, floor, engine = self._runners
+        expected = reference.infer(feed)
+        self.layers += check_layers(self._bundle_layers, self._op, self._checkpoint,
+                                    reference.engine.network, expected, timestep)
+        outputs = [expected["prediction"]]
+        statistics = []
+        for runner in (floor, engine):  # one after the other: their layers are large
+            found = runner.infer(feed)
+            statistics.append(compare_step(expected, found, self._names))
+            outputs.append(found["prediction"])
+            del found
+        self.steps.append(StepCheck(timestep, statistics[1], statistics[0]))
+        self.runs.append((feed, outputs, [runner.last_inference_time()
+                                          for runner in self._runners]))
+        if self._on_progress:
+            self._on_progress(len(self.steps), self._count)
+        return expected["prediction"]
+
+
+def _choose(bundle: Bundle, timesteps: Sequence[int] | None) -> tuple[int, ...]:
+    if timesteps is not None:
+        listed = bundle.schedule.check(timesteps)
+        for timestep in listed:
+            if timestep not in bundle.timesteps:
+                raise UsageError(f"{bundle.path} has no timestep {timestep}; it has "
+                                 f"{', '.join(map(str, bundle.timesteps))}")
+        return listed
+    visited = sampler.pick_timesteps(bundle.timesteps, start=bundle.default_start)
+    first = {bundle.config.group(timestep): timestep for timestep in reversed(visited)}
+    return tuple(sorted({*first.values(), visited[-1]}, reverse=True))
+
+
+def _samples(bundle: Bundle, size: tuple[int, int] | None, images: Sequence[str],
+             truths: Sequence[str]) -> list[Sample]:
+    if images or truths:
+        return image_samples(bundle.scale, images, truths, size or IMAGE_SIZE)
+    return [noise_sample(bundle.scale, size or NOISE_SIZE)]
+
+
+def _notes(bundle: Bundle, checkpoint: Checkpoint, loops: Sequence[Any]) -> list[str]:
+    notes = []
+    if bundle.manifest["source"]["sha256"] != checkpoint.sha256:
+        notes.append(f"the bundle was made of another file ({bundle.manifest['source']['name']})")
+    if not loops:
+        notes.append("whole loops were not compared: no images were given")
+    return notes
+
+
+def _save(path: str, overwrite: bool, names: dict[str, str],
+          runs: Sequence[tuple[dict[str, np.ndarray], list[np.ndarray], list[float]]]) -> None:
+    """RunResults of the three runners, whose first, "inputs", holds the feeds."""
+    from polygraphy.comparator import IterationResult, RunResults
+
+    results = RunResults()
+    results["inputs"] = [IterationResult(dict(feed), runner_name="inputs") for feed, _, _ in runs]
+    for index, name in enumerate(names.values()):
+        results[name] = [IterationResult({"prediction": outputs[index]}, seconds[index], name)
+                         for _, outputs, seconds in runs]
+    with atomic_file(path, overwrite) as temporary:
+        results.save(str(temporary))

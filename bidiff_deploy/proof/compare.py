@@ -1,0 +1,180 @@
+"""How alike are two runs of a step: the one comparison that checks and Polygraphy both use.
+
+A sign flips where two float32 computations round to different sides of zero, and then moves
+outputs by 2 * alpha. So a step is judged by its signal-to-noise ratio, by where signs flip, and by
+whether everything was equal but for rounding up to the first flip.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+# float32 rounding alone leaves 110 to 140 dB at every layer of the reference networks, and a
+# single flipped sign takes a layer's output below 90 dB, so what is between is neither.
+CLEAN_SNR = 90.0
+# The published implementation against itself: 46.6 dB at 256x256 in another memory layout, 47 dB
+# in float64; where an engine flips a few signs more than the floor run, as little as 45 dB.
+STEP_SNR = 40.0
+# A floor below that is a coarser network; an engine may be this much further from the reference.
+FLOOR_MARGIN = 6.0
+
+PREDICTION = "prediction"
+_SIGN = ".sign"
+
+
+def snr(reference: np.ndarray, found: np.ndarray) -> float:
+    """10 log10(sum ref^2 / sum (ref - found)^2) in dB; infinite where both are equal, minus
+    infinite where ``found`` has another shape or holds values that are not finite."""
+    if reference.shape != found.shape or not np.isfinite(found).all():
+        return -math.inf
+    wide = np.asarray(reference, np.float64)
+    error = float(np.sum((wide - found) ** 2))
+    if error == 0:
+        return math.inf
+    signal = float(np.sum(wide ** 2))
+    return 10 * math.log10(signal / error) if signal else -math.inf
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """One binary layer in one step.
+
+    flips, signs           activations whose sign differs, and how many there are
+    input_snr, output_snr  dB, before the sign and after the layer
+    """
+
+    layer: str
+    flips: int
+    signs: int
+    input_snr: float
+    output_snr: float
+
+    @property
+    def clean(self) -> bool:
+        """Whether what came in was equal but for rounding, down to the last sign."""
+        return self.flips == 0 and self.input_snr >= CLEAN_SNR
+
+
+@dataclass(frozen=True)
+class StepStatistics:
+    """One step of one runner against the reference, both fed the reference's latent."""
+
+    snr: float
+    max_difference: float
+    layers: tuple[LayerStatistics, ...] = ()
+
+    @property
+    def flips(self) -> int:
+        """Signs that differ, over all layers."""
+        return sum(layer.flips for layer in self.layers)
+
+    @property
+    def first_flip(self) -> str | None:
+        """The first layer, in order of execution, in which signs differ."""
+        return next((layer.layer for layer in self.layers if layer.flips), None)
+
+    @property
+    def divergence(self) -> str | None:
+        """Where the two part though no sign had flipped before, or None.
+
+        Rounding can not do that: the layer named computes something else, or what lies between
+        it and the layer before does.
+        """
+        for layer in self.layers:
+            if layer.input_snr < CLEAN_SNR:
+                return f"before {layer.layer}"
+            if layer.flips:
+                return None
+            if layer.output_snr < CLEAN_SNR:
+                return layer.layer
+        if self.layers and self.snr < CLEAN_SNR:
+            return "after the last binary layer"
+        return None
+
+
+def compare_step(reference: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray],
+                 names: Mapping[str, str] | None = None) -> StepStatistics:
+    """Statistics of two runners' outputs (see ``runners``) for the same feed.
+
+    ``names``: what to call a layer, by its key. Layers that one of the two lacks are left out.
+    """
+    layers = []
+    for output in reference:
+        if not output.endswith(_SIGN) or output not in found:
+            continue
+        key = output[:-len(_SIGN)]
+        ours, theirs = found[output], reference[output]
+        flips = (int(np.count_nonzero(ours != theirs)) if ours.shape == theirs.shape
+                 else theirs.size)
+        layers.append(LayerStatistics(
+            (names or {}).get(key, key), flips, int(theirs.size),
+            snr(reference[f"{key}.x"], found[f"{key}.x"]), snr(reference[key], found[key])))
+    expected, prediction = reference[PREDICTION], found[PREDICTION]
+    difference = (float(np.abs(expected - prediction).max())
+                  if expected.shape == prediction.shape else math.inf)
+    return StepStatistics(snr(expected, prediction), difference, tuple(layers))
+
+
+def step_bound(floor: StepStatistics | None) -> float:
+    """The least SNR, dB, of a step whose noise floor was measured as ``floor``."""
+    return STEP_SNR if floor is None else min(STEP_SNR, floor.snr - FLOOR_MARGIN)
+
+
+def judge_step(step: StepStatistics,
+               floor: StepStatistics | None = None) -> tuple[bool, str, float]:
+    """(passed, reason, bound): whether the step is equal but for rounding and what it causes."""
+    bound = step_bound(floor)
+    if step.divergence:
+        return False, f"diverges {_at(step.divergence)}, where no sign had flipped", bound
+    if step.snr < bound:
+        return False, f"{decibel(step.snr)} is below {decibel(bound)}", bound
+    if step.layers and not step.flips:
+        return True, "no sign flips", bound
+    if step.layers:
+        return True, f"{step.flips} signs flip, the first in {step.first_flip}", bound
+    return True, f"at least {decibel(bound)}", bound
+
+
+def decibel(value: float) -> str:
+    """``46.6 dB``, or ``equal``."""
+    return "equal" if value == math.inf else f"{value:.1f} dB"
+
+
+def _at(place: str) -> str:
+    return place if place.startswith(("before", "after")) else f"in {place}"
+
+
+@dataclass(frozen=True)
+class OutputVerdict:
+    """What Polygraphy's Comparator gets for one output: true or false, with the statistics."""
+
+    passed: bool
+    reason: str
+    statistics: StepStatistics | LayerStatistics
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+
+class StepComparison:
+    """``compare_step`` as the ``compare_func`` of Polygraphy's ``Comparator.compare_accuracy``.
+
+    The first runner of a pair is the reference. Returns a verdict for ``prediction``; for each
+    binary layer one that is false where ``StepStatistics.divergence`` names it.
+    """
+
+    def __call__(self, reference: Any, found: Any) -> OrderedDict[str, OutputVerdict]:
+        step = compare_step(dict(reference.items()), dict(found.items()))
+        passed, reason, _ = judge_step(step)
+        verdicts = OrderedDict({PREDICTION: OutputVerdict(passed, reason, step)})
+        for layer in step.layers:
+            bad = step.divergence in (layer.layer, f"before {layer.layer}")
+            verdicts[layer.layer] = OutputVerdict(
+                not bad, "diverges" if bad else f"{layer.flips} signs flip", layer)
+        return verdicts

@@ -1,0 +1,69 @@
+"""The torch network of a checkpoint as an engine, so that it is sampled exactly as a bundle is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..checkpoint import Checkpoint
+from ..engines.base import Engine
+from ..errors import EngineError
+
+if TYPE_CHECKING:
+    from ..training.network import BiDiffSR
+
+_INSTALL = ("torch is not installed, and the reference network needs it; "
+            "pip install 'bidiff-deploy[train]'")
+
+
+def load_network(checkpoint: Checkpoint, *, channels_last: bool = False) -> BiDiffSR:
+    """The checkpoint's network in torch, float32, for inference. Raises EngineError without torch.
+
+    ``channels_last``: parameters in torch's other memory layout. It computes the same function,
+    its sums in another order, which is what a noise floor is measured with.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise EngineError(_INSTALL) from None
+    from ..training.network import BiDiffSR
+
+    network = BiDiffSR(checkpoint.config).eval().requires_grad_(False)
+    network.load_state_dict({name: torch.from_numpy(np.array(value))
+                             for name, value in checkpoint.latent().items()})
+    if channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    return network
+
+
+class TorchEngine(Engine):
+    """The torch network behind the interface of every engine."""
+
+    def __init__(self, bundle: Bundle, checkpoint: Checkpoint, *,
+                 channels_last: bool = False) -> None:
+        """``bundle`` gives the timesteps, the scale and the schedule, nothing of the network."""
+        super().__init__(bundle)
+        self.channels_last = channels_last
+        self.network = load_network(checkpoint, channels_last=channels_last)
+
+    @property
+    def description(self) -> str:
+        """Version and memory layout in a few words."""
+        import torch
+
+        layout = "channels_last" if self.channels_last else "contiguous"
+        return f"torch {torch.__version__}, {layout}"
+
+    def _predict(self, noisy: np.ndarray, condition: np.ndarray, timestep: int) -> np.ndarray:
+        import torch
+
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        with torch.inference_mode():
+            inputs = [torch.from_numpy(array).contiguous(memory_format=layout)
+                      for array in (noisy, condition)]
+            return self.network(*inputs, timestep).contiguous().numpy()
+
+    def _close(self) -> None:
+        del self.network

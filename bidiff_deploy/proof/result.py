@@ -1,0 +1,142 @@
+"""What a check found: false on failure, with the statistics behind it, and JSON both ways."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import UsageError
+from .compare import LayerStatistics, StepStatistics, judge_step
+from .layers import LayerCheck
+from .loops import LoopCheck
+
+FORMAT = "bidiff-check"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class StepCheck:
+    """One step: engine, and the reference in another layout, against the reference."""
+
+    timestep: int
+    engine: StepStatistics
+    floor: StepStatistics
+
+    @property
+    def passed(self) -> bool:
+        return judge_step(self.engine, self.floor)[0]
+
+    @property
+    def reason(self) -> str:
+        return judge_step(self.engine, self.floor)[1]
+
+    @property
+    def bound(self) -> float:
+        return judge_step(self.engine, self.floor)[2]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One thing that was checked. ``what``: layer, step or loop; ``name``: which."""
+
+    what: str
+    name: str
+    passed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Everything that was compared; true if all of it passed, and something was compared.
+
+    bundle, checkpoint  paths, as given
+    engine, reference   backend, version, kernel and threads of both
+    size                (height, width) of the network's input in layers and steps
+    layers              every binary layer at every step that was checked
+    steps, loops        the steps themselves; the images, if any
+    notes               sentences a reader should know
+    """
+
+    bundle: str
+    checkpoint: str
+    engine: str
+    reference: str
+    size: tuple[int, int]
+    layers: tuple[LayerCheck, ...] = ()
+    steps: tuple[StepCheck, ...] = ()
+    loops: tuple[LoopCheck, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    def __bool__(self) -> bool:
+        return bool(self.layers or self.steps) and all(
+            verdict.passed for verdict in self.verdicts)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """One for each layer (its worst step), step and image, in order of execution."""
+        worst: dict[str, LayerCheck] = {}
+        for layer in self.layers:
+            if layer.layer not in worst or (worst[layer.layer].passed and not layer.passed):
+                worst[layer.layer] = layer
+        found = [Verdict("layer", name, layer.passed, layer.reason if layer.passed else
+                         f"{layer.reason} (t = {layer.timestep})")
+                 for name, layer in worst.items()]
+        found += [Verdict("step", str(step.timestep), step.passed, step.reason)
+                  for step in self.steps]
+        return found + [Verdict("loop", loop.image, loop.passed, loop.reason)
+                        for loop in self.loops]
+
+    @property
+    def failures(self) -> list[Verdict]:
+        return [verdict for verdict in self.verdicts if not verdict.passed]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values. An infinite ratio, which says that both were equal, is "inf"."""
+        return {"format": FORMAT, "schema": SCHEMA, "passed": bool(self),
+                "verdicts": [dataclasses.asdict(verdict) for verdict in self.verdicts],
+                **_plain(dataclasses.asdict(self))}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CheckResult:
+        """The result that ``to_dict`` wrote. Raises UsageError for anything else."""
+        if values.get("format") != FORMAT or values.get("schema") != SCHEMA:
+            raise UsageError(f"this is no result of a check of schema {SCHEMA}; write it again "
+                             "with `bidiff-deploy check --json`")
+        try:
+            raw = _numbers({field.name: values[field.name] for field in dataclasses.fields(cls)})
+            return cls(**{
+                **raw, "size": tuple(raw["size"]), "notes": tuple(raw["notes"]),
+                "layers": tuple(LayerCheck(**layer) for layer in raw["layers"]),
+                "steps": tuple(StepCheck(step["timestep"], _step(step["engine"]),
+                                         _step(step["floor"])) for step in raw["steps"]),
+                "loops": tuple(LoopCheck(**loop) for loop in raw["loops"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"this result of a check is incomplete or garbled ({error})") from None
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+
+
+def _step(values: Mapping[str, Any]) -> StepStatistics:
+    return StepStatistics(**{**values, "layers": tuple(LayerStatistics(**layer)
+                                                       for layer in values["layers"])})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return float(value) if value in ("inf", "-inf", "nan") else value

@@ -1,0 +1,47 @@
+"""ONNX Runtime sessions set up as the engine's: same threads, same op library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..engines import library
+from ..engines.onnxruntime import import_onnxruntime
+from ..errors import EngineError
+
+
+def open_session(model: bytes, constants: Mapping[str, np.ndarray], *, threads: int | None = None,
+                 packed: bool = True, profile: str | None = None) -> Any:
+    """An InferenceSession of ``model`` on CPU.
+
+    constants  values of its external initializers
+    packed     register the op library; otherwise its operators run through their functions
+    profile    prefix of the profile that ``end_profiling`` writes, or None
+
+    Raises EngineError: no onnxruntime, no op library though ``packed``, a graph it refuses.
+    """
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile
+    path = library.library_path()
+    if packed and path is None:
+        raise EngineError(library.missing_reason())
+    values = {name: ort.OrtValue.ortvalue_from_numpy(np.asarray(value))
+              for name, value in constants.items()}
+    try:
+        if packed:
+            options.register_custom_ops_library(str(path))
+        if values:
+            options.add_external_initializers(list(values), list(values.values()))
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises classes of its C extension
+        text = " ".join(str(error).split())[:300]
+        raise EngineError(f"onnxruntime {ort.__version__} refuses a graph: {text}") from None
