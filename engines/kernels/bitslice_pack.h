@@ -195,10 +195,15 @@ BIDIFF_INLINE Fetch fetch_unit(const Work<Vec>& work, const void* tensor, int64_
   return fetch;
 }
 
-BIDIFF_INLINE void fetch_step(Fetch* fetch) {
-  for (int64_t i = 0; i < fetch->per_step && fetch->channels; ++i) {
-    __builtin_prefetch(fetch->row + fetch->line * 64, 0, 2);
-    if (++fetch->line == fetch->lines) {
+BIDIFF_INLINE void fetch_steps(Fetch* fetch, int64_t steps) {
+  int64_t left = fetch->per_step * steps;
+  while (left > 0 && fetch->channels > 0) {
+    const char* from = fetch->row + fetch->line * 64;
+    const int64_t row = fetch->lines - fetch->line, count = left < row ? left : row;
+    for (int64_t i = 0; i < count; ++i) __builtin_prefetch(from + i * 64, 0, 2);
+    left -= count;
+    fetch->line += count;
+    if (fetch->line == fetch->lines) {
       fetch->line = 0;
       fetch->row += fetch->plane_bytes;
       --fetch->channels;

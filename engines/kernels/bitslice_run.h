@@ -18,22 +18,32 @@ struct Aside {
   int64_t unit, channel, last_channel;  // channel == last_channel: nothing left
   int64_t steps, every;                 // steps until the next channel, and between two
   Fetch input, residual, output;
+  int64_t batch;  // output channels counted between two steps aside
 };
 
 template <class Vec>
-BIDIFF_INLINE void step_aside(const Work<Vec>& work, Aside<Vec>* aside) {
-  if (--aside->steps == 0) {
-    aside->steps = aside->every;
+BIDIFF_INLINE void step_aside(const Work<Vec>& work, Aside<Vec>* aside, int64_t steps) {
+  for (aside->steps -= steps; aside->steps <= 0; aside->steps += aside->every) {
     if (aside->channel < aside->last_channel) aside->finish(work, aside->unit, aside->channel++);
   }
-  fetch_step(&aside->input);
-  fetch_step(&aside->residual);
-  fetch_step(&aside->output);
+  fetch_steps(&aside->input, steps);
+  fetch_steps(&aside->residual, steps);
+  fetch_steps(&aside->output, steps);
 }
 
-template <class Vec, int kPlanes>
+// Steps aside cost a little each, but a burst of more lines than a core can have under way stalls it.
+template <class Vec>
+BIDIFF_INLINE int64_t batch_of(const Aside<Vec>& aside) {
+  constexpr int64_t kLinesAtOnce = 8, kMostSteps = 8;
+  const int64_t lines = aside.input.per_step + aside.residual.per_step + aside.output.per_step;
+  const int64_t steps = lines ? kLinesAtOnce / lines : kMostSteps;
+  return steps < 1 ? 1 : steps > kMostSteps ? kMostSteps : steps;
+}
+
+template <class Vec, bool kFirst, int kPlanes>
 __attribute__((noinline)) void count_chunk(const Work<Vec>& work, int64_t unit, int64_t chunk,
                                            Aside<Vec>* aside) {
+  const int64_t steps = aside->batch;
   const Run<Vec>& run = *work.run;
   const int64_t channels = work.last_channel - work.first_channel;
   const typename Vec::Bits* table = work.table;
@@ -41,15 +51,24 @@ __attribute__((noinline)) void count_chunk(const Work<Vec>& work, int64_t unit, 
       run.lookups + (chunk * run.problem->shape.out_channels + work.first_channel) *
                         (kNonets * kNonetLookups);
   typename Vec::Bits* counter = counters_of(work, unit);
-  for (int64_t channel = 0; channel < channels; ++channel) {
-    if (chunk == 0) {
-      add_chunk<Vec, true, kPlanes>(table, lookups, counter);
-    } else {
-      add_chunk<Vec, false, kPlanes>(table, lookups, counter);
+  for (int64_t done = 0; done < channels; done += steps) {
+    const int64_t batch = channels - done < steps ? channels - done : steps;
+    for (int64_t i = 0; i < batch; ++i) {
+      add_chunk<Vec, kFirst, kPlanes>(table, lookups, counter);
+      lookups += kNonets * kNonetLookups;
+      counter += kPlanes;
     }
-    lookups += kNonets * kNonetLookups;
-    counter += kPlanes;
-    step_aside(work, aside);
+    step_aside(work, aside, batch);
+  }
+}
+
+template <class Vec, int kPlanes>
+BIDIFF_INLINE void count_chunk(const Work<Vec>& work, int64_t unit, int64_t chunk,
+                               Aside<Vec>* aside) {
+  if (chunk == 0) {
+    count_chunk<Vec, true, kPlanes>(work, unit, chunk, aside);
+  } else {
+    count_chunk<Vec, false, kPlanes>(work, unit, chunk, aside);
   }
 }
 
@@ -142,6 +161,7 @@ void bitslice_task(void* user, size_t index) {
       aside.output = fetch_unit(work, run.problem->y, all, from, to,
                                 unit - 1, steps);
     }
+    aside.batch = batch_of(aside);
     count_unit(work, unit, &aside);
   }
   for (int64_t channel = work.first_channel; channel < work.last_channel; ++channel) {
