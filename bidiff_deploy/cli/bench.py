@@ -1,0 +1,91 @@
+"""``bidiff-deploy bench``: how fast is a bundle, and against what?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ..proof.bench import BenchResult
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(readable=False))
+@click.option("--size", default="256x256", show_default=True, metavar="HxW",
+              help="Height and width of the network's input, which is the output's size.")
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+@click.option("--against", default="onnxruntime,onnxruntime-minus-sign", show_default=True,
+              metavar="NAME,...",
+              help="Baselines: torch, onnxruntime, onnxruntime-minus-sign, openvino.")
+@click.option("--steps", type=click.IntRange(min=1),
+              help="How many steps an image takes. Default: all that the bundle visits.")
+@click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True,
+              help="Rounds of one step of each candidate, after three that do not count.")
+@click.option("--profile", is_flag=True, help="Also print the time of every kind of operator.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON on stdout.")
+def command(bundle: str, size: str, threads: int | None, against: str, steps: int | None,
+            rounds: int, profile: bool, quiet: bool, as_json: bool) -> None:
+    """Measure speed and memory of BUNDLE against float32 baselines.
+
+    A baseline is the same network with its binary weights folded to float32 convolutions, in torch
+    (channels_last), ONNX Runtime or OpenVINO (float32, and bf16 where the CPU has it).
+    onnxruntime-minus-sign leaves out the Sign operator, which is slow there and flatters us. All
+    take turns in one process. Baselines that are not installed are left out.
+    """
+    import json
+    import os
+
+    from ..bundle import open_bundle
+    from ..errors import UsageError
+    from ..progress import Progress
+    from ..proof.bench import bench_bundle
+    from .check import parse_size
+
+    shape = parse_size(size)
+    names = [name.strip() for name in against.split(",") if name.strip()]
+    opened = open_bundle(bundle)
+    if shape is None:
+        raise UsageError("--size needs a height and a width, such as 256x256")
+    with Progress("bench", 1, quiet=quiet) as progress:
+        result = bench_bundle(opened, size=shape, threads=threads or os.cpu_count() or 1,
+                              against=names, steps=steps, rounds=rounds,
+                              on_progress=progress.update)
+    for warning in result.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(json.dumps(result.to_dict(), indent=1) if as_json else table(result, profile))
+
+
+def table(result: BenchResult, profile: bool = False) -> str:
+    """The figures for a reader."""
+    height, width = result.size
+    lines = [f"{result.bundle}, {height}x{width}, {result.threads} thread"
+             f"{'s' if result.threads > 1 else ''}, {result.rounds} rounds, load average "
+             f"{result.load_average[0]:.2f} to {result.load_average[1]:.2f}", "",
+             f"{'':<24}{'step':>10}  {'least to most':<20}{'image':>9}{'load':>9}"
+             f"{'first run':>11}{'memory':>10}"]
+    for one in result.measured:
+        spread = f"{min(one.seconds) * 1e3:.1f} to {max(one.seconds) * 1e3:.1f}"
+        lines.append(f"{one.name:<24}{one.median * 1e3:>7.1f} ms  {spread:<20}"
+                     f"{result.image_seconds(one):>7.2f} s{one.load_seconds:>7.2f} s"
+                     f"{one.first_run_seconds:>9.2f} s{one.peak_memory / 2 ** 20:>6.0f} MiB")
+    lines += [f"{name:<24}not measured: {reason}"
+              for name, reason in result.unavailable.items()]
+    lines += ["", f"an image: {result.steps} steps and {result.overhead_seconds:.2f} s for the "
+                  "rest, computed from the step's median"]
+    for one in result.measured[1:]:
+        median, least, most = one.ratio
+        agrees = "" if "minus" in one.name else f", agrees to {one.snr:.0f} dB"
+        lines.append(f"packed is {median:.2f} times as fast as {one.name} ({least:.2f} to "
+                     f"{most:.2f}; at most {result.ceiling(one):.2f} if binary convolutions took "
+                     f"no time{agrees})")
+    lines += ["", "of the packed engine's time:"]
+    total = sum(result.profile["parts"].values()) or 1.0
+    lines += [f"  {part:<30}{100 * seconds / total:>6.1f} %"
+              for part, seconds in result.profile["parts"].items()]
+    if profile:
+        lines += ["", "by operator (profiled runs are slower than others):"]
+        lines += [f"  {name:<30}{seconds * 1e3:>9.2f} ms{100 * seconds / total:>7.1f} %"
+                  for name, seconds in result.profile["operators"].items()]
+    return "\n".join(lines)

@@ -1,0 +1,153 @@
+"""The network without packing, in float32: what speed is measured against.
+
+Each BIConv becomes Add, Sign, Conv with the dense weights alpha * sign(W), Add, PRelu, Add, Add, as
+an export of the torch network would have it. All of one step is constant, so that a runtime may
+fuse what it can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnx.inliner import inline_local_functions
+
+from ..architecture import parameters
+from ..bundle import Bundle
+from ..errors import EngineError
+from ..export.graph import short
+from ..export.ops import BINARY_CONV
+from ..packing import unpack_signs
+from .bundle_layers import BundleLayers
+
+if TYPE_CHECKING:
+    from ..training.network import BiDiffSR
+
+FILE = "folded.onnx"
+
+
+def write_folded(bundle: Bundle, timestep: int, folder: Path, *, sign: bool = True) -> Path:
+    """Write one step of ``bundle`` as plain ONNX with external weights; returns the file.
+
+    Inputs ``noisy`` and ``condition``, output ``prediction``. ``sign=False`` leaves the Sign nodes
+    out: it computes nothing meaningful, in the time that the rest takes.
+    """
+    layers = BundleLayers(bundle)
+    constants = {name: np.asarray(value) for name, value in layers.constants(timestep).items()}
+    steps = set(layers.promoted.inputs)
+    by_output = {layer.output: layer for layer in layers.layers}
+    nodes, tensors = [], {}
+    for node in layers.model.graph.node:
+        layer = by_output.get(node.output[0])
+        nodes += [node] if layer is None else _folded(layer.inputs, layer.output, constants,
+                                                      tensors, sign)
+    used = {name for node in nodes for name in node.input}
+    tensors.update((name, value) for name, value in constants.items() if name in used)
+    kept = [tensor for tensor in layers.model.graph.initializer
+            if tensor.name in used and tensor.name not in tensors]
+    graph = helper.make_graph(
+        nodes, "folded", [value for value in layers.model.graph.input if value.name not in steps],
+        list(layers.model.graph.output), kept)
+    functions = [f for f in layers.model.functions if f.name != BINARY_CONV]
+    model = helper.make_model(graph, ir_version=layers.model.ir_version,
+                              opset_imports=layers.model.opset_import, functions=functions)
+    # As inputs while functions are inlined, which is quicker without their values.
+    model = inline_local_functions(model)
+    model.graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(value), name)
+                                   for name, value in tensors.items())
+    path = folder / FILE
+    onnx.save_model(model, path, save_as_external_data=True, location="folded.bin")
+    return path
+
+
+def _folded(inputs: tuple[str, ...], output: str, constants: Mapping[str, np.ndarray],
+            tensors: dict[str, np.ndarray], sign: bool) -> list[onnx.NodeProto]:
+    x, words, alpha, threshold, rprelu, residual, time = inputs
+    weight = dense_weight(constants[words], constants[alpha], len(constants[threshold]))
+    columns = {"threshold": constants[threshold], "time": constants[time],
+               **dict(zip(("shift_in", "slope", "shift_out"), constants[rprelu]))}
+    for name, value in columns.items():
+        tensors[f"{output}/{name}"] = value[:, None, None]
+    tensors[f"{output}/weight"] = weight
+    nodes: list[onnx.NodeProto] = []
+
+    def op(kind: str, *names: str, **attributes: Any) -> str:
+        result = f"{output}/{len(nodes)}"
+        nodes.append(helper.make_node(kind, names, [result], **attributes))
+        return result
+
+    y = op("Add", x, f"{output}/threshold")
+    if sign:
+        y = op("Sign", y)
+    y = op("Conv", y, f"{output}/weight", pads=[weight.shape[-1] // 2] * 4)
+    y = op("PRelu", op("Add", y, f"{output}/shift_in"), f"{output}/slope")
+    y = op("Add", op("Add", y, f"{output}/shift_out"), residual)
+    if np.any(constants[time]) or constants[time].size > 1:
+        op("Add", y, f"{output}/time")
+    nodes[-1].output[0] = output
+    return nodes
+
+
+def dense_weight(words: np.ndarray, alpha: np.ndarray, in_channels: int) -> np.ndarray:
+    """alpha * sign, float32 (Cout, Cin, k, k), of packed words and scales."""
+    return unpack_signs(words, in_channels) * np.asarray(alpha)[:, None, None, None]
+
+
+def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
+    """The same step as a torch network in channels_last, its weights folded once.
+
+    Call it as any network, with this ``timestep``. Raises EngineError without torch.
+    """
+    try:
+        import torch
+        from torch import nn
+    except ImportError:
+        raise EngineError("torch is not installed, so it can not be measured; "
+                          "pip install 'bidiff-deploy[train]' or leave it out") from None
+    from ..training.binarize import BinaryConv2d
+    from ..training.network import BiDiffSR
+
+    class FoldedConv(nn.Module):
+        def __init__(self, weight: np.ndarray, threshold: np.ndarray, rprelu: np.ndarray) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.from_numpy(weight.copy()))
+            for name, value in zip(("threshold", "shift_in", "shift_out"),
+                                   (threshold, rprelu[0], rprelu[2])):
+                self.register_buffer(name, torch.from_numpy(value.copy()).view(1, -1, 1, 1))
+            self.register_buffer("slope", torch.from_numpy(rprelu[1].copy()))
+
+        def forward(self, x: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+            y = nn.functional.conv2d(torch.sign(x + self.threshold), self.weight,
+                                     padding=self.weight.shape[-1] // 2)
+            return nn.functional.prelu(y + self.shift_in, self.slope) + self.shift_out + x
+
+    class Vector(nn.Module):
+        def __init__(self, value: np.ndarray) -> None:
+            super().__init__()
+            self.register_buffer("value", torch.from_numpy(value.copy()).view(1, -1))
+
+        def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+            return self.value
+
+    values = {name: np.asarray(value)
+              for name, value in BundleLayers(bundle).constants(timestep).items()}
+    network = BiDiffSR(bundle.config).eval().requires_grad_(False)
+    state = {name: torch.from_numpy(values[short(name)].reshape(parameter.shape).copy())
+             for name, parameter in parameters(bundle.config).items()
+             if short(name) in values and not (parameter.binary or parameter.grouped)}
+    network.load_state_dict(state, strict=False)
+    for name, module in list(network.named_modules()):
+        owner, _, child = name.rpartition(".")
+        key = short(name)
+        if isinstance(module, BinaryConv2d):
+            threshold = values[f"{key}.threshold"]
+            setattr(network.get_submodule(owner), child, FoldedConv(
+                dense_weight(values[f"{key}.words"], values[f"{key}.alpha"], len(threshold)),
+                threshold, values[f"{key}.rprelu"]))
+        elif child == "time":
+            setattr(network.get_submodule(owner), child, Vector(values[key].reshape(-1)))
+    return network.to(memory_format=torch.channels_last)
