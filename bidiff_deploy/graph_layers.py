@@ -1,0 +1,213 @@
+"""What a step graph computes, read from its nodes and tensors, not from what a manifest says.
+
+Every node that multiplies (convolution, matrix product) becomes a ``GraphLayer``: how its weights
+are stored, in what type it multiplies, the size of its map, its multiply-accumulates. Needs
+``onnx``, no runtime.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Iterator, Mapping
+
+import onnx
+from onnx import TensorProto, helper, shape_inference
+
+from .packing import words_per_tap
+
+DOMAIN = "bidiff"
+BINARY_CONV = "BinaryConv"
+SAME_SHAPE = ("GroupNormSwish",)  # operators of our domain whose output is as large as their input
+_STANDARD = ("", "ai.onnx")
+_KINDS = {TensorProto.FLOAT: "float", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16",
+          TensorProto.INT8: "int8", TensorProto.UINT8: "int8", TensorProto.DOUBLE: "float64"}
+# Of each operator that multiplies: which inputs are its activation and its weights.
+_MULTIPLIERS = {"Conv": (0, 1), "ConvInteger": (0, 1), "QLinearConv": (0, 3), "MatMul": (0, 1),
+                "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3), "Gemm": (0, 1)}
+_INTEGER = ("ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul")
+# They multiply as well, but no network of ours has them.
+_UNCOUNTED = ("ConvTranspose", "DeformConv", "Einsum", "Attention", "RNN", "GRU", "LSTM")
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class GraphLayer:
+    """One node that multiplies.
+
+    name           of its weights without the last part ("d3.c1" of "d3.c1.weight"), or of its
+                   output where both factors are activations
+    op             operator, with its domain if that is not the standard one
+    kind           packed | int8 | bf16 | fp16 | float | ...: the type it multiplies in
+    bits           a stored weight takes; None where both factors are activations
+    shape          of its weights, (Cout, Cin, k, k); empty where both factors are activations
+    height, width  of its output; None where the graph does not show it
+    macs           multiply-accumulates for one image; None likewise
+    tensors        names of the initializers that it alone, or with others, reads
+    """
+
+    name: str
+    op: str
+    kind: str
+    bits: int | None
+    shape: Shape
+    height: int | None
+    width: int | None
+    macs: int | None
+    tensors: tuple[str, ...]
+
+
+class GraphReader:
+    """The nodes of one step graph at one image size."""
+
+    def __init__(self, model: onnx.ModelProto, height: int, width: int) -> None:
+        self.graph = model.graph
+        self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
+        self._producers = {output: node for node in self.graph.node for output in node.output}
+        # Initializers that a value is computed from alone; no entry if a graph input is among them.
+        self._constants: dict[str, tuple[str, ...]] = {name: (name,) for name in self.initializers}
+        for node in self.graph.node:
+            inputs = [name for name in node.input if name]
+            if all(name in self._constants for name in inputs):
+                sources = {source: None for name in inputs for source in self._constants[name]}
+                self._constants.update(dict.fromkeys(node.output, tuple(sources)))
+        self._types, self._shapes = _infer(model, height, width)
+
+    def unknown_operators(self) -> list[str]:
+        """Operators that may multiply unseen: of other domains, with graphs inside, or rare."""
+        found = []
+        for node in self.graph.node:
+            ours = node.domain == DOMAIN and node.op_type in (BINARY_CONV, *SAME_SHAPE)
+            inside = any(a.HasField("g") or a.graphs for a in node.attribute)
+            standard = node.domain in _STANDARD and node.op_type not in _UNCOUNTED
+            if not (ours or standard) or inside:
+                found.append(_op(node))
+        return sorted(set(found))
+
+    def layers(self) -> Iterator[GraphLayer]:
+        """Every node that multiplies, in the order of the graph."""
+        for node in self.graph.node:
+            if node.domain == DOMAIN and node.op_type == BINARY_CONV and len(node.input) > 1:
+                yield self._binary(node)
+            elif node.domain in _STANDARD and node.op_type in _MULTIPLIERS:
+                activation, weight = _MULTIPLIERS[node.op_type]
+                if len(node.input) > max(activation, weight):
+                    yield self._float(node, node.input[activation], node.input[weight])
+
+    def consumers(self, name: str) -> set[str]:
+        """Operators that read a value."""
+        return {_op(node) for node in self.graph.node if name in node.input}
+
+    def _binary(self, node: onnx.NodeProto) -> GraphLayer:
+        words = self.initializers.get(node.input[1])
+        dims = tuple(words.dims) if words is not None else (None,) * 4
+        cin = self._dim(node.input[0], 1)
+        packed = (words is not None and words.data_type == TensorProto.INT32 and len(dims) == 4
+                  and cin is not None and dims[3] == words_per_tap(cin))
+        cout, k = dims[:2] if len(dims) == 4 else (None, None)
+        return self._layer(node, _stem(words.name if words is not None else node.output[0]),
+                           "packed" if packed else "unknown", 1 if packed else None,
+                           (cout, cin, k, k), _product(cin, k, k))
+
+    def _float(self, node: onnx.NodeProto, activation: str, weight: str) -> GraphLayer:
+        sources = self._constants.get(weight)
+        shape = self._shapes.get(weight, ())
+        if sources is None:  # both factors are computed
+            return self._layer(node, node.output[0], self._kind(weight), None, (),
+                               self._dim(activation, -1))
+        name = max(sources, key=lambda name: math.prod(self.initializers[name].dims), default="")
+        bits = _stored_bits(self.initializers[name].data_type) if name else None
+        producer = self._producers.get(activation)
+        quantised = node.op_type in _INTEGER or (
+            bits == 8 and producer is not None and producer.op_type == "DequantizeLinear")
+        each = _product(*shape[1:]) if len(shape) == 4 else self._dim(activation, -1)
+        return self._layer(node, _stem(name) if name else node.output[0],
+                           "int8" if quantised else self._kind(weight), bits, shape, each)
+
+    def _layer(self, node: onnx.NodeProto, name: str, kind: str, bits: int | None, shape: Shape,
+               each: int | None) -> GraphLayer:
+        """``each``: multiply-accumulates that one element of the output takes."""
+        output = self._shapes.get(node.output[0], (None,))
+        height, width = output[2:] if len(output) == 4 else (None, None)
+        tensors = {name: None for value in node.input for name in self._constants.get(value, ())}
+        return GraphLayer(name, _op(node), kind, bits, shape, height, width,
+                          _product(each, *output), tuple(tensors))
+
+    def _kind(self, value: str) -> str:
+        found = self._types.get(value, TensorProto.UNDEFINED)
+        return _KINDS.get(found, TensorProto.DataType.Name(found).lower())
+
+    def _dim(self, value: str, axis: int) -> int | None:
+        shape = self._shapes.get(value, ())
+        return shape[axis] if -len(shape) <= axis < len(shape) else None
+
+
+def _infer(model: onnx.ModelProto, height: int,
+           width: int) -> tuple[Mapping[str, int], Mapping[str, Shape]]:
+    """Element type and shape of every value of one image.
+
+    Shapes come from ONNX's own inference on a copy in which our operators are replaced by standard
+    ones with the same output, and external tensors by inputs.
+    """
+    graph = onnx.GraphProto(name=model.graph.name or "step")
+    for value in model.graph.input:
+        tensor = value.type.tensor_type
+        dims = [dim.dim_value or None for dim in tensor.shape.dim]
+        if len(dims) == 4:
+            dims = [1, dims[1], height, width]
+        graph.input.append(helper.make_tensor_value_info(value.name, tensor.elem_type, dims))
+    words = {}
+    for tensor in model.graph.initializer:
+        words[tensor.name] = tuple(tensor.dims)
+        if tensor.data_location == TensorProto.EXTERNAL:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type,
+                                                             tensor.dims))
+        else:
+            graph.initializer.append(tensor)
+    for node in model.graph.node:
+        if node.domain != DOMAIN:
+            graph.node.append(node)
+        elif node.op_type == BINARY_CONV and len(words.get(node.input[1], ())) == 4:
+            cout, k, _, _ = words[node.input[1]]
+            weight = f"{node.output[0]}/float"
+            graph.input.append(helper.make_tensor_value_info(weight, TensorProto.FLOAT,
+                                                             [cout, None, k, k]))
+            graph.node.append(helper.make_node("Conv", [node.input[0], weight], node.output,
+                                               kernel_shape=[k, k], pads=[k // 2] * 4))
+        elif node.op_type in SAME_SHAPE:
+            graph.node.append(helper.make_node("Identity", node.input[:1], node.output))
+    graph.output.extend(helper.make_empty_tensor_value_info(value.name)
+                        for value in model.graph.output)
+    standard = [opset for opset in model.opset_import if opset.domain in _STANDARD]
+    copy = helper.make_model(graph, opset_imports=standard, ir_version=model.ir_version)
+    inferred = shape_inference.infer_shapes(copy, data_prop=True).graph
+    types, shapes = {}, {}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        tensor = value.type.tensor_type
+        types[value.name] = tensor.elem_type
+        if tensor.HasField("shape"):
+            shapes[value.name] = tuple(dim.dim_value if dim.HasField("dim_value") else None
+                                       for dim in tensor.shape.dim)
+    for tensor in graph.initializer:
+        types[tensor.name], shapes[tensor.name] = tensor.data_type, tuple(tensor.dims)
+    return types, shapes
+
+
+def _product(*factors: int | None) -> int | None:
+    return None if None in factors else math.prod(factors)
+
+
+def _stored_bits(data_type: int) -> int:
+    if data_type in (TensorProto.INT4, TensorProto.UINT4):
+        return 4  # a byte in numpy
+    if data_type == TensorProto.INT32:
+        return 1  # sign words, which the graph itself unpacks
+    return 8 * helper.tensor_dtype_to_np_dtype(data_type).itemsize
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def _op(node: onnx.NodeProto) -> str:
+    return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
