@@ -1,0 +1,159 @@
+"""What this machine can do with bundles, what is missing, and the command that adds it.
+
+Nothing optional is imported in this process: everything is tried in others (``doctor_probes``), so
+a broken module is a sentence here and not a crash.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import shlex
+import shutil
+import sys
+from typing import Any, Callable, Mapping
+
+from . import __version__, machine
+from .doctor_probes import run
+from .engines import BACKENDS
+
+# Import name -> (what pip installs, what it is for). Versions as pyproject.toml has them.
+NEEDED = {
+    "numpy": ("numpy>=1.24", "everything"),
+    "onnx": ("onnx>=1.16", "reading the graphs of bundles"),
+    "onnx_ir": ("onnx-ir>=0.1.0", "export"),
+    "safetensors": ("safetensors>=0.4", "reading and packing checkpoints"),
+    "yaml": ("PyYAML>=6", "options files and recipes"),
+    "PIL": ("Pillow>=10", "images"),
+    "tifffile": ("tifffile>=2023.1", "TIFF images"),
+}
+OPTIONAL = {
+    "onnxruntime": ("onnxruntime>=1.18", "running bundles on the CPU"),
+    "torch": ("torch>=2.2", "training, .pth checkpoints, check and bench against torch"),
+    "polygraphy": ("polygraphy", "comparing runners"),
+    "openvino": ("openvino", "bench against OpenVINO"),
+    "tensorrt": ("tensorrt", "TensorRT engines"),
+    "pycuda": ("pycuda", "Polygraphy's TensorRT on arrays of pycuda"),
+}
+ON_NVIDIA = ("tensorrt", "pycuda")  # of no use where there is no NVIDIA driver
+GPU_RUNTIME = "onnxruntime-gpu>=1.18"
+# Distributions that all install the module onnxruntime, over one another.
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino",
+            "onnxruntime-rocm", "onnxruntime-qnn")
+_PROBES = {"onnxruntime": "onnxruntime", "torch": "torch", "openvino": "openvino",
+           "pycuda": "module:pycuda.driver"}
+
+Report = dict[str, Any]
+Probe = Callable[[str], Mapping[str, Any]]
+
+
+def examine(probe: Probe = run) -> Report:
+    """Everything that ``bidiff-deploy doctor`` prints, JSON-ready.
+
+    ``tool``, ``python``, ``system``; ``cpu`` and ``memory`` as ``machine`` has them; ``library``:
+    the op library's kernels; ``modules``: {import name: version or reason}; ``cuda``: the NVIDIA
+    driver; ``backends``: for each whether it ran a tiny bundle just now, and the reason if not;
+    ``missing``: what, what for, and the command that adds it; ``warnings``: sentences. ``probe``
+    stands in for ``doctor_probes.run`` in tests. Raises nothing.
+    """
+    modules = {name: _module(name, probe) for name in (*NEEDED, *OPTIONAL)}
+    library, cuda = dict(probe("kernels")), dict(probe("cuda"))
+    backends = {name: dict(probe(f"backend:{name}")) for name in BACKENDS}
+    report: Report = {
+        "tool": __version__,
+        "python": {"version": platform.python_version(), "executable": sys.executable},
+        "system": platform.platform(),
+        "cpu": machine.cpu(), "memory": machine.memory(),
+        "library": library, "modules": modules, "cuda": cuda, "backends": backends,
+    }
+    report["missing"] = _missing(report)
+    report["warnings"] = _warnings(report, _installed(RUNTIMES))
+    return report
+
+
+def can_run(report: Report) -> bool:
+    """Whether any backend ran a bundle."""
+    return any(backend["ok"] for backend in report["backends"].values())
+
+
+def pip(*arguments: str) -> str:
+    """A pip command for the Python that runs this."""
+    return shlex.join([sys.executable or "python3", "-m", "pip", *arguments])
+
+
+def _module(name: str, probe: Probe) -> dict[str, Any]:
+    """``ok`` and ``version``; or ``reason``, and whether it is ``installed`` all the same."""
+    try:
+        installed = importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError, AttributeError):  # something odd lies there
+        installed = True
+    if not installed:
+        return {"ok": False, "installed": False, "reason": "not installed"}
+    return {"installed": True, **probe(_PROBES.get(name, f"module:{name}"))}
+
+
+def _missing(report: Report) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = []
+
+    def add(what: str, purpose: str, command: str) -> None:
+        found.append({"what": what, "for": purpose, "command": command})
+
+    nvidia = report["cuda"]["ok"]
+    for name, module in report["modules"].items():
+        requirement, purpose = (NEEDED.get(name) or OPTIONAL[name])
+        if module["ok"] or (name in ON_NVIDIA and not nvidia):
+            continue
+        if name == "onnxruntime" and nvidia:
+            requirement, purpose = GPU_RUNTIME, "running bundles"
+        again = ["--force-reinstall"] if module["installed"] else []
+        add(name, purpose, pip("install", *again, requirement))
+    library = report["library"]
+    if not library["ok"] or not library["path"]:
+        compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+        add("op library", "packed binary convolutions; without it bundles run slowly",
+            ("" if compiler else "apt-get install g++ && ")
+            + pip("install", "--force-reinstall", "--no-deps", ".")
+            + "  (in the source folder)")
+    providers = report["modules"]["onnxruntime"].get("providers", [])
+    if nvidia and providers and "CUDAExecutionProvider" not in providers:
+        add("CUDAExecutionProvider", "ONNX Runtime on the NVIDIA GPU",
+            f"{pip('uninstall', '-y', *_installed(RUNTIMES))} && {pip('install', GPU_RUNTIME)}")
+    return found
+
+
+def _warnings(report: Report, runtimes: list[str]) -> list[str]:
+    """What is there but wrong. ``runtimes``: installed distributions of onnxruntime."""
+    found = []
+    if len(runtimes) > 1:
+        keep = GPU_RUNTIME if "onnxruntime-gpu" in runtimes else OPTIONAL["onnxruntime"][0]
+        found.append(f"{' and '.join(runtimes)} are both installed and overwrite each other's "
+                     f"files; keep one: {pip('uninstall', '-y', *runtimes)} && "
+                     f"{pip('install', keep)}")
+    for name, module in report["modules"].items():
+        if module["installed"] and not module["ok"]:
+            found.append(f"{name} is installed but can not be imported: {module['reason']}")
+    library = report["library"]
+    if not library["ok"] or (library["path"] and library["reason"]):
+        found.append(f"the op library can not be used: {library['reason']}")
+    for name, backend in report["backends"].items():
+        found += [f"backend {name}: {line}" for line in backend.get("warnings", [])]
+        if not backend["ok"] and report["modules"]["onnxruntime"]["ok"]:
+            found.append(f"backend {name} did not run a bundle: {backend['reason']}")
+    cores, usable = report["cpu"]["cores"], report["cpu"]["usable_cores"]
+    if cores and usable < cores:
+        found.append(f"this process may use {usable:g} of {cores} cores; give --threads "
+                     f"{max(1, int(usable))}, because the default is all cores")
+    return found
+
+
+def _installed(names: tuple[str, ...]) -> list[str]:
+    """Which of these distributions are installed."""
+    found = []
+    for name in names:
+        try:
+            importlib.metadata.version(name)
+        except Exception:  # absent, or metadata that can not be read
+            continue
+        found.append(name)
+    return found
