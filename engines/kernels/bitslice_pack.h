@@ -6,9 +6,9 @@
 namespace bidiff {
 namespace {
 
-constexpr int64_t kUnitsPerTask = 8;     // of large images; neighbouring tasks pack one row twice
-constexpr int64_t kMostChannels = 256;     // output channels of a task: their counters stay in L2
-constexpr int64_t kFewChannels = 128;      // the same where an image has too few units for threads
+constexpr int64_t kTasksPerProcessor = 2;
+constexpr int64_t kMostChannels = 256;  // output channels of a task: their counters stay in L2
+constexpr int64_t kFewChannels = 64;    // the fewest, where an image has too few units for threads
 
 struct Cut {
   int slots;                     // slots in a row of a unit
@@ -27,12 +27,19 @@ BIDIFF_INLINE Cut cut_image(const Shape& shape) {
   cut.tiles = (slots + kSlots - 1) / kSlots;
   cut.rows = kSlots / cut.slots;
   cut.units = (shape.height + cut.rows - 1) / cut.rows;
-  cut.units_per_task = cut.units >= 4 * kUnitsPerTask ? kUnitsPerTask : (cut.units + 3) / 4;
+  // Tasks of one image touch at their edges, where both pack the same rows, hence no more than
+  // needed; and where units do not suffice, output channels are shared out, which repeats tables.
+  const int64_t wanted = kTasksPerProcessor * processors();
+  const int64_t columns = shape.batch * cut.tiles;
+  const int64_t bands = (wanted + columns - 1) / columns;
+  cut.units_per_task = (cut.units + bands - 1) / bands;
   cut.bands = (cut.units + cut.units_per_task - 1) / cut.units_per_task;
-  const bool few = shape.batch * cut.tiles * cut.bands < 4;
-  const int64_t most = few ? kFewChannels : kMostChannels;
-  cut.blocks = (shape.out_channels + most - 1) / most;
+  cut.blocks = (shape.out_channels + kMostChannels - 1) / kMostChannels;
+  const int64_t more = (processors() + columns * cut.bands - 1) / (columns * cut.bands);
+  const int64_t most = (shape.out_channels + kFewChannels - 1) / kFewChannels;
+  if (more > cut.blocks) cut.blocks = more < most ? more : most;
   cut.channels_per_task = (shape.out_channels + cut.blocks - 1) / cut.blocks;
+  cut.blocks = (shape.out_channels + cut.channels_per_task - 1) / cut.channels_per_task;
   return cut;
 }
 

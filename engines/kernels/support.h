@@ -23,6 +23,10 @@ constexpr int kScratchSlots = 4;
 void* run_scratch(size_t bytes);
 void free_run_scratch(void* memory);
 
+// Processors this process may use. A host does not tell how many threads it has; work is cut for
+// this many, which costs little where there are fewer.
+int64_t processors();
+
 // Runs `task` through the host, or in this thread when there is one task or little work.
 void run_tasks(const Parallel& parallel, int64_t work, size_t count,
                void (*task)(void* user, size_t index), void* user);
