@@ -89,7 +89,7 @@ class NetworkConfig:
                 f"{', '.join(map(str, unknown))}; known are {', '.join(sorted(known))}")
         try:
             return cls(**options)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError, CheckpointError) as error:
             raise CheckpointError(f"{origin}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
