@@ -165,8 +165,10 @@ def _infer(model: onnx.ModelProto, height: int,
         else:
             graph.initializer.append(tensor)
     for node in model.graph.node:
-        if node.domain != DOMAIN:
+        if node.domain in _STANDARD:
             graph.node.append(node)
+        elif node.domain != DOMAIN:
+            continue  # what follows from it is of unknown shape
         elif node.op_type == BINARY_CONV and len(words.get(node.input[1], ())) == 4:
             cout, k, _, _ = words[node.input[1]]
             weight = f"{node.output[0]}/float"

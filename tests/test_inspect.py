@@ -1,0 +1,355 @@
+"""inspect tells what is in a bundle's graphs, and finds every place where the manifest differs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
+
+from bidiff_deploy.cli import group
+from bidiff_deploy.count import count
+from bidiff_deploy.errors import BundleError, UsageError
+from bidiff_deploy.graph_layers import GraphReader
+from bidiff_deploy.inspect_bundle import inspect_bundle
+from bidiff_deploy.inspect_text import WIDTH, human, to_text
+
+STEPS = {"tiny": [900, 0], "small": [400, 0], "full": [1960, 1920, 0]}  # few, so tests share them
+
+
+@pytest.fixture
+def bundle(reference, tmp_path):
+    copy = tmp_path / "model.bundle"
+    shutil.copytree(reference.bundle("small", [1960, 400, 0]), copy)
+    return copy
+
+
+def run(*arguments) -> tuple[int, str, str]:
+    result = CliRunner().invoke(group, ["inspect", *map(str, arguments)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def rehash(bundle, edit_manifest):
+    """State the files' true hashes: what follows is found in spite of them."""
+    def change(manifest):
+        for name, entry in manifest["files"].items():
+            data = (bundle / name).read_bytes()
+            entry.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    edit_manifest(bundle, change)
+
+
+def edit_graphs(bundle, edit_manifest, change, pattern="step_*.onnx"):
+    for path in sorted(bundle.glob(pattern)):
+        model = onnx.load(path, load_external_data=False)
+        change(model.graph)
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    rehash(bundle, edit_manifest)
+
+
+def node_of(graph, name):
+    return next(node for node in graph.node if node.output[0] == name)
+
+
+def place_before(graph, name, *new):
+    index = list(graph.node).index(node_of(graph, name))
+    rest = list(graph.node)[index:]
+    del graph.node[index:]
+    graph.node.extend([*new, *rest])
+
+
+@pytest.mark.parametrize("name", ["tiny", "small", "full"])
+def test_kinds_bytes_and_counts(reference, name):
+    path = reference.bundle(name, STEPS[name])
+    found = inspect_bundle(path)
+    expected = count(found.bundle.config, *(found.bundle.config.image_size,) * 2)
+    assert found.disagreements == ()
+    assert [layer.name for layer in found.layers] == [layer.name for layer in expected.layers]
+    for layer, stated in zip(found.layers, expected.layers):
+        kind, bits = ("packed", 1) if stated.binary else ("float", None if stated.product else 32)
+        assert (layer.found.kind, layer.found.bits) == (kind, bits), layer.name
+        assert (layer.found.shape, layer.found.macs) == (stated.shape, stated.macs)
+        assert "\n" not in layer.why and layer.why
+    assert found.macs == {"packed": expected.binary_macs, "float": expected.float_macs,
+                          "attention": expected.attention_macs}
+    assert found.paper_operations == expected.paper_operations
+    total = found.total
+    assert total.disk == sum(file.stat().st_size for file in path.iterdir())
+    parts = [layer.weight for layer in found.layers] + list(found.parts.values())
+    assert sum(w.checkpoint for w in parts) == total.checkpoint == 4 * expected.parameters
+    assert 0 <= found.unused_bytes < 64 * 2000
+
+
+def test_bytes_of_single_layers(reference):
+    found = {layer.name: layer for layer in
+             inspect_bundle(reference.bundle("full", STEPS["full"])).layers}
+    layer = found["encoder.10.conv1"]
+    # 512x512x3x3 signs, alpha; threshold and RPReLU of two groups, time vectors of three steps.
+    assert layer.weight.disk == layer.weight.memory == (
+        512 * 512 * 9 // 8 + 4 * 512 + 2 * 4 * 4 * 512 + 3 * 4 * 512)
+    assert layer.weight.checkpoint == 4 * (512 * 512 * 9 + 4 * 5 * 512)
+    assert found["stem"].weight.disk == 4 * (64 * 6 * 9 + 64)
+    reasons = {name: layer.why for name, layer in found.items()}
+    assert "first convolution" in reasons["stem"] and "last" in reasons["head.conv"]
+    assert "level 0 (256) is in fp_res" in reasons["decoder.26.conv1"]
+    assert "level 1 (128) is in fp_res" in reasons["decoder.14.conv2"]
+    assert "attention" in reasons["middle.0.attention.qkv"]
+    assert "XNOR" in reasons["decoder.20.conv1"]
+
+
+def test_table_and_json_say_the_same(reference):
+    path = reference.bundle("full", STEPS["full"])
+    code, text, err = run(path)
+    assert code == 0 and err == ""
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert "4.58 M parameters (binary / 32), 36.24 G operations (binary / 64)" in text
+    assert "56 packed, 30 float" in text and "graphs, weights and manifest say the same" in text
+    assert "group 4: 1960, 1920" in text and "group 0: 0" in text
+    code, out, err = run(path, "--json", "--size", "512x768")
+    found = json.loads(out)
+    assert code == 0 and err == "" and found["size"] == [512, 768]
+    assert found["macs"]["packed"] == 6 * 98_650_030_080
+    assert found["macs"]["attention"] == 36 * 1_073_741_824
+    assert found["paper"]["parameters"] == 4_575_043
+    assert found["kinds"] == {"packed": 56, "float": 30}
+    assert found["files_verified"] == 4 and found["disagreements"] == []
+    assert {step["timestep"]: step["group"] for step in found["steps"]} == {1960: 4, 1920: 4, 0: 0}
+    assert found["versions"]["opsets"] == {"ai.onnx": 18, "bidiff": 1}
+    layer = next(layer for layer in found["layers"] if layer["name"] == "encoder.1.conv1")
+    assert layer["map"] == [512, 768] and layer["bits"] == 1
+    assert layer["shape"] == [64, 64, 3, 3] and layer["op"] == "bidiff.BinaryConv"
+    for line in text.splitlines():
+        if line.startswith("encoder.1.conv1"):
+            assert human(layer["disk"]) in line and human(layer["checkpoint"]) in line
+
+
+def test_needs_neither_runtime_nor_torch(reference):
+    code = ("import sys\nsys.modules.update(onnxruntime=None, torch=None)\n"
+            "from bidiff_deploy.cli import group\ngroup(sys.argv[1:])")
+    done = subprocess.run([sys.executable, "-c", code, "inspect",
+                           str(reference.bundle("tiny", [900, 0]))], text=True, capture_output=True)
+    assert done.returncode == 0 and "28 packed, 18 float" in done.stdout, done.stderr
+
+
+def disagreements(bundle) -> str:
+    """What inspect finds wrong, after the command line told it with exit code 1."""
+    found = inspect_bundle(bundle).disagreements
+    code, out, err = run(bundle)
+    assert code == 1 and err.count("error: ") == 1 and "disagreement" in err, (out, err)
+    told = " ".join(out.split())
+    for line in found:
+        assert " ".join(line.split()) in told
+    assert max(map(len, out.splitlines())) <= WIDTH
+    return "\n".join(found)
+
+
+def test_a_binary_layer_that_is_really_float_is_found(bundle, edit_manifest):
+    def change(graph):
+        node = node_of(graph, "e1.c1")
+        weight = numpy_helper.from_array(np.ones((32, 32, 3, 3), "f4"), "e1.c1.weight")
+        graph.initializer.append(weight)
+        conv = helper.make_node("Conv", [node.input[0], weight.name], ["e1.c1"],
+                                kernel_shape=[3, 3], pads=[1] * 4)
+        node.CopyFrom(conv)
+    edit_graphs(bundle, edit_manifest, change)
+    told = disagreements(bundle)
+    assert "encoder.1.conv1 is binary in the network, but float in the graph" in told
+    layer = next(x for x in inspect_bundle(bundle).layers if x.name == "encoder.1.conv1")
+    assert layer.found.bits == 32 and "binary in the network, but" in layer.why
+
+
+def test_signs_that_the_graph_unpacks_itself_are_no_packed_layer(bundle, edit_manifest):
+    """What a bundle without the custom operator would look like: 1 bit stored, float multiplied."""
+    def change(graph):
+        node = node_of(graph, "e1.c1")
+        new = [helper.make_node("Cast", [node.input[1]], ["signs"], to=TensorProto.FLOAT),
+               helper.make_node("Transpose", ["signs"], ["turned"], perm=[0, 3, 1, 2])]
+        node.CopyFrom(helper.make_node("Conv", [node.input[0], "turned"], ["e1.c1"],
+                                       kernel_shape=[3, 3], pads=[1] * 4))
+        place_before(graph, "e1.c1", *new)
+    edit_graphs(bundle, edit_manifest, change)
+    assert "encoder.1.conv1 is binary in the network, but float" in disagreements(bundle)
+    layer = next(x for x in inspect_bundle(bundle).layers if x.name == "encoder.1.conv1")
+    assert (layer.found.kind, layer.found.bits) == ("float", 1)
+
+
+def quantise(graph):
+    """Layer stem as QDQ int8: activation and weights through DequantizeLinear."""
+    node = node_of(graph, "stem")
+    dims = next(t.dims for t in graph.initializer if t.name == node.input[1])
+    graph.initializer.extend([
+        numpy_helper.from_array(np.ones(dims, np.int8), "stem.weight8"),
+        numpy_helper.from_array(np.float32(0.1), "scale"),
+        numpy_helper.from_array(np.int8(0), "zero")])
+    image = node.input[0]
+    node.input[0], node.input[1] = "dq", "w"
+    place_before(graph, "stem",
+                 helper.make_node("QuantizeLinear", [image, "scale", "zero"], ["q"]),
+                 helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["dq"]),
+                 helper.make_node("DequantizeLinear", ["stem.weight8", "scale", "zero"], ["w"]))
+
+
+def round_to_bf16(graph):
+    """Layer stem in bfloat16: all it reads is cast to it, what it gives is cast back."""
+    node = node_of(graph, "stem")
+    inputs, new = list(node.input), [f"{name}.16" for name in node.input]
+    del node.input[:]
+    node.input.extend(new)
+    node.output[0] = "stem.16"
+    place_before(graph, "stem.16", *(
+        helper.make_node("Cast", [old], [name], to=TensorProto.BFLOAT16)
+        for old, name in zip(inputs, new)))
+    index = list(graph.node).index(node_of(graph, "stem.16"))
+    place_before(graph, graph.node[index + 1].output[0],
+                 helper.make_node("Cast", ["stem.16"], ["stem"], to=TensorProto.FLOAT))
+
+
+@pytest.mark.parametrize("change, kind, bits", [(quantise, "int8", 8), (round_to_bf16, "bf16", 32)])
+def test_other_precisions_are_read_from_the_graph(bundle, edit_manifest, change, kind, bits):
+    edit_graphs(bundle, edit_manifest, change)
+    told = disagreements(bundle)
+    assert f"precision float32, but the graph has layers in {kind}" in told
+    edit_manifest(bundle, lambda manifest: manifest.update(precision=kind))
+    found = inspect_bundle(bundle)
+    assert found.disagreements == ()  # the rest may stay float
+    layer = found.layers[0]
+    assert (layer.name, layer.found.kind, layer.found.bits) == ("stem", kind, bits)
+    assert layer.found.macs == 32 * 6 * 9 * found.count.height * found.count.width
+    assert kind in layer.why or "quantised" in layer.why
+    assert f"1 {kind}" in to_text(found)
+
+
+def test_claims_of_the_manifest(bundle, edit_manifest):
+    original = (bundle / "manifest.json").read_text()
+    for match, change in (
+            ("precision int8, but no layer has it", lambda m: m.update(precision="int8")),
+            ("decoder.2.conv1 is full precision in the network, but packed",
+             lambda m: m["network"].update(fp_res=[64, 32, 16])),
+            ("is binary in the network, but float", lambda m: m["network"].update(fp_res=[])),
+            ("should have weights 48x6x3x3, but the graph has 32x6x3x3",
+             lambda m: m["network"].update(inner_channel=48)),
+            ("onnx_opset 17, but the graph has 18", lambda m: m.update(onnx_opset=17)),
+            ("step 400 belongs to group 1, but the manifest states 3",
+             lambda m: m["steps"][1].update(group=3)),
+            ("step_initializers does not name it", lambda m: m["step_initializers"].remove("e1.time")),
+            ("names ghost, which no graph has", lambda m: m["step_initializers"].append("ghost"))):
+        edit_manifest(bundle, change)
+        assert match in disagreements(bundle), match
+        (bundle / "manifest.json").write_text(original)
+    assert inspect_bundle(bundle).disagreements == ()
+
+
+def test_steps_that_are_not_one_graph(bundle, edit_manifest):
+    def point_elsewhere(graph):
+        alpha, other = (next(t for t in graph.initializer if t.name == name)
+                        for name in ("e1.c1.alpha", "e1.c2.alpha"))
+        alpha.CopyFrom(other)
+        alpha.name = "e1.c1.alpha"
+    edit_graphs(bundle, edit_manifest, point_elsewhere, "step_0400.onnx")
+    assert "e1.c1.alpha differs from step to step" in disagreements(bundle)
+    edit_graphs(bundle, edit_manifest, lambda graph: graph.node.pop(), "step_0000.onnx")
+    assert "step_0000.onnx has other nodes" in disagreements(bundle)
+
+
+def test_layers_too_many_or_too_few(bundle, edit_manifest):
+    def change(graph):
+        extra = numpy_helper.from_array(np.ones((3, 3, 1, 1), "f4"), "spy.weight")
+        graph.initializer.append(extra)
+        graph.node.append(helper.make_node("Conv", ["noisy", extra.name], ["spy"]))
+        node_of(graph, "e1.c1").op_type = "GroupNormSwish"
+        graph.node.append(helper.make_node("Mystery", ["spy"], ["m"], domain="elsewhere"))
+    edit_graphs(bundle, edit_manifest, change)
+    told = disagreements(bundle)
+    assert "the graph's spy (Conv) is not in the network" in told
+    assert "the network's encoder.1.conv1 is not in the graph" in told
+    assert "operator elsewhere.Mystery is not known" in told
+
+
+def test_bytes_that_nothing_names(bundle, edit_manifest):
+    with open(bundle / "weights.bin", "ab") as stream:
+        stream.write(bytes(1 << 20))
+    (bundle / "payload.sh").touch()
+    rehash(bundle, edit_manifest)
+    told = disagreements(bundle)
+    assert "bytes that no graph names" in told
+    assert "'payload.sh' lies in the folder" in told
+
+
+def test_refusals_are_one_sentence(bundle, edit_manifest, tmp_path):
+    for match, *arguments in (("does not exist", tmp_path / "absent"),
+                              ("height and width", bundle, "--size", "big"),
+                              ("multiples of", bundle, "--size", "33x32"),
+                              ("multiples of", bundle, "--size", "0x0"),
+                              ("multiples of", bundle, "--size", "999999999x8")):
+        code, out, err = run(*arguments)
+        assert code == 1 and out == "" and len(err.splitlines()) == 1 and match in err
+    with pytest.raises(UsageError):
+        inspect_bundle(bundle, (33, 32))
+    step = bundle / "step_0400.onnx"
+    data = bytearray(step.read_bytes())
+    data[len(data) // 2] ^= 1
+    step.write_bytes(data)
+    code, out, err = run(bundle)
+    assert code == 1 and out == "" and "SHA-256" in err and "step_0400.onnx" in err
+    step.write_bytes(b"\x00nonsense")
+    rehash(bundle, edit_manifest)
+    code, out, err = run(bundle)
+    assert code == 1 and out == "" and "is no ONNX graph" in err
+
+
+def test_a_hostile_graph_ends_in_a_sentence(bundle, edit_manifest):
+    def point_outside(graph):
+        tensor = next(t for t in graph.initializer if t.name == "e1.c1.alpha")
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../secret"
+    edit_graphs(bundle, edit_manifest, point_outside, "step_0400.onnx")
+    with pytest.raises(BundleError, match="e1.c1.alpha points outside"):
+        inspect_bundle(bundle)
+
+
+def test_random_bytes_in_a_graph_never_crash(bundle, edit_manifest):
+    """Any change of a graph gives an inspection or a BundleError, whatever onnx makes of it."""
+    step = bundle / "step_1960.onnx"
+    original = step.read_bytes()
+    random = np.random.default_rng(7)
+    for _ in range(60):
+        data = bytearray(original)
+        for place in random.integers(0, len(data), random.integers(1, 6)):
+            data[place] = random.integers(0, 256)
+        step.write_bytes(data)
+        rehash(bundle, edit_manifest)
+        try:
+            to_text(inspect_bundle(bundle))
+        except BundleError as error:
+            assert "\n" not in str(error)
+
+
+def test_matrix_products_and_shared_weights():
+    """Linear layers count their inner size; a node whose weight is an activation is a product."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "l.weight"], ["y"]),
+         helper.make_node("Transpose", ["y"], ["t"], perm=[0, 1, 3, 2]),
+         helper.make_node("MatMul", ["y", "t"], ["z"])], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2, "H", "W"])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.ones((8, 5), "f4"), "l.weight")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    linear, product = GraphReader(model, 4, 8).layers()
+    assert (linear.name, linear.macs, linear.shape) == ("l", 2 * 4 * 5 * 8, (8, 5))
+    assert (product.name, product.macs, product.shape) == ("z", 2 * 4 * 4 * 5, ())
+
+
+@pytest.mark.parametrize("number, text", [(0, "0"), (999, "999"), (1000, "1.00 k"),
+                                          (151_552, "151.6 k"), (2_415_919_104, "2.42 G"),
+                                          (None, "-")])
+def test_human_numbers(number, text):
+    assert human(number) == text
