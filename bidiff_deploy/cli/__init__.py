@@ -20,6 +20,10 @@ COMMANDS = {
     "pack": ("pack", "Shrink a checkpoint to sign bits, scales and the rest."),
     "upscale": ("upscale", "Upscale images with a bundle."),
     "train": ("train", "Train a network from a recipe."),
+    "check": ("check", "Compare a bundle with its checkpoint, run by torch."),
+    "bench": ("bench", "Measure a bundle's speed and memory against float32."),
+    "inspect": ("inspect", "Show what each layer of a bundle is, costs and weighs."),
+    "doctor": ("doctor", "Show what this machine can run, and what would add more."),
 }
 
 
