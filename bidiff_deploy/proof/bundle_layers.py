@@ -66,7 +66,7 @@ class BundleLayers:
         """A graph of one BinaryConv with this bundle's definition of it, all seven inputs fed."""
         float32, free = onnx.TensorProto.FLOAT, ["N", None, None, None]
         shapes = {"x": free, "words": [None] * 4, "alpha": [None], "threshold": [None],
-                  "rprelu": [3, None], "residual": [None] * 4, "time": [None]}
+                  "rprelu": [3, None], "residual": None, "time": [None]}
         inputs = [onnx.helper.make_tensor_value_info(
             name, onnx.TensorProto.INT32 if name == "words" else float32, shape)
             for name, shape in shapes.items()]

@@ -22,6 +22,7 @@ from .compare import compare_step
 from .inputs import Sample, image_samples, noise_sample
 from .layers import LayerCheck, LayerOp, check_layers
 from .loops import check_loops
+from .reference import torch_threads
 from .result import CheckResult, StepCheck
 from .runners import EngineRunner, TorchRunner
 
@@ -41,6 +42,7 @@ def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnx
     size       (height, width) of the network's input: of the noise without ``images``, else what
                they are cropped to; 64x64 and 256x256
     images     low-resolution files or folders; with them, or ``truths``, whole loops are compared
+    threads    of engine and reference alike (default: all cores)
     truths     originals of the images, or what images are made of
     save       file for all inputs and predictions, as Polygraphy's RunResults
 
@@ -57,6 +59,7 @@ def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnx
     samples = _samples(bundle, size, images, truths)
     names = ["reference", "floor", "engine"]
     with ExitStack() as stack:
+        stack.enter_context(torch_threads(threads))
         reference, floor, engine = (stack.enter_context(runner) for runner in (
             TorchRunner(bundle, checkpoint, layers=True),
             TorchRunner(bundle, checkpoint, layers=True, channels_last=True),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +38,23 @@ def load_network(checkpoint: Checkpoint, *, channels_last: bool = False) -> BiDi
     if channels_last:
         network = network.to(memory_format=torch.channels_last)
     return network
+
+
+@contextmanager
+def torch_threads(threads: int | None) -> Iterator[None]:
+    """torch with so many threads inside; None leaves them. Nothing happens without torch."""
+    try:
+        import torch
+    except ImportError:
+        threads = None
+    before = torch.get_num_threads() if threads else 0
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        if threads:
+            torch.set_num_threads(before)
 
 
 class TorchEngine(Engine):

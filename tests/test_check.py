@@ -1,0 +1,338 @@
+"""The check passes what is equal, and names the layer where something is not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from bidiff_deploy.bundle import open_bundle
+from bidiff_deploy.checkpoint import from_latent, read_checkpoint
+from bidiff_deploy.cli import group
+from bidiff_deploy.engines import library
+from bidiff_deploy.errors import UsageError
+from bidiff_deploy.export.write import export_bundle
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("polygraphy")
+pytestmark = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
+
+from bidiff_deploy.proof.check import check_bundle  # noqa: E402
+from bidiff_deploy.proof.compare import (LayerStatistics, StepStatistics,  # noqa: E402
+                                         judge_step)
+from bidiff_deploy.proof.inputs import image_samples  # noqa: E402
+from bidiff_deploy.proof.loops import LoopCheck  # noqa: E402
+from bidiff_deploy.proof.result import CheckResult  # noqa: E402
+
+TIMES = [999, 400, 0]
+SIZE = (16, 24)
+DEMO = Path(__file__).parents[1] / "training"
+
+
+def check(bundle, checkpoint, **options) -> CheckResult:
+    return check_bundle(open_bundle(bundle), checkpoint,
+                        **{"threads": 1, "size": SIZE, **options})
+
+
+def changed(checkpoint, name: str, change):
+    """The checkpoint with one parameter replaced by ``change(parameter)``."""
+    latent = checkpoint.latent()
+    latent[name] = change(latent[name].copy())
+    return from_latent(latent, checkpoint.config, name="changed", scale=checkpoint.scale,
+                       schedule=checkpoint.schedule)
+
+
+def at(index: tuple[int, ...], operation):
+    def change(array: np.ndarray) -> np.ndarray:
+        array[index] = operation(array[index])
+        return array
+    return change
+
+
+def damaged(bundle: Path, copy: Path, tensor: str, change) -> Path:
+    """A bundle whose bytes of one tensor are changed, and whose manifest says that all is well."""
+    shutil.copytree(bundle, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    graph = onnx.load_model_from_string((copy / manifest["steps"][0]["file"]).read_bytes()).graph
+    (found,) = (entry for entry in graph.initializer if entry.name == tensor)
+    place = {entry.key: entry.value for entry in found.external_data}
+    dtype = np.int32 if found.data_type == onnx.TensorProto.INT32 else np.float32
+    data = bytearray((copy / "weights.bin").read_bytes())
+    values = np.frombuffer(data, dtype, math.prod(found.dims), int(place["offset"]))
+    change(values.reshape(tuple(found.dims)))
+    (copy / "weights.bin").write_bytes(data)
+    manifest["files"]["weights.bin"]["sha256"] = hashlib.sha256(data).hexdigest()
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+@pytest.mark.parametrize("name, times, size, layers", [
+    ("tiny", TIMES, SIZE, 28), ("small", [1960, 1000, 0], (32, 32), 34)])
+@pytest.mark.parametrize("backend", ["onnxruntime", "onnxruntime-stock"])
+def test_what_is_equal_passes(reference, name, times, size, layers, backend):
+    result = check(reference.bundle(name, times), reference.read(name), backend=backend, size=size)
+    assert result and not result.failures, result.failures
+    assert [step.timestep for step in result.steps] == times
+    assert len(result.layers) == layers * len(times)
+    assert sum(layer.sums for layer in result.layers) > 100_000
+    assert max(layer.rounding for layer in result.layers) > 0  # it is float32, so not exact
+    for step in result.steps:
+        assert len(step.engine.layers) == layers and step.engine.snr > 60
+        assert step.engine.layers[0].layer == "encoder.1.conv1"
+        assert math.isfinite(step.floor.snr), "the other layout computes in the same order"
+    again = CheckResult.from_dict(json.loads(result.to_json()))
+    assert again == result and again.verdicts == result.verdicts
+
+
+def test_one_flipped_weight_bit_of_the_bundle_is_found(reference, tmp_path):
+    def flip(words):
+        words[3, 1, 2, 0] ^= 1 << 5
+
+    bundle = damaged(reference.bundle("tiny", TIMES), tmp_path / "b", "e3.c2.words", flip)
+    for backend in ("onnxruntime", "onnxruntime-stock"):
+        result = check(bundle, reference.read("tiny"), backend=backend, timesteps=[400])
+        assert not result
+        layers = [verdict for verdict in result.failures if verdict.what == "layer"]
+        assert [verdict.name for verdict in layers] == ["encoder.3.conv2"]
+        assert "sums are wrong, by up to 2" in layers[0].reason
+        assert "1 weight bits" in layers[0].reason
+        step = result.steps[0].engine
+        assert step.divergence == "encoder.3.conv2" and step.layers[0].clean
+        assert "diverges in encoder.3.conv2" in result.steps[0].reason
+
+
+def test_a_wrong_threshold_of_the_bundle_is_found_in_its_group(reference, tmp_path):
+    def move(threshold):
+        threshold[2] += 0.25
+
+    bundle = damaged(reference.bundle("tiny", TIMES), tmp_path / "b", "d0.c1.threshold", move)
+    result = check(bundle, reference.read("tiny"))
+    wrong = [layer for layer in result.layers if not layer.passed]
+    # The first step's graph was edited, so the group of t = 999 it is.
+    assert [(layer.layer, layer.timestep) for layer in wrong] == [("decoder.0.conv1", 999)]
+    assert wrong[0].wrong_sums and wrong[0].differing == {"thresholds": 1}
+
+
+@pytest.mark.parametrize("part, says", [
+    ("alpha", "1 alphas"), ("rprelu", "1 shift_ins")])
+def test_wrong_constants_after_the_sum_are_found(reference, tmp_path, part, says):
+    def scale(values):
+        values.reshape(-1)[1] *= 1.001
+
+    bundle = damaged(reference.bundle("tiny", TIMES), tmp_path / "b", f"m1.c1.{part}", scale)
+    result = check(bundle, reference.read("tiny"), timesteps=[999])
+    (wrong,) = (layer for layer in result.layers if not layer.passed)
+    assert wrong.layer == "middle.1.conv1" and wrong.wrong_sums == 0 and wrong.rounding > 1
+    assert "rounding bound" in wrong.reason and says in wrong.reason
+
+
+def test_a_kernel_that_miscounts_is_found(reference, monkeypatch):
+    right = library.binary_conv_sums
+
+    def miscount(x, words, threshold=None, kernel=None):
+        sums = right(x, words, threshold, kernel)
+        if words.shape[:2] == (32, 1):  # the 1x1 convolutions of the inner level
+            sums[0, -1, -1, -1] += 2
+        return sums
+
+    monkeypatch.setattr(library, "binary_conv_sums", miscount)
+    result = check(reference.bundle("tiny", TIMES), reference.read("tiny"), timesteps=[400])
+    names = {verdict.name for verdict in result.failures}
+    assert names == {f"decoder.{block}.conv{half}" for block in (0, 2) for half in (1, 2)}
+    assert all("1 of" in verdict.reason for verdict in result.failures)
+
+
+def test_other_weights_fail_from_the_first_layer_on(reference, tmp_path):
+    from safetensors.numpy import save_file
+
+    from bidiff_deploy.options import read_options
+
+    save_file(reference.state("tiny", seed=1), tmp_path / "other.safetensors")
+    other = read_checkpoint(tmp_path / "other.safetensors", read_options(reference.options("tiny")))
+    result = check(reference.bundle("tiny", TIMES), other, timesteps=[400])
+    assert not result and len(result.failures) == 29  # every layer, and the step
+    assert result.failures[0].name == "encoder.1.conv1"
+    assert result.steps[0].engine.divergence == "before encoder.1.conv1"
+    assert any("made of another file" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("parameter, index, place", [
+    ("encoder.1.norm2.weight", (0,), "before encoder.1.conv2"),
+    ("middle.0.attention.out.bias", (3,), "before middle.1.conv1"),
+    ("head.conv.bias", (1,), "after the last binary layer")])
+def test_a_wrong_full_precision_part_is_found_between_layers(reference, parameter, index, place):
+    wrong = changed(reference.read("tiny"), parameter, at(index, lambda value: value * 1.2 + 0.1))
+    result = check(reference.bundle("tiny", TIMES), wrong, timesteps=[0])
+    (failure,) = result.failures
+    assert failure.what == "step" and result.steps[0].engine.divergence == place
+    assert place in failure.reason
+
+
+def test_a_wrong_time_vector_is_found(reference):
+    wrong = changed(reference.read("tiny"), "middle.0.time.bias", at((0,), lambda b: b + 0.01))
+    result = check(reference.bundle("tiny", TIMES), wrong, timesteps=[0])
+    (layer,) = (verdict for verdict in result.failures if verdict.what == "layer")
+    assert layer.name == "middle.0.conv1" and "time vector" in layer.reason
+
+
+def test_how_steps_are_judged():
+    def step(value, *layers):
+        return StepStatistics(value, 0.0, tuple(
+            LayerStatistics(f"l{i}", *numbers) for i, numbers in enumerate(layers)))
+
+    clean, flipped = (0, 100, 120.0, 120.0), (1, 100, 120.0, 60.0)
+    later = (9, 100, 55.0, 50.0)
+    assert judge_step(step(120.0, clean, clean))[0]
+    # Flips explain what follows them, down to the bound; nothing explains what precedes them.
+    assert judge_step(step(46.0, clean, flipped, later))[0]
+    assert not judge_step(step(39.0, clean, flipped, later))[0]
+    assert step(46.0, clean, flipped, later).first_flip == "l1"
+    assert step(46.0, (0, 100, 120.0, 60.0), later).divergence == "l0"
+    assert step(46.0, clean, later).divergence == "before l1"
+    assert step(60.0, clean).divergence == "after the last binary layer"
+    # Where the reference itself is coarser than the bound, the bound gives way.
+    assert judge_step(step(25.0, flipped), step(30.0, flipped)) == (
+        True, "1 signs flip, the first in l0", 24.0)
+    assert not judge_step(step(25.0, flipped), step(90.0, flipped))[0]
+    assert not judge_step(step(-math.inf))[0]
+
+
+def test_how_loops_are_judged():
+    def loop(**values):
+        return LoopCheck("x.png", **{"sanity": 30.0, "floor": 80.0, "psnr": 60.0, **values})
+
+    assert loop().passed and not loop(psnr=40.0).passed
+    assert loop(floor=44.0, psnr=40.0).passed and not loop(floor=44.0, psnr=37.0).passed
+    assert not loop(truth={"bicubic": 29.0, "reference": 31.0, "engine": 30.8}).passed
+    assert loop(truth={"bicubic": 29.0, "reference": 31.0, "engine": 30.95}).passed
+    untrained = LoopCheck("x.png", sanity=6.0)
+    assert untrained.passed and "not trained" in untrained.reason
+
+
+def test_nothing_compared_is_no_pass_and_foreign_json_is_refused():
+    assert not CheckResult("b", "c", "e", "r", (8, 8))
+    for values in ({}, {"format": "bidiff-check", "schema": 1}):
+        with pytest.raises(UsageError):
+            CheckResult.from_dict(values)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The shipped trained network, as (checkpoint, bundle)."""
+    path = DEMO / "demo_x2.safetensors"
+    if not path.exists():
+        pytest.skip("no trained checkpoint is shipped")
+    checkpoint = read_checkpoint(path)
+    bundle = tmp_path_factory.mktemp("demo") / "demo.bundle"
+    export_bundle(checkpoint, bundle, timesteps=checkpoint.sampling["timesteps"])
+    return path, bundle
+
+
+def photo() -> Path:
+    return next(path for path in sorted((DEMO / "photos").iterdir())
+                if path.suffix in (".png", ".jpg"))
+
+
+def test_whole_loops_of_a_trained_network_are_compared(trained):
+    path, bundle = trained
+    done = CliRunner().invoke(group, ["check", str(bundle), str(path), "--truth", str(photo()),
+                                      "--size", "64x48", "--threads", "1", "--json", "--quiet"])
+    assert done.exit_code == 0, done.output
+    result = CheckResult.from_dict(json.loads(done.output))
+    (loop,) = result.loops
+    assert loop.trained and loop.psnr >= 45 and loop.truth["reference"] > 15
+    assert abs(loop.truth["engine"] - loop.truth["reference"]) < 0.1
+
+
+def test_whole_loops_of_random_weights_are_not(reference, tmp_path):
+    from PIL import Image
+
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)).save(
+        tmp_path / "a_small.png")
+    result = check(reference.bundle("tiny", TIMES), reference.read("tiny"),
+                   images=[str(tmp_path / "a_small.png")])
+    assert result and not result.loops[0].trained and result.loops[0].psnr is None
+    assert result.size == (16, 24)
+
+
+def test_images_find_their_truths(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, size in {"a.png": (40, 32), "a_small.png": (20, 16), "b.png": (40, 32)}.items():
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(tmp_path / name)
+    (sample,) = image_samples(2, [str(tmp_path / "a_small.png")], [str(tmp_path / "a.png")],
+                              (16, 256))
+    whole = np.asarray(Image.open(tmp_path / "a.png"), np.float32) / 255
+    assert sample.condition.shape == (1, 3, 16, 32)
+    np.testing.assert_array_equal(sample.truth, whole[12:28])
+    with pytest.raises(UsageError, match="not 2 times as large"):
+        image_samples(2, [str(tmp_path / "b.png")], [str(tmp_path / "b.png")], (64, 64))
+    with pytest.raises(UsageError, match="no file of --truth"):
+        image_samples(2, [str(tmp_path / "b.png")], [str(tmp_path / "a.png")], (64, 64))
+
+
+def test_the_command_passes_and_saves(reference, tmp_path):
+    from polygraphy.comparator import RunResults
+
+    saved = tmp_path / "runs.json"
+    arguments = ["check", str(reference.bundle("tiny", TIMES)), str(reference.checkpoint("tiny")),
+                 "--size", "16x24", "--threads", "1", "--quiet", "--save", str(saved)]
+    done = CliRunner().invoke(group, arguments)
+    assert done.exit_code == 0 and "28 of 28 pass" in done.output, done.output
+    assert done.output.rstrip().endswith("pass")
+    runs = RunResults.load(str(saved))
+    assert list(runs.keys()) == ["inputs", "torch", "torch-channels-last", "onnxruntime"]
+    assert [int(run["timestep"][0]) for run in runs["inputs"]] == TIMES
+    assert runs["onnxruntime"][0]["prediction"].shape == (1, 3, 16, 24)
+    done = CliRunner().invoke(group, arguments)
+    assert done.exit_code == 1 and "--overwrite" in done.stderr
+
+
+def test_the_command_fails_with_exit_code_1(reference, tmp_path):
+    def flip(words):
+        words[0, 0, 0, 0] ^= 1
+
+    bundle = damaged(reference.bundle("tiny", TIMES), tmp_path / "b", "e1.c1.words", flip)
+    arguments = ["check", str(bundle), str(reference.checkpoint("tiny")), "--size", "16x16",
+                 "--threads", "1", "--quiet", "--timesteps", "400"]
+    done = CliRunner().invoke(group, arguments)
+    assert done.exit_code == 1 and "FAIL encoder.1.conv1: " in done.stdout
+    done = CliRunner().invoke(group, [*arguments, "--json"])
+    assert done.exit_code == 1 and json.loads(done.stdout)["passed"] is False
+
+
+@pytest.mark.parametrize("options, says", [
+    (["--size", "16"], "height and width"), (["--size", "0x8"], "height and width"),
+    (["--timesteps", "5"], "no timestep 5"), (["--timesteps", "a"], "whole numbers"),
+    (["--backend", "cuda"], "not known"), (["--images", "absent.png"], "absent.png")])
+def test_the_command_refuses_in_one_sentence(reference, options, says):
+    done = CliRunner().invoke(group, [
+        "check", str(reference.bundle("tiny", TIMES)), str(reference.checkpoint("tiny")),
+        "--threads", "1", "--quiet", *options])
+    assert done.exit_code == 1 and says in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_another_network_is_refused(reference):
+    with pytest.raises(UsageError, match="different networks"):
+        check(reference.bundle("tiny", TIMES), reference.read("small"))
+
+
+def test_without_torch_it_says_what_to_install(reference, tmp_path):
+    code = ("import sys\nsys.modules['torch'] = None\nfrom bidiff_deploy.cli import group\n"
+            "group(sys.argv[1:])")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "check", str(reference.bundle("tiny", TIMES)),
+         str(reference.checkpoint("tiny"))], capture_output=True, text=True)
+    assert done.returncode == 1 and "bidiff-deploy[train]" in done.stderr
+    assert done.stderr.count("\n") == 1
