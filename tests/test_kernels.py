@@ -207,21 +207,44 @@ def test_wrong_shapes_are_refused():
                                  np.zeros((8, 3, 3, 2), np.int32))
 
 
-def test_vpopcntdq_machine_code_under_emulation(tmp_path):
-    """The kernel's own instructions, emulated where the CPU lacks them (engines/tests)."""
+@pytest.fixture(scope="module")
+def native_build(tmp_path_factory) -> Path:
+    """The op library and its native tests, built from source."""
     if not shutil.which("cmake") or not shutil.which("c++"):
         pytest.skip("needs cmake and a C++ compiler on PATH")
-    configure = ["cmake", "-S", str(ROOT / "engines"), "-B", str(tmp_path),
-                 "-DBIDIFF_BUILD_TESTS=ON"]
+    folder = tmp_path_factory.mktemp("native")
+    configure = ["cmake", "-S", str(ROOT / "engines"), "-B", str(folder), "-DBIDIFF_BUILD_TESTS=ON"]
     subprocess.run(configure, check=True, capture_output=True, timeout=60)
-    build = ["cmake", "--build", str(tmp_path), "--target", "popcount_kernel_test"]
-    built = subprocess.run(build, capture_output=True, text=True, timeout=120)
-    if "No rule to make target" in built.stderr:
-        pytest.skip("this architecture has no such kernel")
+    built = subprocess.run(["cmake", "--build", str(folder), "--parallel", "2"],
+                           capture_output=True, text=True, timeout=300)
     assert built.returncode == 0, built.stdout + built.stderr
-    done = subprocess.run([tmp_path / "popcount_kernel_test"], capture_output=True, text=True,
-                          timeout=120)
+    assert "warning:" not in built.stderr
+    return folder
+
+
+def test_vpopcntdq_machine_code_under_emulation(native_build):
+    """The kernel's own instructions, emulated where the CPU lacks them (engines/tests)."""
+    program = native_build / "popcount_kernel_test"
+    if not program.exists():
+        pytest.skip("this architecture has no such kernel")
+    done = subprocess.run([program], capture_output=True, text=True, timeout=120)
     if done.returncode == 77:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stdout
     assert " 0 failures" in done.stdout
+
+
+def test_no_instruction_set_leaks_through_shared_symbols(native_build):
+    """Weak symbols of a kernel file could replace those of files that every CPU runs."""
+    if not shutil.which("nm") or not shutil.which("objdump"):
+        pytest.skip("needs nm and objdump on PATH")
+    objects = list(native_build.rglob("bidiff_ops.dir/**/*.o"))
+    kernels = [path for path in objects if path.name.startswith("avx")]
+    assert objects and len(kernels) in (0, 3)
+    for path in kernels:
+        listed = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
+        kinds = {line.split()[-2] for line in listed.splitlines()}
+        assert not kinds & set("WVu"), f"{path.name} has weak symbols"
+    for path in set(objects) - set(kernels):
+        code = subprocess.run(["objdump", "-d", path], capture_output=True, text=True, check=True)
+        assert "%ymm" not in code.stdout and "%zmm" not in code.stdout, path.name

@@ -57,6 +57,7 @@ BIDIFF_INLINE Sizes sizes_of(const Shape& shape) {
 
 // Packed: int32 offsets [Cout][kClasses], then lookups [chunk][Cout][kNonets][kNonetLookups] bytes.
 // A lookup is the line to read, in eighths of a line: pattern * 8 for a majority, * 16 for a pair.
+// That is 4 bytes for 9 weights, 3.6 times the contract's words, and spares decoding them.
 size_t bitslice_packed_bytes(const Shape& shape) {
   const Sizes sizes = sizes_of(shape);
   return static_cast<size_t>(shape.out_channels) *
