@@ -41,7 +41,7 @@ constexpr int kMaxPlanes = 28;     // 9 * 2^24 inputs, the most that check.h let
 
 struct Sizes {
   int64_t nonets, chunks;
-  int planes;  // bits of a counter: 8 to 13, 15 or kMaxPlanes
+  int planes;  // bits of a counter: 8, 10 to 13, 15 or kMaxPlanes
 };
 
 BIDIFF_INLINE Sizes sizes_of(const Shape& shape) {
@@ -49,7 +49,7 @@ BIDIFF_INLINE Sizes sizes_of(const Shape& shape) {
   sizes.nonets = shape.kernel == 3 ? shape.in_channels : (shape.in_channels + 8) / 9;
   sizes.chunks = (sizes.nonets + kNonets - 1) / kNonets;
   const int64_t largest = 9 * kNonets * sizes.chunks;
-  sizes.planes = 8;
+  sizes.planes = largest < 256 ? 8 : 10;
   while (largest >> sizes.planes) ++sizes.planes;
   if (sizes.planes > 13) sizes.planes = sizes.planes > 15 ? kMaxPlanes : 15;
   return sizes;

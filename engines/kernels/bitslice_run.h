@@ -82,7 +82,6 @@ BIDIFF_INLINE void count_unit(const Work<Vec>& work, int64_t unit, Aside<Vec>* a
     }
     switch (work.run->sizes.planes) {
       case 8: count_chunk<Vec, 8>(work, unit, chunk, aside); break;
-      case 9: count_chunk<Vec, 9>(work, unit, chunk, aside); break;
       case 10: count_chunk<Vec, 10>(work, unit, chunk, aside); break;
       case 11: count_chunk<Vec, 11>(work, unit, chunk, aside); break;
       case 12: count_chunk<Vec, 12>(work, unit, chunk, aside); break;

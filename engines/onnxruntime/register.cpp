@@ -35,9 +35,10 @@ extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(
     SessionOptions* options, const ApiBase* base) {
   const Api* api = base->get_api(kApiVersion);
   if (!api) {
-    // There is no table to make a status with; ONNX Runtime has printed why by now. Without the
-    // domain, creating a session with the op fails in ONNX Runtime's own words.
-    return nullptr;
+    const std::string sentence = std::string("the bidiff op library needs ONNX Runtime 1.18 or "
+                                             "newer, this is ") + base->version();
+    const Api* oldest = base->get_api(1);  // every slot of an old table is at its place in it
+    return oldest ? oldest->create_status(kFail, sentence.c_str()) : nullptr;
   }
   std::string error;
   if (!bidiff::selected_kernel(&error)) return api->create_status(kInvalidArgument, error.c_str());
