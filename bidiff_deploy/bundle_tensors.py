@@ -19,6 +19,7 @@ from .engines.step_graphs import StepGraphs
 from .export.graph import short
 
 FLOAT_BYTES = 4
+MAX_NAME = 80
 PARTS = ("norms", "time vectors", "other")  # what tensors outside of layers belong to
 
 
@@ -41,7 +42,19 @@ class BundleGraphs(StepGraphs):
     """Models and tensor places, checked as an engine checks them."""
 
     def model(self, file: str) -> onnx.ModelProto:
-        return self._read(file)
+        """A step's graph, its names such that they can be printed: a stranger's could steer a
+        terminal, and those that are not UTF-8 are bytes."""
+        model = self._read(file)
+        names = [tensor.name for tensor in model.graph.initializer]
+        for node in model.graph.node:
+            names += [node.op_type, node.domain, *node.input, *node.output]
+        for function in model.functions:
+            names += [function.domain, function.name]
+        names += [opset.domain for opset in model.opset_import]
+        for name in names:
+            if not isinstance(name, str) or not name.isprintable() or len(name) > MAX_NAME:
+                raise self._broken(file, f"{name[:MAX_NAME]!r} is no name")
+        return model
 
     def place(self, tensor: onnx.TensorProto, file: str) -> tuple[int, int]:
         length = self._view(tensor, file).nbytes
@@ -82,7 +95,7 @@ class BundleTensors:
                                   f"{bundle.steps[0].file}, an engine would run the latter")
         varying = {name for name, places in self.places.items() if len(places) > 1}
         for name in sorted(set(bundle.step_initializers) - set(self.places)):
-            self.wrong.append(f"step_initializers names {name}, which no graph has")
+            self.wrong.append(f"step_initializers names {name!r}, which no graph has")
         for name in sorted(varying - set(bundle.step_initializers)):
             self.wrong.append(f"{name} differs from step to step, but step_initializers does not "
                               "name it, an engine would run all steps with one value")
@@ -95,7 +108,7 @@ class BundleTensors:
 
     @property
     def unused(self) -> int:
-        """Bytes of the file that belong to no tensor: alignment, if an exporter of ours wrote it."""
+        """Bytes of the file that belong to no tensor: alignment, if ours wrote it."""
         return self.size - sum(self.lengths)
 
 

@@ -20,7 +20,7 @@ from .errors import UsageError
 
 PAPER_PARAMETER_BITS = 32  # a binary parameter is counted as 1 / this
 PAPER_OPERATION_BITS = 64  # a binary multiply-accumulate is counted as 1 / this
-MAX_SIDE = 1 << 17  # of an image that is counted for
+MAX_SIDE = 1 << 20  # of an image that is counted for
 PRODUCTS = ("qk", "mix")  # of an attention: query by key, and map by value
 
 

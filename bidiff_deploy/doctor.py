@@ -77,6 +77,12 @@ def can_run(report: Report) -> bool:
     return any(backend["ok"] for backend in report["backends"].values())
 
 
+def first_remedy(report: Report) -> str | None:
+    """The command that adds the first missing part that no backend can do without, if any."""
+    return next((entry["command"] for entry in report["missing"]
+                 if entry["what"] in (*NEEDED, "onnxruntime")), None)
+
+
 def pip(*arguments: str) -> str:
     """A pip command for the Python that runs this."""
     return shlex.join([sys.executable or "python3", "-m", "pip", *arguments])
@@ -109,12 +115,11 @@ def _missing(report: Report) -> list[dict[str, str]]:
         again = ["--force-reinstall"] if module["installed"] else []
         add(name, purpose, pip("install", *again, requirement))
     library = report["library"]
-    if not library["ok"] or not library["path"]:
+    if report["modules"]["numpy"]["ok"] and not (library["ok"] and library["path"]):
         compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-        add("op library", "packed binary convolutions; without it bundles run slowly",
-            ("" if compiler else "apt-get install g++ && ")
-            + pip("install", "--force-reinstall", "--no-deps", ".")
-            + "  (in the source folder)")
+        add("op library", "packed binary convolutions, without which bundles run slowly; in the "
+            "source folder", ("" if compiler else "apt-get install g++ && ")
+            + pip("install", "--force-reinstall", "--no-deps", "."))
     providers = report["modules"]["onnxruntime"].get("providers", [])
     if nvidia and providers and "CUDAExecutionProvider" not in providers:
         add("CUDAExecutionProvider", "ONNX Runtime on the NVIDIA GPU",

@@ -43,8 +43,8 @@ def run(probe: str, timeout: float = TIMEOUT) -> dict[str, Any]:
         except ValueError:
             name = str(-done.returncode)
         return {"ok": False, "reason": f"it ended the process with signal {name}"}
-    last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-    return {"ok": False, "reason": f"it ended the process with code {done.returncode}: {last[:200]}"}
+    last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1][:200]
+    return {"ok": False, "reason": f"it ended the process with code {done.returncode}: {last}"}
 
 
 def main(probe: str) -> None:

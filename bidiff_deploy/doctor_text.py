@@ -32,8 +32,10 @@ def to_text(report: dict[str, Any]) -> str:
     if report["missing"]:
         lines.append("")
         for entry in report["missing"]:
+            broken = report["modules"].get(entry["what"], {}).get("installed")
             # A command stays on one line, so that it can be copied.
-            lines += [_line("missing", f"{entry['what']}, for {entry['for']}; add it with"),
+            lines += [_line("broken" if broken else "missing",
+                            f"{entry['what']}, for {entry['for']}; add it with"),
                       f"{'':<{_INDENT}}{entry['command']}"]
     return "\n".join(lines)
 

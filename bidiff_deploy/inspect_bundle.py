@@ -124,11 +124,13 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
     """Verify the bundle at ``path`` and read all its graphs.
 
     ``size``: height and width of the image that multiply-accumulates are counted for; default: the
-    network's ``image_size`` squared. Raises BundleError for a bundle that is damaged, foreign or
+    network's ``image_size``, rounded up to what it can run at. Raises BundleError for a bundle that is damaged, foreign or
     whose graphs can not be read, UsageError for a size that the network can not run at.
     """
     bundle = open_bundle(path)
-    expected = count(bundle.config, *(size or (bundle.config.image_size,) * 2))
+    multiple = bundle.config.size_multiple
+    side = -(-bundle.config.image_size // multiple) * multiple
+    expected = count(bundle.config, *(size or (side, side)))
     graphs = BundleGraphs(bundle)
     file = bundle.steps[0].file
     try:
@@ -139,8 +141,9 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
     except BidiffError:
         raise
     except Exception as error:  # onnx raises many kinds, some from C++
-        raise BundleError(f"{bundle.path / file} is no graph that can be inspected: "
-                          f"{' '.join(str(error).split())[:200]}; export the bundle again") from None
+        reason = " ".join(str(error).split())[:200]
+        raise BundleError(f"{bundle.path / file} is no graph that can be inspected: {reason}; "
+                          "export the bundle again") from None
     named = _Names(expected)
     inspected, wrong = [], []
     weighed = Weigher(tensors, bundle.config)
@@ -191,7 +194,8 @@ def _why(layer: Layer | None, found: GraphLayer, config: NetworkConfig) -> str:
         return "packed, though full precision in the network"
     if layer.product:
         return "attention: product of two activations, neither of which is binarised"
-    what = {"float": "full precision", "int8": "quantised"}.get(found.kind, f"rounded to {found.kind}")
+    what = {"float": "full precision", "int8": "quantised to int8"}.get(
+        found.kind, f"rounded to {found.kind}")
     block = layer.block
     if block.kind == "stem":
         return f"{what}: first convolution, its input is an image and not signs"
@@ -231,16 +235,16 @@ def _check_precision(precision: str, layers: Iterable[InspectedLayer]) -> list[s
     """``precision`` is claimed for all that is not binary; int8 and the like may leave floats."""
     claimed = "float" if precision == "float32" else precision
     kinds = {layer.found.kind for layer in layers if not layer.binary}
-    wrong = [f"the manifest states precision {precision}, but the graph has layers in {kind}"
+    wrong = [f"the manifest states precision {precision!r}, but the graph has layers in {kind}"
              for kind in sorted(kinds - {claimed, "float", "packed"})]
     if claimed not in kinds:
-        wrong.append(f"the manifest states precision {precision}, but no layer has it")
+        wrong.append(f"the manifest states precision {precision!r}, but no layer has it")
     return wrong
 
 
 def _check_versions(bundle: Bundle, model: onnx.ModelProto) -> list[str]:
     found = {opset.domain: opset.version for opset in model.opset_import}
-    return [f"the manifest states {key} {bundle.manifest.get(key)}, but the graph has "
+    return [f"the manifest states {key} {bundle.manifest.get(key)!r}, but the graph has "
             f"{found.get(domain)}" for key, domain in (("onnx_opset", ""), ("bidiff_opset", DOMAIN))
             if bundle.manifest.get(key) != found.get(domain)]
 

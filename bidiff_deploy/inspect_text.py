@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import groupby
+from typing import Any
 
 from .inspect_bundle import InspectedLayer, Inspection
 
@@ -22,6 +23,8 @@ def human(number: float | None) -> str:
     """A count with a metric prefix: 2.42 G, 147.7 k, 132; a dash for None."""
     if number is None:
         return "-"
+    if number >= 1e18:  # of a stranger's graph; it need not fit a float
+        return "huge"
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= factor:
             scaled = number / factor
@@ -31,7 +34,8 @@ def human(number: float | None) -> str:
 
 def _head(found: Inspection) -> list[str]:
     bundle, manifest = found.bundle, found.bundle.manifest
-    source, tool = manifest.get("source") or {}, manifest.get("tool") or {}
+    source, tool = _mapping(manifest.get("source")), _mapping(manifest.get("tool"))
+    assumptions = manifest.get("assumptions")
     groups = [f"group {group}: {_range([step.timestep for step in steps])}"
               for group, steps in groupby(bundle.steps, key=lambda step: step.group)]
     start = bundle.default_start
@@ -46,12 +50,21 @@ def _head(found: Inspection) -> list[str]:
         ("steps", f"{len(bundle.steps)}, starting from "
                   + ("pure noise" if start is None else f"the noised condition at {start}")),
         *(("", group) for group in groups),
-        ("defined inside", ", ".join(found.functions) or "no operator, so the op library is a must"),
-        *(("assumed", str(line)) for line in manifest.get("assumptions", [])),
+        ("defined inside", ", ".join(found.functions) or "nothing, so the op library is a must"),
+        *(("assumed", line) for line in (assumptions if isinstance(assumptions, list) else [])),
     ]
     if zeros := manifest.get("zero_weights"):
         lines.append(("zero weights", f"{zeros} binary weights were exactly 0 and became +1"))
-    return [_fit(f"{name:<15}{value}") for name, value in lines]
+    return [_fit(f"{name:<15}{_plain(value)}") for name, value in lines]
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _plain(value: Any) -> str:
+    """Text of a manifest, without characters that steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
 def _range(timesteps: list[int]) -> str:
@@ -125,4 +138,4 @@ def _totals(found: Inspection) -> list[str]:
         lines += [("disagreement", line) for line in found.disagreements]
     else:
         lines.append(("agreement", "graphs, weights and manifest say the same"))
-    return [_fit(f"{name:<15}{value}") for name, value in lines]
+    return [_fit(f"{name:<15}{_plain(value)}") for name, value in lines]

@@ -139,7 +139,15 @@ def test_a_broken_optional_module_is_told_and_the_rest_goes_on(monkeypatch):
     assert [entry["what"] for entry in report["missing"]] == ["torch"]
     assert "--force-reinstall" in report["missing"][0]["command"]
     code, out, err = run(monkeypatch, report=report)
-    assert code == 0 and err == "" and "libcudart" in out
+    assert code == 0 and err == "" and "libcudart" in out and "broken          torch" in out
+
+
+def test_without_numpy_nothing_else_is_blamed(monkeypatch):
+    broken = {"ok": False, "reason": "it ended the process with signal SIGILL"}
+    report = examine(monkeypatch, backend=broken, kernels=broken, **{"module:numpy": broken})
+    assert [entry["what"] for entry in report["missing"]] == ["numpy"]
+    code, _, err = run(monkeypatch, report=report)
+    assert code == 1 and doctor.first_remedy(report) in err and "numpy>=1.24" in err
 
 
 def test_missing_extras_are_exit_code_0_with_their_command(monkeypatch):
@@ -193,10 +201,12 @@ def test_a_missing_or_broken_op_library(monkeypatch):
     (entry,) = report["missing"]
     assert entry["what"] == "op library" and "--force-reinstall --no-deps ." in entry["command"]
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
-    report = examine(monkeypatch, kernels={"ok": False, "reason": "it ended the process with SIGBUS"})
+    report = examine(monkeypatch, kernels={"ok": False,
+                                           "reason": "it ended the process with SIGBUS"})
     assert report["missing"][0]["command"].startswith("apt-get install g++ && ")
     assert "the op library can not be used: it ended the process" in report["warnings"][0]
     assert "SIGBUS" in to_text(report)
+    assert "(in" not in report["missing"][0]["command"]  # to be copied as it is
     report = examine(monkeypatch, kernels={**FOUND["kernels"], "selected": None,
                                            "reason": "BIDIFF_KERNEL: there is no kernel 'x'"})
     assert "BIDIFF_KERNEL" in report["warnings"][0] and report["missing"] == []

@@ -216,21 +216,21 @@ def round_to_bf16(graph):
 def test_other_precisions_are_read_from_the_graph(bundle, edit_manifest, change, kind, bits):
     edit_graphs(bundle, edit_manifest, change)
     told = disagreements(bundle)
-    assert f"precision float32, but the graph has layers in {kind}" in told
+    assert f"precision 'float32', but the graph has layers in {kind}" in told
     edit_manifest(bundle, lambda manifest: manifest.update(precision=kind))
     found = inspect_bundle(bundle)
     assert found.disagreements == ()  # the rest may stay float
     layer = found.layers[0]
     assert (layer.name, layer.found.kind, layer.found.bits) == ("stem", kind, bits)
     assert layer.found.macs == 32 * 6 * 9 * found.count.height * found.count.width
-    assert kind in layer.why or "quantised" in layer.why
+    assert f"to {kind}" in layer.why
     assert f"1 {kind}" in to_text(found)
 
 
 def test_claims_of_the_manifest(bundle, edit_manifest):
     original = (bundle / "manifest.json").read_text()
     for match, change in (
-            ("precision int8, but no layer has it", lambda m: m.update(precision="int8")),
+            ("precision 'int8', but no layer has it", lambda m: m.update(precision="int8")),
             ("decoder.2.conv1 is full precision in the network, but packed",
              lambda m: m["network"].update(fp_res=[64, 32, 16])),
             ("is binary in the network, but float", lambda m: m["network"].update(fp_res=[])),
@@ -239,12 +239,18 @@ def test_claims_of_the_manifest(bundle, edit_manifest):
             ("onnx_opset 17, but the graph has 18", lambda m: m.update(onnx_opset=17)),
             ("step 400 belongs to group 1, but the manifest states 3",
              lambda m: m["steps"][1].update(group=3)),
-            ("step_initializers does not name it", lambda m: m["step_initializers"].remove("e1.time")),
-            ("names ghost, which no graph has", lambda m: m["step_initializers"].append("ghost"))):
+            ("step_initializers does not name it",
+             lambda m: m["step_initializers"].remove("e1.time")),
+            ("names 'ghost', which no graph has",
+             lambda m: m["step_initializers"].append("ghost"))):
         edit_manifest(bundle, change)
         assert match in disagreements(bundle), match
         (bundle / "manifest.json").write_text(original)
     assert inspect_bundle(bundle).disagreements == ()
+    # Resolutions are names of levels: others for the same levels are the same network.
+    edit_manifest(bundle, lambda m: m["network"].update(image_size=99, fp_res=[99]))
+    found = inspect_bundle(bundle)
+    assert found.disagreements == () and (found.count.height, found.count.width) == (100, 100)
 
 
 def test_steps_that_are_not_one_graph(bundle, edit_manifest):
@@ -316,6 +322,27 @@ def test_a_hostile_graph_ends_in_a_sentence(bundle, edit_manifest):
         inspect_bundle(bundle)
 
 
+def test_a_stranger_s_words_do_not_steer_the_terminal(bundle, edit_manifest):
+    def change(manifest):
+        manifest.update(precision="\x1b[2Jfloat32", assumptions=["\x1b[31mall is well"], tool=7,
+                        source={"name": "\x1b]0;owned\x07\nerror: none", "sha256": None})
+    edit_manifest(bundle, change)
+    code, out, err = run(bundle)
+    assert code == 1 and "?[31mall is well" in out
+    assert all(c.isprintable() or c == "\n" for c in out + err)
+    json.loads(run(bundle, "--json")[1])
+    edit_manifest(bundle, lambda manifest: manifest.update(assumptions=5, source="me",
+                                                           precision="float32", zero_weights=[]))
+    assert run(bundle)[0] == 0
+
+    def rename(graph):
+        node_of(graph, "stem").name = "fine"
+        node_of(graph, "e1.c1").op_type = "\x1b[2J"
+    edit_graphs(bundle, edit_manifest, rename)
+    code, out, err = run(bundle)
+    assert code == 1 and out == "" and "is no name" in err and err[:-1].isprintable()
+
+
 def test_random_bytes_in_a_graph_never_crash(bundle, edit_manifest):
     """Any change of a graph gives an inspection or a BundleError, whatever onnx makes of it."""
     step = bundle / "step_1960.onnx"
@@ -350,6 +377,6 @@ def test_matrix_products_and_shared_weights():
 
 @pytest.mark.parametrize("number, text", [(0, "0"), (999, "999"), (1000, "1.00 k"),
                                           (151_552, "151.6 k"), (2_415_919_104, "2.42 G"),
-                                          (None, "-")])
+                                          (None, "-"), (10 ** 400, "huge")])
 def test_human_numbers(number, text):
     assert human(number) == text

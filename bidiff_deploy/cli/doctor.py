@@ -16,15 +16,13 @@ def command(as_json: bool) -> None:
     """
     import json
 
-    from ..doctor import can_run, examine
+    from ..doctor import can_run, examine, first_remedy
     from ..doctor_text import to_text
     from ..errors import EngineError
 
     report = examine()
     click.echo(json.dumps(report, indent=1) if as_json else to_text(report))
     if not can_run(report):
-        command = next((entry["command"] for entry in report["missing"]
-                        if entry["what"] == "onnxruntime"), None)
-        remedy = f"install a runtime with {command}" if command else \
-            "the reasons stand in the warnings"
+        command = first_remedy(report)
+        remedy = f"start with {command}" if command else "the report says why"
         raise EngineError(f"no backend can run a bundle on this machine; {remedy}")
