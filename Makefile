@@ -7,7 +7,7 @@ PIP := $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c const
 BUILT_FROM := pyproject.toml constraints.txt $(shell find engines -type f 2>/dev/null)
 PHOTOS := $(wildcard training/photos/*.png training/photos/*.jpg)
 
-.PHONY: demo test bench clean
+.PHONY: demo test sanitize bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.cpu
@@ -17,6 +17,10 @@ demo: $(VENV)/.cpu
 
 test: $(VENV)/.dev
 	$(VENV)/bin/pytest -q
+
+# The op library under address and undefined-behaviour sanitizers.
+sanitize: $(VENV)/.dev
+	$(VENV)/bin/python tools/sanitize.py
 
 # Speed of the packed kernels against float32 convolutions; wants an idle machine.
 bench: $(VENV)/.cpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from bidiff_deploy.engines import library
 from bidiff_deploy.sampler import ddim_update
 
 pytest.importorskip("onnxruntime")
-pytestmark = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
+packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 
 
-# Bounds of model.md: 124 dB where no sign flips in float32, about 46 dB where a few do.
+# Float32 noise floors of the reference: 124 dB where no sign flips in float32, about 46 dB where a few do.
+@packed
 @pytest.mark.parametrize("case, name, bound", [
     ("forward_tiny", "tiny", 100), ("forward_small", "small", 60),
     ("forward_full_64", "full", 45), ("forward_full_256", "full", 42)])
@@ -33,6 +35,7 @@ def test_each_step_matches_the_reference(reference, case, name, bound):
             assert snr(expected, found) >= bound, f"t = {timestep}"
 
 
+@packed
 @pytest.mark.parametrize("case, name, bound", [("ddim_tiny_10", "tiny", 100),
                                                ("ddim_small_50", "small", 60)])
 def test_each_kept_step_of_the_loop(reference, case, name, bound):
@@ -51,6 +54,7 @@ def test_each_kept_step_of_the_loop(reference, case, name, bound):
             assert np.abs(updated - data["latent_out"][i]).max() <= 1e-5
 
 
+@packed
 def test_packed_and_stock_run_the_same_function(reference):
     path = reference.bundle("tiny", [999, 400, 0])
     rng = np.random.default_rng(0)
@@ -61,6 +65,7 @@ def test_packed_and_stock_run_the_same_function(reference):
             assert snr(stock.predict(noisy, condition, t), packed.predict(noisy, condition, t)) > 60
 
 
+@packed
 def test_threads_do_not_change_the_binary_result(reference):
     """Steps may be predicted from several Python threads on one engine."""
     path = reference.bundle("tiny", [999, 400, 0])
@@ -200,3 +205,9 @@ def test_importing_the_package_is_light():
                           text=True).stdout.strip() == "[]"
 
 
+
+
+def test_the_op_library_is_there():
+    """Where it is missing the tests of it skip; that must not go unnoticed."""
+    assert library.library_path() is not None or os.environ.get("BIDIFF_NO_LIBRARY"), \
+        library.missing_reason()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.resources
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import EngineError
+from ..packing import WORD_BITS
 
 __all__ = [
     "ABI_VERSION",
-    "WORD_BITS",
     "KernelInfo",
     "binary_conv",
     "binary_conv_sums",
@@ -32,7 +33,6 @@ __all__ = [
 ]
 
 ABI_VERSION = 1
-WORD_BITS = 32  # channels in one packed word; bit i of word j is channel 32 * j + i
 
 _NAMES = ("libbidiff_ops.so", "libbidiff_ops.dylib", "bidiff_ops.dll")
 _ERROR_SIZE = 1024
@@ -52,7 +52,13 @@ class KernelInfo:
 
 
 def library_path() -> Path | None:
-    """Path of the built op library, or None if this installation has none."""
+    """Path of the built op library, or None if this installation has none.
+
+    BIDIFF_OPS_LIBRARY names another build of it, such as one with sanitizers.
+    """
+    override = os.environ.get("BIDIFF_OPS_LIBRARY")
+    if override:
+        return Path(override)
     folder = importlib.resources.files("bidiff_deploy.engines")
     for name in _NAMES:
         try:
