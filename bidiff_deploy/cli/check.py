@@ -38,9 +38,10 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, thr
     """Compare BUNDLE with CHECKPOINT, run by torch on the same inputs.
 
     Each binary layer is fed the reference's own input: its integers must be exact, its output
-    within float32 rounding. Each step is fed the reference's own latent: signal to noise and sign
-    flips, beside a noise floor measured by the reference in another memory layout. Whole loops
-    are compared on images, and on trained weights only. Exit code 1 if anything fails.
+    within float32 rounding. What lies between them is fed the outputs of the reference's layers.
+    Each step is fed the reference's own latent: signal to noise and sign flips, beside a noise
+    floor measured by the reference in another memory layout. Whole loops are compared on images,
+    and on trained weights only. Exit code 1 if anything fails.
     """
     from ..bundle import open_bundle
     from ..checkpoint import read_checkpoint
@@ -105,6 +106,12 @@ def table(result: CheckResult) -> str:
     lines += [f"  FAIL {verdict.name}: {verdict.reason}" for verdict in wrong[:20]]
     if len(wrong) > 20:
         lines.append(f"  ... and {len(wrong) - 20} more")
+    parts = [verdict for verdict in result.verdicts if verdict.what == "segment"]
+    wrong = [verdict for verdict in parts if not verdict.passed]
+    least = min((part.snr for part in result.segments), default=float("inf"))
+    lines.append(f"full-precision parts fed the reference's layers: {len(parts) - len(wrong)} of "
+                 f"{len(parts)} pass; the worst has {decibel(least)}")
+    lines += [f"  FAIL {verdict.reason}" for verdict in wrong[:20]]
     lines += ["", f"{'step':>6} {'SNR':>10} {'bound':>10} {'floor':>10} {'flips':>7} "
                   f"{'floor':>7}  first flip"]
     for step in result.steps:

@@ -1,4 +1,4 @@
-"""Check a bundle against the checkpoint it was made of: layers, steps, loops."""
+"""Check a bundle against the checkpoint it was made of: layers, segments, steps, loops."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from .loops import check_loops
 from .reference import torch_threads
 from .result import CheckResult, StepCheck
 from .runners import EngineRunner, TorchRunner
+from .segments import SegmentCheck, Segments
 
 NOISE_SIZE = (64, 64)
 IMAGE_SIZE = (256, 256)  # images are cropped to it
@@ -65,8 +66,11 @@ def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnx
             TorchRunner(bundle, checkpoint, layers=True, channels_last=True),
             EngineRunner(bundle, backend, threads=threads, layers=True)))
         layers = BundleLayers(bundle)
-        op = LayerOp(layers, packed=backend == "onnxruntime", threads=threads)
-        found = _Found(reference, floor, engine, layers, op, checkpoint, on_progress, len(chosen))
+        packed = backend == "onnxruntime"
+        op = LayerOp(layers, packed=packed, threads=threads)
+        segments = Segments(layers, packed=packed, threads=threads)
+        found = _Found((reference, floor, engine), layers, op, segments, checkpoint,
+                       lambda done: on_progress and on_progress(done, len(chosen)))
         padded = found.run(samples[0], bundle, chosen)
         loops = check_loops(samples, reference.engine, floor.engine,
                             engine.engine) if images or truths else []
@@ -75,21 +79,22 @@ def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnx
             _save(save, overwrite, dict(zip(names, (reference.name, floor.name, engine.name))),
                   found.runs)
     return CheckResult(str(bundle.path), checkpoint.name, *described, padded,
-                       tuple(found.layers), tuple(found.steps), tuple(loops),
-                       tuple(_notes(bundle, checkpoint, loops)))
+                       tuple(found.layers), tuple(found.segments), tuple(found.steps),
+                       tuple(loops), tuple(_notes(bundle, checkpoint, loops)))
 
 
 class _Found:
-    """Runs the reference's loop; compares layers and step at each latent it comes by."""
+    """Runs the reference's loop; compares layers, segments and step at each latent."""
 
-    def __init__(self, reference: TorchRunner, floor: TorchRunner, engine: EngineRunner,
-                 bundle_layers: BundleLayers, op: LayerOp, checkpoint: Checkpoint,
-                 on_progress: OnProgress | None, count: int) -> None:
-        self._runners = reference, floor, engine
+    def __init__(self, runners: tuple[TorchRunner, TorchRunner, EngineRunner],
+                 bundle_layers: BundleLayers, op: LayerOp, segments: Segments,
+                 checkpoint: Checkpoint, on_step: Callable[[int], object]) -> None:
+        self._runners = runners
         self._bundle_layers, self._op, self._checkpoint = bundle_layers, op, checkpoint
-        self._on_progress, self._count = on_progress, count
+        self._segments, self._on_step = segments, on_step
         self._names = {layer.key: layer.name for layer in bundle_layers.layers}
         self.layers: list[LayerCheck] = []
+        self.segments: list[SegmentCheck] = []
         self.steps: list[StepCheck] = []
         self.runs: list[tuple[dict[str, np.ndarray], list[np.ndarray], list[float]]] = []
 
@@ -110,6 +115,7 @@ class _Found:
         expected = reference.infer(feed)
         self.layers += check_layers(self._bundle_layers, self._op, self._checkpoint,
                                     reference.engine.network, expected, timestep)
+        self.segments += self._segments.check(feed, expected, timestep)
         outputs = [expected["prediction"]]
         statistics = []
         for runner in (floor, engine):  # one after the other: their layers are large
@@ -120,8 +126,7 @@ class _Found:
         self.steps.append(StepCheck(timestep, statistics[1], statistics[0]))
         self.runs.append((feed, outputs, [runner.last_inference_time()
                                           for runner in self._runners]))
-        if self._on_progress:
-            self._on_progress(len(self.steps), self._count)
+        self._on_step(len(self.steps))
         return expected["prediction"]
 
 

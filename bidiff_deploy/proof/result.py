@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..errors import UsageError
 from .compare import LayerStatistics, StepStatistics, judge_step
 from .layers import LayerCheck
 from .loops import LoopCheck
+from .segments import SegmentCheck
 
 FORMAT = "bidiff-check"
 SCHEMA = 1
@@ -41,7 +42,7 @@ class StepCheck:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One thing that was checked. ``what``: layer, step or loop; ``name``: which."""
+    """One thing that was checked. ``what``: layer, segment, step or loop; ``name``: which."""
 
     what: str
     name: str
@@ -57,6 +58,7 @@ class CheckResult:
     engine, reference   backend, version, kernel and threads of both
     size                (height, width) of the network's input in layers and steps
     layers              every binary layer at every step that was checked
+    segments            every full-precision part between them, likewise
     steps, loops        the steps themselves; the images, if any
     notes               sentences a reader should know
     """
@@ -67,6 +69,7 @@ class CheckResult:
     reference: str
     size: tuple[int, int]
     layers: tuple[LayerCheck, ...] = ()
+    segments: tuple[SegmentCheck, ...] = ()
     steps: tuple[StepCheck, ...] = ()
     loops: tuple[LoopCheck, ...] = ()
     notes: tuple[str, ...] = field(default=())
@@ -77,14 +80,16 @@ class CheckResult:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """One for each layer (its worst step), step and image, in order of execution."""
-        worst: dict[str, LayerCheck] = {}
-        for layer in self.layers:
-            if layer.layer not in worst or (worst[layer.layer].passed and not layer.passed):
-                worst[layer.layer] = layer
-        found = [Verdict("layer", name, layer.passed, layer.reason if layer.passed else
-                         f"{layer.reason} (t = {layer.timestep})")
-                 for name, layer in worst.items()]
+        """One for each layer and segment (the first step it fails at, if any), step and image, in
+        order of execution."""
+        found = [
+            Verdict("layer", name, layer.passed, layer.reason if layer.passed else
+                    f"{layer.reason} (t = {layer.timestep})")
+            for name, layer in _first_failures((layer.layer, layer) for layer in self.layers)]
+        found += [
+            Verdict("segment", name, segment.passed, segment.reason if segment.passed else
+                    f"{segment.reason} (t = {segment.timestep})")
+            for name, segment in _first_failures((part.end, part) for part in self.segments)]
         found += [Verdict("step", str(step.timestep), step.passed, step.reason)
                   for step in self.steps]
         return found + [Verdict("loop", loop.image, loop.passed, loop.reason)
@@ -111,6 +116,7 @@ class CheckResult:
             return cls(**{
                 **raw, "size": tuple(raw["size"]), "notes": tuple(raw["notes"]),
                 "layers": tuple(LayerCheck(**layer) for layer in raw["layers"]),
+                "segments": tuple(SegmentCheck(**part) for part in raw["segments"]),
                 "steps": tuple(StepCheck(step["timestep"], _step(step["engine"]),
                                          _step(step["floor"])) for step in raw["steps"]),
                 "loops": tuple(LoopCheck(**loop) for loop in raw["loops"])})
@@ -119,6 +125,15 @@ class CheckResult:
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+
+
+def _first_failures(checks: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Of each name its first check that failed, else its first."""
+    found: dict[str, Any] = {}
+    for name, check in checks:
+        if name not in found or (found[name].passed and not check.passed):
+            found[name] = check
+    return list(found.items())
 
 
 def _step(values: Mapping[str, Any]) -> StepStatistics:
