@@ -52,12 +52,10 @@ struct Ymm {
   BIDIFF_INLINE Bits shift_right(Bits a) {
     return _mm256_srli_epi32(a, kCount);
   }
-  BIDIFF_INLINE Bits shift_left_by(Bits a, int count) {
-    return _mm256_sll_epi32(a, _mm_cvtsi32_si128(count));
-  }
-  BIDIFF_INLINE Bits shift_right_by(Bits a, int count) {
-    return _mm256_srl_epi32(a, _mm_cvtsi32_si128(count));
-  }
+  using Shift = __m128i;  // a shift's count; 32 and more give 0
+  BIDIFF_INLINE Shift shift(int count) { return _mm_cvtsi32_si128(count); }
+  BIDIFF_INLINE Bits shift_left_by(Bits a, Shift count) { return _mm256_sll_epi32(a, count); }
+  BIDIFF_INLINE Bits shift_right_by(Bits a, Shift count) { return _mm256_srl_epi32(a, count); }
   BIDIFF_INLINE Bits subtract(Bits a, Bits b) { return _mm256_sub_epi32(a, b); }
   BIDIFF_INLINE Bits lane_numbers() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
   BIDIFF_INLINE Bits lane(int number) {

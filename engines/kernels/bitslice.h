@@ -9,11 +9,12 @@
 //   number of mismatches is s + 2*m, where m = majority(a^w0, b^w1, c^w2) and s is the parity. The
 //   8 majorities are stored, once for all output channels. A parity only depends on the pattern by
 //   a complement: s = (a^b^c) ^ (w0^w1^w2). So the three parities of a nonet are again a triple of
-//   planes with a triple of weight bits, and are looked up the same way. A nonet thus costs four
-//   lookups, which give one plane of weight 1 and four of weight 2, instead of nine planes.
+//   planes with a triple of weight bits: their majority is looked up the same way, and their own
+//   parity has only two forms. A nonet thus costs five lookups, which give one plane of weight 1 and
+//   four of weight 2, instead of nine planes.
 //
 //   Planes are summed by full adders into vertical counters (bit i of all pixels' counts in plane
-//   i), 8 nonets at a time, with the tables of 8 nonets (20 KB for 512 bits) in the L1 cache.
+//   i), 8 nonets at a time, with the tables of 8 nonets (17 KB for 512 bits) in the L1 cache.
 //
 // Layout: a "unit" is up to 32 slots of kLanes neighbouring pixels. Bit t of lane l of a plane is
 // pixel l of slot t, so packing is compare-and-or, and one shift brings a slot's bits of every lane
@@ -33,8 +34,8 @@ namespace {
 
 constexpr int kSlots = 32;          // slots in a unit, one per bit of a lane
 constexpr int kNonets = 8;          // nonets in a chunk
-constexpr int kNonetLookups = 4;    // three majorities, one pair of parity and majority
-constexpr int kNonetLines = 40;     // 3 * 8 majorities, 8 pairs
+constexpr int kNonetLookups = 5;    // majority of each triple, majority and parity of parities
+constexpr int kNonetLines = 34;     // 3 * 8 majorities, 2 parities, 8 majorities
 constexpr int kMaxPlanes = 28;     // 9 * 2^24 inputs, the most that check.h lets through
 
 // ---- weights ------------------------------------------------------------------------------------
@@ -56,8 +57,8 @@ BIDIFF_INLINE Sizes sizes_of(const Shape& shape) {
 }
 
 // Packed: int32 offsets [Cout][kClasses], then lookups [chunk][Cout][kNonets][kNonetLookups] bytes.
-// A lookup is the line to read, in eighths of a line: pattern * 8 for a majority, * 16 for a pair.
-// That is 4 bytes for 9 weights, 3.6 times the contract's words, and spares decoding them.
+// A lookup is the line to read, in eighths of a line (an address is base + 8 * lookup for 64-byte
+// lines). That is 5 bytes for 9 weights, 4.4 times the contract's words, and spares decoding them.
 size_t bitslice_packed_bytes(const Shape& shape) {
   const Sizes sizes = sizes_of(shape);
   return static_cast<size_t>(shape.out_channels) *
@@ -86,7 +87,8 @@ void bitslice_pack(const Shape& shape, const int32_t* words, void* packed) {
         out[triple] = static_cast<uint8_t>(pattern * 8);
         parities |= ((pattern ^ (pattern >> 1) ^ (pattern >> 2)) & 1) << triple;
       }
-      out[3] = static_cast<uint8_t>(parities * 16);
+      out[3] = static_cast<uint8_t>(parities * 8);
+      out[4] = static_cast<uint8_t>(((parities ^ (parities >> 1) ^ (parities >> 2)) & 1) * 8);
     }
   }
 }
@@ -116,13 +118,10 @@ BIDIFF_INLINE void build_nonet(typename Vec::Bits* table, const typename Vec::Bi
     store_majorities<Vec>(table + 8 * triple, 1, a, b, c);
     parity[triple] = Vec::parity(a, b, c);
   }
-  Bits* pairs = table + 24;  // pattern p: line 2p the parity, line 2p + 1 the majority
-  const Bits even = Vec::parity(parity[0], parity[1], parity[2]), odd = Vec::complement(even);
-  for (int pattern = 0; pattern < 8; ++pattern) {
-    const bool flips = (pattern ^ (pattern >> 1) ^ (pattern >> 2)) & 1;
-    Vec::store(pairs + 2 * pattern, flips ? odd : even);
-  }
-  store_majorities<Vec>(pairs + 1, 2, parity[0], parity[1], parity[2]);
+  const Bits even = Vec::parity(parity[0], parity[1], parity[2]);
+  Vec::store(table + 24, even);
+  Vec::store(table + 25, Vec::complement(even));
+  store_majorities<Vec>(table + 26, 1, parity[0], parity[1], parity[2]);
 }
 
 // Adds what a chunk of nonets counts for one output channel to its vertical counter of kPlanes
@@ -141,15 +140,15 @@ BIDIFF_INLINE void add_chunk(const typename Vec::Bits* table, const uint8_t* loo
   for (int pair = 0; pair < 4; ++pair) {
     const char* a = base + 2 * pair * kNonetBytes;
     const char* b = a + kNonetBytes;
-    const uint8_t* to_a = lookups + 8 * pair;
-    const uint8_t* to_b = to_a + 4;
+    const uint8_t* to_a = lookups + 2 * kNonetLookups * pair;
+    const uint8_t* to_b = to_a + kNonetLookups;
     const auto at = [](const char* nonet, int lines, uint8_t eighths) __attribute__((always_inline)) {
       return Vec::load(
           reinterpret_cast<const Bits*>(nonet + static_cast<size_t>(eighths) * kEighth) + lines);
     };
     Bits fours[4], eights[2];
-    level[0] = Vec::full_add(level[0], at(a, 24, to_a[3]), at(b, 24, to_b[3]), &twos[pair]);
-    level[1] = Vec::full_add(level[1], at(a, 25, to_a[3]), at(b, 25, to_b[3]), &fours[0]);
+    level[0] = Vec::full_add(level[0], at(a, 24, to_a[4]), at(b, 24, to_b[4]), &twos[pair]);
+    level[1] = Vec::full_add(level[1], at(a, 26, to_a[3]), at(b, 26, to_b[3]), &fours[0]);
     level[1] = Vec::full_add(level[1], at(a, 0, to_a[0]), at(b, 0, to_b[0]), &fours[1]);
     level[1] = Vec::full_add(level[1], at(a, 8, to_a[1]), at(b, 8, to_b[1]), &fours[2]);
     level[1] = Vec::full_add(level[1], at(a, 16, to_a[2]), at(b, 16, to_b[2]), &fours[3]);
@@ -241,10 +240,10 @@ BIDIFF_INLINE void doubled_counts_of_many_planes(const typename Vec::Bits* count
   for (int slot = 0; slot < kSlots; ++slot) {
     typename Vec::Bits count = Vec::zero();
     for (int i = planes - 1; i >= 0; --i) {
-      count = Vec::either(Vec::shift_left_by(count, 1),
-                          Vec::both(one, Vec::shift_right_by(Vec::load(counter + i), slot)));
+      const typename Vec::Bits bit = Vec::shift_right_by(Vec::load(counter + i), Vec::shift(slot));
+      count = Vec::either(Vec::template shift_left<1>(count), Vec::both(one, bit));
     }
-    Vec::store(out + slot, Vec::shift_left_by(count, 1));
+    Vec::store(out + slot, Vec::template shift_left<1>(count));
   }
 }
 

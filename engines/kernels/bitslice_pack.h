@@ -7,7 +7,7 @@ namespace bidiff {
 namespace {
 
 constexpr int64_t kTasksPerProcessor = 2;
-constexpr int64_t kMostChannels = 256;  // output channels of a task: their counters stay in L2
+constexpr int64_t kMostChannels = 512;  // output channels of a task: their counters stay in L2
 constexpr int64_t kFewChannels = 64;    // the fewest, where an image has too few units for threads
 
 struct Cut {
@@ -64,6 +64,7 @@ struct Work {
   Bits *mid, *table, *counters, *counts;
   uint8_t* edges;
   Bits row_starts, row_ends;
+  typename Vec::Shift row, other_rows;  // slots of one row, and of all others of a unit
 };
 
 // Bit t of a lane; read from memory, which is cheaper than moving 1 << t into a vector.
@@ -161,12 +162,11 @@ BIDIFF_INLINE void gather_nonet(const Work<Vec>& work, int64_t unit, int64_t non
     return;
   }
   const int64_t above = (unit + 2) % 3 * channels + nonet, below = (unit + 1) % 3 * channels + nonet;
-  const int row = run.cut.slots, others = (run.cut.rows - 1) * run.cut.slots;
   const Bits middle = Vec::load(at + nonet);
-  const Bits upper = Vec::either(Vec::shift_left_by(middle, row),
-                                 Vec::shift_right_by(Vec::load(work.mid + above), others));
-  const Bits lower = Vec::either(Vec::shift_right_by(middle, row),
-                                 Vec::shift_left_by(Vec::load(work.mid + below), others));
+  const Bits upper = Vec::either(Vec::shift_left_by(middle, work.row),
+                                 Vec::shift_right_by(Vec::load(work.mid + above), work.other_rows));
+  const Bits lower = Vec::either(Vec::shift_right_by(middle, work.row),
+                                 Vec::shift_left_by(Vec::load(work.mid + below), work.other_rows));
   neighbours(work, upper, work.edges[above], planes);
   neighbours(work, middle, work.edges[unit % 3 * channels + nonet], planes + 3);
   neighbours(work, lower, work.edges[below], planes + 6);

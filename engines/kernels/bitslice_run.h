@@ -120,6 +120,8 @@ void bitslice_task(void* user, size_t index) {
   work.last_channel = end < shape.out_channels ? end : shape.out_channels;
   work.row_starts = Vec::broadcast(~every_row(cut, 0));
   work.row_ends = Vec::broadcast(~every_row(cut, cut.slots - 1));
+  work.row = Vec::shift(cut.slots);
+  work.other_rows = Vec::shift((cut.rows - 1) * cut.slots);
 
   const size_t vector = sizeof(typename Vec::Bits);
   const size_t mids = static_cast<size_t>(3 * shape.in_channels);

@@ -64,12 +64,10 @@ struct Zmm {
   BIDIFF_INLINE Bits shift_right(Bits a) {
     return _mm512_srli_epi32(a, kCount);
   }
-  BIDIFF_INLINE Bits shift_left_by(Bits a, int count) {
-    return _mm512_sll_epi32(a, _mm_cvtsi32_si128(count));
-  }
-  BIDIFF_INLINE Bits shift_right_by(Bits a, int count) {
-    return _mm512_srl_epi32(a, _mm_cvtsi32_si128(count));
-  }
+  using Shift = __m128i;  // a shift's count; 32 and more give 0
+  BIDIFF_INLINE Shift shift(int count) { return _mm_cvtsi32_si128(count); }
+  BIDIFF_INLINE Bits shift_left_by(Bits a, Shift count) { return _mm512_sll_epi32(a, count); }
+  BIDIFF_INLINE Bits shift_right_by(Bits a, Shift count) { return _mm512_srl_epi32(a, count); }
   BIDIFF_INLINE Bits load_unaligned(const uint32_t* from) { return _mm512_loadu_si512(from); }
   BIDIFF_INLINE Bits differ(Bits a, Bits b) { return _mm512_xor_si512(a, b); }
   BIDIFF_INLINE Bits add(Bits a, Bits b) { return _mm512_add_epi32(a, b); }
