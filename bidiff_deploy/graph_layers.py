@@ -14,14 +14,14 @@ from typing import Iterator, Mapping
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
+from .export.ops import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH
 from .packing import words_per_tap
 
-DOMAIN = "bidiff"
-BINARY_CONV = "BinaryConv"
-SAME_SHAPE = ("GroupNormSwish",)  # operators of our domain whose output is as large as their input
+SAME_SHAPE = (GROUP_NORM_SWISH,)  # operators of our domain whose output is as large as their input
 _STANDARD = ("", "ai.onnx")
-_KINDS = {TensorProto.FLOAT: "float", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16",
-          TensorProto.INT8: "int8", TensorProto.UINT8: "int8", TensorProto.DOUBLE: "float64"}
+_KINDS: dict[int, str] = {
+    TensorProto.FLOAT: "float", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16",
+    TensorProto.INT8: "int8", TensorProto.UINT8: "int8", TensorProto.DOUBLE: "float64"}
 # Of each operator that multiplies: which inputs are its activation and its weights.
 _MULTIPLIERS = {"Conv": (0, 1), "ConvInteger": (0, 1), "QLinearConv": (0, 3), "MatMul": (0, 1),
                 "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3), "Gemm": (0, 1)}
@@ -196,7 +196,8 @@ def _infer(model: onnx.ModelProto, height: int,
 
 
 def _product(*factors: int | None) -> int | None:
-    return None if None in factors else math.prod(factors)
+    known = [factor for factor in factors if factor is not None]
+    return math.prod(known) if len(known) == len(factors) else None
 
 
 def _stored_bits(data_type: int) -> int:

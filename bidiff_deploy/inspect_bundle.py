@@ -20,8 +20,9 @@ from .bundle_tensors import FLOAT_BYTES, BundleGraphs, BundleTensors, Weight, We
 from .count import Count, Layer, count, paper_operations
 from .errors import BidiffError, BundleError
 from .export.graph import short
+from .export.ops import DOMAIN
 from .export.weights_file import ALIGNMENT
-from .graph_layers import DOMAIN, GraphLayer, GraphReader
+from .graph_layers import GraphLayer, GraphReader
 
 
 @dataclass(frozen=True)
@@ -212,8 +213,8 @@ def _compare(layer: Layer | None, found: GraphLayer) -> list[str]:
         return [f"the graph's {found.name} ({found.op}) is not in the network"]
     wrong = []
     if layer.binary != (found.kind == "packed"):
-        stated = "binary" if layer.binary else "full precision"
-        wrong.append(f"{layer.name} is {stated} in the network, but {found.kind} in the graph")
+        called = "binary" if layer.binary else "full precision"
+        wrong.append(f"{layer.name} is {called} in the network, but {found.kind} in the graph")
     for what, stated, read in (
             ("weights", layer.shape, found.shape), ("a map", (layer.height, layer.width),
                                                     (found.height, found.width)),

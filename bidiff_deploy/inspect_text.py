@@ -84,7 +84,7 @@ def _fit(line: str) -> str:
 
 def _table(found: Inspection) -> list[str]:
     letters: dict[str, str] = {}
-    rows = [_HEADINGS]
+    rows: list[tuple[str, ...]] = [_HEADINGS]
     for layer in found.layers:
         letters.setdefault(layer.why, _letter(len(letters)))
         rows.append(_row(layer, letters[layer.why]))
