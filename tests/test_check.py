@@ -324,6 +324,43 @@ def test_the_command_passes_and_saves(reference, tmp_path):
     assert done.exit_code == 1 and "--overwrite" in done.stderr
 
 
+def test_saved_runs_are_compared_later_without_torch(reference, tmp_path):
+    bundle, saved = str(reference.bundle("tiny", TIMES)), str(tmp_path / "runs.json")
+    done = CliRunner().invoke(group, ["check", bundle, str(reference.checkpoint("tiny")), "--size",
+                                      "16x24", "--threads", "1", "--quiet", "--json", "--save",
+                                      saved])
+    first = CheckResult.from_dict(json.loads(done.stdout))  # and nothing else on stdout
+    code = ("import sys\nsys.modules['torch'] = None\nfrom bidiff_deploy.cli import group\n"
+            "group(sys.argv[1:])")
+
+    def later(bundle: str, backend: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-c", code, "check", bundle, saved, "--threads", "1",
+                               "--backend", backend, "--json"], capture_output=True, text=True)
+
+    for backend in ("onnxruntime", "onnxruntime-stock"):
+        done = later(bundle, backend)
+        assert done.returncode == 0, done.stderr
+        again = CheckResult.from_dict(json.loads(done.stdout))
+        assert [step.timestep for step in again.steps] == TIMES and not again.layers
+        assert again.size == (16, 24)
+        for old, new in zip(first.steps, again.steps):
+            assert new.floor.snr == old.floor.snr and new.engine.snr > 100
+    wrong = changed(reference.read("tiny"), "stem.weight", lambda weight: -weight)
+    export_bundle(wrong, tmp_path / "wrong", timesteps=TIMES)
+    done = later(str(tmp_path / "wrong"), "onnxruntime")
+    assert done.returncode == 1 and not json.loads(done.stdout)["passed"]
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", "[1]", '{"lst": [["inputs", []]]}'])
+def test_other_files_are_no_saved_runs(reference, tmp_path, text):
+    path = tmp_path / "runs.json"
+    if text is not None:
+        path.write_text(text)
+    done = CliRunner().invoke(group, ["check", str(reference.bundle("tiny", TIMES)), str(path)])
+    assert done.exit_code == 1 and str(path) in done.stderr and not done.stdout
+    assert done.stderr.count("\n") == 1
+
+
 def test_the_command_fails_with_exit_code_1(reference, tmp_path):
     def flip(words):
         words[0, 0, 0, 0] ^= 1

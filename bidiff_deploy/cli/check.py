@@ -42,11 +42,14 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, thr
     Each step is fed the reference's own latent: signal to noise and sign flips, beside a noise
     floor measured by the reference in another memory layout. Whole loops are compared on images,
     and on trained weights only. Exit code 1 if anything fails.
+
+    CHECKPOINT may also be a file that --save wrote: its steps are compared without torch, such as
+    on another machine.
     """
     from ..bundle import open_bundle
     from ..checkpoint import read_checkpoint
     from ..engines import BACKENDS
-    from ..errors import EngineError
+    from ..errors import EngineError, UsageError
     from ..files import check_target
     from ..options import Options, read_options
     from ..progress import Progress
@@ -60,6 +63,14 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, thr
     listed = parse_timesteps(timesteps)
     shape = parse_size(size)
     opened = open_bundle(bundle)
+    if checkpoint.lower().endswith(".json"):
+        if options or images or truth or timesteps or size or save:
+            raise UsageError(f"{checkpoint} holds runs that are repeated as they are; of the "
+                             "options only --backend, --threads, --quiet and --json apply")
+        from ..proof.saved import check_saved
+
+        _report(check_saved(opened, checkpoint, backend=backend, threads=threads), as_json)
+        return
     given = read_options(options) if options else Options(
         opened.config.to_dict(), opened.schedule.to_dict(), opened.scale)
     found = read_checkpoint(checkpoint, given)
@@ -68,6 +79,10 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, thr
                               size=shape, images=images, truths=truth, save=save,
                               overwrite=overwrite,
                               on_progress=lambda done, total: progress.update(done / total))
+    _report(result, as_json)
+
+
+def _report(result: CheckResult, as_json: bool) -> None:
     click.echo(result.to_json() if as_json else table(result))
     if not result:
         raise SystemExit(1)
@@ -96,28 +111,14 @@ def table(result: CheckResult) -> str:
     lines = [f"{result.bundle} against {result.checkpoint}, {height}x{width}",
              f"  engine     {result.engine}", f"  reference  {result.reference}"]
     lines += [f"  note       {note}" for note in result.notes]
-    layers = [verdict for verdict in result.verdicts if verdict.what == "layer"]
-    wrong = [verdict for verdict in layers if not verdict.passed]
-    sums = sum(layer.sums for layer in result.layers)
-    rounding = max((layer.rounding for layer in result.layers), default=0.0)
-    lines += ["", f"binary layers fed the reference's input: {len(layers) - len(wrong)} of "
-                  f"{len(layers)} pass; {sums} sums, {sum(x.wrong_sums for x in result.layers)} "
-                  f"wrong; output at {rounding:.2f} of its rounding bound"]
-    lines += [f"  FAIL {verdict.name}: {verdict.reason}" for verdict in wrong[:20]]
-    if len(wrong) > 20:
-        lines.append(f"  ... and {len(wrong) - 20} more")
-    parts = [verdict for verdict in result.verdicts if verdict.what == "segment"]
-    wrong = [verdict for verdict in parts if not verdict.passed]
-    least = min((part.snr for part in result.segments), default=float("inf"))
-    lines.append(f"full-precision parts fed the reference's layers: {len(parts) - len(wrong)} of "
-                 f"{len(parts)} pass; the worst has {decibel(least)}")
-    lines += [f"  FAIL {verdict.reason}" for verdict in wrong[:20]]
+    lines += _parts(result) if result.layers else []
     lines += ["", f"{'step':>6} {'SNR':>10} {'bound':>10} {'floor':>10} {'flips':>7} "
                   f"{'floor':>7}  first flip"]
     for step in result.steps:
         lines.append(f"{step.timestep:>6} {decibel(step.engine.snr):>10} "
                      f"{decibel(step.bound):>10} {decibel(step.floor.snr):>10} "
-                     f"{step.engine.flips:>7} {step.floor.flips:>7}  "
+                     f"{step.engine.flips if result.layers else '-':>7} "
+                     f"{step.floor.flips if result.layers else '-':>7}  "
                      f"{step.engine.first_flip or '-'}{'' if step.passed else '  FAIL: '}"
                      f"{'' if step.passed else step.reason}")
     for loop in result.loops:
@@ -130,3 +131,25 @@ def table(result: CheckResult) -> str:
                 f"{name} {decibel(value)}" for name, value in loop.truth.items()))
     return "\n".join([*lines, "", "pass" if result else f"FAIL: {len(result.failures)} of "
                                                         f"{len(result.verdicts)} checks"])
+
+
+def _parts(result: CheckResult) -> list[str]:
+    """Layers and segments: how many pass, and each that does not."""
+    from ..proof.compare import decibel
+
+    layers = [verdict for verdict in result.verdicts if verdict.what == "layer"]
+    wrong = [verdict for verdict in layers if not verdict.passed]
+    sums = sum(layer.sums for layer in result.layers)
+    rounding = max((layer.rounding for layer in result.layers), default=0.0)
+    lines = ["", f"binary layers fed the reference's input: {len(layers) - len(wrong)} of "
+              f"{len(layers)} pass; {sums} sums, {sum(x.wrong_sums for x in result.layers)} "
+              f"wrong; output at {rounding:.2f} of its rounding bound"]
+    lines += [f"  FAIL {verdict.name}: {verdict.reason}" for verdict in wrong[:20]]
+    if len(wrong) > 20:
+        lines.append(f"  ... and {len(wrong) - 20} more")
+    parts = [verdict for verdict in result.verdicts if verdict.what == "segment"]
+    wrong = [verdict for verdict in parts if not verdict.passed]
+    least = min((part.snr for part in result.segments), default=float("inf"))
+    lines.append(f"full-precision parts fed the reference's layers: {len(parts) - len(wrong)} of "
+                 f"{len(parts)} pass; the worst has {decibel(least)}")
+    return lines + [f"  FAIL {verdict.reason}" for verdict in wrong[:20]]

@@ -14,17 +14,17 @@ from ..bundle import Bundle
 from ..checkpoint import Checkpoint
 from ..engines.base import PADDING_MULTIPLE
 from ..errors import UsageError
-from ..files import atomic_file
 from ..noise import gaussian_noise
 from ..resample import pad_reflect
 from .bundle_layers import BundleLayers
-from .compare import compare_step
+from .compare import PREDICTION, compare_step
 from .inputs import Sample, image_samples, noise_sample
 from .layers import LayerCheck, LayerOp, check_layers
 from .loops import check_loops
 from .reference import torch_threads
 from .result import CheckResult, StepCheck
 from .runners import EngineRunner, TorchRunner
+from .saved import Run, save_runs
 from .segments import SegmentCheck, Segments
 
 NOISE_SIZE = (64, 64)
@@ -45,7 +45,7 @@ def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnx
     images     low-resolution files or folders; with them, or ``truths``, whole loops are compared
     threads    of engine and reference alike (default: all cores)
     truths     originals of the images, or what images are made of
-    save       file for all inputs and predictions, as Polygraphy's RunResults
+    save       file for all inputs and predictions, see ``saved``
 
     Raises UsageError for a checkpoint of another network, EngineError without torch, Polygraphy,
     onnxruntime or the op library, ImageError for images that can not be read.
@@ -58,7 +58,6 @@ def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnx
                          "bundle was exported with")
     chosen = _choose(bundle, timesteps)
     samples = _samples(bundle, size, images, truths)
-    names = ["reference", "floor", "engine"]
     with ExitStack() as stack:
         stack.enter_context(torch_threads(threads))
         reference, floor, engine = (stack.enter_context(runner) for runner in (
@@ -76,8 +75,7 @@ def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnx
                             engine.engine) if images or truths else []
         described = engine.engine.description, reference.engine.description
         if save is not None:
-            _save(save, overwrite, dict(zip(names, (reference.name, floor.name, engine.name))),
-                  found.runs)
+            save_runs(save, found.runs, overwrite=overwrite)
     return CheckResult(str(bundle.path), checkpoint.name, *described, padded,
                        tuple(found.layers), tuple(found.segments), tuple(found.steps),
                        tuple(loops), tuple(_notes(bundle, checkpoint, loops)))
@@ -96,7 +94,7 @@ class _Found:
         self.layers: list[LayerCheck] = []
         self.segments: list[SegmentCheck] = []
         self.steps: list[StepCheck] = []
-        self.runs: list[tuple[dict[str, np.ndarray], list[np.ndarray], list[float]]] = []
+        self.runs: list[Run] = []
 
     def run(self, sample: Sample, bundle: Bundle, chosen: tuple[int, ...]) -> tuple[int, int]:
         padded, _ = pad_reflect(sample.condition,
@@ -116,18 +114,18 @@ class _Found:
         self.layers += check_layers(self._bundle_layers, self._op, self._checkpoint,
                                     reference.engine.network, expected, timestep)
         self.segments += self._segments.check(feed, expected, timestep)
-        outputs = [expected["prediction"]]
+        predictions = {reference.name: expected[PREDICTION]}
         statistics = []
         for runner in (floor, engine):  # one after the other: their layers are large
             found = runner.infer(feed)
             statistics.append(compare_step(expected, found, self._names))
-            outputs.append(found["prediction"])
+            predictions[runner.name] = found[PREDICTION]
             del found
         self.steps.append(StepCheck(timestep, statistics[1], statistics[0]))
-        self.runs.append((feed, outputs, [runner.last_inference_time()
-                                          for runner in self._runners]))
+        self.runs.append(Run(feed, predictions, {runner.name: runner.last_inference_time()
+                                                 for runner in self._runners}))
         self._on_step(len(self.steps))
-        return expected["prediction"]
+        return expected[PREDICTION]
 
 
 def _choose(bundle: Bundle, timesteps: Sequence[int] | None) -> tuple[int, ...]:
@@ -157,17 +155,3 @@ def _notes(bundle: Bundle, checkpoint: Checkpoint, loops: Sequence[Any]) -> list
     if not loops:
         notes.append("whole loops were not compared: no images were given")
     return notes
-
-
-def _save(path: str, overwrite: bool, names: dict[str, str],
-          runs: Sequence[tuple[dict[str, np.ndarray], list[np.ndarray], list[float]]]) -> None:
-    """RunResults of the three runners, whose first, "inputs", holds the feeds."""
-    from polygraphy.comparator import IterationResult, RunResults
-
-    results = RunResults()
-    results["inputs"] = [IterationResult(dict(feed), runner_name="inputs") for feed, _, _ in runs]
-    for index, name in enumerate(names.values()):
-        results[name] = [IterationResult({"prediction": outputs[index]}, seconds[index], name)
-                         for _, outputs, seconds in runs]
-    with atomic_file(path, overwrite) as temporary:
-        results.save(str(temporary))

@@ -30,6 +30,8 @@ from .sessions import open_session
 INSTALL = ("polygraphy is not installed, and comparing runners needs it; "
            "pip install 'bidiff-deploy[proof]'")
 
+REFERENCE, FLOOR = "torch", "torch-channels-last"  # names of the two layouts' runners
+
 try:
     from polygraphy.backend.base import BaseRunner
 except ImportError:
@@ -75,7 +77,7 @@ class TorchRunner(_Runner):
     def __init__(self, bundle: Bundle, checkpoint: Checkpoint, *, channels_last: bool = False,
                  layers: bool = False, name: str | None = None) -> None:
         """``channels_last``: torch's other memory layout. ``bundle`` gives the timesteps alone."""
-        super().__init__(name=name or ("torch-channels-last" if channels_last else "torch"))
+        super().__init__(name=name or (FLOOR if channels_last else REFERENCE))
         self._arguments = bundle, checkpoint
         self._channels_last = channels_last
         self._layers = layers
