@@ -103,7 +103,7 @@ class GraphReader:
         dims = tuple(words.dims) if words is not None else (None,) * 4
         cin = self._dim(node.input[0], 1)
         packed = (words is not None and words.data_type == TensorProto.INT32 and len(dims) == 4
-                  and cin is not None and dims[3] == words_per_tap(cin))
+                  and cin is not None and dims[1] == dims[2] and dims[3] == words_per_tap(cin))
         cout, k = dims[:2] if len(dims) == 4 else (None, None)
         return self._layer(node, _stem(words.name if words is not None else node.output[0]),
                            "packed" if packed else "unknown", 1 if packed else None,

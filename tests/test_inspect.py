@@ -265,6 +265,49 @@ def test_steps_that_are_not_one_graph(bundle, edit_manifest):
     assert "step_0000.onnx has other nodes" in disagreements(bundle)
 
 
+@pytest.mark.parametrize("dims", [(16, 3, 3, 2), (96, 3, 1, 1), (288, 1, 1, 1)])
+def test_words_that_do_not_fit_their_input(bundle, edit_manifest, dims):
+    def change(graph):
+        words = next(t for t in graph.initializer if t.name == "e1.c1.words")
+        assert tuple(words.dims) == (32, 3, 3, 1)
+        words.dims[:] = dims
+    edit_graphs(bundle, edit_manifest, change)
+    assert "encoder.1.conv1" in disagreements(bundle)
+    layer = next(x for x in inspect_bundle(bundle).layers if x.name == "encoder.1.conv1")
+    assert layer.found.kind == ("packed" if dims == (288, 1, 1, 1) else "unknown")
+
+
+def test_tensors_that_share_bytes_count_once(bundle, edit_manifest):
+    before = inspect_bundle(bundle)
+
+    def change(graph):
+        alpha, other = (next(t for t in graph.initializer if t.name == name)
+                        for name in ("e1.c2.alpha", "e1.c1.alpha"))
+        alpha.CopyFrom(other)
+        alpha.name = "e1.c2.alpha"
+    edit_graphs(bundle, edit_manifest, change)
+    after = inspect_bundle(bundle)
+    sizes = [{layer.name: layer.weight for layer in found.layers} for found in (before, after)]
+    first, second = "encoder.1.conv1", "encoder.1.conv2"
+    assert sizes[1][first] == sizes[0][first]
+    assert sizes[1][second].disk == sizes[0][second].disk - 4 * 32
+    assert sizes[1][second].memory == sizes[0][second].memory
+    assert after.unused_bytes == before.unused_bytes + 4 * 32
+    assert after.total.disk == sum(file.stat().st_size for file in bundle.iterdir())
+
+
+def test_memory_is_every_tensor_once(bundle):
+    """Those of the first step, and the steps' own of all others that have other bytes."""
+    tensors: dict[tuple[str, str], int] = {}
+    for path in bundle.glob("step_*.onnx"):
+        for tensor in onnx.load(path, load_external_data=False).graph.initializer:
+            place = {entry.key: entry.value for entry in tensor.external_data}
+            tensors[tensor.name, place.get("offset", "")] = \
+                int(place["length"]) if place else tensor.ByteSize()
+    found = inspect_bundle(bundle)
+    assert found.total.memory == sum(tensors.values())
+
+
 def test_layers_too_many_or_too_few(bundle, edit_manifest):
     def change(graph):
         extra = numpy_helper.from_array(np.ones((3, 3, 1, 1), "f4"), "spy.weight")
