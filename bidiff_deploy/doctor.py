@@ -25,8 +25,7 @@ NEEDED = {
     "onnx_ir": ("onnx-ir>=0.1.0", "export"),
     "safetensors": ("safetensors>=0.4", "reading and packing checkpoints"),
     "yaml": ("PyYAML>=6", "options files and recipes"),
-    "PIL": ("Pillow>=10", "images"),
-    "tifffile": ("tifffile>=2023.1", "TIFF images"),
+    "PIL": ("Pillow>=10.1", "images"),
 }
 OPTIONAL = {
     "onnxruntime": ("onnxruntime>=1.18", "running bundles on the CPU"),

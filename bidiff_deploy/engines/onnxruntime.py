@@ -27,8 +27,11 @@ def import_onnxruntime() -> Any:
     """The module ``onnxruntime``, or EngineError that says which extra to install."""
     try:
         import onnxruntime
-    except ImportError:
-        raise EngineError(_INSTALL) from None
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
+            raise EngineError(_INSTALL) from None
+        raise EngineError(f"onnxruntime is installed but can not be imported ({_sentence(error)}); "
+                          "install it again: pip install --force-reinstall onnxruntime") from None
     return onnxruntime
 
 

@@ -41,7 +41,7 @@ class Body:
         return node.outputs[0]
 
     def constant(self, value: np.ndarray, name: str) -> ir.Value:
-        return self.op("Constant", value=ir.tensor(value, name=name), name=name)
+        return self.op("Constant", value=ir.tensor(np.asarray(value), name=name), name=name)
 
 
 def functions() -> list[ir.Function]:
