@@ -29,8 +29,7 @@ pytest.importorskip("polygraphy")
 pytestmark = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 
 from bidiff_deploy.proof.check import check_bundle  # noqa: E402
-from bidiff_deploy.proof.compare import (LayerStatistics, StepStatistics,  # noqa: E402
-                                         judge_step)
+from bidiff_deploy.proof.compare import LayerStatistics, StepStatistics, judge_step  # noqa: E402
 from bidiff_deploy.proof.inputs import image_samples  # noqa: E402
 from bidiff_deploy.proof.loops import LoopCheck  # noqa: E402
 from bidiff_deploy.proof.result import CheckResult  # noqa: E402
@@ -388,6 +387,20 @@ def test_the_command_refuses_in_one_sentence(reference, options, says):
 def test_another_network_is_refused(reference):
     with pytest.raises(UsageError, match="different networks"):
         check(reference.bundle("tiny", TIMES), reference.read("small"))
+
+
+def test_another_network_or_schedule_is_refused_by_the_command(reference, tmp_path):
+    import yaml
+
+    bundle, tiny = str(reference.bundle("tiny", TIMES)), str(reference.checkpoint("tiny"))
+    done = CliRunner().invoke(group, ["check", bundle, str(reference.checkpoint("small"))])
+    assert done.exit_code == 1 and "different networks" in done.stderr
+    options = yaml.safe_load(reference.options("tiny").read_text())
+    options["beta_schedule"]["linear_end"] = 0.02
+    (tmp_path / "o.yml").write_text(yaml.safe_dump(options))
+    done = CliRunner().invoke(group, ["check", bundle, tiny, "--options", str(tmp_path / "o.yml")])
+    assert done.exit_code == 1 and "different noise schedules" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_without_torch_it_says_what_to_install(reference, tmp_path):

@@ -49,7 +49,7 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, thr
     from ..bundle import open_bundle
     from ..checkpoint import read_checkpoint
     from ..engines import BACKENDS
-    from ..errors import EngineError, UsageError
+    from ..errors import CheckpointError, EngineError, UsageError
     from ..files import check_target
     from ..options import Options, read_options
     from ..progress import Progress
@@ -71,9 +71,14 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, thr
 
         _report(check_saved(opened, checkpoint, backend=backend, threads=threads), as_json)
         return
-    given = read_options(options) if options else Options(
-        opened.config.to_dict(), opened.schedule.to_dict(), opened.scale)
-    found = read_checkpoint(checkpoint, given)
+    if options:
+        found = read_checkpoint(checkpoint, read_options(options))
+    else:
+        try:
+            found = read_checkpoint(checkpoint, Options(opened.config.to_dict()))
+        except CheckpointError:
+            # If it can be read by itself, it is of another network, and that is told better below.
+            found = read_checkpoint(checkpoint)
     with Progress("check", 1, quiet=quiet) as progress:
         result = check_bundle(opened, found, backend=backend, threads=threads, timesteps=listed,
                               size=shape, images=images, truths=truth, save=save,

@@ -13,9 +13,10 @@ from .. import sampler
 from ..bundle import Bundle
 from ..checkpoint import Checkpoint
 from ..engines.base import PADDING_MULTIPLE
-from ..errors import UsageError
+from ..errors import EngineError, UsageError
 from ..noise import gaussian_noise
 from ..resample import pad_reflect
+from ..schedule import Schedule
 from .bundle_layers import BundleLayers
 from .compare import PREDICTION, compare_step
 from .inputs import Sample, image_samples, noise_sample
@@ -23,7 +24,7 @@ from .layers import LayerCheck, LayerOp, check_layers
 from .loops import check_loops
 from .reference import torch_threads
 from .result import CheckResult, StepCheck
-from .runners import EngineRunner, TorchRunner
+from .runners import CPU_BACKENDS, EngineRunner, TorchRunner
 from .saved import Run, save_runs
 from .segments import SegmentCheck, Segments
 
@@ -43,11 +44,11 @@ def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnx
     size       (height, width) of the network's input: of the noise without ``images``, else what
                they are cropped to; 64x64 and 256x256
     images     low-resolution files or folders; with them, or ``truths``, whole loops are compared
-    threads    of engine and reference alike (default: all cores)
     truths     originals of the images, or what images are made of
+    threads    of engine and reference alike (default: all cores)
     save       file for all inputs and predictions, see ``saved``
 
-    Raises UsageError for a checkpoint of another network, EngineError without torch, Polygraphy,
+    Raises UsageError for a checkpoint of another network or schedule, EngineError without torch, Polygraphy,
     onnxruntime or the op library, ImageError for images that can not be read.
     """
     if checkpoint.config != bundle.config:
@@ -56,6 +57,12 @@ def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnx
         raise UsageError(f"{bundle.path} and {checkpoint.name} are of different networks ({name} "
                          f"is {ours[name]} and {theirs[name]}); give the options file that the "
                          "bundle was exported with")
+    if Schedule(**checkpoint.schedule) != bundle.schedule:
+        raise UsageError(f"{bundle.path} and {checkpoint.name} have different noise schedules; "
+                         "give the options file that the bundle was exported with")
+    if backend not in CPU_BACKENDS:
+        raise EngineError(f"backend {backend!r} can not be checked by layer; it is one of "
+                          f"{', '.join(CPU_BACKENDS)}, or compare it with saved runs")
     chosen = _choose(bundle, timesteps)
     samples = _samples(bundle, size, images, truths)
     with ExitStack() as stack:
@@ -65,7 +72,7 @@ def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnx
             TorchRunner(bundle, checkpoint, layers=True, channels_last=True),
             EngineRunner(bundle, backend, threads=threads, layers=True)))
         layers = BundleLayers(bundle)
-        packed = backend == "onnxruntime"
+        packed = CPU_BACKENDS[backend]
         op = LayerOp(layers, packed=packed, threads=threads)
         segments = Segments(layers, packed=packed, threads=threads)
         found = _Found((reference, floor, engine), layers, op, segments, checkpoint,

@@ -30,6 +30,8 @@ from .sessions import open_session
 INSTALL = ("polygraphy is not installed, and comparing runners needs it; "
            "pip install 'bidiff-deploy[proof]'")
 
+# Backends whose intermediate values can be had, and whether they run packed.
+CPU_BACKENDS = {"onnxruntime": True, "onnxruntime-stock": False}
 REFERENCE, FLOOR = "torch", "torch-channels-last"  # names of the two layouts' runners
 
 try:
@@ -131,7 +133,7 @@ class EngineRunner(_Runner):
     """A bundle in one of the backends of ``bidiff_deploy.engines``.
 
     The prediction is the engine's own; ``layers`` come from a second session on the same graph,
-    whose intermediate values are outputs too, and exist for the CPU backends.
+    whose intermediate values are outputs too, and exist for CPU_BACKENDS alone.
     """
 
     def __init__(self, bundle: Bundle, backend: str = "onnxruntime", *,
@@ -145,8 +147,8 @@ class EngineRunner(_Runner):
 
     def activate_impl(self) -> None:
         self.engine = open_engine(self._bundle.path, threads=self._threads, backend=self.backend)
-        self._taps = _Taps(self._bundle, self._threads,
-                           self.backend == "onnxruntime") if self._layers else None
+        self._taps = (_Taps(self._bundle, self._threads, CPU_BACKENDS[self.backend])
+                      if self._layers and self.backend in CPU_BACKENDS else None)
 
     def deactivate_impl(self) -> None:
         self.engine.close()
