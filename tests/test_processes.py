@@ -19,7 +19,7 @@ from bidiff_deploy.engines import library
 from bidiff_deploy.images import read_image
 
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
-KILLS = 6
+KILLS = 4
 
 
 def start(*arguments) -> subprocess.Popen:
@@ -74,6 +74,28 @@ def test_upscale_killed_at_any_point_leaves_whole_images_or_none(reference, tmp_
         shutil.rmtree(out, ignore_errors=True)
 
     kill_at_random_points(["upscale", bundle, photos, "-o", out], 2, check)
+
+
+def test_training_killed_at_any_point_leaves_a_whole_checkpoint_or_none(tmp_path):
+    torch = pytest.importorskip("torch")
+    (tmp_path / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photos" / "a.png")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "scale: 2\nnetwork: {inner_channel: 8, norm_groups: 2, channel_mults: [1], res_blocks: 1}\n"
+        "data: {crop: 8, train: [photos]}\nsteps: [{timestep: 12}]\n"
+        # A checkpoint after every report, so that a kill often meets one being written.
+        "run: {iterations: 60, batch: 1, threads: 1, report_every: 1, checkpoint_minutes: 1e-9}\n")
+    run = tmp_path / "run"
+
+    def check(finished):
+        if finished or (run / "checkpoint.pt").exists():
+            document = torch.load(run / "checkpoint.pt", weights_only=True)
+            assert {"params", "params_ema"} <= set(document)
+        shutil.rmtree(run, ignore_errors=True)
+
+    kill_at_random_points(["train", recipe, "-o", run], 3, check)
 
 
 @packed
