@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Iterator, Mapping
+from typing import Iterator
 
 import onnx
-from onnx import TensorProto, helper, shape_inference
+from onnx import TensorProto, helper
 
-from .export.ops import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH
+from .graph_shapes import SAME_SHAPE, STANDARD, Shape, infer_shapes
+from .ops import BINARY_CONV, DOMAIN
 from .packing import words_per_tap
 
-SAME_SHAPE = (GROUP_NORM_SWISH,)  # operators of our domain whose output is as large as their input
-_STANDARD = ("", "ai.onnx")
 _KINDS: dict[int, str] = {
     TensorProto.FLOAT: "float", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16",
     TensorProto.INT8: "int8", TensorProto.UINT8: "int8", TensorProto.DOUBLE: "float64"}
@@ -28,7 +27,6 @@ _MULTIPLIERS = {"Conv": (0, 1), "ConvInteger": (0, 1), "QLinearConv": (0, 3), "M
 _INTEGER = ("ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul")
 # They multiply as well, but no network of ours has them.
 _UNCOUNTED = ("ConvTranspose", "DeformConv", "Einsum", "Attention", "RNN", "GRU", "LSTM")
-Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class GraphReader:
             if all(name in self._constants for name in inputs):
                 sources = {source: None for name in inputs for source in self._constants[name]}
                 self._constants.update(dict.fromkeys(node.output, tuple(sources)))
-        self._types, self._shapes = _infer(model, height, width)
+        self._types, self._shapes = infer_shapes(model, height, width)
 
     def unknown_operators(self) -> list[str]:
         """Operators that may multiply unseen: of other domains, with graphs inside, or rare."""
@@ -79,7 +77,7 @@ class GraphReader:
         for node in self.graph.node:
             ours = node.domain == DOMAIN and node.op_type in (BINARY_CONV, *SAME_SHAPE)
             inside = any(a.HasField("g") or a.graphs for a in node.attribute)
-            standard = node.domain in _STANDARD and node.op_type not in _UNCOUNTED
+            standard = node.domain in STANDARD and node.op_type not in _UNCOUNTED
             if not (ours or standard) or inside:
                 found.append(_op(node))
         return sorted(set(found))
@@ -89,7 +87,7 @@ class GraphReader:
         for node in self.graph.node:
             if node.domain == DOMAIN and node.op_type == BINARY_CONV and len(node.input) > 1:
                 yield self._binary(node)
-            elif node.domain in _STANDARD and node.op_type in _MULTIPLIERS:
+            elif node.domain in STANDARD and node.op_type in _MULTIPLIERS:
                 activation, weight = _MULTIPLIERS[node.op_type]
                 if len(node.input) > max(activation, weight):
                     yield self._float(node, node.input[activation], node.input[weight])
@@ -140,59 +138,6 @@ class GraphReader:
     def _dim(self, value: str, axis: int) -> int | None:
         shape = self._shapes.get(value, ())
         return shape[axis] if -len(shape) <= axis < len(shape) else None
-
-
-def _infer(model: onnx.ModelProto, height: int,
-           width: int) -> tuple[Mapping[str, int], Mapping[str, Shape]]:
-    """Element type and shape of every value of one image.
-
-    Shapes come from ONNX's own inference on a copy in which our operators are replaced by standard
-    ones with the same output, and external tensors by inputs.
-    """
-    graph = onnx.GraphProto(name=model.graph.name or "step")
-    for value in model.graph.input:
-        tensor = value.type.tensor_type
-        dims = [dim.dim_value or None for dim in tensor.shape.dim]
-        if len(dims) == 4:
-            dims = [1, dims[1], height, width]
-        graph.input.append(helper.make_tensor_value_info(value.name, tensor.elem_type, dims))
-    words = {}
-    for tensor in model.graph.initializer:
-        words[tensor.name] = tuple(tensor.dims)
-        if tensor.data_location == TensorProto.EXTERNAL:
-            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type,
-                                                             tensor.dims))
-        else:
-            graph.initializer.append(tensor)
-    for node in model.graph.node:
-        if node.domain in _STANDARD:
-            graph.node.append(node)
-        elif node.domain != DOMAIN:
-            continue  # what follows from it is of unknown shape
-        elif node.op_type == BINARY_CONV and len(words.get(node.input[1], ())) == 4:
-            cout, k, _, _ = words[node.input[1]]
-            weight = f"{node.output[0]}/float"
-            graph.input.append(helper.make_tensor_value_info(weight, TensorProto.FLOAT,
-                                                             [cout, None, k, k]))
-            graph.node.append(helper.make_node("Conv", [node.input[0], weight], node.output,
-                                               kernel_shape=[k, k], pads=[k // 2] * 4))
-        elif node.op_type in SAME_SHAPE:
-            graph.node.append(helper.make_node("Identity", node.input[:1], node.output))
-    graph.output.extend(helper.make_empty_tensor_value_info(value.name)
-                        for value in model.graph.output)
-    standard = [opset for opset in model.opset_import if opset.domain in _STANDARD]
-    copy = helper.make_model(graph, opset_imports=standard, ir_version=model.ir_version)
-    inferred = shape_inference.infer_shapes(copy, data_prop=True).graph
-    types, shapes = {}, {}
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        tensor = value.type.tensor_type
-        types[value.name] = tensor.elem_type
-        if tensor.HasField("shape"):
-            shapes[value.name] = tuple(dim.dim_value if dim.HasField("dim_value") else None
-                                       for dim in tensor.shape.dim)
-    for tensor in graph.initializer:
-        types[tensor.name], shapes[tensor.name] = tensor.data_type, tuple(tensor.dims)
-    return types, shapes
 
 
 def _product(*factors: int | None) -> int | None:

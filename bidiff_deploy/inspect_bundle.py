@@ -20,9 +20,9 @@ from .bundle_tensors import FLOAT_BYTES, BundleGraphs, BundleTensors, Weight, We
 from .count import Count, Layer, count, paper_operations
 from .errors import BidiffError, BundleError
 from .export.graph import short
-from .export.ops import DOMAIN
 from .export.weights_file import ALIGNMENT
 from .graph_layers import GraphLayer, GraphReader
+from .ops import DOMAIN
 
 
 @dataclass(frozen=True)

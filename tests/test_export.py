@@ -17,7 +17,7 @@ from bidiff_deploy.checkpoint import read_checkpoint, write_packed
 from bidiff_deploy.errors import OutputError, UsageError
 from bidiff_deploy.export.fold import group_parameters, sinusoid, time_vectors
 from bidiff_deploy.export.graph import short
-from bidiff_deploy.export.ops import DOMAIN
+from bidiff_deploy.ops import DOMAIN
 from bidiff_deploy.export.write import choose_timesteps, export_bundle
 
 ort = pytest.importorskip("onnxruntime")

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from ..bundle import Bundle
 from ..errors import BundleError
+from .guard import objection
 
 MAX_GRAPH_BYTES = 64 << 20
 _DTYPES = {onnx.TensorProto.FLOAT: np.dtype("<f4"), onnx.TensorProto.INT32: np.dtype("<i4")}
@@ -48,6 +49,8 @@ class StepGraphs:
         """The graph of the first step with every step's constants as inputs."""
         file = self._bundle.steps[0].file
         model = self._read(file)
+        if reason := objection(model, self._bundle.config):
+            raise self._broken(file, reason)
         graph = model.graph
         names = set(self._bundle.step_initializers)
         found = {tensor.name for tensor in graph.initializer}

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from ..architecture import Block, NetworkConfig, blocks
 from ..checkpoint import Checkpoint
-from .ops import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH, ONNX_OPSET, VERSION, Body, functions
+from ..ops import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH, ONNX_OPSET, VERSION, Body, functions
 
 IR_VERSION = 8  # the first with model-local functions: any onnxruntime since 1.11 reads it
 _SHORT = (("encoder.", "e"), ("middle.", "m"), ("decoder.", "d"), (".conv", ".c"),

@@ -18,7 +18,7 @@ from ..packing import PACKING_VERSION
 from ..schedule import Schedule
 from .fold import group_parameters, time_vectors
 from .graph import build_step
-from .ops import ONNX_OPSET
+from ..ops import ONNX_OPSET
 from .weights_file import FILE_NAME, WeightsFile
 
 DEFAULT_STEPS = 50  # of the published sampler

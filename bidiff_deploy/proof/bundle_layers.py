@@ -12,7 +12,7 @@ from ..bundle import Bundle
 from ..engines.step_graphs import StepGraphs
 from ..errors import BundleError
 from ..export.graph import short
-from ..export.ops import BINARY_CONV, DOMAIN
+from ..ops import BINARY_CONV, DOMAIN
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..architecture import parameters
 from ..bundle import Bundle
 from ..errors import EngineError
 from ..export.graph import short
-from ..export.ops import BINARY_CONV
+from ..ops import BINARY_CONV
 from ..packing import unpack_signs
 from .bundle_layers import BundleLayers
 

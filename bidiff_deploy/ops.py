@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..packing import WORD_BITS
+from .packing import WORD_BITS
 
 DOMAIN = "bidiff"
 VERSION = 1

@@ -1,0 +1,79 @@
+"""What a step graph from a stranger may ask of this machine: no more than its network needs.
+
+A graph is refused if a value is larger than the largest that the network of its manifest computes
+at the same image size, if a size can not be told beforehand, or if our operators are defined
+otherwise than by us. Needs ``onnx``, no runtime.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, Iterable
+
+import onnx
+import onnx_ir as ir
+
+from ..architecture import NetworkConfig, blocks
+from ..graph_shapes import infer_shapes
+from ..ops import functions
+
+MAX_NODES = 20_000
+_SIZE = 8  # the image that sizes are compared at, in multiples of the network's size_multiple
+
+
+def objection(model: onnx.ModelProto, config: NetworkConfig) -> str | None:
+    """Why a step graph may not run, in a few words, or None."""
+    if len(model.graph.node) > MAX_NODES:
+        return f"it has more than {MAX_NODES} nodes"
+    if any(attribute.HasField("g") or attribute.graphs
+           for node in model.graph.node for attribute in node.attribute):
+        return "a node has a graph inside"
+    ours = _definitions()
+    for function in model.functions:
+        key = function.domain, function.name
+        if ours.get(key) != _canonical(function):
+            return f"it defines {'.'.join(key)} in a way of its own"
+    side = _SIZE * config.size_multiple
+    limit = largest_value(config, side)
+    try:
+        _, shapes = infer_shapes(model, side, side)
+    except Exception:  # the checker of onnx raises several kinds, all of them its verdict
+        return "its shapes contradict each other"
+    for node in model.graph.node:
+        for name in filter(None, node.output):
+            shape = shapes.get(name, (None,))
+            if None in shape:
+                return f"the size of {name[:60]!r} can not be told before it runs"
+            if math.prod(shape) > limit:
+                return f"{name[:60]!r} is larger than anything its network needs"
+    return None
+
+
+def largest_value(config: NetworkConfig, side: int) -> int:
+    """Elements of the largest value that one image of ``side`` x ``side`` needs: the query, key
+    and value of a level, or an attention map."""
+    found = config.in_channel * side * side
+    for block in blocks(config):
+        pixels = (side >> block.level) ** 2
+        found = max(found, 3 * config.channels(block.level) * pixels,
+                    pixels * pixels if block.attention else 0)
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def _definitions() -> dict[tuple[str, str], Any]:
+    protos = [ir.to_proto(function) for function in functions()]
+    return {(proto.domain, proto.name): _canonical(proto) for proto in protos}
+
+
+def _canonical(function: onnx.FunctionProto) -> Any:
+    """A definition without the names of its nodes, which mean nothing."""
+    def attributes(found: Iterable[onnx.AttributeProto]) -> list[bytes]:
+        return sorted(attribute.SerializeToString(deterministic=True) for attribute in found)
+
+    return (list(function.input), list(function.output), sorted(function.attribute),
+            attributes(function.attribute_proto),
+            [(opset.domain, opset.version) for opset in function.opset_import],
+            [(node.domain, node.op_type, list(node.input), list(node.output),
+              attributes(node.attribute)) for node in function.node])
