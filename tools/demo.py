@@ -2,7 +2,7 @@
 
     python tools/demo.py BUNDLE PHOTO... -o FOLDER
 
-For each photo: the low-resolution image (Pillow's BICUBIC, antialiased, 8 bits), the result, and
+For each photo, cut to its middle 400 x 400 pixels: the low-resolution image (Pillow's BICUBIC, antialiased, 8 bits), the result, and
 a picture with nearest, bicubic, ours and the original side by side. Then PSNR-Y and SSIM-Y of
 each, and time and peak memory of the packed engine against the same graphs run by a stock ONNX
 Runtime in float32 (their function bodies), interleaved in this process.
@@ -26,6 +26,9 @@ from bidiff_deploy.images import read_image, write_image
 from bidiff_deploy.metrics import psnr_y, ssim_y
 
 ROUNDS = 7
+# Photos are cut to their middle of at most this many pixels a side: the attention map grows with
+# the square of the area, and a demo should run on a small machine.
+LARGEST = 400
 BACKENDS = {"packed": "onnxruntime", "stock float32": "onnxruntime-stock"}
 _MEMORY = """
 import sys
@@ -94,7 +97,10 @@ def upscale_photo(engine, path: Path, folder: Path) -> dict:
     """Make one photo small, upscale it, write the pictures; returns its figures."""
     scale = engine.scale
     photo = read_image(path).pixels[..., :3]
-    photo = photo[:photo.shape[0] // scale * scale, :photo.shape[1] // scale * scale]
+    for axis in (0, 1):
+        side = min(photo.shape[axis], LARGEST) // scale * scale
+        start = (photo.shape[axis] - side) // 2
+        photo = photo.take(range(start, start + side), axis)
     small = shrink(photo, scale)
     started = time.perf_counter()
     ours = engine.upscale(small)
