@@ -21,7 +21,7 @@ from bidiff_deploy.checkpoint import from_latent, read_checkpoint
 from bidiff_deploy.cli import group
 from bidiff_deploy.engines import library
 from bidiff_deploy.errors import UsageError
-from bidiff_deploy.export.write import export_bundle
+from bidiff_deploy.export.write import choose_timesteps, export_bundle
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
@@ -411,3 +411,16 @@ def test_without_torch_it_says_what_to_install(reference, tmp_path):
          str(reference.checkpoint("tiny"))], capture_output=True, text=True)
     assert done.returncode == 1 and "bidiff-deploy[train]" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_shipped_model_passes(tmp_path):
+    """Trained weights flip signs by the ten thousand on rounding alone: one run of the reference in
+    another layout may by chance show few of them, so the floor is the worst of several."""
+    training = Path(__file__).parent.parent / "training"
+    checkpoint = read_checkpoint(training / "demo_x2.safetensors")
+    export_bundle(checkpoint, tmp_path / "b", timesteps=choose_timesteps(checkpoint))
+    result = check_bundle(open_bundle(tmp_path / "b"), checkpoint, size=(128, 128),
+                          images=[str(training / "photos" / "chelsea.png")])
+    assert result, result.failures
+    assert all(step.floor.flips > 1000 for step in result.steps)
+    assert result.loops and result.loops[0].psnr > 40

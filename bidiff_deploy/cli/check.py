@@ -40,8 +40,8 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, thr
     Each binary layer is fed the reference's own input: its integers must be exact, its output
     within float32 rounding. What lies between them is fed the outputs of the reference's layers.
     Each step is fed the reference's own latent: signal to noise and sign flips, beside a noise
-    floor measured by the reference in another memory layout. Whole loops are compared on images,
-    and on trained weights only. Exit code 1 if anything fails.
+    floor: the worst of the reference in another memory layout and with inputs one unit in the last
+    place off. Whole loops are compared on images, and on trained weights only. Exit code 1 if anything fails.
 
     CHECKPOINT may also be a file that --save wrote: its steps are compared without torch, such as
     on another machine.

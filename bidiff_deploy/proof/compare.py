@@ -121,6 +121,13 @@ def compare_step(reference: Mapping[str, np.ndarray], found: Mapping[str, np.nda
     return StepStatistics(snr(expected, prediction), difference, tuple(layers))
 
 
+def nudged(latent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``latent`` one unit in the last place up, and one down: what no float32 network can tell
+    from it but for the signs that rounding decides."""
+    up = np.float32(np.inf)
+    return np.nextafter(latent, up), np.nextafter(latent, -up)
+
+
 def step_bound(floor: StepStatistics | None) -> float:
     """The least SNR, dB, of a step whose noise floor was measured as ``floor``."""
     return STEP_SNR if floor is None else min(STEP_SNR, floor.snr - FLOOR_MARGIN)
