@@ -127,7 +127,9 @@ def _read_manifest(path: Path) -> Mapping[str, Any]:
 
 def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     for key, known in (("bidiff_opset", OPSET_VERSION), ("packing_version", PACKING_VERSION)):
-        if _integer(manifest, key) > known:
+        if _integer(manifest, key) < 1:
+            raise ValueError(f"{key} must be at least 1, not {manifest[key]}")
+        if manifest[key] > known:
             raise BundleError(f"{key} {manifest[key]} is newer than the {known} this version "
                               "reads; upgrade bidiff-deploy")
     if set(manifest["network"]) != set(NetworkConfig().to_dict()):

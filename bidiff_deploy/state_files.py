@@ -18,7 +18,6 @@ from .errors import CheckpointError
 MAX_BYTES = 4 << 30
 # Wrappers around a state dict, best first: averaged weights are what validation uses.
 WRAPPERS = ("params_ema", "params", "state_dict", "model")
-State = "dict[str, np.ndarray]"
 
 
 def read_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], list[str]]:

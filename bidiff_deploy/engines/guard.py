@@ -33,7 +33,7 @@ def objection(model: onnx.ModelProto, config: NetworkConfig) -> str | None:
     for function in model.functions:
         key = function.domain, function.name
         if ours.get(key) != _canonical(function):
-            return f"it defines {'.'.join(key)} in a way of its own"
+            return f"it defines {'.'.join(key)} otherwise than this version of bidiff-deploy does"
     side = _SIZE * config.size_multiple
     limit = largest_value(config, side)
     try:
