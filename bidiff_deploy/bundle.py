@@ -24,7 +24,7 @@ from .schedule import Schedule
 
 FORMAT = "bidiff-bundle"
 SCHEMA_VERSION = 1
-OPSET_VERSION = 1
+OPSET_VERSION = 2
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_STEPS = 10_000
@@ -51,7 +51,8 @@ class Bundle:
     step_initializers  names of the initializers that differ from step to step
     default_start      the time step that sampling starts at from the noised condition, or None
                        for pure noise at the first step
-    precision          of everything that is not binary
+    precision          what factors of full-precision products may be rounded to: float32, or
+                       bfloat16 where the machine computes with it
     weights            file name of the shared tensor bytes
     manifest           the manifest itself
     """

@@ -21,14 +21,16 @@ from .errors import UsageError
 PAPER_PARAMETER_BITS = 32  # a binary parameter is counted as 1 / this
 PAPER_OPERATION_BITS = 64  # a binary multiply-accumulate is counted as 1 / this
 MAX_SIDE = 1 << 20  # of an image that is counted for
-PRODUCTS = ("qk", "mix")  # of an attention: query by key, and map by value
+PRODUCTS = ("scores", "mixed")  # of an attention: query by key, and map by value
 
 
 @dataclass(frozen=True)
 class Layer:
     """One convolution or attention product of a step, in order of execution.
 
-    name          its parameters are ``name.weight`` and so on; a product has none
+    name          its parameters are ``name.weight`` and so on; a product has none. Both 1x1
+                  convolutions of a full-precision CS-Fusion are one of twice as many channels, under
+                  the block's name
     block         what it belongs to
     binary        whether it is a BIConv
     shape         of its weights, (Cout, Cin, k, k); empty for a product
@@ -125,13 +127,17 @@ def count(config: NetworkConfig, height: int, width: int) -> Count:
         for name, parameter in every.items():
             if len(parameter.shape) != 4 or not name.startswith(f"{block.name}."):
                 continue
-            name = name.removesuffix(".weight")
+            name, shape = name.removesuffix(".weight"), parameter.shape
+            if block.kind == "fusion" and not block.binary:
+                if name.endswith(".conv2"):
+                    continue
+                name, shape = block.name, (shape[0], 2 * shape[1], *shape[2:])
             if name.endswith(".attention.out"):
                 macs = block.channels * positions * positions
                 layers += [Layer(f"{block.name}.attention.{product}", block, False, (), rows,
                                  columns, macs) for product in PRODUCTS]
-            layers.append(Layer(name, block, parameter.binary, parameter.shape, rows, columns,
-                                math.prod(parameter.shape) * positions))
+            layers.append(Layer(name, block, parameter.binary, shape, rows, columns,
+                                math.prod(shape) * positions))
     return Count(
         height, width, tuple(layers), sum(sizes.values()),
         sum(size for name, size in sizes.items() if every[name].binary),

@@ -25,6 +25,10 @@ from .graph_layers import GraphLayer, GraphReader
 from .ops import DOMAIN
 
 
+# What the manifest calls a kind of layer, where it has a name of its own for it.
+_PRECISIONS = {"float32": "float", "bfloat16": "bf16"}
+
+
 @dataclass(frozen=True)
 class InspectedLayer:
     """A node that multiplies, under the network's name if the network has it; ``why`` it is what
@@ -46,6 +50,7 @@ class Inspection:
     graph_bytes    of the step graphs; ``manifest_bytes`` of the manifest
     unused_bytes   of the weights file that belong to no tensor (alignment)
     opsets         of the first graph, by domain; ``functions`` that are defined inside it
+    operators      how many nodes it has of each, as it is shipped: fused operators unopened
     disagreements  sentences: where graphs and manifest contradict each other
     """
 
@@ -58,6 +63,7 @@ class Inspection:
     unused_bytes: int
     opsets: dict[str, int]
     functions: tuple[str, ...]
+    operators: dict[str, int]
     disagreements: tuple[str, ...]
 
     @property
@@ -96,7 +102,7 @@ class Inspection:
                       for s in bundle.steps],
             "versions": {"tool": manifest.get("tool"), "schema": manifest["schema_version"],
                          "packing": manifest["packing_version"], "opsets": self.opsets},
-            "functions": list(self.functions), "precision": bundle.precision,
+            "functions": list(self.functions), "operators": self.operators, "precision": bundle.precision,
             "assumptions": manifest.get("assumptions", []),
             "zero_weights": manifest.get("zero_weights"),
             "files_verified": len(manifest["files"]),
@@ -117,7 +123,7 @@ class Inspection:
 def _layer_dict(layer: InspectedLayer) -> dict[str, Any]:
     found = layer.found
     return {"name": layer.name, "kind": found.kind, "why": layer.why, "op": found.op,
-            "bits": found.bits, "shape": list(found.shape), "map": [found.height, found.width],
+            "inside": found.inside, "bits": found.bits, "shape": list(found.shape), "map": [found.height, found.width],
             "macs": found.macs, **vars(layer.weight)}
 
 
@@ -168,7 +174,8 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
             if name != bundle.weights),
         (bundle.path / MANIFEST).stat().st_size, tensors.unused,
         {opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
-        tuple(f"{function.domain}.{function.name}" for function in model.functions), tuple(wrong))
+        tuple(f"{function.domain}.{function.name}" for function in model.functions),
+        reader.operators(), tuple(wrong))
 
 
 class _Names:
@@ -194,9 +201,12 @@ def _why(layer: Layer | None, found: GraphLayer, config: NetworkConfig) -> str:
     if found.kind == "packed":
         return "packed, though full precision in the network"
     if layer.product:
-        return "attention: product of two activations, neither of which is binarised"
+        rounded = ", rounded to bf16 where the CPU multiplies it" if found.kind == "bf16" else ""
+        return f"attention: product of two activations, neither of which is binarised{rounded}"
     what = {"float": "full precision", "int8": "quantised to int8"}.get(
         found.kind, f"rounded to {found.kind}")
+    if found.inside is not None and found.kind == "bf16":
+        what = "rounded to bf16 where the CPU multiplies it"
     block = layer.block
     if block.kind == "stem":
         return f"{what}: first convolution, its input is an image and not signs"
@@ -234,7 +244,7 @@ def _show(value: int | None | tuple[int | None, ...]) -> str:
 
 def _check_precision(precision: str, layers: Iterable[InspectedLayer]) -> list[str]:
     """``precision`` is claimed for all that is not binary; int8 and the like may leave floats."""
-    claimed = "float" if precision == "float32" else precision
+    claimed = _PRECISIONS.get(precision, precision)
     kinds = {layer.found.kind for layer in layers if not layer.binary}
     wrong = [f"the manifest states precision {precision!r}, but the graph has layers in {kind}"
              for kind in sorted(kinds - {claimed, "float", "packed"})]

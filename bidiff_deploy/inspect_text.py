@@ -50,6 +50,8 @@ def _head(found: Inspection) -> list[str]:
         ("steps", f"{len(bundle.steps)}, starting from "
                   + ("pure noise" if start is None else f"the noised condition at {start}")),
         *(("", group) for group in groups),
+        ("operators", ", ".join(f"{number} {name}" for name, number in sorted(
+            found.operators.items(), key=lambda item: (-item[1], item[0])))),
         ("defined inside", ", ".join(found.functions) or "nothing, so the op library is a must"),
         *(("assumed", line) for line in (assumptions if isinstance(assumptions, list) else [])),
     ]

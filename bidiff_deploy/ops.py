@@ -1,8 +1,7 @@
-"""The custom operators of a step graph, each with its definition in standard ONNX operators.
+"""Names and versions of the custom operators of a step graph, and a writer of their definitions.
 
-A graph carries these definitions as model-local functions, so it runs, slowly, in a stock ONNX
-Runtime; where our op library is registered, its kernels take their place. The prose contract is
-``export/op_contract.md``.
+The definitions are in ``op_definitions`` (operators that are one layer) and ``op_blocks`` (those
+that fuse several). The prose contract is ``export/op_contract.md``.
 """
 
 from __future__ import annotations
@@ -10,14 +9,25 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .packing import WORD_BITS
-
 DOMAIN = "bidiff"
-VERSION = 1
+VERSION = 2
 # 18 is the first opset with BitwiseAnd, and onnxruntime has run it since 1.14.
 ONNX_OPSET = 18
 BINARY_CONV = "BinaryConv"
 GROUP_NORM_SWISH = "GroupNormSwish"
+CONV3X3 = "Conv3x3"
+PAIR_CONV = "PairConv"
+NORM_CONV = "NormConv"
+NORM_BINARY_CONV = "NormBinaryConv"
+BINARY_FUSION = "BinaryFusion"
+BINARY_DOWN = "BinaryDown"
+BINARY_UP = "BinaryUp"
+ATTENTION = "Attention"
+# Operators that are made of BinaryConv, GroupNormSwish and standard ones.
+FUSED = (CONV3X3, PAIR_CONV, NORM_CONV, NORM_BINARY_CONV, BINARY_FUSION, BINARY_DOWN, BINARY_UP,
+         ATTENTION)
+PLUGIN_VERSION = "1"  # of BinaryConv, for runtimes that look plugins up by namespace and version
+COMPUTE = ("float32", "bfloat16")  # the attribute `compute` of operators with float products
 EPSILON = 1e-5  # of GroupNorm, torch's default
 
 
@@ -40,101 +50,31 @@ class Body:
         self.nodes.append(node)
         return node.outputs[0]
 
+    def split(self, x: ir.Value, axis: int, *names: str) -> tuple[ir.Value, ...]:
+        """Equal parts of x along an axis, one for each name."""
+        attrs = [ir.AttrInt64("axis", axis), ir.AttrInt64("num_outputs", len(names))]
+        node = ir.Node("", "Split", [x], attrs, num_outputs=len(names))
+        for output, name in zip(node.outputs, names):
+            output.name = name
+        self.nodes.append(node)
+        return tuple(node.outputs)
+
+    def per_channel(self, value: ir.Value, name: str) -> ir.Value:
+        """A vector (C) as a map (1, C, 1, 1)."""
+        shape = self.constant(np.array([1, -1, 1, 1], np.int64), f"{name}_shape")
+        return self.op("Reshape", value, shape, name=name)
+
     def constant(self, value: np.ndarray, name: str) -> ir.Value:
         return self.op("Constant", value=ir.tensor(np.asarray(value), name=name), name=name)
 
-
-def functions() -> list[ir.Function]:
-    """Definitions of every operator of the domain, in a fixed order."""
-    return [_binary_conv(), _group_norm_swish()]
-
-
-def _function(name: str, inputs: list[ir.Value], body: Body, output: ir.Value,
-              attributes: tuple[ir.Attr, ...] = ()) -> ir.Function:
-    graph = ir.Graph(inputs, [output], nodes=body.nodes, opset_imports={"": ONNX_OPSET})
-    return ir.Function(DOMAIN, name, graph=graph, attributes=attributes)
+    def function(self, name: str, inputs: list[ir.Value], output: ir.Value,
+                 attributes: tuple[ir.Attr, ...] = (), ours: bool = False) -> ir.Function:
+        """The nodes as a function; ``ours``: they use operators of this domain."""
+        imports = {"": ONNX_OPSET, DOMAIN: VERSION} if ours else {"": ONNX_OPSET}
+        graph = ir.Graph(inputs, [output], nodes=self.nodes, opset_imports=imports)
+        return ir.Function(DOMAIN, name, graph=graph, attributes=attributes)
 
 
-def _binary_conv() -> ir.Function:
-    """y = RPReLU(alpha * conv(sign(x + threshold), sign bits)) + residual + time.
-
-    The binarised map is padded with zeros, not with a sign, so taps outside count nothing.
-    Equations 4 to 8 of the paper; TaR is ``threshold``, TaA is ``rprelu``.
-    """
-    names = ("x", "words", "alpha", "threshold", "rprelu", "residual", "time")
-    x, words, alpha, threshold, rprelu, residual, time = inputs = [
-        ir.Value(name=name) for name in names]
-    b = Body()
-
-    one = b.constant(np.float32(1), "one")
-    minus_one = b.constant(np.float32(-1), "minus_one")
-    zero = b.constant(np.float32(0), "zero")
-
-    # Bits of a word, least significant first: the top one is the sign bit of an int32.
-    masks = (np.uint32(1) << np.arange(WORD_BITS, dtype=np.uint32)).view(np.int32)
-    last = b.constant(np.array([-1], np.int64), "last_axis")
-    bits = b.op("Cast", b.op("BitwiseAnd", b.op("Unsqueeze", words, last, name="words_column"),
-                             b.constant(masks, "masks"), name="masked"),
-                to=ir.DataType.BOOL.value, name="bits")
-    signs = b.op("Where", bits, one, minus_one, name="signs")
-    # (Cout, k, k, words, 32) -> (Cout, k, k, Cin) -> (Cout, Cin, k, k)
-    flat = b.op("Reshape", signs, b.constant(np.array([0, 0, 0, -1], np.int64), "flat_shape"),
-                name="signs_flat")
-    cin = b.op("Shape", x, start=1, end=2, name="in_channels")
-    valid = b.op("Slice", flat, b.constant(np.array([0], np.int64), "first"), cin,
-                 b.constant(np.array([3], np.int64), "channel_axis"), name="signs_valid")
-    weight = b.op("Transpose", valid, perm=[0, 3, 1, 2], name="weight")
-
-    def per_channel(value: ir.Value, name: str) -> ir.Value:
-        shape = b.constant(np.array([1, -1, 1, 1], np.int64), f"{name}_shape")
-        return b.op("Reshape", value, shape, name=name)
-
-    shifted = b.op("Add", x, per_channel(threshold, "threshold_map"), name="shifted")
-    activation = b.op("Where", b.op("GreaterOrEqual", shifted, zero, name="positive"),
-                      one, minus_one, name="activation")
-    # k is 1 or 3, so SAME_UPPER is k // 2 on every side.
-    sums = b.op("Conv", activation, weight, auto_pad="SAME_UPPER", name="sums")
-    y = b.op("Mul", sums, per_channel(alpha, "alpha_map"), name="scaled")
-
-    def row(index: int, name: str) -> ir.Value:
-        picked = b.op("Gather", rprelu, b.constant(np.array(index, np.int64), f"{name}_row"),
-                      axis=0, name=f"{name}_vector")
-        return per_channel(picked, name)
-
-    y = b.op("Add", y, row(0, "shift_in"), name="moved")
-    slope = b.op("Reshape", b.op("Gather", rprelu, b.constant(np.array(1, np.int64), "slope_row"),
-                                 axis=0, name="slope_vector"),
-                 b.constant(np.array([-1, 1, 1], np.int64), "slope_shape"), name="slope")
-    y = b.op("PRelu", y, slope, name="rectified")
-    y = b.op("Add", y, row(2, "shift_out"), name="activated")
-    y = b.op("Add", y, residual, name="with_residual")
-    y = b.op("Add", y, per_channel(time, "time_map"), name="y")
-    return _function(BINARY_CONV, inputs, b, y,
-                     (ir.AttrString("plugin_namespace", DOMAIN),
-                      ir.AttrString("plugin_version", str(VERSION))))
-
-
-def _group_norm_swish() -> ir.Function:
-    """y = n * sigmoid(n), n = GroupNorm(x) with ``groups`` groups, epsilon 1e-5.
-
-    InstanceNormalization over (N, groups, rest) is GroupNorm before its scale and bias, which are
-    per channel.
-    """
-    x, scale, bias = inputs = [ir.Value(name=name) for name in ("x", "scale", "bias")]
-    b = Body()
-    count = b.op("Reshape", b.op("Constant", value_int=ir.RefAttr(
-        "value_int", "groups", ir.AttributeType.INT), name="groups_scalar"),
-        b.constant(np.array([1], np.int64), "single"), name="groups_vector")
-    shape = b.op("Concat", b.constant(np.array([0], np.int64), "batch"), count,
-                 b.constant(np.array([-1], np.int64), "rest"), axis=0, name="grouped_shape")
-    normal = b.op("InstanceNormalization", b.op("Reshape", x, shape, name="grouped"),
-                  b.op("Expand", b.constant(np.float32(1), "one"), count, name="unit_scale"),
-                  b.op("Expand", b.constant(np.float32(0), "zero"), count, name="no_bias"),
-                  epsilon=EPSILON, name="normal")
-    normal = b.op("Reshape", normal, b.op("Shape", x, name="x_shape"), name="normal_map")
-    channel = b.constant(np.array([1, -1, 1, 1], np.int64), "channel_shape")
-    n = b.op("Mul", normal, b.op("Reshape", scale, channel, name="scale_map"), name="normal_scaled")
-    n = b.op("Add", n, b.op("Reshape", bias, channel, name="bias_map"), name="n")
-    y = b.op("Mul", n, b.op("Sigmoid", n, name="gate"), name="y")
-    return _function(GROUP_NORM_SWISH, inputs, b, y,
-                     (ir.Attr("groups", ir.AttributeType.INT, None),))
+def integer_reference(name: str, attribute: str) -> ir.Attr:
+    """Attribute ``name`` of an inner node as the function's own ``attribute``."""
+    return ir.RefAttr(name, attribute, ir.AttributeType.INT)

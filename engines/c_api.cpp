@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "float/select.h"
 #include "kernels/check.h"
 #include "kernels/packed_weights.h"
 #include "kernels/select.h"
@@ -47,7 +48,7 @@ int run(const char* name, const int32_t* words, const Problem& problem, char* er
 
 }  // namespace
 
-int bidiff_abi_version() { return 1; }
+int bidiff_abi_version() { return 2; }
 
 int bidiff_kernel_count() {
   int count = 0;
@@ -65,6 +66,18 @@ const char* bidiff_selected_kernel(char* error, size_t error_size) {
   const Kernel* kernel = selected_kernel(&sentence);
   if (!kernel) fail(sentence, error, error_size);
   return kernel ? kernel->name : nullptr;
+}
+
+const char* bidiff_float_kernels() {
+  std::string ignored;
+  const Kernel* kernel = selected_kernel(&ignored);
+  return kernel ? float_kernels(*kernel).name : "";
+}
+
+int bidiff_has_bfloat16() {
+  std::string ignored;
+  const Kernel* kernel = selected_kernel(&ignored);
+  return kernel && float_kernels(*kernel).bfloat16;
 }
 
 int bidiff_binary_conv_sums(const char* kernel, const float* x, const int32_t* words,

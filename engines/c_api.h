@@ -22,6 +22,11 @@ BIDIFF_PUBLIC const char* bidiff_kernel_reason(int index);  // "" if supported
 // The kernel that the op uses in this process, or null and why.
 BIDIFF_PUBLIC const char* bidiff_selected_kernel(char* error, size_t error_size);
 
+// The float kernels that go with that kernel, and whether they multiply in bfloat16 where a graph
+// allows it.
+BIDIFF_PUBLIC const char* bidiff_float_kernels();
+BIDIFF_PUBLIC int bidiff_has_bfloat16();
+
 // Raw int32 sums (N, Cout, H, W) by the named kernel (null: the selected one), in this thread.
 // `threshold` (Cin) may be null. Words are (Cout, k, k, ceil(Cin/32)).
 BIDIFF_PUBLIC int bidiff_binary_conv_sums(const char* kernel, const float* x, const int32_t* words,

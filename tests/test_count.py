@@ -61,34 +61,40 @@ def test_parameters_are_those_of_published_checkpoints(reference, name):
                                           if key.endswith("binary_conv.weight"))
 
 
+# Of each operator of a step graph: which inputs are sign words, and which are weights.
+WORDS = {"NormBinaryConv": (3,), "BinaryFusion": (2, 6), "BinaryDown": (1, 5), "BinaryUp": (1, 5)}
+WEIGHTS = {"Conv3x3": (1,), "PairConv": (2,), "NormConv": (3,), "Attention": (3, 4)}
+
+
 def macs_of_graph(path, height, width):
     """Multiply-accumulates by the name of the layer, from nodes and tensor shapes alone.
 
-    All but two operators leave the map's height and width as they are; a reshaped map is one still.
+    All but two operators leave the map's height and width as they are, and those two convolve
+    before they change them.
     """
     graph = onnx.load(path, load_external_data=False).graph
     dims = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     size = {value.name: (height, width) for value in graph.input}
     found = {}
     for node in graph.node:
-        rows, columns = next((size[name] for name in node.input if name in size), (0, 0))
-        if node.op_type == "SpaceToDepth":
-            rows, columns = rows // 2, columns // 2
-        elif node.op_type == "DepthToSpace":
-            rows, columns = rows * 2, columns * 2
-        size[node.output[0]] = rows, columns
-        if node.op_type == "Conv":
-            weight = node.input[1]
-            found[weight.removesuffix(".weight")] = math.prod(dims[weight]) * rows * columns
-        elif node.op_type == "BinaryConv":
-            words, threshold = node.input[1], node.input[3]
+        rows, columns = size[node.input[0]]
+        for place in WORDS.get(node.op_type, ()):
+            words, threshold = node.input[place], node.input[place + 2]
             cout, k, _, _ = dims[words]
             found[words.removesuffix(".words")] = (
                 cout * dims[threshold][0] * k * k * rows * columns)
-        elif node.op_type == "MatMul":
-            attention = node.output[0].rpartition(".")[0]
-            channels = dims[f"{attention}.qkv.weight"][1]
-            found[node.output[0]] = channels * (rows * columns) ** 2
+        for place in WEIGHTS.get(node.op_type, ()):
+            weight = node.input[place]
+            found[weight.removesuffix(".weight")] = math.prod(dims[weight]) * rows * columns
+        if node.op_type == "Attention":
+            for product in ("scores", "mixed"):
+                found[f"{node.output[0]}.{product}"] = (
+                    dims[node.input[3]][1] * (rows * columns) ** 2)
+        if node.op_type == "BinaryDown":
+            rows, columns = rows // 2, columns // 2
+        elif node.op_type == "BinaryUp":
+            rows, columns = rows * 2, columns * 2
+        size[node.output[0]] = rows, columns
     return found
 
 

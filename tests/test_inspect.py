@@ -20,6 +20,7 @@ from bidiff_deploy.errors import BundleError, UsageError
 from bidiff_deploy.graph_layers import GraphReader
 from bidiff_deploy.inspect_bundle import inspect_bundle
 from bidiff_deploy.inspect_text import WIDTH, human, to_text
+from bidiff_deploy.op_blocks import opened
 
 STEPS = {"tiny": [900, 0], "small": [400, 0], "full": [1960, 1920, 0]}  # few, so tests share them
 
@@ -47,9 +48,11 @@ def rehash(bundle, edit_manifest):
     edit_manifest(bundle, change)
 
 
-def edit_graphs(bundle, edit_manifest, change, pattern="step_*.onnx"):
+def edit_graphs(bundle, edit_manifest, change, pattern="step_*.onnx", fused=False):
+    """``change`` gets each graph with its fused operators opened, or as it is."""
     for path in sorted(bundle.glob(pattern)):
         model = onnx.load(path, load_external_data=False)
+        model = model if fused else opened(model)
         change(model.graph)
         path.write_bytes(model.SerializeToString(deterministic=True))
     rehash(bundle, edit_manifest)
@@ -97,10 +100,15 @@ def test_bytes_of_single_layers(reference):
         512 * 512 * 9 // 8 + 4 * 512 + 2 * 4 * 4 * 512 + 3 * 4 * 512)
     assert layer.weight.checkpoint == 4 * (512 * 512 * 9 + 4 * 5 * 512)
     assert found["stem"].weight.disk == 4 * (64 * 6 * 9 + 64)
+    # Two 1x1 convolutions of 128 channels each are one of 256; their biases are one sum.
+    fusion = found["decoder.14"]
+    assert fusion.found.shape == (128, 256, 1, 1) and "level 1 (128) is in fp_res" in fusion.why
+    assert fusion.weight.disk == 4 * (2 * 128 * 128 + 128)
+    assert fusion.weight.checkpoint == 2 * 4 * (128 * 128 + 128)
     reasons = {name: layer.why for name, layer in found.items()}
     assert "first convolution" in reasons["stem"] and "last" in reasons["head.conv"]
     assert "level 0 (256) is in fp_res" in reasons["decoder.26.conv1"]
-    assert "level 1 (128) is in fp_res" in reasons["decoder.14.conv2"]
+    assert "level 1 (128) is in fp_res" in reasons["decoder.15.conv2"]
     assert "attention" in reasons["middle.0.attention.qkv"]
     assert "XNOR" in reasons["decoder.20.conv1"]
 
@@ -111,7 +119,7 @@ def test_table_and_json_say_the_same(reference):
     assert code == 0 and err == ""
     assert max(map(len, text.splitlines())) <= WIDTH
     assert "4.58 M parameters (binary / 32), 36.24 G operations (binary / 64)" in text
-    assert "56 packed, 30 float" in text and "graphs, weights and manifest say the same" in text
+    assert "56 packed, 24 float" in text and "graphs, weights and manifest say the same" in text
     assert "group 4: 1960, 1920" in text and "group 0: 0" in text
     code, out, err = run(path, "--json", "--size", "512x768")
     found = json.loads(out)
@@ -119,13 +127,19 @@ def test_table_and_json_say_the_same(reference):
     assert found["macs"]["packed"] == 6 * 98_650_030_080
     assert found["macs"]["attention"] == 36 * 1_073_741_824
     assert found["paper"]["parameters"] == 4_575_043
-    assert found["kinds"] == {"packed": 56, "float": 30}
+    assert found["kinds"] == {"packed": 56, "float": 24}
     assert found["files_verified"] == 4 and found["disagreements"] == []
     assert {step["timestep"]: step["group"] for step in found["steps"]} == {1960: 4, 1920: 4, 0: 0}
-    assert found["versions"]["opsets"] == {"ai.onnx": 18, "bidiff": 1}
+    assert found["versions"]["opsets"] == {"ai.onnx": 18, "bidiff": 2}
     layer = next(layer for layer in found["layers"] if layer["name"] == "encoder.1.conv1")
     assert layer["map"] == [512, 768] and layer["bits"] == 1
     assert layer["shape"] == [64, 64, 3, 3] and layer["op"] == "bidiff.BinaryConv"
+    assert layer["inside"] == "e1.h"
+    assert found["operators"] == {
+        "bidiff.NormBinaryConv": 32, "bidiff.NormConv": 13, "bidiff.BinaryFusion": 6,
+        "bidiff.PairConv": 6, "bidiff.BinaryDown": 3, "bidiff.BinaryUp": 3, "bidiff.Conv3x3": 1,
+        "bidiff.Attention": 1, "Concat": 1}
+    assert "32 bidiff.NormBinaryConv, 13 bidiff.NormConv" in text
     for line in text.splitlines():
         if line.startswith("encoder.1.conv1"):
             assert human(layer["disk"]) in line and human(layer["checkpoint"]) in line
@@ -231,7 +245,7 @@ def test_claims_of_the_manifest(bundle, edit_manifest):
     original = (bundle / "manifest.json").read_text()
     for match, change in (
             ("precision 'int8', but no layer has it", lambda m: m.update(precision="int8")),
-            ("decoder.2.conv1 is full precision in the network, but packed",
+            ("decoder.1.conv1 is full precision in the network, but packed",
              lambda m: m["network"].update(fp_res=[64, 32, 16])),
             ("is binary in the network, but float", lambda m: m["network"].update(fp_res=[])),
             ("should have weights 48x6x3x3, but the graph has 32x6x3x3",
@@ -320,6 +334,43 @@ def test_layers_too_many_or_too_few(bundle, edit_manifest):
     assert "the graph's spy (Conv) is not in the network" in told
     assert "the network's encoder.1.conv1 is not in the graph" in told
     assert "operator elsewhere.Mystery is not known" in told
+
+
+@pytest.mark.parametrize("damage", ["absent", "other", "endless"])
+def test_a_fused_operator_is_known_by_our_definition_alone(bundle, edit_manifest, damage):
+    for path in sorted(bundle.glob("step_*.onnx")):
+        model = onnx.load(path, load_external_data=False)
+        function = next(f for f in model.functions if f.name == "NormConv")
+        if damage == "absent":
+            model.functions.remove(function)
+        elif damage == "other":
+            function.node[-1].op_type = "Sub"
+        else:
+            function.node.append(helper.make_node("NormConv", function.input, ["again"],
+                                                  domain="bidiff"))
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    rehash(bundle, edit_manifest)
+    told = disagreements(bundle)
+    assert "operator bidiff.NormConv is not known" in told
+    assert "the network's head.conv is not in the graph" in told
+    assert inspect_bundle(bundle).operators["bidiff.NormConv"] > 0
+
+
+def test_what_a_fused_operator_may_round_to_is_read_from_it(bundle, edit_manifest):
+    def change(graph):
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.name == "compute":
+                    attribute.s = b"bfloat16"
+    edit_graphs(bundle, edit_manifest, change, fused=True)
+    assert "precision 'float32', but the graph has layers in bf16" in disagreements(bundle)
+    edit_manifest(bundle, lambda manifest: manifest.update(precision="bfloat16"))
+    found = inspect_bundle(bundle)
+    assert found.disagreements == ()
+    kinds = {layer.name: layer.found.kind for layer in found.layers}
+    assert set(kinds.values()) == {"packed", "bf16"} and kinds["stem"] == "bf16"
+    assert kinds["middle.0.attention.scores"] == "bf16" and kinds["encoder.1.conv1"] == "packed"
+    assert all("rounded to bf16 where" in layer.why for layer in found.layers if not layer.binary)
 
 
 def test_bytes_that_nothing_names(bundle, edit_manifest):

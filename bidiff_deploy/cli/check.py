@@ -39,9 +39,11 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, thr
 
     Each binary layer is fed the reference's own input: its integers must be exact, its output
     within float32 rounding. What lies between them is fed the outputs of the reference's layers.
-    Each step is fed the reference's own latent: signal to noise and sign flips, beside a noise
-    floor: the worst of the reference in another memory layout and with inputs one unit in the last
-    place off. Whole loops are compared on images, and on trained weights only. Exit code 1 if anything fails.
+    Each fused operator is fed what the layers before it give, and must give what the layers that it
+    fuses give: to the bit where it is binary. Each step is fed the reference's own latent: signal
+    to noise and sign flips, beside a noise floor: the worst of the reference in another memory
+    layout and with inputs one unit in the last place off. Whole loops are compared on images, and
+    on trained weights only. Exit code 1 if anything fails.
 
     CHECKPOINT may also be a file that --save wrote: its steps are compared without torch, such as
     on another machine.
@@ -139,7 +141,7 @@ def table(result: CheckResult) -> str:
 
 
 def _parts(result: CheckResult) -> list[str]:
-    """Layers and segments: how many pass, and each that does not."""
+    """Layers, segments and fused operators: how many pass, and each that does not."""
     from ..proof.compare import decibel
 
     layers = [verdict for verdict in result.verdicts if verdict.what == "layer"]
@@ -157,4 +159,17 @@ def _parts(result: CheckResult) -> list[str]:
     least = min((part.snr for part in result.segments), default=float("inf"))
     lines.append(f"full-precision parts fed the reference's layers: {len(parts) - len(wrong)} of "
                  f"{len(parts)} pass; the worst has {decibel(least)}")
-    return lines + [f"  FAIL {verdict.reason}" for verdict in wrong[:20]]
+    lines += [f"  FAIL {verdict.reason}" for verdict in wrong[:20]]
+    return lines + (_operators(result) if result.operators else [])
+
+
+def _operators(result: CheckResult) -> list[str]:
+    from ..proof.compare import decibel
+
+    found = [verdict for verdict in result.verdicts if verdict.what == "operator"]
+    wrong = [verdict for verdict in found if not verdict.passed]
+    exact = {one.operator for one in result.operators if one.exact}
+    least = min((one.snr for one in result.operators if not one.exact), default=float("inf"))
+    return [f"fused operators fed what their layers are: {len(found) - len(wrong)} of {len(found)} "
+            f"pass, {len(exact)} of them held to the bit; the worst other has {decibel(least)}",
+            *(f"  FAIL {verdict.name}: {verdict.reason}" for verdict in wrong[:20])]

@@ -15,11 +15,15 @@ import click
               help="How many DDIM steps, evenly spaced (default: what the checkpoint or options "
                    "advise, else 50).")
 @click.option("--timesteps", metavar="T,T,...", help="The time steps themselves, descending.")
+@click.option("--precision", type=click.Choice(["exact", "fast"]), default="exact",
+              show_default=True,
+              help="exact: float32 wherever the model is float. fast: factors of full-precision "
+                   "products may be rounded to bfloat16, on CPUs that multiply it.")
 @click.option("--overwrite", is_flag=True, help="Replace the bundle if it exists.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on stdout.")
 def command(checkpoint: str, output: str, options: str | None, scale: int | None,
-            steps: int | None, timesteps: str | None, overwrite: bool, quiet: bool,
+            steps: int | None, timesteps: str | None, precision: str, overwrite: bool, quiet: bool,
             as_json: bool) -> None:
     """Turn CHECKPOINT into a bundle: one graph a time step, weights packed to bits.
 
@@ -46,11 +50,12 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     chosen = choose_timesteps(found, steps=steps, timesteps=listed)
     with Progress("export", len(chosen), quiet=quiet) as progress:
         manifest = export_bundle(found, output, timesteps=chosen, overwrite=overwrite,
-                                 on_step=lambda done, total: progress.update(done))
+                                 precision=precision, on_step=lambda done, total: progress.update(done))
     size = sum(entry["bytes"] for entry in manifest["files"].values())
     if as_json:
         click.echo(json.dumps({
             "bundle": output, "bytes": size, "steps": list(chosen), "scale": manifest["scale"],
+            "precision": manifest["precision"],
             "network": manifest["network"], "zero_weights": manifest["zero_weights"],
             "assumptions": manifest["assumptions"]}))
         return

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from ..architecture import NetworkConfig, blocks
 from ..graph_shapes import infer_shapes
-from ..ops import functions
+from ..op_blocks import functions, opened
 
 MAX_NODES = 20_000
 _SIZE = 8  # the image that sizes are compared at, in multiples of the network's size_multiple
@@ -37,10 +37,11 @@ def objection(model: onnx.ModelProto, config: NetworkConfig) -> str | None:
     side = _SIZE * config.size_multiple
     limit = largest_value(config, side)
     try:
-        _, shapes = infer_shapes(model, side, side)
+        flat = opened(model)
+        _, shapes = infer_shapes(flat, side, side)
     except Exception:  # the checker of onnx raises several kinds, all of them its verdict
         return "its shapes contradict each other"
-    for node in model.graph.node:
+    for node in flat.graph.node:
         for name in filter(None, node.output):
             shape = shapes.get(name, (None,))
             if None in shape:

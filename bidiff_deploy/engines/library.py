@@ -26,13 +26,15 @@ __all__ = [
     "KernelInfo",
     "binary_conv",
     "binary_conv_sums",
+    "float_kernels",
+    "has_bfloat16",
     "kernels",
     "library_path",
     "missing_reason",
     "selected_kernel",
 ]
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 
 _NAMES = ("libbidiff_ops.so", "libbidiff_ops.dylib", "bidiff_ops.dll")
 _ERROR_SIZE = 1024
@@ -108,6 +110,18 @@ def selected_kernel() -> str:
     if name is None:
         raise EngineError(error.value.decode(errors="replace"))
     return str(name.decode())
+
+
+def float_kernels() -> str:
+    """Instruction set of the float kernels that go with the selected kernel."""
+    selected_kernel()
+    return str(_library().bidiff_float_kernels().decode())
+
+
+def has_bfloat16() -> bool:
+    """Whether they multiply in bfloat16 where a graph allows it; otherwise in float32."""
+    selected_kernel()
+    return bool(_library().bidiff_has_bfloat16())
 
 
 def binary_conv_sums(x: Float32, words: Int32, threshold: Float32 | None = None,
@@ -228,6 +242,7 @@ def _library() -> ctypes.CDLL:
     for name in ("name", "reason"):
         getattr(library, f"bidiff_kernel_{name}").restype = text
     library.bidiff_selected_kernel.restype = text
+    library.bidiff_float_kernels.restype = text
     library.bidiff_selected_kernel.argtypes = error
     library.bidiff_binary_conv_sums.argtypes = [
         text, pointer, pointer, pointer, *[size] * 6, pointer, *error]

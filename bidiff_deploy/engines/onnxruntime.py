@@ -67,9 +67,16 @@ class OnnxRuntimeEngine(Engine):
 
     @property
     def description(self) -> str:
-        """Backend, version, kernel and threads in a few words."""
-        return (f"onnxruntime {self._ort.__version__}, kernel {self.kernel}, "
+        """Backend, version, kernel, precision and threads in a few words."""
+        return (f"onnxruntime {self._ort.__version__}, kernel {self.kernel}, {self._precision()}, "
                 f"{self.threads} thread{'s' if self.threads > 1 else ''}")
+
+    def _precision(self) -> str:
+        if self.bundle.precision == "float32":
+            return "float32"
+        if self.kernel != "stock" and library.has_bfloat16():
+            return "bfloat16"
+        return "float32 (bfloat16 is allowed, but these kernels do not multiply it)"
 
     def _predict(self, noisy: np.ndarray, condition: np.ndarray, timestep: int) -> np.ndarray:
         ort = self._ort

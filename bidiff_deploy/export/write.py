@@ -22,6 +22,8 @@ from ..ops import ONNX_OPSET
 from .weights_file import FILE_NAME, WeightsFile
 
 DEFAULT_STEPS = 50  # of the published sampler
+# What `export --precision` offers: the type that factors of full-precision products may have.
+PRECISIONS = {"exact": "float32", "fast": "bfloat16"}
 
 
 def choose_timesteps(checkpoint: Checkpoint, *, steps: int | None = None,
@@ -41,11 +43,11 @@ def choose_timesteps(checkpoint: Checkpoint, *, steps: int | None = None,
 
 
 def export_bundle(checkpoint: Checkpoint, output: str | Path, *, timesteps: Sequence[int],
-                  overwrite: bool = False,
+                  overwrite: bool = False, precision: str = "exact",
                   on_step: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Write the bundle of ``checkpoint`` for ``timesteps`` (descending) to the folder ``output``.
 
-    ``on_step(done, total)`` is called after each graph. Returns the manifest. The folder appears
+    ``precision``: a key of ``PRECISIONS``. ``on_step(done, total)`` is called after each graph. Returns the manifest. The folder appears
     whole or not at all. Raises UsageError where the scale is not known, OutputError where the
     folder can not be written or exists and ``overwrite`` is not given.
     """
@@ -53,14 +55,15 @@ def export_bundle(checkpoint: Checkpoint, output: str | Path, *, timesteps: Sequ
         raise UsageError(f"{checkpoint.name} does not say what factor it upscales by, and no "
                          "tensor shows it; give --scale 2 or --scale 4, or the options file")
     with atomic_directory(output, overwrite, marker=MANIFEST) as folder:
-        steps, step_names = _write_graphs(checkpoint, folder, timesteps, on_step)
-        manifest = _manifest(checkpoint, folder, steps, step_names)
+        compute = PRECISIONS[precision]
+        steps, step_names = _write_graphs(checkpoint, folder, timesteps, compute, on_step)
+        manifest = _manifest(checkpoint, folder, steps, step_names, compute)
         text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
     return manifest
 
 
-def _write_graphs(checkpoint: Checkpoint, folder: Path, timesteps: Sequence[int],
+def _write_graphs(checkpoint: Checkpoint, folder: Path, timesteps: Sequence[int], compute: str,
                   on_step: Callable[[int, int], None] | None
                   ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     steps: list[dict[str, Any]] = []
@@ -75,7 +78,8 @@ def _write_graphs(checkpoint: Checkpoint, folder: Path, timesteps: Sequence[int]
             constants = dict(groups[group])
             constants.update((f"{name}.time", vector) for name, vector
                              in time_vectors(checkpoint, timestep).items())
-            built = build_step(checkpoint, lambda name, make: weights.add(name, make()), constants)
+            built = build_step(checkpoint, lambda name, make: weights.add(name, make()), constants,
+                               compute)
             names = built.step_names
             file = f"step_{timestep:04d}.onnx"
             (folder / file).write_bytes(
@@ -87,7 +91,7 @@ def _write_graphs(checkpoint: Checkpoint, folder: Path, timesteps: Sequence[int]
 
 
 def _manifest(checkpoint: Checkpoint, folder: Path, steps: list[dict[str, Any]],
-              step_names: Sequence[str]) -> dict[str, Any]:
+              step_names: Sequence[str], compute: str) -> dict[str, Any]:
     schedule = Schedule(**checkpoint.schedule)
     start = checkpoint.sampling.get("start")
     if start is not None and not any(step["timestep"] <= start for step in steps):
@@ -110,7 +114,7 @@ def _manifest(checkpoint: Checkpoint, folder: Path, steps: list[dict[str, Any]],
         "onnx_opset": ONNX_OPSET,
         "bidiff_opset": OPSET_VERSION,
         "packing_version": PACKING_VERSION,
-        "precision": "float32",
+        "precision": compute,
         "weights": FILE_NAME,
         "files": {file.name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
                   for file in sorted(folder.iterdir())},

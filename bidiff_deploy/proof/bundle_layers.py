@@ -1,4 +1,4 @@
-"""The binary layers of a bundle's step graph: their names, their constants, the graph with taps."""
+"""The binary layers and fused operators of a bundle's step graph, and the graph with taps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ..bundle import Bundle
 from ..engines.step_graphs import StepGraphs
 from ..errors import BundleError
 from ..export.graph import short
-from ..ops import BINARY_CONV, DOMAIN
+from ..op_blocks import opened
+from ..ops import BINARY_CONV, DOMAIN, FUSED
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,30 @@ class BinaryLayer:
     output: str
 
 
+@dataclass(frozen=True)
+class FusedOperator:
+    """A node of a fused operator: ``kind`` its type, ``output`` the name of its output, ``maps``
+    those of the values that it reads, ``compute`` what it may round factors to, or None."""
+
+    kind: str
+    output: str
+    maps: tuple[str, ...]
+    compute: str | None
+
+
 class BundleLayers:
     """Reads what proofs need of a verified bundle; raises BundleError where its graph does not
-    have the binary layers of its network."""
+    have the binary layers of its network.
+
+    ``shipped`` is the graph that engines run, ``model`` the same with fused operators opened.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.graphs = StepGraphs(bundle)
         self.promoted = self.graphs.promoted()
-        self.model = onnx.load_model_from_string(self.promoted.model)
+        self.shipped = onnx.load_model_from_string(self.promoted.model)
+        self.model = opened(self.shipped)
         found = {node.output[0]: node for node in self.model.graph.node
                  if node.domain == DOMAIN and node.op_type == BINARY_CONV}
         wanted = {short(name): name for name in binary_names(bundle)}
@@ -45,18 +61,31 @@ class BundleLayers:
         # In the graph's order, which is the order of execution.
         self.layers = [BinaryLayer(wanted[key], key, tuple(node.input), key)
                        for key, node in found.items()]
+        given = {*self.promoted.inputs, *(value.name for value in self.shipped.graph.initializer)}
+        self.operators = [
+            FusedOperator(node.op_type, node.output[0],
+                          tuple(name for name in node.input if name not in given),
+                          next((a.s.decode() for a in node.attribute if a.name == "compute"), None))
+            for node in self.shipped.graph.node
+            if node.domain == DOMAIN and node.op_type in FUSED]
 
     def constants(self, timestep: int) -> dict[str, np.ndarray]:
         """Every initializer of one step, by its name in the graph."""
         return {**self.promoted.constants, **self.graphs.constants(timestep)}
 
-    def tapped(self) -> bytes:
-        """The promoted graph with input and output of every binary layer as further outputs."""
+    def operator_maps(self) -> list[str]:
+        """Names of all values that fused operators read and give."""
+        return list(dict.fromkeys(name for operator in self.operators
+                                  for name in (*operator.maps, operator.output)))
+
+    def tapped(self, operators: bool = False) -> bytes:
+        """The opened graph with input and output of every binary layer as further outputs, and,
+        with ``operators``, of every fused operator."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         have = {value.name for value in model.graph.output}
-        for name in dict.fromkeys(name for layer in self.layers
-                                  for name in (layer.inputs[0], layer.output)):
+        wanted = [name for layer in self.layers for name in (layer.inputs[0], layer.output)]
+        for name in dict.fromkeys(wanted + (self.operator_maps() if operators else [])):
             if name not in have:
                 model.graph.output.append(onnx.helper.make_tensor_value_info(
                     name, onnx.TensorProto.FLOAT, ["N", None, None, None]))

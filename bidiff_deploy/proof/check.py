@@ -1,4 +1,4 @@
-"""Check a bundle against the checkpoint it was made of: layers, segments, steps, loops."""
+"""Check a bundle against the checkpoint it was made of: layers, segments, operators, steps, loops."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from ..noise import gaussian_noise
 from ..resample import pad_reflect
 from ..schedule import Schedule
 from .bundle_layers import BundleLayers
-from .compare import PREDICTION, compare_step, nudged
+from .compare import FAST_STEP_SNR, PREDICTION, STEP_SNRS, compare_step, nudged
 from .inputs import Sample, image_samples, noise_sample
 from .layers import LayerCheck, LayerOp, check_layers
-from .loops import check_loops
+from .loops import FAST_LOOP_PSNR, check_loops
+from .operators import BOUNDS, OperatorCheck, Operators
 from .reference import torch_threads
 from .result import CheckResult, StepCheck
 from .runners import CPU_BACKENDS, EngineRunner, TorchRunner
@@ -70,36 +71,39 @@ def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnx
         reference, floor, engine = (stack.enter_context(runner) for runner in (
             TorchRunner(bundle, checkpoint, layers=True),
             TorchRunner(bundle, checkpoint, layers=True, channels_last=True),
-            EngineRunner(bundle, backend, threads=threads, layers=True)))
+            EngineRunner(bundle, backend, threads=threads, layers=True, operators=True)))
         layers = BundleLayers(bundle)
         packed = CPU_BACKENDS[backend]
         op = LayerOp(layers, packed=packed, threads=threads)
-        segments = Segments(layers, packed=packed, threads=threads)
-        found = _Found((reference, floor, engine), layers, op, segments, checkpoint,
+        parts = (Segments(layers, packed=packed, threads=threads),
+                 Operators(layers, packed=packed, threads=threads))
+        found = _Found((reference, floor, engine), layers, op, parts, checkpoint,
                        lambda done: on_progress and on_progress(done, len(chosen)))
         padded = found.run(samples[0], bundle, chosen)
-        loops = check_loops(samples, reference.engine, floor.engine,
-                            engine.engine) if images or truths else []
+        loops = check_loops(samples, reference.engine, floor.engine, engine.engine,
+                            bundle.precision) if images or truths else []
         described = engine.engine.description, reference.engine.description
         if save is not None:
             save_runs(save, found.runs, overwrite=overwrite)
     return CheckResult(str(bundle.path), checkpoint.name, *described, padded,
-                       tuple(found.layers), tuple(found.segments), tuple(found.steps),
-                       tuple(loops), tuple(_notes(bundle, checkpoint, loops)))
+                       tuple(found.layers), tuple(found.segments), tuple(found.operators),
+                       tuple(found.steps), tuple(loops), tuple(_notes(bundle, checkpoint, loops)))
 
 
 class _Found:
-    """Runs the reference's loop; compares layers, segments and step at each latent."""
+    """Runs the reference's loop; compares layers, segments, operators and step at each latent."""
 
     def __init__(self, runners: tuple[TorchRunner, TorchRunner, EngineRunner],
-                 bundle_layers: BundleLayers, op: LayerOp, segments: Segments,
+                 bundle_layers: BundleLayers, op: LayerOp, parts: tuple[Segments, Operators],
                  checkpoint: Checkpoint, on_step: Callable[[int], object]) -> None:
         self._runners = runners
         self._bundle_layers, self._op, self._checkpoint = bundle_layers, op, checkpoint
-        self._segments, self._on_step = segments, on_step
+        (self._segments, self._operators), self._on_step = parts, on_step
+        self._precision = bundle_layers.bundle.precision
         self._names = {layer.key: layer.name for layer in bundle_layers.layers}
         self.layers: list[LayerCheck] = []
         self.segments: list[SegmentCheck] = []
+        self.operators: list[OperatorCheck] = []
         self.steps: list[StepCheck] = []
         self.runs: list[Run] = []
 
@@ -132,7 +136,11 @@ class _Found:
         _, _, worst, predictions[floor.name] = min(floors)
         found = engine.infer(feed)
         predictions[engine.name] = found[PREDICTION]
-        self.steps.append(StepCheck(timestep, compare_step(expected, found, self._names), worst))
+        self.steps.append(StepCheck(timestep, compare_step(expected, found, self._names), worst,
+                                    self._precision))
+        del found
+        self.operators += self._operators.check(engine.operator_values, timestep)
+        engine.operator_values.clear()
         self.runs.append(Run(feed, predictions, {runner.name: runner.last_inference_time()
                                                  for runner in self._runners}))
         self._on_step(len(self.steps))
@@ -163,6 +171,10 @@ def _notes(bundle: Bundle, checkpoint: Checkpoint, loops: Sequence[Any]) -> list
     notes = []
     if bundle.manifest["source"]["sha256"] != checkpoint.sha256:
         notes.append(f"the bundle was made of another file ({bundle.manifest['source']['name']})")
+    if bundle.precision in STEP_SNRS:
+        notes.append(f"precision {bundle.precision}: held to {FAST_STEP_SNR:.0f} dB a step, "
+                     f"{BOUNDS[bundle.precision]:.0f} dB an operator and {FAST_LOOP_PSNR:.0f} dB "
+                     "an image, because products may be rounded")
     if not loops:
         notes.append("whole loops were not compared: no images were given")
     return notes

@@ -13,36 +13,39 @@ from ..errors import UsageError
 from .compare import LayerStatistics, StepStatistics, judge_step
 from .layers import LayerCheck
 from .loops import LoopCheck
+from .operators import OperatorCheck
 from .segments import SegmentCheck
 
 FORMAT = "bidiff-check"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
 class StepCheck:
-    """One step: engine, and the reference in another layout, against the reference."""
+    """One step: engine, and the reference in another layout, against the reference.
+    ``precision``: the bundle's."""
 
     timestep: int
     engine: StepStatistics
     floor: StepStatistics
+    precision: str = "float32"
 
     @property
     def passed(self) -> bool:
-        return judge_step(self.engine, self.floor)[0]
+        return judge_step(self.engine, self.floor, self.precision)[0]
 
     @property
     def reason(self) -> str:
-        return judge_step(self.engine, self.floor)[1]
+        return judge_step(self.engine, self.floor, self.precision)[1]
 
     @property
     def bound(self) -> float:
-        return judge_step(self.engine, self.floor)[2]
+        return judge_step(self.engine, self.floor, self.precision)[2]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One thing that was checked. ``what``: layer, segment, step or loop; ``name``: which."""
+    """One thing that was checked. ``what``: layer, segment, operator, step or loop; ``name``: which."""
 
     what: str
     name: str
@@ -59,6 +62,7 @@ class CheckResult:
     size                (height, width) of the network's input in layers and steps
     layers              every binary layer at every step that was checked
     segments            every full-precision part between them, likewise
+    operators           every fused operator, likewise
     steps, loops        the steps themselves; the images, if any
     notes               sentences a reader should know
     """
@@ -70,6 +74,7 @@ class CheckResult:
     size: tuple[int, int]
     layers: tuple[LayerCheck, ...] = ()
     segments: tuple[SegmentCheck, ...] = ()
+    operators: tuple[OperatorCheck, ...] = ()
     steps: tuple[StepCheck, ...] = ()
     loops: tuple[LoopCheck, ...] = ()
     notes: tuple[str, ...] = field(default=())
@@ -80,8 +85,8 @@ class CheckResult:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """One for each layer and segment (the first step it fails at, if any), step and image, in
-        order of execution."""
+        """One for each layer, segment and fused operator (the first step it fails at, if any), step
+        and image, in order of execution."""
         found = [
             Verdict("layer", name, layer.passed, layer.reason if layer.passed else
                     f"{layer.reason} (t = {layer.timestep})")
@@ -90,6 +95,10 @@ class CheckResult:
             Verdict("segment", name, segment.passed, segment.reason if segment.passed else
                     f"{segment.reason} (t = {segment.timestep})")
             for name, segment in _first_failures((part.end, part) for part in self.segments)]
+        found += [
+            Verdict("operator", name, operator.passed, operator.reason if operator.passed else
+                    f"{operator.reason} (t = {operator.timestep})")
+            for name, operator in _first_failures((one.operator, one) for one in self.operators)]
         found += [Verdict("step", str(step.timestep), step.passed, step.reason)
                   for step in self.steps]
         return found + [Verdict("loop", loop.image, loop.passed, loop.reason)
@@ -117,8 +126,10 @@ class CheckResult:
                 **raw, "size": tuple(raw["size"]), "notes": tuple(raw["notes"]),
                 "layers": tuple(LayerCheck(**layer) for layer in raw["layers"]),
                 "segments": tuple(SegmentCheck(**part) for part in raw["segments"]),
+                "operators": tuple(OperatorCheck(**one) for one in raw["operators"]),
                 "steps": tuple(StepCheck(step["timestep"], _step(step["engine"]),
-                                         _step(step["floor"])) for step in raw["steps"]),
+                                         _step(step["floor"]), step["precision"])
+                               for step in raw["steps"]),
                 "loops": tuple(LoopCheck(**loop) for loop in raw["loops"])})
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"this result of a check is incomplete or garbled ({error})") from None

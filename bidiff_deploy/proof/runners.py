@@ -4,6 +4,8 @@ All take the same feed, ``noisy`` and ``condition`` (float32 (N, 3, H, W)) and `
 (1,)), and give ``prediction`` (float32 (N, 3, H, W)). With ``layers`` they also give three outputs
 for each binary layer X, named as in the bundle's graph: ``X.x``, what goes in; ``X.sign``, bool,
 whether x + threshold >= 0; ``X``, what comes out, with the shortcut and the step's time vector.
+A bundle's layers are seen in its graph with fused operators opened, whose own prediction is
+``prediction.opened``; its ``prediction`` is that of the graph as shipped.
 
 Polygraphy is optional: this module imports without it, and a runner says what to install.
 """
@@ -24,6 +26,7 @@ from ..engines.base import Engine
 from ..errors import EngineError
 from ..export.graph import short
 from .bundle_layers import BundleLayers
+from .compare import OPENED, PREDICTION
 from .reference import TorchEngine
 from .sessions import open_session
 
@@ -132,14 +135,19 @@ class TorchRunner(_Runner):
 class EngineRunner(_Runner):
     """A bundle in one of the backends of ``bidiff_deploy.engines``.
 
-    The prediction is the engine's own; ``layers`` come from a second session on the same graph,
-    whose intermediate values are outputs too, and exist for CPU_BACKENDS alone.
+    The prediction is the engine's own; ``layers`` come from a second session on the opened graph,
+    whose intermediate values are outputs too, and exist for CPU_BACKENDS alone. ``operators`` also
+    leaves in ``operator_values`` what the opened graph of the last run computed before and behind
+    each fused operator, by name.
     """
 
+    operator_values: dict[str, np.ndarray]
+
     def __init__(self, bundle: Bundle, backend: str = "onnxruntime", *,
-                 threads: int | None = None, layers: bool = False,
+                 threads: int | None = None, layers: bool = False, operators: bool = False,
                  name: str | None = None) -> None:
         super().__init__(name=name or backend)
+        self._operators = operators
         self.backend = backend
         self._bundle = bundle
         self._threads = threads
@@ -147,35 +155,42 @@ class EngineRunner(_Runner):
 
     def activate_impl(self) -> None:
         self.engine = open_engine(self._bundle.path, threads=self._threads, backend=self.backend)
-        self._taps = (_Taps(self._bundle, self._threads, CPU_BACKENDS[self.backend])
+        self._taps = (_Taps(self._bundle, self._threads, CPU_BACKENDS[self.backend],
+                            self._operators)
                       if self._layers and self.backend in CPU_BACKENDS else None)
+        self.operator_values = {}
 
     def deactivate_impl(self) -> None:
         self.engine.close()
-        del self.engine, self._taps
+        del self.engine, self._taps, self.operator_values
 
     def layer_outputs(self, noisy: np.ndarray, condition: np.ndarray,
                       timestep: int) -> dict[str, np.ndarray]:
-        return self._taps(noisy, condition, timestep) if self._taps else {}
+        if not self._taps:
+            return {}
+        self.operator_values.clear()  # before there are new ones: they are large
+        outputs, self.operator_values = self._taps(noisy, condition, timestep)
+        return outputs
 
 
 class _Taps:
-    def __init__(self, bundle: Bundle, threads: int | None, packed: bool) -> None:
+    def __init__(self, bundle: Bundle, threads: int | None, packed: bool, operators: bool) -> None:
         self._layers = BundleLayers(bundle)
-        self._session = open_session(self._layers.tapped(), self._layers.promoted.constants,
+        self._maps = self._layers.operator_maps() if operators else []
+        self._session = open_session(self._layers.tapped(operators), self._layers.promoted.constants,
                                      threads=threads, packed=packed)
 
     def __call__(self, noisy: np.ndarray, condition: np.ndarray,
-                 timestep: int) -> dict[str, np.ndarray]:
+                 timestep: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         step = self._layers.graphs.constants(timestep)
         feeds = {"noisy": noisy, "condition": condition,
                  **{name: np.asarray(value) for name, value in step.items()}}
         names = [output.name for output in self._session.get_outputs()]
         values = dict(zip(names, self._session.run(names, feeds)))
-        outputs = {}
+        outputs = {OPENED: values[PREDICTION]}
         for layer in self._layers.layers:
             x = values[layer.inputs[0]]
             outputs[f"{layer.key}.x"] = x
             outputs[f"{layer.key}.sign"] = x + step[layer.inputs[3]][:, None, None] >= 0
             outputs[layer.key] = values[layer.output]
-        return outputs
+        return outputs, {name: values[name] for name in self._maps}

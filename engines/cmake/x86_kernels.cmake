@@ -13,6 +13,12 @@ set_source_files_properties(kernels/avx512vpopcntdq.cpp PROPERTIES
 target_sources(bidiff_ops PRIVATE
   kernels/avx2.cpp kernels/avx512bw.cpp kernels/avx512vpopcntdq.cpp)
 
+set(BIDIFF_AVX512_FLOAT_FLAGS ${BIDIFF_AVX512_FLAGS})
+list(TRANSFORM BIDIFF_AVX512_FLOAT_FLAGS REPLACE "^-mno-fma$" "-mfma")
+bidiff_float_kernels(avx2 8 -mavx2 -mfma)
+bidiff_float_kernels(avx512 16 ${BIDIFF_AVX512_FLOAT_FLAGS})
+bidiff_float_kernels(avx512bf16 16 ${BIDIFF_AVX512_FLOAT_FLAGS} -mavx512bf16)
+
 # The VPOPCNTDQ kernel's machine code under emulation, built with the library's own flags.
 function(bidiff_x86_tests)
   set_source_files_properties(tests/shuffle_count.cpp PROPERTIES

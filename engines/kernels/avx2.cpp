@@ -121,6 +121,7 @@ struct Ymm {
 
 }  // namespace
 
-extern const Kernel kAvx2 = {"avx2", bitslice_packed_bytes, bitslice_pack, bitslice_run<Ymm>};
+extern const Kernel kAvx2 = {"avx2", bitslice_packed_bytes, bitslice_pack, bitslice_run<Ymm>,
+                               0};
 
 }  // namespace bidiff

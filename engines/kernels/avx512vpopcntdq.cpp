@@ -12,6 +12,7 @@ struct CountInstruction {
 }  // namespace
 
 extern const Kernel kAvx512vpopcntdq = {"avx512vpopcntdq", popcount_packed_bytes, popcount_pack,
-                                        popcount_run<Zmm, CountInstruction>};
+                                        popcount_run<Zmm, CountInstruction>,
+                                        kFusedPlanes | kFusedNorm | kFusedSkip | kFusedStore};
 
 }  // namespace bidiff

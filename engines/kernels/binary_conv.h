@@ -28,11 +28,22 @@ static inline int64_t words_per_tap(const Shape& shape) {
   return (shape.in_channels + kWordBits - 1) / kWordBits;
 }
 
+// Where an output (N, Cout, H, W) is stored.
+enum class Store : int {
+  kPlain,      // as it is
+  kShuffle,    // PixelShuffle(2): (N, Cout / 4, 2H, 2W); channel 4c + 2i + j goes to (2y + i, 2x + j)
+  kUnshuffle,  // PixelUnshuffle(2): (N, 4 Cout, H / 2, W / 2), the inverse
+};
+
 // One call. Exactly one of `y` and `sums` is not null: `sums` asks for the raw integers
 // K_valid - 2 * mismatches and leaves alpha and the rest of the epilogue unread.
+//
+// Fields after `time_is_scalar` are what the fused operators need beyond BinaryConv; all zero, a
+// Problem is BinaryConv alone. A kernel states in Kernel::fused which of them it takes itself;
+// run_fused (fused.h) does the others through scratch memory.
 struct Problem {
   Shape shape;
-  const float* x;          // (N, Cin, H, W)
+  const float* x;          // (N, Cin, H, W); null where `planes` is given
   const float* threshold;  // (Cin), or null for zeros
   const float* alpha;      // (Cout)
   const float* rprelu;     // (3, Cout): shift_in, slope, shift_out; or null
@@ -40,6 +51,14 @@ struct Problem {
   const float* time;       // (Cout), or one element if time_is_scalar; or null
   bool residual_is_scalar;
   bool time_is_scalar;
+  // N * Cin pointers to planes of (H, W), image by image: the input's channels wherever they lie.
+  const float* const* planes;
+  // (N, Cin, 2) pairs (a, b): the input is h = swish(a * x + b) instead of x; or null.
+  const float* affine;
+  void (*affine_swish)(const float* x, float a, float b, size_t count, float* h);  // with `affine`
+  bool residual_is_input;  // the residual is the input (h where `affine` is given); Cin = Cout
+  const float* skip;       // (N, Cout, H, W), added last; may be y itself; or null
+  Store store;             // of y; not with skip = y unless kPlain
   float* y;       // (N, Cout, H, W)
   int32_t* sums;  // (N, Cout, H, W)
 };
@@ -59,6 +78,15 @@ struct Kernel {
   void (*pack)(const Shape& shape, const int32_t* words, void* packed);
   // False if scratch memory could not be had; the output is then undefined.
   bool (*run)(const Problem& problem, const void* packed, const Parallel& parallel);
+  // Fields of Problem that `run` takes beyond BinaryConv's own, a sum of Fused.
+  unsigned fused;
+};
+
+enum Fused : unsigned {
+  kFusedPlanes = 1,  // planes, and residual_is_input
+  kFusedNorm = 2,    // affine
+  kFusedSkip = 4,
+  kFusedStore = 8,   // every Store
 };
 
 constexpr size_t kPackedAlignment = 64;

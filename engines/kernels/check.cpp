@@ -6,13 +6,13 @@ namespace {
 // Sums must fit int32: |sum| <= 9 * Cin.
 constexpr int64_t kMaxChannels = int64_t{1} << 24;
 
+}  // namespace
+
 std::string text(const Dims& dims) {
   std::string out = "(";
   for (size_t i = 0; i < dims.size(); ++i) out += (i ? ", " : "") + std::to_string(dims[i]);
   return out + ")";
 }
-
-}  // namespace
 
 int64_t element_count(const Dims& dims) {
   int64_t count = 1;

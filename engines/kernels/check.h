@@ -20,5 +20,6 @@ std::string check_rprelu(const Dims& dims, const Shape& shape);
 std::string check_residual(const Dims& dims, const Shape& shape);
 
 int64_t element_count(const Dims& dims);
+std::string text(const Dims& dims);  // "(1, 2, 3)"
 
 }  // namespace bidiff

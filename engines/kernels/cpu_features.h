@@ -7,6 +7,8 @@ struct CpuFeatures {
   bool avx2;             // AVX2, and the OS saves ymm registers
   bool avx512bw;         // AVX-512 F, BW, DQ and VL, and the OS saves zmm registers
   bool avx512vpopcntdq;  // the above and VPOPCNTDQ
+  bool fma;              // AVX2 and FMA
+  bool avx512bf16;       // avx512bw, FMA and AVX512_BF16
 };
 
 CpuFeatures cpu_features();

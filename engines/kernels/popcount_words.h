@@ -6,194 +6,221 @@
 // neighbouring outputs. A tile of 4 vectors by 4 output channels keeps 16 counters in registers;
 // for each tap and word it does 16 times xor, count, add.
 //
+// Counting is arithmetic in the L1 cache, and everything else moves memory. So while a band is
+// counted, the next one is fetched and packed, and what the next tile adds and writes is fetched.
+// A task has several bands below each other and packs no row twice.
+//
 // `Vec` is the instruction set's policy, `Count` the population count of its lanes. Unnamed
 // namespace as in bitslice.h.
 #pragma once
 
-#include <string.h>
-
-#include "border_offsets.h"
-#include "float_epilogue.h"
-#include "support.h"
+#include "popcount_tile.h"
 
 namespace bidiff {
 namespace {
 
-constexpr int kVectors = 4, kChannels = 4;  // of a tile
-constexpr int64_t kOddWords = 16;           // keeps planes off multiples of 4 KB
+constexpr int64_t kOddWords = 16;              // keeps strides off multiples of 4 KB
+constexpr int64_t kBandRows = 4;
+constexpr int64_t kTasksPerProcessor = 4;
+constexpr int64_t kBandOfH = 512 << 10;        // bytes of h that stay in the L2 cache
+constexpr int64_t kStreamedBytes = 16 << 20;   // outputs that the last cache would not hold anyway
 
-// Packed: int32 offsets [Cout][kClasses], then words [Cout/4][tap][word][4], padding bits cleared.
-BIDIFF_INLINE int64_t channel_groups(const Shape& shape) {
-  return (shape.out_channels + kChannels - 1) / kChannels;
+BIDIFF_INLINE int64_t tiles_of(const PopcountRun& run, int64_t rows) {
+  return (rows * run.slots + kVectors - 1) / kVectors;
 }
 
-size_t popcount_packed_bytes(const Shape& shape) {
-  const int64_t words = channel_groups(shape) * kChannels * shape.kernel * shape.kernel *
-                        words_per_tap(shape);
-  return static_cast<size_t>(shape.out_channels * kClasses + words) * sizeof(int32_t);
-}
-
-void popcount_pack(const Shape& shape, const int32_t* words, void* packed) {
-  int32_t* offsets = static_cast<int32_t*>(packed);
-  uint32_t* out = reinterpret_cast<uint32_t*>(offsets + shape.out_channels * kClasses);
-  const int64_t taps = shape.kernel * shape.kernel, per_tap = words_per_tap(shape);
-  const int64_t rest = shape.in_channels % kWordBits;
-  for (int64_t channel = 0; channel < channel_groups(shape) * kChannels; ++channel) {
-    const bool exists = channel < shape.out_channels;
-    if (exists) pack_offsets(shape, words, channel, offsets + channel * kClasses);
-    for (int64_t i = 0; i < taps * per_tap; ++i) {
-      uint32_t word = exists ? static_cast<uint32_t>(words[channel * taps * per_tap + i]) : 0;
-      if (rest && i % per_tap == per_tap - 1) word &= (uint32_t{1} << rest) - 1;
-      out[(channel / kChannels * taps * per_tap + i) * kChannels + channel % kChannels] = word;
+template <class Vec>
+BIDIFF_INLINE void lay_tiles(const PopcountRun& run, int64_t top, int64_t rows, Tile* tiles) {
+  const Shape& shape = run.problem->shape;
+  constexpr uint32_t kAll = (1u << Vec::kLanes) - 1;
+  int64_t row = 0, slot = 0;
+  for (int64_t i = 0; i < tiles_of(run, rows); ++i) {
+    Tile& tile = tiles[i];
+    tile.full = true;
+    tile.edged = false;
+    for (int v = 0; v < kVectors; ++v) {
+      const bool exists = row < rows;
+      const int64_t y = exists ? top + row : tile.y[0], x = exists ? slot * Vec::kLanes : tile.x[0];
+      const int64_t rest = shape.width - x;
+      tile.y[v] = y;
+      tile.x[v] = x;
+      tile.pixel[v] = y * shape.width + x;
+      tile.word[v] = (y - top) * run.row_words + x + Vec::kLanes;
+      tile.lanes[v] = !exists ? 0 : rest < Vec::kLanes ? (1u << rest) - 1 : kAll;
+      tile.border[v] = (y == 0 ? 1 : 0) | (y == shape.height - 1 ? 2 : 0);
+      tile.left[v] = x == 0 ? 1 : 0;
+      tile.right[v] = rest <= Vec::kLanes ? 1u << (rest - 1) : 0;
+      if (shape.width == 1) {  // one lane at both ends
+        tile.border[v] |= 4 | 8;
+        tile.left[v] = tile.right[v] = 0;
+      }
+      if (tile.lanes[v] != kAll) tile.full = false;
+      if (tile.left[v] | tile.right[v]) tile.edged = true;
+      if (exists && ++slot == run.slots) {
+        slot = 0;
+        ++row;
+      }
     }
   }
 }
 
-struct PopcountRun {
-  const Problem* problem;
-  const int32_t* offsets;
-  const uint32_t* words;
-  int64_t rows, bands;           // output rows of a band, bands of an image
-  int64_t row_words, plane_words;  // strides of a packed band
-  TaskFailure failure;
-};
-
-// One channel of one row into its bit of the row's words.
-template <class Vec>
-BIDIFF_INLINE void pack_words_row(const float* x, int64_t width, float threshold, uint32_t bit,
-                                  uint32_t* words) {
-  const typename Vec::Floats thresholds = Vec::broadcast_float(threshold);
-  int64_t at = 0;
-  for (; at + Vec::kLanes <= width; at += Vec::kLanes) {
-    typename Vec::Bits* to = reinterpret_cast<typename Vec::Bits*>(words + at);
-    Vec::store(to, Vec::pack_slot(Vec::load(to), x + at, thresholds, bit));
-  }
-  if (at < width) {
-    typename Vec::Bits* to = reinterpret_cast<typename Vec::Bits*>(words + at);
-    Vec::store(to, Vec::pack_part(Vec::load(to), x + at, static_cast<int>(width - at), thresholds,
-                                  bit));
-  }
-}
-
-// Rows [top - 1, top + rows] of an image; what lies outside stays 0. A row's pixel 0 is at word
-// kLanes, so that the pixel left of it exists and aligned stores stay aligned.
-template <class Vec>
-BIDIFF_INLINE void pack_band(const PopcountRun& run, int64_t image, int64_t top, uint32_t* band) {
+BIDIFF_INLINE Group group_at(const PopcountTask& task, int64_t first, int64_t top) {
+  const PopcountRun& run = *task.run;
   const Problem& problem = *run.problem;
   const Shape& shape = problem.shape;
-  const int64_t planes = words_per_tap(shape), half = shape.kernel / 2;
-  memset(band, 0, static_cast<size_t>(planes * run.plane_words) * sizeof(uint32_t));
-  for (int64_t channel = 0; channel < shape.in_channels; ++channel) {
-    const float threshold = problem.threshold ? problem.threshold[channel] : 0.0f;
-    const uint32_t bit = uint32_t{1} << (channel % kWordBits);
-    uint32_t* plane = band + channel / kWordBits * run.plane_words;
-    for (int64_t row = -half; row < run.rows + half; ++row) {
-      const int64_t y = top + row;
-      if (y < 0 || y >= shape.height) continue;
-      const float* x = problem.x +
-                       ((image * shape.in_channels + channel) * shape.height + y) * shape.width;
-      pack_words_row<Vec>(x, shape.width, threshold, bit,
-                          plane + (row + 1) * run.row_words + Vec::kLanes);
+  const int64_t plane = shape.height * shape.width, left = shape.out_channels - first;
+  Group group{};
+  group.problem = &problem;
+  group.first = first;
+  group.channels = left < kChannels ? static_cast<int>(left) : kChannels;
+  group.offsets = run.offsets + first * kClasses;
+  group.words = run.words + first / kChannels * group_words(shape);
+  group.streams = run.streams;
+  for (int c = 0; c < group.channels; ++c) {
+    const int64_t channel = first + c, at = (task.image * shape.out_channels + channel) * plane;
+    if (problem.sums) {
+      group.sums[c] = problem.sums + at;
+      continue;
+    }
+    group.y[c] = problem.y + at;
+    if (problem.skip) group.skip[c] = problem.skip + at;
+    if (problem.residual_is_input) {
+      group.residual[c] = problem.affine
+                              ? task.h + channel * run.h_stride - (top - run.half) * shape.width
+                              : input_plane(problem, task.image, channel);
+    } else if (problem.residual && !problem.residual_is_scalar) {
+      group.residual[c] = problem.residual + at;
+    }
+  }
+  return group;
+}
+
+// What a tile adds, and, where stores do not go past the caches, what it writes.
+template <class Vec>
+BIDIFF_INLINE void fetch_tile(const Group& group, const Tile& tile, bool writes) {
+  for (int c = 0; c < group.channels; ++c) {
+    if (const float* residual = group.residual[c]) {
+      for (int v = 0; v < kVectors; ++v) Vec::prefetch(residual + tile.pixel[v]);
+    }
+    if (const float* skip = group.skip[c]) {
+      for (int v = 0; v < kVectors; ++v) Vec::prefetch(skip + tile.pixel[v]);
+    }
+    if (writes && !group.streams) {
+      for (int v = 0; v < kVectors; ++v) Vec::prefetch_write(group.y[c] + tile.pixel[v]);
     }
   }
 }
 
-// Mismatches of kVectors positions with kChannels output channels.
-template <class Vec, class Count>
-BIDIFF_INLINE void count_tile(const PopcountRun& run, const uint32_t* const* at,
-                              const uint32_t* weights,
-                              typename Vec::Bits counts[kChannels][kVectors]) {
-  using Bits = typename Vec::Bits;
-  const Shape& shape = run.problem->shape;
-  const int64_t k = shape.kernel, half = k / 2, planes = words_per_tap(shape);
-  Bits sums[kChannels][kVectors];
-  for (int c = 0; c < kChannels; ++c) {
-    for (int v = 0; v < kVectors; ++v) sums[c][v] = Vec::zero();
-  }
-  for (int64_t tap = 0; tap < k * k; ++tap) {
-    int64_t from = (tap / k - half) * run.row_words + tap % k - half;
-    for (int64_t plane = 0; plane < planes; ++plane, from += run.plane_words) {
-      Bits inputs[kVectors];
-      for (int v = 0; v < kVectors; ++v) inputs[v] = Vec::load_unaligned(at[v] + from);
-      for (int c = 0; c < kChannels; ++c) {
-        const Bits weight = Vec::broadcast(weights[c]);
-        for (int v = 0; v < kVectors; ++v) {
-          sums[c][v] = Vec::add(sums[c][v], Count::ones(Vec::differ(inputs[v], weight)));
-        }
-      }
-      weights += kChannels;
-    }
-  }
-  memcpy(counts, sums, sizeof(sums));
-}
-
-template <class Vec, class Sink>
-BIDIFF_INLINE void finish_vector(const PopcountRun& run, const Sink& sink, const int32_t* offsets,
-                                 typename Vec::Bits count, int64_t start, int64_t y, int64_t x) {
-  const Shape& shape = run.problem->shape;
-  const int border = (y == 0 ? 1 : 0) | (y == shape.height - 1 ? 2 : 0);
-  const int64_t rest = shape.width - x;
-  typename Vec::Bits offset = Vec::broadcast(static_cast<uint32_t>(offsets[border]));
-  if (rest <= Vec::kLanes) offset = Vec::put(offset, static_cast<int>(rest) - 1, offsets[border | 8]);
-  if (x == 0) offset = Vec::put(offset, 0, offsets[border | 4 | (rest == 1 ? 8 : 0)]);
-  const typename Vec::Bits sum = Vec::subtract(offset, Vec::template shift_left<1>(count));
-  const int64_t at = start + y * shape.width + x;
-  if (rest >= Vec::kLanes) {
-    sink.full(sum, at);
-  } else {
-    sink.part(sum, at, static_cast<int>(rest));
-  }
-}
-
-template <class Vec, class Count, class Sink>
-BIDIFF_INLINE void convolve_band(const PopcountRun& run, int64_t image, int64_t top,
-                                 const uint32_t* band) {
-  const Problem& problem = *run.problem;
-  const Shape& shape = problem.shape;
-  const int64_t rows = run.rows < shape.height - top ? run.rows : shape.height - top;
-  const int64_t slots = (shape.width + Vec::kLanes - 1) / Vec::kLanes, positions = rows * slots;
-  const int64_t group_words = shape.kernel * shape.kernel * words_per_tap(shape) * kChannels;
-  for (int64_t group = 0; group < channel_groups(shape); ++group) {
-    const int64_t first = group * kChannels, left = shape.out_channels - first;
-    const int channels = left < kChannels ? static_cast<int>(left) : kChannels;
-    for (int64_t position = 0; position < positions; position += kVectors) {
-      const uint32_t* at[kVectors];
-      for (int v = 0; v < kVectors; ++v) {
-        const int64_t p = position + v < positions ? position + v : position;
-        at[v] = band + (p / slots + 1) * run.row_words + (p % slots + 1) * Vec::kLanes;
-      }
+// All output channels of a band, while `ahead` is prepared.
+template <class Vec, class Count, int kKernel, class Output>
+__attribute__((noinline)) void convolve_band(const PopcountTask& task, int64_t top,
+                                             const uint32_t* band, const Tile* tiles,
+                                             int64_t tile_count, Preparation* ahead) {
+  const PopcountRun& run = *task.run;
+  const int64_t channels = run.problem->shape.out_channels;
+  const bool writes = run.problem->store == Store::kPlain && !Output::kSums;
+  Group next = group_at(task, 0, top);
+  for (int64_t first = 0; first < channels; first += kChannels) {
+    const Group group = next;
+    if (first + kChannels < channels) next = group_at(task, first + kChannels, top);
+    for (int64_t i = 0; i < tile_count; ++i) {
+      const bool ends = i + 1 == tile_count;
+      fetch_tile<Vec>(ends ? next : group, tiles[ends ? 0 : i + 1], writes);
+      if (ahead) advance<Vec>(ahead, ahead->lines_at_once);
       typename Vec::Bits counts[kChannels][kVectors];
-      count_tile<Vec, Count>(run, at, run.words + group * group_words, counts);
-      for (int c = 0; c < channels; ++c) {
-        const Sink sink(problem, first + c);
-        const int64_t start =
-            (image * shape.out_channels + first + c) * shape.height * shape.width;
-        for (int v = 0; v < kVectors && position + v < positions; ++v) {
-          const int64_t p = position + v;
-          finish_vector<Vec>(run, sink, run.offsets + (first + c) * kClasses, counts[c][v], start,
-                             top + p / slots, p % slots * Vec::kLanes);
-        }
+      count_tile<Vec, Count, kKernel>(run, band, tiles[i], group.words, counts);
+      if (tiles[i].full) {
+        Output::template store<Vec, true>(group, tiles[i], counts);
+      } else {
+        Output::template store<Vec, false>(group, tiles[i], counts);
       }
     }
   }
+}
+
+template <class Vec>
+using ConvolveBand = void (*)(const PopcountTask&, int64_t, const uint32_t*, const Tile*, int64_t,
+                              Preparation*);
+
+template <class Vec, class Count, int kKernel>
+BIDIFF_INLINE ConvolveBand<Vec> convolve_band_for(const Problem& problem) {
+  if (problem.sums) return convolve_band<Vec, Count, kKernel, SumsOutput>;
+  if (problem.store == Store::kShuffle) return convolve_band<Vec, Count, kKernel, ShuffleOutput>;
+  if (problem.store == Store::kUnshuffle) {
+    return convolve_band<Vec, Count, kKernel, UnshuffleOutput>;
+  }
+  return convolve_band<Vec, Count, kKernel, PlainOutput>;
 }
 
 template <class Vec, class Count>
 void popcount_task(void* user, size_t index) {
   PopcountRun& run = *static_cast<PopcountRun*>(user);
-  const Shape& shape = run.problem->shape;
-  const int64_t image = static_cast<int64_t>(index) / run.bands;
-  const int64_t top = static_cast<int64_t>(index) % run.bands * run.rows;
-  const size_t bytes =
-      static_cast<size_t>(words_per_tap(shape) * run.plane_words) * sizeof(uint32_t);
-  uint32_t* band = static_cast<uint32_t*>(thread_scratch(1, bytes));
-  if (!band) return mark_failed(&run.failure);
-  pack_band<Vec>(run, image, top, band);
-  if (run.problem->sums) {
-    convolve_band<Vec, Count, IntegerSink<Vec>>(run, image, top, band);
+  const Problem& problem = *run.problem;
+  const Shape& shape = problem.shape;
+  PopcountTask task;
+  task.run = &run;
+  task.image = static_cast<int64_t>(index) / run.tasks;
+  const int64_t first = static_cast<int64_t>(index) % run.tasks * run.task_rows;
+  const int64_t past = first + run.task_rows < shape.height ? first + run.task_rows : shape.height;
+
+  const int64_t band_words = words_per_tap(shape) * run.plane_words;
+  const size_t word_bytes = static_cast<size_t>(2 * band_words) * sizeof(uint32_t);
+  const size_t h_bytes = problem.affine
+                             ? static_cast<size_t>(shape.in_channels * run.h_stride) * sizeof(float)
+                             : 0;
+  const size_t tile_bytes = static_cast<size_t>(tiles_of(run, run.rows)) * sizeof(Tile);
+  char* scratch = static_cast<char*>(thread_scratch(1, word_bytes + h_bytes + tile_bytes));
+  if (!scratch) return mark_failed(&run.failure);
+  memset(scratch, 0, word_bytes);
+  task.words[0] = reinterpret_cast<uint32_t*>(scratch);
+  task.words[1] = task.words[0] + band_words;
+  task.h = reinterpret_cast<float*>(scratch + word_bytes);
+  Tile* tiles = reinterpret_cast<Tile*>(scratch + word_bytes + h_bytes);
+
+  const ConvolveBand<Vec> convolve = shape.kernel == 3 ? convolve_band_for<Vec, Count, 3>(problem)
+                                                       : convolve_band_for<Vec, Count, 1>(problem);
+  Preparation ready = prepare_band(task, first, nullptr, task.words[0]);
+  if (problem.affine) {
+    normalise_and_pack<Vec>(&ready);
   } else {
-    convolve_band<Vec, Count, FloatSink<Vec>>(run, image, top, band);
+    finish_preparation<Vec>(&ready);
   }
+  for (int64_t top = first; top < past; top += run.rows) {
+    const int64_t rows = run.rows < past - top ? run.rows : past - top;
+    const int64_t below = top + run.rows, tile_count = tiles_of(run, rows);
+    const uint32_t* band = ready.words;
+    lay_tiles<Vec>(run, top, rows, tiles);
+    Preparation ahead{};
+    if (below < past) {
+      uint32_t* other = task.words[band == task.words[0] ? 1 : 0];
+      ahead = prepare_band(task, below, band, other);
+      const int64_t lines = (ahead.last - ahead.first) * shape.width * 4 / kLine + 1;
+      const int64_t steps = channel_groups(shape) * tile_count;
+      ahead.lines_at_once = (lines * shape.in_channels + steps - 1) / steps;
+    }
+    const bool packs_aside = below < past && !problem.affine;
+    convolve(task, top, band, tiles, tile_count, packs_aside ? &ahead : nullptr);
+    if (problem.affine && below < past) normalise_and_pack<Vec>(&ahead);
+    finish_preparation<Vec>(&ahead);
+    ready = ahead;
+  }
+  if (run.streams) Vec::stream_fence();
+}
+
+// Tasks of an image touch at their edges, where both pack the same rows, hence no more than balance
+// the threads.
+BIDIFF_INLINE void cut_image(PopcountRun* run) {
+  const Problem& problem = *run->problem;
+  const Shape& shape = problem.shape;
+  run->rows = kBandRows;
+  if (problem.affine) {
+    const int64_t row_bytes = shape.in_channels * shape.width * 4;
+    while (run->rows > 1 && (run->rows + 2 * run->half) * row_bytes > kBandOfH) run->rows /= 2;
+  }
+  const int64_t wanted = (kTasksPerProcessor * processors() + shape.batch - 1) / shape.batch;
+  const int64_t bands = (shape.height + run->rows - 1) / run->rows;
+  run->task_rows = (bands + wanted - 1) / wanted * run->rows;
+  run->tasks = (shape.height + run->task_rows - 1) / run->task_rows;
 }
 
 template <class Vec, class Count>
@@ -203,14 +230,21 @@ bool popcount_run(const Problem& problem, const void* packed, const Parallel& pa
   run.problem = &problem;
   run.offsets = static_cast<const int32_t*>(packed);
   run.words = reinterpret_cast<const uint32_t*>(run.offsets + shape.out_channels * kClasses);
-  const int64_t slots = (shape.width + Vec::kLanes - 1) / Vec::kLanes;
-  run.rows = slots <= 2 ? 8 : 4;
-  run.bands = (shape.height + run.rows - 1) / run.rows;
-  run.row_words = (slots + 2) * Vec::kLanes;
-  run.plane_words = (run.rows + 2) * run.row_words + kOddWords;
-  const int64_t work = shape.batch * shape.out_channels * shape.height * shape.width *
-                       shape.in_channels * shape.kernel * shape.kernel;
-  run_tasks(parallel, work, static_cast<size_t>(shape.batch * run.bands),
+  run.half = shape.kernel / 2;
+  run.slots = (shape.width + Vec::kLanes - 1) / Vec::kLanes;
+  cut_image(&run);
+  const int64_t rows = run.rows + 2 * run.half;
+  run.row_words = (run.slots + 1) * Vec::kLanes;
+  run.plane_words = rows * run.row_words + Vec::kLanes + kOddWords;
+  run.h_stride = (rows * shape.width + Vec::kLanes - 1) / Vec::kLanes * Vec::kLanes + kOddWords;
+  // Whole aligned vectors, that nothing reads while the output is being written.
+  const int64_t outputs = shape.batch * shape.out_channels * shape.height * shape.width;
+  const int64_t line = problem.store == Store::kShuffle ? 2 * shape.width : shape.width;
+  run.streams = problem.y && problem.skip != problem.y && problem.store != Store::kUnshuffle &&
+                outputs * 4 >= kStreamedBytes && line * 4 % kLine == 0 &&
+                reinterpret_cast<uintptr_t>(problem.y) % kLine == 0;
+  const int64_t work = outputs * shape.in_channels * shape.kernel * shape.kernel;
+  run_tasks(parallel, work, static_cast<size_t>(shape.batch * run.tasks),
             popcount_task<Vec, Count>, &run);
   return !run.failure.failed;
 }

@@ -138,6 +138,6 @@ bool run(const Problem& problem, const void* packed, const Parallel& parallel) {
 
 }  // namespace
 
-extern const Kernel kPortable = {"portable", packed_bytes, pack, run};
+extern const Kernel kPortable = {"portable", packed_bytes, pack, run, 0};
 
 }  // namespace bidiff

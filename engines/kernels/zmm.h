@@ -124,6 +124,49 @@ struct Zmm {
   BIDIFF_INLINE void store_integers(int32_t* to, Bits value, int count) {
     _mm512_mask_storeu_epi32(to, first_lanes(count), value);
   }
+
+  // Lanes given by the bits of `lanes`; nothing of the others is read or written.
+  BIDIFF_INLINE Floats load_lanes(const float* from, uint32_t lanes) {
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), from);
+  }
+  BIDIFF_INLINE void store_lanes(float* to, Floats value, uint32_t lanes) {
+    _mm512_mask_storeu_ps(to, static_cast<__mmask16>(lanes), value);
+  }
+  BIDIFF_INLINE void store_lanes(int32_t* to, Bits value, uint32_t lanes) {
+    _mm512_mask_storeu_epi32(to, static_cast<__mmask16>(lanes), value);
+  }
+  // Has `a` in a register here. A sum that passes through is not reassociated into a tree, for which
+  // the registers of a tile of counters would not suffice.
+  BIDIFF_INLINE void keep(Bits& a) { asm("" : "+v"(a)); }
+  BIDIFF_INLINE Bits put_lanes(Bits a, uint32_t lanes, int32_t value) {
+    return _mm512_mask_set1_epi32(a, static_cast<__mmask16>(lanes), value);
+  }
+  // Past the caches, to a multiple of 64 bytes; ordered by stream_fence alone.
+  BIDIFF_INLINE void stream(float* to, Floats value) { _mm512_stream_ps(to, value); }
+  BIDIFF_INLINE void stream_fence() { _mm_sfence(); }
+  BIDIFF_INLINE void prefetch(const void* at) {
+    _mm_prefetch(static_cast<const char*>(at), _MM_HINT_T0);
+  }
+  // Fetches a line in order to write it. Every CPU with AVX-512 has the instruction; the compiler's
+  // builtin would need a flag of its own.
+  BIDIFF_INLINE void prefetch_write(const void* at) {
+    asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(at)));
+  }
+  // a0 b0 a1 b1 .. of the lower or the upper eight lanes.
+  template <bool kUpper>
+  BIDIFF_INLINE Floats interleave(Floats a, Floats b) {
+    const Bits lower = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const Bits upper = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
+                                         31);
+    return _mm512_permutex2var_ps(a, kUpper ? upper : lower, b);
+  }
+  // The even (odd) lanes of a in the lower half, those of b in the upper one.
+  template <bool kOdd>
+  BIDIFF_INLINE Floats every_other(Floats a, Floats b) {
+    const Bits even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const Bits odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return _mm512_permutex2var_ps(a, kOdd ? odd : even, b);
+  }
 };
 
 }  // namespace

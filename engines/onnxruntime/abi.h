@@ -57,6 +57,11 @@ struct Api {
   BIDIFF_ORT(63, symbolic_dimensions, Status*,
              (const TensorInfo* info, const char** out, size_t count), (info, out, count))
   BIDIFF_ORT(65, tensor_info, Status*, (const Value* value, TensorInfo** out), (value, out))
+  BIDIFF_ORT(86, attribute_int64, Status*,
+             (const KernelInfo* info, const char* name, int64_t* out), (info, name, out))
+  BIDIFF_ORT(87, attribute_string, Status*,
+             (const KernelInfo* info, const char* name, char* out, size_t* size),
+             (info, name, out, size))
   BIDIFF_ORT(88, input_count, Status*, (const KernelContext* context, size_t* out),
              (context, out))
   BIDIFF_ORT(90, input, Status*, (const KernelContext* context, size_t index, const Value** out),

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "../kernels/select.h"
-#include "binary_conv_op.h"
+#include "op.h"
 
 namespace {
 
@@ -22,9 +22,14 @@ bool can_infer_shapes(const ApiBase& base) {
 
 // The domain must outlive every session, hence it is made once and never released.
 Status* domain(const Api& api, bool infers_shapes) {
-  static Status* const failed = [&] {
+  static Status* const failed = [&]() -> Status* {
     if (Status* status = api.create_domain("bidiff", &g_domain)) return status;
-    return api.add_op(g_domain, binary_conv_op(api, infers_shapes));
+    for (const auto op : {binary_conv_op, norm_binary_conv_op, binary_fusion_op, binary_down_op,
+                          binary_up_op, group_norm_swish_op, conv3x3_op, norm_conv_op,
+                          pair_conv_op, attention_op}) {
+      if (Status* status = api.add_op(g_domain, op(api, infers_shapes))) return status;
+    }
+    return nullptr;
   }();
   return failed;
 }

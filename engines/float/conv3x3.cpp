@@ -1,0 +1,200 @@
+// 3x3 convolution of float32 maps by Winograd's F(4x4, 3x3): see conv3x3_transform.h.
+//
+// A task owns a strip of the output, several vectors of tiles wide, and goes down it row of tiles
+// by row of tiles: transform the inputs of all channels, multiply frequency by frequency, transform
+// the sums back. The values and sums of one row of tiles stay in the processor's own cache; the
+// sums take the place of values that are used up.
+#include "conv3x3.h"
+
+#include "conv3x3_tiles.h"
+
+namespace bidiff {
+namespace {
+
+constexpr int64_t kBlockBytes = int64_t{640} << 10;  // of 1 MiB, with the weights streaming by
+constexpr int64_t kTasksPerProcessor = 4;
+// An output of this size is out of the nearer caches before it is read again; to write it past
+// them spares reading its old lines from memory.
+constexpr int64_t kStreamBytes = int64_t{4} << 20;
+
+BIDIFF_INLINE bool rounds(Precision precision) {
+  return kHasBfloat16 && precision == Precision::kBfloat16;
+}
+BIDIFF_INLINE int64_t depth(int64_t in_channels, bool bf16) {
+  return bf16 ? (in_channels + 1) / 2 : in_channels;
+}
+BIDIFF_INLINE int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+
+size_t packed_bytes(int64_t out_channels, int64_t in_channels, Precision precision) {
+  return static_cast<size_t>(kFrequencies * panels(out_channels) * kPanel *
+                             depth(in_channels, rounds(precision))) * sizeof(float);
+}
+
+// To the nearest of 8 significant bits, ties to even.
+uint16_t round_to_bfloat16(double value) {
+  uint64_t bits;
+  memcpy(&bits, &value, sizeof(bits));
+  constexpr int kDropped = 52 - 7;
+  bits += (uint64_t{1} << (kDropped - 1)) - 1 + ((bits >> kDropped) & 1);
+  bits &= ~((uint64_t{1} << kDropped) - 1);
+  memcpy(&value, &bits, sizeof(bits));
+  const float rounded = static_cast<float>(value);
+  uint32_t word;
+  memcpy(&word, &rounded, sizeof(word));
+  return static_cast<uint16_t>(word >> 16);
+}
+
+void pack(const float* weight, int64_t out_channels, int64_t in_channels, Precision precision,
+          void* packed) {
+  const bool bf16 = rounds(precision);
+  const int64_t units = depth(in_channels, bf16);
+  memset(packed, 0, packed_bytes(out_channels, in_channels, precision));
+  for (int64_t o = 0; o < out_channels; ++o) {
+    for (int64_t c = 0; c < in_channels; ++c) {
+      double u[kFrequencies];
+      transform_weight(weight + 9 * (o * in_channels + c), u);
+      for (int f = 0; f < kFrequencies; ++f) {
+        const int64_t panel = f * panels(out_channels) + o / kPanel;
+        const int64_t at = (panel * units + (bf16 ? c / 2 : c)) * kPanel + o % kPanel;
+        if (bf16) {
+          static_cast<uint16_t*>(packed)[2 * at + c % 2] = round_to_bfloat16(u[f]);
+        } else {
+          static_cast<float*>(packed)[at] = static_cast<float>(u[f]);
+        }
+      }
+    }
+  }
+}
+
+// How a problem is cut, and where things lie in a thread's scratch memory (counted in floats).
+struct Plan {
+  int64_t depth;  // units along Cin, see conv3x3_gemm.h
+  int64_t value_stride, sum_stride;  // floats from one frequency to the next
+  int64_t tile_rows, row_ranges;
+  int64_t blocks, vectors;  // blocks across the map, of at most `vectors` vectors of tiles
+  int64_t total_vectors;
+  int64_t stage, rows, carry, values, total;  // the sums begin at 0
+};
+
+// A power-of-two distance between the frequencies would put all of them into a few cache sets.
+BIDIFF_INLINE int64_t frequency_stride(int64_t floats) {
+  return round_up(floats, 1024) + 5 * 16;
+}
+
+Plan make_plan(const ConvProblem& problem, bool bf16) {
+  const MapShape& shape = problem.shape;
+  Plan plan;
+  const int64_t sum_rows = panels(problem.out_channels) * kPanel;
+  plan.depth = depth(shape.channels, bf16);
+  const int64_t most = plan.depth > sum_rows ? plan.depth : sum_rows;
+  const int64_t vector_bytes = kFrequencies * most * kLanes * int64_t{sizeof(float)};
+  const int64_t fitting = kBlockBytes > vector_bytes ? kBlockBytes / vector_bytes : 1;
+  plan.total_vectors = (shape.width + kTile * kLanes - 1) / (kTile * kLanes);
+  plan.blocks = (plan.total_vectors + fitting - 1) / fitting;
+  plan.vectors = (plan.total_vectors + plan.blocks - 1) / plan.blocks;
+  plan.blocks = (plan.total_vectors + plan.vectors - 1) / plan.vectors;
+  plan.tile_rows = (shape.height + kTile - 1) / kTile;
+  const int64_t strips = shape.batch * plan.blocks;
+  const int64_t wanted = (kTasksPerProcessor * processors() + strips - 1) / strips;
+  plan.row_ranges = smaller(plan.tile_rows, wanted);
+
+  const int64_t tiles = plan.vectors * kLanes;
+  plan.value_stride = frequency_stride(plan.depth * tiles);
+  plan.sum_stride = frequency_stride(sum_rows * tiles);
+  // Sums of frequency f end where the values of frequency f + 1 begin, or before.
+  const int64_t longer = plan.sum_stride - plan.value_stride;
+  plan.values = plan.sum_stride + (longer > 0 ? kFrequencies * longer : 0);
+  plan.stage = plan.values + kFrequencies * plan.value_stride;
+  plan.rows = plan.stage + kPatch * stage_pitch(tiles);
+  plan.carry = plan.rows + (bf16 ? 2 : 1) * kTile * kPatch * tiles;
+  plan.total = plan.carry + shape.channels * (kPatch - kTile) * kPatch * tiles;
+  return plan;
+}
+
+struct Run {
+  const ConvProblem* problem;
+  const NormKernel* norm;
+  const float* weights;
+  Plan plan;
+  bool bf16, streams;
+  TaskFailure failure;
+};
+
+template <bool kBf16>
+void run_strip(const Run& run, const Strip& strip, int64_t begin, int64_t end) {
+  const int64_t out_channels = run.problem->out_channels, depth = run.plan.depth;
+  for (int64_t tile_row = begin; tile_row < end; ++tile_row) {
+    const int64_t y0 = kTile * tile_row;
+    transform_block<kBf16>(strip, y0 - 1, tile_row == begin);
+    for (int f = 0; f < kFrequencies; ++f) {
+      multiply<kBf16>(run.weights + f * panels(out_channels) * kPanel * depth,
+                      strip.values + f * strip.value_stride, depth, strip.vectors, out_channels,
+                      strip.sums + f * strip.sum_stride);
+    }
+    for (int64_t channel = 0; channel < out_channels; ++channel) {
+      finish_channel(strip, channel, y0);
+    }
+  }
+}
+
+void run_task(void* user, size_t index) {
+  Run& run = *static_cast<Run*>(user);
+  const Plan& plan = run.plan;
+  float* scratch = static_cast<float*>(
+      thread_scratch(0, static_cast<size_t>(plan.total) * sizeof(float)));
+  if (!scratch) return mark_failed(&run.failure);
+  const int64_t range = static_cast<int64_t>(index) % plan.row_ranges;
+  const int64_t strip_index = static_cast<int64_t>(index) / plan.row_ranges;
+  const int64_t block = strip_index % plan.blocks;
+  Strip strip;
+  strip.problem = run.problem;
+  strip.norm = run.norm;
+  strip.image = strip_index / plan.blocks;
+  strip.column = block * plan.vectors * kTile * kLanes;
+  strip.vectors = smaller(plan.vectors, plan.total_vectors - block * plan.vectors);
+  strip.streams = run.streams;
+  strip.value_stride = plan.value_stride;
+  strip.sum_stride = plan.sum_stride;
+  strip.stage = scratch + plan.stage;
+  strip.rows = scratch + plan.rows;
+  strip.carry = scratch + plan.carry;
+  strip.values = scratch + plan.values;
+  strip.sums = scratch;
+  memset(strip.stage, 0, static_cast<size_t>(plan.rows - plan.stage) * sizeof(float));
+  const int64_t begin = range * plan.tile_rows / plan.row_ranges;
+  const int64_t end = (range + 1) * plan.tile_rows / plan.row_ranges;
+  if (run.bf16) {
+    run_strip<kHasBfloat16>(run, strip, begin, end);
+  } else {
+    run_strip<false>(run, strip, begin, end);
+  }
+  if (run.streams) stream_fence();
+}
+
+bool run(const ConvProblem& problem, const void* packed, Precision precision,
+         const NormKernel& norm, const Parallel& parallel) {
+  const MapShape& shape = problem.shape;
+  if (shape.batch * shape.height * shape.width * problem.out_channels == 0) return true;
+  Run run;
+  run.problem = &problem;
+  run.norm = &norm;
+  run.weights = static_cast<const float*>(packed);
+  run.bf16 = rounds(precision);
+  run.plan = make_plan(problem, run.bf16);
+  constexpr int64_t kVectorBytes = kLanes * sizeof(float);
+  run.streams = problem.out_channels * shape.height * shape.width * 4 >= kStreamBytes &&
+                shape.width % kLanes == 0 &&
+                reinterpret_cast<uintptr_t>(problem.y) % kVectorBytes == 0;
+  const int64_t work = shape.batch * shape.height * shape.width * shape.channels *
+                       problem.out_channels * 9;
+  const int64_t tasks = shape.batch * run.plan.blocks * run.plan.row_ranges;
+  run_tasks(parallel, work, static_cast<size_t>(tasks), run_task, &run);
+  return !run.failure.failed;
+}
+
+}  // namespace
+
+namespace BIDIFF_ISA {
+const ConvKernel kConv3x3 = {packed_bytes, pack, run};
+}
+}  // namespace bidiff

@@ -1,0 +1,235 @@
+// Between the maps in memory and a row of tiles: B^T d B of one channel at a time into the values,
+// A^T m A of one channel at a time out of the sums.
+#pragma once
+
+#include "conv3x3.h"
+#include "conv3x3_gemm.h"
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace bidiff {
+namespace {
+
+// A column of blocks of tiles, worked through from top to bottom by one thread.
+struct Strip {
+  const ConvProblem* problem;
+  const NormKernel* norm;
+  int64_t image;
+  int64_t column;        // of the output, where the strip begins
+  int64_t vectors;       // of tiles across the strip
+  bool streams;          // y goes past the caches; its rows are aligned for that
+  int64_t value_stride;  // floats from one frequency to the next
+  int64_t sum_stride;
+  float* stage;   // [kPatch] rows of h with zeros left and right of the map
+  float* rows;    // per channel of a pair: [kTile][kPatch][tiles], transformed along the row
+  float* carry;   // per input channel: [kPatch - kTile] more such rows, which two blocks share
+  float* values;
+  float* sums;
+};
+
+BIDIFF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+BIDIFF_INLINE int64_t stage_pitch(int64_t tiles) { return kTile * tiles + 2 * kLanes; }
+
+BIDIFF_INLINE void prefetch(const float* from, int64_t count) {
+  for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + i);
+}
+
+// Where row `row` of the patches begins in the stage: that of the strip's first output column lies
+// one further, on a vector's boundary.
+BIDIFF_INLINE float* stage_row(const Strip& strip, int row) {
+  return strip.stage + row * stage_pitch(strip.vectors * kLanes) + kLanes - 1;
+}
+
+// h of rows [first_row, kPatch) of the patches; those outside the map are left alone.
+inline void stage_channel(const Strip& strip, int64_t channel, int64_t top, int first_row) {
+  const ConvProblem& problem = *strip.problem;
+  const MapShape& shape = problem.shape;
+  const int64_t plane = strip.image * shape.channels + channel;
+  const int64_t left = strip.column > 0 ? strip.column - 1 : 0;
+  const int64_t right = smaller(shape.width, strip.column + kTile * strip.vectors * kLanes + 1);
+  const int64_t size = shape.height * shape.width;
+  for (int row = first_row; row < kPatch; ++row) {
+    const int64_t y = top + row;
+    if (y < 0 || y >= shape.height) continue;
+    const float* x = problem.x + plane * size + y * shape.width + left;
+    float* h = stage_row(strip, row) + (left + 1 - strip.column);
+    const size_t count = static_cast<size_t>(right - left);
+    if (problem.affine) {
+      const float* pair = problem.affine + 2 * plane;
+      strip.norm->affine_swish(x, pair[0], pair[1], count, h);
+    } else {
+      memcpy(h, x, count * sizeof(float));
+    }
+    // The next channel's rows lie a whole map away, where no hardware prefetcher looks.
+    if (channel + 1 < shape.channels) prefetch(x + size, right - left);
+  }
+}
+
+BIDIFF_INLINE void transform_row(const float* row, int64_t tiles, float* out) {
+  for (int64_t tile = 0; tile < tiles; tile += kLanes) {
+    Floats d[kPatch], t[kPatch];
+    gather_patches(row + kTile * tile, d);
+    transform_input(d, t);
+    for (int i = 0; i < kPatch; ++i) store(out + i * tiles + tile, t[i]);
+  }
+}
+
+// d B for the block of tiles whose patches begin at map row `top`.
+inline void transform_rows(const Strip& strip, int64_t channel, int64_t top, bool first,
+                           float* rows, float* carry) {
+  const int64_t tiles = strip.vectors * kLanes, height = strip.problem->shape.height;
+  const int first_row = first ? 0 : kPatch - kTile;
+  stage_channel(strip, channel, top, first_row);
+  for (int row = first_row; row < kPatch; ++row) {
+    float* out = row < kPatch - kTile ? carry + row * kPatch * tiles
+                                      : rows + (row - (kPatch - kTile)) * kPatch * tiles;
+    if (top + row < 0 || top + row >= height) {
+      memset(out, 0, static_cast<size_t>(kPatch * tiles) * sizeof(float));
+    } else {
+      transform_row(stage_row(strip, row), tiles, out);
+    }
+  }
+}
+
+BIDIFF_INLINE void transform_column(const float* rows, const float* carry, int64_t tiles,
+                                    Floats t[kPatch]) {
+  constexpr int kShared = kPatch - kTile;
+  Floats d[kPatch];
+  for (int i = 0; i < kPatch; ++i) {
+    d[i] = load(i < kShared ? carry + i * kPatch * tiles : rows + (i - kShared) * kPatch * tiles);
+  }
+  transform_input(d, t);
+}
+
+// Two channels as pairs of bfloat16, the first in the lower half of each lane.
+BIDIFF_INLINE Floats pack_pairs(Floats first, Floats second) {
+#if defined(__AVX512BF16__)
+  const __m512bh both = _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second),
+                                            reinterpret_cast<__m512>(first));
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
+                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return reinterpret_cast<Floats>(
+      _mm512_permutexvar_epi16(order, reinterpret_cast<__m512i>(both)));
+#else
+  return first + second;  // never called
+#endif
+}
+
+// The values of all input channels for one block of tiles.
+template <bool kBf16>
+void transform_block(const Strip& strip, int64_t top, bool first) {
+  const int64_t tiles = strip.vectors * kLanes, channels = strip.problem->shape.channels;
+  const int64_t row_floats = kPatch * tiles, shared = (kPatch - kTile) * row_floats;
+  const float* upper_rows = strip.rows + kTile * row_floats;
+  constexpr int kTogether = kBf16 ? 2 : 1;
+  float* values = strip.values;
+  for (int64_t channel = 0; channel < channels; channel += kTogether, values += tiles) {
+    float* carry = strip.carry + channel * shared;
+    const bool pair = kBf16 && channel + 1 < channels;
+    transform_rows(strip, channel, top, first, strip.rows, carry);
+    if (pair) {
+      transform_rows(strip, channel + 1, top, first, strip.rows + kTile * row_floats,
+                     carry + shared);
+    }
+    for (int j = 0; j < kPatch; ++j) {
+      for (int64_t tile = 0; tile < tiles; tile += kLanes) {
+        const int64_t at = j * tiles + tile;
+        Floats t[kPatch];
+        transform_column(strip.rows + at, carry + at, tiles, t);
+        if (kBf16) {
+          Floats upper[kPatch] = {};
+          if (pair) transform_column(upper_rows + at, carry + shared + at, tiles, upper);
+          for (int i = 0; i < kPatch; ++i) t[i] = pack_pairs(t[i], upper[i]);
+        }
+        for (int i = 0; i < kPatch; ++i) {
+          store(values + (i * kPatch + j) * strip.value_stride + tile, t[i]);
+        }
+      }
+    }
+    const size_t bytes = static_cast<size_t>(shared) * sizeof(float);
+    memcpy(carry, strip.rows + kTile * row_floats - shared, bytes);
+    if (pair) memcpy(carry + shared, upper_rows + kTile * row_floats - shared, bytes);
+  }
+}
+
+// Past the caches, to a multiple of kLanes floats; stream_fence() orders it.
+BIDIFF_INLINE void stream(float* to, Floats value) {
+#if defined(__AVX512F__) && BIDIFF_LANES == 16
+  _mm512_stream_ps(to, reinterpret_cast<__m512>(value));
+#elif defined(__AVX__) && BIDIFF_LANES == 8
+  _mm256_stream_ps(to, reinterpret_cast<__m256>(value));
+#elif defined(__SSE2__) && BIDIFF_LANES == 4
+  _mm_stream_ps(to, reinterpret_cast<__m128>(value));
+#else
+  store(to, value);
+#endif
+}
+BIDIFF_INLINE void stream_fence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+BIDIFF_INLINE void write_columns(float* y, const float* skip, Floats value, int64_t count,
+                                 bool streams) {
+  if (count >= kLanes) {
+    if (skip) value += load(skip);
+    if (streams) {
+      stream(y, value);
+    } else {
+      store(y, value);
+    }
+  } else if (count > 0) {
+    if (skip) value += load_part(skip, count);
+    store_part(y, value, count);
+  }
+}
+
+// Rows [y0, y0 + kTile) of one output channel, as far as they lie in the map.
+inline void finish_channel(const Strip& strip, int64_t channel, int64_t y0) {
+  const ConvProblem& problem = *strip.problem;
+  const MapShape& shape = problem.shape;
+  const int64_t tiles = strip.vectors * kLanes, size = shape.height * shape.width;
+  const int64_t offset =
+      (strip.image * problem.out_channels + channel) * size + y0 * shape.width + strip.column;
+  const int64_t rows = smaller(kTile, shape.height - y0);
+  const int64_t columns = smaller(kTile * tiles, shape.width - strip.column);
+  float* y = problem.y + offset;
+  const float* skip = problem.skip && !problem.skip_is_scalar ? problem.skip + offset : nullptr;
+  if (skip && channel + 1 < problem.out_channels) {
+    for (int64_t row = 0; row < rows; ++row) prefetch(skip + size + row * shape.width, columns);
+  }
+  float constant = problem.bias ? problem.bias[channel] : 0.0f;
+  if (problem.time) constant += problem.time[problem.time_is_scalar ? 0 : channel];
+  if (problem.skip && problem.skip_is_scalar) constant += problem.skip[0];
+  const float* sums = strip.sums + channel * tiles;
+  for (int64_t tile = 0; tile < tiles; tile += kLanes) {
+    Floats half[kTile][kPatch];
+    for (int j = 0; j < kPatch; ++j) {
+      Floats m[kPatch], out[kTile];
+      for (int i = 0; i < kPatch; ++i) {
+        m[i] = load(sums + (i * kPatch + j) * strip.sum_stride + tile);
+      }
+      transform_output(m, out);
+      for (int i = 0; i < kTile; ++i) half[i][j] = out[i];
+    }
+    const int64_t column = kTile * tile;
+    for (int row = 0; row < kTile; ++row) {
+      if (row >= rows) break;
+      Floats out[kTile], part[kTile];
+      transform_output(half[row], out);
+      spread_tiles(out, part);
+      const int64_t at = row * shape.width + column;
+      for (int i = 0; i < kTile; ++i) {
+        const int64_t left = columns - column - i * kLanes;
+        if (left <= 0) break;
+        write_columns(y + at + i * kLanes, skip ? skip + at + i * kLanes : nullptr,
+                      part[i] + splat(constant), left, strip.streams);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bidiff

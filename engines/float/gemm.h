@@ -1,0 +1,133 @@
+// The matrix product that 1x1 convolutions and attention share: left (rows x depth) times right
+// (depth x columns), lanes = columns.
+//
+// Both operands consist of 32-bit cells: a float, or two bfloat16 of consecutive depth. Right is cut
+// into panels of kPanel columns, each stored (depth cells, kPanel), so that a tile reads it as one
+// stream. A tile is kTileRows rows of one panel; its sums stay in registers. For the .cpp files of
+// this folder only; unnamed namespace, see maps.h.
+#pragma once
+
+#include "maps.h"
+#include "vec.h"
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+namespace bidiff {
+namespace {
+
+// A tile's sums, one row of right and one broadcast of left have to fit the vector registers.
+constexpr int kTileRows = 6;
+#if BIDIFF_LANES == 16 || defined(__aarch64__)
+constexpr int kTileVectors = 4;  // of 32 registers
+#else
+constexpr int kTileVectors = 2;  // of 16 registers
+#endif
+constexpr int64_t kPanel = kTileVectors * kLanes;
+
+// kSerialWork counts binary multiply-adds, which are about this much faster than float32 ones.
+constexpr int64_t kFloatWork = 16;
+
+BIDIFF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+BIDIFF_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+BIDIFF_INLINE int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct Float32 {
+  static constexpr int kDepth = 1;  // of one cell
+  static BIDIFF_INLINE_MEMBER Floats broadcast(const float* cell) { return splat(*cell); }
+  static BIDIFF_INLINE_MEMBER Floats multiply_add(Floats a, Floats b, Floats sum) {
+    return a * b + sum;
+  }
+  static BIDIFF_INLINE_MEMBER Floats cells(Floats first, Floats) { return first; }
+  // Cells along a row of `count` values; up to a vector of cells more is written.
+  static BIDIFF_INLINE_MEMBER void row_cells(const float* from, int64_t count, float* to) {
+    memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
+  }
+};
+
+#if defined(__AVX512BF16__)
+struct Bfloat16 {
+  static constexpr int kDepth = 2;
+  static BIDIFF_INLINE_MEMBER Floats broadcast(const float* cell) {
+    int32_t bits;
+    memcpy(&bits, cell, sizeof(bits));
+    return reinterpret_cast<Floats>(_mm512_set1_epi32(bits));
+  }
+  static BIDIFF_INLINE_MEMBER Floats multiply_add(Floats a, Floats b, Floats sum) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+  }
+  static BIDIFF_INLINE_MEMBER Floats cells(Floats first, Floats second) {
+    const __m512i low = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(first)));
+    const __m512i high =
+        _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(second)));
+    return reinterpret_cast<Floats>(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+  }
+  static BIDIFF_INLINE_MEMBER void row_cells(const float* from, int64_t count, float* to) {
+    for (; count > 0; count -= 32, from += 32, to += kLanes) {
+      const Floats first = load_part(from, smaller(count, 16));
+      const Floats second = count > 16 ? load_part(from + 16, smaller(count - 16, 16)) : Floats{};
+      store(to, reinterpret_cast<Floats>(_mm512_cvtne2ps_pbh(second, first)));
+    }
+  }
+};
+#else
+using Bfloat16 = Float32;
+#endif
+
+template <class Math>
+BIDIFF_INLINE int64_t cells_of(int64_t depth) {
+  return (depth + Math::kDepth - 1) / Math::kDepth;
+}
+
+// Floats from one panel to the next: a whole number of cache lines, and off the powers of two, at
+// which the lines of all panels would share a few sets of the cache.
+BIDIFF_INLINE int64_t panel_stride(int64_t cells) { return cells * kPanel + 16; }
+
+// sums += left * right for kRows rows. Cell (row, depth) of left lies at
+// left[row * row_step + depth * depth_step].
+template <class Math, int kRows>
+BIDIFF_INLINE void add_products(const float* left, int64_t row_step, int64_t depth_step,
+                                const float* right, int64_t cells, Floats (*sums)[kTileVectors]) {
+  for (int64_t depth = 0; depth < cells; ++depth) {
+    Floats column[kTileVectors];
+    for (int v = 0; v < kTileVectors; ++v) column[v] = load(right + v * kLanes);
+    for (int row = 0; row < kRows; ++row) {
+      const Floats factor = Math::broadcast(left + row * row_step);
+      for (int v = 0; v < kTileVectors; ++v) {
+        sums[row][v] = Math::multiply_add(factor, column[v], sums[row][v]);
+      }
+    }
+    left += depth_step;
+    right += kPanel;
+  }
+}
+
+// One row of cells: `columns` values of one depth, or of two (second may be null: zeros), into row
+// `to` of consecutive panels. Columns beyond the last are zeros.
+template <class Math>
+BIDIFF_INLINE void gather_row(const float* first, const float* second, int64_t columns, float* to,
+                              int64_t stride) {
+  for (; columns >= kPanel; columns -= kPanel, to += stride) {
+    for (int v = 0; v < kTileVectors; ++v) {
+      const Floats other = Math::kDepth == 2 && second ? load(second + v * kLanes) : Floats{};
+      store(to + v * kLanes, Math::cells(load(first + v * kLanes), other));
+    }
+    first += kPanel;
+    if (second) second += kPanel;
+  }
+  if (columns <= 0) return;
+  for (int64_t at = 0; at < kPanel; at += kLanes) {
+    const int64_t rest = columns - at < 0 ? 0 : columns - at < kLanes ? columns - at : kLanes;
+    const Floats other =
+        Math::kDepth == 2 && second ? load_part(second + (rest ? at : 0), rest) : Floats{};
+    store(to + at, Math::cells(load_part(first + (rest ? at : 0), rest), other));
+  }
+}
+
+BIDIFF_INLINE void prefetch_run(const float* from, int64_t count) {
+  for (int64_t at = 0; at < count; at += 16) __builtin_prefetch(from + at);
+}
+
+}  // namespace
+}  // namespace bidiff

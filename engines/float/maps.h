@@ -1,0 +1,26 @@
+// What the float kernels share: shapes, precision, and how a source file is compiled once for each
+// instruction set.
+//
+// Every .cpp of this folder is compiled several times, each time with the flags of one instruction
+// set, BIDIFF_ISA as its name and BIDIFF_LANES as the number of floats in a vector register; what it
+// exports lies in namespace bidiff::BIDIFF_ISA. This header, like ../kernels/binary_conv.h, is read
+// under different flags: no inline function with external linkage may stand in it.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../kernels/binary_conv.h"
+#include "../kernels/support.h"
+
+namespace bidiff {
+
+struct MapShape {
+  int64_t batch, channels, height, width;
+};
+
+// What full-precision products may be rounded to before they are summed up in float32. A kernel
+// whose instruction set has no bfloat16 products computes in float32 instead.
+enum class Precision : int { kFloat32 = 0, kBfloat16 = 1 };
+
+}  // namespace bidiff

@@ -1,0 +1,176 @@
+#include "norm.h"
+
+#include "vec.h"
+
+namespace bidiff {
+namespace {
+
+constexpr int64_t kBlock = 4096;       // floats that are read twice while they are in the L1 cache
+constexpr int64_t kChunk = 16 * kBlock;  // floats of a task; fixed, so that threads change no bit
+constexpr int64_t kWorkPerElement = 32;  // of Swish, in the units of kSerialWork
+
+// Count, mean and sum of squared deviations of some numbers. Two are merged as Chan, Golub and
+// LeVeque do it: no difference of large sums is taken.
+struct Moments {
+  double count, mean, squares;
+};
+
+void merge(Moments* into, const Moments& other) {
+  const double count = into->count + other.count, gap = other.mean - into->mean;
+  into->mean += gap * (other.count / count);
+  into->squares += other.squares + gap * gap * (into->count * other.count / count);
+  into->count = count;
+}
+
+BIDIFF_INLINE double total(Floats value) {
+  double sum = 0;
+  for (int lane = 0; lane < kLanes; ++lane) sum += static_cast<double>(value[lane]);
+  return sum;
+}
+
+// Sum of x - shift, or of its square.
+template <bool kSquare>
+BIDIFF_INLINE double sum_of(const float* x, int64_t count, float shift) {
+  constexpr int kSums = 8;  // hides the latency of an addition
+  const Floats shifts = splat(shift);
+  Floats sums[kSums] = {};
+  int64_t at = 0;
+  for (; at + kSums * kLanes <= count; at += kSums * kLanes) {
+    for (int i = 0; i < kSums; ++i) {
+      const Floats gap = load(x + at + i * kLanes) - shifts;
+      sums[i] = sums[i] + (kSquare ? gap * gap : gap);
+    }
+  }
+  double sum = 0;
+  for (; at < count; ++at) {
+    const double gap = static_cast<double>(x[at] - shift);
+    sum += kSquare ? gap * gap : gap;
+  }
+  for (int i = 0; i < kSums; ++i) sum += total(sums[i]);
+  return sum;
+}
+
+Moments moments_of(const float* x, int64_t count) {
+  Moments all = {0, 0, 0};
+  for (int64_t at = 0; at < count; at += kBlock) {
+    const int64_t size = count - at < kBlock ? count - at : kBlock;
+    const double n = static_cast<double>(size);
+    const float near = static_cast<float>(sum_of<false>(x + at, size, 0.0f) / n);
+    // What rounding the mean to a float leaves is taken out of the squares again.
+    const double gap = sum_of<false>(x + at, size, near) / n;
+    const double squares = sum_of<true>(x + at, size, near) - n * gap * gap;
+    merge(&all, {n, static_cast<double>(near) + gap, squares > 0 ? squares : 0});
+  }
+  return all;
+}
+
+struct Statistics {
+  const float* x;
+  int64_t group_size, chunks;  // floats of a group, tasks of a group
+  Moments* parts;
+};
+
+void statistics_task(void* user, size_t index) {
+  const Statistics& run = *static_cast<const Statistics*>(user);
+  const int64_t group = static_cast<int64_t>(index) / run.chunks;
+  const int64_t start = static_cast<int64_t>(index) % run.chunks * kChunk;
+  const int64_t rest = run.group_size - start;
+  run.parts[index] = moments_of(run.x + group * run.group_size + start,
+                                rest < kChunk ? rest : kChunk);
+}
+
+bool affine(const float* x, const MapShape& shape, const Norm& norm, float* out,
+            const Parallel& parallel) {
+  const int64_t channels = shape.channels / norm.groups;
+  Statistics run;
+  run.x = x;
+  run.group_size = channels * shape.height * shape.width;
+  run.chunks = (run.group_size + kChunk - 1) / kChunk;
+  const size_t count = static_cast<size_t>(shape.batch * norm.groups * run.chunks);
+  run.parts = static_cast<Moments*>(run_scratch(count * sizeof(Moments)));
+  if (!run.parts) return false;
+  run_tasks(parallel, shape.batch * norm.groups * run.group_size * 4, count, statistics_task, &run);
+  for (int64_t group = 0; group < shape.batch * norm.groups; ++group) {
+    Moments all = run.parts[group * run.chunks];
+    for (int64_t chunk = 1; chunk < run.chunks; ++chunk) {
+      merge(&all, run.parts[group * run.chunks + chunk]);
+    }
+    const double epsilon = static_cast<double>(norm.epsilon);
+    const double inverse = 1.0 / __builtin_sqrt(all.squares / all.count + epsilon);
+    for (int64_t i = 0; i < channels; ++i) {
+      const int64_t channel = group % norm.groups * channels + i;
+      const double a = static_cast<double>(norm.scale[channel]) * inverse;
+      float* pair = out + 2 * (group * channels + i);
+      pair[0] = static_cast<float>(a);
+      pair[1] = static_cast<float>(static_cast<double>(norm.bias[channel]) - all.mean * a);
+    }
+  }
+  free_run_scratch(run.parts);
+  return true;
+}
+
+BIDIFF_INLINE Floats swish(Floats x, Floats a, Floats b) {
+  const Floats n = a * x + b;
+  return n / (splat(1.0f) + exp(-n));
+}
+
+void affine_swish(const float* x, float a, float b, size_t count, float* h) {
+  const Floats as = splat(a), bs = splat(b);
+  const int64_t n = static_cast<int64_t>(count);
+  int64_t at = 0;
+  for (; at + 2 * kLanes <= n; at += 2 * kLanes) {
+    const Floats first = swish(load(x + at), as, bs);
+    const Floats second = swish(load(x + at + kLanes), as, bs);
+    store(h + at, first);
+    store(h + at + kLanes, second);
+  }
+  for (; at < n; at += kLanes) {
+    const int64_t left = n - at < kLanes ? n - at : kLanes;
+    store_part(h + at, swish(load_part(x + at, left), as, bs), left);
+  }
+}
+
+void affine_map(const float* x, float a, float b, size_t count, float* h) {
+  for (size_t i = 0; i < count; ++i) h[i] = a * x[i] + b;
+}
+
+struct Apply {
+  const float* x;
+  const float* affine;
+  float* y;
+  int64_t plane, chunks;
+};
+
+void apply_task(void* user, size_t index) {
+  const Apply& run = *static_cast<const Apply*>(user);
+  const int64_t channel = static_cast<int64_t>(index) / run.chunks;
+  const int64_t start = static_cast<int64_t>(index) % run.chunks * kChunk;
+  const int64_t rest = run.plane - start;
+  const float* pair = run.affine + 2 * channel;
+  affine_swish(run.x + channel * run.plane + start, pair[0], pair[1],
+               static_cast<size_t>(rest < kChunk ? rest : kChunk),
+               run.y + channel * run.plane + start);
+}
+
+bool norm_swish(const float* x, const MapShape& shape, const Norm& norm, float* y,
+                const Parallel& parallel) {
+  const int64_t planes = shape.batch * shape.channels, plane = shape.height * shape.width;
+  float* pairs = static_cast<float*>(run_scratch(static_cast<size_t>(planes) * 2 * sizeof(float)));
+  if (!pairs) return false;
+  const bool done = affine(x, shape, norm, pairs, parallel);
+  if (done) {
+    Apply run{x, pairs, y, plane, (plane + kChunk - 1) / kChunk};
+    run_tasks(parallel, planes * plane * kWorkPerElement, static_cast<size_t>(planes * run.chunks),
+              apply_task, &run);
+  }
+  free_run_scratch(pairs);
+  return done;
+}
+
+}  // namespace
+
+namespace BIDIFF_ISA {
+extern const NormKernel kNorm = {affine, affine_swish, affine_map, norm_swish};
+}
+
+}  // namespace bidiff

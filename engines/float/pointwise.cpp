@@ -1,0 +1,266 @@
+// Full-precision 1x1 convolution as a product of matrices, lanes = pixels.
+//
+// A task takes the pixels of an image block by block. A block's input, all channels, is first copied
+// to panels that the level-2 cache holds; channels themselves lie too far apart to be read in turn:
+// at a power of two their lines share a few sets of the cache, and no hardware prefetcher follows.
+// While a block is multiplied, the next one is copied, a few channels beside every tile.
+#include "gemm.h"
+#include "pointwise.h"
+
+namespace bidiff {
+namespace {
+
+constexpr int64_t kBlockFloats = int64_t{64} << 10;  // of a block's input
+constexpr int64_t kBlockColumns = 512;               // at most: 2 KB of each channel
+constexpr int64_t kTasksPerProcessor = 4;
+
+struct Run {
+  const PointwiseProblem* problem;
+  const float* packed;
+  int64_t pixels, depth, cells;  // depth: channels of both maps
+  int64_t stride;                // floats from panel to panel
+  int64_t block_panels;
+  int64_t task_panels, tasks_per_image;
+  int64_t row_tiles, task_tiles, tile_groups;
+  TaskFailure failure;
+};
+
+struct Task {
+  const Run* run;
+  int64_t image, first_tile, last_tile;
+};
+
+// Columns of an image from a panel on that are taken together.
+struct Block {
+  int64_t first_panel, panels;
+  int64_t first_pixel, pixels;
+};
+
+Block block_at(const Run& run, int64_t first_panel, int64_t past) {
+  Block block;
+  block.first_panel = first_panel;
+  block.panels = smaller(run.block_panels, past - first_panel);
+  block.first_pixel = first_panel * kPanel;
+  block.pixels = smaller(block.panels * kPanel, run.pixels - block.first_pixel);
+  return block;
+}
+
+const float* channel_of(const Task& task, int64_t channel) {
+  const PointwiseProblem& problem = *task.run->problem;
+  const int64_t own = problem.shape.channels;
+  if (channel >= task.run->depth) return nullptr;
+  if (channel < own) return problem.x + (task.image * own + channel) * task.run->pixels;
+  return problem.second +
+         (task.image * problem.second_channels + channel - own) * task.run->pixels;
+}
+
+// Copies a block to panels, row of cells by row of cells. A row is fetched one step before.
+struct Copy {
+  const Task* task;
+  Block block;
+  float* panels;
+  int64_t cell, step;
+};
+
+template <class Math>
+void fetch_cell(const Copy& copy, int64_t cell) {
+  if (cell >= copy.task->run->cells) return;
+  for (int64_t channel = cell * Math::kDepth; channel < (cell + 1) * Math::kDepth; ++channel) {
+    const float* from = channel_of(*copy.task, channel);
+    if (from) prefetch_run(from + copy.block.first_pixel, copy.block.pixels);
+  }
+}
+
+template <class Math>
+void step_copy(Copy* copy) {
+  const Run& run = *copy->task->run;
+  const int64_t past = smaller(copy->cell + copy->step, run.cells);
+  for (; copy->cell < past; ++copy->cell) {
+    fetch_cell<Math>(*copy, copy->cell + copy->step);
+    const float* first = channel_of(*copy->task, copy->cell * Math::kDepth);
+    const float* second = nullptr;
+    if (Math::kDepth == 2) second = channel_of(*copy->task, copy->cell * Math::kDepth + 1);
+    gather_row<Math>(first + copy->block.first_pixel,
+                     second ? second + copy->block.first_pixel : nullptr, copy->block.pixels,
+                     copy->panels + copy->cell * kPanel, run.stride);
+  }
+}
+
+// One tile of y: kRows channels from `channel` on, one panel of pixels.
+template <class Math, int kRows>
+__attribute__((noinline)) void multiply_tile(const Task& task, const float* left, const float* right,
+                                             int64_t channel, int64_t pixel) {
+  const Run& run = *task.run;
+  const PointwiseProblem& problem = *run.problem;
+  Floats sums[kRows][kTileVectors];
+  for (int row = 0; row < kRows; ++row) {
+    const Floats bias = splat(problem.bias ? problem.bias[channel + row] : 0.0f);
+    for (int v = 0; v < kTileVectors; ++v) sums[row][v] = bias;
+  }
+  add_products<Math, kRows>(left, 1, kTileRows, right, run.cells, sums);
+  const int64_t at = (task.image * problem.out_channels + channel) * run.pixels + pixel;
+  float* y = problem.y + at;
+  const float* skip = problem.skip ? problem.skip + at : nullptr;
+  const int64_t columns = run.pixels - pixel;
+  if (columns >= kPanel) {
+    for (int row = 0; row < kRows; ++row) {
+      for (int v = 0; v < kTileVectors; ++v) {
+        Floats value = sums[row][v];
+        if (skip) value += load(skip + row * run.pixels + v * kLanes);
+        store(y + row * run.pixels + v * kLanes, value);
+      }
+    }
+    return;
+  }
+  float rest[kRows][kPanel];
+  for (int row = 0; row < kRows; ++row) {
+    for (int v = 0; v < kTileVectors; ++v) store(rest[row] + v * kLanes, sums[row][v]);
+    for (int64_t i = 0; i < columns; ++i) {
+      y[row * run.pixels + i] = rest[row][i] + (skip ? skip[row * run.pixels + i] : 0.0f);
+    }
+  }
+}
+
+template <class Math>
+void multiply_rows(const Task& task, int64_t rows, const float* left, const float* right,
+                   int64_t channel, int64_t pixel) {
+  switch (rows) {
+    case 1: return multiply_tile<Math, 1>(task, left, right, channel, pixel);
+    case 2: return multiply_tile<Math, 2>(task, left, right, channel, pixel);
+    case 3: return multiply_tile<Math, 3>(task, left, right, channel, pixel);
+    case 4: return multiply_tile<Math, 4>(task, left, right, channel, pixel);
+    case 5: return multiply_tile<Math, 5>(task, left, right, channel, pixel);
+    default: return multiply_tile<Math, 6>(task, left, right, channel, pixel);
+  }
+}
+
+template <class Math>
+void multiply_block(const Task& task, const Block& block, const float* panels, Copy* aside) {
+  const Run& run = *task.run;
+  for (int64_t tile = task.first_tile; tile < task.last_tile; ++tile) {
+    const int64_t channel = tile * kTileRows;
+    const int64_t rows = smaller(kTileRows, run.problem->out_channels - channel);
+    const float* left = run.packed + tile * kTileRows * run.cells;
+    for (int64_t panel = 0; panel < block.panels; ++panel) {
+      step_copy<Math>(aside);
+      multiply_rows<Math>(task, rows, left, panels + panel * run.stride, channel,
+                          block.first_pixel + panel * kPanel);
+    }
+  }
+}
+
+template <class Math>
+void pointwise_task(void* user, size_t index) {
+  Run& run = *static_cast<Run*>(user);
+  int64_t rest = static_cast<int64_t>(index);
+  Task task;
+  task.run = &run;
+  task.first_tile = rest % run.tile_groups * run.task_tiles;
+  task.last_tile = smaller(task.first_tile + run.task_tiles, run.row_tiles);
+  rest /= run.tile_groups;
+  task.image = rest / run.tasks_per_image;
+  const int64_t first = rest % run.tasks_per_image * run.task_panels;
+  const int64_t past = smaller(first + run.task_panels, quotient_up(run.pixels, kPanel));
+
+  const int64_t buffer = run.block_panels * run.stride;
+  const bool several = past - first > run.block_panels;
+  const size_t bytes = static_cast<size_t>(buffer * (several ? 2 : 1)) * sizeof(float);
+  float* panels = static_cast<float*>(thread_scratch(2, bytes));
+  if (!panels) return mark_failed(&run.failure);
+  float* other = panels + (several ? buffer : 0);
+
+  Copy copy{&task, block_at(run, first, past), panels, 0, 2};
+  for (int64_t cell = 0; cell < copy.step; ++cell) fetch_cell<Math>(copy, cell);
+  while (copy.cell < run.cells) step_copy<Math>(&copy);
+  for (int64_t at = first; at < past; at += run.block_panels) {
+    const Block block = block_at(run, at, past);
+    const int64_t tiles = block.panels * (task.last_tile - task.first_tile);
+    const int64_t next = at + block.panels;
+    copy = {&task, block, other, run.cells, 1};
+    if (next < past) {
+      copy = {&task, block_at(run, next, past), other, 0, quotient_up(run.cells, tiles)};
+    }
+    multiply_block<Math>(task, block, panels, &copy);
+    float* const done = panels;
+    panels = other;
+    other = done;
+  }
+}
+
+template <class Math>
+bool run_pointwise(const PointwiseProblem& problem, const void* packed, const Parallel& parallel) {
+  Run run{};
+  run.problem = &problem;
+  run.packed = static_cast<const float*>(packed);
+  run.pixels = problem.shape.height * problem.shape.width;
+  run.depth = problem.shape.channels + problem.second_channels;
+  run.cells = cells_of<Math>(run.depth);
+  run.stride = panel_stride(run.cells);
+
+  const int64_t panels = quotient_up(run.pixels, kPanel);
+  const int64_t wanted = kTasksPerProcessor * processors();
+  const int64_t parts = quotient_up(wanted, problem.shape.batch);
+  run.task_panels = quotient_up(panels, parts);
+  run.tasks_per_image = quotient_up(panels, run.task_panels);
+  const int64_t columns = smaller(kBlockFloats / run.cells, kBlockColumns);
+  run.block_panels = larger(1, smaller(columns / kPanel, run.task_panels));
+
+  // Few pixels: the output channels are shared out as well.
+  run.row_tiles = quotient_up(problem.out_channels, kTileRows);
+  const int64_t groups = quotient_up(wanted, run.tasks_per_image * problem.shape.batch);
+  run.task_tiles = quotient_up(run.row_tiles, groups);
+  run.tile_groups = quotient_up(run.row_tiles, run.task_tiles);
+
+  const int64_t products = problem.shape.batch * run.pixels * run.depth * problem.out_channels;
+  const int64_t tasks = problem.shape.batch * run.tasks_per_image * run.tile_groups;
+  run_tasks(parallel, products * kFloatWork, static_cast<size_t>(tasks), pointwise_task<Math>,
+            &run);
+  return !run.failure.failed;
+}
+
+// Packed weights: tiles of kTileRows rows, each (depth cells, kTileRows); zeros beyond the last row.
+template <class Math>
+void pack_weight(const float* weight, int64_t rows, int64_t depth, float* packed) {
+  const int64_t cells = cells_of<Math>(depth);
+  for (int64_t first = 0; first < rows; first += kTileRows) {
+    for (int64_t cell = 0; cell < cells; ++cell) {
+      for (int64_t row = first; row < first + kTileRows; ++row) {
+        float pair[2] = {0.0f, 0.0f};
+        for (int64_t i = 0; i < Math::kDepth && row < rows; ++i) {
+          const int64_t at = cell * Math::kDepth + i;
+          if (at < depth) pair[i] = weight[row * depth + at];
+        }
+        const Floats value = Math::cells(splat(pair[0]), splat(pair[1]));
+        memcpy(packed++, &value, sizeof(float));
+      }
+    }
+  }
+}
+
+size_t packed_bytes(int64_t out_channels, int64_t in_channels, Precision precision) {
+  const bool rounded = precision == Precision::kBfloat16;
+  const int64_t cells = rounded ? cells_of<Bfloat16>(in_channels) : cells_of<Float32>(in_channels);
+  return static_cast<size_t>(quotient_up(out_channels, kTileRows) * kTileRows * cells) *
+         sizeof(float);
+}
+
+void pack(const float* weight, int64_t out_channels, int64_t in_channels, Precision precision,
+          void* packed) {
+  const bool rounded = precision == Precision::kBfloat16;
+  (rounded ? pack_weight<Bfloat16> : pack_weight<Float32>)(weight, out_channels, in_channels,
+                                                           static_cast<float*>(packed));
+}
+
+bool run(const PointwiseProblem& problem, const void* packed, Precision precision,
+         const Parallel& parallel) {
+  const bool rounded = precision == Precision::kBfloat16;
+  return (rounded ? run_pointwise<Bfloat16> : run_pointwise<Float32>)(problem, packed, parallel);
+}
+
+}  // namespace
+
+namespace BIDIFF_ISA {
+const PointwiseKernel kPointwise = {packed_bytes, pack, run};
+}  // namespace BIDIFF_ISA
+
+}  // namespace bidiff

@@ -1,0 +1,24 @@
+// The float kernels that go with a kernel of binary convolutions.
+#pragma once
+
+#include "attention.h"
+#include "conv3x3.h"
+#include "norm.h"
+#include "pointwise.h"
+
+namespace bidiff {
+
+struct FloatKernels {
+  const char* name;  // portable, avx2, avx512 or avx512bf16
+  bool bfloat16;     // whether Precision::kBfloat16 makes a difference
+  const NormKernel* norm;
+  const ConvKernel* conv3x3;
+  const PointwiseKernel* pointwise;
+  const AttentionKernel* attention;
+};
+
+// The best that this CPU runs of the instruction sets that `binary` may use: forcing a kernel by
+// BIDIFF_KERNEL forces these as well.
+const FloatKernels& float_kernels(const Kernel& binary);
+
+}  // namespace bidiff

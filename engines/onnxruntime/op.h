@@ -1,0 +1,96 @@
+// An operator's table of functions, made from a class that computes it.
+//
+// `Op` supplies: kName, kInputs, kRequired (inputs from there on are optional), kIntegers (a bit
+// for each int32 input), kChannels and kSize for the output's shape, a constructor from (Api,
+// KernelInfo), and compute(Call&).
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "node.h"
+
+namespace bidiff::ort {
+
+// Height and width of an operator's output beside those of its first input.
+enum class Size { kSame, kDouble, kHalf };
+// Where its channels come from: its first input, the first dimension of input i, or x, doubled or halved.
+constexpr int kChannelsOfX = -1, kTwiceOfX = -2, kHalfOfX = -3;
+
+// Shape inference is given no OrtApi, so an op carries the one it was registered with; a runtime
+// hands out the same table for every request.
+struct RegisteredOp : CustomOp {
+  const Api* api;
+};
+
+// Output shape (N, C, H, W) of the operator `name`, as far as its inputs' are known.
+void infer_map(const Api& api, ShapeInferContext* context, int channels, Size size);
+
+template <class Op>
+Status* create_kernel(const CustomOp*, const Api* api, const KernelInfo* info, void** out) {
+  return guarded(*api, Op::kName, [&] { *out = new Op(*api, info); });
+}
+
+template <class Op>
+Status* compute_kernel(void* kernel, KernelContext* context) {
+  Op& op = *static_cast<Op*>(kernel);
+  return guarded(op.api, Op::kName, [&] {
+    Call call(op.api, context, Op::kName);
+    op.compute(call);
+  });
+}
+
+template <class Op>
+Status* infer_shape(const CustomOp* op, ShapeInferContext* context) {
+  const Api& api = *static_cast<const RegisteredOp*>(op)->api;
+  return guarded(api, Op::kName, [&] { infer_map(api, context, Op::kChannels, Op::kSize); });
+}
+
+// Valid as long as the library is loaded; one process has one runtime, hence one table.
+template <class Op>
+const CustomOp* registered(const Api& api, bool infers_shapes) {
+  static const RegisteredOp made = [&] {
+    RegisteredOp op{};
+    op.api = &api;
+    op.version = kApiVersion;
+    op.name = [](const CustomOp*) { return Op::kName; };
+    op.execution_provider = [](const CustomOp*) { return "CPUExecutionProvider"; };
+    op.input_count = [](const CustomOp*) -> size_t { return Op::kInputs; };
+    op.input_type = [](const CustomOp*, size_t index) {
+      return (Op::kIntegers >> index) & 1 ? kInt32 : kFloat;
+    };
+    op.input_characteristic = [](const CustomOp*, size_t index) {
+      return index < Op::kRequired ? kRequired : kOptional;
+    };
+    op.input_memory_type = [](const CustomOp*, size_t) { return 0; };
+    op.output_count = [](const CustomOp*) -> size_t { return 1; };
+    op.output_type = [](const CustomOp*, size_t) { return kFloat; };
+    op.output_characteristic = [](const CustomOp*, size_t) { return kRequired; };
+    op.variadic_input_min = [](const CustomOp*) { return 1; };
+    op.variadic_input_homogeneity = [](const CustomOp*) { return 1; };
+    op.variadic_output_min = [](const CustomOp*) { return 1; };
+    op.variadic_output_homogeneity = [](const CustomOp*) { return 1; };
+    op.create_kernel_v2 = create_kernel<Op>;
+    op.compute_v2 = compute_kernel<Op>;
+    op.destroy = [](void* kernel) { delete static_cast<Op*>(kernel); };
+    op.infer_shape = infers_shapes ? infer_shape<Op> : nullptr;
+    op.start_version = [](const CustomOp*) { return 1; };
+    op.end_version = [](const CustomOp*) { return 1 << 20; };
+    return op;
+  }();
+  return &made;
+}
+
+// The library's operators, one function a file.
+const CustomOp* binary_conv_op(const Api& api, bool infers_shapes);
+const CustomOp* norm_binary_conv_op(const Api& api, bool infers_shapes);
+const CustomOp* binary_fusion_op(const Api& api, bool infers_shapes);
+const CustomOp* binary_down_op(const Api& api, bool infers_shapes);
+const CustomOp* binary_up_op(const Api& api, bool infers_shapes);
+const CustomOp* group_norm_swish_op(const Api& api, bool infers_shapes);
+const CustomOp* conv3x3_op(const Api& api, bool infers_shapes);
+const CustomOp* norm_conv_op(const Api& api, bool infers_shapes);
+const CustomOp* pair_conv_op(const Api& api, bool infers_shapes);
+const CustomOp* attention_op(const Api& api, bool infers_shapes);
+
+}  // namespace bidiff::ort
