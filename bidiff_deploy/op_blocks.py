@@ -113,10 +113,10 @@ def _two_branches(*maps: str) -> _Block:
 
 
 def _conv3x3() -> ir.Function:
-    """A 3x3 convolution, padded with zeros."""
+    """The network's first layer. Without ``compute``: every sign depends on its last bits."""
     b = _Block("x", "weight", "bias")
     y = b.op("Conv", *b.inputs, kernel_shape=[3, 3], pads=[1] * 4, name="y")
-    return b.finish(CONV3X3, y, _COMPUTE)
+    return b.finish(CONV3X3, y)
 
 
 def _pair_conv() -> ir.Function:

@@ -171,5 +171,5 @@ def _operators(result: CheckResult) -> list[str]:
     exact = {one.operator for one in result.operators if one.exact}
     least = min((one.snr for one in result.operators if not one.exact), default=float("inf"))
     return [f"fused operators fed what their layers are: {len(found) - len(wrong)} of {len(found)} "
-            f"pass, {len(exact)} of them held to the bit; the worst other has {decibel(least)}",
+            f"pass, {len(exact)} of them held to the bit; the worst other: {decibel(least)}",
             *(f"  FAIL {verdict.name}: {verdict.reason}" for verdict in wrong[:20])]

@@ -103,8 +103,7 @@ class _Builder(Body):
         for block in blocks(config):
             name = short(block.name)
             if block.kind == "stem":
-                x = self.ours(CONV3X3, name, x, *self.weight_and_bias(block.name),
-                              compute=self.compute)
+                x = self.ours(CONV3X3, name, x, *self.weight_and_bias(block.name))
             elif block.kind == "head":
                 x = self.ours(NORM_CONV, "prediction", x, *self.norm(f"{block.name}.norm"),
                               *self.weight_and_bias(f"{block.name}.conv"), self.none(),

@@ -58,6 +58,9 @@ class BundleLayers:
             odd = sorted(set(found) ^ set(wanted))[0]
             raise BundleError(f"{bundle.path} does not have the binary layers of its network "
                               f"({odd} is missing or too many); export the bundle again")
+        self._literals = {node.output[0]: onnx.numpy_helper.to_array(attribute.t)
+                          for node in self.model.graph.node if node.op_type == "Constant"
+                          for attribute in node.attribute if attribute.name == "value"}
         # In the graph's order, which is the order of execution.
         self.layers = [BinaryLayer(wanted[key], key, tuple(node.input), key)
                        for key, node in found.items()]
@@ -70,8 +73,8 @@ class BundleLayers:
             if node.domain == DOMAIN and node.op_type in FUSED]
 
     def constants(self, timestep: int) -> dict[str, np.ndarray]:
-        """Every initializer of one step, by its name in the graph."""
-        return {**self.promoted.constants, **self.graphs.constants(timestep)}
+        """Every initializer and constant of one step, by its name in the opened graph."""
+        return {**self._literals, **self.promoted.constants, **self.graphs.constants(timestep)}
 
     def operator_maps(self) -> list[str]:
         """Names of all values that fused operators read and give."""

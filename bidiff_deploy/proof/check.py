@@ -138,13 +138,14 @@ class _Found:
         predictions[engine.name] = found[PREDICTION]
         self.steps.append(StepCheck(timestep, compare_step(expected, found, self._names), worst,
                                     self._precision))
-        del found
+        prediction = expected[PREDICTION]
+        del found, expected  # their layers are large, and so is what follows
         self.operators += self._operators.check(engine.operator_values, timestep)
         engine.operator_values.clear()
         self.runs.append(Run(feed, predictions, {runner.name: runner.last_inference_time()
                                                  for runner in self._runners}))
         self._on_step(len(self.steps))
-        return expected[PREDICTION]
+        return prediction
 
 
 def _choose(bundle: Bundle, timesteps: Sequence[int] | None) -> tuple[int, ...]:

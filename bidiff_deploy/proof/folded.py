@@ -16,13 +16,14 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.inliner import inline_local_functions
 
-from ..architecture import parameters
+from ..architecture import blocks, parameters
 from ..bundle import Bundle
 from ..errors import EngineError
 from ..export.graph import short
 from ..ops import BINARY_CONV
 from ..packing import unpack_signs
 from .bundle_layers import BundleLayers
+from .compare import PREDICTION
 
 if TYPE_CHECKING:
     from ..training.network import BiDiffSR
@@ -43,8 +44,11 @@ def write_folded(bundle: Bundle, timestep: int, folder: Path, *, sign: bool = Tr
     nodes, tensors = [], {}
     for node in layers.model.graph.node:
         layer = by_output.get(node.output[0])
-        nodes += [node] if layer is None else _folded(layer.inputs, layer.output, constants,
-                                                      tensors, sign)
+        if layer is not None:
+            nodes += _folded(layer.inputs, layer.output, constants, tensors, sign)
+        elif node.output[0] not in constants:
+            nodes.append(node)
+    nodes = _without_zeros(nodes, constants)
     used = {name for node in nodes for name in node.input}
     tensors.update((name, value) for name, value in constants.items() if name in used)
     kept = [tensor for tensor in layers.model.graph.initializer
@@ -92,9 +96,48 @@ def _folded(inputs: tuple[str, ...], output: str, constants: Mapping[str, np.nda
     return nodes
 
 
+def _without_zeros(nodes: list[onnx.NodeProto],
+                   constants: Mapping[str, np.ndarray]) -> list[onnx.NodeProto]:
+    """The nodes without additions of one constant zero, which fused operators take for an absent
+    map or vector and no exporter of a torch network would write."""
+    zeros = {name for name, value in constants.items() if np.size(value) == 1 and not np.any(value)}
+    same: dict[str, str] = {}
+    kept = []
+    for node in nodes:
+        names = [same.get(name, name) for name in node.input]
+        del node.input[:]
+        node.input.extend(names)
+        rest = [name for name in names if name not in zeros]
+        if node.op_type == "Reshape" and names[0] in zeros:
+            zeros.add(node.output[0])
+        elif node.op_type == "Add" and len(rest) == 1:
+            same[node.output[0]] = rest[0]
+        else:
+            kept.append(node)
+    made = {name: node for node in kept for name in node.output}
+    # A graph's output keeps its name, though the node that gave it is gone.
+    if PREDICTION in same:
+        producer, value = made[same[PREDICTION]], same[PREDICTION]
+        for node in (producer, *kept):
+            for names in (node.input, node.output):
+                for index, name in enumerate(names):
+                    names[index] = PREDICTION if name == value else name
+    return kept
+
+
 def dense_weight(words: np.ndarray, alpha: np.ndarray, in_channels: int) -> np.ndarray:
     """alpha * sign, float32 (Cout, Cin, k, k), of packed words and scales."""
     return unpack_signs(words, in_channels) * np.asarray(alpha)[:, None, None, None]
+
+
+def _split_pair(name: str, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
+    """The parameters of a full-precision CS-Fusion's two convolutions, of the one that export
+    makes of them (``export.graph``); the first gets the bias of both."""
+    channels = len(weight)
+    first = np.concatenate([weight[:, 1:channels:2], weight[:, channels::2]], axis=1)
+    second = np.concatenate([weight[:, 0:channels:2], weight[:, channels + 1::2]], axis=1)
+    return {f"{name}.conv1.weight": first, f"{name}.conv2.weight": second,
+            f"{name}.conv1.bias": bias.copy(), f"{name}.conv2.bias": np.zeros_like(bias)}
 
 
 def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
@@ -139,6 +182,11 @@ def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
     state = {name: torch.from_numpy(values[short(name)].reshape(parameter.shape).copy())
              for name, parameter in parameters(bundle.config).items()
              if short(name) in values and not (parameter.binary or parameter.grouped)}
+    for block in blocks(bundle.config):
+        if block.kind == "fusion" and not block.binary:
+            state.update((name, torch.from_numpy(value)) for name, value in _split_pair(
+                block.name, *(values[f"{short(block.name)}.{part}"]
+                              for part in ("weight", "bias"))).items())
     network.load_state_dict(state, strict=False)
     for name, module in list(network.named_modules()):
         owner, _, child = name.rpartition(".")

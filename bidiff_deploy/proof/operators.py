@@ -90,6 +90,7 @@ class Operators:
                 constants[value.name] if value.name in constants
                 else values[value.name.removesuffix(_GIVEN)]) for value in session.get_inputs()}
             outputs = session.run([operator.output for operator in chosen], feeds)
+            del feeds
             for operator, found in zip(chosen, outputs):
                 yield OperatorCheck(operator.output, operator.kind, timestep,
                                     snr(values[operator.output], found),

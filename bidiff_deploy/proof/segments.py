@@ -86,7 +86,7 @@ def _cut(layers: BundleLayers) -> onnx.ModelProto:
     free = ["N", None, None, None]
     graph.input.extend(onnx.helper.make_tensor_value_info(name, float32, free)
                        for name in sorted(ends & used))
-    made = {node.output[0] for node in nodes} - {PREDICTION}
+    made = {name for node in nodes for name in node.output} - {PREDICTION}
     starts = dict.fromkeys(layer.inputs[0] for layer in layers.layers)
     graph.output.extend(onnx.helper.make_tensor_value_info(name, float32, free)
                         for name in starts if name in made)

@@ -28,6 +28,8 @@ def open_session(model: bytes, constants: Mapping[str, np.ndarray], *, threads: 
     options.intra_op_num_threads = threads or os.cpu_count() or 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # Sessions whose values are compared are many and their values large: none keeps memory.
+    options.enable_cpu_mem_arena = profile is not None
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = profile

@@ -1,9 +1,9 @@
 // 3x3 convolution of float32 maps by Winograd's F(4x4, 3x3): see conv3x3_transform.h.
 //
-// A task owns a strip of the output, several vectors of tiles wide, and goes down it row of tiles
-// by row of tiles: transform the inputs of all channels, multiply frequency by frequency, transform
-// the sums back. The values and sums of one row of tiles stay in the processor's own cache; the
-// sums take the place of values that are used up.
+// A task owns a strip of the output, several vectors of tiles wide, and goes down it block by block
+// (one row of tiles, or more where the map is narrow): transform the inputs of all channels,
+// multiply frequency by frequency, transform the sums back. The values and sums of a block stay in
+// the processor's own cache; the sums take the place of values that are used up.
 #include "conv3x3.h"
 
 #include "conv3x3_tiles.h"
@@ -68,11 +68,12 @@ void pack(const float* weight, int64_t out_channels, int64_t in_channels, Precis
 
 // How a problem is cut, and where things lie in a thread's scratch memory (counted in floats).
 struct Plan {
-  int64_t depth;  // units along Cin, see conv3x3_gemm.h
-  int64_t value_stride, sum_stride;  // floats from one frequency to the next
-  int64_t tile_rows, row_ranges;
-  int64_t blocks, vectors;  // blocks across the map, of at most `vectors` vectors of tiles
-  int64_t total_vectors;
+  int64_t depth;                     // units along Cin, see conv3x3_gemm.h
+  int64_t value_stride, sum_stride;  // from one frequency to the next
+  int64_t tile_rows, total_vectors;  // of the map
+  int64_t strips, vectors;           // strips across the map, of at most `vectors` vectors of tiles
+  int64_t block_rows;                // of tiles
+  int64_t ranges;                    // tasks down a strip
   int64_t stage, rows, carry, values, total;  // the sums begin at 0
 };
 
@@ -90,17 +91,18 @@ Plan make_plan(const ConvProblem& problem, bool bf16) {
   const int64_t vector_bytes = kFrequencies * most * kLanes * int64_t{sizeof(float)};
   const int64_t fitting = kBlockBytes > vector_bytes ? kBlockBytes / vector_bytes : 1;
   plan.total_vectors = (shape.width + kTile * kLanes - 1) / (kTile * kLanes);
-  plan.blocks = (plan.total_vectors + fitting - 1) / fitting;
-  plan.vectors = (plan.total_vectors + plan.blocks - 1) / plan.blocks;
-  plan.blocks = (plan.total_vectors + plan.vectors - 1) / plan.vectors;
+  const int64_t strips = (plan.total_vectors + fitting - 1) / fitting;
+  plan.vectors = (plan.total_vectors + strips - 1) / strips;
+  plan.strips = (plan.total_vectors + plan.vectors - 1) / plan.vectors;
   plan.tile_rows = (shape.height + kTile - 1) / kTile;
-  const int64_t strips = shape.batch * plan.blocks;
-  const int64_t wanted = (kTasksPerProcessor * processors() + strips - 1) / strips;
-  plan.row_ranges = smaller(plan.tile_rows, wanted);
+  plan.block_rows = smaller(fitting / plan.vectors, plan.tile_rows);
+  const int64_t most_ranges = (plan.tile_rows + plan.block_rows - 1) / plan.block_rows;
+  const int64_t tasks = kTasksPerProcessor * processors(), columns = shape.batch * plan.strips;
+  plan.ranges = smaller(most_ranges, (tasks + columns - 1) / columns);
 
   const int64_t tiles = plan.vectors * kLanes;
-  plan.value_stride = frequency_stride(plan.depth * tiles);
-  plan.sum_stride = frequency_stride(sum_rows * tiles);
+  plan.value_stride = frequency_stride(plan.depth * plan.block_rows * tiles);
+  plan.sum_stride = frequency_stride(sum_rows * plan.block_rows * tiles);
   // Sums of frequency f end where the values of frequency f + 1 begin, or before.
   const int64_t longer = plan.sum_stride - plan.value_stride;
   plan.values = plan.sum_stride + (longer > 0 ? kFrequencies * longer : 0);
@@ -123,16 +125,23 @@ struct Run {
 template <bool kBf16>
 void run_strip(const Run& run, const Strip& strip, int64_t begin, int64_t end) {
   const int64_t out_channels = run.problem->out_channels, depth = run.plan.depth;
-  for (int64_t tile_row = begin; tile_row < end; ++tile_row) {
-    const int64_t y0 = kTile * tile_row;
-    transform_block<kBf16>(strip, y0 - 1, tile_row == begin);
+  const int64_t tiles = strip.vectors * kLanes;
+  for (int64_t first = begin; first < end; first += run.plan.block_rows) {
+    const int64_t rows = smaller(run.plan.block_rows, end - first), pitch = rows * tiles;
+    for (int64_t row = 0; row < rows; ++row) {
+      transform_channels<kBf16>(strip, kTile * (first + row) - 1, first + row == begin,
+                                strip.values + row * tiles, pitch);
+    }
     for (int f = 0; f < kFrequencies; ++f) {
       multiply<kBf16>(run.weights + f * panels(out_channels) * kPanel * depth,
-                      strip.values + f * strip.value_stride, depth, strip.vectors, out_channels,
-                      strip.sums + f * strip.sum_stride);
+                      strip.values + f * strip.value_stride, depth, rows * strip.vectors,
+                      out_channels, strip.sums + f * strip.sum_stride);
     }
     for (int64_t channel = 0; channel < out_channels; ++channel) {
-      finish_channel(strip, channel, y0);
+      for (int64_t row = 0; row < rows; ++row) {
+        finish_channel(strip, channel, kTile * (first + row),
+                       strip.sums + channel * pitch + row * tiles);
+      }
     }
   }
 }
@@ -143,15 +152,15 @@ void run_task(void* user, size_t index) {
   float* scratch = static_cast<float*>(
       thread_scratch(0, static_cast<size_t>(plan.total) * sizeof(float)));
   if (!scratch) return mark_failed(&run.failure);
-  const int64_t range = static_cast<int64_t>(index) % plan.row_ranges;
-  const int64_t strip_index = static_cast<int64_t>(index) / plan.row_ranges;
-  const int64_t block = strip_index % plan.blocks;
+  const int64_t range = static_cast<int64_t>(index) % plan.ranges;
+  const int64_t column = static_cast<int64_t>(index) / plan.ranges;
+  const int64_t strip_index = column % plan.strips;
   Strip strip;
   strip.problem = run.problem;
   strip.norm = run.norm;
-  strip.image = strip_index / plan.blocks;
-  strip.column = block * plan.vectors * kTile * kLanes;
-  strip.vectors = smaller(plan.vectors, plan.total_vectors - block * plan.vectors);
+  strip.image = column / plan.strips;
+  strip.column = strip_index * plan.vectors * kTile * kLanes;
+  strip.vectors = smaller(plan.vectors, plan.total_vectors - strip_index * plan.vectors);
   strip.streams = run.streams;
   strip.value_stride = plan.value_stride;
   strip.sum_stride = plan.sum_stride;
@@ -161,8 +170,8 @@ void run_task(void* user, size_t index) {
   strip.values = scratch + plan.values;
   strip.sums = scratch;
   memset(strip.stage, 0, static_cast<size_t>(plan.rows - plan.stage) * sizeof(float));
-  const int64_t begin = range * plan.tile_rows / plan.row_ranges;
-  const int64_t end = (range + 1) * plan.tile_rows / plan.row_ranges;
+  const int64_t begin = range * plan.tile_rows / plan.ranges;
+  const int64_t end = (range + 1) * plan.tile_rows / plan.ranges;
   if (run.bf16) {
     run_strip<kHasBfloat16>(run, strip, begin, end);
   } else {
@@ -187,7 +196,7 @@ bool run(const ConvProblem& problem, const void* packed, Precision precision,
                 reinterpret_cast<uintptr_t>(problem.y) % kVectorBytes == 0;
   const int64_t work = shape.batch * shape.height * shape.width * shape.channels *
                        problem.out_channels * 9;
-  const int64_t tasks = shape.batch * run.plan.blocks * run.plan.row_ranges;
+  const int64_t tasks = shape.batch * run.plan.strips * run.plan.ranges;
   run_tasks(parallel, work, static_cast<size_t>(tasks), run_task, &run);
   return !run.failure.failed;
 }

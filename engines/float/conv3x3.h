@@ -1,4 +1,5 @@
-// Full-precision 3x3 convolution, stride 1, zero padding 1: the contract of conv3x3*.cpp.
+// Full-precision 3x3 convolution, stride 1, zero padding 1: the contract of conv3x3.cpp (Winograd)
+// and direct3x3.cpp (term by term, always float32).
 #pragma once
 
 #include "norm.h"
@@ -31,9 +32,9 @@ struct ConvKernel {
               const NormKernel& norm, const Parallel& parallel);
 };
 
-namespace portable { extern const ConvKernel kConv3x3; }
-namespace avx2 { extern const ConvKernel kConv3x3; }
-namespace avx512 { extern const ConvKernel kConv3x3; }
-namespace avx512bf16 { extern const ConvKernel kConv3x3; }
+namespace portable { extern const ConvKernel kConv3x3, kDirect3x3; }
+namespace avx2 { extern const ConvKernel kConv3x3, kDirect3x3; }
+namespace avx512 { extern const ConvKernel kConv3x3, kDirect3x3; }
+namespace avx512bf16 { extern const ConvKernel kConv3x3, kDirect3x3; }
 
 }  // namespace bidiff

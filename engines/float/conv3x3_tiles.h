@@ -23,9 +23,9 @@ struct Strip {
   int64_t sum_stride;
   float* stage;   // [kPatch] rows of h with zeros left and right of the map
   float* rows;    // per channel of a pair: [kTile][kPatch][tiles], transformed along the row
-  float* carry;   // per input channel: [kPatch - kTile] more such rows, which two blocks share
-  float* values;
-  float* sums;
+  float* carry;   // per input channel: [kPatch - kTile] more such rows, shared by two rows of tiles
+  float* values;  // of a block: [kFrequencies][depth][tile rows of the block][tiles]
+  float* sums;    // [kFrequencies][Cout][tile rows of the block][tiles]
 };
 
 BIDIFF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -75,7 +75,7 @@ BIDIFF_INLINE void transform_row(const float* row, int64_t tiles, float* out) {
   }
 }
 
-// d B for the block of tiles whose patches begin at map row `top`.
+// d B for the row of tiles whose patches begin at map row `top`.
 inline void transform_rows(const Strip& strip, int64_t channel, int64_t top, bool first,
                            float* rows, float* carry) {
   const int64_t tiles = strip.vectors * kLanes, height = strip.problem->shape.height;
@@ -116,15 +116,15 @@ BIDIFF_INLINE Floats pack_pairs(Floats first, Floats second) {
 #endif
 }
 
-// The values of all input channels for one block of tiles.
+// The values of all input channels for one row of tiles, `pitch` floats from channel to channel.
 template <bool kBf16>
-void transform_block(const Strip& strip, int64_t top, bool first) {
+void transform_channels(const Strip& strip, int64_t top, bool first, float* values,
+                        int64_t pitch) {
   const int64_t tiles = strip.vectors * kLanes, channels = strip.problem->shape.channels;
   const int64_t row_floats = kPatch * tiles, shared = (kPatch - kTile) * row_floats;
   const float* upper_rows = strip.rows + kTile * row_floats;
   constexpr int kTogether = kBf16 ? 2 : 1;
-  float* values = strip.values;
-  for (int64_t channel = 0; channel < channels; channel += kTogether, values += tiles) {
+  for (int64_t channel = 0; channel < channels; channel += kTogether, values += pitch) {
     float* carry = strip.carry + channel * shared;
     const bool pair = kBf16 && channel + 1 < channels;
     transform_rows(strip, channel, top, first, strip.rows, carry);
@@ -187,7 +187,7 @@ BIDIFF_INLINE void write_columns(float* y, const float* skip, Floats value, int6
 }
 
 // Rows [y0, y0 + kTile) of one output channel, as far as they lie in the map.
-inline void finish_channel(const Strip& strip, int64_t channel, int64_t y0) {
+inline void finish_channel(const Strip& strip, int64_t channel, int64_t y0, const float* sums) {
   const ConvProblem& problem = *strip.problem;
   const MapShape& shape = problem.shape;
   const int64_t tiles = strip.vectors * kLanes, size = shape.height * shape.width;
@@ -203,7 +203,6 @@ inline void finish_channel(const Strip& strip, int64_t channel, int64_t y0) {
   float constant = problem.bias ? problem.bias[channel] : 0.0f;
   if (problem.time) constant += problem.time[problem.time_is_scalar ? 0 : channel];
   if (problem.skip && problem.skip_is_scalar) constant += problem.skip[0];
-  const float* sums = strip.sums + channel * tiles;
   for (int64_t tile = 0; tile < tiles; tile += kLanes) {
     Floats half[kTile][kPatch];
     for (int j = 0; j < kPatch; ++j) {

@@ -5,18 +5,17 @@
 namespace bidiff {
 namespace {
 
-constexpr FloatKernels kPortableFloats = {
-    "portable", false, &portable::kNorm, &portable::kConv3x3, &portable::kPointwise,
-    &portable::kAttention};
+#define BIDIFF_FLOAT_KERNELS(isa, bfloat16)                                        \
+  {#isa, bfloat16, &isa::kNorm, &isa::kConv3x3, &isa::kDirect3x3, &isa::kPointwise, \
+   &isa::kAttention}
+
+constexpr FloatKernels kPortableFloats = BIDIFF_FLOAT_KERNELS(portable, false);
 #if defined(BIDIFF_X86_KERNELS)
-constexpr FloatKernels kAvx2Floats = {
-    "avx2", false, &avx2::kNorm, &avx2::kConv3x3, &avx2::kPointwise, &avx2::kAttention};
-constexpr FloatKernels kAvx512Floats = {
-    "avx512", false, &avx512::kNorm, &avx512::kConv3x3, &avx512::kPointwise, &avx512::kAttention};
-constexpr FloatKernels kAvx512Bf16Floats = {
-    "avx512bf16", true, &avx512bf16::kNorm, &avx512bf16::kConv3x3, &avx512bf16::kPointwise,
-    &avx512bf16::kAttention};
+constexpr FloatKernels kAvx2Floats = BIDIFF_FLOAT_KERNELS(avx2, false);
+constexpr FloatKernels kAvx512Floats = BIDIFF_FLOAT_KERNELS(avx512, false);
+constexpr FloatKernels kAvx512Bf16Floats = BIDIFF_FLOAT_KERNELS(avx512bf16, true);
 #endif
+#undef BIDIFF_FLOAT_KERNELS
 
 }  // namespace
 

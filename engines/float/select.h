@@ -13,6 +13,7 @@ struct FloatKernels {
   bool bfloat16;     // whether Precision::kBfloat16 makes a difference
   const NormKernel* norm;
   const ConvKernel* conv3x3;
+  const ConvKernel* direct3x3;
   const PointwiseKernel* pointwise;
   const AttentionKernel* attention;
 };

@@ -185,26 +185,31 @@ BIDIFF_INLINE void normalise_and_pack(Preparation* work) {
   const PopcountRun& run = *task.run;
   const Problem& problem = *run.problem;
   const Shape& shape = problem.shape;
-  const size_t count = static_cast<size_t>((work->last - work->first) * shape.width);
+  // As many lines as a core can have under way are fetched while as many are computed.
+  constexpr int64_t kRun = 256;
+  const int64_t count = (work->last - work->first) * shape.width;
   const int64_t start = work->first * shape.width, width = shape.width;
   for (int64_t block = 0; block < shape.in_channels; block += kStreams) {
     const int streams = streams_from(shape, block);
     const float* planes[kStreams];
     for (int c = 0; c < streams; ++c) {
       const int64_t channel = block + c;
-      if (channel + 1 < shape.in_channels) {
-        const char* next = reinterpret_cast<const char*>(
-            input_plane(problem, task.image, channel + 1) + start);
-        for (size_t at = 0; at < count * 4; at += kLine) Vec::prefetch(next + at);
-      }
       const float* pair = problem.affine + (task.image * shape.in_channels + channel) * 2;
       float* h = task.h + channel * run.h_stride;
       if (work->carried) {  // the last of its rows is this band's first row of outputs
         memcpy(h + run.half * width, h + (run.rows + run.half) * width,
                static_cast<size_t>(width) * sizeof(float));
       }
-      problem.affine_swish(input_plane(problem, task.image, channel) + start, pair[0], pair[1],
-                           count, h + (work->first - work->top) * width);
+      const float* x = input_plane(problem, task.image, channel) + start;
+      const float* next = channel + 1 < shape.in_channels
+                              ? input_plane(problem, task.image, channel + 1) + start
+                              : x;
+      float* to = h + (work->first - work->top) * width;
+      for (int64_t at = 0; at < count; at += kRun) {
+        const int64_t run_count = count - at < kRun ? count - at : kRun;
+        for (int64_t i = 0; i < run_count; i += kLine / 4) Vec::prefetch(next + at + i);
+        problem.affine_swish(x + at, pair[0], pair[1], static_cast<size_t>(run_count), to + at);
+      }
       planes[c] = h - work->top * width;
     }
     pack_rows<Vec>(*work, planes, block, streams, work->first, work->last);

@@ -8,13 +8,14 @@ namespace bidiff {
 namespace {
 
 // Where the vectors of a tile lie; the same for every group of output channels.
-struct Tile {
-  int64_t word[kVectors];     // in a packed band
-  int64_t y[kVectors], x[kVectors], pixel[kVectors];  // pixel = y * W + x
-  int border[kVectors];       // classes of border_offsets.h, for lanes inside the row
-  uint32_t lanes[kVectors];   // that exist; 0 for a vector that does not
-  uint32_t left[kVectors], right[kVectors];  // the lane at that end of the row, or 0
-  bool full, edged;           // every lane exists; some vector has an end of a row
+struct alignas(64) Tile {
+  uint32_t classes[kVectors][kClasses];  // border class of every lane
+  int64_t word[kVectors];                // in a packed band
+  int64_t pixel[kVectors];               // y * W + x
+  int64_t stored[kVectors];              // the same in the output's order, Problem::store
+  uint32_t lanes[kVectors];              // that exist; 0 for a vector that does not
+  bool full;                             // all do
+  bool paired;                           // and each second vector continues the first one's row
 };
 
 // What a group of output channels needs beside the packed words.
@@ -69,18 +70,13 @@ BIDIFF_INLINE void count_tile(const PopcountRun& run, const uint32_t* band, cons
 template <class Vec>
 BIDIFF_INLINE void sum_channel(const Group& group, int c, const Tile& tile,
                                const typename Vec::Bits* counts, typename Vec::Bits* sums) {
-  const int32_t* offsets = group.offsets + c * kClasses;
+  const typename Vec::Bits* offsets =
+      reinterpret_cast<const typename Vec::Bits*>(group.offsets + c * kClasses);
   for (int v = 0; v < kVectors; ++v) {
-    sums[v] = Vec::broadcast(static_cast<uint32_t>(offsets[tile.border[v]]));
-  }
-  if (tile.edged) {
-    for (int v = 0; v < kVectors; ++v) {
-      sums[v] = Vec::put_lanes(sums[v], tile.left[v], offsets[tile.border[v] | 4]);
-      sums[v] = Vec::put_lanes(sums[v], tile.right[v], offsets[tile.border[v] | 8]);
-    }
-  }
-  for (int v = 0; v < kVectors; ++v) {
-    sums[v] = Vec::subtract(sums[v], Vec::template shift_left<1>(counts[v]));
+    const typename Vec::Bits* classes =
+        reinterpret_cast<const typename Vec::Bits*>(tile.classes[v]);
+    sums[v] = Vec::subtract(Vec::lookup(Vec::load(offsets), Vec::load(classes)),
+                            Vec::template shift_left<1>(counts[v]));
   }
 }
 
@@ -129,10 +125,25 @@ BIDIFF_INLINE void finish_channel(const Group& group, int c, const Tile& tile,
   }
 }
 
+// What a tile will add.
+template <class Vec>
+BIDIFF_INLINE void fetch_added(const Group& group, const Tile& tile) {
+#pragma GCC unroll 4
+  for (int c = 0; c < kChannels; ++c) {
+    if (const float* residual = group.residual[c]) {
+      for (int v = 0; v < kVectors; ++v) Vec::prefetch(residual + tile.pixel[v]);
+    }
+    if (const float* skip = group.skip[c]) {
+      for (int v = 0; v < kVectors; ++v) Vec::prefetch(skip + tile.pixel[v]);
+    }
+  }
+}
+
 // ---- where a tile goes --------------------------------------------------------------------------
 
 struct SumsOutput {
-  static constexpr bool kSums = true;
+  template <class Vec>
+  BIDIFF_INLINE void fetch(const Group&, const Tile&) {}
   template <class Vec, bool kFull>
   BIDIFF_INLINE void store(const Group& group, const Tile& tile,
                            const typename Vec::Bits counts[kChannels][kVectors]) {
@@ -149,7 +160,15 @@ struct SumsOutput {
 };
 
 struct PlainOutput {
-  static constexpr bool kSums = false;
+  template <class Vec>
+  BIDIFF_INLINE void fetch(const Group& group, const Tile& tile) {
+    if (group.streams) return;
+#pragma GCC unroll 4
+    for (int c = 0; c < kChannels; ++c) {
+      if (c >= group.channels) break;
+      for (int v = 0; v < kVectors; ++v) Vec::prefetch_write(group.y[c] + tile.pixel[v]);
+    }
+  }
   template <class Vec, bool kFull>
   BIDIFF_INLINE void store(const Group& group, const Tile& tile,
                            const typename Vec::Bits counts[kChannels][kVectors]) {
@@ -174,18 +193,29 @@ struct PlainOutput {
 
 // PixelShuffle(2): the four channels of a group are the four pixels of a square of one plane.
 struct ShuffleOutput {
-  static constexpr bool kSums = false;
+  template <class Vec>
+  BIDIFF_INLINE void fetch(const Group& group, const Tile& tile) {
+    if (group.streams) return;
+    const int64_t row = 2 * group.problem->shape.width;
+    for (int v = 0; v < kVectors; ++v) {
+      for (int i = 0; i < 2; ++i) {
+        const float* to = group.y[0] + tile.stored[v] + i * row;
+        Vec::prefetch_write(to);
+        Vec::prefetch_write(to + Vec::kLanes);
+      }
+    }
+  }
   template <class Vec, bool kFull>
   BIDIFF_INLINE void store(const Group& group, const Tile& tile,
                            const typename Vec::Bits counts[kChannels][kVectors]) {
-    const int64_t width = group.problem->shape.width;
+    const int64_t row = 2 * group.problem->shape.width;
 #pragma GCC unroll 2
     for (int i = 0; i < 2; ++i) {
       typename Vec::Floats even[kVectors], odd[kVectors];
       finish_channel<Vec, kFull>(group, 2 * i, tile, counts[2 * i], even);
       finish_channel<Vec, kFull>(group, 2 * i + 1, tile, counts[2 * i + 1], odd);
       for (int v = 0; v < kVectors; ++v) {
-        float* to = group.y[0] + (2 * tile.y[v] + i) * 2 * width + 2 * tile.x[v];
+        float* to = group.y[0] + tile.stored[v] + i * row;
         const typename Vec::Floats lower = Vec::template interleave<false>(even[v], odd[v]);
         const typename Vec::Floats upper = Vec::template interleave<true>(even[v], odd[v]);
         if (!kFull) {
@@ -213,20 +243,39 @@ struct ShuffleOutput {
 
 // PixelUnshuffle(2): channel o becomes planes 4 o + 2 i + j of its rows 2 y + i and columns 2 x + j.
 struct UnshuffleOutput {
-  static constexpr bool kSums = false;
+  template <class Vec>
+  BIDIFF_INLINE void fetch(const Group& group, const Tile& tile) {
+    const int64_t plane = group.problem->shape.height * group.problem->shape.width / 4;
+#pragma GCC unroll 4
+    for (int c = 0; c < kChannels; ++c) {
+      if (c >= group.channels) break;
+      for (int v = 0; v < kVectors; v += tile.paired ? 2 : 1) {
+        Vec::prefetch_write(group.y[c] + tile.stored[v]);
+        Vec::prefetch_write(group.y[c] + tile.stored[v] + plane);
+      }
+    }
+  }
   template <class Vec, bool kFull>
   BIDIFF_INLINE void store(const Group& group, const Tile& tile,
                            const typename Vec::Bits counts[kChannels][kVectors]) {
-    const int64_t half = group.problem->shape.width / 2;
-    const int64_t plane = group.problem->shape.height / 2 * half;
+    const int64_t plane = group.problem->shape.height * group.problem->shape.width / 4;
     constexpr uint32_t kHalf = (1u << (Vec::kLanes / 2)) - 1;
 #pragma GCC unroll 4
     for (int c = 0; c < kChannels; ++c) {
       if (c >= group.channels) break;
       typename Vec::Floats y[kVectors];
       finish_channel<Vec, kFull>(group, c, tile, counts[c], y);
+      if (kFull && tile.paired) {
+        for (int v = 0; v < kVectors; v += 2) {
+          float* to = group.y[c] + tile.stored[v];
+          Vec::store_floats(to, Vec::template every_other<false>(y[v], y[v + 1]), Vec::kLanes);
+          Vec::store_floats(to + plane, Vec::template every_other<true>(y[v], y[v + 1]),
+                            Vec::kLanes);
+        }
+        continue;
+      }
       for (int v = 0; v < kVectors; ++v) {
-        float* to = group.y[c] + tile.y[v] % 2 * 2 * plane + tile.y[v] / 2 * half + tile.x[v] / 2;
+        float* to = group.y[c] + tile.stored[v];
         const uint32_t lanes =
             kFull ? kHalf : (1u << (__builtin_popcount(tile.lanes[v]) / 2)) - 1;
         Vec::store_lanes(to, Vec::template every_other<false>(y[v], y[v]), lanes);

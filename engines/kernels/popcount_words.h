@@ -29,38 +29,46 @@ BIDIFF_INLINE int64_t tiles_of(const PopcountRun& run, int64_t rows) {
   return (rows * run.slots + kVectors - 1) / kVectors;
 }
 
+// Where pixel (y, x) of an output channel goes, from the channel's first element on.
+BIDIFF_INLINE int64_t stored_at(const Problem& problem, int64_t y, int64_t x) {
+  const int64_t height = problem.shape.height, width = problem.shape.width;
+  if (problem.store == Store::kShuffle) return 2 * y * 2 * width + 2 * x;
+  if (problem.store == Store::kUnshuffle) {
+    return (y % 2 * 2 * (height / 2) + y / 2) * (width / 2) + x / 2;
+  }
+  return y * width + x;
+}
+
 template <class Vec>
 BIDIFF_INLINE void lay_tiles(const PopcountRun& run, int64_t top, int64_t rows, Tile* tiles) {
   const Shape& shape = run.problem->shape;
   constexpr uint32_t kAll = (1u << Vec::kLanes) - 1;
-  int64_t row = 0, slot = 0;
+  int64_t row = 0, slot = 0, y = top, x = 0;
   for (int64_t i = 0; i < tiles_of(run, rows); ++i) {
     Tile& tile = tiles[i];
     tile.full = true;
-    tile.edged = false;
     for (int v = 0; v < kVectors; ++v) {
-      const bool exists = row < rows;
-      const int64_t y = exists ? top + row : tile.y[0], x = exists ? slot * Vec::kLanes : tile.x[0];
+      const bool exists = row < rows;  // or the last one of all once more
+      if (exists) {
+        y = top + row;
+        x = slot * Vec::kLanes;
+      }
       const int64_t rest = shape.width - x;
-      tile.y[v] = y;
-      tile.x[v] = x;
       tile.pixel[v] = y * shape.width + x;
+      tile.stored[v] = stored_at(*run.problem, y, x);
       tile.word[v] = (y - top) * run.row_words + x + Vec::kLanes;
       tile.lanes[v] = !exists ? 0 : rest < Vec::kLanes ? (1u << rest) - 1 : kAll;
-      tile.border[v] = (y == 0 ? 1 : 0) | (y == shape.height - 1 ? 2 : 0);
-      tile.left[v] = x == 0 ? 1 : 0;
-      tile.right[v] = rest <= Vec::kLanes ? 1u << (rest - 1) : 0;
-      if (shape.width == 1) {  // one lane at both ends
-        tile.border[v] |= 4 | 8;
-        tile.left[v] = tile.right[v] = 0;
+      for (int64_t lane = 0; lane < kClasses; ++lane) {
+        tile.classes[v][lane] = (y == 0 ? 1 : 0) | (y == shape.height - 1 ? 2 : 0) |
+                                (x + lane == 0 ? 4 : 0) | (lane == rest - 1 ? 8 : 0);
       }
       if (tile.lanes[v] != kAll) tile.full = false;
-      if (tile.left[v] | tile.right[v]) tile.edged = true;
       if (exists && ++slot == run.slots) {
         slot = 0;
         ++row;
       }
     }
+    tile.paired = tile.full && run.slots % 2 == 0;
   }
 }
 
@@ -95,22 +103,6 @@ BIDIFF_INLINE Group group_at(const PopcountTask& task, int64_t first, int64_t to
   return group;
 }
 
-// What a tile adds, and, where stores do not go past the caches, what it writes.
-template <class Vec>
-BIDIFF_INLINE void fetch_tile(const Group& group, const Tile& tile, bool writes) {
-  for (int c = 0; c < group.channels; ++c) {
-    if (const float* residual = group.residual[c]) {
-      for (int v = 0; v < kVectors; ++v) Vec::prefetch(residual + tile.pixel[v]);
-    }
-    if (const float* skip = group.skip[c]) {
-      for (int v = 0; v < kVectors; ++v) Vec::prefetch(skip + tile.pixel[v]);
-    }
-    if (writes && !group.streams) {
-      for (int v = 0; v < kVectors; ++v) Vec::prefetch_write(group.y[c] + tile.pixel[v]);
-    }
-  }
-}
-
 // All output channels of a band, while `ahead` is prepared.
 template <class Vec, class Count, int kKernel, class Output>
 __attribute__((noinline)) void convolve_band(const PopcountTask& task, int64_t top,
@@ -118,14 +110,15 @@ __attribute__((noinline)) void convolve_band(const PopcountTask& task, int64_t t
                                              int64_t tile_count, Preparation* ahead) {
   const PopcountRun& run = *task.run;
   const int64_t channels = run.problem->shape.out_channels;
-  const bool writes = run.problem->store == Store::kPlain && !Output::kSums;
   Group next = group_at(task, 0, top);
   for (int64_t first = 0; first < channels; first += kChannels) {
     const Group group = next;
     if (first + kChannels < channels) next = group_at(task, first + kChannels, top);
     for (int64_t i = 0; i < tile_count; ++i) {
       const bool ends = i + 1 == tile_count;
-      fetch_tile<Vec>(ends ? next : group, tiles[ends ? 0 : i + 1], writes);
+      const Group& coming = ends ? next : group;
+      fetch_added<Vec>(coming, tiles[ends ? 0 : i + 1]);
+      Output::template fetch<Vec>(coming, tiles[ends ? 0 : i + 1]);
       if (ahead) advance<Vec>(ahead, ahead->lines_at_once);
       typename Vec::Bits counts[kChannels][kVectors];
       count_tile<Vec, Count, kKernel>(run, band, tiles[i], group.words, counts);

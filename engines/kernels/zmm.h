@@ -138,8 +138,8 @@ struct Zmm {
   // Has `a` in a register here. A sum that passes through is not reassociated into a tree, for which
   // the registers of a tile of counters would not suffice.
   BIDIFF_INLINE void keep(Bits& a) { asm("" : "+v"(a)); }
-  BIDIFF_INLINE Bits put_lanes(Bits a, uint32_t lanes, int32_t value) {
-    return _mm512_mask_set1_epi32(a, static_cast<__mmask16>(lanes), value);
+  BIDIFF_INLINE Bits lookup(Bits table, Bits index) {
+    return _mm512_permutexvar_epi32(index, table);
   }
   // Past the caches, to a multiple of 64 bytes; ordered by stream_fence alone.
   BIDIFF_INLINE void stream(float* to, Floats value) { _mm512_stream_ps(to, value); }

@@ -50,15 +50,17 @@ class GroupNormSwish {
   int64_t groups_;
 };
 
-// What Conv3x3 and NormConv share: a weight at input `at`.
+// What Conv3x3 and NormConv share: a weight at input `at`, and the kernel that takes it.
 class Convolution {
  public:
-  Convolution(const Api& api, const KernelInfo* info, const char* name, size_t at)
+  Convolution(const Api& api, const KernelInfo* info, size_t at, Precision precision,
+              const ConvKernel* FloatKernels::* kernel)
       : api(api),
         floats_(kernels_or_refuse(api)),
-        precision_(read_precision(api, info, name)),
+        precision_(precision),
         at_(at),
-        packed_(*floats_.conv3x3, precision_) {
+        kernel_(*(floats_.*kernel)),
+        packed_(kernel_, precision_) {
     const Tensor weight = constant_input(api, info, at);
     constant_ = weight.data != nullptr;
     if (constant_ && weight.dims.size() == 4 && weight.dims[2] == 3 && weight.dims[3] == 3) {
@@ -84,8 +86,8 @@ class Convolution {
     const MapShape& map = problem->shape;
     problem->y = call.output({map.batch, problem->out_channels, map.height, map.width});
     const std::shared_ptr<const void> packed = packed_.get(weight, constant_);
-    call.finish(packed && floats_.conv3x3->run(*problem, packed.get(), precision_, *floats_.norm,
-                                               call.parallel()));
+    call.finish(packed &&
+                kernel_.run(*problem, packed.get(), precision_, *floats_.norm, call.parallel()));
   }
 
   const FloatKernels& floats_;
@@ -93,6 +95,7 @@ class Convolution {
  private:
   Precision precision_;
   size_t at_;
+  const ConvKernel& kernel_;
   bool constant_;
   PackedFloats<ConvKernel> packed_;
 };
@@ -106,7 +109,8 @@ class Conv3x3 : public Convolution {
   static constexpr int kChannels = 1;
   static constexpr Size kSize = Size::kSame;
 
-  Conv3x3(const Api& api, const KernelInfo* info) : Convolution(api, info, kName, 1) {}
+  Conv3x3(const Api& api, const KernelInfo* info)
+      : Convolution(api, info, 1, Precision::kFloat32, &FloatKernels::direct3x3) {}
 
   void compute(Call& call) {
     ConvProblem problem{};
@@ -125,7 +129,8 @@ class NormConv : public Convolution {
   static constexpr Size kSize = Size::kSame;
 
   NormConv(const Api& api, const KernelInfo* info)
-      : Convolution(api, info, kName, 3), groups_(integer_attribute(api, info, "groups")) {}
+      : Convolution(api, info, 3, read_precision(api, info, kName), &FloatKernels::conv3x3),
+        groups_(integer_attribute(api, info, "groups")) {}
 
   void compute(Call& call) {
     ConvProblem problem{};
