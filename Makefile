@@ -13,7 +13,9 @@ PHOTOS := $(wildcard training/photos/*.png training/photos/*.jpg)
 demo: $(VENV)/.cpu
 	@mkdir -p demo
 	$(VENV)/bin/bidiff-deploy export training/demo_x2.safetensors -o demo/model.bundle --overwrite
-	$(VENV)/bin/python tools/demo.py demo/model.bundle $(PHOTOS) -o demo
+	$(VENV)/bin/bidiff-deploy export training/demo_x2.safetensors -o demo/fast.bundle \
+	  --precision fast --overwrite
+	$(VENV)/bin/python tools/demo.py demo/model.bundle demo/fast.bundle $(PHOTOS) -o demo
 
 test: $(VENV)/.dev
 	$(VENV)/bin/pytest -q

@@ -21,7 +21,7 @@ from polygraphy import config  # noqa: E402
 from polygraphy.comparator import Comparator, RunResults  # noqa: E402
 
 from bidiff_deploy.proof.bundle_layers import BundleLayers  # noqa: E402
-from bidiff_deploy.proof.compare import StepComparison, compare_step  # noqa: E402
+from bidiff_deploy.proof.compare import OPENED, StepComparison, compare_step  # noqa: E402
 from bidiff_deploy.proof.runners import EngineRunner, TorchRunner  # noqa: E402
 
 TIMES = [999, 400, 0]
@@ -92,6 +92,7 @@ def test_both_sides_give_the_same_values_by_the_same_names(reference, bundle):
             EngineRunner(bundle, threads=1, layers=True) as engine:
         expected, found = torch_runner.infer(feed), engine.infer(feed)
         assert torch_runner.last_inference_time() > 0 < engine.last_inference_time()
+    assert found.pop(OPENED).shape == expected["prediction"].shape
     assert list(found) == list(expected)
     for name, value in expected.items():
         assert found[name].dtype == value.dtype and found[name].shape == value.shape, name

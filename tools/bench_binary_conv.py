@@ -1,7 +1,11 @@
 """Time of bidiff::BinaryConv against ONNX Runtime's float32 Conv, on the network's own shapes.
 
 Both run in one process under ONNX Runtime, with the same threads and tensors, in interleaved rounds
-after warm-up; the Conv holds the folded weights alpha * sign(W). Layers whose input and output are
+after warm-up; the Conv holds the folded weights alpha * sign(W). Each candidate is a session with a
+thread pool of its own, whose workers go on spinning for a while after a run and would take a core
+from the next candidate. So before each timed run the process sleeps until they have parked, and one
+run that is not timed wakes the candidate's own workers, as they are inside a graph. Several threads
+are pinned to a core each (on Linux), since a scheduler may leave two that spin on one core. Layers whose input and output are
 of the last cache's order (256x256 maps) rotate over more memory than it holds, since whether they
 find their input there is chance; smaller ones keep one buffer, as an arena does. ``bare`` is
 BinaryConv as a convolution alone; ``fused`` adds threshold, RPReLU, residual and time, for which
@@ -25,6 +29,8 @@ from pathlib import Path
 LAYERS = [(32, 3, 256, 2), (64, 3, 256, 4), (64, 3, 128, 2), (128, 3, 128, 6), (128, 3, 64, 2),
           (256, 3, 64, 12), (256, 1, 64, 6), (512, 3, 32, 16), (512, 1, 32, 6)]
 WARM_UP = 3
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+PARK_SECONDS = 0.02  # by when workers of ONNX Runtime's pool have stopped spinning
 
 
 def main() -> int:
@@ -37,6 +43,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.kernel:
         os.environ["BIDIFF_KERNEL"] = arguments.kernel  # before the library is loaded
+
+    if 1 < arguments.threads <= len(CORES):
+        os.sched_setaffinity(0, {CORES[0]})  # this thread is the first one of every pool
 
     import onnxruntime
 
@@ -101,6 +110,9 @@ def measure(channels: int, k: int, size: int, threads: int,
     turn = 0
     for round_number in range(WARM_UP + rounds):
         for name, (session, bound) in bindings.items():
+            time.sleep(PARK_SECONDS)
+            session.run_with_iobinding(bound[turn % buffers])
+            turn += 1
             start = time.perf_counter()
             for _ in range(repeats):
                 session.run_with_iobinding(bound[turn % buffers])
@@ -153,6 +165,9 @@ def make_session(model: bytes, threads: int):
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    if 1 < threads <= len(CORES):  # the pool's own threads; ONNX Runtime counts cores from 1
+        options.add_session_config_entry("session.intra_op_thread_affinities",
+                                         ";".join(str(core + 1) for core in CORES[1:threads]))
     options.register_custom_ops_library(str(library.library_path()))
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

@@ -1,11 +1,12 @@
 """The demo: photos the shipped model never saw, made small, upscaled, compared and timed.
 
-    python tools/demo.py BUNDLE PHOTO... -o FOLDER
+    python tools/demo.py EXACT_BUNDLE FAST_BUNDLE PHOTO... -o FOLDER
 
-For each photo, cut to its middle 400 x 400 pixels: the low-resolution image (Pillow's BICUBIC, antialiased, 8 bits), the result, and
-a picture with nearest, bicubic, ours and the original side by side. Then PSNR-Y and SSIM-Y of
-each, and time and peak memory of the packed engine against the same graphs run by a stock ONNX
-Runtime in float32 (their function bodies), interleaved in this process.
+For each photo: the low-resolution image (Pillow's BICUBIC, antialiased, 8 bits), the result of the
+exact and of the fast engine, and a picture with nearest, bicubic, ours and the original side by
+side. Then PSNR-Y and SSIM-Y of each, and time and peak memory of a step by both engines and by a
+stock ONNX Runtime on the same network in float32 with the binary weights folded in, interleaved in
+this process.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,22 +26,10 @@ from PIL import Image, ImageDraw, ImageFont
 from bidiff_deploy import load_bundle
 from bidiff_deploy.images import read_image, write_image
 from bidiff_deploy.metrics import psnr_y, ssim_y
+from bidiff_deploy.proof import candidates
 
-ROUNDS = 7
-# Photos are cut to their middle of at most this many pixels a side: the attention map grows with
-# the square of the area, and a demo should run on a small machine.
-LARGEST = 400
-BACKENDS = {"packed": "onnxruntime", "stock float32": "onnxruntime-stock"}
-_MEMORY = """
-import sys
-import numpy as np
-from bidiff_deploy import load_bundle
-from bidiff_deploy.memory import peak_memory
-with load_bundle(sys.argv[1], threads=int(sys.argv[2]), backend=sys.argv[3]) as engine:
-    x = np.zeros((1, 3, int(sys.argv[4]), int(sys.argv[5])), np.float32)
-    engine.predict(x, x, engine.timesteps[-1])
-    print(peak_memory())
-"""
+ROUNDS = 10
+EXACT, FAST, STOCK = "bidiff_deploy", "bidiff_deploy fast", "onnxruntime float32"
 
 
 def shrink(photo: np.ndarray, scale: int) -> np.ndarray:
@@ -93,95 +83,118 @@ def side_by_side(panels: dict[str, np.ndarray], scores: dict[str, str], size: in
     return sheet
 
 
-def upscale_photo(engine, path: Path, folder: Path) -> dict:
+def upscale_photo(engines: dict, path: Path, folder: Path) -> dict:
     """Make one photo small, upscale it, write the pictures; returns its figures."""
-    scale = engine.scale
+    scale = engines[EXACT].scale
     photo = read_image(path).pixels[..., :3]
-    for axis in (0, 1):
-        side = min(photo.shape[axis], LARGEST) // scale * scale
-        start = (photo.shape[axis] - side) // 2
-        photo = photo.take(range(start, start + side), axis)
+    height, width = (side // scale * scale for side in photo.shape[:2])
+    photo = photo[:height, :width]
     small = shrink(photo, scale)
-    started = time.perf_counter()
-    ours = engine.upscale(small)
-    seconds = time.perf_counter() - started
     panels = {"nearest": enlarge(small, scale, Image.Resampling.NEAREST),
-              "bicubic": enlarge(small, scale, Image.Resampling.BICUBIC),
-              "bidiff_deploy": ours, "original": photo}
+              "bicubic": enlarge(small, scale, Image.Resampling.BICUBIC)}
+    seconds = {}
+    for name, engine in engines.items():
+        started = time.perf_counter()
+        panels[name] = engine.upscale(small)
+        seconds[name] = time.perf_counter() - started
     # The field crops ``scale`` pixels at the border before it measures.
     figures = {name: {"psnr_y": psnr_y(image, photo, scale), "ssim_y": ssim_y(image, photo, scale)}
-               for name, image in panels.items() if name != "original"}
+               for name, image in panels.items()}
+    between = psnr_y(panels[FAST], panels[EXACT])
     scores = {name: f"{f['psnr_y']:.2f} dB  {f['ssim_y']:.4f}" for name, f in figures.items()}
     write_image(folder / f"{path.stem}_small.png", small, overwrite=True)
-    write_image(folder / f"{path.stem}_x{scale}.png", ours, overwrite=True)
-    sheet = side_by_side(panels, scores, size=128, zoom=3)
+    write_image(folder / f"{path.stem}_x{scale}.png", panels[EXACT], overwrite=True)
+    shown = {name: panels[name] for name in ("nearest", "bicubic", EXACT)}
+    sheet = side_by_side({**shown, "original": photo}, scores, size=128, zoom=3)
     write_image(folder / f"{path.stem}_compared.png", np.asarray(sheet), overwrite=True)
-    return {"photo": path.name, "height": photo.shape[0], "width": photo.shape[1],
-            "seconds": seconds, "quality": figures}
+    return {"photo": path.name, "height": height, "width": width, "seconds": seconds,
+            "quality": figures, "fast_against_exact_psnr_y": between}
 
 
-def time_steps(bundle: Path, threads: int, height: int, width: int) -> dict:
-    """Seconds of one step by each backend, interleaved, and peak memory in a process of its own."""
+def time_steps(bundles: dict[str, Path], threads: int, side: int) -> dict:
+    """Seconds of one step by each candidate, interleaved, and peak memory in processes of their
+    own."""
     rng = np.random.default_rng(0)
-    noisy, condition = rng.random((2, 1, 3, height, width), np.float32)
-    engines = {name: load_bundle(bundle, threads=threads, backend=backend)
-               for name, backend in BACKENDS.items()}
-    times: dict[str, list[float]] = {name: [] for name in engines}
-    for round_ in range(ROUNDS + 1):  # the first is a warm-up
-        for name, engine in engines.items():
-            started = time.perf_counter()
-            engine.predict(noisy, condition, engine.timesteps[-1])
-            if round_:
-                times[name].append(time.perf_counter() - started)
-    kernel = engines["packed"].description
-    for engine in engines.values():
-        engine.close()
-    memory = {name: int(subprocess.run(
-        [sys.executable, "-c", _MEMORY, str(bundle), str(threads), backend, str(height),
-         str(width)], check=True, capture_output=True, text=True).stdout)
-        for name, backend in BACKENDS.items()}
-    ratios = [slow / fast for fast, slow in zip(*times.values())]
-    return {"size": [height, width], "threads": threads, "engine": kernel, "rounds": ROUNDS,
-            "seconds": times, "ratio": {"median": statistics.median(ratios), "min": min(ratios),
-                                        "max": max(ratios)}, "peak_memory": memory}
+    noisy, condition = rng.random((2, 1, 3, side, side), np.float32)
+    with tempfile.TemporaryDirectory() as scratch, load_bundle(bundles[EXACT]) as engine:
+        folder, timestep = Path(scratch), engine.timesteps[-1]
+        candidates.prepare(["onnxruntime"], engine.bundle, timestep, folder)
+        chosen = {EXACT: ("packed", bundles[EXACT]), FAST: ("packed", bundles[FAST]),
+                  STOCK: ("onnxruntime", bundles[EXACT])}
+        loaded = {name: candidates.load(kind, bundle, timestep, threads, folder)
+                  for name, (kind, bundle) in chosen.items()}
+        times: dict[str, list[float]] = {name: [] for name in loaded}
+        for round_ in range(ROUNDS + 2):  # two to warm up
+            for name, step in loaded.items():
+                # The threads of the one before spin for a while after their last task.
+                time.sleep(0.02)
+                started = time.perf_counter()
+                step(noisy, condition)
+                if round_ >= 2:
+                    times[name].append(time.perf_counter() - started)
+        described = {name: step.description for name, step in loaded.items()}
+        memory = {name: _peak_memory(kind, bundle, timestep, threads, folder, side)
+                  for name, (kind, bundle) in chosen.items()}
+    ratios = {name: [slow / fast for fast, slow in zip(times[name], times[STOCK])]
+              for name in (EXACT, FAST)}
+    return {"side": side, "threads": threads, "rounds": ROUNDS, "described": described,
+            "seconds": times, "peak_memory": memory,
+            "ratio": {name: {"median": statistics.median(r), "min": min(r), "max": max(r)}
+                      for name, r in ratios.items()}}
+
+
+def _peak_memory(kind: str, bundle: Path, timestep: int, threads: int, folder: Path,
+                 side: int) -> int:
+    done = subprocess.run(
+        [sys.executable, "-m", "bidiff_deploy.proof.candidates", kind, str(bundle), str(timestep),
+         str(side), str(side), str(threads), str(folder)],
+        check=True, capture_output=True, text=True)
+    return int(json.loads(done.stdout)["peak_memory"])
 
 
 def report(results: list[dict], timing: dict) -> str:
-    lines = ["", f"{'photo':<16}{'':<16}{'PSNR-Y':>9}{'SSIM-Y':>9}"]
+    lines = ["", f"{'photo':<16}{'':<20}{'PSNR-Y':>9}{'SSIM-Y':>9}"]
     for result in results:
         for name, figures in result["quality"].items():
-            lines.append(f"{result['photo']:<16}{name:<16}{figures['psnr_y']:>6.2f} dB"
+            lines.append(f"{result['photo']:<16}{name:<20}{figures['psnr_y']:>6.2f} dB"
                          f"{figures['ssim_y']:>9.4f}")
-    height, width = timing["size"]
-    lines += ["", f"one step at {width}x{height}, {timing['engine']}:"]
+        lines.append(f"{'':<16}fast and exact agree to "
+                     f"{result['fast_against_exact_psnr_y']:.1f} dB PSNR-Y")
+    side = timing["side"]
+    lines += ["", f"one step at {side}x{side}, {timing['rounds']} interleaved rounds; "
+                  f"{timing['described'][EXACT]}; {timing['described'][FAST]}:"]
     for name, seconds in timing["seconds"].items():
-        lines.append(f"  {name:<16}{statistics.median(seconds) * 1e3:>8.1f} ms"
-                     f"   ({min(seconds) * 1e3:.1f} to {max(seconds) * 1e3:.1f}, "
-                     f"{timing['rounds']} rounds)"
-                     f"{timing['peak_memory'][name] / 2 ** 20:>9.0f} MiB peak memory")
-    ratio = timing["ratio"]
-    lines.append(f"  packed is {ratio['median']:.2f} times as fast "
-                 f"({ratio['min']:.2f} to {ratio['max']:.2f})")
+        line = (f"  {name:<20}{statistics.median(seconds) * 1e3:>8.1f} ms"
+                f"   ({min(seconds) * 1e3:.1f} to {max(seconds) * 1e3:.1f})"
+                f"{timing['peak_memory'][name] / 2 ** 20:>8.0f} MiB peak memory")
+        if name in timing["ratio"]:
+            ratio = timing["ratio"][name]
+            line += (f"   {ratio['median']:.2f} times as fast as {STOCK} "
+                     f"({ratio['min']:.2f} to {ratio['max']:.2f})")
+        lines.append(line)
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("exact", type=Path)
+    parser.add_argument("fast", type=Path)
     parser.add_argument("photos", nargs="+", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
+    bundles = {EXACT: arguments.exact, FAST: arguments.fast}
     results = []
-    with load_bundle(arguments.bundle, threads=arguments.threads) as engine:
-        print(f"{arguments.bundle}: x{engine.scale}, time steps "
-              f"{', '.join(map(str, engine.timesteps))}, {engine.description}")
+    with (load_bundle(arguments.exact, threads=arguments.threads) as exact,
+          load_bundle(arguments.fast, threads=arguments.threads) as fast):
+        print(f"{arguments.exact}: x{exact.scale}, time steps "
+              f"{', '.join(map(str, exact.timesteps))}, {exact.description}")
         for photo in arguments.photos:
-            results.append(upscale_photo(engine, photo, arguments.output))
+            results.append(upscale_photo({EXACT: exact, FAST: fast}, photo, arguments.output))
             print(f"{photo.name}: {results[-1]['width']}x{results[-1]['height']} in "
-                  f"{results[-1]['seconds']:.1f} s", flush=True)
-    timing = time_steps(arguments.bundle, arguments.threads, 256, 256)
+                  f"{results[-1]['seconds'][EXACT]:.1f} s", flush=True)
+    timing = time_steps(bundles, arguments.threads, 256)
     print(report(results, timing))
     (arguments.output / "figures.json").write_text(
         json.dumps({"photos": results, "timing": timing}, indent=1) + "\n")

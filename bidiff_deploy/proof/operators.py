@@ -15,18 +15,21 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from ..ops import BINARY_DOWN, BINARY_FUSION, BINARY_UP, NORM_BINARY_CONV
 from .bundle_layers import BundleLayers, FusedOperator
 from .compare import decibel, snr
 from .sessions import open_session
 
 # An operator without float products sums integers and is the same kernels in one pass, its float32
 # operations in the same order, so that every bit is the same.
+BINARY = (NORM_BINARY_CONV, BINARY_FUSION, BINARY_DOWN, BINARY_UP)
 EXACT = math.inf
 # A direct float32 convolution leaves 120 to 140 dB; Winograd's transforms round about 10 times as
 # much, which takes 20 dB. A bfloat16 has 8 significant bits: a factor is off by up to 2^-9 of
 # itself, by 2^-10.6 in root mean square over both factors, which is 60 dB if a sum's terms are no
 # larger than the sum; Winograd's differences and cancelling terms take some 20 dB of that.
-BOUNDS = {"float32": 100.0, "bfloat16": 36.0}
+FLOAT = 100.0
+BOUNDS = {"bfloat16": 36.0}  # by what the operator may round factors to, where it is not FLOAT
 # How many operators run in one session: few enough that their maps at once are no great memory.
 _TOGETHER = 12
 
@@ -92,9 +95,9 @@ class Operators:
             outputs = session.run([operator.output for operator in chosen], feeds)
             del feeds
             for operator, found in zip(chosen, outputs):
+                bound = EXACT if operator.kind in BINARY else BOUNDS.get(operator.compute, FLOAT)
                 yield OperatorCheck(operator.output, operator.kind, timestep,
-                                    snr(values[operator.output], found),
-                                    BOUNDS.get(operator.compute, EXACT))
+                                    snr(values[operator.output], found), bound)
 
 
 _GIVEN = "/given"  # after the name of a map that is an input of the cut graph
