@@ -13,12 +13,14 @@ import io
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from . import exif as exif_block
 from .errors import ImageError, OutputError
+from .metadata import PNG_SIGNATURE, png_chunk, png_chunks, png_header_chunks
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -29,7 +31,6 @@ __all__ = ["read", "write_png", "write_tiff"]
 
 Samples = tuple[np.ndarray, "np.ndarray | None"]  # pixels and alpha
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BLOCK_BYTES = 1 << 20  # rows are filtered and compressed about this much at a time
 
 
@@ -55,7 +56,8 @@ def _read_png(opened: PillowImage, data: bytes) -> Samples:
 
     opened.load()  # checks the checksums, and reads what follows the pixels
     size, interlaced = opened.size, data[28]
-    content = b"".join(body for name, body in _png_chunks(data) if name == b"IDAT")
+    content = b"".join(data[start + 8:start + 8 + length]
+                       for name, start, length in png_chunks(data) if name == b"IDAT")
 
     def unpacked(mode: str, raw_mode: str) -> np.ndarray:
         return np.asarray(pillow.frombytes(mode, size, content, "zip", (raw_mode, interlaced)))
@@ -75,14 +77,6 @@ def _read_png(opened: PillowImage, data: bytes) -> Samples:
     if alpha is None and key is not None:
         alpha = np.where((samples == np.array(key)).all(axis=2), 0, 65535).astype(np.uint16)
     return np.ascontiguousarray(samples), alpha
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    position = len(_PNG_SIGNATURE)
-    while position + 8 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, position)
-        yield name, data[position + 8:position + 8 + length]
-        position += length + 12
 
 
 def _read_tiff(opened: PillowImage, data: bytes, bits: tuple[int, ...]) -> Samples | None:
@@ -131,10 +125,9 @@ def write_png(file: BinaryIO, image: Image) -> None:
     samples = _samples(image)
     height, width, channels = samples.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    file.write(_PNG_SIGNATURE)
-    _png_chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))
-    if image.icc_profile:
-        _png_chunk(file, b"iCCP", b"icc\0\0" + zlib.compress(image.icc_profile))
+    file.write(PNG_SIGNATURE)
+    file.write(png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)))
+    file.write(png_header_chunks(image.metadata, image.icc_profile))
     compressor = zlib.compressobj(6)
     above = np.zeros((1, width * channels * 2), np.uint8)
     step = max(1, _BLOCK_BYTES // above.size)
@@ -143,15 +136,9 @@ def write_png(file: BinaryIO, image: Image) -> None:
         rows = rows.reshape(len(rows), -1)
         part = compressor.compress(_filtered(rows, above, channels * 2).tobytes())
         if part:
-            _png_chunk(file, b"IDAT", part)
+            file.write(png_chunk(b"IDAT", part))
         above = rows[-1:]
-    _png_chunk(file, b"IDAT", compressor.flush())
-    _png_chunk(file, b"IEND", b"")
-
-
-def _png_chunk(file: BinaryIO, name: bytes, body: bytes) -> None:
-    file.write(struct.pack(">I", len(body)) + name + body)
-    file.write(struct.pack(">I", zlib.crc32(body, zlib.crc32(name))))
+    file.write(png_chunk(b"IDAT", compressor.flush()) + png_chunk(b"IEND", b""))
 
 
 def _filtered(rows: np.ndarray, above: np.ndarray, stride: int) -> np.ndarray:
@@ -174,15 +161,21 @@ def _filtered(rows: np.ndarray, above: np.ndarray, stride: int) -> np.ndarray:
     return out
 
 
-def write_tiff(file: BinaryIO, image: Image) -> None:
+def write_tiff(file: BinaryIO, image: Image, dropped: list[str]) -> None:
     """Write an Image of 8 or 16 bits as TIFF: strips, deflate, horizontal differences.
 
-    Grey with alpha is written as RGB with alpha, since few readers know the former at 16 bits.
-    Raises OutputError where offsets would pass the 4 GiB of the format.
+    Grey with alpha is written as RGB with alpha, since few readers know the former at 16 bits; a
+    profile of grey does not fit that and is told in ``dropped``. Raises OutputError where offsets
+    would pass the 4 GiB of the format.
     """
     samples = _samples(image)
+    profile = image.icc_profile
     if samples.shape[2] == 2:
         samples = samples[:, :, [0, 0, 0, 1]]
+        if profile:
+            dropped.append("its colour profile is not kept: TIFF with transparency is written as "
+                           "RGB, and the profile is of grey")
+            profile = None
     height, width, channels = samples.shape
     step = max(1, _BLOCK_BYTES // (width * channels * samples.itemsize))
     file.write(b"II*\0" + bytes(4))
@@ -194,36 +187,49 @@ def write_tiff(file: BinaryIO, image: Image) -> None:
         offsets.append(file.tell())
         lengths.append(len(strip))
         file.write(strip)
-    # (tag, type, values); types: 3 uint16, 4 uint32, 7 bytes
-    entries = [(256, 4, [width]), (257, 4, [height]), (258, 3, [samples.itemsize * 8] * channels),
-               (259, 3, [8]), (262, 3, [1 if channels == 1 else 2]), (273, 4, offsets),
-               (277, 3, [channels]), (278, 4, [step]), (279, 4, lengths), (284, 3, [1]),
-               (317, 3, [2])]
-    if channels == 4:
-        entries.append((338, 3, [2]))  # straight alpha
-    entries.append((339, 3, [1] * channels))
-    if image.icc_profile:
-        entries.append((34675, 7, list(image.icc_profile)))
     try:
-        _tiff_directory(file, entries)
+        exif = _tiff_metadata(image)
+        main = exif.directories["image"]
+        for tag, code, values in [
+                (256, "I", [width]), (257, "I", [height]),
+                (258, "H", [samples.itemsize * 8] * channels), (259, "H", [8]),
+                (262, "H", [1 if channels == 1 else 2]), (273, "I", offsets),
+                (277, "H", [channels]), (278, "I", [step]), (279, "I", lengths), (284, "H", [1]),
+                (317, "H", [2]), (338, "H", [2] * (channels == 4)),  # straight alpha
+                (339, "H", [1] * channels)]:
+            if values:
+                main[tag] = _tiff_entry(code, values)
+        if profile:
+            main[34675] = exif_block.Entry(7, len(profile), profile)
+        block = exif_block.Block(file.tell())
+        start = struct.pack("<I", exif_block.write_directories(exif, block))
     except struct.error:
         raise OutputError("can not write a TIFF of more than 4 GiB; choose .png") from None
-
-
-def _tiff_directory(file: BinaryIO, entries: list[tuple[int, int, list[int]]]) -> None:
-    directory = struct.pack("<H", len(entries))
-    for tag, kind, values in entries:
-        body = struct.pack(f"<{len(values)}{ {3: 'H', 4: 'I', 7: 'B'}[kind]}", *values)
-        if len(body) > 4:
-            file.write(b"\0" * (file.tell() % 2))  # offsets are even
-            body, extra = struct.pack("<I", file.tell()), body
-            file.write(extra)
-        directory += struct.pack("<HHI", tag, kind, len(values)) + body.ljust(4, b"\0")
-    file.write(b"\0" * (file.tell() % 2))
-    start = struct.pack("<I", file.tell())
-    file.write(directory + bytes(4))
+    file.write(block.content)
     file.seek(4)
     file.write(start)
+
+
+def _tiff_metadata(image: Image) -> exif_block.Exif:
+    """The directories that the metadata fills, values in little-endian order."""
+    metadata = image.metadata
+    exif = exif_block.parse(metadata.exif).little_endian() if metadata.exif else \
+        exif_block.Exif("<")
+    main = exif.directories["image"]
+    if metadata.dpi:
+        for tag, value in zip((282, 283), metadata.dpi):
+            main[tag] = _tiff_entry("II", [round(value * 10000), 10000])
+        main[296] = _tiff_entry("H", [2])  # inches
+    if metadata.xmp:
+        main[700] = _tiff_entry("B", metadata.xmp)
+    return exif
+
+
+def _tiff_entry(code: str, values: Sequence[int]) -> exif_block.Entry:
+    """Of TIFF's type BYTE (B), SHORT (H), LONG (I) or RATIONAL (II)."""
+    kind = {"B": 1, "H": 3, "I": 4, "II": 5}[code]
+    body = bytes(values) if code == "B" else struct.pack(f"<{len(values)}{code[0]}", *values)
+    return exif_block.Entry(kind, len(values) // len(code), body)
 
 
 def _samples(image: Image) -> np.ndarray:

@@ -11,6 +11,7 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,13 +20,16 @@ import numpy as np
 
 from .errors import BidiffError, ImageError, OutputError
 from .files import atomic_file, check_target
+from .metadata import (Metadata, from_file, from_pillow, jpeg_segments, png_header_chunks,
+                       split_png, usable_profile)
 from .resample import enlarge, pad_reflect, to_condition, to_unit
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-__all__ = ["EXTENSIONS", "Image", "MAX_PIXELS", "check_output", "enlarge", "from_array", "from_pil",
-           "pad_reflect", "read_image", "to_array", "to_condition", "to_pil", "write_image"]
+__all__ = ["EXTENSIONS", "Image", "MAX_PIXELS", "Metadata", "check_output", "decode_image",
+           "enlarge", "from_array", "from_pil", "pad_reflect", "read_bytes", "read_image",
+           "to_array", "to_condition", "to_pil", "write_image"]
 
 # Refused beyond this, so that a small file can not claim all memory. Pillow has a limit as well
 # (PIL.Image.MAX_IMAGE_PIXELS; it refuses beyond twice that), which holds for files too.
@@ -34,6 +38,7 @@ EXTENSIONS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", "
               ".tiff": "TIFF"}
 _LONGEST_SIDE = {"PNG": (1 << 31) - 1, "JPEG": 65500, "WEBP": 16383, "TIFF": (1 << 32) - 1}
 _ORIENTATION = 0x0112  # EXIF tag
+_AFTER_IHDR = 33  # signature and the first chunk of a PNG
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +48,13 @@ class Image:
     pixels       (H, W, 3) RGB or (H, W, 1) grey, uint8 or uint16 using the type's whole range
     alpha        (H, W) of the same type, or None; colours are not premultiplied with it
     icc_profile  the colour profile that ``pixels`` refer to, or None for sRGB
-
-    Other metadata (EXIF, resolution, thumbnails) is not kept: it describes the smaller image.
+    metadata     EXIF, XMP and resolution
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
     icc_profile: bytes | None = None
+    metadata: Metadata = Metadata()
 
     @property
     def height(self) -> int:
@@ -70,7 +75,7 @@ class Image:
     def enlarged(self, sample: np.ndarray, scale: int) -> Image:
         """The image that a network's output stands for, in this one's form.
 
-        ``sample``: float32 (3, H * scale, W * scale) in [0, 1]. Depth and profile are kept. A grey
+        ``sample``: float32 (3, H * scale, W * scale) in [0, 1]. All but pixels is kept. A grey
         image becomes the mean of the three channels: each estimates the same value with noise of
         its own, so the plain mean has the least of it. Alpha is enlarged by bicubic.
         """
@@ -87,16 +92,25 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Im
 
     EXIF orientation is applied, palettes are expanded, a transparent colour becomes alpha, other
     colour spaces (CMYK, Lab) are converted to RGB, and of several frames the first is taken.
-    16-bit grey and RGB keep their 16 bits. Raises ImageError for a file that is missing, empty,
-    damaged, no such image, of float samples, or larger than ``max_pixels``.
+    16-bit grey and RGB keep their 16 bits. Metadata that is broken is left out, and told by
+    ``metadata.dropped``. Raises ImageError for a file that is missing, empty, damaged, no such
+    image, of float samples, or larger than ``max_pixels``.
     """
+    return decode_image(read_bytes(path), path, max_pixels)
+
+
+def decode_image(data: bytes, path: str | os.PathLike[str],
+                 max_pixels: int = MAX_PIXELS) -> Image:
+    """``read_image`` of a file's bytes; ``path`` is what errors call it."""
     shown = os.fspath(path)
-    data = _read_bytes(shown)
     from PIL import UnidentifiedImageError
     from PIL import Image as pillow
 
     from . import deep_images
 
+    chunks: dict[bytes, bytes] = {}
+    if data.startswith(b"\x89PNG"):
+        data, chunks = split_png(data)  # Pillow refuses pictures for what is wrong with the rest
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of metadata that is not used; limits are checked below
         try:
@@ -104,10 +118,12 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Im
                 if opened.width * opened.height > max_pixels:
                     raise ImageError(f"{shown} has {opened.width}x{opened.height} pixels; at most "
                                      f"{max_pixels} are read")
+                metadata, profile, orientation = from_file(opened, chunks, data)
                 deep = deep_images.read(opened, data)
-                image = _decode(opened, data) if deep is None else Image(
-                    *deep, opened.info.get("icc_profile") or None)
-                return _upright(image, opened)
+                image = _decode(opened, data, profile) if deep is None else Image(*deep, profile)
+                if orientation is None:
+                    orientation = _orientation(opened)
+                return _upright(_with_metadata(image, metadata), orientation)
         except ImageError as error:
             raise error if shown in str(error) else ImageError(f"{shown}: {error}") from None
         except UnidentifiedImageError:
@@ -122,11 +138,15 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Im
                              f"kind ({str(error) or type(error).__name__})") from None
 
 
-def _read_bytes(shown: str) -> bytes:
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file that is not empty; ImageError in a sentence."""
+    shown = os.fspath(path)
     try:
         if not stat.S_ISREG(os.stat(shown).st_mode):
             raise ImageError(f"{shown} is not a file")
         data = Path(shown).read_bytes()
+    except MemoryError:
+        raise ImageError(f"there is not enough memory to read {shown}") from None
     except FileNotFoundError:
         raise ImageError(f"{shown} does not exist") from None
     except (OSError, ValueError) as error:
@@ -137,10 +157,9 @@ def _read_bytes(shown: str) -> bytes:
     return data
 
 
-def _decode(opened: PillowImage, data: bytes = b"") -> Image:
+def _decode(opened: PillowImage, data: bytes, profile: bytes | None) -> Image:
     """8 bits a sample, as Pillow decodes it; ``data`` is the file's, where it is one."""
     opened.load()
-    profile = opened.info.get("icc_profile") or None
     mode = opened.mode
     if mode in ("F", "I") or mode.startswith("I;"):
         raise ImageError(f"its samples (mode {mode}) are not 8 or 16 bit whole numbers; convert "
@@ -167,11 +186,22 @@ def _decode(opened: PillowImage, data: bytes = b"") -> Image:
     return Image(np.array(opened.convert("RGB")), None, profile)
 
 
-def _upright(image: Image, opened: PillowImage) -> Image:
+def _with_metadata(image: Image, metadata: Metadata) -> Image:
+    if not usable_profile(image.icc_profile, image.grey):
+        reason = f"it is broken, or not of {'grey' if image.grey else 'RGB'} samples"
+        return replace(image, icc_profile=None, metadata=replace(metadata, dropped=(
+            *metadata.dropped, f"its colour profile is not kept: {reason}")))
+    return replace(image, metadata=metadata)
+
+
+def _orientation(opened: PillowImage) -> int:
     try:
-        orientation = opened.getexif().get(_ORIENTATION, 1)
+        return opened.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged metadata is no reason to refuse a whole picture
-        orientation = 1
+        return 1
+
+
+def _upright(image: Image, orientation: int) -> Image:
     turns = {2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
              5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1),
              7: lambda a: a.swapaxes(0, 1)[::-1, ::-1], 8: lambda a: np.rot90(a)}
@@ -189,8 +219,8 @@ def from_pil(picture: PillowImage) -> Image:
         wide = np.asarray(picture).astype(np.uint16)  # in native byte order
         image = Image(wide[:, :, None], None, picture.info.get("icc_profile") or None)
     else:
-        image = _decode(picture)
-    return _upright(image, picture)
+        image = _decode(picture, b"", picture.info.get("icc_profile") or None)
+    return _upright(replace(image, metadata=from_pillow(picture)), _orientation(picture))
 
 
 def to_pil(image: Image) -> PillowImage:
@@ -210,6 +240,9 @@ def to_pil(image: Image) -> PillowImage:
         picture = pillow.fromarray(array)
     if image.icc_profile:
         picture.info["icc_profile"] = image.icc_profile
+    exif = image.metadata.sized(image.width, image.height).exif
+    if exif:
+        picture.info["exif"] = b"Exif\0\0" + exif
     return picture
 
 
@@ -262,45 +295,72 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False,
 
 
 def write_image(path: str | os.PathLike[str], image: Image | np.ndarray, *,
-                overwrite: bool = False) -> None:
+                overwrite: bool = False,
+                on_whole: Callable[[Path], None] | None = None) -> tuple[str, ...]:
     """Write an Image, or an array as ``from_array`` takes it, in the format of the extension.
 
     16-bit images stay so in PNG and TIFF, and are rounded to 8 bits in JPEG and WebP, which are
-    written with quality 95. The file appears whole or not at all. Raises OutputError as
-    ``check_output`` does, and where writing fails.
+    written with quality 95. The file appears whole or not at all; ``on_whole`` is called with the
+    temporary that has all of it, before it gets its name. Returns what of the metadata the format
+    can not hold, in words. Raises OutputError as ``check_output`` does, and where writing fails.
     """
     if isinstance(image, np.ndarray):
         image = from_array(image)
     kind = check_output(path, overwrite, image)
+    dropped: list[str] = []
     with atomic_file(path, overwrite) as temporary:
         try:
             with open(temporary, "wb") as file:
-                _encode(file, image, kind)
+                _encode(file, image, kind, dropped)
         except (MemoryError, ValueError, SystemError, OSError) as error:
             if isinstance(error, BidiffError) or getattr(error, "errno", None):
                 raise  # of the file; the others are the encoder's
             raise OutputError(f"can not write {os.fspath(path)} as {kind}: "
                               f"{str(error) or 'not enough memory'}") from None
+        if on_whole is not None:
+            on_whole(temporary)
+    return tuple(dropped)
 
 
-def _encode(file: BinaryIO, image: Image, kind: str) -> None:
+def _encode(file: BinaryIO, image: Image, kind: str, dropped: list[str]) -> None:
     from . import deep_images
 
+    image = replace(image, metadata=image.metadata.sized(image.width, image.height))
     if kind == "TIFF":
-        deep_images.write_tiff(file, image)
+        deep_images.write_tiff(file, image, dropped)
         return
     if kind == "PNG" and image.bits == 16:
         deep_images.write_png(file, image)
         return
-    options: dict[str, Any] = {"icc_profile": image.icc_profile} if image.icc_profile else {}
+    metadata = image.metadata
+    options: dict[str, Any] = {}
     if kind in ("JPEG", "WEBP"):
         options["quality"] = 95
+        if image.icc_profile:
+            options["icc_profile"] = image.icc_profile
     if kind == "JPEG":
         options["subsampling"] = 0  # halving the colour's resolution would undo our work
+        if metadata.dpi:
+            options["dpi"] = metadata.dpi
+    if kind == "WEBP":
+        options |= {name: body for name, body in (("exif", metadata.exif), ("xmp", metadata.xmp))
+                    if body}
     # Through memory, since Pillow's own writing does not tell why it failed (a full disk).
     encoded = io.BytesIO()
-    to_pil(_to_8_bits(image)).save(encoded, format=kind, **options)
-    file.write(encoded.getbuffer())
+    picture = to_pil(_to_8_bits(replace(image, icc_profile=None, metadata=Metadata())))
+    picture.save(encoded, format=kind, **options)
+    content = encoded.getbuffer()
+    if kind == "PNG":
+        start, added = _AFTER_IHDR, png_header_chunks(metadata, image.icc_profile)
+    elif kind == "JPEG":
+        # After JFIF's segment, which has to be the first.
+        start = 4 + int.from_bytes(content[4:6], "big") if content[2:4] == b"\xff\xe0" else 2
+        added = jpeg_segments(metadata, dropped)
+    else:
+        start, added = 0, b""
+    file.write(content[:start])
+    file.write(added)
+    file.write(content[start:])
 
 
 def _to_8_bits(image: Image) -> Image:

@@ -86,6 +86,16 @@ def test_what_is_equal_passes(reference, name, times, size, layers, backend):
     assert len(result.layers) == layers * len(times)
     assert len(result.segments) == (layers + 1) * len(times)
     assert min(part.snr for part in result.segments) > 110
+    operators = [one for one in result.operators if one.timestep == times[0]]
+    assert len(result.operators) == len(times) * len(operators)
+    kinds = {kind: len([one for one in operators if one.kind == kind])
+             for kind in ("NormBinaryConv", "BinaryFusion", "BinaryDown", "BinaryUp")}
+    # Of every binary layer there is one operator, or two share one.
+    assert sum(number * (1 if kind == "NormBinaryConv" else 2)
+               for kind, number in kinds.items()) == layers
+    for one in result.operators:
+        assert one.exact == (one.kind in kinds)
+        assert one.snr == math.inf if one.exact else one.snr > 110, one
     assert sum(layer.sums for layer in result.layers) > 100_000
     assert max(layer.rounding for layer in result.layers) > 0  # it is float32, so not exact
     for step in result.steps:
@@ -111,6 +121,52 @@ def test_one_flipped_weight_bit_of_the_bundle_is_found(reference, tmp_path):
         step = result.steps[0].engine
         assert step.divergence == "encoder.3.conv2" and step.layers[0].clean
         assert "diverges in encoder.3.conv2" in result.steps[0].reason
+
+
+@pytest.mark.parametrize("tensor, operator, reason", [
+    ("d3.c1.words", "d3.h", "must be equal to the bit"), ("d5.c2.alpha", "d5", "to the bit"),
+    ("e1.n2.weight", "e1", "to the bit"), ("d8.a.out.weight", "d8.a", "below 100.0 dB"),
+    ("head.c.weight", "prediction", "below 100.0 dB")])
+def test_a_fused_operator_that_computes_something_else_is_found(reference, monkeypatch, tensor,
+                                                                operator, reason):
+    """One tensor differs in the graph of fused operators alone, as if its kernel were wrong."""
+    from bidiff_deploy.proof import operators as module
+
+    right = module.open_session
+
+    def wrong(model, constants, **options):
+        graph = onnx.load_model_from_string(model).graph
+        if graph.name == "operators" and tensor in constants:
+            value = np.array(constants[tensor])
+            value.reshape(-1)[0] = (value.reshape(-1)[0] ^ 1 if value.dtype == np.int32
+                                    else value.reshape(-1)[0] * np.float32(1.01))
+            constants = {**constants, tensor: value}
+        return right(model, constants, **options)
+
+    monkeypatch.setattr(module, "open_session", wrong)
+    result = check(reference.bundle("tiny", TIMES), reference.read("tiny"), timesteps=[400])
+    assert not result
+    (verdict,) = result.failures
+    assert (verdict.what, verdict.name) == ("operator", operator) and reason in verdict.reason
+    again = CheckResult.from_dict(json.loads(result.to_json()))
+    assert again == result and not again
+    from bidiff_deploy.cli.check import table
+    assert f"FAIL {operator}: " in table(result)
+
+
+def test_a_bundle_that_may_round_to_bfloat16_is_held_to_less(reference, tmp_path):
+    small = reference.read("small")
+    export_bundle(small, tmp_path / "b", timesteps=[1960, 1000, 0], precision="fast")
+    result = check(tmp_path / "b", small, size=(32, 32))
+    assert result, result.failures
+    assert any("precision bfloat16: held to 20 dB a step" in note for note in result.notes)
+    assert all("precision bfloat16: held to" in step.reason for step in result.steps)
+    assert {one.bound for one in result.operators if one.kind == "NormConv"} == {36.0}
+    # What is binary is binary still, and the first layer is float32.
+    assert all(one.snr == math.inf for one in result.operators if one.exact)
+    assert all(one.bound == 100.0 for one in result.operators if one.kind == "Conv3x3")
+    again = CheckResult.from_dict(json.loads(result.to_json()))
+    assert again == result
 
 
 def test_a_wrong_threshold_of_the_bundle_is_found_in_its_group(reference, tmp_path):
@@ -229,6 +285,13 @@ def test_how_steps_are_judged():
         True, "1 signs flip, the first in l0", 24.0)
     assert not judge_step(step(25.0, flipped), step(90.0, flipped))[0]
     assert not judge_step(step(-math.inf))[0]
+    # A bundle that may round has another bound; where it is opened, it is judged by that.
+    assert judge_step(step(25.0, flipped), step(90.0, flipped), "bfloat16") == (
+        True, "precision bfloat16: held to 20.0 dB", 20.0)
+    assert not judge_step(step(19.0, flipped), step(90.0, flipped), "bfloat16")[0]
+    fused = dataclasses.replace(step(50.0, clean), opened_snr=120.0)
+    assert fused.divergence is None and judge_step(fused)[1].startswith("no sign flips before")
+    assert dataclasses.replace(fused, opened_snr=80.0).divergence == "after the last binary layer"
 
 
 def test_how_loops_are_judged():
@@ -236,6 +299,8 @@ def test_how_loops_are_judged():
         return LoopCheck("x.png", **{"sanity": 30.0, "floor": 80.0, "psnr": 60.0, **values})
 
     assert loop().passed and not loop(psnr=40.0).passed
+    assert loop(psnr=41.0, precision="bfloat16").passed
+    assert not loop(psnr=39.0, precision="bfloat16").passed
     assert loop(floor=44.0, psnr=40.0).passed and not loop(floor=44.0, psnr=37.0).passed
     assert not loop(truth={"bicubic": 29.0, "reference": 31.0, "engine": 30.8}).passed
     assert loop(truth={"bicubic": 29.0, "reference": 31.0, "engine": 30.95}).passed
@@ -245,7 +310,7 @@ def test_how_loops_are_judged():
 
 def test_nothing_compared_is_no_pass_and_foreign_json_is_refused():
     assert not CheckResult("b", "c", "e", "r", (8, 8))
-    for values in ({}, {"format": "bidiff-check", "schema": 1}):
+    for values in ({}, *({"format": "bidiff-check", "schema": schema} for schema in (1, 2))):
         with pytest.raises(UsageError):
             CheckResult.from_dict(values)
 

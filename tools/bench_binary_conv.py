@@ -1,11 +1,10 @@
 """Time of bidiff::BinaryConv against ONNX Runtime's float32 Conv, on the network's own shapes.
 
 Both run in one process under ONNX Runtime, with the same threads and tensors, in interleaved rounds
-after warm-up; the Conv holds the folded weights alpha * sign(W). Each candidate is a session with a
-thread pool of its own, whose workers go on spinning for a while after a run and would take a core
-from the next candidate. So before each timed run the process sleeps until they have parked, and one
-run that is not timed wakes the candidate's own workers, as they are inside a graph. Several threads
-are pinned to a core each (on Linux), since a scheduler may leave two that spin on one core. Layers whose input and output are
+after warm-up; the Conv holds the folded weights alpha * sign(W). All sessions share one thread pool:
+workers of a pool spin for a while after a run, so those of another session would hold the core that
+the next candidate needs. Several threads are pinned to a core each where the system can, since a
+scheduler may leave two that spin on one core. Layers whose input and output are
 of the last cache's order (256x256 maps) rotate over more memory than it holds, since whether they
 find their input there is chance; smaller ones keep one buffer, as an arena does. ``bare`` is
 BinaryConv as a convolution alone; ``fused`` adds threshold, RPReLU, residual and time, for which
@@ -29,8 +28,6 @@ from pathlib import Path
 LAYERS = [(32, 3, 256, 2), (64, 3, 256, 4), (64, 3, 128, 2), (128, 3, 128, 6), (128, 3, 64, 2),
           (256, 3, 64, 12), (256, 1, 64, 6), (512, 3, 32, 16), (512, 1, 32, 6)]
 WARM_UP = 3
-CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-PARK_SECONDS = 0.02  # by when workers of ONNX Runtime's pool have stopped spinning
 
 
 def main() -> int:
@@ -44,14 +41,12 @@ def main() -> int:
     if arguments.kernel:
         os.environ["BIDIFF_KERNEL"] = arguments.kernel  # before the library is loaded
 
-    if 1 < arguments.threads <= len(CORES):
-        os.sched_setaffinity(0, {CORES[0]})  # this thread is the first one of every pool
-
     import onnxruntime
 
     from bidiff_deploy.engines import library
 
     kernel = library.selected_kernel()
+    start_pool(arguments.threads)
     cores, load = os.cpu_count() or 1, os.getloadavg()[0]
     print(f"kernel {kernel}, onnxruntime {onnxruntime.__version__}, {arguments.threads} thread(s), "
           f"{cores} cores, load average {load:.2f}")
@@ -67,7 +62,7 @@ def main() -> int:
         name = f"{channels}@{size}k{k}"
         if wanted and name not in wanted:
             continue
-        times = measure(channels, k, size, arguments.threads, arguments.rounds)
+        times = measure(channels, k, size, arguments.rounds)
         results.append({"layer": name, "count": count, **report(name, count, times,
                                                                 channels, k, size)})
     total = {key: sum(row["count"] * row[key] for row in results) for key in ("conv", "bare", "fused")}
@@ -82,8 +77,21 @@ def main() -> int:
     return 0
 
 
-def measure(channels: int, k: int, size: int, threads: int,
-            rounds: int) -> dict[str, list[float]]:
+def start_pool(threads: int) -> None:
+    """One thread pool for every session, of this thread and `threads` - 1 others."""
+    import onnxruntime
+
+    tasks = Path("/proc/self/task")
+    before = set(tasks.iterdir()) if tasks.is_dir() else set()
+    onnxruntime.set_global_thread_pool_sizes(threads, 1)
+    cores = sorted(os.sched_getaffinity(0)) if before else []
+    if 1 < threads <= len(cores):
+        workers = sorted(int(task.name) for task in set(tasks.iterdir()) - before)
+        for thread, core in zip([0, *workers], cores):
+            os.sched_setaffinity(thread, {core})
+
+
+def measure(channels: int, k: int, size: int, rounds: int) -> dict[str, list[float]]:
     """Milliseconds a run, one entry a round, of "conv", "bare" and "fused"."""
     import numpy as np
     from onnxruntime import OrtValue
@@ -101,7 +109,7 @@ def measure(channels: int, k: int, size: int, threads: int,
         x.update_inplace(generator.standard_normal((1, channels, size, size)).astype(np.float32))
     bindings = {}
     for name, model in models(channels, k, size, generator).items():
-        session = make_session(model, threads)
+        session = make_session(model)
         bindings[name] = (session, [bind(session, x, y) for x, y in zip(inputs, outputs)])
 
     # Short layers run several times a round, so that the clock's own cost does not count.
@@ -110,9 +118,6 @@ def measure(channels: int, k: int, size: int, threads: int,
     turn = 0
     for round_number in range(WARM_UP + rounds):
         for name, (session, bound) in bindings.items():
-            time.sleep(PARK_SECONDS)
-            session.run_with_iobinding(bound[turn % buffers])
-            turn += 1
             start = time.perf_counter()
             for _ in range(repeats):
                 session.run_with_iobinding(bound[turn % buffers])
@@ -158,16 +163,13 @@ def models(channels: int, k: int, size: int, generator) -> dict[str, bytes]:
     return built
 
 
-def make_session(model: bytes, threads: int):
+def make_session(model: bytes):
     import onnxruntime
 
     from bidiff_deploy.engines import library
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    if 1 < threads <= len(CORES):  # the pool's own threads; ONNX Runtime counts cores from 1
-        options.add_session_config_entry("session.intra_op_thread_affinities",
-                                         ";".join(str(core + 1) for core in CORES[1:threads]))
+    options.use_per_session_threads = False
     options.register_custom_ops_library(str(library.library_path()))
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

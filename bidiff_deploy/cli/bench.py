@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
 @click.option("--against", default="onnxruntime,onnxruntime-minus-sign", show_default=True,
               metavar="NAME,...",
-              help="Baselines: torch, onnxruntime, onnxruntime-minus-sign, openvino.")
+              help="Baselines: torch, onnxruntime, onnxruntime-minus-sign, openvino, "
+                   "openvino-bf16.")
 @click.option("--steps", type=click.IntRange(min=1),
               help="How many steps an image takes. Default: all that the bundle visits.")
 @click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True,
               help="Rounds of one step of each candidate, after three that do not count.")
-@click.option("--profile", is_flag=True, help="Also print the time of every kind of operator.")
+@click.option("--profile", is_flag=True,
+              help="Also print the time of every kind of operator, beside what this machine could "
+                   "do it in.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON on stdout.")
 def command(bundle: str, size: str, threads: int | None, against: str, steps: int | None,
@@ -50,7 +53,7 @@ def command(bundle: str, size: str, threads: int | None, against: str, steps: in
         raise UsageError("--size needs a height and a width, such as 256x256")
     with Progress("bench", 1, quiet=quiet) as progress:
         result = bench_bundle(opened, size=shape, threads=threads or os.cpu_count() or 1,
-                              against=names, steps=steps, rounds=rounds,
+                              against=names, steps=steps, rounds=rounds, bounds=profile,
                               on_progress=progress.update)
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -78,8 +81,8 @@ def table(result: BenchResult, profile: bool = False) -> str:
         median, least, most = one.ratio
         agrees = "" if "minus" in one.name else f", agrees to {one.snr:.0f} dB"
         lines.append(f"packed is {median:.2f} times as fast as {one.name} ({least:.2f} to "
-                     f"{most:.2f}; at most {result.ceiling(one):.2f} if binary convolutions took "
-                     f"no time{agrees})")
+                     f"{most:.2f}; at most {result.ceiling(one):.2f} if binary layers took no "
+                     f"time{agrees})")
     lines += ["", "of the packed engine's time:"]
     total = sum(result.profile["parts"].values()) or 1.0
     lines += [f"  {part:<30}{100 * seconds / total:>6.1f} %"
@@ -88,4 +91,33 @@ def table(result: BenchResult, profile: bool = False) -> str:
         lines += ["", "by operator (profiled runs are slower than others):"]
         lines += [f"  {name:<30}{seconds * 1e3:>9.2f} ms{100 * seconds / total:>7.1f} %"
                   for name, seconds in result.profile["operators"].items()]
+    if profile and "roofline" in result.profile:
+        lines += ["", *_roofline(result)]
     return "\n".join(lines)
+
+
+def _roofline(result: BenchResult) -> list[str]:
+    """Time beside what the machine's measured rates allow."""
+    found = result.profile["roofline"]
+    rates, bound = found["rates"], found["bound"]
+    threads = f"{result.threads} thread{'s' if result.threads > 1 else ''}"
+    lines = [f"measured with {threads}: float32 {rates['float'] / 1e9:.0f} GMAC/s, bfloat16 "
+             f"{rates['bf16'] / 1e9:.0f}, binary (the fastest layer)",
+             f"{rates['packed'] / 1e9:.0f}; memory {rates['memory'] / 1e9:.0f} GB/s. At these rates:",
+             f"{'':<32}{'time':>9}{'arithmetic':>12}{'memory':>9}{'bound':>9}  time / bound"]
+    for part, whole in found["parts"].items():
+        lines.append(_bounds(f"  {part}", whole))
+        lines += [_bounds(f"    {name}", row) for name, row in found["operators"].items()
+                  if found["part"][name] == part]
+    lines += ["(ms; Winograd's convolutions multiply less than is counted, and maps in a cache are "
+              "read faster)",
+              f"a step of {bound * 1e3:.1f} ms would meet all bounds; the packed engine takes "
+              f"{result.measured[0].median * 1e3:.1f} ms"]
+    return lines + [f"  and would be {one.median / bound:.2f} times as fast as {one.name}"
+                    for one in result.measured[1:] if bound]
+
+
+def _bounds(name: str, row: dict[str, float]) -> str:
+    times = f"{row['seconds'] / row['bound']:.2f}" if row["bound"] else "no bound known"
+    return (f"{name:<32}{row['seconds'] * 1e3:>9.2f}{row['arithmetic'] * 1e3:>12.2f}"
+            f"{row['memory'] * 1e3:>9.2f}{row['bound'] * 1e3:>9.2f}  {times}")

@@ -83,13 +83,13 @@ class BenchResult:
     load_average: tuple[float, float]
     overhead_seconds: float
     measured: list[Measured]
-    profile: dict[str, dict[str, float]]
+    profile: dict[str, Any]
     unavailable: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     @property
     def binary_share(self) -> float:
-        """Of the packed engine's kernel time, how much its binary convolutions take."""
+        """Of the packed engine's kernel time, how much its binary layers take."""
         total = sum(self.profile["parts"].values())
         return self.profile["parts"].get(BINARY, 0.0) / total if total else 0.0
 
@@ -98,7 +98,7 @@ class BenchResult:
         return self.steps * one.median + self.overhead_seconds
 
     def ceiling(self, one: Measured) -> float:
-        """The ratio to ``one`` if binary convolutions took no time at all (Amdahl's law)."""
+        """The ratio to ``one`` if binary layers took no time at all (Amdahl's law)."""
         return one.median / (self.measured[0].median * (1 - self.binary_share))
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,12 +115,13 @@ class BenchResult:
 
 def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
                  against: Sequence[str] = ("onnxruntime", "onnxruntime-minus-sign"),
-                 steps: int | None = None, rounds: int = ROUNDS,
+                 steps: int | None = None, rounds: int = ROUNDS, bounds: bool = False,
                  on_progress: Callable[[float], None] | None = None) -> BenchResult:
     """Measure ``bundle`` at ``size`` (height, width) and the baselines ``against``.
 
-    ``steps``: how many an image takes (default: what the bundle visits). ``on_progress``: called
-    with the share done, 0 to 1. Raises UsageError for unknown baselines or sizes the network can
+    ``steps``: how many an image takes (default: what the bundle visits). ``bounds``: also measure
+    what the machine can do, for ``profile``. ``on_progress``: called with the share done, 0 to 1.
+    Raises UsageError for unknown baselines or sizes the network can
     not take, EngineError where the packed engine can not run; a baseline that can not is noted in
     ``unavailable``.
     """
@@ -134,7 +135,8 @@ def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
         raise EngineError(library.missing_reason())
     visited = sampler.pick_timesteps(bundle.timesteps, steps, bundle.default_start)
     timestep = visited[-1]
-    names = [PACKED, *(name for group in dict.fromkeys(against) for name in BASELINES[group])]
+    names = list(dict.fromkeys(
+        [PACKED, *(name for group in against for name in BASELINES[group])]))
     report = on_progress or (lambda share: None)
     warnings, unavailable = [], {}
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
@@ -158,7 +160,7 @@ def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
                                            lambda share: report(0.3 + 0.6 * share))
         descriptions = {name: one.description for name, one in loaded.items()}
         del loaded  # before another session is opened
-        profile = profile_step(bundle, timestep, noisy, condition, threads)
+        profile = profile_step(bundle, timestep, noisy, condition, threads, bounds=bounds)
     measured = []
     for name, times in seconds.items():
         measured.append(Measured(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,19 +77,12 @@ class BundleLayers:
         """Every initializer and constant of one step, by its name in the opened graph."""
         return {**self._literals, **self.promoted.constants, **self.graphs.constants(timestep)}
 
-    def operator_maps(self) -> list[str]:
-        """Names of all values that fused operators read and give."""
-        return list(dict.fromkeys(name for operator in self.operators
-                                  for name in (*operator.maps, operator.output)))
-
-    def tapped(self, operators: bool = False) -> bytes:
-        """The opened graph with input and output of every binary layer as further outputs, and,
-        with ``operators``, of every fused operator."""
+    def tapped(self, names: Iterable[str]) -> bytes:
+        """The opened graph with the values of these names, float32 maps, as further outputs."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         have = {value.name for value in model.graph.output}
-        wanted = [name for layer in self.layers for name in (layer.inputs[0], layer.output)]
-        for name in dict.fromkeys(wanted + (self.operator_maps() if operators else [])):
+        for name in dict.fromkeys(names):
             if name not in have:
                 model.graph.output.append(onnx.helper.make_tensor_value_info(
                     name, onnx.TensorProto.FLOAT, ["N", None, None, None]))

@@ -25,7 +25,7 @@ PACKED = "packed"
 BASELINES = {
     "torch": ("torch",), "onnxruntime": ("onnxruntime",),
     "onnxruntime-minus-sign": ("onnxruntime-minus-sign",),
-    "openvino": ("openvino", "openvino-bf16")}
+    "openvino": ("openvino", "openvino-bf16"), "openvino-bf16": ("openvino-bf16",)}
 # Those that read a folded ONNX file, and whether it has Sign nodes.
 FOLDED = {"onnxruntime": True, "onnxruntime-minus-sign": False, "openvino": True,
           "openvino-bf16": True}

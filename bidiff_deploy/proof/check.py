@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnx
         reference, floor, engine = (stack.enter_context(runner) for runner in (
             TorchRunner(bundle, checkpoint, layers=True),
             TorchRunner(bundle, checkpoint, layers=True, channels_last=True),
-            EngineRunner(bundle, backend, threads=threads, layers=True, operators=True)))
+            EngineRunner(bundle, backend, threads=threads, layers=True)))
         layers = BundleLayers(bundle)
         packed = CPU_BACKENDS[backend]
         op = LayerOp(layers, packed=packed, threads=threads)
@@ -128,8 +128,10 @@ class _Found:
         predictions = {reference.name: expected[PREDICTION]}
         # One run may happen to flip few signs, so the floor is the worst of several.
         floors = []
-        for runner, noisy in ((floor, latent), *((reference, moved) for moved in nudged(latent))):
-            found = runner.infer({**feed, "noisy": noisy})  # one by one: their layers are large
+        for seed, (runner, noisy) in enumerate((
+                (floor, latent), *((reference, moved) for moved in nudged(latent)))):
+            with runner.nudged(seed) if runner is reference else nullcontext():
+                found = runner.infer({**feed, "noisy": noisy})  # one by one: layers are large
             statistics = compare_step(expected, found, self._names)
             floors.append((statistics.snr, len(floors), statistics, found[PREDICTION]))
             del found
@@ -140,8 +142,7 @@ class _Found:
                                     self._precision))
         prediction = expected[PREDICTION]
         del found, expected  # their layers are large, and so is what follows
-        self.operators += self._operators.check(engine.operator_values, timestep)
-        engine.operator_values.clear()
+        self.operators += self._operators.check(latent, condition, timestep)
         self.runs.append(Run(feed, predictions, {runner.name: runner.last_inference_time()
                                                  for runner in self._runners}))
         self._on_step(len(self.steps))

@@ -9,8 +9,9 @@ which hold the opened graph against the reference, nothing of the graph as shipp
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -68,10 +69,13 @@ class OperatorCheck:
 
 
 class Operators:
-    """The bundle's fused operators cut apart, in one CPU backend."""
+    """The bundle's fused operators cut apart, and its opened graph, in one CPU backend."""
 
     def __init__(self, layers: BundleLayers, *, packed: bool, threads: int | None) -> None:
         self._layers = layers
+        maps = [name for operator in layers.operators for name in (*operator.maps, operator.output)]
+        self._opened = open_session(layers.tapped(maps), layers.promoted.constants,
+                                    threads=threads, packed=packed)
         self._sessions = []
         for first in range(0, len(layers.operators), _TOGETHER):
             chosen = layers.operators[first:first + _TOGETHER]
@@ -82,22 +86,29 @@ class Operators:
                 {name: value for name, value in layers.promoted.constants.items()
                  if name in needed}, threads=threads, packed=packed)))
 
-    def check(self, values: Mapping[str, np.ndarray], timestep: int) -> list[OperatorCheck]:
-        """``values``: of the opened graph at this step, ``EngineRunner.operator_values``."""
-        return list(self._check(values, timestep))
-
-    def _check(self, values: Mapping[str, np.ndarray], timestep: int) -> Iterator[OperatorCheck]:
+    def check(self, noisy: np.ndarray, condition: np.ndarray, timestep: int
+              ) -> list[OperatorCheck]:
+        """Check every fused operator at one step, the opened graph fed this latent."""
         constants = self._layers.graphs.constants(timestep)
+        values = {"noisy": noisy, "condition": condition, **constants}
+        values.update(_run(self._opened, values))
+        checks = []
         for chosen, session in self._sessions:
-            feeds = {value.name: np.ascontiguousarray(
-                constants[value.name] if value.name in constants
-                else values[value.name.removesuffix(_GIVEN)]) for value in session.get_inputs()}
-            outputs = session.run([operator.output for operator in chosen], feeds)
-            del feeds
-            for operator, found in zip(chosen, outputs):
+            found = _run(session, values)
+            for operator in chosen:
                 bound = EXACT if operator.kind in BINARY else BOUNDS.get(operator.compute, FLOAT)
-                yield OperatorCheck(operator.output, operator.kind, timestep,
-                                    snr(values[operator.output], found), bound)
+                checks.append(OperatorCheck(
+                    operator.output, operator.kind, timestep,
+                    snr(values[operator.output], found[operator.output]), bound))
+        return checks
+
+
+def _run(session: Any, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """All outputs of a session by name, its inputs being among ``values``."""
+    names = [value.name for value in session.get_outputs()]
+    feeds = {value.name: np.ascontiguousarray(values[value.name.removesuffix(_GIVEN)])
+             for value in session.get_inputs()}
+    return dict(zip(names, session.run(names, feeds)))
 
 
 _GIVEN = "/given"  # after the name of a map that is an input of the cut graph

@@ -6,27 +6,44 @@ import json
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 
 from ..bundle import Bundle
 from ..engines.step_graphs import StepGraphs
+from ..ops import (
+    ATTENTION,
+    BINARY_CONV,
+    BINARY_DOWN,
+    BINARY_FUSION,
+    BINARY_UP,
+    CONV3X3,
+    GROUP_NORM_SWISH,
+    NORM_BINARY_CONV,
+    NORM_CONV,
+    PAIR_CONV,
+)
+from .roofline import measure_rates, roofline
 from .sessions import open_session
 
-BINARY = "binary convolutions"
+BINARY = "binary layers"  # with the norms and shuffles that are fused with them
 _PARTS = {
-    "full-precision convolutions": {"Conv", "FusedConv", "NhwcFusedConv"},
+    "full-precision layers": {"Conv", "FusedConv", "NhwcFusedConv", CONV3X3, PAIR_CONV, NORM_CONV},
     "norms and elementwise": {
-        "GroupNormSwish", "InstanceNormalization", "GroupNormalization", "Sigmoid", "QuickGelu",
+        GROUP_NORM_SWISH, "InstanceNormalization", "GroupNormalization", "Sigmoid", "QuickGelu",
         "Mul", "Add", "Silu", "Swish", "BiasGelu"},
-    "attention": {"MatMul", "FusedMatMul", "Softmax", "Attention", "MultiHeadAttention"},
+    "attention": {"MatMul", "FusedMatMul", "Softmax", ATTENTION, "MultiHeadAttention"},
 }
+_BINARY = (BINARY_CONV, NORM_BINARY_CONV, BINARY_FUSION, BINARY_DOWN, BINARY_UP)
 RUNS = 3
 
 
 def profile_step(bundle: Bundle, timestep: int, noisy: np.ndarray, condition: np.ndarray,
-                 threads: int) -> dict[str, dict[str, float]]:
+                 threads: int, *, bounds: bool = False) -> dict[str, Any]:
     """Seconds a step, after one warm-up: ``parts`` by kind, ``operators`` by type, largest first.
+    With ``bounds`` also ``roofline``, see there.
 
     Kernel times alone; a profiled run is slower than others, so only shares are meaningful.
     """
@@ -35,7 +52,7 @@ def profile_step(bundle: Bundle, timestep: int, noisy: np.ndarray, condition: np
     feeds = {"noisy": noisy, "condition": condition,
              **{name: np.asarray(value) for name, value in graphs.constants(timestep).items()}}
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(promoted.model, promoted.constants, threads=threads,
+        session = open_session(promoted.model, promoted.constants, threads=threads, arena=True,
                                profile=str(Path(folder, "step")))
         for _ in range(1 + RUNS):
             session.run(["prediction"], feeds)
@@ -50,11 +67,17 @@ def profile_step(bundle: Bundle, timestep: int, noisy: np.ndarray, condition: np
             operator, seconds = event["args"]["op_name"], event["dur"] / 1e6 / RUNS
             operators[operator] += seconds
             parts[_part(operator)] += seconds
-    return {"parts": _sorted(parts), "operators": _sorted(operators)}
+    found: dict[str, Any] = {"parts": _sorted(parts), "operators": _sorted(operators)}
+    if bounds:
+        del session
+        batch, _, height, width = noisy.shape
+        found["roofline"] = roofline(onnx.load_model_from_string(promoted.model), height, width,
+                                     batch, measure_rates(threads), found, _part)
+    return found
 
 
 def _part(operator: str) -> str:
-    if operator.startswith("Binary"):
+    if operator in _BINARY:
         return BINARY
     return next((part for part, names in _PARTS.items() if operator in names), "data movement")
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from ..engines import open_engine
 from ..engines.base import Engine
 from ..errors import EngineError
 from ..export.graph import short
-from .bundle_layers import BundleLayers
+from .bundle_layers import BundleLayers, binary_names
 from .compare import OPENED, PREDICTION
 from .reference import TorchEngine
 from .sessions import open_session
@@ -103,6 +105,28 @@ class TorchRunner(_Runner):
         records, self._records = self._records, {}
         return records
 
+    @contextmanager
+    def nudged(self, seed: int) -> Iterator[None]:
+        """Inside, what goes into each binary layer is one unit in the last place off, up or down
+        at random: as another implementation's rounding would have it, at the least."""
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+
+        def nudge(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            x, group = inputs
+            way = torch.where(torch.rand(x.shape, generator=generator) < 0.5, -torch.inf, torch.inf)
+            return torch.nextafter(x, way.to(x.dtype)), group
+
+        network = self.engine.network
+        hooks = [network.get_submodule(name).register_forward_pre_hook(nudge, prepend=True)
+                 for name in binary_names(self._arguments[0])]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def _hook(self) -> None:
         network = self.engine.network
         for block in blocks(network.config):
@@ -136,18 +160,13 @@ class EngineRunner(_Runner):
     """A bundle in one of the backends of ``bidiff_deploy.engines``.
 
     The prediction is the engine's own; ``layers`` come from a second session on the opened graph,
-    whose intermediate values are outputs too, and exist for CPU_BACKENDS alone. ``operators`` also
-    leaves in ``operator_values`` what the opened graph of the last run computed before and behind
-    each fused operator, by name.
+    whose intermediate values are outputs too, and exist for CPU_BACKENDS alone.
     """
 
-    operator_values: dict[str, np.ndarray]
-
     def __init__(self, bundle: Bundle, backend: str = "onnxruntime", *,
-                 threads: int | None = None, layers: bool = False, operators: bool = False,
+                 threads: int | None = None, layers: bool = False,
                  name: str | None = None) -> None:
         super().__init__(name=name or backend)
-        self._operators = operators
         self.backend = backend
         self._bundle = bundle
         self._threads = threads
@@ -155,33 +174,27 @@ class EngineRunner(_Runner):
 
     def activate_impl(self) -> None:
         self.engine = open_engine(self._bundle.path, threads=self._threads, backend=self.backend)
-        self._taps = (_Taps(self._bundle, self._threads, CPU_BACKENDS[self.backend],
-                            self._operators)
+        self._taps = (_Taps(self._bundle, self._threads, CPU_BACKENDS[self.backend])
                       if self._layers and self.backend in CPU_BACKENDS else None)
-        self.operator_values = {}
 
     def deactivate_impl(self) -> None:
         self.engine.close()
-        del self.engine, self._taps, self.operator_values
+        del self.engine, self._taps
 
     def layer_outputs(self, noisy: np.ndarray, condition: np.ndarray,
                       timestep: int) -> dict[str, np.ndarray]:
-        if not self._taps:
-            return {}
-        self.operator_values.clear()  # before there are new ones: they are large
-        outputs, self.operator_values = self._taps(noisy, condition, timestep)
-        return outputs
+        return self._taps(noisy, condition, timestep) if self._taps else {}
 
 
 class _Taps:
-    def __init__(self, bundle: Bundle, threads: int | None, packed: bool, operators: bool) -> None:
-        self._layers = BundleLayers(bundle)
-        self._maps = self._layers.operator_maps() if operators else []
-        self._session = open_session(self._layers.tapped(operators), self._layers.promoted.constants,
+    def __init__(self, bundle: Bundle, threads: int | None, packed: bool) -> None:
+        self._layers = layers = BundleLayers(bundle)
+        taps = [name for layer in layers.layers for name in (layer.inputs[0], layer.output)]
+        self._session = open_session(layers.tapped(taps), layers.promoted.constants,
                                      threads=threads, packed=packed)
 
     def __call__(self, noisy: np.ndarray, condition: np.ndarray,
-                 timestep: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+                 timestep: int) -> dict[str, np.ndarray]:
         step = self._layers.graphs.constants(timestep)
         feeds = {"noisy": noisy, "condition": condition,
                  **{name: np.asarray(value) for name, value in step.items()}}
@@ -193,4 +206,4 @@ class _Taps:
             outputs[f"{layer.key}.x"] = x
             outputs[f"{layer.key}.sign"] = x + step[layer.inputs[3]][:, None, None] >= 0
             outputs[layer.key] = values[layer.output]
-        return outputs, {name: values[name] for name in self._maps}
+        return outputs

@@ -14,12 +14,14 @@ from ..errors import EngineError
 
 
 def open_session(model: bytes, constants: Mapping[str, np.ndarray], *, threads: int | None = None,
-                 packed: bool = True, profile: str | None = None) -> Any:
+                 packed: bool = True, profile: str | None = None,
+                 arena: bool = False) -> Any:
     """An InferenceSession of ``model`` on CPU.
 
     constants  values of its external initializers
     packed     register the op library; otherwise its operators run through their functions
     profile    prefix of the profile that ``end_profiling`` writes, or None
+    arena      keep memory from run to run, as an engine does; else many sessions need less
 
     Raises EngineError: no onnxruntime, no op library though ``packed``, a graph it refuses.
     """
@@ -28,8 +30,7 @@ def open_session(model: bytes, constants: Mapping[str, np.ndarray], *, threads: 
     options.intra_op_num_threads = threads or os.cpu_count() or 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Sessions whose values are compared are many and their values large: none keeps memory.
-    options.enable_cpu_mem_arena = profile is not None
+    options.enable_cpu_mem_arena = arena
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = profile

@@ -95,7 +95,7 @@ template <class Math, int kRows>
 __attribute__((noinline)) void score_tile(const float* keys, const float* queries, int64_t cells,
                                           float* scores) {
   Floats sums[kRows][kTileVectors] = {};
-  add_products<Math, kRows>(keys, 1, kTileRows, queries, cells, sums);
+  add_products<Math, kRows>(keys, 1, kTileRows, queries, cells, sums, NoFetch{});
   for (int row = 0; row < kRows; ++row) {
     for (int v = 0; v < kTileVectors; ++v) store(scores + row * kPanel + v * kLanes, sums[row][v]);
   }
@@ -155,7 +155,7 @@ template <class Math, int kRows>
 __attribute__((noinline)) void mix_tile(const Task& task, const float* values, int64_t step,
                                         int64_t cells, float* mixed) {
   Floats sums[kRows][kTileVectors] = {};
-  add_products<Math, kRows>(values, step, 1, task.scores, cells, sums);
+  add_products<Math, kRows>(values, step, 1, task.scores, cells, sums, NoFetch{});
   for (int v = 0; v < kTileVectors; ++v) {
     const Floats rescale = load(task.rescale + v * kLanes);
     for (int row = 0; row < kRows; ++row) {

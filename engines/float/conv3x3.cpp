@@ -7,6 +7,7 @@
 #include "conv3x3.h"
 
 #include "conv3x3_tiles.h"
+#include "conv3x3_weights.h"
 
 namespace bidiff {
 namespace {
@@ -30,36 +31,27 @@ size_t packed_bytes(int64_t out_channels, int64_t in_channels, Precision precisi
                              depth(in_channels, rounds(precision))) * sizeof(float);
 }
 
-// To the nearest of 8 significant bits, ties to even.
-uint16_t round_to_bfloat16(double value) {
-  uint64_t bits;
-  memcpy(&bits, &value, sizeof(bits));
-  constexpr int kDropped = 52 - 7;
-  bits += (uint64_t{1} << (kDropped - 1)) - 1 + ((bits >> kDropped) & 1);
-  bits &= ~((uint64_t{1} << kDropped) - 1);
-  memcpy(&value, &bits, sizeof(bits));
-  const float rounded = static_cast<float>(value);
-  uint32_t word;
-  memcpy(&word, &rounded, sizeof(word));
-  return static_cast<uint16_t>(word >> 16);
-}
-
 void pack(const float* weight, int64_t out_channels, int64_t in_channels, Precision precision,
           void* packed) {
   const bool bf16 = rounds(precision);
   const int64_t units = depth(in_channels, bf16);
   memset(packed, 0, packed_bytes(out_channels, in_channels, precision));
+  const Matrices all = matrices();
+  double cost[kFrequencies][kFrequencies];
+  if (bf16) rounding_cost(all, cost);
   for (int64_t o = 0; o < out_channels; ++o) {
     for (int64_t c = 0; c < in_channels; ++c) {
       double u[kFrequencies];
-      transform_weight(weight + 9 * (o * in_channels + c), u);
+      transform_weight(all.weight, weight + 9 * (o * in_channels + c), u);
+      if (bf16) round_to_bfloat16(cost, u);
       for (int f = 0; f < kFrequencies; ++f) {
         const int64_t panel = f * panels(out_channels) + o / kPanel;
         const int64_t at = (panel * units + (bf16 ? c / 2 : c)) * kPanel + o % kPanel;
+        const float value = static_cast<float>(u[f]);
         if (bf16) {
-          static_cast<uint16_t*>(packed)[2 * at + c % 2] = round_to_bfloat16(u[f]);
+          static_cast<uint16_t*>(packed)[2 * at + c % 2] = upper_half(value);
         } else {
-          static_cast<float*>(packed)[at] = static_cast<float>(u[f]);
+          static_cast<float*>(packed)[at] = value;
         }
       }
     }

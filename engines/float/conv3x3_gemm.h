@@ -41,10 +41,11 @@ BIDIFF_INLINE void multiply_add(Floats& sum, const float* weight, Floats value) 
   sum += splat(*weight) * value;
 }
 
-// weights [depth][kPanel], values [depth][pitch], sums [kRows][pitch].
+// weights [depth][kPanel], values [depth][pitch], sums [kRows][pitch]. The loops over sums must be
+// unrolled early, or gcc keeps the array in memory around the loop over depth.
 template <bool kBf16, int kRows, int kVectors>
-__attribute__((noinline)) void multiply_panel(const float* weights, const float* values, int64_t depth, int64_t pitch,
-                    float* sums) {
+__attribute__((noinline)) void multiply_panel(const float* weights, const float* values,
+                                              int64_t depth, int64_t pitch, float* sums) {
   Floats sum[kRows][kVectors];
 #pragma GCC unroll 8
   for (int row = 0; row < kRows; ++row) {
@@ -92,8 +93,8 @@ BIDIFF_INLINE void multiply_rows(const float* weights, const float* values, int6
 
 BIDIFF_INLINE int64_t panels(int64_t out_channels) { return (out_channels + kPanel - 1) / kPanel; }
 
-// One frequency: weights [panel][depth][kPanel], values [depth][vectors * kLanes], sums [channels of
-// whole panels][vectors * kLanes].
+// One frequency: weights [panel][depth][kPanel], values [depth][vectors * kLanes], sums
+// [channels of whole panels][vectors * kLanes].
 template <bool kBf16>
 void multiply(const float* weights, const float* values, int64_t depth, int64_t vectors,
               int64_t out_channels, float* sums) {

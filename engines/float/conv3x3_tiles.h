@@ -153,7 +153,7 @@ void transform_channels(const Strip& strip, int64_t top, bool first, float* valu
   }
 }
 
-// Past the caches, to a multiple of kLanes floats; stream_fence() orders it.
+// Past the caches, to an address that is a multiple of kLanes floats; stream_fence() orders it.
 BIDIFF_INLINE void stream(float* to, Floats value) {
 #if defined(__AVX512F__) && BIDIFF_LANES == 16
   _mm512_stream_ps(to, reinterpret_cast<__m512>(value));

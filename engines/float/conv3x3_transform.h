@@ -46,30 +46,6 @@ BIDIFF_INLINE void transform_output(const Floats m[kPatch], Floats y[kTile]) {
          (splat(float(kFar * kFar2)) * far_difference + m[5]);
 }
 
-// G g G^T, in double: the caller rounds once.
-inline void transform_weight(const float g[9], double u[kFrequencies]) {
-  const double near_scale = 1 / (2 * kNear2 * (kNear2 - kFar2));
-  const double far_scale = 1 / (2 * kFar2 * (kFar2 - kNear2));
-  const double point[5] = {0, kNear, -kNear, kFar, -kFar};
-  const double scale[5] = {1, near_scale, near_scale, far_scale, far_scale};
-  double basis[kPatch][3] = {};
-  for (int i = 0; i < 5; ++i) {
-    basis[i][0] = scale[i];
-    basis[i][1] = scale[i] * point[i];
-    basis[i][2] = scale[i] * point[i] * point[i];
-  }
-  basis[5][2] = 1;
-  for (int i = 0; i < kPatch; ++i) {
-    double row[3] = {};
-    for (int k = 0; k < 3; ++k) {
-      for (int j = 0; j < 3; ++j) row[j] += basis[i][k] * g[3 * k + j];
-    }
-    for (int j = 0; j < kPatch; ++j) {
-      u[kPatch * i + j] = row[0] * basis[j][0] + row[1] * basis[j][1] + row[2] * basis[j][2];
-    }
-  }
-}
-
 #if defined(__clang__) || __GNUC__ >= 12
 #define BIDIFF_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else

@@ -84,11 +84,29 @@ BIDIFF_INLINE int64_t cells_of(int64_t depth) {
 // which the lines of all panels would share a few sets of the cache.
 BIDIFF_INLINE int64_t panel_stride(int64_t cells) { return cells * kPanel + 16; }
 
+// Runs of memory to fetch into the cache beside a tile's products, `bytes` of each for a cell of
+// depth. A burst of more lines than a core can have under way would stall the products instead.
+struct Fetch {
+  static constexpr int kRuns = 4;
+  const char* runs[kRuns];
+  int64_t bytes;
+  BIDIFF_INLINE_MEMBER void step() {
+    for (const char*& run : runs) {
+      __builtin_prefetch(run, 0, 0);
+      run += bytes;
+    }
+  }
+};
+struct NoFetch {
+  BIDIFF_INLINE_MEMBER void step() {}
+};
+
 // sums += left * right for kRows rows. Cell (row, depth) of left lies at
 // left[row * row_step + depth * depth_step].
-template <class Math, int kRows>
+template <class Math, int kRows, class Beside>
 BIDIFF_INLINE void add_products(const float* left, int64_t row_step, int64_t depth_step,
-                                const float* right, int64_t cells, Floats (*sums)[kTileVectors]) {
+                                const float* right, int64_t cells, Floats (*sums)[kTileVectors],
+                                Beside beside) {
   for (int64_t depth = 0; depth < cells; ++depth) {
     Floats column[kTileVectors];
     for (int v = 0; v < kTileVectors; ++v) column[v] = load(right + v * kLanes);
@@ -98,6 +116,7 @@ BIDIFF_INLINE void add_products(const float* left, int64_t row_step, int64_t dep
         sums[row][v] = Math::multiply_add(factor, column[v], sums[row][v]);
       }
     }
+    beside.step();
     left += depth_step;
     right += kPanel;
   }
@@ -123,10 +142,6 @@ BIDIFF_INLINE void gather_row(const float* first, const float* second, int64_t c
         Math::kDepth == 2 && second ? load_part(second + (rest ? at : 0), rest) : Floats{};
     store(to + at, Math::cells(load_part(first + (rest ? at : 0), rest), other));
   }
-}
-
-BIDIFF_INLINE void prefetch_run(const float* from, int64_t count) {
-  for (int64_t at = 0; at < count; at += 16) __builtin_prefetch(from + at);
 }
 
 }  // namespace

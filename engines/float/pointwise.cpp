@@ -11,7 +11,8 @@ namespace bidiff {
 namespace {
 
 constexpr int64_t kBlockFloats = int64_t{64} << 10;  // of a block's input
-constexpr int64_t kBlockColumns = 512;               // at most: 2 KB of each channel
+constexpr int64_t kBlockColumns = 1024;              // at most: 4 KB of each channel
+constexpr int64_t kLargeOutput = int64_t{2} << 20;   // floats: see store_past_cache
 constexpr int64_t kTasksPerProcessor = 4;
 
 struct Run {
@@ -22,6 +23,7 @@ struct Run {
   int64_t block_panels;
   int64_t task_panels, tasks_per_image;
   int64_t row_tiles, task_tiles, tile_groups;
+  bool past_cache;
   TaskFailure failure;
 };
 
@@ -54,7 +56,8 @@ const float* channel_of(const Task& task, int64_t channel) {
          (task.image * problem.second_channels + channel - own) * task.run->pixels;
 }
 
-// Copies a block to panels, row of cells by row of cells. A row is fetched one step before.
+// Copies a block to panels, `step` rows of cells at a time. What the next step reads is fetched
+// beside the products in between.
 struct Copy {
   const Task* task;
   Block block;
@@ -63,20 +66,10 @@ struct Copy {
 };
 
 template <class Math>
-void fetch_cell(const Copy& copy, int64_t cell) {
-  if (cell >= copy.task->run->cells) return;
-  for (int64_t channel = cell * Math::kDepth; channel < (cell + 1) * Math::kDepth; ++channel) {
-    const float* from = channel_of(*copy.task, channel);
-    if (from) prefetch_run(from + copy.block.first_pixel, copy.block.pixels);
-  }
-}
-
-template <class Math>
 void step_copy(Copy* copy) {
   const Run& run = *copy->task->run;
   const int64_t past = smaller(copy->cell + copy->step, run.cells);
   for (; copy->cell < past; ++copy->cell) {
-    fetch_cell<Math>(*copy, copy->cell + copy->step);
     const float* first = channel_of(*copy->task, copy->cell * Math::kDepth);
     const float* second = nullptr;
     if (Math::kDepth == 2) second = channel_of(*copy->task, copy->cell * Math::kDepth + 1);
@@ -86,51 +79,73 @@ void step_copy(Copy* copy) {
   }
 }
 
+template <class Math>
+Fetch next_fetch(const Copy& copy, const float* idle) {
+  const Run& run = *copy.task->run;
+  Fetch fetch{};
+  for (const char*& start : fetch.runs) start = reinterpret_cast<const char*>(idle);
+  if (copy.cell >= run.cells) return fetch;
+  fetch.bytes = quotient_up(copy.block.pixels * int64_t{sizeof(float)}, run.cells);
+  for (int i = 0; i < Fetch::kRuns && i < copy.step * Math::kDepth; ++i) {
+    const float* from = channel_of(*copy.task, copy.cell * Math::kDepth + i);
+    if (from) fetch.runs[i] = reinterpret_cast<const char*>(from + copy.block.first_pixel);
+  }
+  return fetch;
+}
+
+// A large output would push the panels out of the cache before anyone reads it.
+BIDIFF_INLINE void store_past_cache(float* to, Floats value) {
+#if defined(__AVX512F__)
+  __builtin_ia32_movntps512(to, value);
+#else
+  store(to, value);
+#endif
+}
+
 // One tile of y: kRows channels from `channel` on, one panel of pixels.
 template <class Math, int kRows>
 __attribute__((noinline)) void multiply_tile(const Task& task, const float* left, const float* right,
-                                             int64_t channel, int64_t pixel) {
+                                             int64_t channel, int64_t pixel, Fetch fetch) {
   const Run& run = *task.run;
   const PointwiseProblem& problem = *run.problem;
-  Floats sums[kRows][kTileVectors];
-  for (int row = 0; row < kRows; ++row) {
-    const Floats bias = splat(problem.bias ? problem.bias[channel + row] : 0.0f);
-    for (int v = 0; v < kTileVectors; ++v) sums[row][v] = bias;
-  }
-  add_products<Math, kRows>(left, 1, kTileRows, right, run.cells, sums);
+  Floats sums[kRows][kTileVectors] = {};
+  add_products<Math, kRows>(left, 1, kTileRows, right, run.cells, sums, fetch);
+
   const int64_t at = (task.image * problem.out_channels + channel) * run.pixels + pixel;
+  const int64_t columns = smaller(run.pixels - pixel, kPanel);
   float* y = problem.y + at;
   const float* skip = problem.skip ? problem.skip + at : nullptr;
-  const int64_t columns = run.pixels - pixel;
-  if (columns >= kPanel) {
-    for (int row = 0; row < kRows; ++row) {
+  for (int row = 0; row < kRows; ++row, y += run.pixels) {
+    const Floats bias = splat(problem.bias ? problem.bias[channel + row] : 0.0f);
+    for (int v = 0; v < kTileVectors; ++v) sums[row][v] += bias;
+    if (columns < kPanel) {
+      float rest[kPanel];
+      for (int v = 0; v < kTileVectors; ++v) store(rest + v * kLanes, sums[row][v]);
+      for (int64_t i = 0; i < columns; ++i) y[i] = rest[i] + (skip ? skip[i] : 0.0f);
+    } else {
       for (int v = 0; v < kTileVectors; ++v) {
-        Floats value = sums[row][v];
-        if (skip) value += load(skip + row * run.pixels + v * kLanes);
-        store(y + row * run.pixels + v * kLanes, value);
+        const Floats value = skip ? sums[row][v] + load(skip + v * kLanes) : sums[row][v];
+        if (run.past_cache) {
+          store_past_cache(y + v * kLanes, value);
+        } else {
+          store(y + v * kLanes, value);
+        }
       }
     }
-    return;
-  }
-  float rest[kRows][kPanel];
-  for (int row = 0; row < kRows; ++row) {
-    for (int v = 0; v < kTileVectors; ++v) store(rest[row] + v * kLanes, sums[row][v]);
-    for (int64_t i = 0; i < columns; ++i) {
-      y[row * run.pixels + i] = rest[row][i] + (skip ? skip[row * run.pixels + i] : 0.0f);
-    }
+    if (skip) skip += run.pixels;
   }
 }
 
 template <class Math>
 void multiply_rows(const Task& task, int64_t rows, const float* left, const float* right,
-                   int64_t channel, int64_t pixel) {
+                   int64_t channel, int64_t pixel, const Fetch& fetch) {
   switch (rows) {
-    case 1: return multiply_tile<Math, 1>(task, left, right, channel, pixel);
-    case 2: return multiply_tile<Math, 2>(task, left, right, channel, pixel);
-    case 3: return multiply_tile<Math, 3>(task, left, right, channel, pixel);
-    case 4: return multiply_tile<Math, 4>(task, left, right, channel, pixel);
-    case 5: return multiply_tile<Math, 5>(task, left, right, channel, pixel);
-    default: return multiply_tile<Math, 6>(task, left, right, channel, pixel);
+    case 1: return multiply_tile<Math, 1>(task, left, right, channel, pixel, fetch);
+    case 2: return multiply_tile<Math, 2>(task, left, right, channel, pixel, fetch);
+    case 3: return multiply_tile<Math, 3>(task, left, right, channel, pixel, fetch);
+    case 4: return multiply_tile<Math, 4>(task, left, right, channel, pixel, fetch);
+    case 5: return multiply_tile<Math, 5>(task, left, right, channel, pixel, fetch);
+    default: return multiply_tile<Math, 6>(task, left, right, channel, pixel, fetch);
   }
 }
 
@@ -144,7 +159,7 @@ void multiply_block(const Task& task, const Block& block, const float* panels, C
     for (int64_t panel = 0; panel < block.panels; ++panel) {
       step_copy<Math>(aside);
       multiply_rows<Math>(task, rows, left, panels + panel * run.stride, channel,
-                          block.first_pixel + panel * kPanel);
+                          block.first_pixel + panel * kPanel, next_fetch<Math>(*aside, left));
     }
   }
 }
@@ -169,9 +184,8 @@ void pointwise_task(void* user, size_t index) {
   if (!panels) return mark_failed(&run.failure);
   float* other = panels + (several ? buffer : 0);
 
-  Copy copy{&task, block_at(run, first, past), panels, 0, 2};
-  for (int64_t cell = 0; cell < copy.step; ++cell) fetch_cell<Math>(copy, cell);
-  while (copy.cell < run.cells) step_copy<Math>(&copy);
+  Copy copy{&task, block_at(run, first, past), panels, 0, run.cells};
+  step_copy<Math>(&copy);
   for (int64_t at = first; at < past; at += run.block_panels) {
     const Block block = block_at(run, at, past);
     const int64_t tiles = block.panels * (task.last_tile - task.first_tile);
@@ -185,6 +199,9 @@ void pointwise_task(void* user, size_t index) {
     panels = other;
     other = done;
   }
+#if defined(__AVX512F__)
+  __builtin_ia32_sfence();  // stores past the cache are not ordered otherwise
+#endif
 }
 
 template <class Math>
@@ -211,7 +228,11 @@ bool run_pointwise(const PointwiseProblem& problem, const void* packed, const Pa
   run.task_tiles = quotient_up(run.row_tiles, groups);
   run.tile_groups = quotient_up(run.row_tiles, run.task_tiles);
 
-  const int64_t products = problem.shape.batch * run.pixels * run.depth * problem.out_channels;
+  const int64_t outputs = problem.shape.batch * problem.out_channels * run.pixels;
+  run.past_cache = outputs >= kLargeOutput && run.pixels % kLanes == 0 &&
+                   reinterpret_cast<uintptr_t>(problem.y) % sizeof(Floats) == 0;
+
+  const int64_t products = outputs * run.depth;
   const int64_t tasks = problem.shape.batch * run.tasks_per_image * run.tile_groups;
   run_tasks(parallel, products * kFloatWork, static_cast<size_t>(tasks), pointwise_task<Math>,
             &run);
