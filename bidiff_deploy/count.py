@@ -29,8 +29,8 @@ class Layer:
     """One convolution or attention product of a step, in order of execution.
 
     name          its parameters are ``name.weight`` and so on; a product has none. Both 1x1
-                  convolutions of a full-precision CS-Fusion are one of twice as many channels, under
-                  the block's name
+                  convolutions of a full-precision CS-Fusion are one, of twice as many channels,
+                  under the block's name
     block         what it belongs to
     binary        whether it is a BIConv
     shape         of its weights, (Cout, Cin, k, k); empty for a product

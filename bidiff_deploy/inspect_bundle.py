@@ -102,7 +102,8 @@ class Inspection:
                       for s in bundle.steps],
             "versions": {"tool": manifest.get("tool"), "schema": manifest["schema_version"],
                          "packing": manifest["packing_version"], "opsets": self.opsets},
-            "functions": list(self.functions), "operators": self.operators, "precision": bundle.precision,
+            "functions": list(self.functions), "operators": self.operators,
+            "precision": bundle.precision,
             "assumptions": manifest.get("assumptions", []),
             "zero_weights": manifest.get("zero_weights"),
             "files_verified": len(manifest["files"]),
@@ -123,16 +124,17 @@ class Inspection:
 def _layer_dict(layer: InspectedLayer) -> dict[str, Any]:
     found = layer.found
     return {"name": layer.name, "kind": found.kind, "why": layer.why, "op": found.op,
-            "inside": found.inside, "bits": found.bits, "shape": list(found.shape), "map": [found.height, found.width],
-            "macs": found.macs, **vars(layer.weight)}
+            "inside": found.inside, "bits": found.bits, "shape": list(found.shape),
+            "map": [found.height, found.width], "macs": found.macs, **vars(layer.weight)}
 
 
 def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Inspection:
     """Verify the bundle at ``path`` and read all its graphs.
 
     ``size``: height and width of the image that multiply-accumulates are counted for; default: the
-    network's ``image_size``, rounded up to what it can run at. Raises BundleError for a bundle that is damaged, foreign or
-    whose graphs can not be read, UsageError for a size that the network can not run at.
+    network's ``image_size``, rounded up to what it can run at. Raises BundleError for a bundle that
+    is damaged, foreign or whose graphs can not be read, UsageError for a size that the network can
+    not run at.
     """
     bundle = open_bundle(path)
     multiple = bundle.config.size_multiple

@@ -125,7 +125,8 @@ def test_counts_grow_with_the_image(inner, levels, blocks, fp, rows, columns):
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("height, width", [(250, 256), (256, 4), (0, 8), (-8, 8), ((1 << 20) + 8, 8)])
+@pytest.mark.parametrize("height, width", [(250, 256), (256, 4), (0, 8), (-8, 8),
+                                           ((1 << 20) + 8, 8)])
 def test_sizes_that_the_network_can_not_run_at(height, width):
     with pytest.raises(UsageError, match="multiples of 8") as caught:
         count(PUBLISHED, height, width)

@@ -103,14 +103,14 @@ def _roofline(result: BenchResult) -> list[str]:
     threads = f"{result.threads} thread{'s' if result.threads > 1 else ''}"
     lines = [f"measured with {threads}: float32 {rates['float'] / 1e9:.0f} GMAC/s, bfloat16 "
              f"{rates['bf16'] / 1e9:.0f}, binary (the fastest layer)",
-             f"{rates['packed'] / 1e9:.0f}; memory {rates['memory'] / 1e9:.0f} GB/s. At these rates:",
+             f"{rates['packed'] / 1e9:.0f}; memory {rates['memory'] / 1e9:.0f} GB/s. In ms:",
              f"{'':<32}{'time':>9}{'arithmetic':>12}{'memory':>9}{'bound':>9}  time / bound"]
     for part, whole in found["parts"].items():
         lines.append(_bounds(f"  {part}", whole))
         lines += [_bounds(f"    {name}", row) for name, row in found["operators"].items()
                   if found["part"][name] == part]
-    lines += ["(ms; Winograd's convolutions multiply less than is counted, and maps in a cache are "
-              "read faster)",
+    lines += ["(Winograd's convolutions multiply less than is counted, and maps in a cache are read "
+              "faster)",
               f"a step of {bound * 1e3:.1f} ms would meet all bounds; the packed engine takes "
               f"{result.measured[0].median * 1e3:.1f} ms"]
     return lines + [f"  and would be {one.median / bound:.2f} times as fast as {one.name}"

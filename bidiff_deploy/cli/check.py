@@ -42,8 +42,8 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, thr
     Each fused operator is fed what the layers before it give, and must give what the layers that it
     fuses give: to the bit where it is binary. Each step is fed the reference's own latent: signal
     to noise and sign flips, beside a noise floor: the worst of the reference in another memory
-    layout and with the inputs of all layers one unit in the last place off. Whole loops are compared on images, and
-    on trained weights only. Exit code 1 if anything fails.
+    layout and with rounding's noise on the inputs of all layers. Whole loops are compared on
+    images, and on trained weights only. Exit code 1 if anything fails.
 
     CHECKPOINT may also be a file that --save wrote: its steps are compared without torch, such as
     on another machine.

@@ -1,4 +1,4 @@
-"""Check a bundle against the checkpoint it was made of: layers, segments, operators, steps, loops."""
+"""Check a bundle against its checkpoint: layers, segments, operators, steps, loops."""
 
 from __future__ import annotations
 

@@ -45,7 +45,10 @@ class StepCheck:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One thing that was checked. ``what``: layer, segment, operator, step or loop; ``name``: which."""
+    """One thing that was checked.
+
+    ``what``: layer, segment, operator, step or loop; ``name``: which.
+    """
 
     what: str
     name: str

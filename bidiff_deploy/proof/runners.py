@@ -28,7 +28,7 @@ from ..engines.base import Engine
 from ..errors import EngineError
 from ..export.graph import short
 from .bundle_layers import BundleLayers, binary_names
-from .compare import OPENED, PREDICTION
+from .compare import OPENED, PREDICTION, ROUNDING_SNR
 from .reference import TorchEngine
 from .sessions import open_session
 
@@ -107,16 +107,16 @@ class TorchRunner(_Runner):
 
     @contextmanager
     def nudged(self, seed: int) -> Iterator[None]:
-        """Inside, what goes into each binary layer is one unit in the last place off, up or down
-        at random: as another implementation's rounding would have it, at the least."""
+        """Inside, what goes into each binary layer has noise of ROUNDING_SNR on it, as another
+        implementation's rounding would have it."""
         import torch
 
         generator = torch.Generator().manual_seed(seed)
 
         def nudge(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             x, group = inputs
-            way = torch.where(torch.rand(x.shape, generator=generator) < 0.5, -torch.inf, torch.inf)
-            return torch.nextafter(x, way.to(x.dtype)), group
+            noise = torch.randn(x.shape, generator=generator) * x.square().mean().sqrt()
+            return x + 10 ** (-ROUNDING_SNR / 20) * noise, group
 
         network = self.engine.network
         hooks = [network.get_submodule(name).register_forward_pre_hook(nudge, prepend=True)

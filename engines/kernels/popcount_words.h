@@ -21,7 +21,7 @@ namespace {
 
 constexpr int64_t kOddWords = 16;              // keeps strides off multiples of 4 KB
 constexpr int64_t kBandRows = 4;
-constexpr int64_t kTasksPerProcessor = 4;
+constexpr int64_t kTasksPerProcessor = 2;
 constexpr int64_t kBandOfH = 512 << 10;        // bytes of h that stay in the L2 cache
 constexpr int64_t kStreamedBytes = 16 << 20;   // outputs that the last cache would not hold anyway
 

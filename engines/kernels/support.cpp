@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <memory>
+#include <mutex>
 #include <thread>
 
 #if defined(__linux__)
@@ -43,6 +44,53 @@ struct Slot {
 
 thread_local Slot slots[kScratchSlots];
 
+// Large run buffers that were given back, for the next run: fresh pages cost the system a fault
+// each, which for a map of 8 MB takes longer than the convolution that fills it.
+struct Kept {
+  struct Header {
+    size_t bytes;  // of the block, this header included
+  };
+  static constexpr size_t kHeader = 64;  // keeps what follows aligned
+  static constexpr int kBlocks = 4;
+  static constexpr size_t kMost = size_t{64} << 20;  // held back altogether
+
+  std::mutex mutex;
+  Header* blocks[kBlocks] = {};
+  size_t bytes = 0;
+
+  // A kept block of at least `wanted` bytes and at most twice as many, or null.
+  Header* take(size_t wanted) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    for (Header*& block : blocks) {
+      if (!block || block->bytes < wanted || block->bytes / 2 > wanted) continue;
+      Header* const found = block;
+      block = nullptr;
+      bytes -= found->bytes;
+      return found;
+    }
+    return nullptr;
+  }
+
+  // False if there is no room for it.
+  bool give(Header* header) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (bytes + header->bytes > kMost) return false;
+    for (Header*& block : blocks) {
+      if (block) continue;
+      block = header;
+      bytes += header->bytes;
+      return true;
+    }
+    return false;
+  }
+};
+
+// Never destroyed: a run may still end while the process does.
+Kept& kept() {
+  static Kept* const all = new Kept;
+  return *all;
+}
+
 }  // namespace
 
 void* thread_scratch(int slot, size_t bytes) {
@@ -55,9 +103,24 @@ void* thread_scratch(int slot, size_t bytes) {
   return mine.memory.get();
 }
 
-void* run_scratch(size_t bytes) { return aligned(bytes, kAlignment); }
+void* run_scratch(size_t bytes) {
+  const size_t whole = bytes + Kept::kHeader;
+  Kept::Header* header = whole < kLarge ? nullptr : kept().take(whole);
+  if (!header) {
+    void* memory = whole < kLarge ? aligned(whole, kAlignment) : aligned_to_huge_page(whole);
+    if (!memory) return nullptr;
+    header = static_cast<Kept::Header*>(memory);
+    header->bytes = whole;
+  }
+  return reinterpret_cast<char*>(header) + Kept::kHeader;
+}
 
-void free_run_scratch(void* memory) { std::free(memory); }
+void free_run_scratch(void* memory) {
+  if (!memory) return;
+  Kept::Header* header =
+      reinterpret_cast<Kept::Header*>(static_cast<char*>(memory) - Kept::kHeader);
+  if (header->bytes < kLarge || !kept().give(header)) std::free(header);
+}
 
 int64_t processors() {
   static const int64_t count = std::thread::hardware_concurrency();

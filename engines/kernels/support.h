@@ -19,7 +19,8 @@ constexpr int64_t kSerialWork = int64_t{1} << 24;
 void* thread_scratch(int slot, size_t bytes);
 constexpr int kScratchSlots = 4;
 
-// A buffer for one run, 64-byte aligned; null when memory is short.
+// A buffer for one run, 64-byte aligned, contents undefined; null when memory is short. Some large
+// ones are kept for later runs after they were freed.
 void* run_scratch(size_t bytes);
 void free_run_scratch(void* memory);
 

@@ -1,0 +1,150 @@
+"""Upscaling many image files with one engine: the stages of the pipeline, and what they report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import pipeline
+from .errors import OutputError
+from .files import make_directory
+from .images import Image, check_output, decode_image, read_bytes, write_image
+from .journal import Journal, Record
+from .pipeline import Failure
+
+if TYPE_CHECKING:
+    from .engines.base import Engine
+    from .jobs import Job, Jobs
+
+__all__ = ["Result", "bundle_digest", "finished_before", "upscale_files"]
+
+Result = dict[str, Any]  # what --json prints of an image
+
+
+@dataclass
+class _Work:
+    """An image on its way, the digest of its file, and how long its stages took."""
+
+    image: Image
+    input_digest: str
+    seconds: float
+
+
+def upscale_files(engine: Engine, jobs: Jobs, options: Mapping[str, Any],
+                  report: Callable[[Job, Result], None], *, overwrite: bool = False,
+                  journal: Journal | None = None, recorded: Mapping[str, Any] | None = None,
+                  done: Mapping[Path, Record] | None = None,
+                  listen: Callable[[Job], Mapping[str, Any]] = lambda job: {}) -> None:
+    """Upscale every job that is not ``done``; ``report`` gets each, in order, as it ends.
+
+    options   of ``Engine.upscale_image``; ``listen(job)`` gives those that follow its progress
+    journal   is told of every output, made with the options ``recorded``
+    done      records of outputs that need no work, by their path
+
+    A file that fails is reported with ``error`` and the others go on. Raises what no single file
+    is to blame for, KeyboardInterrupt among them, after what was computed is written.
+    """
+    done = done or {}
+    stages = _Stages(engine, dict(options), overwrite, journal, dict(recorded or options), listen)
+    waiting = list(jobs)
+
+    def pass_skipped(index: int) -> None:
+        while waiting and waiting[0].index < index:
+            job = waiting.pop(0)
+            record = done[job.target]
+            report(job, {"input": str(job.source), "output": str(job.target),
+                         "width": record.width, "height": record.height, "skipped": True})
+
+    def finished(job: Job, result: Any) -> None:
+        pass_skipped(job.index)
+        waiting.pop(0)
+        report(job, stages.failure(job, result) if isinstance(result, Failure) else result)
+
+    pipeline.run([job for job in jobs if job.target not in done], stages.decode, stages.compute,
+                 stages.encode, finished)
+    pass_skipped(len(jobs))
+
+
+class _Stages:
+    def __init__(self, engine: Engine, options: dict[str, Any], overwrite: bool,
+                 journal: Journal | None, recorded: dict[str, Any],
+                 listen: Callable[[Job], Mapping[str, Any]]) -> None:
+        self.engine, self.options, self.overwrite = engine, options, overwrite
+        self.journal, self.recorded, self.listen = journal, recorded, listen
+        self.bundle = bundle_digest(engine) if journal is not None else ""
+
+    def decode(self, job: Job) -> _Work:
+        started = time.monotonic()
+        data = read_bytes(job.source)
+        image = decode_image(data, job.source)
+        # Now, and not when the work is done: the format may not hold the image.
+        make_directory(job.target.parent)
+        check_output(job.target, self.overwrite, image, self.engine.scale)
+        digest = hashlib.sha256(data).hexdigest() if self.journal is not None else ""
+        return _Work(image, digest, time.monotonic() - started)
+
+    def compute(self, job: Job, work: _Work) -> _Work:
+        started = time.monotonic()
+        larger = self.engine.upscale_image(work.image, **self.options, **self.listen(job))
+        return _Work(larger, work.input_digest, work.seconds + time.monotonic() - started)
+
+    def encode(self, job: Job, work: _Work) -> Result:
+        started = time.monotonic()
+        image = work.image
+
+        def record(whole: Path) -> None:
+            if self.journal is not None:
+                content = whole.read_bytes()
+                self.journal.add(job.target, Record(
+                    work.input_digest, self.bundle, self.recorded, image.width, image.height,
+                    len(content), hashlib.sha256(content).hexdigest()))
+
+        left_out = write_image(job.target, image, overwrite=self.overwrite, on_whole=record)
+        result: Result = {
+            "input": str(job.source), "output": str(job.target), "width": image.width,
+            "height": image.height,
+            "seconds": round(work.seconds + time.monotonic() - started, 3),
+            "seed": self.options["seed"]}
+        warnings = [*image.metadata.dropped, *left_out]
+        return result | ({"warnings": warnings} if warnings else {})
+
+    def failure(self, job: Job, failure: Failure) -> Result:
+        message = str(failure.error)
+        if isinstance(failure.error, MemoryError):
+            message = (f"there is not enough memory to upscale {job.source}; cut it into smaller "
+                       "images")
+        return {"input": str(job.source), "error": message}
+
+
+def finished_before(jobs: Jobs, journal: Journal, engine: Engine, recorded: Mapping[str, Any],
+                    overwrite: bool = False) -> dict[Path, Record]:
+    """Which outputs are there, whole, and what the same run would make; with their records.
+
+    Raises OutputError for another output that is there, unless it may be overwritten.
+    """
+    bundle = bundle_digest(engine)
+    done: dict[Path, Record] = {}
+    for job in jobs:
+        if not os.path.lexists(job.target):
+            continue
+        reason = journal.why_not(job.target, job.source, bundle, recorded)
+        if reason is None:
+            record = journal.record(job.target)
+            assert record is not None
+            done[job.target] = record
+        elif not overwrite:
+            raise OutputError(f"{job.target} already exists and --resume can not skip it: "
+                              f"{reason}; allow it to be replaced with --overwrite")
+    return done
+
+
+def bundle_digest(engine: Engine) -> str:
+    """SHA-256 of a bundle's manifest, which holds the hash of each of its files."""
+    text = json.dumps(dict(engine.bundle.manifest), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
