@@ -21,29 +21,32 @@ from .pipeline import Failure
 if TYPE_CHECKING:
     from .engines.base import Engine
     from .jobs import Job, Jobs
+    from .tiling import TilePlan
 
 __all__ = ["Result", "bundle_digest", "finished_before", "upscale_files"]
 
 Result = dict[str, Any]  # what --json prints of an image
+Listen = Callable[["Job", "TilePlan"], Mapping[str, Any]]
 
 
 @dataclass
 class _Work:
-    """An image on its way, the digest of its file, and how long its stages took."""
+    """An image on its way, the digest of its file, how long its stages took, and its tiles."""
 
     image: Image
     input_digest: str
     seconds: float
+    plan: TilePlan | None = None
 
 
 def upscale_files(engine: Engine, jobs: Jobs, options: Mapping[str, Any],
                   report: Callable[[Job, Result], None], *, overwrite: bool = False,
                   journal: Journal | None = None, recorded: Mapping[str, Any] | None = None,
                   done: Mapping[Path, Record] | None = None,
-                  listen: Callable[[Job], Mapping[str, Any]] = lambda job: {}) -> None:
+                  listen: Listen = lambda job, plan: {}) -> None:
     """Upscale every job that is not ``done``; ``report`` gets each, in order, as it ends.
 
-    options   of ``Engine.upscale_image``; ``listen(job)`` gives those that follow its progress
+    options   of ``Engine.upscale_image``; ``listen(job, plan)`` gives those that tell of progress
     journal   is told of every output, made with the options ``recorded``
     done      records of outputs that need no work, by their path
 
@@ -74,9 +77,11 @@ def upscale_files(engine: Engine, jobs: Jobs, options: Mapping[str, Any],
 class _Stages:
     def __init__(self, engine: Engine, options: dict[str, Any], overwrite: bool,
                  journal: Journal | None, recorded: dict[str, Any],
-                 listen: Callable[[Job], Mapping[str, Any]]) -> None:
+                 listen: Listen) -> None:
         self.engine, self.options, self.overwrite = engine, options, overwrite
         self.journal, self.recorded, self.listen = journal, recorded, listen
+        self.tiles = {name: self.options[name] for name in ("tile", "memory", "overlap")
+                      if name in self.options}
         self.bundle = bundle_digest(engine) if journal is not None else ""
 
     def decode(self, job: Job) -> _Work:
@@ -91,8 +96,9 @@ class _Stages:
 
     def compute(self, job: Job, work: _Work) -> _Work:
         started = time.monotonic()
-        larger = self.engine.upscale_image(work.image, **self.options, **self.listen(job))
-        return _Work(larger, work.input_digest, work.seconds + time.monotonic() - started)
+        plan = self.engine.tile_plan(work.image.height, work.image.width, **self.tiles)
+        larger = self.engine.upscale_image(work.image, **self.options, **self.listen(job, plan))
+        return _Work(larger, work.input_digest, work.seconds + time.monotonic() - started, plan)
 
     def encode(self, job: Job, work: _Work) -> Result:
         started = time.monotonic()
@@ -110,15 +116,15 @@ class _Stages:
             "input": str(job.source), "output": str(job.target), "width": image.width,
             "height": image.height,
             "seconds": round(work.seconds + time.monotonic() - started, 3),
-            "seed": self.options["seed"]}
+            "seed": self.options["seed"], "plan": work.plan.to_dict()}
         warnings = [*image.metadata.dropped, *left_out]
         return result | ({"warnings": warnings} if warnings else {})
 
     def failure(self, job: Job, failure: Failure) -> Result:
         message = str(failure.error)
         if isinstance(failure.error, MemoryError):
-            message = (f"there is not enough memory to upscale {job.source}; cut it into smaller "
-                       "images")
+            message = (f"there is not enough memory to upscale {job.source}; allow less "
+                       "with --memory or --tile")
         return {"input": str(job.source), "error": message}
 
 

@@ -91,13 +91,14 @@ def _read_tiff(opened: PillowImage, data: bytes, bits: tuple[int, ...]) -> Sampl
         return (~grey if photometric == 0 else grey)[:, :, None], None
     if opened.mode not in ("RGB", "RGBA") or photometric != 2:
         return None  # refused or converted as every unusual kind
+    if set(bits) == {16} and opened.tag_v2.get(284, 1) == 2:
+        return _read_planar(opened, data)
     raw_modes = {tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in opened.tile}
     raw_mode = raw_modes.pop() if len(raw_modes) == 1 else ""
     base, _, order = raw_mode.rpartition(";")
-    if (set(bits) != {16} or opened.tag_v2.get(284, 1) != 1
-            or base not in ("RGB", "RGBA", "RGBX") or order not in ("16L", "16B", "16N")):
-        raise ImageError("TIFF colour of more than 8 bits a sample is read only with 16 bits in "
-                         "contiguous samples and straight alpha; convert it first")
+    if (set(bits) != {16} or base not in ("RGB", "RGBA", "RGBX") or order not in ("16L", "16B", "16N")):
+        raise ImageError("TIFF colour of more than 8 bits a sample is read only with 16 bits and "
+                         "straight alpha; convert it first")
     native = "16L" if sys.byteorder == "little" else "16B"
     swapped = "16B" if (native if order == "16N" else order) == "16L" else "16L"
     with pillow.open(io.BytesIO(data), formats=("TIFF",)) as again:
@@ -108,6 +109,26 @@ def _read_tiff(opened: PillowImage, data: bytes, bits: tuple[int, ...]) -> Sampl
     joined = _join(np.asarray(opened), low)
     alpha = joined[:, :, 3] if base == "RGBA" else None
     return np.ascontiguousarray(joined[:, :, :3]), alpha
+
+
+def _read_planar(opened: PillowImage, data: bytes) -> Samples:
+    """Planes one after another, which Pillow reads with 8 bits only."""
+    try:
+        import tifffile
+    except ImportError:
+        raise ImageError("its 16-bit colours are not in contiguous samples, which needs the "
+                         "package tifffile: pip install tifffile; or convert it first") from None
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages[0]
+        extra = [int(kind) for kind in page.extrasamples]
+        # Pillow's size, which was checked, may be turned upright already.
+        if (page.dtype != np.uint16 or len(page.shape) != 3 or page.shape[0] - len(extra) != 3
+                or sorted(page.shape[1:]) != sorted(opened.size) or 1 in extra):
+            raise ImageError("TIFF colour of separate planes is read only as RGB with straight "
+                             "alpha; convert it first")
+        planes = page.asarray(maxworkers=1)
+    alpha = np.ascontiguousarray(planes[3 + extra.index(2)]) if 2 in extra else None
+    return np.ascontiguousarray(np.moveaxis(planes[:3], 0, 2)), alpha
 
 
 def _with_raw_mode(tile: tuple[Any, ...], raw_mode: str) -> tuple[Any, ...]:

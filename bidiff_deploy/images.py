@@ -336,7 +336,10 @@ def _encode(file: BinaryIO, image: Image, kind: str, dropped: list[str]) -> None
     options: dict[str, Any] = {}
     if kind in ("JPEG", "WEBP"):
         options["quality"] = 95
-        if image.icc_profile:
+        if kind == "WEBP" and image.grey and image.icc_profile:
+            dropped.append("its colour profile is not kept: WebP is always RGB, and the profile is "
+                           "of grey")
+        elif image.icc_profile:
             options["icc_profile"] = image.icc_profile
     if kind == "JPEG":
         options["subsampling"] = 0  # halving the colour's resolution would undo our work

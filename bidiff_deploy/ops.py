@@ -1,6 +1,6 @@
 """Names and versions of the custom operators of a step graph, and a writer of their definitions.
 
-The definitions are in ``op_definitions`` (operators that are one layer) and ``op_blocks`` (those
+The definitions are in ``op_layers`` (operators that are one layer) and ``op_blocks`` (those
 that fuse several). The prose contract is ``export/op_contract.md``.
 """
 

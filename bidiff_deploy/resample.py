@@ -9,8 +9,9 @@ import numpy as np
 
 from .errors import ImageError, UsageError
 
-__all__ = ["enlarge", "pad_reflect", "to_condition", "to_unit"]
+__all__ = ["crop_of_condition", "enlarge", "pad_reflect", "source_crop", "to_condition", "to_unit"]
 
+_REACH = 2  # an output depends on the pixel it lies in, and on this many before and after it
 _A = -0.75  # OpenCV's parameter of the cubic convolution kernel (Matlab and Pillow take -0.5)
 
 
@@ -30,6 +31,24 @@ def to_condition(pixels: np.ndarray, scale: int) -> np.ndarray:
                          "width), or (height, width, 3), with at least one pixel")
     planes = enlarge(to_unit(pixels).transpose(2, 0, 1), scale)
     return np.repeat(planes, 3, axis=0) if planes.shape[0] == 1 else planes
+
+
+def crop_of_condition(pixels: np.ndarray, scale: int, top: int, left: int, height: int,
+                      width: int) -> np.ndarray:
+    """``to_condition(pixels, scale)[:, top:top + height, left:left + width]``, bit by bit, computed
+    from the pixels it depends on. Sizes are the output's."""
+    rows, above = source_crop(top, height, scale, pixels.shape[0])
+    columns, before = source_crop(left, width, scale, pixels.shape[1])
+    crop = to_condition(pixels[rows, columns], scale)
+    return crop[:, above:above + height, before:before + width]
+
+
+def source_crop(start: int, length: int, scale: int, size: int) -> tuple[slice, int]:
+    """Which of ``size`` pixels the outputs ``start`` to ``start + length`` depend on, and how far
+    the first of these outputs lies behind the first that the crop has."""
+    first = max(start // scale - _REACH, 0)
+    last = min(-(-(start + length) // scale) + _REACH, size)
+    return slice(first, last), start - first * scale
 
 
 def to_unit(pixels: np.ndarray) -> np.ndarray:

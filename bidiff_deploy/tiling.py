@@ -82,7 +82,7 @@ class Axis:
         if ramp >= len(self.ramps):
             return np.zeros_like(places)
         begin, end = self.ramps[ramp]
-        t = np.clip((places - begin) / (end - begin), 0, 1)
+        t = np.clip((places - begin) / max(end - begin, 1e-6), 0, 1)
         return 0.5 - 0.5 * np.cos(np.pi * t)  # flat at both ends
 
     def first_row(self, index: int) -> int:

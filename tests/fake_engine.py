@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from bidiff_deploy.architecture import NetworkConfig
 from bidiff_deploy.engines.base import Engine
 from bidiff_deploy.schedule import Schedule
 
@@ -15,9 +16,11 @@ class FakeEngine(Engine):
 
     def __init__(self, timesteps=(180, 120, 60, 0), default_start=None, scale=2,
                  size_multiple=8) -> None:
+        config = NetworkConfig(inner_channel=16, norm_groups=4, fp_res=(), channel_mults=tuple(
+            1 << level for level in range(size_multiple.bit_length())))
         super().__init__(SimpleNamespace(
             scale=scale, schedule=Schedule(200), timesteps=timesteps,
-            default_start=default_start, config=SimpleNamespace(size_multiple=size_multiple)))
+            default_start=default_start, config=config))
         self.calls: list[tuple[int, tuple[int, ...]]] = []
         self.closings = 0
 

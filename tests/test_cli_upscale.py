@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from fake_engine import FakeEngine
 
 import bidiff_deploy
+from bidiff_deploy import journal
 from bidiff_deploy.cli import group
 from bidiff_deploy.images import read_image, to_condition, write_image
 
@@ -26,10 +27,12 @@ class Setting:
         self.make = lambda: FakeEngine(default_start=150)
         self.engine: FakeEngine | None = None  # the last that was opened
         self.opened: list[tuple] = []
+        self.manifest = {"files": {"weights.bin": {"sha256": "0" * 64}}}
 
         def load_bundle(path: str, **options) -> FakeEngine:
             self.opened.append((path, options))
             self.engine = self.make()
+            self.engine.bundle.manifest = self.manifest
             return self.engine
 
         monkeypatch.setattr(bidiff_deploy, "load_bundle", load_bundle)
@@ -39,7 +42,7 @@ class Setting:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape)
-        write_image(path, pixels.astype(dtype))
+        write_image(path, pixels.astype(dtype), overwrite=True)
         return path
 
     def run(self, *arguments: str, code: int = 0) -> Result:
@@ -57,8 +60,9 @@ class Setting:
         return lines[0]
 
     def tree(self) -> dict[str, bytes | None]:
+        """Every file and folder but journals."""
         return {str(path.relative_to(self.folder)): path.read_bytes() if path.is_file() else None
-                for path in sorted(self.folder.rglob("*"))}
+                for path in sorted(self.folder.rglob("*")) if path.name != journal.FILE_NAME}
 
 
 @pytest.fixture
@@ -100,7 +104,7 @@ def test_a_folder_keeps_its_tree(setting: Setting) -> None:
     setting.run("in", "alone.webp", "-o", "out")
     out = setting.folder / "out"
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == [
-        "a.png", "alone.png", "deep/b.png", "deep/deeper/a.png"]
+        journal.FILE_NAME, "a.png", "alone.png", "deep/b.png", "deep/deeper/a.png"]
 
 
 def test_an_output_folder_inside_the_input_is_not_an_input(setting: Setting) -> None:
@@ -131,7 +135,7 @@ def test_json(setting: Setting) -> None:
     (setting.folder / "in" / "b.png").write_text("no image")
     result = setting.run("in", "-o", "out", "--json", "--seed", "7", code=1)
     first, second, third = json.loads(result.stdout)
-    assert first.pop("seconds") >= 0
+    assert first.pop("seconds") >= 0 and first.pop("plan")["tiles"] == 1
     assert first == {"input": "in/a.png", "output": "out/a.png", "width": 18, "height": 12,
                      "seed": 7}
     assert second["input"] == "in/b.png" and "in/b.png is not a PNG" in second["error"]
@@ -147,7 +151,8 @@ def test_bad_files_are_told_at_the_end_and_the_others_written(setting: Setting) 
     lines = result.stderr.splitlines()
     assert len(lines) == 2 and lines[0].startswith("error: in/b.png is empty")
     assert lines[1].startswith("error: in/c.png is not a PNG")
-    assert {path.name for path in (setting.folder / "out").iterdir()} == {"a.png", "d.png"}
+    assert setting.tree().keys() - {"in", "out", *(f"in/{x}.png" for x in "abcd")} == {
+        "out/a.png", "out/d.png"}
 
 
 def test_an_engine_that_fails_is_told(setting: Setting) -> None:
@@ -246,5 +251,6 @@ def test_the_help_names_every_option() -> None:
     result = CliRunner().invoke(group, ["upscale", "--help"])
     assert result.exit_code == 0
     for option in ("--output", "--seed", "--steps", "--start", "--threads", "--backend",
-                   "--format", "--overwrite", "--quiet", "--json"):
+                   "--format", "--overwrite", "--resume", "--tile", "--memory", "--overlap", "--quiet",
+                   "--json"):
         assert option in result.output

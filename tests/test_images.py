@@ -19,7 +19,7 @@ from PIL import ImageCms
 
 from bidiff_deploy import images
 from bidiff_deploy.errors import ImageError, OutputError, UsageError
-from bidiff_deploy.images import (Image, check_output, from_array, from_pil, pad_reflect,
+from bidiff_deploy.images import (Image, Metadata, check_output, from_array, from_pil, pad_reflect,
                                   read_image, to_array, to_condition, to_pil, write_image)
 
 HEIGHT, WIDTH = 21, 34
@@ -36,6 +36,13 @@ def samples(channels: int, dtype=np.uint16, seed: int = 0) -> np.ndarray:
 def joined(image: Image) -> np.ndarray:
     array = to_array(image)
     return array[:, :, None] if array.ndim == 2 else array
+
+
+def profile(grey: bool = False) -> bytes:
+    """An ICC profile of sRGB; of grey, only its header says so."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    data[16:20] = b"GRAY" if grey else b"RGB "
+    return bytes(data)
 
 
 def make(channels: int, dtype, profile: bytes | None = None) -> Image:
@@ -155,11 +162,15 @@ def test_tiffs_that_are_refused(tmp_path: Path, array, options: dict, words: str
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", CHANNELS.values(), ids=CHANNELS)
 def test_lossless_formats_keep_everything(tmp_path: Path, channels: int, dtype) -> None:
-    image = make(channels, dtype, b"a profile" * 50)
+    image = make(channels, dtype, profile(channels < 3))
     for name in ("a.png", "a.TIF"):
-        write_image(tmp_path / name, image)
+        dropped = write_image(tmp_path / name, image)
         found = read_image(tmp_path / name)
-        assert found.pixels.dtype == dtype and found.icc_profile == image.icc_profile
+        if (name, channels) == ("a.TIF", 2):  # written as RGB
+            assert "the profile is of grey" in dropped[0] and found.icc_profile is None
+        else:
+            assert dropped == () and found.icc_profile == image.icc_profile
+        assert found.pixels.dtype == dtype and found.metadata == Metadata()
         np.testing.assert_array_equal(found.alpha, image.alpha)
         np.testing.assert_array_equal(found.pixels, np.broadcast_to(image.pixels,
                                                                     found.pixels.shape))
@@ -198,7 +209,7 @@ def test_16_bit_png_rows_use_every_filter(tmp_path: Path) -> None:
 def test_lossy_formats_are_close(tmp_path: Path, name: str) -> None:
     y, x = np.mgrid[:64, :80]
     smooth = np.stack([x * 3, y * 3, 255 - x * 2], axis=2).astype(np.uint8)
-    for image in (Image(smooth, None, b"profile"), Image(smooth.astype(np.uint16) * 257)):
+    for image in (Image(smooth, None, profile()), Image(smooth.astype(np.uint16) * 257)):
         write_image(tmp_path / name, image, overwrite=True)
         found = read_image(tmp_path / name)
         assert found.bits == 8 and found.icc_profile == image.icc_profile
@@ -264,10 +275,9 @@ def test_colour_spaces_become_rgb(tmp_path: Path) -> None:
 
 
 def test_a_real_profile_is_kept(tmp_path: Path) -> None:
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    write_image(tmp_path / "a.png", make(3, np.uint16, profile))
+    write_image(tmp_path / "a.png", make(3, np.uint16, profile()))
     with pillow.open(tmp_path / "a.png") as opened:
-        assert opened.info["icc_profile"] == profile
+        assert opened.info["icc_profile"] == profile()
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif"])

@@ -1,12 +1,12 @@
 """Time of bidiff::BinaryConv against ONNX Runtime's float32 Conv, on the network's own shapes.
 
 Both run in one process under ONNX Runtime, with the same threads and tensors, in interleaved rounds
-after warm-up; the Conv holds the folded weights alpha * sign(W). All sessions share one thread pool:
-workers of a pool spin for a while after a run, so those of another session would hold the core that
-the next candidate needs. Several threads are pinned to a core each where the system can, since a
-scheduler may leave two that spin on one core. Layers whose input and output are
-of the last cache's order (256x256 maps) rotate over more memory than it holds, since whether they
-find their input there is chance; smaller ones keep one buffer, as an arena does. ``bare`` is
+after warm-up; the Conv holds the folded weights alpha * sign(W). All sessions share one pool of
+threads: workers spin for a while after a run, so those of another session's pool would hold the
+core that the next candidate needs. Several threads are pinned to a core each where the system can,
+since a scheduler may leave two that spin on one core. Layers whose input and output
+are of the last cache's order (256x256 maps) rotate over more memory than it holds, since whether
+they find their input there is chance; smaller ones keep one buffer, as an arena does. ``bare`` is
 BinaryConv as a convolution alone; ``fused`` adds threshold, RPReLU, residual and time, for which
 the float graph would need further nodes, that are not counted.
 
@@ -65,7 +65,8 @@ def main() -> int:
         times = measure(channels, k, size, arguments.rounds)
         results.append({"layer": name, "count": count, **report(name, count, times,
                                                                 channels, k, size)})
-    total = {key: sum(row["count"] * row[key] for row in results) for key in ("conv", "bare", "fused")}
+    total = {key: sum(row["count"] * row[key] for row in results)
+             for key in ("conv", "bare", "fused")}
     print(f"all, by how often a step runs each: Conv {total['conv']:.1f} ms, "
           f"bare {total['bare']:.1f} ms ({total['conv'] / total['bare']:.1f}x), "
           f"fused {total['fused']:.1f} ms ({total['conv'] / total['fused']:.1f}x)")

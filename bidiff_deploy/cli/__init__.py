@@ -17,6 +17,7 @@ from ..errors import BidiffError
 # the line stands here so that ``bidiff-deploy --help`` imports no module.
 COMMANDS = {
     "export": ("export", "Turn a checkpoint into a bundle of packed per-step graphs."),
+    "export-triton": ("export_triton", "Write a model repository that serves a bundle in Triton."),
     "pack": ("pack", "Shrink a checkpoint to sign bits, scales and the rest."),
     "upscale": ("upscale", "Upscale images with a bundle."),
     "train": ("train", "Train a network from a recipe."),

@@ -109,8 +109,8 @@ def _roofline(result: BenchResult) -> list[str]:
         lines.append(_bounds(f"  {part}", whole))
         lines += [_bounds(f"    {name}", row) for name, row in found["operators"].items()
                   if found["part"][name] == part]
-    lines += ["(Winograd's convolutions multiply less than is counted, and maps in a cache are read "
-              "faster)",
+    lines += ["(3x3 convolutions by Winograd's algorithm without its transforms; maps in a cache "
+              "are read faster)",
               f"a step of {bound * 1e3:.1f} ms would meet all bounds; the packed engine takes "
               f"{result.measured[0].median * 1e3:.1f} ms"]
     return lines + [f"  and would be {one.median / bound:.2f} times as fast as {one.name}"

@@ -87,8 +87,6 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, seed: int, steps:
         with _termination(), load_bundle(bundle, threads=threads, backend=backend) as engine, \
                 Progress("upscale", len(jobs), quiet=quiet) as progress:
             _check_options(engine, options)
-            if not hasattr(engine, "tile_plan"):
-                options = {k: v for k, v in options.items() if k not in _tile_options("auto", None, None)}
             recorded = {"backend": backend, "start": "default", **options}
             done = finished_before(jobs, journal, engine, recorded, overwrite) if resume else {}
 
@@ -102,7 +100,7 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, seed: int, steps:
 
             upscale_files(engine, jobs, options, report, overwrite=overwrite, journal=journal,
                           recorded=recorded, done=done,
-                          listen=lambda job: _Listener(progress, job, len(jobs)).options())
+                          listen=lambda job, plan: _listener(progress, job, len(jobs), plan.count))
     except KeyboardInterrupt as error:
         interrupted = error.args[0] if isinstance(error, _Terminated) else 2
     if as_json:
@@ -126,22 +124,18 @@ def _line(result: Result) -> str:
             f"{result['seconds']:.1f} s")
 
 
-class _Listener:
-    """Turns what an engine tells of one image into progress."""
+def _listener(progress: Progress, job: Job, count: int, tiles: int) -> dict[str, Any]:
+    """What makes progress of what an engine tells of one image."""
+    label = f"[{job.index + 1}/{count}] {job.source.name}" if count > 1 else job.source.name
+    progress.update(job.index, label)
 
-    def __init__(self, progress: Progress, job: Job, count: int) -> None:
-        self.progress, self.job = progress, job
-        self.label = f"[{job.index + 1}/{count}] {job.source.name}" if count > 1 \
-            else job.source.name
-        self.tile, self.tiles = 0, 1
-        progress.update(job.index, self.label)
+    def on_step(done: int, total: int) -> None:
+        each = max(total // tiles, 1)
+        tile, step = divmod(done - 1, each)
+        where = f"tile {tile + 1} of {tiles}, " if tiles > 1 else ""
+        progress.update(job.index + done / total, f"{label}, {where}step {step + 1} of {each}")
 
-    def options(self) -> dict[str, Any]:
-        return {"on_step": self.on_step}
-
-    def on_step(self, done: int, total: int) -> None:
-        label = f"{self.label}, step {done} of {total}"
-        self.progress.update(self.job.index + done / total, label)
+    return {"on_step": on_step}
 
 
 class _Terminated(KeyboardInterrupt):
@@ -198,7 +192,7 @@ def parse_bytes(text: str) -> int:
 
     from ..errors import UsageError
 
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(?:([kmgt])(i?))?b?", text, re.IGNORECASE)
     if match is None or float(match[1]) == 0:
         raise UsageError(f"--memory {text!r} must be a number of bytes with a unit, such as 2GB, "
                          "512MiB or 800k")
@@ -214,3 +208,4 @@ def _check_options(engine: Engine, options: dict[str, Any]) -> None:
     pick_timesteps(engine.timesteps, options["steps"],
                    options.get("start", engine.default_start))
     gaussian_noise((1, 1, 1, 1), options["seed"])
+    engine.tile_plan(1, 1, options["tile"], options["memory"], options["overlap"])

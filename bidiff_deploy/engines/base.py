@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .. import images, sampler
+from .. import images, sampler, tiled_image
 from ..errors import EngineError, ImageError, UsageError
+from ..memory_model import step_bytes
 from ..noise import gaussian_noise
 from ..resample import pad_reflect, to_condition
 from ..sampler import OnStep
 from ..schedule import Schedule
+from ..tile_choice import Tile, choose
+from ..tiling import TilePlan
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -44,6 +47,7 @@ class Engine(abc.ABC):
     """
 
     channels = 3
+    kernel = ""  # of the binary convolutions; "stock": the graphs' standard operators
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
@@ -133,26 +137,70 @@ class Engine(abc.ABC):
         if start == "default":
             start = self.default_start
         visited = sampler.pick_timesteps(self.timesteps, steps, start)
-        padded, (height, width) = pad_reflect(
-            condition, math.lcm(PADDING_MULTIPLE, self.size_multiple))
-        field = gaussian_noise(padded.shape, seed)
+        padded, (height, width) = pad_reflect(condition, self.unit)
         if noise is not None:
             noise = self._planes("noise", noise)
             if noise.shape not in (condition.shape, padded.shape):
                 raise UsageError(f"noise has shape {noise.shape}, but the condition has "
                                  f"{condition.shape}; give one of the condition's shape")
-            field[:, :, :noise.shape[2], :noise.shape[3]] = noise
+        if noise is not None and noise.shape == padded.shape:
+            gaussian_noise((0, 0, 0, 0), seed)  # refuses what is no seed
+            field = noise
+        else:
+            field = gaussian_noise(padded.shape, seed)
+            if noise is not None:
+                field[:, :, :height, :width] = noise
         result = sampler.sample(self.predict, padded, visited, self.schedule, field,
                                 start=start, on_step=on_step)
         return np.ascontiguousarray(result[:, :, :height, :width])
 
-    def upscale_image(self, image: images.Image, seed: int = 0, **options: Any) -> images.Image:
+    @property
+    def unit(self) -> int:
+        """What heights and widths are padded to a multiple of."""
+        return math.lcm(PADDING_MULTIPLE, self.size_multiple)
+
+    def step_bytes(self, height: int, width: int) -> int:
+        """Estimated peak of a step on one image of that size and of the loop around it."""
+        return step_bytes(self.bundle.config, height, width, stock=self.kernel == "stock")
+
+    def tile_plan(self, height: int, width: int, tile: Tile = "auto", memory: int | None = None,
+                  overlap: int | None = None) -> TilePlan:
+        """How ``upscale_image`` would run an image of ``height`` x ``width`` pixels (before
+        enlarging) with these options; sizes in the plan are the output's. Raises UsageError for
+        options that are out of range or contradict each other."""
+        return choose((height * self.scale, width * self.scale), tile, memory, overlap, self.unit,
+                      self.bundle.config, self.step_bytes)
+
+    def upscale_image(self, image: images.Image, seed: int = 0, *, tile: Tile = "auto",
+                      memory: int | None = None, overlap: int | None = None,
+                      steps: int | None = None, start: Start = "default",
+                      on_step: OnStep | None = None,
+                      on_tile: OnStep | None = None) -> images.Image:
         """An ``images.Image`` at ``scale`` times the size, with its depth, grey, alpha, profile.
 
-        ``options``: steps, start and on_step as ``sample`` has them.
+        tile     side of square tiles in output pixels, from 64, rounded up to a multiple of
+                 ``unit``; None: the image is run whole; "auto": whole up to 1024x1024 pixels of
+                 output that fit ``memory``, else tiles that fit it and take the least time
+        memory   bytes that a step may need at its peak, as estimated; None: half of what the
+                 machine has left. The result and the image itself come on top
+        overlap  of neighbouring tiles in output pixels, rounded up likewise; None: as measured to
+                 leave no seams. See ``tiling`` for what of a tile is local to it
+        on_step  called with (steps done, steps in all), counted over all tiles
+        on_tile  called with (tiles done, tiles in all)
+
+        ``steps`` and ``start`` as ``sample`` has them. An image of one tile is bit by bit what
+        ``sample`` makes of it. Raises UsageError as ``tile_plan``, and as ``sample``.
         """
+        self._check_open()
+        plan = self.tile_plan(image.height, image.width, tile, memory, overlap)
+        loop = {"seed": seed, "steps": steps, "start": start}
+        if not plan.whole:
+            return tiled_image.upscale(self, image, plan, on_step=on_step, on_tile=on_tile, **loop)
         condition = to_condition(image.pixels, self.scale)
-        return image.enlarged(self.sample(condition, seed=seed, **options)[0], self.scale)
+        result = image.enlarged(self.sample(condition, on_step=on_step, **loop)[0], self.scale)
+        if on_tile is not None:
+            on_tile(1, 1)
+        return result
 
     def upscale(self, image: PillowImage | np.ndarray, seed: int = 0,
                 **options: Any) -> PillowImage | np.ndarray:
@@ -160,9 +208,9 @@ class Engine(abc.ABC):
 
         ``image``: a Pillow image (palettes become RGB or RGBA, EXIF orientation is applied, 16-bit
         grey stays so), or an array of uint8 or uint16, (H, W), (H, W, 3) or (H, W, 4) with alpha.
-        Grey stays grey; alpha is enlarged by bicubic. ``options``: steps, start and on_step as
-        ``sample`` has them. Returns a Pillow image, or an array of the same type. Raises
-        ImageError for anything else, and as ``sample``.
+        Grey stays grey; alpha is enlarged by bicubic. ``options``: as ``upscale_image`` has them.
+        Returns a Pillow image, or an array of the same type. Raises ImageError for anything else,
+        and as ``upscale_image``.
         """
         self._check_open()
         if isinstance(image, np.ndarray):

@@ -29,11 +29,10 @@ def objection(model: onnx.ModelProto, config: NetworkConfig) -> str | None:
     if any(attribute.HasField("g") or attribute.graphs
            for node in model.graph.node for attribute in node.attribute):
         return "a node has a graph inside"
-    ours = _definitions()
     for function in model.functions:
-        key = function.domain, function.name
-        if ours.get(key) != _canonical(function):
-            return f"it defines {'.'.join(key)} otherwise than this version of bidiff-deploy does"
+        if not defined_by_us(function):
+            return (f"it defines {function.domain}.{function.name} otherwise than this version of "
+                    "bidiff-deploy does")
     side = _SIZE * config.size_multiple
     limit = largest_value(config, side)
     try:
@@ -49,6 +48,11 @@ def objection(model: onnx.ModelProto, config: NetworkConfig) -> str | None:
             if math.prod(shape) > limit:
                 return f"{name[:60]!r} is larger than anything its network needs"
     return None
+
+
+def defined_by_us(function: onnx.FunctionProto) -> bool:
+    """Whether this is one of our operators with our own definition of it."""
+    return _definitions().get((function.domain, function.name)) == _canonical(function)
 
 
 def largest_value(config: NetworkConfig, side: int) -> int:

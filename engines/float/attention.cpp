@@ -13,10 +13,10 @@
 namespace bidiff {
 namespace {
 
-constexpr int64_t kBlockFloats = int64_t{64} << 10;  // of a block of queries, and of keys
+constexpr int64_t kBlockFloats = int64_t{128} << 10;  // of a block of queries, and of keys
 constexpr int64_t kMostQueries = 512;
 constexpr int64_t kLeastKeys = 48, kMostKeys = 132;  // multiples of kTileRows
-constexpr int64_t kTasksPerProcessor = 4;
+constexpr int64_t kTasksPerProcessor = 2;
 
 struct Run {
   const AttentionProblem* problem;

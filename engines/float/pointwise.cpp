@@ -80,13 +80,13 @@ void step_copy(Copy* copy) {
 }
 
 template <class Math>
-Fetch next_fetch(const Copy& copy, const float* idle) {
+Fetch next_fetch(const Copy& copy) {
   const Run& run = *copy.task->run;
-  Fetch fetch{};
-  for (const char*& start : fetch.runs) start = reinterpret_cast<const char*>(idle);
-  if (copy.cell >= run.cells) return fetch;
+  Fetch fetch;
+  const float* next = channel_of(*copy.task, copy.cell * Math::kDepth) + copy.block.first_pixel;
+  for (const char*& start : fetch.runs) start = reinterpret_cast<const char*>(next);
   fetch.bytes = quotient_up(copy.block.pixels * int64_t{sizeof(float)}, run.cells);
-  for (int i = 0; i < Fetch::kRuns && i < copy.step * Math::kDepth; ++i) {
+  for (int i = 1; i < Fetch::kRuns && i < copy.step * Math::kDepth; ++i) {
     const float* from = channel_of(*copy.task, copy.cell * Math::kDepth + i);
     if (from) fetch.runs[i] = reinterpret_cast<const char*>(from + copy.block.first_pixel);
   }
@@ -103,13 +103,13 @@ BIDIFF_INLINE void store_past_cache(float* to, Floats value) {
 }
 
 // One tile of y: kRows channels from `channel` on, one panel of pixels.
-template <class Math, int kRows>
+template <class Math, int kRows, class Beside>
 __attribute__((noinline)) void multiply_tile(const Task& task, const float* left, const float* right,
-                                             int64_t channel, int64_t pixel, Fetch fetch) {
+                                             int64_t channel, int64_t pixel, Beside beside) {
   const Run& run = *task.run;
   const PointwiseProblem& problem = *run.problem;
   Floats sums[kRows][kTileVectors] = {};
-  add_products<Math, kRows>(left, 1, kTileRows, right, run.cells, sums, fetch);
+  add_products<Math, kRows>(left, 1, kTileRows, right, run.cells, sums, beside);
 
   const int64_t at = (task.image * problem.out_channels + channel) * run.pixels + pixel;
   const int64_t columns = smaller(run.pixels - pixel, kPanel);
@@ -136,16 +136,16 @@ __attribute__((noinline)) void multiply_tile(const Task& task, const float* left
   }
 }
 
-template <class Math>
+template <class Math, class Beside>
 void multiply_rows(const Task& task, int64_t rows, const float* left, const float* right,
-                   int64_t channel, int64_t pixel, const Fetch& fetch) {
+                   int64_t channel, int64_t pixel, Beside beside) {
   switch (rows) {
-    case 1: return multiply_tile<Math, 1>(task, left, right, channel, pixel, fetch);
-    case 2: return multiply_tile<Math, 2>(task, left, right, channel, pixel, fetch);
-    case 3: return multiply_tile<Math, 3>(task, left, right, channel, pixel, fetch);
-    case 4: return multiply_tile<Math, 4>(task, left, right, channel, pixel, fetch);
-    case 5: return multiply_tile<Math, 5>(task, left, right, channel, pixel, fetch);
-    default: return multiply_tile<Math, 6>(task, left, right, channel, pixel, fetch);
+    case 1: return multiply_tile<Math, 1>(task, left, right, channel, pixel, beside);
+    case 2: return multiply_tile<Math, 2>(task, left, right, channel, pixel, beside);
+    case 3: return multiply_tile<Math, 3>(task, left, right, channel, pixel, beside);
+    case 4: return multiply_tile<Math, 4>(task, left, right, channel, pixel, beside);
+    case 5: return multiply_tile<Math, 5>(task, left, right, channel, pixel, beside);
+    default: return multiply_tile<Math, 6>(task, left, right, channel, pixel, beside);
   }
 }
 
@@ -158,8 +158,13 @@ void multiply_block(const Task& task, const Block& block, const float* panels, C
     const float* left = run.packed + tile * kTileRows * run.cells;
     for (int64_t panel = 0; panel < block.panels; ++panel) {
       step_copy<Math>(aside);
-      multiply_rows<Math>(task, rows, left, panels + panel * run.stride, channel,
-                          block.first_pixel + panel * kPanel, next_fetch<Math>(*aside, left));
+      const float* right = panels + panel * run.stride;
+      const int64_t pixel = block.first_pixel + panel * kPanel;
+      if (aside->cell < run.cells) {
+        multiply_rows<Math>(task, rows, left, right, channel, pixel, next_fetch<Math>(*aside));
+      } else {
+        multiply_rows<Math>(task, rows, left, right, channel, pixel, NoFetch{});
+      }
     }
   }
 }

@@ -33,8 +33,8 @@ struct PopcountRun {
 };
 
 // Scratch of a task. Row 0 of a packed band is the band's top row - half, and its pixel 0 at word
-// kLanes, so that the pixel left of it exists and aligned stores stay aligned; the zeros between two
-// rows serve as the right edge of one and the left edge of the other. h lies in the same rows.
+// kLanes, so that the pixel left of it exists and aligned stores stay aligned; the zeros between
+// two rows are right of the one and left of the other. h has the same rows.
 struct PopcountTask {
   const PopcountRun* run;
   int64_t image;

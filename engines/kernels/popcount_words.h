@@ -14,13 +14,14 @@
 // namespace as in bitslice.h.
 #pragma once
 
-#include "popcount_tile.h"
+#include "popcount_output.h"
 
 namespace bidiff {
 namespace {
 
 constexpr int64_t kOddWords = 16;              // keeps strides off multiples of 4 KB
-constexpr int64_t kBandRows = 4;
+constexpr int64_t kBandRows = 4;               // whose packed words stay in the L1 cache
+constexpr int64_t kNarrowBandRows = 8, kFewSlots = 2;
 constexpr int64_t kTasksPerProcessor = 2;
 constexpr int64_t kBandOfH = 512 << 10;        // bytes of h that stay in the L2 cache
 constexpr int64_t kStreamedBytes = 16 << 20;   // outputs that the last cache would not hold anyway
@@ -205,7 +206,7 @@ void popcount_task(void* user, size_t index) {
 BIDIFF_INLINE void cut_image(PopcountRun* run) {
   const Problem& problem = *run->problem;
   const Shape& shape = problem.shape;
-  run->rows = kBandRows;
+  run->rows = run->slots <= kFewSlots ? kNarrowBandRows : kBandRows;
   if (problem.affine) {
     const int64_t row_bytes = shape.in_channels * shape.width * 4;
     while (run->rows > 1 && (run->rows + 2 * run->half) * row_bytes > kBandOfH) run->rows /= 2;

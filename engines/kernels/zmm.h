@@ -135,8 +135,8 @@ struct Zmm {
   BIDIFF_INLINE void store_lanes(int32_t* to, Bits value, uint32_t lanes) {
     _mm512_mask_storeu_epi32(to, static_cast<__mmask16>(lanes), value);
   }
-  // Has `a` in a register here. A sum that passes through is not reassociated into a tree, for which
-  // the registers of a tile of counters would not suffice.
+  // Has `a` in a register here. Sums that pass through are not reassociated into trees, for which
+  // the registers would not suffice beside a tile of counters.
   BIDIFF_INLINE void keep(Bits& a) { asm("" : "+v"(a)); }
   BIDIFF_INLINE Bits lookup(Bits table, Bits index) {
     return _mm512_permutexvar_epi32(index, table);
@@ -164,8 +164,8 @@ struct Zmm {
   template <bool kOdd>
   BIDIFF_INLINE Floats every_other(Floats a, Floats b) {
     const Bits even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    const Bits odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-    return _mm512_permutex2var_ps(a, kOdd ? odd : even, b);
+    const Bits first = _mm512_set1_epi32(kOdd ? 1 : 0);
+    return _mm512_permutex2var_ps(a, _mm512_or_si512(even, first), b);
   }
 };
 

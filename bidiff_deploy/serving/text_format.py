@@ -1,0 +1,53 @@
+"""Protocol Buffers' text format, as far as a model's configuration needs it.
+
+A message is a list of (field, value): numbers, booleans, strings, ``Name`` for a value of an enum,
+a list of (field, value) for a message. A repeated field is listed once for each of its values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+__all__ = ["Fields", "Name", "to_text"]
+
+Fields = Sequence[tuple[str, Any]]
+
+_ESCAPES = {ord("\\"): "\\\\", ord('"'): '\\"', ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+
+
+class Name(str):
+    """An enum's value, written without quotation marks."""
+
+
+def to_text(fields: Fields) -> str:
+    """The message as text that ``google.protobuf.text_format`` and Triton read."""
+    return "".join(line + "\n" for line in _lines(fields))
+
+
+def _lines(fields: Fields) -> Iterator[str]:
+    for field, value in fields:
+        if isinstance(value, (list, tuple)):
+            yield f"{field} {{"
+            yield from ("  " + line for line in _lines(value))
+            yield "}"
+        else:
+            yield f"{field}: {_scalar(value)}"
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, Name):
+        return str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str):
+        return '"' + "".join(_escaped(byte) for byte in value.encode("utf-8")) + '"'
+    raise TypeError(f"{type(value).__name__} has no text form here")
+
+
+def _escaped(byte: int) -> str:
+    if byte in _ESCAPES:
+        return _ESCAPES[byte]
+    return chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}"

@@ -1,0 +1,162 @@
+"""Bundle -> model repository of NVIDIA Triton Inference Server, for its Python backend.
+
+    REPO/bidiff_repository.json       what this folder is
+    REPO/README.md, client.py         how to serve it, and how to ask it
+    REPO/<name>/config.pbtxt          inputs, batching, instances, parameters
+    REPO/<name>/1/model.py            the adaptor between Triton and bidiff_deploy
+    REPO/<name>/1/bundle/             the bundle, its hashes verified before and after the copy
+
+Images travel as raw uint8 RGB, not as files: so Triton knows their sizes and batches equal ones,
+the limit on pixels holds before anything is decoded, and no image decoder stands open to strangers.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..bundle import MANIFEST, Bundle, open_bundle
+from ..engines import BACKENDS
+from ..errors import UsageError
+from ..files import atomic_directory
+from .text_format import Fields, Name, to_text
+
+__all__ = ["MARKER", "Serving", "config_text", "export_repository"]
+
+MARKER = "bidiff_repository.json"
+FORMAT = "bidiff-triton-repository"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How a bundle is to be served.
+
+    name            of the model and its folder
+    instances       processes with an engine each
+    max_batch       images that Triton may hand over at once
+    queue_delay_us  how long a request may wait for others of its size, in microseconds
+    threads         of an instance; None: the cores that there are, shared by the instances
+    backend         what runs the graphs
+    tile            side of tiles in output pixels, "auto", or "none": images are run whole
+    memory          bytes that an instance may need at its peak; None: by what is left at loading
+    max_pixels      of an input image; larger ones are refused
+
+    Raises UsageError for a name that can not be a folder's and for numbers out of range.
+    """
+
+    name: str
+    instances: int = 1
+    max_batch: int = 4
+    queue_delay_us: int = 500
+    threads: int | None = None
+    backend: str = "onnxruntime"
+    tile: str = "auto"
+    memory: int | None = None
+    max_pixels: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise UsageError(f"--name {self.name!r} can not name a model; give letters, digits, "
+                             "dots, dashes and underscores, beginning with a letter or digit")
+        if self.backend not in BACKENDS:
+            raise UsageError(f"--backend {self.backend!r} is not known; known are "
+                             f"{', '.join(BACKENDS)}")
+        for option, least, most in (("instances", 1, 1024), ("max_batch", 1, 1024),
+                                    ("queue_delay_us", 0, 60_000_000), ("threads", 1, 1024),
+                                    ("memory", 1, 1 << 62), ("max_pixels", 1, 1 << 32)):
+            value = getattr(self, option)
+            if value is not None and not least <= value <= most:
+                raise UsageError(f"--{option.replace('_', '-')} is {value}; it must be from "
+                                 f"{least} to {most}")
+        if self.tile not in ("auto", "none") and not (self.tile.isascii() and self.tile.isdigit()):
+            raise UsageError(f"--tile {self.tile!r} must be a number of pixels, auto or none")
+
+
+def export_repository(source: str | os.PathLike[str], output: str | os.PathLike[str],
+                      serving: Serving | None = None, *, overwrite: bool = False,
+                      **options: Any) -> Serving:
+    """Write the repository that serves the bundle at ``source`` to the folder ``output``.
+
+    ``serving``, or ``options`` of one; without a name it is ``bidiff_x<scale>``. Returns it. The
+    folder appears whole or not at all; one that exists is replaced only with ``overwrite``, and
+    only if it is such a repository. Raises BundleError for a damaged bundle, UsageError as
+    Serving, OutputError where the folder can not be written.
+    """
+    bundle = open_bundle(Path(source))
+    if serving is None:
+        serving = Serving(options.pop("name", None) or f"bidiff_x{bundle.scale}", **options)
+    _check_tile(bundle, serving)
+    files = importlib.resources.files(__package__) / "repository"
+    with atomic_directory(output, overwrite, marker=MARKER) as folder:
+        version = folder / serving.name / "1"
+        version.mkdir(parents=True)
+        (version.parent / "config.pbtxt").write_text(config_text(serving), encoding="ascii")
+        (version / "model.py").write_bytes((files / "model.py").read_bytes())
+        _copy(bundle, version / "bundle")
+        for file in ("README.md", "client.py"):
+            text = (files / file).read_text(encoding="utf-8")
+            for key, value in (("NAME", serving.name), ("SCALE", str(bundle.scale)),
+                               ("VERSION", __version__),
+                               ("MAX_PIXELS", str(serving.max_pixels))):
+                text = text.replace(f"@{key}@", value)
+            (folder / file).write_text(text, encoding="utf-8")
+        (folder / MARKER).write_text(json.dumps(
+            {"format": FORMAT, "model": serving.name, "bidiff_deploy": __version__}) + "\n")
+    return serving
+
+
+def _check_tile(bundle: Bundle, serving: Serving) -> None:
+    """What the server would refuse at loading is refused here."""
+    from ..memory_model import step_bytes
+    from ..tile_choice import choose
+
+    tile = {"auto": "auto", "none": None}.get(serving.tile) if not serving.tile.isdigit() \
+        else int(serving.tile)
+    choose((bundle.scale, bundle.scale), tile, serving.memory, None, bundle.config.size_multiple,
+           bundle.config, lambda height, width: step_bytes(bundle.config, height, width))
+
+
+def _copy(bundle: Bundle, target: Path) -> None:
+    target.mkdir()
+    for name in (MANIFEST, *bundle.manifest["files"]):
+        shutil.copyfile(bundle.path / name, target / name)
+    open_bundle(target)
+
+
+def config_text(serving: Serving) -> str:
+    """The model's config.pbtxt."""
+    return to_text(_config(serving))
+
+
+def _config(serving: Serving) -> Fields:
+    image = [("name", "image"), ("data_type", Name("TYPE_UINT8")),
+             ("dims", -1), ("dims", -1), ("dims", 3)]
+    fields: list[tuple[str, Any]] = [
+        ("name", serving.name), ("backend", "python"), ("max_batch_size", serving.max_batch),
+        ("input", image)]
+    for name in ("seed", "steps"):
+        fields.append(("input", [("name", name), ("data_type", Name("TYPE_INT64")), ("dims", 1),
+                                 ("optional", True)]))
+    fields.append(("output", image))
+    fields.append(("instance_group", [("kind", Name("KIND_CPU")), ("count", serving.instances)]))
+    if serving.max_batch > 1:
+        # Without allow_ragged_batch Triton batches equal sizes alone: no request waits for a
+        # larger one, since all answers of a batch leave together.
+        preferred = [1 << n for n in range(1, serving.max_batch.bit_length())]
+        fields.append(("dynamic_batching", [
+            *(("preferred_batch_size", size) for size in preferred),
+            ("max_queue_delay_microseconds", serving.queue_delay_us)]))
+    for key, value in (("threads", serving.threads), ("backend", serving.backend),
+                       ("tile", serving.tile), ("memory", serving.memory),
+                       ("max_pixels", serving.max_pixels)):
+        text = "auto" if value is None else str(value)
+        fields.append(("parameters", [("key", key), ("value", [("string_value", text)])]))
+    return fields
