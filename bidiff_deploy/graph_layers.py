@@ -15,9 +15,8 @@ from typing import Iterable, Iterator
 import onnx
 from onnx import TensorProto, helper
 
-from .engines import guard
 from .graph_shapes import SAME_SHAPE, STANDARD, Shape, infer_shapes
-from .op_blocks import opened
+from .op_definitions import defined_by_us, opened
 from .ops import BINARY_CONV, DOMAIN, FUSED
 from .packing import words_per_tap
 
@@ -71,7 +70,7 @@ class GraphReader:
     """
 
     def __init__(self, model: onnx.ModelProto, height: int, width: int) -> None:
-        foreign = [f for f in model.functions if f.domain == DOMAIN and not _ours(f)]
+        foreign = [f for f in model.functions if f.domain == DOMAIN and not defined_by_us(f)]
         self._foreign = {function.name for function in foreign}
         self._operators = Counter(_op(node) for node in model.graph.node)
         if foreign:  # a copy without their definitions, which could be endless
@@ -195,12 +194,6 @@ def _stored_bits(data_type: int) -> int:
     if data_type == TensorProto.INT32:
         return 1  # sign words, which the graph itself unpacks
     return 8 * helper.tensor_dtype_to_np_dtype(data_type).itemsize
-
-
-def _ours(function: onnx.FunctionProto) -> bool:
-    """Whether a definition says what this version of bidiff-deploy says."""
-    key = function.domain, function.name
-    return guard._definitions().get(key) == guard._canonical(function)
 
 
 def _stem(name: str) -> str:

@@ -1,16 +1,15 @@
-"""Definitions of the operators that fuse several layers, and the list of all definitions.
+"""Definitions of the operators that fuse several layers.
 
 Each is made of BinaryConv, GroupNormSwish and standard operators, so that putting its definition
-in its place (``opened``) gives the graph that a backend without it takes.
+in its place (``op_definitions.opened``) gives the graph that a backend without it takes.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
-from .op_layers import binary_conv, group_norm, group_norm_swish
+from .op_layers import group_norm
 from .ops import (
     ATTENTION,
     BINARY_CONV,
@@ -19,7 +18,6 @@ from .ops import (
     BINARY_UP,
     CONV3X3,
     DOMAIN,
-    FUSED,
     GROUP_NORM_SWISH,
     NORM_BINARY_CONV,
     NORM_CONV,
@@ -35,46 +33,10 @@ _COMPUTE = ir.Attr("compute", ir.AttributeType.STRING, None)
 _BRANCH = ("words", "alpha", "threshold", "rprelu")
 
 
-def functions() -> list[ir.Function]:
-    """Definitions of every operator of the domain, in a fixed order."""
-    return [binary_conv(), group_norm_swish(), _conv3x3(), _pair_conv(), _norm_conv(),
-            _norm_binary_conv(), _binary_fusion(), _binary_down(), _binary_up(), _attention()]
-
-
-def opened(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with every fused operator replaced by its definition, one level deep.
-
-    A BinaryConv's output gets the name of its words without their last part ("e3.c1" of
-    "e3.c1.words"); outputs of fused operators keep theirs, and what else they compute is named
-    after them ("m0.a/scores").
-    """
-    import onnx.inliner
-
-    inside = {function.name: [node.output for node in function.node]
-              for function in model.functions
-              if function.domain == DOMAIN and function.name in FUSED}
-    if not inside:
-        return model
-    flat = onnx.inliner.inline_selected_functions(model, [(DOMAIN, name) for name in inside])
-    taken = {name for node in flat.graph.node for name in (*node.input, *node.output)}
-    renamed: dict[str, str] = {}
-    nodes = iter(flat.graph.node)
-    for call in model.graph.node:
-        body = inside.get(call.op_type) if call.domain == DOMAIN else None
-        # Each node of a definition becomes one node, in the same order.
-        for outputs in [()] if body is None else body:
-            node = next(nodes)
-            for old, inner in zip(node.output, outputs):
-                binary = node.domain == DOMAIN and node.op_type == BINARY_CONV
-                new = node.input[1].rpartition(".")[0] if binary else f"{call.output[0]}/{inner}"
-                if old not in call.output and new and new not in taken:
-                    taken.add(new)
-                    renamed[old] = new
-    for node in flat.graph.node:
-        for names in (node.input, node.output):
-            for index, name in enumerate(names):
-                names[index] = renamed.get(name, name)
-    return flat
+def block_functions() -> list[ir.Function]:
+    """Definitions of the fused operators, in a fixed order."""
+    return [_conv3x3(), _pair_conv(), _norm_conv(), _norm_binary_conv(), _binary_fusion(),
+            _binary_down(), _binary_up(), _attention()]
 
 
 class _Block(Body):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bidiff_deploy import ops
 from bidiff_deploy.engines import library
-from bidiff_deploy.op_blocks import functions, opened
+from bidiff_deploy.op_definitions import functions, opened
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -20,7 +20,7 @@ from bidiff_deploy.errors import BundleError, UsageError
 from bidiff_deploy.graph_layers import GraphReader
 from bidiff_deploy.inspect_bundle import inspect_bundle
 from bidiff_deploy.inspect_text import WIDTH, human, to_text
-from bidiff_deploy.op_blocks import opened
+from bidiff_deploy.op_definitions import opened
 
 STEPS = {"tiny": [900, 0], "small": [400, 0], "full": [1960, 1920, 0]}  # few, so tests share them
 

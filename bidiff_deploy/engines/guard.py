@@ -7,16 +7,13 @@ otherwise than by us. Needs ``onnx``, no runtime.
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import Any, Iterable
 
 import onnx
-import onnx_ir as ir
 
 from ..architecture import NetworkConfig, blocks
 from ..graph_shapes import infer_shapes
-from ..op_blocks import functions, opened
+from ..op_definitions import defined_by_us, opened
 
 MAX_NODES = 20_000
 _SIZE = 8  # the image that sizes are compared at, in multiples of the network's size_multiple
@@ -50,11 +47,6 @@ def objection(model: onnx.ModelProto, config: NetworkConfig) -> str | None:
     return None
 
 
-def defined_by_us(function: onnx.FunctionProto) -> bool:
-    """Whether this is one of our operators with our own definition of it."""
-    return _definitions().get((function.domain, function.name)) == _canonical(function)
-
-
 def largest_value(config: NetworkConfig, side: int) -> int:
     """Elements of the largest value that one image of ``side`` x ``side`` needs: the query, key
     and value of a level, or an attention map."""
@@ -64,21 +56,3 @@ def largest_value(config: NetworkConfig, side: int) -> int:
         found = max(found, 3 * config.channels(block.level) * pixels,
                     pixels * pixels if block.attention else 0)
     return found
-
-
-@functools.lru_cache(maxsize=1)
-def _definitions() -> dict[tuple[str, str], Any]:
-    protos = [ir.to_proto(function) for function in functions()]
-    return {(proto.domain, proto.name): _canonical(proto) for proto in protos}
-
-
-def _canonical(function: onnx.FunctionProto) -> Any:
-    """A definition without the names of its nodes, which mean nothing."""
-    def attributes(found: Iterable[onnx.AttributeProto]) -> list[bytes]:
-        return sorted(attribute.SerializeToString(deterministic=True) for attribute in found)
-
-    return (list(function.input), list(function.output), sorted(function.attribute),
-            attributes(function.attribute_proto),
-            [(opset.domain, opset.version) for opset in function.opset_import],
-            [(node.domain, node.op_type, list(node.input), list(node.output),
-              attributes(node.attribute)) for node in function.node])

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from ..architecture import Block, NetworkConfig, blocks
 from ..checkpoint import Checkpoint
-from ..op_blocks import functions
+from ..op_definitions import functions
 from ..ops import (
     ATTENTION,
     BINARY_DOWN,

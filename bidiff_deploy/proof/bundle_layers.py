@@ -13,7 +13,7 @@ from ..bundle import Bundle
 from ..engines.step_graphs import StepGraphs
 from ..errors import BundleError
 from ..export.graph import short
-from ..op_blocks import opened
+from ..op_definitions import opened
 from ..ops import BINARY_CONV, DOMAIN, FUSED
 
 

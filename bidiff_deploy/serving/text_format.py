@@ -1,7 +1,7 @@
 """Protocol Buffers' text format, as far as a model's configuration needs it.
 
 A message is a list of (field, value): numbers, booleans, strings, ``Name`` for a value of an enum,
-a list of (field, value) for a message. A repeated field is listed once for each of its values.
+a tuple of those for a repeated field, a list of (field, value) for a message.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def to_text(fields: Fields) -> str:
 
 def _lines(fields: Fields) -> Iterator[str]:
     for field, value in fields:
-        if isinstance(value, (list, tuple)):
+        if isinstance(value, list):
             yield f"{field} {{"
             yield from ("  " + line for line in _lines(value))
             yield "}"
@@ -36,6 +36,8 @@ def _lines(fields: Fields) -> Iterator[str]:
 
 
 def _scalar(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_scalar, value)) + "]"
     if isinstance(value, Name):
         return str(value)
     if isinstance(value, bool):

@@ -138,21 +138,21 @@ def config_text(serving: Serving) -> str:
 
 def _config(serving: Serving) -> Fields:
     image = [("name", "image"), ("data_type", Name("TYPE_UINT8")),
-             ("dims", -1), ("dims", -1), ("dims", 3)]
+             ("dims", (-1, -1, 3))]
     fields: list[tuple[str, Any]] = [
         ("name", serving.name), ("backend", "python"), ("max_batch_size", serving.max_batch),
         ("input", image)]
     for name in ("seed", "steps"):
-        fields.append(("input", [("name", name), ("data_type", Name("TYPE_INT64")), ("dims", 1),
+        fields.append(("input", [("name", name), ("data_type", Name("TYPE_INT64")), ("dims", (1,)),
                                  ("optional", True)]))
     fields.append(("output", image))
     fields.append(("instance_group", [("kind", Name("KIND_CPU")), ("count", serving.instances)]))
     if serving.max_batch > 1:
         # Without allow_ragged_batch Triton batches equal sizes alone: no request waits for a
         # larger one, since all answers of a batch leave together.
-        preferred = [1 << n for n in range(1, serving.max_batch.bit_length())]
+        preferred = tuple(1 << n for n in range(1, serving.max_batch.bit_length()))
         fields.append(("dynamic_batching", [
-            *(("preferred_batch_size", size) for size in preferred),
+            ("preferred_batch_size", preferred),
             ("max_queue_delay_microseconds", serving.queue_delay_us)]))
     for key, value in (("threads", serving.threads), ("backend", serving.backend),
                        ("tile", serving.tile), ("memory", serving.memory),

@@ -72,7 +72,7 @@ class Upscaler:
                     answers[picture.owner] = result
                 else:
                     done[picture.owner].append(result)  # a request's images keep their order
-        return [answers[owner] if owner in answers else np.stack(done[owner])
+        return [answers[owner] if owner in answers else np.ascontiguousarray(done[owner])
                 for owner in range(len(works))]
 
     def _refusal(self, work: Work) -> Exception | None:
