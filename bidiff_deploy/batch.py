@@ -31,12 +31,12 @@ Listen = Callable[["Job", "TilePlan"], Mapping[str, Any]]
 
 @dataclass
 class _Work:
-    """An image on its way, the digest of its file, how long its stages took, and its tiles."""
+    """An image on its way, the digest of its file, its seconds so far, and how it was tiled."""
 
     image: Image
     input_digest: str
     seconds: float
-    plan: TilePlan | None = None
+    plan: Mapping[str, int] | None = None
 
 
 def upscale_files(engine: Engine, jobs: Jobs, options: Mapping[str, Any],
@@ -98,7 +98,8 @@ class _Stages:
         started = time.monotonic()
         plan = self.engine.tile_plan(work.image.height, work.image.width, **self.tiles)
         larger = self.engine.upscale_image(work.image, **self.options, **self.listen(job, plan))
-        return _Work(larger, work.input_digest, work.seconds + time.monotonic() - started, plan)
+        return _Work(larger, work.input_digest, work.seconds + time.monotonic() - started,
+                     plan.to_dict())
 
     def encode(self, job: Job, work: _Work) -> Result:
         started = time.monotonic()
@@ -116,7 +117,7 @@ class _Stages:
             "input": str(job.source), "output": str(job.target), "width": image.width,
             "height": image.height,
             "seconds": round(work.seconds + time.monotonic() - started, 3),
-            "seed": self.options["seed"], "plan": work.plan.to_dict()}
+            "seed": self.options["seed"], "plan": work.plan}
         warnings = [*image.metadata.dropped, *left_out]
         return result | ({"warnings": warnings} if warnings else {})
 

@@ -20,7 +20,8 @@ import numpy as np
 
 from . import exif as exif_block
 from .errors import ImageError, OutputError
-from .metadata import PNG_SIGNATURE, png_chunk, png_chunks, png_header_chunks
+from .metadata import png_header_chunks
+from .png_chunks import SIGNATURE, png_chunk, png_chunks
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -96,7 +97,8 @@ def _read_tiff(opened: PillowImage, data: bytes, bits: tuple[int, ...]) -> Sampl
     raw_modes = {tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in opened.tile}
     raw_mode = raw_modes.pop() if len(raw_modes) == 1 else ""
     base, _, order = raw_mode.rpartition(";")
-    if (set(bits) != {16} or base not in ("RGB", "RGBA", "RGBX") or order not in ("16L", "16B", "16N")):
+    if (set(bits) != {16} or base not in ("RGB", "RGBA", "RGBX")
+            or order not in ("16L", "16B", "16N")):
         raise ImageError("TIFF colour of more than 8 bits a sample is read only with 16 bits and "
                          "straight alpha; convert it first")
     native = "16L" if sys.byteorder == "little" else "16B"
@@ -146,7 +148,7 @@ def write_png(file: BinaryIO, image: Image) -> None:
     samples = _samples(image)
     height, width, channels = samples.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    file.write(PNG_SIGNATURE)
+    file.write(SIGNATURE)
     file.write(png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)))
     file.write(png_header_chunks(image.metadata, image.icc_profile))
     compressor = zlib.compressobj(6)

@@ -75,13 +75,12 @@ class Exif:
         """The first value of a whole-number tag of the main directory."""
         entry = self.directories["image"].get(tag)
         code = {1: "B", 3: "H", LONG: "I"}.get(entry.kind) if entry else None
-        return struct.unpack_from(self.order + code, entry.value)[0] if code and entry.count else \
-            None
+        return struct.unpack_from(self.order + code, entry.value)[0] if entry and code else None
 
     def ratio(self, tag: int) -> float | None:
         """The first value of a rational tag of the main directory."""
         entry = self.directories["image"].get(tag)
-        if entry is None or entry.kind != 5 or not entry.count:
+        if entry is None or entry.kind != 5:
             return None
         above, below = struct.unpack_from(self.order + "II", entry.value)
         return above / below if below else None
@@ -196,7 +195,7 @@ def parse(data: bytes, main_tags: Callable[[int], bool] = lambda tag: True) -> E
     """
     if data[:6] == b"Exif\0\0":
         data = data[6:]
-    order = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]))
+    order = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]), "")
     version = struct.unpack_from(order + "H", data, 2)[0] if order and len(data) >= 16 else 0
     if version == 42:
         start, = struct.unpack_from(order + "I", data, 4)

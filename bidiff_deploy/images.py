@@ -21,7 +21,7 @@ import numpy as np
 from .errors import BidiffError, ImageError, OutputError
 from .files import atomic_file, check_target
 from .metadata import (Metadata, from_file, from_pillow, jpeg_segments, png_header_chunks,
-                       split_png, usable_profile)
+                       usable_profile)
 from .resample import enlarge, pad_reflect, to_condition, to_unit
 
 if TYPE_CHECKING:
@@ -106,11 +106,12 @@ def decode_image(data: bytes, path: str | os.PathLike[str],
     from PIL import UnidentifiedImageError
     from PIL import Image as pillow
 
-    from . import deep_images
+    from . import deep_images, png_chunks
 
     chunks: dict[bytes, bytes] = {}
-    if data.startswith(b"\x89PNG"):
-        data, chunks = split_png(data)  # Pillow refuses pictures for what is wrong with the rest
+    if data.startswith(png_chunks.SIGNATURE):
+        # Pillow would refuse the picture for what is wrong with its metadata.
+        data, chunks = png_chunks.split(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of metadata that is not used; limits are checked below
         try:

@@ -3,9 +3,10 @@
 Both only choose tiles; nothing is computed differently because of them.
 
 Memory is that of the values alive at the worst moment of the network, times what ONNX Runtime's
-arena loses between chunks of unlike sizes. The factors are measured, see ``docs/verified.md``: on
-two threads, networks of 32 and 64 channels at 256x256 to 1024x1024 need 0.78 to 1.05 times the
-estimate with the packed kernels, 0.6 to 1.02 times with the standard operators.
+arena loses between chunks of unlike sizes. It holds for sessions without memory patterns: with
+them the arena takes a second block of the same size at the second step, beside the first step's.
+The factors are fitted to networks of 32 to 64 channels and 2 to 4 levels at 256x256 to 1024x1024
+on two threads; what was measured stands in ``tests/test_tiling.py``.
 """
 
 from __future__ import annotations

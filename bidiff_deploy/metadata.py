@@ -13,23 +13,20 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from . import exif as exif_block
 from .exif import MAX_BYTES, ORIENTATION, Exif
+from .png_chunks import XMP_KEYWORD, png_chunk
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-__all__ = ["Metadata", "from_file", "from_pillow", "jpeg_segments", "png_chunk", "png_chunks",
-           "png_header_chunks", "split_png", "usable_profile"]
+__all__ = ["Metadata", "from_file", "from_pillow", "jpeg_segments", "png_header_chunks",
+           "usable_profile"]
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_XMP_KEYWORD = b"XML:com.adobe.xmp"
 _XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
-_EXIF_KEYWORDS = (b"Raw profile type exif", b"Raw profile type APP1")
 _XMP_TAG, _PROFILE_TAG, _RESOLUTION_TAGS = 700, 34675, (0x011A, 0x011B, 0x0128)
 _INCHES = {2: 1.0, 3: 2.54}  # per unit of resolution, by TIFF's tag 0x0128
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>))([1-8])(?=[\"'<])")
@@ -118,8 +115,8 @@ def from_file(opened: PillowImage, chunks: dict[bytes, bytes],
               data: bytes) -> tuple[Metadata, bytes | None, int | None]:
     """Metadata, colour profile and orientation of a file that Pillow has opened.
 
-    ``chunks``: of ``split_png`` for a PNG. ``data``: the file. The orientation is None for TIFF,
-    whose pixels Pillow's newer versions turn themselves.
+    ``chunks``: of ``png_chunks.split`` for a PNG. ``data``: the file. The orientation is None for
+    TIFF, whose pixels Pillow's newer versions turn themselves.
     """
     found = _Found()
     profile = opened.info.get("icc_profile") or None
@@ -246,59 +243,6 @@ def _upright_xmp(xmp: bytes) -> bytes:
     return b"".join(kept) + xmp[position:]
 
 
-def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and length of each whole chunk; the body begins eight bytes after the start."""
-    position = len(PNG_SIGNATURE)
-    while position + 12 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, position)
-        if position + length + 12 > len(data):
-            return
-        yield name, position, length
-        position += length + 12
-
-
-def split_png(data: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """A PNG file with nothing but what its pixels need, and the chunks of its metadata.
-
-    The latter by name; ``xmp`` and ``raw exif`` are the text chunks of that content, ``broken``
-    the names of those that are too large or whose checksum is wrong.
-    """
-    kept, chunks, end = [data[:len(PNG_SIGNATURE)]], {}, len(PNG_SIGNATURE)
-    broken: list[bytes] = []
-    for name, start, length in png_chunks(data):
-        end = start + length + 12
-        if not (name[0] & 0x20) or name == b"tRNS":  # lower case: not needed to decode
-            kept.append(data[start:end])
-            continue
-        key = _metadata_key(name, data[start + 8:start + 8 + min(length, 80)])
-        if key is None or key in chunks:
-            continue
-        body = data[start + 8:end - 4] if length <= MAX_BYTES else b""
-        if length > MAX_BYTES or zlib.crc32(body, zlib.crc32(name)) != struct.unpack_from(
-                ">I", data, end - 4)[0]:
-            broken.append(name)
-        else:
-            chunks[key] = body[len(_XMP_KEYWORD) + 1:] if key == b"xmp" else body
-    kept.append(data[end:])  # a chunk that is cut, for the decoder to tell
-    if broken:
-        chunks[b"broken"] = b" ".join(broken)
-    return b"".join(kept), chunks
-
-
-def _metadata_key(name: bytes, head: bytes) -> bytes | None:
-    if name in (b"iCCP", b"eXIf", b"pHYs"):
-        return name
-    keyword = head.partition(b"\0")[0]
-    if name == b"iTXt" and keyword == _XMP_KEYWORD:
-        return b"xmp"
-    return b"raw exif" if name in (b"zTXt", b"tEXt") and keyword in _EXIF_KEYWORDS else None
-
-
-def png_chunk(name: bytes, body: bytes) -> bytes:
-    return b"".join([struct.pack(">I", len(body)), name, body,
-                     struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))])
-
-
 def png_header_chunks(metadata: Metadata, profile: bytes | None) -> bytes:
     """The chunks that stand after a PNG's IHDR."""
     parts = []
@@ -310,7 +254,7 @@ def png_header_chunks(metadata: Metadata, profile: bytes | None) -> bytes:
     if metadata.exif:
         parts.append(png_chunk(b"eXIf", metadata.exif))
     if metadata.xmp:
-        parts.append(png_chunk(b"iTXt", _XMP_KEYWORD + bytes(5) + metadata.xmp))
+        parts.append(png_chunk(b"iTXt", XMP_KEYWORD + bytes(5) + metadata.xmp))
     return b"".join(parts)
 
 

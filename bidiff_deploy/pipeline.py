@@ -131,7 +131,8 @@ class _Line(Generic[Job, Input, Output]):
         self._room.release()
         self._computed.put(None)
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:  # started
+                thread.join()
 
 
 def _guarded(stage: Callable[..., Any], *arguments: Any) -> Any:

@@ -23,8 +23,10 @@ from .errors import UsageError
 __all__ = ["Axis", "Blender", "MARGIN", "MIN_TILE", "OVERLAP", "TilePlan", "plan_tiles"]
 
 MIN_TILE = 64
-# Measured with tools/seams.py; see docs/verified.md.
-OVERLAP = 48
+# By tools/seams.py with the demo model, borders of tiles of 256 then have 5 % less gradient energy
+# than elsewhere on a smooth gradient, where averaging two tiles halves the noise that is left, and
+# within 0.1 % as much on textures and photos. A wider overlap costs time and changes neither.
+OVERLAP = 32
 MARGIN = 8  # of an overlap, on either side: what zero padding spoils most
 
 Sides = tuple[int, int]

@@ -339,6 +339,31 @@ def test_tiles_and_their_plan(setting: Setting) -> None:
     assert {shape for _, shape in setting.engine.calls} == {(1, 3, 120, 184)}
 
 
+def test_progress_tells_image_tile_and_step(setting: Setting, monkeypatch) -> None:
+    three(setting)
+    setting.run("in/a.png", "-o", "out")
+    setting.photo("in/c.png", shape=(60, 20, 3))
+    told = []
+    monkeypatch.setattr("bidiff_deploy.progress.Progress.update",
+                        lambda self, done, label: told.append((done, self.total, label)))
+    setting.run("in", "-o", "out", "--resume", "--overwrite", "--tile", "64", "--overlap", "0",
+                "--steps", "2", "--start", "none")
+    assert told[:6] == [
+        (0, 3, "[1/3] a.png"), (0.5, 3, "[1/3] a.png, step 1 of 2"),
+        (1.0, 3, "[1/3] a.png, step 2 of 2"), (1, 3, "[2/3] b.png"),
+        (1.5, 3, "[2/3] b.png, step 1 of 2"), (2.0, 3, "[2/3] b.png, step 2 of 2")]
+    assert told[6:] == [
+        (2, 3, "[3/3] c.png"), (2.25, 3, "[3/3] c.png, tile 1 of 2, step 1 of 2"),
+        (2.5, 3, "[3/3] c.png, tile 1 of 2, step 2 of 2"),
+        (2.75, 3, "[3/3] c.png, tile 2 of 2, step 1 of 2"),
+        (3.0, 3, "[3/3] c.png, tile 2 of 2, step 2 of 2")]
+    told.clear()
+    (setting.folder / "out" / "b.png").unlink()
+    setting.run("in", "-o", "out", "--resume", "--tile", "64", "--overlap", "0", "--steps", "2",
+                "--start", "none")
+    assert told[0] == (0, 1, "[2/3] b.png")  # what is skipped is no work
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--tile", "some"], "--tile 'some' must be auto, none or"),
     (["--tile", "8"], "tile is 8; it must be at least 64"),

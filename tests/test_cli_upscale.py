@@ -251,6 +251,6 @@ def test_the_help_names_every_option() -> None:
     result = CliRunner().invoke(group, ["upscale", "--help"])
     assert result.exit_code == 0
     for option in ("--output", "--seed", "--steps", "--start", "--threads", "--backend",
-                   "--format", "--overwrite", "--resume", "--tile", "--memory", "--overlap", "--quiet",
-                   "--json"):
+                   "--format", "--overwrite", "--resume", "--tile", "--memory", "--overlap",
+                   "--quiet", "--json"):
         assert option in result.output

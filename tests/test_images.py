@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import resource
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -149,14 +150,33 @@ def test_white_is_zero_in_some_tiffs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("array", "options", "words"), [
     (samples(1)[:, :, 0].astype(np.float32), {}, "not 8 or 16 bit whole numbers"),
     (samples(1)[:, :, 0].astype(np.int32), {}, "not 8 or 16 bit whole numbers"),
-    (samples(3).transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate"},
-     "contiguous samples"),
+    (samples(4).transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate",
+                                     "extrasamples": ["assocalpha"]}, "straight alpha"),
     (samples(4), {"photometric": "rgb", "extrasamples": ["assocalpha"]}, "straight alpha")])
 def test_tiffs_that_are_refused(tmp_path: Path, array, options: dict, words: str) -> None:
     tifffile.imwrite(tmp_path / "a.tif", array, **options)
     with pytest.raises(ImageError, match=words) as caught:
         read_image(tmp_path / "a.tif")
     assert "a.tif" in str(caught.value)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("options", [
+    {}, {"rowsperstrip": 5}, {"tile": (16, 16)}, {"compression": "zlib", "predictor": True}],
+    ids=str)
+@pytest.mark.parametrize("channels", [3, 4])
+def test_16_bit_planes_are_read_by_tifffile(tmp_path: Path, monkeypatch, channels: int,
+                                            options: dict, order: str) -> None:
+    expected = samples(channels)
+    tifffile.imwrite(tmp_path / "a.tif", np.rot90(expected).transpose(2, 0, 1), photometric="rgb",
+                     planarconfig="separate", byteorder=order, extratags=[(0x0112, 3, 1, 6, True)],
+                     extrasamples=["unassalpha"] if channels == 4 else None, **options)
+    found = read_image(tmp_path / "a.tif")
+    assert found.bits == 16
+    np.testing.assert_array_equal(joined(found), expected)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(ImageError, match="a.tif: .* contiguous samples, .* pip install tifffile"):
+        read_image(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

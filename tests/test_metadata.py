@@ -20,8 +20,8 @@ from PIL import Image as pillow
 from test_images import CHANNELS, make, profile
 
 from bidiff_deploy import exif as exif_block
-from bidiff_deploy import metadata as file_metadata
-from bidiff_deploy.images import (Image, Metadata, from_pil, read_image, to_pil, write_image)
+from bidiff_deploy.images import Image, Metadata, from_pil, read_image, to_pil, write_image
+from bidiff_deploy.png_chunks import png_chunk
 
 NAMES = ["a.png", "a.jpg", "a.webp", "a.tif"]
 XMP = (b'<?xpacket begin=""?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>'
@@ -88,13 +88,13 @@ def source(path: Path, channels: int, dtype, *, orientation: int = 1, order: str
         stream = io.BytesIO()
         png.Writer(*array.shape[1::-1], greyscale=channels < 3, alpha=channels in (2, 4),
                    bitdepth=16).write_array(stream, array.ravel().tolist())
-        chunks = (file_metadata.png_chunk(b"iCCP", b"x\0\0" + zlib.compress(icc))
-                  + file_metadata.png_chunk(b"pHYs", struct.pack(">IIB", 11811, 11811, 1))
-                  + file_metadata.png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP))
+        chunks = (png_chunk(b"iCCP", b"x\0\0" + zlib.compress(icc))
+                  + png_chunk(b"pHYs", struct.pack(">IIB", 11811, 11811, 1))
+                  + png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP))
         data = stream.getvalue()
         tail = data.index(b"IEND") - 4  # EXIF may follow the pixels
         path.write_bytes(data[:33] + chunks + data[33:tail]
-                         + file_metadata.png_chunk(b"eXIf", block) + data[tail:])
+                         + png_chunk(b"eXIf", block) + data[tail:])
     else:
         picture = to_pil(Image(array if array.ndim == 3 else array[:, :, None])) if \
             channels in (1, 3) else pillow.fromarray(array, "LA" if channels == 2 else "RGBA")
@@ -217,7 +217,7 @@ def test_exif_of_old_pngs(tmp_path: Path) -> None:
     body = b"\nexif\n%8d\n" % (len(digits) // 2) + b"\n".join(
         digits[i:i + 72] for i in range(0, len(digits), 72))
     for name, text in ((b"tEXt", body), (b"zTXt", b"\0" + zlib.compress(body))):
-        png_with(tmp_path / "a.png", file_metadata.png_chunk(
+        png_with(tmp_path / "a.png", png_chunk(
             name, b"Raw profile type exif\0" + text))
         found = read_image(tmp_path / "a.png")
         assert (found.width, found.height) == (21, 34) and found.metadata.dropped == ()
@@ -225,7 +225,7 @@ def test_exif_of_old_pngs(tmp_path: Path) -> None:
 
 
 def test_orientation_of_xmp_alone(tmp_path: Path) -> None:
-    png_with(tmp_path / "a.png", file_metadata.png_chunk(
+    png_with(tmp_path / "a.png", png_chunk(
         b"iTXt", b"XML:com.adobe.xmp\0\1\0en\0\0" + zlib.compress(XMP)))
     found = read_image(tmp_path / "a.png")
     assert found.height == 34 and b'tiff:Orientation="1"' in found.metadata.xmp
@@ -241,7 +241,7 @@ LARGE = exif_block.MAX_BYTES + 1
 
 
 def chunk(name: bytes, body: bytes, damaged: bool = False) -> bytes:
-    made = file_metadata.png_chunk(name, body)
+    made = png_chunk(name, body)
     return made[:-1] + bytes([made[-1] ^ 1]) if damaged else made
 
 

@@ -1,4 +1,4 @@
-"""The three stages overlap, keep their order, hold little, fail singly and end with no thread left."""
+"""The three stages overlap, keep their order, hold little, fail singly and leave no thread."""
 
 from __future__ import annotations
 

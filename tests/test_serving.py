@@ -12,18 +12,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import triton_stand_in as stand_in
 from click.testing import CliRunner
+from fake_engine import FakeEngine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes
+from hypothesis.extra.numpy import arrays as numpy_arrays
 from PIL import Image
 
-import triton_stand_in as stand_in
-from fake_engine import FakeEngine
-
-from bidiff_deploy import BundleError, EngineError, OutputError, UsageError, load_bundle
+from bidiff_deploy import (
+    BidiffError,
+    BundleError,
+    EngineError,
+    OutputError,
+    UsageError,
+    load_bundle,
+)
 from bidiff_deploy.cli import group
 from bidiff_deploy.serving import text_format, triton
 from bidiff_deploy.serving.requests import Cancelled, Work, read_request
-from bidiff_deploy.serving.upscaler import BATCHED_PIXELS, Upscaler
 from bidiff_deploy.serving.triton import Serving, config_text, export_repository
+from bidiff_deploy.serving.upscaler import BATCHED_PIXELS, Upscaler
 
 DEMO = Path(__file__).parent.parent / "training" / "demo_x2.safetensors"
 
@@ -143,7 +153,7 @@ def bundle(tmp_path_factory):
 @pytest.fixture(scope="module")
 def repository(bundle):
     path = bundle.parent / "repository"
-    export_repository(bundle, path, max_pixels=4096, threads=2, tile="none")
+    export_repository(bundle, path, max_pixels=8192, threads=2, tile="none")
     return path
 
 
@@ -192,8 +202,8 @@ class Server:
 
 
 def request(cancelled=(False,), **inputs):
-    return stand_in.InferenceRequest(
-        [stand_in.Tensor(name, np.ascontiguousarray(value)) for name, value in inputs.items()], cancelled)
+    return stand_in.InferenceRequest([stand_in.Tensor(name, np.ascontiguousarray(value))
+                                      for name, value in inputs.items()], cancelled)
 
 
 @pytest.fixture
@@ -205,8 +215,8 @@ def server(repository, monkeypatch):
 def picture(height, width, seed=0, count=1):
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
-    waves = [np.sin(x / rng.uniform(2, 9) + y / rng.uniform(2, 9) + rng.uniform(0, 6, (count, 1, 1)))
-             for _ in range(3)]
+    waves = [np.sin(x / rng.uniform(2, 9) + y / rng.uniform(2, 9)
+                    + rng.uniform(0, 6, (count, 1, 1))) for _ in range(3)]
     return (127.5 + 120 * np.stack(waves, -1)).astype(np.uint8)
 
 
@@ -227,7 +237,7 @@ def test_one_request(server, alone):
 
 
 def test_requests_of_equal_and_other_sizes_seeds_and_steps(server, alone):
-    small, wide, large = picture(24, 24, 1), picture(13, 40, 2), picture(64, 64, 3)
+    small, wide, large = picture(24, 24, 1), picture(13, 40, 2), picture(72, 64, 3)
     several = picture(24, 24, 4, count=3)
     answers = server.ask(
         {"image": small}, {"image": wide, "seed": [[7]]}, {"image": small, "seed": [[7]]},
@@ -251,7 +261,7 @@ def test_requests_of_equal_and_other_sizes_seeds_and_steps(server, alone):
     ({"image": np.zeros((1, 8, 8, 4), np.uint8)}, "shape [1, 8, 8, 4]"),
     ({"image": np.zeros((1, 0, 8, 3), np.uint8)}, "shape [1, 0, 8, 3]"),
     ({"image": np.zeros((5, 8, 8, 3), np.uint8)}, "5 images; this model takes 4"),
-    ({"image": np.zeros((1, 65, 64, 3), np.uint8)}, "64x65 pixels; this model takes 4096"),
+    ({"image": np.zeros((1, 65, 128, 3), np.uint8)}, "128x65 pixels; this model takes 8192"),
     ({"image": picture(8, 8), "seed": [[-1]]}, "`seed` is -1; it must be from 0"),
     ({"image": picture(8, 8), "seed": [[1.5]]}, "`seed` has type float64"),
     ({"image": picture(8, 8), "seed": [[1], [2]]}, "2 values for 1 images"),
@@ -268,12 +278,29 @@ def test_a_bad_request_fails_alone(server, alone, inputs, words):
     assert "\n" not in bad[1] and not any(kind == "error" for kind, _ in stand_in.Logger.lines)
 
 
+ARRAYS = numpy_arrays(
+    st.sampled_from([np.uint8, np.int8, np.int64, np.uint64, np.float32, np.bool_, object]),
+    array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=4), fill=st.nothing())
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.none() | ARRAYS, st.none() | ARRAYS, st.none() | ARRAYS)
+def test_any_tensors_are_work_or_a_sentence(image, seed, steps):
+    try:
+        work = read_request(image, seed, steps, max_pixels=9, max_batch=2)
+    except BidiffError as error:
+        assert "\n" not in str(error)
+        return
+    assert work.images.shape[0] == len(work.seeds) <= 2 and work.images.shape[3] == 3
+    assert all(type(value) is int for value in (*work.seeds, work.steps or 1))
+
+
 def test_cancelled_requests_cost_nothing(server, alone):
     image = picture(16, 16)
     gone, kept = server.ask(request(image=image, cancelled=(True,)), {"image": image})
     assert gone[0] == stand_in.TritonError.CANCELLED
     np.testing.assert_array_equal(kept[0], alone(image[0]))
-    large = picture(64, 64, count=2)  # one by one, and asked before each
+    large = picture(72, 64, count=2)  # one by one, and asked before each
     [late] = server.ask(request(image=large, cancelled=(False, True)))
     assert late[0] == stand_in.TritonError.CANCELLED
 
@@ -444,13 +471,14 @@ def test_the_client_upscales_a_file(client, tmp_path, alone, capsys):
 
 def test_the_clients_errors_are_one_line(client, tmp_path, capsys, monkeypatch):
     source, target = str(tmp_path / "in.png"), str(tmp_path / "out.png")
-    Image.fromarray(picture(80, 80)[0]).save(source)
+    Image.fromarray(picture(100, 100)[0]).save(source)
     (tmp_path / "notes.txt").write_text("no image")
     small = str(tmp_path / "small.png")
     Image.fromarray(picture(8, 8)[0]).save(small)
-    cases = [([source, target], "refuses: input `image` has 80x80 pixels"),
+    cases = [([source, target], "refuses: input `image` has 100x100 pixels"),
              ([small, target, "--steps", "99"], "refuses: steps is 99"),
              ([small, target, "--url", "nowhere:1"], "nowhere:1 can not be reached"),
+             ([small, target, "--url", "http://localhost:8000"], "without http://"),
              ([small, target, "--model", "other"], "no model 'other' that is ready"),
              ([small, small], "already exists"),
              ([str(tmp_path / "missing.png"), target], "No such file"),

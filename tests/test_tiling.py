@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,7 +178,7 @@ def test_progress_counts_over_all_tiles() -> None:
     ({"memory": 1.5}, "memory is 1.5"), ({"overlap": -1}, "overlap is -1"),
     ({"overlap": "8"}, "overlap is '8'"),
     ({"tile": 64, "overlap": 40}, "overlap 40 is more than half of tile 64"),
-    ({"memory": MIB}, r"memory 1 MiB is too little: the smallest tile .* 64x64, needs about \d+ MiB"),
+    ({"memory": MIB}, r"memory 1 MiB is too little: the smallest tile .* 64x64, needs about \d+"),
     ({"tile": None, "memory": MIB}, r"the whole image needs about \d+ MiB, but memory is 1 MiB"),
     ({"tile": 128, "memory": MIB}, r"tile 128 needs about \d+ MiB"),
     ({"tile": 64, "seed": -1}, "seed is -1"), ({"tile": 64, "steps": 9}, "there are 2")])
@@ -231,9 +233,16 @@ def test_the_default_budget_is_half_of_what_is_left(monkeypatch) -> None:
     assert engine.tile_plan(500, 500).whole
 
 
-# Peak over the open session, MiB, of several steps in a fresh process, two threads, ONNX Runtime
-# 1.31.1 without memory patterns, measured on two cores of a Zen 5.
+WIDE = NetworkConfig(channel_mults=(1, 2, 4), fp_res=())
+DEEP = NetworkConfig(inner_channel=32, norm_groups=8, res_blocks=3, fp_res=(256,))
+FLAT = NetworkConfig(inner_channel=48, norm_groups=8, channel_mults=(1, 2), res_blocks=1)
+# Peak over the open session, MiB, of three steps in a fresh process, two threads, ONNX Runtime
+# 1.31.1 without memory patterns, measured on two cores of a Zen 5. WIDE, DEEP and FLAT were
+# measured after the factors had been fitted to the others.
 MEASURED = [
+    (WIDE, False, 256, 256, 143), (WIDE, False, 512, 512, 497), (WIDE, False, 768, 768, 1150),
+    (DEEP, False, 256, 256, 94), (DEEP, False, 512, 512, 320), (DEEP, False, 768, 768, 713),
+    (FLAT, False, 256, 256, 103), (FLAT, False, 512, 512, 353), (FLAT, False, 768, 768, 774),
     (DEMO, False, 256, 256, 66), (DEMO, False, 384, 384, 145), (DEMO, False, 512, 512, 204),
     (DEMO, False, 640, 640, 337), (DEMO, False, 512, 1024, 380), (DEMO, False, 1024, 1024, 712),
     (PUBLISHED, False, 256, 256, 150), (PUBLISHED, False, 384, 384, 311),
@@ -245,7 +254,14 @@ MEASURED = [
 @pytest.mark.parametrize(("config", "stock", "height", "width", "measured"), MEASURED)
 def test_the_estimate_is_what_was_measured(config, stock, height, width, measured) -> None:
     estimate = step_bytes(config, height, width, stock=stock) / MIB
-    assert 0.95 * measured <= estimate <= 1.4 * measured
+    assert 0.97 * measured <= estimate <= 1.35 * measured
+
+
+def test_standard_operators_hold_attention_whole() -> None:
+    engine = FakeEngine()
+    packed = engine.step_bytes(512, 512)
+    engine.kernel = "stock"
+    assert engine.step_bytes(512, 512) > packed + 2 * 4 * (64 * 64) ** 2
 
 
 def test_work_grows_with_the_square_of_the_area_through_attention() -> None:
@@ -302,3 +318,16 @@ def test_seams_are_seen() -> None:
     assert found.excess > 0.05 and found.step == pytest.approx(0.1, rel=0.01)
     both = found + Seams(rest=1.0, rest_whole=1.0)
     assert both.step == found.step and both.border == found.border
+
+
+def test_the_tool_finds_no_seams_where_none_are() -> None:
+    path = Path(__file__).parents[1] / "tools" / "seams.py"
+    spec = importlib.util.spec_from_file_location("seams_tool", path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    photo = Path(__file__).parents[1] / "training" / "photos" / "china.jpg"
+    for name, pixels in tool.pictures(96, [str(photo)]):
+        assert min(pixels.shape[:2]) >= 96 and pixels.shape[2] == 3
+        found = tool.compare(Local(), pixels, 64, 24, 2, {})
+        assert found.startswith("tile   64, overlap  24: borders"), name
+        assert abs(float(found.split("borders")[1].split("%")[0])) < 0.02, name

@@ -23,6 +23,7 @@ COMMANDS = {
     "train": ("train", "Train a network from a recipe."),
     "check": ("check", "Compare a bundle with its checkpoint, run by torch."),
     "bench": ("bench", "Measure a bundle's speed and memory against float32."),
+    "report": ("report", "Write one HTML page of evidence about a bundle."),
     "inspect": ("inspect", "Show what each layer of a bundle is, costs and weighs."),
     "doctor": ("doctor", "Show what this machine can run, and what would add more."),
 }

@@ -88,7 +88,13 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, seed: int, steps:
                 Progress("upscale", len(jobs), quiet=quiet) as progress:
             _check_options(engine, options)
             recorded = {"backend": backend, "start": "default", **options}
-            done = finished_before(jobs, journal, engine, recorded, overwrite) if resume else {}
+            done = finished_before(jobs, journal, engine, recorded, overwrite) \
+                if resume and journal is not None else {}
+
+            # What is skipped takes no time, so it says nothing of the time that is left.
+            place = {job.index: number for number, job in enumerate(
+                job for job in jobs if job.target not in done)}
+            progress.total = len(place)
 
             def report(job: Job, result: Result) -> None:
                 results.append(result)
@@ -100,7 +106,8 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, seed: int, steps:
 
             upscale_files(engine, jobs, options, report, overwrite=overwrite, journal=journal,
                           recorded=recorded, done=done,
-                          listen=lambda job, plan: _listener(progress, job, len(jobs), plan.count))
+                          listen=lambda job, plan: _listener(
+                              progress, place[job.index], _label(job, len(jobs)), plan.count))
     except KeyboardInterrupt as error:
         interrupted = error.args[0] if isinstance(error, _Terminated) else 2
     if as_json:
@@ -124,16 +131,19 @@ def _line(result: Result) -> str:
             f"{result['seconds']:.1f} s")
 
 
-def _listener(progress: Progress, job: Job, count: int, tiles: int) -> dict[str, Any]:
-    """What makes progress of what an engine tells of one image."""
-    label = f"[{job.index + 1}/{count}] {job.source.name}" if count > 1 else job.source.name
-    progress.update(job.index, label)
+def _label(job: Job, count: int) -> str:
+    return f"[{job.index + 1}/{count}] {job.source.name}" if count > 1 else job.source.name
+
+
+def _listener(progress: Progress, place: int, label: str, tiles: int) -> dict[str, Any]:
+    """What makes progress of what an engine tells of the image that is ``place``th to be done."""
+    progress.update(place, label)
 
     def on_step(done: int, total: int) -> None:
         each = max(total // tiles, 1)
         tile, step = divmod(done - 1, each)
         where = f"tile {tile + 1} of {tiles}, " if tiles > 1 else ""
-        progress.update(job.index + done / total, f"{label}, {where}step {step + 1} of {each}")
+        progress.update(place + done / total, f"{label}, {where}step {step + 1} of {each}")
 
     return {"on_step": on_step}
 
@@ -192,7 +202,8 @@ def parse_bytes(text: str) -> int:
 
     from ..errors import UsageError
 
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(?:([kmgt])(i?))?b?", text, re.IGNORECASE)
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(?:([kmgt])(i?))?b?", text,
+                         re.IGNORECASE)
     if match is None or float(match[1]) == 0:
         raise UsageError(f"--memory {text!r} must be a number of bytes with a unit, such as 2GB, "
                          "512MiB or 800k")

@@ -22,13 +22,13 @@ def plain(value: Any, limit: int = LONGEST) -> str:
     return "".join(c if c.isprintable() else "?" for c in cut)
 
 
-def element(name: str, *children: Any, **attributes: Any) -> Markup:
-    """``<name ...>children</name>``.
+def element(tag: str, /, *children: Any, **attributes: Any) -> Markup:
+    """``<tag ...>children</tag>``.
 
     Children are markup, text to be escaped, None, or iterables of these. Attributes: a trailing
     underscore is dropped, others become hyphens; None and False are left out, True has no value.
     """
-    parts = [name]
+    parts = [tag]
     for key, value in attributes.items():
         key = key.rstrip("_").replace("_", "-")
         if value is True:
@@ -37,7 +37,7 @@ def element(name: str, *children: Any, **attributes: Any) -> Markup:
             text = value if isinstance(value, Markup) else html.escape(plain(value), quote=True)
             parts.append(f'{key}="{text}"')
     start = f"<{' '.join(parts)}>"
-    return Markup(start if name in _VOID else f"{start}{join(children)}</{name}>")
+    return Markup(start if tag in _VOID else f"{start}{join(children)}</{tag}>")
 
 
 def join(children: Iterable[Any], between: str = "") -> Markup:

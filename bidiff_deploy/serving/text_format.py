@@ -13,7 +13,8 @@ __all__ = ["Fields", "Name", "to_text"]
 
 Fields = Sequence[tuple[str, Any]]
 
-_ESCAPES = {ord("\\"): "\\\\", ord('"'): '\\"', ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+_ESCAPES = {ord(char): f"\\{shown}" for char, shown in
+            (("\\", "\\"), ('"', '"'), ("\n", "n"), ("\r", "r"), ("\t", "t"))}
 
 
 class Name(str):

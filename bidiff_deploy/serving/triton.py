@@ -116,10 +116,11 @@ def export_repository(source: str | os.PathLike[str], output: str | os.PathLike[
 def _check_tile(bundle: Bundle, serving: Serving) -> None:
     """What the server would refuse at loading is refused here."""
     from ..memory_model import step_bytes
-    from ..tile_choice import choose
+    from ..tile_choice import Tile, choose
 
-    tile = {"auto": "auto", "none": None}.get(serving.tile) if not serving.tile.isdigit() \
-        else int(serving.tile)
+    tile: Tile = int(serving.tile) if serving.tile.isdigit() else None
+    if serving.tile == "auto":
+        tile = "auto"
     choose((bundle.scale, bundle.scale), tile, serving.memory, None, bundle.config.size_multiple,
            bundle.config, lambda height, width: step_bytes(bundle.config, height, width))
 

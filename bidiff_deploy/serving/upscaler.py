@@ -1,10 +1,9 @@
 """Several requests at once through one engine: every one gets its own result or its own error.
 
 Small images of one size run as a batch, larger ones one after the other: a batch spares the fixed
-cost of a run, which only small images feel. Measured with ``tools/bench_batching.py`` on two
-threads and the demo model, images a second in batches of 2 and 4 over one by one, by size of the
-output: 1.5 and 1.6 times at 32x32, 1.1 and 1.2 at 64x64, 1.05 at 128x128, 1.00 at 256x256, where
-a batch only needs more memory and answers later.
+cost of a run, which only small images feel. Measured with the demo model on two threads, images a
+second in batches of 2 and 4 over one by one, by size of the output: 1.5 and 1.6 times at 32x32,
+1.1 and 1.2 at 64x64, 1.05 at 128x128, 1.00 at 256x256, where a batch only needs more memory.
 """
 
 from __future__ import annotations
@@ -78,7 +77,8 @@ class Upscaler:
     def _refusal(self, work: Work) -> Exception | None:
         try:
             pick_timesteps(self.engine.timesteps, work.steps, self.engine.default_start)
-            self.engine.tile_plan(*work.images.shape[1:3], self.tile, self.memory)
+            height, width = work.images.shape[1:3]
+            self.engine.tile_plan(height, width, self.tile, self.memory)
         except Exception as error:
             return error
         return None
@@ -87,7 +87,8 @@ class Upscaler:
         """Pictures that run together, in the order in which their first came."""
         batches: dict[tuple[object, ...], list[_Picture]] = {}
         for owner, work in works.items():
-            batched = self._batched(*work.images.shape[1:3])
+            height, width = work.images.shape[1:3]
+            batched = self._batched(height, width)
             for index, (pixels, seed) in enumerate(zip(work.images, work.seeds, strict=True)):
                 key = (pixels.shape, work.steps) if batched else (owner, index)
                 batches.setdefault(key, []).append(_Picture(owner, pixels, seed, work.steps))

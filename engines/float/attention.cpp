@@ -5,8 +5,8 @@
 // is a product with keys as rows; after p = exp((s - max) / sqrt(C)) it is, as it lies, the right
 // operand of
 //   mixed[c, i] = rescale[i] * mixed[c, i] + sum over j of v[c, j] * p[j, i],
-// where rescale accounts for a maximum that grew. Maximum, rescale and the sum of p are per lane, so
-// nothing is reduced across lanes.
+// where rescale accounts for a maximum that grew. Maximum, rescale and the sum of p are per lane,
+// so nothing is reduced across lanes.
 #include "attention.h"
 #include "gemm.h"
 

@@ -1,10 +1,10 @@
 // The matrix product that 1x1 convolutions and attention share: left (rows x depth) times right
 // (depth x columns), lanes = columns.
 //
-// Both operands consist of 32-bit cells: a float, or two bfloat16 of consecutive depth. Right is cut
-// into panels of kPanel columns, each stored (depth cells, kPanel), so that a tile reads it as one
-// stream. A tile is kTileRows rows of one panel; its sums stay in registers. For the .cpp files of
-// this folder only; unnamed namespace, see maps.h.
+// Both operands consist of 32-bit cells: a float, or two bfloat16 of consecutive depth. Right is
+// cut into panels of kPanel columns, each stored (depth cells, kPanel), so that a tile reads it as
+// one stream. A tile is kTileRows rows of one panel; its sums stay in registers. For the .cpp
+// files of this folder only; unnamed namespace, see maps.h.
 #pragma once
 
 #include "maps.h"

@@ -1,9 +1,9 @@
 // Full-precision 1x1 convolution as a product of matrices, lanes = pixels.
 //
-// A task takes the pixels of an image block by block. A block's input, all channels, is first copied
-// to panels that the level-2 cache holds; channels themselves lie too far apart to be read in turn:
-// at a power of two their lines share a few sets of the cache, and no hardware prefetcher follows.
-// While a block is multiplied, the next one is copied, a few channels beside every tile.
+// A task takes the pixels of an image block by block. A block's input, all channels, is first
+// copied to panels that the level-2 cache holds; channels themselves lie too far apart to be read
+// in turn: at a power of two their lines share a few sets of the cache, and no hardware prefetcher
+// follows. While a block is multiplied, the next one is copied, a few channels beside every tile.
 #include "gemm.h"
 #include "pointwise.h"
 
@@ -104,8 +104,9 @@ BIDIFF_INLINE void store_past_cache(float* to, Floats value) {
 
 // One tile of y: kRows channels from `channel` on, one panel of pixels.
 template <class Math, int kRows, class Beside>
-__attribute__((noinline)) void multiply_tile(const Task& task, const float* left, const float* right,
-                                             int64_t channel, int64_t pixel, Beside beside) {
+__attribute__((noinline)) void multiply_tile(const Task& task, const float* left,
+                                             const float* right, int64_t channel, int64_t pixel,
+                                             Beside beside) {
   const Run& run = *task.run;
   const PointwiseProblem& problem = *run.problem;
   Floats sums[kRows][kTileVectors] = {};
@@ -244,7 +245,8 @@ bool run_pointwise(const PointwiseProblem& problem, const void* packed, const Pa
   return !run.failure.failed;
 }
 
-// Packed weights: tiles of kTileRows rows, each (depth cells, kTileRows); zeros beyond the last row.
+// Packed weights: tiles of kTileRows rows, each (depth cells, kTileRows); zeros beyond the last
+// row.
 template <class Math>
 void pack_weight(const float* weight, int64_t rows, int64_t depth, float* packed) {
   const int64_t cells = cells_of<Math>(depth);

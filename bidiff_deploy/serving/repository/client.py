@@ -38,6 +38,8 @@ def upscale(image, url, model, seed=None, steps=None, timeout=600.0):
         raise ClientError(f"{error.name} is not installed; run: pip install 'tritonclient[http]' "
                           "Pillow") from None
 
+    if "://" in url:
+        raise ClientError(f"{url} must be host:port alone, without {url.split('://')[0]}://")
     inputs = [triton.InferInput("image", list(image.shape), "UINT8")]
     inputs[0].set_data_from_numpy(np.ascontiguousarray(image))
     for name, value in (("seed", seed), ("steps", steps)):
@@ -58,7 +60,7 @@ def upscale(image, url, model, seed=None, steps=None, timeout=600.0):
                           "give a larger --timeout") from None
     except OSError as error:
         raise ClientError(f"{url} can not be reached ({error.strerror or error}); give host:port "
-                          "of Triton's HTTP service as --url, without http://") from None
+                          "of Triton's HTTP service as --url") from None
     finally:
         if client is not None:
             client.close()
