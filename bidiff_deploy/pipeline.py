@@ -61,8 +61,10 @@ def run(jobs: Sequence[Job], decode: Callable[[Job], Input],
             del item  # it may be large, and the next one takes long to come
             line.report(report)
     finally:
-        line.stop()
+        interruption = line.stop()
         line.report(report)
+        if interruption is not None:
+            raise interruption
 
 
 def _attempt(stage: Callable[..., Any], *arguments: Any) -> Any:
@@ -83,12 +85,13 @@ class _Line(Generic[Job, Input, Output]):
         self._decoded: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._computed: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._finished: queue.SimpleQueue[tuple[Job, Any]] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
+        self._threads: list[tuple[threading.Thread, threading.Event]] = []
 
     def start(self, jobs: Sequence[Job]) -> None:
-        self._threads = [threading.Thread(target=self._decoding, args=(jobs,), name="decode"),
-                         threading.Thread(target=self._encoding, name="encode")]
-        for thread in self._threads:
+        for name, work in (("decode", lambda: self._decoding(jobs)), ("encode", self._encoding)):
+            ended = threading.Event()
+            thread = threading.Thread(target=_run_to, args=(work, ended), name=name)
+            self._threads.append((thread, ended))
             thread.start()
 
     def _decoding(self, jobs: Sequence[Job]) -> None:
@@ -125,14 +128,33 @@ class _Line(Generic[Job, Input, Output]):
             job, result = self._finished.get()
             report(job, _checked(result))
 
-    def stop(self) -> None:
-        """Decode nothing more, encode what is computed, and wait for both threads."""
+    def stop(self) -> KeyboardInterrupt | None:
+        """Decode nothing more, encode what is computed, and wait for both threads.
+
+        Ctrl-C does not cut this short, so that no output is left half-written; it is returned.
+        """
         self._stopped.set()
         self._room.release()
         self._computed.put(None)
-        for thread in self._threads:
-            if thread.ident is not None:  # started
-                thread.join()
+        interruption = None
+        for thread, ended in self._threads:
+            if thread.ident is None:
+                continue  # the run was interrupted before it began
+            # Not by join alone: interrupted there, Python 3.11 takes a running thread for ended.
+            while not ended.is_set():
+                try:
+                    ended.wait()
+                except KeyboardInterrupt as error:
+                    interruption = error
+            thread.join()
+        return interruption
+
+
+def _run_to(work: Callable[[], None], ended: threading.Event) -> None:
+    try:
+        work()
+    finally:
+        ended.set()
 
 
 def _guarded(stage: Callable[..., Any], *arguments: Any) -> Any:

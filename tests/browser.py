@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
           "--disable-background-networking", "--disable-component-update", "--disable-sync",
           "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe")
+# The browser reads descriptor 3 and writes 4.
+_LAUNCHER = ("import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); "
+             "os.execv(sys.argv[3], sys.argv[3:])")
 
 
 def find_chromium() -> str | None:
@@ -31,16 +36,15 @@ class Browser:
         self.requests: list[str] = []
         self.errors: list[str] = []
         self._number, self._buffer, self._session = 0, b"", None
-        to_browser, from_browser = os.pipe(), os.pipe()
-        # It reads descriptor 3 and writes 4.
-        shell = f'exec "$0" "$@" 3<&{to_browser[0]} 4>&{from_browser[1]}'
+        (theirs_in, self._in), (self._out, theirs_out) = os.pipe(), os.pipe()
+        # Above 3 and 4, which the launcher makes of them.
+        high = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
         self._process = subprocess.Popen(
-            ["sh", "-c", shell, program, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            pass_fds=(to_browser[0], from_browser[1]), stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        os.close(to_browser[0])
-        os.close(from_browser[1])
-        self._in, self._out = to_browser[1], from_browser[0]
+            [sys.executable, "-c", _LAUNCHER, *map(str, high), program, *_FLAGS,
+             f"--user-data-dir={profile}", "about:blank"], pass_fds=high,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for end in (theirs_in, theirs_out, *high):
+            os.close(end)
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target,
                                   flatten=True)["sessionId"]

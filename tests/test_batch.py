@@ -395,6 +395,7 @@ def test_memory_sizes_that_are_refused(text: str) -> None:
 COMMAND = """
 import sys, time
 sys.path.insert(0, {tests!r})
+sys.path.append({tests!r} + "/..")
 import bidiff_deploy
 from fake_engine import FakeEngine
 from bidiff_deploy.cli import main

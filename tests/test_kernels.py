@@ -163,7 +163,7 @@ def test_padding_bits_are_ignored(kernel):
 def test_kernels_are_listed_best_first_and_portable_is_always_there():
     listed = library.kernels()
     assert [kernel.name for kernel in listed] == [
-        "avx512vpopcntdq", "avx512bw", "avx2", "portable"]
+        "avx512vpopcntdq", "avx512bw", "avx2", "neon", "portable"]
     assert listed[-1].supported and listed[-1].reason == ""
     assert all(kernel.supported == (kernel.reason == "") for kernel in listed)
 
@@ -232,6 +232,14 @@ def test_vpopcntdq_machine_code_under_emulation(native_build):
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stdout
     assert " 0 failures" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["binary_kernels_test", "float_kernels_test"])
+def test_every_kernel_with_everything_fused_in(native_build, name):
+    """Without ONNX Runtime: tests/test_arm.py runs the same programs for another processor."""
+    done = subprocess.run([native_build / name], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    assert "0 failures" in done.stdout
 
 
 def test_no_instruction_set_leaks_through_shared_symbols(native_build):

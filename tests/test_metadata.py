@@ -38,11 +38,9 @@ def exif(orientation: int = 1, order: str = "<", size: tuple[int, int] = (34, 21
     block.endian = order
     block[0x010F], block[0x0112], block[0x8298] = "A maker", orientation, "Someone"
     block[0x011A], block[0x011B], block[0x0128] = 300.0, 300.0, 2
-    photo = block.get_ifd(ExifTags.IFD.Exif)
-    photo[0x9003], photo[0x829A], photo[0x927C] = "2024:02:29 12:00:00", 0.005, NOTE
-    photo[0xA002], photo[0xA003], photo[0x9214] = *size, (10, 11)
-    gps = block.get_ifd(ExifTags.IFD.GPSInfo)
-    gps[1], gps[2] = "N", (50.0, 27.0, 1.5)
+    block[0x8769] = {0x9003: "2024:02:29 12:00:00", 0x829A: 0.005, 0x927C: NOTE, 0xA002: size[0],
+                     0xA003: size[1], 0x9214: (10, 11)}
+    block[0x8825] = {1: "N", 2: (50.0, 27.0, 1.5)}
     data = bytearray(block.tobytes()[6:])
     start, = struct.unpack_from(order + "I", data, 4)
     entries, = struct.unpack_from(order + "H", data, start)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 import weakref
@@ -133,3 +135,26 @@ def test_an_interruption_keeps_what_is_computed() -> None:
     with pytest.raises(KeyboardInterrupt):
         stages.run(50, behind=4)
     assert stages.encoded == [0, 1, 2, 3] and [job for job, _ in stages.reported] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("pauses", [(0.3,), (0.3, 0.1, 0.1), (0.8,)], ids=str)
+def test_signals_do_not_cut_the_encoding(pauses: tuple[float, ...]) -> None:
+    """While it computes (0.3 s) and when the last outputs are waited for (0.8 s)."""
+    def interrupt() -> None:
+        for pause in pauses:
+            time.sleep(pause)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stages = Stages()
+    quick = stages.encode
+    stages.encode = lambda job, item: (time.sleep(0.5), quick(job, item))[1]
+    sender = threading.Thread(target=interrupt)
+    sender.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(range(3 if pauses[0] < 0.5 else 2), stages.decode, stages.compute,
+                         stages.encode, stages.report, behind=3)
+    finally:
+        sender.join()
+    assert stages.encoded == [job for job, _ in stages.reported] == list(
+        range(3 if pauses[0] < 0.5 else 2))

@@ -50,6 +50,8 @@ class OnnxRuntimeEngine(Engine):
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # With it, a second block as large as all activations is taken from the second step on.
+        options.enable_mem_pattern = False
         self.kernel = _register(options) if packed else "stock"
         self._ort = ort
         self._graphs = graphs
@@ -92,7 +94,7 @@ class OnnxRuntimeEngine(Engine):
         except Exception as error:
             height, width = noisy.shape[-2:]
             raise EngineError(f"onnxruntime could not run a step at {width}x{height}: "
-                              f"{_sentence(error)}; a smaller image needs less memory") from None
+                              f"{_sentence(error)}; a smaller image, or smaller tiles, need less memory") from None
 
     def _close(self) -> None:
         self._session = None

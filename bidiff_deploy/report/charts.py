@@ -32,8 +32,8 @@ class Bar:
 
 def bars(title: str, rows: Sequence[Bar]) -> Markup:
     """Horizontal bars from zero, each with label and value beside it."""
-    most = max((max(row.value, row.mark or 0, *(row.spread or ())) for row in rows
-                if math.isfinite(row.value)), default=0.0) or 1.0
+    most = max((value for row in rows for value in (row.value, row.mark or 0.0, *(row.spread or ()))
+                if math.isfinite(value)), default=0.0) or 1.0
     return element("ul", *(_row(row, most) for row in rows), class_="bars", aria_label=title)
 
 
@@ -48,7 +48,8 @@ def _row(row: Bar, most: float) -> Markup:
         spoken += f"; {row.note}" if row.note else ""
     if row.mark is not None:
         at = _percent(100 * row.mark / most)
-        shapes.append(element("line", x1=at, x2=at, y1="0", y2="14", class_="mark"))
+        shapes += [element("line", x1=at, x2=at, y1="0", y2="14", class_=kind)
+                   for kind in ("halo", "mark")]
     return element(
         "li",
         element("span", row.label, element("small", row.note) if row.note else None,

@@ -28,6 +28,7 @@ MOST_IMAGES = 12
 STRIP_SIDE = 256
 _STRIP_FRAMES = 6
 _STRIP_BYTES = 600_000
+_PIXEL_SECONDS = 2e-6  # of a step, for the estimate of the time left
 OnProgress = Callable[[float, str], None]
 
 
@@ -150,12 +151,12 @@ def collect(request: Request, on_progress: OnProgress = lambda share, label: Non
     from ..inspect_bundle import inspect_bundle
 
     bundle, inputs = request.bundle, list(request.inputs)
-    _validate(request)
+    sizes = _validate(request)
     left_out = tuple(one.name for one in inputs[MOST_IMAGES:])
     inputs = inputs[:MOST_IMAGES]
     missing: dict[str, str] = {}
     stages = _Stages(on_progress, {
-        "inspect": 3, "parity": 30 if request.checkpoint else 0, "images": 6 * len(inputs),
+        "inspect": 3, "parity": 30 if request.checkpoint else 0, "images": sum(sizes),
         "strip": 3 * bool(inputs), "bench": 0 if request.against is None else 20})
     stages.enter("inspect")
     found: dict[str, Any] = {
@@ -179,7 +180,7 @@ def collect(request: Request, on_progress: OnProgress = lambda share, label: Non
         missing.update(images=reason, strip=reason)
     else:
         pictures: list[Picture] = []
-        found["engine"] = attempt("images", lambda: _pictures(request, inputs, stages, pictures))
+        found["engine"] = attempt("images", lambda: _pictures(request, inputs, sizes, stages, pictures))
         found["pictures"] = tuple(pictures)
         found["strip"] = attempt("strip", lambda: _strip(request, inputs[0], stages))
     if request.against is None:
@@ -210,8 +211,9 @@ class _Stages:
         self._report(done / self._total, f"report, {label or self._name}")
 
 
-def _validate(request: Request) -> None:
-    """Raise now what would otherwise be told after minutes."""
+def _validate(request: Request) -> list[float]:
+    """Raise now what would otherwise be told after minutes; returns about how many seconds each
+    image will take."""
     from ..engines import BACKENDS
     from ..noise import gaussian_noise
 
@@ -219,7 +221,7 @@ def _validate(request: Request) -> None:
     if request.backend not in BACKENDS:
         raise EngineError(f"backend {request.backend!r} is not known; known are "
                           f"{', '.join(BACKENDS)}")
-    sampler.pick_timesteps(bundle.timesteps, request.steps, bundle.default_start)
+    visited = sampler.pick_timesteps(bundle.timesteps, request.steps, bundle.default_start)
     gaussian_noise((1, 1, 1, 1), request.seed)
     multiple = bundle.config.size_multiple
     if any(side % multiple for side in request.size):
@@ -233,8 +235,9 @@ def _validate(request: Request) -> None:
                              f"{', '.join(BASELINES)}")
     if request.checkpoint is not None and not os.path.exists(request.checkpoint):
         raise CheckpointError(f"{request.checkpoint} does not exist")
-    for one in list(request.inputs)[:MOST_IMAGES]:
-        one.read(bundle.scale)
+    lows = (one.read(bundle.scale)[0] for one in list(request.inputs)[:MOST_IMAGES])
+    return [1 + _PIXEL_SECONDS * len(visited) * low.shape[0] * low.shape[1] * bundle.scale ** 2
+            for low in lows]
 
 
 def _parity(request: Request, stages: _Stages) -> dict[str, Any]:
@@ -265,14 +268,15 @@ def _parity(request: Request, stages: _Stages) -> dict[str, Any]:
                         on_progress=lambda done, total: stages.at(0.8 * done / total)).to_dict()
 
 
-def _pictures(request: Request, inputs: Sequence[Input], stages: _Stages,
-              found: list[Picture]) -> str:
+def _pictures(request: Request, inputs: Sequence[Input], seconds: Sequence[float],
+              stages: _Stages, found: list[Picture]) -> str:
     """Fills ``found``; returns the engine's description."""
     budget = (PICTURE_BYTES - _STRIP_BYTES) // len(inputs)
     with _engine(request) as engine:
         for index, one in enumerate(inputs):
             def report(done: int, total: int, index: int = index, name: str = one.name) -> None:
-                stages.at((index + done / total) / len(inputs), name)
+                before = sum(seconds[:index])
+                stages.at((before + seconds[index] * done / total) / sum(seconds), name)
 
             found.append(_picture(engine, one, request, budget, report))
         return engine.description

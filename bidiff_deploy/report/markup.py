@@ -74,7 +74,7 @@ def table(caption: str, headings: Sequence[str], rows: Sequence[Sequence[Any]],
                                           colspan=len(headings))))
     return element(
         "div", element(
-            "table", element("caption", caption),
+            "table", element("caption", element("span", caption)),
             element("thead", element("tr", *(cell(column, value, "head")
                                              for column, value in enumerate(headings)))),
             element("tbody", body)),

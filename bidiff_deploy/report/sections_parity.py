@@ -11,7 +11,7 @@ from .charts import Bar, Column, bars, columns, key
 from .collect import Report
 from .markup import Markup, details, element, facts, note, table
 
-_TOP_SNR = 150.0  # dB, of the chart's height: float32 rounding alone leaves 110 to 140
+_TOP_SNR = 150  # dB, the most a chart shows: float32 rounding alone leaves 110 to 140
 
 
 def parity(report: Report) -> list[Any]:
@@ -98,6 +98,9 @@ def _layers(result: Any) -> list[Any]:
 
     shares = [(name, one["flips"] / one["signs"], one["floor"] / one["signs"])
               for name, one in layers.items()]
+    highest = max(_finite(one[which]) for one in layers.values()
+                  for which in ("output", "floor_output"))
+    top = next(level for level in (30, 50, 100, _TOP_SNR) if level >= highest)
     lines = [((power - bottom) / -bottom, _power(power))
              for power in range(bottom + 1, 1, 2 if -bottom > 5 else 1)]
     return [
@@ -114,9 +117,9 @@ def _layers(result: Any) -> list[Any]:
                      "are what takes it down.", class_="lead"),
         columns("Signal to noise after each layer, dB", [
             Column(f"{name}: {decibel(one['output'])}, floor {decibel(one['floor_output'])}",
-                   _height(one["output"]), _height(one["floor_output"]))
+                   _finite(one["output"]) / top, _finite(one["floor_output"]) / top)
             for name, one in layers.items()],
-            [(level / _TOP_SNR, f"{level} dB") for level in (0, 50, 100, 150)]),
+            [(level / top, f"{level} dB") for level in range(0, top + 1, 50 if top > 50 else 10)]),
         element("p", f"{len(layers)} binary layers in order of execution", class_="axis"),
         key(("ours", "the engine"), ("mark", "the floor")),
         details("Layers as a table", table(
@@ -188,11 +191,7 @@ def decibel(value: float | None) -> str:
 
 
 def _finite(value: float) -> float:
-    return min(max(value, 0.0), _TOP_SNR) if not math.isnan(value) else 0.0
-
-
-def _height(value: float) -> float:
-    return _finite(value) / _TOP_SNR
+    return min(max(value, 0.0), float(_TOP_SNR)) if not math.isnan(value) else 0.0
 
 
 def _power(power: int) -> str:

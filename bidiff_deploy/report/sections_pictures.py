@@ -12,9 +12,11 @@ NAMES = {"bicubic": "Bicubic", "packed": "Packed 1-bit", "original": "Original"}
 
 def pictures(report: Report) -> list[Any]:
     """Every image: a slider, a detail and its scores."""
+    known = any(one.scores for one in report.pictures)
     found: list[Any] = [element(
-        "p", "Left of the line: the small image enlarged by bicubic, or the original. Right: the "
-             "packed 1-bit network. Drag the line, or use the arrow keys.", class_="lead js-only")]
+        "p", f"Left of the line: the small image enlarged by bicubic{', or the original' * known}. "
+             "Right: the packed 1-bit network. Drag the line, or use the arrow keys.",
+        class_="lead js-only")]
     found += [_picture(index, picture) for index, picture in enumerate(report.pictures)]
     scored = [one for one in report.pictures if one.scores]
     if scored:
@@ -54,7 +56,7 @@ def _picture(index: int, one: Picture) -> Markup:
                      f"in {_seconds(one.seconds)}{reduced}; pictures {shown.how}, "
                      f"scores of the pixels before that", class_="small"),
         element("div", *frames, element("div", class_="bar", aria_hidden="true"), control,
-                class_="compare"),
+                class_="compare tall" if one.height > 1.2 * one.width else "compare"),
         choice,
         _chips(one),
         _detail(one),

@@ -6,7 +6,10 @@ namespace bidiff {
 namespace {
 
 struct CountInstruction {
-  BIDIFF_INLINE Zmm::Bits ones(Zmm::Bits a) { return _mm512_popcnt_epi32(a); }
+  static constexpr int kMostAdditions = 0;
+  BIDIFF_INLINE Zmm::Bits add(Zmm::Bits counts, Zmm::Bits a) {
+    return Zmm::add(counts, _mm512_popcnt_epi32(a));
+  }
 };
 
 }  // namespace

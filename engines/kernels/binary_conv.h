@@ -96,5 +96,6 @@ extern const Kernel kPortable;
 extern const Kernel kAvx2;
 extern const Kernel kAvx512bw;
 extern const Kernel kAvx512vpopcntdq;
+extern const Kernel kNeon;
 
 }  // namespace bidiff

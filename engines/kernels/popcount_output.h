@@ -10,9 +10,9 @@ namespace {
 
 struct SumsOutput {
   template <class Vec>
-  BIDIFF_INLINE void fetch(const Group&, const Tile&) {}
+  BIDIFF_INLINE void fetch(const Group&, const Tile<Vec>&) {}
   template <class Vec, bool kFull>
-  BIDIFF_INLINE void store(const Group& group, const Tile& tile,
+  BIDIFF_INLINE void store(const Group& group, const Tile<Vec>& tile,
                            const typename Vec::Bits counts[kChannels][kVectors]) {
 #pragma GCC unroll 4
     for (int c = 0; c < kChannels; ++c) {
@@ -28,16 +28,18 @@ struct SumsOutput {
 
 struct PlainOutput {
   template <class Vec>
-  BIDIFF_INLINE void fetch(const Group& group, const Tile& tile) {
+  BIDIFF_INLINE void fetch(const Group& group, const Tile<Vec>& tile) {
     if (group.streams) return;
 #pragma GCC unroll 4
     for (int c = 0; c < kChannels; ++c) {
       if (c >= group.channels) break;
-      for (int v = 0; v < kVectors; ++v) Vec::prefetch_write(group.y[c] + tile.pixel[v]);
+      for (int v = 0; v < kVectors; v += kLineVectors<Vec>) {
+        Vec::prefetch_write(group.y[c] + tile.pixel[v]);
+      }
     }
   }
   template <class Vec, bool kFull>
-  BIDIFF_INLINE void store(const Group& group, const Tile& tile,
+  BIDIFF_INLINE void store(const Group& group, const Tile<Vec>& tile,
                            const typename Vec::Bits counts[kChannels][kVectors]) {
 #pragma GCC unroll 4
     for (int c = 0; c < kChannels; ++c) {
@@ -61,7 +63,7 @@ struct PlainOutput {
 // PixelShuffle(2): the four channels of a group are the four pixels of a square of one plane.
 struct ShuffleOutput {
   template <class Vec>
-  BIDIFF_INLINE void fetch(const Group& group, const Tile& tile) {
+  BIDIFF_INLINE void fetch(const Group& group, const Tile<Vec>& tile) {
     if (group.streams) return;
     const int64_t row = 2 * group.problem->shape.width;
     for (int v = 0; v < kVectors; ++v) {
@@ -73,7 +75,7 @@ struct ShuffleOutput {
     }
   }
   template <class Vec, bool kFull>
-  BIDIFF_INLINE void store(const Group& group, const Tile& tile,
+  BIDIFF_INLINE void store(const Group& group, const Tile<Vec>& tile,
                            const typename Vec::Bits counts[kChannels][kVectors]) {
     const int64_t row = 2 * group.problem->shape.width;
 #pragma GCC unroll 2
@@ -111,7 +113,7 @@ struct ShuffleOutput {
 // PixelUnshuffle(2): plane 4 o + 2 i + j takes rows 2 y + i and columns 2 x + j of channel o.
 struct UnshuffleOutput {
   template <class Vec>
-  BIDIFF_INLINE void fetch(const Group& group, const Tile& tile) {
+  BIDIFF_INLINE void fetch(const Group& group, const Tile<Vec>& tile) {
     const int64_t plane = group.problem->shape.height * group.problem->shape.width / 4;
 #pragma GCC unroll 4
     for (int c = 0; c < kChannels; ++c) {
@@ -123,7 +125,7 @@ struct UnshuffleOutput {
     }
   }
   template <class Vec, bool kFull>
-  BIDIFF_INLINE void store(const Group& group, const Tile& tile,
+  BIDIFF_INLINE void store(const Group& group, const Tile<Vec>& tile,
                            const typename Vec::Bits counts[kChannels][kVectors]) {
     const int64_t plane = group.problem->shape.height * group.problem->shape.width / 4;
     constexpr uint32_t kHalf = (1u << (Vec::kLanes / 2)) - 1;

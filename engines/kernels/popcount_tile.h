@@ -8,8 +8,9 @@ namespace bidiff {
 namespace {
 
 // Where the vectors of a tile lie; the same for every group of output channels.
+template <class Vec>
 struct alignas(64) Tile {
-  uint32_t classes[kVectors][kClasses];  // border class of every lane
+  uint32_t classes[kVectors][Vec::kLanes];  // border class of every lane
   int64_t word[kVectors];                // in a packed band
   int64_t pixel[kVectors];               // y * W + x
   int64_t stored[kVectors];              // the same in the output's order, Problem::store
@@ -32,35 +33,72 @@ struct Group {
   bool streams;
 };
 
-// Mismatches of every vector with every channel.
+// Adds the mismatches of the taps dx of one word and row.
 template <class Vec, class Count, int kKernel>
-BIDIFF_INLINE void count_tile(const PopcountRun& run, const uint32_t* band, const Tile& tile,
-                              const uint32_t* weights,
+BIDIFF_INLINE void count_taps(const uint32_t* const* at, int64_t from, const uint32_t* weights,
                               typename Vec::Bits counts[kChannels][kVectors]) {
   using Bits = typename Vec::Bits;
-  const int64_t planes = words_per_tap(run.problem->shape), plane_words = run.plane_words;
-  const uint32_t* const at[kVectors] = {band + tile.word[0], band + tile.word[1],
-                                        band + tile.word[2], band + tile.word[3]};
+#pragma GCC unroll 3
+  for (int dx = 0; dx < kKernel; ++dx) {
+    Bits inputs[kVectors];
+    for (int v = 0; v < kVectors; ++v) inputs[v] = Vec::load_unaligned(at[v] + from + dx);
+#pragma GCC unroll 4
+    for (int c = 0; c < kChannels; ++c) {
+      const Bits weight = Vec::broadcast(weights[dx * kChannels + c]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        counts[c][v] = Count::add(counts[c][v], Vec::differ(inputs[v], weight));
+        Vec::keep(counts[c][v]);
+      }
+    }
+  }
+}
+
+template <class Vec>
+BIDIFF_INLINE void clear(typename Vec::Bits counts[kChannels][kVectors]) {
   for (int c = 0; c < kChannels; ++c) {
     for (int v = 0; v < kVectors; ++v) counts[c][v] = Vec::zero();
   }
-  for (int dy = 0; dy < kKernel; ++dy) {
-    int64_t from = dy * run.row_words - kKernel / 2;
-    for (int64_t plane = 0; plane < planes; ++plane, from += plane_words) {
-#pragma GCC unroll 3
-      for (int dx = 0; dx < kKernel; ++dx) {
-        Bits inputs[kVectors];
-        for (int v = 0; v < kVectors; ++v) inputs[v] = Vec::load_unaligned(at[v] + from + dx);
-#pragma GCC unroll 4
-        for (int c = 0; c < kChannels; ++c) {
-          const Bits weight = Vec::broadcast(weights[c]);
-#pragma GCC unroll 4
-          for (int v = 0; v < kVectors; ++v) {
-            counts[c][v] = Vec::add(counts[c][v], Count::ones(Vec::differ(inputs[v], weight)));
-            Vec::keep(counts[c][v]);
-          }
+}
+
+// Mismatches of every vector with every channel.
+template <class Vec, class Count, int kKernel>
+BIDIFF_INLINE void count_tile(const PopcountRun& run, const uint32_t* band, const Tile<Vec>& tile,
+                              const uint32_t* weights,
+                              typename Vec::Bits counts[kChannels][kVectors]) {
+  const int64_t planes = words_per_tap(run.problem->shape), plane_words = run.plane_words;
+  const uint32_t* const at[kVectors] = {band + tile.word[0], band + tile.word[1],
+                                        band + tile.word[2], band + tile.word[3]};
+  clear<Vec>(counts);
+  if constexpr (Count::kMostAdditions == 0) {
+    for (int dy = 0; dy < kKernel; ++dy) {
+      int64_t from = dy * run.row_words - kKernel / 2;
+      for (int64_t plane = 0; plane < planes; ++plane, from += plane_words) {
+        count_taps<Vec, Count, kKernel>(at, from, weights, counts);
+        weights += kKernel * kChannels;
+      }
+    }
+  } else {
+    const int64_t next_row = run.row_words - planes * plane_words;
+    int64_t from = -(kKernel / 2), plane = 0, left = kKernel * planes;
+    while (left > 0) {
+      typename Vec::Bits narrow[kChannels][kVectors];
+      clear<Vec>(narrow);
+      constexpr int64_t kMost = Count::kMostAdditions / kKernel;
+      int64_t steps = left < kMost ? left : kMost;
+      left -= steps;
+      for (; steps > 0; --steps) {
+        count_taps<Vec, Count, kKernel>(at, from, weights, narrow);
+        weights += kKernel * kChannels;
+        from += plane_words;
+        if (kKernel > 1) {
+          const int64_t row_ends = -static_cast<int64_t>(++plane == planes);  // all ones, or 0
+          from += row_ends & next_row;
+          plane &= ~row_ends;
         }
-        weights += kChannels;
+      }
+      for (int c = 0; c < kChannels; ++c) {
+        for (int v = 0; v < kVectors; ++v) counts[c][v] = Count::add_up(counts[c][v], narrow[c][v]);
       }
     }
   }
@@ -68,28 +106,23 @@ BIDIFF_INLINE void count_tile(const PopcountRun& run, const uint32_t* band, cons
 
 // sum = offset - 2 * count, where the offset depends on the lane's border class.
 template <class Vec>
-BIDIFF_INLINE void sum_channel(const Group& group, int c, const Tile& tile,
+BIDIFF_INLINE void sum_channel(const Group& group, int c, const Tile<Vec>& tile,
                                const typename Vec::Bits* counts, typename Vec::Bits* sums) {
-  static_assert(kClasses == Vec::kLanes, "the offsets of a channel are one vector to look up in");
-  const typename Vec::Bits* offsets =
-      reinterpret_cast<const typename Vec::Bits*>(group.offsets + c * kClasses);
   for (int v = 0; v < kVectors; ++v) {
-    const typename Vec::Bits* classes =
-        reinterpret_cast<const typename Vec::Bits*>(tile.classes[v]);
-    sums[v] = Vec::subtract(Vec::lookup(Vec::load(offsets), Vec::load(classes)),
+    sums[v] = Vec::subtract(Vec::lookup(group.offsets + c * kClasses, tile.classes[v]),
                             Vec::template shift_left<1>(counts[v]));
   }
 }
 
 template <class Vec, bool kFull>
-BIDIFF_INLINE typename Vec::Floats load_pixels(const float* plane, const Tile& tile, int v) {
+BIDIFF_INLINE typename Vec::Floats load_pixels(const float* plane, const Tile<Vec>& tile, int v) {
   const float* from = plane + tile.pixel[v];
   return kFull ? Vec::load_floats(from, Vec::kLanes) : Vec::load_lanes(from, tile.lanes[v]);
 }
 
 // The epilogue of the contract, step by step over the vectors of a tile.
 template <class Vec, bool kFull>
-BIDIFF_INLINE void finish_channel(const Group& group, int c, const Tile& tile,
+BIDIFF_INLINE void finish_channel(const Group& group, int c, const Tile<Vec>& tile,
                                   const typename Vec::Bits* counts, typename Vec::Floats* y) {
   using Floats = typename Vec::Floats;
   const Problem& problem = *group.problem;
@@ -126,16 +159,20 @@ BIDIFF_INLINE void finish_channel(const Group& group, int c, const Tile& tile,
   }
 }
 
+// Vectors of a row follow each other, so one of a cache line fetches it.
+template <class Vec>
+constexpr int kLineVectors = static_cast<int>(kLine / sizeof(float)) / Vec::kLanes;
+
 // What a tile will add.
 template <class Vec>
-BIDIFF_INLINE void fetch_added(const Group& group, const Tile& tile) {
+BIDIFF_INLINE void fetch_added(const Group& group, const Tile<Vec>& tile) {
 #pragma GCC unroll 4
   for (int c = 0; c < kChannels; ++c) {
     if (const float* residual = group.residual[c]) {
-      for (int v = 0; v < kVectors; ++v) Vec::prefetch(residual + tile.pixel[v]);
+      for (int v = 0; v < kVectors; v += kLineVectors<Vec>) Vec::prefetch(residual + tile.pixel[v]);
     }
     if (const float* skip = group.skip[c]) {
-      for (int v = 0; v < kVectors; ++v) Vec::prefetch(skip + tile.pixel[v]);
+      for (int v = 0; v < kVectors; v += kLineVectors<Vec>) Vec::prefetch(skip + tile.pixel[v]);
     }
   }
 }

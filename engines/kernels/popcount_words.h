@@ -1,17 +1,18 @@
 // Binary convolution with lanes = pixels of 32 channels each, for CPUs that count the ones of every
-// 32-bit lane in one instruction.
+// 32-bit lane, or of every byte, in one instruction.
 //
 // Activations are packed into planes [ceil(Cin/32)][rows of a band + 2][padded width] of one word a
-// pixel, so 16 neighbouring pixels of any tap are one (unaligned) load, and sums come out as 16
-// neighbouring outputs. A tile of 4 vectors by 4 output channels keeps 16 counters in registers;
-// for each tap and word it does 16 times xor, count, add.
+// pixel, so neighbouring pixels of any tap are one (unaligned) load, and sums come out as
+// neighbouring outputs, 16 with AVX-512 or 4 with NEON. A tile of 4 vectors by 4 output channels
+// keeps 16 counters in registers; for each tap and word it does 16 times xor, count, add.
 //
 // Counting is arithmetic in the L1 cache, and everything else moves memory. So while a band is
 // counted, the next one is fetched and packed, and what the next tile adds and writes is fetched.
 // A task has several bands below each other and packs no row twice.
 //
-// `Vec` is the instruction set's policy, `Count` the population count of its lanes. Unnamed
-// namespace as in bitslice.h.
+// `Vec` is the instruction set's policy, `Count` the population count: add(counts, a) adds that of
+// `a`. Counts of a word's parts, which overflow after kMostAdditions (0: never), are added to its
+// total by add_up(total, counts). Unnamed namespace as in bitslice.h.
 #pragma once
 
 #include "popcount_output.h"
@@ -19,12 +20,17 @@
 namespace bidiff {
 namespace {
 
-constexpr int64_t kOddWords = 16;              // keeps strides off multiples of 4 KB
+constexpr int64_t kOddWords = 16;              // a cache line
 constexpr int64_t kBandRows = 4;               // whose packed words stay in the L1 cache
 constexpr int64_t kNarrowBandRows = 8, kFewSlots = 2;
 constexpr int64_t kTasksPerProcessor = 2;
 constexpr int64_t kBandOfH = 512 << 10;        // bytes of h that stay in the L2 cache
 constexpr int64_t kStreamedBytes = 16 << 20;   // outputs that the last cache would not hold anyway
+
+// Whole cache lines, and one more, which keeps strides off multiples of 4 KB.
+BIDIFF_INLINE int64_t odd_stride(int64_t words) {
+  return ((words + kOddWords - 1) / kOddWords + 1) * kOddWords;
+}
 
 BIDIFF_INLINE int64_t tiles_of(const PopcountRun& run, int64_t rows) {
   return (rows * run.slots + kVectors - 1) / kVectors;
@@ -41,12 +47,12 @@ BIDIFF_INLINE int64_t stored_at(const Problem& problem, int64_t y, int64_t x) {
 }
 
 template <class Vec>
-BIDIFF_INLINE void lay_tiles(const PopcountRun& run, int64_t top, int64_t rows, Tile* tiles) {
+BIDIFF_INLINE void lay_tiles(const PopcountRun& run, int64_t top, int64_t rows, Tile<Vec>* tiles) {
   const Shape& shape = run.problem->shape;
   constexpr uint32_t kAll = (1u << Vec::kLanes) - 1;
   int64_t row = 0, slot = 0, y = top, x = 0;
   for (int64_t i = 0; i < tiles_of(run, rows); ++i) {
-    Tile& tile = tiles[i];
+    Tile<Vec>& tile = tiles[i];
     tile.full = true;
     for (int v = 0; v < kVectors; ++v) {
       const bool exists = row < rows;  // or the last one of all once more
@@ -59,7 +65,7 @@ BIDIFF_INLINE void lay_tiles(const PopcountRun& run, int64_t top, int64_t rows, 
       tile.stored[v] = stored_at(*run.problem, y, x);
       tile.word[v] = (y - top) * run.row_words + x + Vec::kLanes;
       tile.lanes[v] = !exists ? 0 : rest < Vec::kLanes ? (1u << rest) - 1 : kAll;
-      for (int64_t lane = 0; lane < kClasses; ++lane) {
+      for (int64_t lane = 0; lane < Vec::kLanes; ++lane) {
         tile.classes[v][lane] = (y == 0 ? 1 : 0) | (y == shape.height - 1 ? 2 : 0) |
                                 (x + lane == 0 ? 4 : 0) | (lane == rest - 1 ? 8 : 0);
       }
@@ -107,7 +113,7 @@ BIDIFF_INLINE Group group_at(const PopcountTask& task, int64_t first, int64_t to
 // All output channels of a band, while `ahead` is prepared.
 template <class Vec, class Count, int kKernel, class Output>
 __attribute__((noinline)) void convolve_band(const PopcountTask& task, int64_t top,
-                                             const uint32_t* band, const Tile* tiles,
+                                             const uint32_t* band, const Tile<Vec>* tiles,
                                              int64_t tile_count, Preparation* ahead) {
   const PopcountRun& run = *task.run;
   const int64_t channels = run.problem->shape.out_channels;
@@ -133,8 +139,8 @@ __attribute__((noinline)) void convolve_band(const PopcountTask& task, int64_t t
 }
 
 template <class Vec>
-using ConvolveBand = void (*)(const PopcountTask&, int64_t, const uint32_t*, const Tile*, int64_t,
-                              Preparation*);
+using ConvolveBand = void (*)(const PopcountTask&, int64_t, const uint32_t*, const Tile<Vec>*,
+                              int64_t, Preparation*);
 
 template <class Vec, class Count, int kKernel>
 BIDIFF_INLINE ConvolveBand<Vec> convolve_band_for(const Problem& problem) {
@@ -162,14 +168,14 @@ void popcount_task(void* user, size_t index) {
   const size_t h_bytes = problem.affine
                              ? static_cast<size_t>(shape.in_channels * run.h_stride) * sizeof(float)
                              : 0;
-  const size_t tile_bytes = static_cast<size_t>(tiles_of(run, run.rows)) * sizeof(Tile);
+  const size_t tile_bytes = static_cast<size_t>(tiles_of(run, run.rows)) * sizeof(Tile<Vec>);
   char* scratch = static_cast<char*>(thread_scratch(1, word_bytes + h_bytes + tile_bytes));
   if (!scratch) return mark_failed(&run.failure);
   memset(scratch, 0, word_bytes);
   task.words[0] = reinterpret_cast<uint32_t*>(scratch);
   task.words[1] = task.words[0] + band_words;
   task.h = reinterpret_cast<float*>(scratch + word_bytes);
-  Tile* tiles = reinterpret_cast<Tile*>(scratch + word_bytes + h_bytes);
+  Tile<Vec>* tiles = reinterpret_cast<Tile<Vec>*>(scratch + word_bytes + h_bytes);
 
   const ConvolveBand<Vec> convolve = shape.kernel == 3 ? convolve_band_for<Vec, Count, 3>(problem)
                                                        : convolve_band_for<Vec, Count, 1>(problem);
@@ -229,8 +235,8 @@ bool popcount_run(const Problem& problem, const void* packed, const Parallel& pa
   cut_image(&run);
   const int64_t rows = run.rows + 2 * run.half;
   run.row_words = (run.slots + 1) * Vec::kLanes;
-  run.plane_words = rows * run.row_words + Vec::kLanes + kOddWords;
-  run.h_stride = (rows * shape.width + Vec::kLanes - 1) / Vec::kLanes * Vec::kLanes + kOddWords;
+  run.plane_words = odd_stride(rows * run.row_words + Vec::kLanes);
+  run.h_stride = odd_stride(rows * shape.width);
   // Whole aligned vectors, that nothing reads while the output is being written.
   const int64_t outputs = shape.batch * shape.out_channels * shape.height * shape.width;
   const int64_t line = problem.store == Store::kShuffle ? 2 * shape.width : shape.width;

@@ -13,7 +13,12 @@ constexpr const Kernel* kX86[] = {&kAvx512vpopcntdq, &kAvx512bw, &kAvx2};
 #else
 constexpr const Kernel* kX86[] = {nullptr, nullptr, nullptr};
 #endif
-constexpr int kCount = 4;
+#if defined(BIDIFF_ARM_KERNELS)
+constexpr const Kernel* kArm = &kNeon;
+#else
+constexpr const Kernel* kArm = nullptr;
+#endif
+constexpr int kCount = 5;
 
 struct Table {
   KernelStatus entries[kCount];
@@ -31,6 +36,7 @@ Table make_table() {
              "this CPU lacks AVX-512 F, BW, DQ, VL or VPOPCNTDQ"),
       status("avx512bw", kX86[1], cpu.avx512bw, "this CPU lacks AVX-512 F, BW, DQ or VL"),
       status("avx2", kX86[2], cpu.avx2, "this CPU lacks AVX2"),
+      status("neon", kArm, true, ""),
       status("portable", &kPortable, true, ""),
   }};
 }

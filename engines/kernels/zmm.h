@@ -138,8 +138,9 @@ struct Zmm {
   // Has `a` in a register here. Sums that pass through are not reassociated into trees, for which
   // the registers would not suffice beside a tile of counters.
   BIDIFF_INLINE void keep(Bits& a) { asm("" : "+v"(a)); }
-  BIDIFF_INLINE Bits lookup(Bits table, Bits index) {
-    return _mm512_permutexvar_epi32(index, table);
+  // Lane l is table[index[l]], where the table has 16 entries and both are aligned.
+  BIDIFF_INLINE Bits lookup(const int32_t* table, const uint32_t* index) {
+    return _mm512_permutexvar_epi32(_mm512_load_si512(index), _mm512_load_si512(table));
   }
   // Past the caches, to a multiple of 64 bytes; ordered by stream_fence alone.
   BIDIFF_INLINE void stream(float* to, Floats value) { _mm512_stream_ps(to, value); }

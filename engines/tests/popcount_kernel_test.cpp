@@ -111,7 +111,8 @@ int main() {
   int cases = 0, failures = 0;
   for (; cases < 150; ++cases) {
     const Shape shape = {pick({1, 1, 2}), pick({1, 7, 31, 32, 33, 40, 64, 65, 96}),
-                         pick({1, 2, 3, 4, 5, 8, 11}), pick({1, 3}), pick({1, 2, 3, 4, 5, 8, 9, 13}),
+                         pick({1, 2, 3, 4, 5, 8, 11}), pick({1, 3}),
+                         pick({1, 2, 3, 4, 5, 8, 9, 13}),
                          pick({1, 2, 7, 15, 16, 17, 31, 32, 33, 40, 70})};
     Case made;
     make(&made, shape);

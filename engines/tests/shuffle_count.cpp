@@ -9,7 +9,8 @@ namespace bidiff {
 namespace {
 
 struct CountByShuffle {
-  BIDIFF_INLINE Zmm::Bits ones(Zmm::Bits a) {
+  static constexpr int kMostAdditions = 0;
+  BIDIFF_INLINE Zmm::Bits add(Zmm::Bits counts, Zmm::Bits a) {
     const __m512i nibbles = _mm512_set1_epi8(0x0f);
     const __m512i table = _mm512_broadcast_i32x4(
         _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
@@ -18,13 +19,13 @@ struct CountByShuffle {
         _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(a, 4), nibbles));
     const __m512i pairs =
         _mm512_maddubs_epi16(_mm512_add_epi8(low, high), _mm512_set1_epi8(1));
-    return _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+    return Zmm::add(counts, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
   }
 };
 
 // What each lane must hold: the count of ones of `from`, or, where the mask is 0, `before` or zero.
-bool holds(const uint8_t* result, const uint8_t* from, const uint8_t* before, int bytes, int element,
-           bool broadcast, uint64_t mask, bool zeroing) {
+bool holds(const uint8_t* result, const uint8_t* from, const uint8_t* before, int bytes,
+           int element, bool broadcast, uint64_t mask, bool zeroing) {
   for (int lane = 0; lane < bytes / element; ++lane) {
     uint64_t value = 0, wanted = 0, got = 0;
     memcpy(&value, from + (broadcast ? 0 : lane * element), static_cast<size_t>(element));
