@@ -140,7 +140,7 @@ def _step(strip: Strip, frame: Frame) -> Markup:
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.3g}"
+    return f"{100 * value:.3g}" if value >= 1e-4 else "under 0.01"
 
 
 def _number(value: float | None, places: int, unit: str = "") -> str:
