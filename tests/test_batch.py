@@ -18,7 +18,7 @@ import pytest
 from test_cli_upscale import Setting
 
 from bidiff_deploy import batch, images
-from bidiff_deploy.cli.upscale import parse_bytes
+from bidiff_deploy.cli._shared import parse_bytes
 from bidiff_deploy.errors import UsageError
 from bidiff_deploy.images import read_image
 from bidiff_deploy.journal import FILE_NAME, Journal

@@ -155,7 +155,7 @@ def test_upscale_a_file_and_a_folder(bundle, image, tmp_path):
     code, text, err = run("upscale", bundle, folder, "-o", tmp_path / "many", "--json", "--quiet")
     assert code == 0 and err == ""
     assert len(json.loads(text)) == 2
-    assert len(list((tmp_path / "many").iterdir())) == 2
+    assert len([p for p in (tmp_path / "many").iterdir() if not p.name.startswith(".")]) == 2
 
 
 @packed

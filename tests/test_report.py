@@ -27,7 +27,8 @@ from bidiff_deploy.cli import group
 from bidiff_deploy.engines import library
 from bidiff_deploy.errors import BidiffError, UsageError
 from bidiff_deploy.report.charts import Bar, Column, bars, columns, stack
-from bidiff_deploy.report.collect import MOST_IMAGES, Picture, Report, Request, collect
+from bidiff_deploy.report.collect import MOST_IMAGES, Report, Request, collect
+from bidiff_deploy.report.loop import Picture
 from bidiff_deploy.report.markup import LONGEST, MOST_ROWS, Markup, element, table
 from bidiff_deploy.report.page import MAX_BYTES, render
 from bidiff_deploy.report.pictures import Input, detail, encode, find_inputs

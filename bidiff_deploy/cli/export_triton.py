@@ -43,7 +43,7 @@ def command(bundle: str, output: str, name: str | None, instances: int, max_batc
     from pathlib import Path
 
     from ..serving.triton import export_repository
-    from .upscale import parse_bytes
+    from ._shared import parse_bytes
 
     serving = export_repository(
         bundle, output, overwrite=overwrite, name=name, instances=instances, max_batch=max_batch,

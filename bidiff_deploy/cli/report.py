@@ -73,7 +73,7 @@ def command(bundle: str, checkpoint: str | None, images: tuple[str, ...], output
     from .check import parse_size
 
     if checkpoint is not None and is_image(checkpoint):
-        checkpoint, images = None, (checkpoint, *images)
+        images, checkpoint = (checkpoint, *images), None
     if wrong := [name for name in images if not is_image(name)]:
         raise UsageError(f"{wrong[0]} is no image (none of .png, .jpg, .jpeg, .webp, .tif, .tiff) "
                          "and no folder; a checkpoint comes right after the bundle")

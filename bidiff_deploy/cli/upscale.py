@@ -184,6 +184,7 @@ def _start(text: str) -> int | None:
 
 def _tile_options(tile: str, memory: str | None, overlap: int | None) -> dict[str, Any]:
     from ..errors import UsageError
+    from ._shared import parse_bytes
 
     size: int | str | None = None if tile.lower() == "none" else tile.lower()
     if size not in (None, "auto"):
@@ -195,20 +196,6 @@ def _tile_options(tile: str, memory: str | None, overlap: int | None) -> dict[st
     return {"tile": size, "memory": None if memory is None else parse_bytes(memory),
             "overlap": overlap}
 
-
-def parse_bytes(text: str) -> int:
-    """``2GB``, ``512MiB``, ``1.5G`` or ``1000000`` as bytes. Raises UsageError."""
-    import re
-
-    from ..errors import UsageError
-
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(?:([kmgt])(i?))?b?", text,
-                         re.IGNORECASE)
-    if match is None or float(match[1]) == 0:
-        raise UsageError(f"--memory {text!r} must be a number of bytes with a unit, such as 2GB, "
-                         "512MiB or 800k")
-    power = " kmgt".index((match[2] or " ").lower())
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
 def _check_options(engine: Engine, options: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from .collect import Report
 from .markup import Markup, element, note
 from .sections_parity import parity
 from .sections_pictures import loop, pictures
+from .sections_speed import name_of, speed
 
 MAX_BYTES = 15_000_000
 
@@ -21,7 +22,7 @@ MAX_BYTES = 15_000_000
 _SECTIONS: tuple[tuple[str, str, str, str, Callable[[Report], list[Any]]], ...] = (
     ("pictures", "Pictures", "Pictures", "images", pictures),
     ("loop", "Loop", "The loop, step by step", "strip", loop),
-    ("speed", "Latency", "Latency", "bench", figures.speed),
+    ("speed", "Latency", "Latency", "bench", speed),
     ("parity", "Parity", "Parity with the checkpoint", "parity", parity),
     ("memory", "Memory", "Memory and size", "", figures.memory),
     ("packed", "Packing", "What is packed, and what is not", "", figures.packed),
@@ -96,7 +97,7 @@ def _tiles(report: Report) -> list[tuple[str, str, str]]:
         packed = report.bench["measured"][0]
         if chosen is not None:
             median, least, most = chosen["ratio"]
-            found.append((f"{median:.1f}\u00d7", f"as fast as {figures.name_of(chosen['name'])}",
+            found.append((f"{median:.1f}\u00d7", f"as fast as {name_of(chosen['name'])}",
                           f"{least:.1f} to {most:.1f}; a step {1e3 * packed['median_seconds']:.0f} "
                           f"ms, not {1e3 * chosen['median_seconds']:.0f}"))
     total = report.inspection["total"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .collect import Frame, Picture, Report, Strip
+from .collect import Report
+from .loop import Frame, Picture, Strip
 from .markup import Markup, details, element, note, table
 
 NAMES = {"bicubic": "Bicubic", "packed": "Packed 1-bit", "original": "Original"}
