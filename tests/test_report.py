@@ -574,3 +574,28 @@ def test_words_stand_out_in_both_themes(whole, browser, scheme):
     for _ in range(3 - other):
         browser.evaluate("document.getElementById('theme').click()")
     assert browser.evaluate(back) == before
+
+
+@needs_library
+@needs_check
+@needs_chromium
+def test_paper_is_light_and_shows_everything(whole, browser):
+    browser.view(1000, scheme="dark")
+    browser.open(whole[0].as_uri())
+    browser.evaluate("document.getElementById('theme').click(); "
+                     "document.getElementById('theme').click()")
+    assert browser.evaluate("document.documentElement.dataset.theme") == "dark"
+    browser.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert browser.evaluate("document.querySelectorAll('details:not([open])').length") == 0
+    browser.call("Emulation.setEmulatedMedia", media="print", features=[
+        {"name": "prefers-color-scheme", "value": "dark"}])
+    assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == (
+        "rgb(255, 255, 255)")
+    assert browser.evaluate(_CONTRAST) == ""
+    hidden = ("[...document.querySelectorAll('.frame')].filter(f => getComputedStyle(f)"
+              ".visibility !== 'visible' || getComputedStyle(f).clipPath !== 'none').length")
+    assert browser.evaluate(hidden) == 0
+    browser.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert browser.evaluate("document.querySelectorAll('details[open]').length") == 0
+    browser.call("Emulation.setEmulatedMedia", media="", features=[])
+    browser.evaluate("document.getElementById('theme').click()")

@@ -5,7 +5,7 @@
 namespace bidiff {
 namespace {
 
-// Counts bytes apart from each other, 3 instructions for 128 channels of a pixel, and adds up those
+// Counts bytes apart from each other, 3 instructions for 32 channels of 4 pixels, and adds up those
 // of a word only before a byte can overflow.
 struct CountBytes {
   static constexpr int kMostAdditions = 255 / 8;

@@ -14,6 +14,7 @@ struct Neon {
   using Bits = uint32x4_t;
   using Floats = float32x4_t;
   static constexpr int kLanes = 4;
+  static constexpr uint32_t kAllLanes = 15;
 
   BIDIFF_INLINE Bits load(const Bits* from) { return *from; }
   BIDIFF_INLINE void store(Bits* to, Bits value) { *to = value; }
@@ -55,32 +56,38 @@ struct Neon {
     return vbslq_f32(vcltzq_f32(a), vmulq_f32(slope, a), a);
   }
   BIDIFF_INLINE Floats load_floats(const float* from, int count) {
-    if (count == kLanes) return vld1q_f32(from);
-    Floats value = vdupq_n_f32(0.0f);
-    if (count > 0) value = vld1q_lane_f32(from, value, 0);
-    if (count > 1) value = vld1q_lane_f32(from + 1, value, 1);
-    if (count > 2) value = vld1q_lane_f32(from + 2, value, 2);
-    return value;
+    return load_lanes(from, (1u << count) - 1);
   }
   BIDIFF_INLINE void store_floats(float* to, Floats value, int count) {
-    if (count == kLanes) return vst1q_f32(to, value);
-    if (count > 0) vst1q_lane_f32(to, value, 0);
-    if (count > 1) vst1q_lane_f32(to + 1, value, 1);
-    if (count > 2) vst1q_lane_f32(to + 2, value, 2);
+    store_lanes(to, value, (1u << count) - 1);
   }
 
-  // Lanes given by the bits of `lanes`, which are the first ones: nothing of the others is read or
-  // written.
+  // Lanes given by the bits of `lanes`; nothing of the others is read or written.
   BIDIFF_INLINE Floats load_lanes(const float* from, uint32_t lanes) {
-    return load_floats(from, __builtin_popcount(lanes));
+    if (lanes == kAllLanes) return vld1q_f32(from);
+    Floats value = vdupq_n_f32(0.0f);
+    if (lanes & 1) value = vld1q_lane_f32(from, value, 0);
+    if (lanes & 2) value = vld1q_lane_f32(from + 1, value, 1);
+    if (lanes & 4) value = vld1q_lane_f32(from + 2, value, 2);
+    if (lanes & 8) value = vld1q_lane_f32(from + 3, value, 3);
+    return value;
   }
   BIDIFF_INLINE void store_lanes(float* to, Floats value, uint32_t lanes) {
-    store_floats(to, value, __builtin_popcount(lanes));
+    if (lanes == kAllLanes) return vst1q_f32(to, value);
+    if (lanes & 1) vst1q_lane_f32(to, value, 0);
+    if (lanes & 2) vst1q_lane_f32(to + 1, value, 1);
+    if (lanes & 4) vst1q_lane_f32(to + 2, value, 2);
+    if (lanes & 8) vst1q_lane_f32(to + 3, value, 3);
   }
-  BIDIFF_INLINE void store_lanes(int32_t* to, Bits value, uint32_t lanes) {
-    float* words = reinterpret_cast<float*>(to);
-    store_floats(words, vreinterpretq_f32_u32(value), __builtin_popcount(lanes));
+  BIDIFF_INLINE void store_lanes(int32_t* to, Bits bits, uint32_t lanes) {
+    const int32x4_t value = vreinterpretq_s32_u32(bits);
+    if (lanes == kAllLanes) return vst1q_s32(to, value);
+    if (lanes & 1) vst1q_lane_s32(to, value, 0);
+    if (lanes & 2) vst1q_lane_s32(to + 1, value, 1);
+    if (lanes & 4) vst1q_lane_s32(to + 2, value, 2);
+    if (lanes & 8) vst1q_lane_s32(to + 3, value, 3);
   }
+  // For policies whose counts would be reassociated otherwise; here a count adds in place.
   BIDIFF_INLINE void keep(Bits&) {}
   // Lane l is table[index[l]], where the table has 16 entries.
   BIDIFF_INLINE Bits lookup(const int32_t* table, const uint32_t* index) {
