@@ -88,7 +88,7 @@ def table(result: BenchResult, profile: bool = False) -> str:
     lines += [f"  {part:<30}{100 * seconds / total:>6.1f} %"
               for part, seconds in result.profile["parts"].items()]
     if profile:
-        lines += ["", "by operator (profiled runs are slower than others):"]
+        lines += ["", "by operator:"]
         lines += [f"  {name:<30}{seconds * 1e3:>9.2f} ms{100 * seconds / total:>7.1f} %"
                   for name, seconds in result.profile["operators"].items()]
     if profile and "roofline" in result.profile:
@@ -98,6 +98,8 @@ def table(result: BenchResult, profile: bool = False) -> str:
 
 def _roofline(result: BenchResult) -> list[str]:
     """Time beside what the machine's measured rates allow."""
+    from ..proof.roofline import reasons
+
     found = result.profile["roofline"]
     rates, bound = found["rates"], found["bound"]
     threads = f"{result.threads} thread{'s' if result.threads > 1 else ''}"
@@ -111,6 +113,7 @@ def _roofline(result: BenchResult) -> list[str]:
                   if found["part"][name] == part]
     lines += ["(3x3 convolutions by Winograd's algorithm without its transforms; maps in a cache "
               "are read faster)",
+              *reasons(found),
               f"a step of {bound * 1e3:.1f} ms would meet all bounds; the packed engine takes "
               f"{result.measured[0].median * 1e3:.1f} ms"]
     return lines + [f"  and would be {one.median / bound:.2f} times as fast as {one.name}"

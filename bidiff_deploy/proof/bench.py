@@ -153,14 +153,15 @@ def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
             report(0.3 * (index + 1) / len(names))
         if PACKED in unavailable:
             raise EngineError(f"{bundle.path} can not be measured: {unavailable[PACKED]}")
+        noisy, condition = candidates.inputs(size)
+        # Before the baselines are loaded: some keep threads that never rest.
+        profile = profile_step(bundle, timestep, noisy, condition, threads, bounds=bounds)
         loaded = {name: candidates.load(name, bundle.path, timestep, threads, folder)
                   for name in fresh}
-        noisy, condition = candidates.inputs(size)
         seconds, predictions = _take_turns(loaded, noisy, condition, rounds,
                                            lambda share: report(0.3 + 0.6 * share))
         descriptions = {name: one.description for name, one in loaded.items()}
-        del loaded  # before another session is opened
-        profile = profile_step(bundle, timestep, noisy, condition, threads, bounds=bounds)
+        del loaded
     measured = []
     for name, times in seconds.items():
         measured.append(Measured(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -37,15 +38,15 @@ _PARTS = {
     "attention": {"MatMul", "FusedMatMul", "Softmax", ATTENTION, "MultiHeadAttention"},
 }
 _BINARY = (BINARY_CONV, NORM_BINARY_CONV, BINARY_FUSION, BINARY_DOWN, BINARY_UP)
-RUNS = 3
+WARM_UP, RUNS = 3, 7
 
 
 def profile_step(bundle: Bundle, timestep: int, noisy: np.ndarray, condition: np.ndarray,
                  threads: int, *, bounds: bool = False) -> dict[str, Any]:
-    """Seconds a step, after one warm-up: ``parts`` by kind, ``operators`` by type, largest first.
-    With ``bounds`` also ``roofline``, see there.
+    """Seconds a step, warm: ``parts`` by kind, ``operators`` by type, largest first. With
+    ``bounds`` also ``roofline``, see there.
 
-    Kernel times alone; a profiled run is slower than others, so only shares are meaningful.
+    Kernel times alone, of each node the median of its runs.
     """
     graphs = StepGraphs(bundle)
     promoted = graphs.promoted()
@@ -54,19 +55,23 @@ def profile_step(bundle: Bundle, timestep: int, noisy: np.ndarray, condition: np
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(promoted.model, promoted.constants, threads=threads, arena=True,
                                profile=str(Path(folder, "step")))
-        for _ in range(1 + RUNS):
+        for _ in range(WARM_UP + RUNS):
             session.run(["prediction"], feeds)
         events = json.loads(Path(session.end_profiling()).read_text())
     runs = sorted(event["ts"] for event in events if event["name"] == "model_run")
-    measured = runs[1] if len(runs) > 1 else 0  # from there on the warm-up is over
-    parts: dict[str, float] = defaultdict(float)
-    operators: dict[str, float] = defaultdict(float)
+    measured = runs[WARM_UP] if len(runs) > WARM_UP else 0  # from there on the warm-up is over
+    nodes: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") \
                 and event["ts"] >= measured:
-            operator, seconds = event["args"]["op_name"], event["dur"] / 1e6 / RUNS
-            operators[operator] += seconds
-            parts[_part(operator)] += seconds
+            nodes[event["name"], event["args"]["op_name"]].append(event["dur"] / 1e6)
+    parts: dict[str, float] = defaultdict(float)
+    operators: dict[str, float] = defaultdict(float)
+    for (_, operator), durations in nodes.items():
+        # A name is one node's, as a rule; where several share it, all of them count.
+        seconds = statistics.median(durations) * len(durations) / RUNS
+        operators[operator] += seconds
+        parts[_part(operator)] += seconds
     found: dict[str, Any] = {"parts": _sorted(parts), "operators": _sorted(operators)}
     if bounds:
         del session

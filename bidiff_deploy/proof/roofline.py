@@ -20,11 +20,39 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ..graph_layers import GraphReader
-from ..ops import BINARY_CONV, DOMAIN, NORM_CONV, ONNX_OPSET, PAIR_CONV, VERSION
+from ..ops import (
+    ATTENTION,
+    BINARY_CONV,
+    BINARY_DOWN,
+    BINARY_FUSION,
+    BINARY_UP,
+    CONV3X3,
+    DOMAIN,
+    NORM_BINARY_CONV,
+    NORM_CONV,
+    ONNX_OPSET,
+    PAIR_CONV,
+    VERSION,
+)
 from .sessions import open_session
 
 # Winograd's F(4x4, 3x3) multiplies 6x6 values where a direct convolution does 4x4 times 3x3.
 _SAVED = {NORM_CONV: 4 * 4 * 3 * 3 / (6 * 6)}
+# Why an operator may take more than twice its bound.
+_REASONS = {
+    NORM_CONV: "it reads its input once more for GroupNorm's statistics, and the bound leaves out "
+               "Swish and Winograd's transforms",
+    NORM_BINARY_CONV: "it reads its input once more for GroupNorm's statistics, and the bound leaves "
+                      "out Swish and the packing of signs",
+    BINARY_FUSION: "its 1x1 convolutions count little for each sign that they pack, and one waits "
+                   "for the other",
+    BINARY_DOWN: "the second convolution adds to the first one's map, written and read in between",
+    BINARY_UP: "its convolutions pack the same input, each with thresholds of its own",
+    CONV3X3: "with few input channels a loaded value serves few products",
+    PAIR_CONV: "it copies its input to panels that fit the cache",
+    ATTENTION: "the exponentials are not counted",
+}
+TWICE = 2.0
 _COPIED = 64 << 20  # bytes; no cache holds them
 _FLOAT_BYTES = 4
 _IR_VERSION = 8
@@ -97,6 +125,14 @@ def roofline(model: onnx.ModelProto, height: int, width: int, batch: int, rates:
     return {"rates": asdict(rates), **tables,
             "part": {name: part_of(name) for name in tables["operators"]},
             "bound": sum(row["bound"] for row in tables["parts"].values())}
+
+
+def reasons(found: Mapping[str, Any]) -> list[str]:
+    """A sentence for each operator that takes more than twice its bound, from ``roofline``."""
+    return [f"{name} takes {row['seconds'] / row['bound']:.1f} times its bound: "
+            + _REASONS.get(name, "it is too small for its threads to help")
+            for name, row in found["operators"].items()
+            if row["bound"] and row["seconds"] > TWICE * row["bound"]]
 
 
 def _binary_rate(rng: np.random.Generator, channels: int, side: int, threads: int) -> float:

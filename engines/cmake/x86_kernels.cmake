@@ -1,10 +1,10 @@
 # Kernel files for x86-64, each with the flags of its own instruction set and no other's.
 target_compile_definitions(bidiff_ops PRIVATE BIDIFF_X86_KERNELS)
-# GCC 12's own AVX-512 header trips -Wmaybe-uninitialized.
+# GCC 12's own AVX-512 header trips -Wmaybe-uninitialized; Clang takes -mno-fma to forbid AVX-512.
 set(BIDIFF_AVX512_FLAGS
-  -mavx512f -mavx512bw -mavx512dq -mavx512vl -mno-fma -mprefer-vector-width=512)
+  -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  list(APPEND BIDIFF_AVX512_FLAGS -Wno-maybe-uninitialized)
+  list(APPEND BIDIFF_AVX512_FLAGS -mno-fma -Wno-maybe-uninitialized)
 endif()
 set_source_files_properties(kernels/avx2.cpp PROPERTIES COMPILE_OPTIONS "-mavx2;-mno-fma")
 set_source_files_properties(kernels/avx512bw.cpp PROPERTIES COMPILE_OPTIONS "${BIDIFF_AVX512_FLAGS}")
@@ -14,7 +14,8 @@ target_sources(bidiff_ops PRIVATE
   kernels/avx2.cpp kernels/avx512bw.cpp kernels/avx512vpopcntdq.cpp)
 
 set(BIDIFF_AVX512_FLOAT_FLAGS ${BIDIFF_AVX512_FLAGS})
-list(TRANSFORM BIDIFF_AVX512_FLOAT_FLAGS REPLACE "^-mno-fma$" "-mfma")
+list(REMOVE_ITEM BIDIFF_AVX512_FLOAT_FLAGS -mno-fma)
+list(APPEND BIDIFF_AVX512_FLOAT_FLAGS -mfma)
 bidiff_float_kernels(avx2 8 -mavx2 -mfma)
 bidiff_float_kernels(avx512 16 ${BIDIFF_AVX512_FLOAT_FLAGS})
 bidiff_float_kernels(avx512bf16 16 ${BIDIFF_AVX512_FLOAT_FLAGS} -mavx512bf16)

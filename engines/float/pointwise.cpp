@@ -5,6 +5,10 @@
 // in turn: at a power of two their lines share a few sets of the cache, and no hardware prefetcher
 // follows. While a block is multiplied, the next one is copied, a few channels beside every tile.
 #include "gemm.h"
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 #include "pointwise.h"
 
 namespace bidiff {
@@ -96,7 +100,7 @@ Fetch next_fetch(const Copy& copy) {
 // A large output would push the panels out of the cache before anyone reads it.
 BIDIFF_INLINE void store_past_cache(float* to, Floats value) {
 #if defined(__AVX512F__)
-  __builtin_ia32_movntps512(to, value);
+  _mm512_stream_ps(to, value);
 #else
   store(to, value);
 #endif
