@@ -13,6 +13,7 @@ namespace bidiff {
 namespace {
 
 constexpr size_t kAlignment = 64;
+constexpr size_t kHuge = size_t{2} << 20;  // less would waste most of a huge page
 constexpr size_t kLarge = size_t{64} << 10;  // beyond what the L1 cache and a few pages hold
 
 struct Free {
@@ -107,7 +108,7 @@ void* run_scratch(size_t bytes) {
   const size_t whole = bytes + Kept::kHeader;
   Kept::Header* header = whole < kLarge ? nullptr : kept().take(whole);
   if (!header) {
-    void* memory = whole < kLarge ? aligned(whole, kAlignment) : aligned_to_huge_page(whole);
+    void* memory = whole < kHuge ? aligned(whole, kAlignment) : aligned_to_huge_page(whole);
     if (!memory) return nullptr;
     header = static_cast<Kept::Header*>(memory);
     header->bytes = whole;
