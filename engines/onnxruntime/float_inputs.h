@@ -5,11 +5,29 @@
 #include <mutex>
 
 #include "../float/select.h"
+#include "../kernels/select.h"
 #include "node.h"
 
 namespace bidiff::ort {
 
 constexpr float kEpsilon = 1e-5f;  // of GroupNorm
+
+// The float kernels of this process, or a refusal.
+inline const FloatKernels& kernels_or_refuse(const Api& api) {
+  std::string error;
+  const Kernel* kernel = selected_kernel(&error);
+  refuse_unless_empty(api, error);
+  return float_kernels(*kernel);
+}
+
+// A weight (Cout, channels, k, k) for x.
+inline void require_weight(const Call& call, const Tensor& weight, int64_t channels, int64_t k) {
+  const Dims& dims = weight.dims;
+  call.require(dims.size() == 4 && dims[0] >= 1 && dims[1] == channels && dims[2] == k &&
+                   dims[3] == k,
+               "weight must have shape (Cout, " + std::to_string(channels) + ", " +
+                   std::to_string(k) + ", " + std::to_string(k) + "), not " + text(dims));
+}
 
 // Inputs 1 and 2 as the scale and bias of a GroupNorm of x.
 inline Norm read_norm(const Call& call, int64_t groups, int64_t channels) {
