@@ -18,7 +18,13 @@ list(REMOVE_ITEM BIDIFF_AVX512_FLOAT_FLAGS -mno-fma)
 list(APPEND BIDIFF_AVX512_FLOAT_FLAGS -mfma)
 bidiff_float_kernels(avx2 8 -mavx2 -mfma)
 bidiff_float_kernels(avx512 16 ${BIDIFF_AVX512_FLOAT_FLAGS})
-bidiff_float_kernels(avx512bf16 16 ${BIDIFF_AVX512_FLOAT_FLAGS} -mavx512bf16)
+# Compilers know it since GCC 10 and Clang 9; without it those CPUs compute in float32.
+include(CheckCXXCompilerFlag)
+check_cxx_compiler_flag(-mavx512bf16 BIDIFF_KNOWS_AVX512BF16)
+if(BIDIFF_KNOWS_AVX512BF16)
+  bidiff_float_kernels(avx512bf16 16 ${BIDIFF_AVX512_FLOAT_FLAGS} -mavx512bf16)
+  target_compile_definitions(bidiff_ops PRIVATE BIDIFF_AVX512BF16_KERNELS)
+endif()
 
 # The VPOPCNTDQ kernel's machine code under emulation, built with the library's own flags.
 function(bidiff_x86_tests)

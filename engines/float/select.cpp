@@ -13,7 +13,9 @@ constexpr FloatKernels kPortableFloats = BIDIFF_FLOAT_KERNELS(portable, false);
 #if defined(BIDIFF_X86_KERNELS)
 constexpr FloatKernels kAvx2Floats = BIDIFF_FLOAT_KERNELS(avx2, false);
 constexpr FloatKernels kAvx512Floats = BIDIFF_FLOAT_KERNELS(avx512, false);
+#if defined(BIDIFF_AVX512BF16_KERNELS)
 constexpr FloatKernels kAvx512Bf16Floats = BIDIFF_FLOAT_KERNELS(avx512bf16, true);
+#endif
 #endif
 #undef BIDIFF_FLOAT_KERNELS
 
@@ -23,7 +25,9 @@ const FloatKernels& float_kernels(const Kernel& binary) {
 #if defined(BIDIFF_X86_KERNELS)
   const CpuFeatures cpu = cpu_features();
   if (&binary == &kAvx512vpopcntdq || &binary == &kAvx512bw) {
+#if defined(BIDIFF_AVX512BF16_KERNELS)
     if (cpu.avx512bf16) return kAvx512Bf16Floats;
+#endif
     if (cpu.fma) return kAvx512Floats;
   }
   if (&binary == &kAvx2 && cpu.fma) return kAvx2Floats;
