@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import functools
 import hashlib
+import importlib.machinery
 import importlib.util
 import json
 import re
@@ -275,8 +276,11 @@ def test_without_checkpoint_images_and_latency(reference, tmp_path):
 @pytest.mark.parametrize("absent", ["torch", "polygraphy"])
 def test_without_an_optional_package_the_page_says_so(reference, tmp_path, monkeypatch, absent):
     find = importlib.util.find_spec
+    # Of the two, one alone is absent, whatever is installed here.
+    known = {"torch": importlib.machinery.ModuleSpec("torch", None),
+             "polygraphy": importlib.machinery.ModuleSpec("polygraphy", None), absent: None}
     monkeypatch.setattr(importlib.util, "find_spec",
-                        lambda name, *rest: None if name == absent else find(name, *rest))
+                        lambda name, *rest: known[name] if name in known else find(name, *rest))
     page = tmp_path / "page.html"
     code, out, _ = run(reference.bundle("tiny", [999, 0]), reference.checkpoint("tiny"), "-o",
                        page, "--no-bench", "--size", "16x16")
