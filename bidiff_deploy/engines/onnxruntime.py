@@ -35,6 +35,17 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
+def session_options(threads: int) -> Any:
+    """SessionOptions of an engine with so many threads, and of what is compared with one."""
+    options = import_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # With it, a second block as large as all activations is taken from the second step on.
+    options.enable_mem_pattern = False
+    return options
+
+
 class OnnxRuntimeEngine(Engine):
     """One session for all steps: the step's constants are inputs of one graph."""
 
@@ -46,12 +57,7 @@ class OnnxRuntimeEngine(Engine):
         self.threads = threads or os.cpu_count() or 1
         graphs = StepGraphs(bundle)
         promoted = graphs.promoted()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # With it, a second block as large as all activations is taken from the second step on.
-        options.enable_mem_pattern = False
+        options = session_options(self.threads)
         self.kernel = _register(options) if packed else "stock"
         self._ort = ort
         self._graphs = graphs
@@ -94,7 +100,8 @@ class OnnxRuntimeEngine(Engine):
         except Exception as error:
             height, width = noisy.shape[-2:]
             raise EngineError(f"onnxruntime could not run a step at {width}x{height}: "
-                              f"{_sentence(error)}; a smaller image, or smaller tiles, need less memory") from None
+                              f"{_sentence(error)}; a smaller image, or smaller tiles, "
+                              "need less memory") from None
 
     def _close(self) -> None:
         self._session = None

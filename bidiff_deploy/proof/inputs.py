@@ -41,20 +41,20 @@ def image_samples(scale: int, images: Sequence[str], truths: Sequence[str],
     small by Pillow's antialiased bicubic. Raises ImageError, and UsageError for folders without
     images, or truths that do not fit.
     """
-    originals = {path.stem: path for path in _files(truths)}
-    files = _files(images)
+    originals = {path.stem: path for path in image_files(truths)}
+    files = image_files(images)
     if not images:
         return [_from_truth(path, scale, limit) for path in originals.values()]
     samples = []
     for path in files:
-        small = _rgb(path)
+        small = read_rgb(path)
         fitting = [stem for stem in originals if path.stem.startswith(stem)]
         truth = None
         if truths:
             if not fitting:
                 raise UsageError(f"no file of --truth belongs to {path}: name it as the image "
                                  "begins")
-            truth = _rgb(originals[max(fitting, key=len)])
+            truth = read_rgb(originals[max(fitting, key=len)])
             if truth.shape[:2] != tuple(scale * n for n in small.shape[:2]):
                 raise UsageError(f"{originals[max(fitting, key=len)]} is not {scale} times as "
                                  f"large as {path}, so it is no ground truth of it")
@@ -65,7 +65,7 @@ def image_samples(scale: int, images: Sequence[str], truths: Sequence[str],
 def _from_truth(path: Path, scale: int, limit: tuple[int, int]) -> Sample:
     from PIL import Image
 
-    truth = _rgb(path)
+    truth = read_rgb(path)
     height, width = (n // scale * scale for n in truth.shape[:2])
     truth = truth[:height, :width]
     if truth.dtype != np.uint8:
@@ -89,12 +89,15 @@ def _sample(name: str, small: np.ndarray, truth: np.ndarray | None, scale: int,
     return Sample(name, to_condition(cut, scale)[None], truth)
 
 
-def _rgb(path: Path) -> np.ndarray:
+def read_rgb(path: Path) -> np.ndarray:
+    """uint8 or uint16 (H, W, 3), grey three times; alpha is left out. Raises ImageError."""
     pixels = read_image(path).pixels
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
-def _files(names: Sequence[str]) -> list[Path]:
+def image_files(names: Sequence[str]) -> list[Path]:
+    """Files as they are, folders as the images right in them, sorted. Raises UsageError for a
+    folder without any."""
     found = []
     for name in names:
         if os.path.isdir(name):

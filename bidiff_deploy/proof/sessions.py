@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..engines import library
-from ..engines.onnxruntime import import_onnxruntime
+from ..engines.onnxruntime import import_onnxruntime, session_options
 from ..errors import EngineError
 
 
@@ -26,10 +26,7 @@ def open_session(model: bytes, constants: Mapping[str, np.ndarray], *, threads: 
     Raises EngineError: no onnxruntime, no op library though ``packed``, a graph it refuses.
     """
     ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options = session_options(threads or os.cpu_count() or 1)
     options.enable_cpu_mem_arena = arena
     if profile is not None:
         options.enable_profiling = True

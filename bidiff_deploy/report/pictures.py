@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UsageError
-from ..images import EXTENSIONS, read_image
+from ..images import EXTENSIONS
+from ..proof.inputs import image_files, read_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -58,11 +59,11 @@ def find_inputs(images: Sequence[str], truths: Sequence[str]) -> list[Input]:
     Truths belong to the images whose names begin alike (``baby_small.png`` to ``baby.png``);
     without images they are inputs themselves. Raises UsageError for folders without images.
     """
-    originals = {path.stem: path for path in _files(truths)}
+    originals = {path.stem: path for path in image_files(truths)}
     if not images:
         return [Input(path.name, None, path) for path in originals.values()]
     found = []
-    for path in _files(images):
+    for path in image_files(images):
         fitting = [stem for stem in originals if path.stem.startswith(stem)]
         if truths and not fitting:
             raise UsageError(f"no file of --truth belongs to {path}: name it as the image begins")
@@ -152,21 +153,7 @@ def _file(picture: PillowImage, quality: int | None) -> str:
 
 
 def _rgb(path: Path) -> np.ndarray:
-    pixels = read_image(path).pixels
+    pixels = read_rgb(path)
     if pixels.dtype != np.uint8:
         pixels = (pixels // 257).astype(np.uint8)
-    return np.ascontiguousarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)
-
-
-def _files(names: Sequence[str]) -> list[Path]:
-    found = []
-    for name in names:
-        if os.path.isdir(name):
-            inside = sorted(path for path in Path(name).iterdir()
-                            if path.suffix.lower() in EXTENSIONS and path.name[0] != ".")
-            if not inside:
-                raise UsageError(f"folder {name} has no images (none of {', '.join(EXTENSIONS)})")
-            found += inside
-        else:
-            found.append(Path(name))
-    return found
+    return np.ascontiguousarray(pixels)
