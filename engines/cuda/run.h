@@ -1,0 +1,89 @@
+// A GPU with our kernels loaded, and plans executed on it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "driver.h"
+
+namespace bidiff::cuda {
+
+struct Launch;  // plan.h
+struct Plan;
+
+struct DeviceInfo {
+  int ordinal;
+  std::string name;
+  int architecture;         // 10 * major + minor: 75, 87, 120
+  int multiprocessors;
+  size_t memory;            // bytes
+  size_t shared_per_block;  // bytes a block may have at most, by opting in
+  int driver_version;       // of CUDA: 12040
+};
+
+// How many GPUs the driver sees. Throws Error where there is no driver.
+int device_count();
+// Without opening a context. Throws Error for an ordinal that is not there.
+DeviceInfo device_info(int ordinal);
+
+// One CUDA context and the kernels loaded in it. Objects live as long as the process: the driver
+// may be gone by the time static destructors run.
+class Device {
+ public:
+  // The GPU of the calling thread's current context if `ordinal` is -1 or is that GPU; else the
+  // primary context of GPU `ordinal` (-1: 0). The same object for the same context.
+  // Throws Error: no driver, no such GPU, or one older than sm_75.
+  static Device& open(int ordinal = -1);
+
+  const DeviceInfo& info() const { return info_; }
+  int architecture() const { return info_.architecture; }
+
+  // Loads the kernels, which may compile them; nothing if they are. Not legal under stream capture,
+  // hence for set-up. Throws Error: no kernels for this GPU, with the remedy.
+  void load();
+  // Where the loaded kernels come from, for people; empty before load().
+  std::string origin() const;
+  // A kernel by name, ready to be launched with any shared memory that the GPU has.
+  Function function(const char* kernel);
+
+  // Memory of the GPU; `purpose` names it in the sentence of OutOfMemory.
+  Pointer allocate(size_t bytes, const char* purpose = "a buffer");
+  void release(Pointer pointer) noexcept;
+  void upload(Pointer to, const void* from, size_t bytes);
+  void download(void* to, Pointer from, size_t bytes);
+  void fill(Pointer to, unsigned char value, size_t bytes);
+  void memory(size_t* free, size_t* total);
+  void synchronize(Stream stream);
+
+  // Makes the device's context current in this thread for as long as it lives.
+  class Scope {
+   public:
+    explicit Scope(Device& device);
+    ~Scope();
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    bool pushed_ = false;
+  };
+
+ private:
+  Device(DeviceInfo info, Context context) : info_(std::move(info)), context_(context) {}
+
+  const DeviceInfo info_;
+  const Context context_;
+  mutable std::mutex mutex_;
+  std::vector<Module> modules_;
+  std::string origin_;
+  std::map<std::string, Function, std::less<>> functions_;
+};
+
+// Puts a plan's launches on the stream: no synchronisation, no allocation, legal under stream
+// capture once load() has been called. Throws Error.
+void run(Device& device, const Plan& plan, Stream stream);
+
+}  // namespace bidiff::cuda
