@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from ..architecture import NetworkConfig
+from ..datasets import check_template
 from ..errors import CheckpointError, UsageError
 from ..schedule import Schedule
 
@@ -22,14 +23,19 @@ class Photo:
 
     ``path`` is absolute, relative to the recipe, or begins with the name of an installed package
     (``skimage/data/coffee.png``). ``box`` is (top, left, height, width) in pixels, all of the
-    photo if empty. ``weight`` is how often it is drawn, relative to the others.
+    photo if empty. ``weight`` is how often a photo is drawn, relative to the others. ``low`` is the
+    file or folder of the low-resolution images, whose names follow from the photos' by ``template``
+    (``{}x4``, no extensions); where it is empty they are made.
     """
 
     path: str
     box: tuple[int, ...] = ()
     weight: float = 1.0
+    low: str = ""
+    template: str = "{}"
 
     def __post_init__(self) -> None:
+        check_template(self.template)
         if self.box and (len(self.box) != 4 or min(self.box) < 0 or min(self.box[2:]) < 1):
             raise ValueError(f"box of {self.path} must be [top, left, height, width], not "
                              f"{list(self.box)}")
@@ -45,12 +51,34 @@ class Data:
     validate: tuple[Photo, ...] = ()
     crop: int = 64
     candidates: int = 1  # of this many crops the one that bicubic restores worst is kept
+    aligned: bool = True  # crops begin at pixels of the low-resolution image, as inputs do
+    flip: bool = True
+    rotate: bool = True  # by quarter turns; with ``flip`` as well, all eight orientations
     shuffle_colors: bool = False
+    skip_unreadable: bool = False  # leave photos out that can not be read, instead of ending
 
     def __post_init__(self) -> None:
         if not self.train:
             raise ValueError("data.train names no photo")
         _positive(self, "crop", "candidates")
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How crops get into memory; the crops are the same whatever stands here.
+
+    ``workers`` are processes that cut crops ahead of training, 0: the training process itself.
+    Decoded photos are kept in ``memory_gb`` of memory (all processes together) and, if ``cache``
+    names a folder (absolute or relative to the recipe), uncompressed in files there.
+    """
+
+    workers: int = 0
+    memory_gb: float = 4.0
+    cache: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.workers <= 256 or not 0 <= self.memory_gb < float("inf"):
+            raise ValueError("loading needs workers from 0 to 256 and memory_gb from 0")
 
 
 @dataclass(frozen=True)
@@ -134,6 +162,7 @@ class Recipe:
     uniform: float = 0.0
     initial: str = ""  # checkpoint to start from, relative to the recipe
     optimizer: Optimizer = field(default_factory=Optimizer)
+    loading: Loading = field(default_factory=Loading)
     run: Run = field(default_factory=Run)
 
     def __post_init__(self) -> None:

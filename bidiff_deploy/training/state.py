@@ -17,16 +17,16 @@ from torch import Tensor
 from ..architecture import NetworkConfig
 from ..checkpoint import from_latent, read_checkpoint
 from ..checkpoint import write_packed as write_checkpoint
-from ..errors import CheckpointError
+from ..errors import CheckpointError, UsageError
 from ..files import atomic_file
 from ..options import Options
 from ..published_keys import from_published, to_published
 from ..state_files import read_state
 from .network import BiDiffSR
-from .recipe import Recipe
+from .recipe import Recipe, recipe_from_dict
 
 # What two recipes may differ in when one continues a run of the other.
-RESUMABLE = ("run",)
+RESUMABLE = ("run", "loading")
 
 
 def published_state(module: BiDiffSR, config: NetworkConfig) -> dict[str, Tensor]:
@@ -68,7 +68,11 @@ def write_run(path: Path, state: Mapping[str, Any]) -> None:
 def read_run(path: Path, recipe: Recipe) -> dict[str, Any]:
     """A run's own checkpoint. Raises CheckpointError if it is none, or of another recipe."""
     state = _read(path)
-    stored, given = state["recipe"], recipe.to_dict()
+    try:  # an older version may have written fewer keys
+        stored, given = recipe_from_dict(state["recipe"]).to_dict(), recipe.to_dict()
+    except UsageError as error:
+        raise CheckpointError(f"{path}: its recipe is not one of this version ({error}); continue "
+                              "it with the version that wrote it") from None
     changed = [key for key in given if key not in RESUMABLE and stored.get(key) != given[key]]
     if changed:
         raise CheckpointError(f"{path}: was made by another recipe ({', '.join(changed)} differ); "
