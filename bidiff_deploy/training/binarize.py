@@ -8,8 +8,9 @@ clipped straight-through estimator.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .fused import binary_conv2d, passed_by_clamp, signs
 
 INITIAL_SLOPE = 0.25
 
@@ -18,7 +19,7 @@ class _SignActivation(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+        return signs(x)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
@@ -31,12 +32,12 @@ class _SignWeight(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight: Tensor, alpha: Tensor) -> Tensor:
         ctx.save_for_backward(weight)
-        return torch.where(weight >= 0, alpha, -alpha)
+        return signs(weight).mul_(alpha)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         (weight,) = ctx.saved_tensors
-        return grad * (weight.abs() <= 1), None
+        return passed_by_clamp(grad, weight), None
 
 
 def sign_activation(x: Tensor) -> Tensor:
@@ -83,10 +84,5 @@ class BinaryConv2d(nn.Module):
 
     def forward(self, x: Tensor, group: Tensor) -> Tensor:
         """(N, C, H, W) float and the group's index, an int64 tensor (1,) -> (N, C, H, W)."""
-        threshold, shift_in, slope, shift_out = (
-            parameter.index_select(0, group).view(1, -1, 1, 1)
-            for parameter in (self.threshold, self.shift_in, self.slope, self.shift_out))
-        bits = sign_activation(x + threshold)
-        y = F.conv2d(bits, sign_weight(self.weight), padding=self.padding)
-        y = F.prelu(y + shift_in, slope.view(-1)) + shift_out
-        return y + x
+        return binary_conv2d(x, self.weight, weight_scale(self.weight), self.threshold,
+                             self.shift_in, self.slope, self.shift_out, group, self.padding)
