@@ -1,4 +1,4 @@
-"""Checkpoints of BI-DiffSR: what is kept of one, and the two ways of writing it.
+"""Checkpoints of BI-DiffSR and BBCU-M: what is kept of one, and the two ways of writing it.
 
 ``read_checkpoint`` takes a published or own state dict (``.pth``, ``.pt``, ``.safetensors``) or a
 packed checkpoint (``.safetensors``: sign bits, alpha, the rest in float32, about a tenth of the
@@ -15,9 +15,10 @@ from typing import Any, Mapping
 
 import numpy as np
 
-from .architecture import NetworkConfig, parameters
 from .errors import CheckpointError
+from .feedforward import recognise as bbcu
 from .files import atomic_file
+from .models import DIFFUSION, Config, config_from_dict, model_of, parameters
 from .options import Options, check_scale
 from .packing import PACKING_VERSION, BinaryWeight, words_per_tap
 from .published_keys import from_published
@@ -35,17 +36,17 @@ class Checkpoint:
     name         file name it was read from
     sha256       of that file, hex
     config       the network's options
-    state        float32 parameters that are not binary, by the names of ``architecture``
+    state        float32 parameters that are not binary, by the names of ``models.parameters``
     binary       binary weights, by the same names
     scale        upscaling factor, or None where nothing states it
-    schedule     keyword arguments of ``schedule.Schedule``
+    schedule     keyword arguments of ``schedule.Schedule``; empty for a feed-forward network
     sampling     what its maker advises: ``timesteps`` (descending) and ``start``, both optional
     assumptions  sentences about what was not in the file
     """
 
     name: str
     sha256: str
-    config: NetworkConfig
+    config: Config
     state: Mapping[str, np.ndarray]
     binary: Mapping[str, BinaryWeight]
     scale: int | None = None
@@ -64,10 +65,10 @@ class Checkpoint:
                 for name, parameter in parameters(self.config).items()}
 
 
-def from_latent(latent: Mapping[str, np.ndarray], config: NetworkConfig, *, name: str,
+def from_latent(latent: Mapping[str, np.ndarray], config: Config, *, name: str,
                 sha256: str = "", origin: str | None = None, **rest: Any) -> Checkpoint:
     """Checkpoint from float parameters under this project's names (all of
-    ``architecture.parameters(config)``). ``rest``: other fields of Checkpoint. Raises
+    ``models.parameters(config)``). ``rest``: other fields of Checkpoint. Raises
     CheckpointError, which calls the source ``origin``, for NaN or infinite values."""
     origin = origin or name
     state, binary = {}, {}
@@ -99,6 +100,8 @@ def read_checkpoint(path: str | Path, options: Options | None = None,
     digest = file_sha256(path)
     if "bidiff" in metadata:
         return _read_packed(path, state, metadata["bidiff"], options, scale, digest)
+    if bbcu.is_bbcu(state):
+        return _read_bbcu(path, state, notes, options, scale, digest)
     config, assumptions = recognise({key: value.shape for key, value in state.items()},
                                     options.network, str(path))
     schedule = dict(options.schedule)
@@ -110,6 +113,30 @@ def read_checkpoint(path: str | Path, options: Options | None = None,
                        sha256=digest, origin=str(path), scale=scale or options.scale, schedule=schedule,
                        sampling={"steps": options.steps} if options.steps else {},
                        assumptions=tuple(notes + assumptions))
+
+
+def _read_bbcu(path: Path, state: Mapping[str, np.ndarray], notes: list[str], options: Options,
+               scale: int | None, digest: str) -> Checkpoint:
+    state, given = dict(state), dict(options.network)
+    alignment = state.pop("alignment", None)  # of a training run; published files lack it
+    if alignment is not None and alignment.size == 1:
+        given.setdefault("alignment", float(alignment.item()))
+    config, assumptions = bbcu.recognise({key: value.shape for key, value in state.items()}, given,
+                                         str(path))
+    return from_latent(from_published(state, config, str(path)), config, name=path.name,
+                       sha256=digest, origin=str(path),
+                       scale=_factor(config, scale or options.scale, path),
+                       assumptions=tuple(notes + assumptions))
+
+
+def _factor(config: Config, stated: int | None, path: Path) -> int | None:
+    """The upscaling factor: as stated, or the one that a feed-forward network's upsampler has."""
+    if model_of(config) == DIFFUSION:
+        return None if stated is None else check_scale(stated, str(path))
+    if stated not in (None, config.scale):
+        raise CheckpointError(f"{path} upscales by {config.scale}, which its upsampler fixes, and "
+                              f"not by {stated}; leave the scale out")
+    return config.scale
 
 
 def write_packed(path: str | Path, checkpoint: Checkpoint, *, overwrite: bool = False) -> None:
@@ -129,6 +156,8 @@ def write_packed(path: str | Path, checkpoint: Checkpoint, *, overwrite: bool = 
         "assumptions": list(checkpoint.assumptions),
         "source": {"name": checkpoint.name, "sha256": checkpoint.sha256},
     }
+    if model_of(checkpoint.config) != DIFFUSION:
+        header["model"] = model_of(checkpoint.config)
     # One metadata entry: the order of several is not fixed, and bytes are to be.
     data = save(tensors, {"bidiff": json.dumps(header, sort_keys=True)})
     with atomic_file(path, overwrite) as temporary:
@@ -160,8 +189,9 @@ def _read_packed(path: Path, tensors: Mapping[str, np.ndarray], text: str, optio
         raise CheckpointError(f"{path} was packed by a newer version (schema {schema}, packing "
                               f"{packing}); upgrade bidiff-deploy to read it")
     try:
-        config = NetworkConfig.from_dict({**header["network"], **options.network}, str(path))
-        stated = NetworkConfig.from_dict(header["network"], str(path))
+        model = header.get("model", DIFFUSION)
+        config = config_from_dict(model, {**header["network"], **options.network}, str(path))
+        stated = config_from_dict(model, header["network"], str(path))
         schedule = {**header["schedule"], **options.schedule}
         sampling, zeros = dict(header["sampling"]), dict(header["zeros"])
         assumptions = tuple(str(line) for line in header["assumptions"])
@@ -190,7 +220,6 @@ def _read_packed(path: Path, tensors: Mapping[str, np.ndarray], text: str, optio
                                         parameter.shape[1], count if type(count) is int else 0)
         else:
             state[name] = tensors[name]
-    found = scale or options.scale or header.get("scale")
-    return Checkpoint(path.name, digest, config, state, binary,
-                      None if found is None else check_scale(found, str(path)), schedule, sampling,
+    found = _factor(config, scale or options.scale or header.get("scale"), path)
+    return Checkpoint(path.name, digest, config, state, binary, found, schedule, sampling,
                       assumptions)

@@ -1,6 +1,6 @@
 """Published checkpoint keys <-> this project's parameter names.
 
-Which key holds which parameter stands in ``architecture.parameters``; here whole state dicts are
+Which key holds which parameter stands in ``models.parameters``; here whole state dicts are
 renamed, stacked and split.
 """
 
@@ -11,18 +11,18 @@ from typing import Mapping, Sequence
 
 import numpy as np
 
-from .architecture import NetworkConfig, parameters
 from .errors import CheckpointError
+from .models import Config, parameters
 
 _REMEDY = "give the network's options with --options if they differ from the derived ones"
 
 
-def from_published(state: Mapping[str, np.ndarray], config: NetworkConfig,
+def from_published(state: Mapping[str, np.ndarray], config: Config,
                    origin: str = "checkpoint") -> dict[str, np.ndarray]:
     """Rename and stack the tensors of a published state dict.
 
     ``state``: ``{published key: array}`` without ``module.`` prefixes. Returns ``{name: array}``
-    in the order and shapes of ``architecture.parameters(config)``, dtypes unchanged. Raises
+    in the order and shapes of ``models.parameters(config)``, dtypes unchanged. Raises
     CheckpointError, ``origin`` being the file's name, for missing, unexpected or misshapen tensors.
     """
     wanted = parameters(config)
@@ -49,7 +49,7 @@ def from_published(state: Mapping[str, np.ndarray], config: NetworkConfig,
 
 
 def to_published(state: Mapping[str, np.ndarray],
-                 config: NetworkConfig) -> dict[str, np.ndarray]:
+                 config: Config) -> dict[str, np.ndarray]:
     """The inverse of ``from_published``: ``{published key: array}`` in the published shapes."""
     result = {}
     for name, parameter in parameters(config).items():
