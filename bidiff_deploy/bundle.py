@@ -133,9 +133,9 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
         if manifest[key] > known:
             raise BundleError(f"{key} {manifest[key]} is newer than the {known} this version "
                               "reads; upgrade bidiff-deploy")
-    if set(manifest["network"]) != set(NetworkConfig().to_dict()):
-        raise BundleError("its network options are not complete; export the bundle again")
     config = NetworkConfig.from_dict(manifest["network"], "network")
+    if set(manifest["network"]) != set(config.to_dict()):
+        raise BundleError("its network options are not complete; export the bundle again")
     schedule = Schedule.from_dict(manifest["schedule"])
     files = manifest["files"]
     for name, entry in files.items():

@@ -1,7 +1,7 @@
 """Hyper-parameters of a BI-DiffSR network from the keys and shapes of its checkpoint.
 
-Derived: every width, level, block count, attention and full-precision level, and the number of
-TaR/TaA groups. Not in any shape, so taken from options or from the published defaults: the
+Derived: every width, level, block count, attention and full-precision level, the binarizer, and
+the number of TaR/TaA groups. Not in any shape, so taken from options or from the published defaults: the
 GroupNorm groups, the total number of time steps, the dropout, and the resolution that levels are
 named by. Each such assumption is returned as a sentence.
 """
@@ -11,12 +11,15 @@ from __future__ import annotations
 import re
 from typing import Any, Mapping
 
-from .architecture import MAX_LEVELS, NetworkConfig
+from .architecture import NetworkConfig
+from .binarizers import BINARIZERS, NONE, PUBLISHED
 from .errors import CheckpointError
+from .network_config import MAX_LEVELS
 
 Shapes = Mapping[str, "tuple[int, ...]"]
 _UNSEEN = {"norm_groups": "groups of GroupNorm", "total_step": "diffusion time steps",
            "image_size": "resolution that levels are named by"}
+_OF_BBCU = {"alignment": "BBCU's residual alignment at 64 channels"}
 
 
 def recognise(shapes: Shapes, given: Mapping[str, Any],
@@ -37,10 +40,12 @@ def recognise(shapes: Shapes, given: Mapping[str, Any],
     options: dict[str, Any] = dict(derived)
     for key, what in (("attn_res", "attn_levels"), ("fp_res", "fp_levels")):
         options[key] = tuple(image_size >> level for level in sorted(levels[what]))
-    for key, meaning in _UNSEEN.items():
+    full = options["binarizer"] == NONE
+    for key, meaning in (_UNSEEN | _OF_BBCU if options["binarizer"] == "bbcu"
+                         else _UNSEEN).items():
         if key not in given:
             options[key] = getattr(default, key)
-            if key != "image_size" or levels["attn_levels"] or levels["fp_levels"]:
+            if key != "image_size" or levels["attn_levels"] or (levels["fp_levels"] and not full):
                 assumptions.append(f"{key} = {options[key]} ({meaning}), the published default: "
                                    "no tensor shows it")
     config_given = NetworkConfig.from_dict({**options, **given}, origin)
@@ -52,6 +57,8 @@ def recognise(shapes: Shapes, given: Mapping[str, Any],
                     f"{origin}: the options say {key}={_plain(stated)}, but the checkpoint's "
                     f"tensors have {key}={_plain(value)}; use the options it was trained with")
     for key, what in (("attn_res", "attn_levels"), ("fp_res", "fp_levels")):
+        if full and key == "fp_res":
+            continue  # every level is full precision, whatever it says
         stated = {level for level in range(config_given.levels)
                   if config_given.image_size >> level in getattr(config_given, key)}
         if stated != levels[what]:
@@ -91,8 +98,11 @@ def _derive(shapes: Shapes, origin: str) -> dict[str, Any]:
             level -= 1
         elif kind == "residual float" or kind == "residual float+attention":
             full_precision.add(level)
+    binarizer = _binarizer(shapes, origin)
     groups = {int(match.group(1)) for key in shapes
               if (match := re.search(r"\.TaR\.dynamic_move_(\d{1,6})\.bias$", key))}
+    if binarizer != PUBLISHED:
+        groups = {0}
     if not groups:
         raise _foreign(origin, "it has no TaR parameters")
     if len(groups) != max(groups) + 1:
@@ -101,7 +111,20 @@ def _derive(shapes: Shapes, origin: str) -> dict[str, Any]:
     return {"in_channel": stem[1], "out_channel": head[0], "inner_channel": inner,
             "channel_mults": tuple(first << i for i in range(len(per_level))),
             "res_blocks": per_level[0], "dynamic_group": max(groups) + 1,
-            "attn_levels": attention, "fp_levels": full_precision}
+            "binarizer": binarizer, "attn_levels": attention, "fp_levels": full_precision}
+
+
+def _binarizer(shapes: Shapes, origin: str) -> str:
+    """The binarizer whose name the keys of weights hold; published ones hold none."""
+    found = {match.group(1) for key in shapes
+             if (match := re.search(r"conv\d?(?:_\d)?\.([a-z_-]{1,20})\.weight$", key))}
+    if "downs.1.res_block.block1.conv.weight" in shapes:
+        return NONE
+    unknown = sorted(found - {"binary_conv"} - set(BINARIZERS))
+    if unknown or len(found) > 1:
+        raise _foreign(origin, f"its binary layers are of {' and '.join(sorted(found))}, not of one "
+                               f"of the binarizers {', '.join(BINARIZERS)}")
+    return PUBLISHED if not found or found == {"binary_conv"} else found.pop()
 
 
 def _stage(shapes: Shapes, stage: str) -> list[str]:
