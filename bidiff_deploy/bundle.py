@@ -14,7 +14,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping, TypeVar
 
 from .architecture import NetworkConfig
 from .checkpoint import file_sha256
@@ -23,11 +23,13 @@ from .packing import PACKING_VERSION
 from .schedule import Schedule
 
 FORMAT = "bidiff-bundle"
+KIND = "diffusion"  # of manifests that state none, too; the other is ``feedforward.bundle.KIND``
 SCHEMA_VERSION = 1
 OPSET_VERSION = 2
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_STEPS = 10_000
+Opened = TypeVar("Opened")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -52,7 +54,7 @@ class Bundle:
     default_start      the time step that sampling starts at from the noised condition, or None
                        for pure noise at the first step
     precision          what factors of full-precision products may be rounded to: float32, or
-                       bfloat16 where the machine computes with it
+                       bfloat16 where the machine computes with it; float16: and maps as well
     weights            file name of the shared tensor bytes
     manifest           the manifest itself
     """
@@ -82,9 +84,14 @@ def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
     """Read and verify a bundle. ``verify=False`` skips the hashes, not the sizes or names.
 
     Raises BundleError in one sentence: no bundle, damaged or changed files, missing step files,
-    names that leave the folder, a newer schema.
+    names that leave the folder, a newer schema, a feed-forward network's bundle.
     """
-    path = Path(path)
+    return open_with(Path(path), parse_diffusion, verify)
+
+
+def open_with(path: Path, parse: Callable[[Path, Mapping[str, Any]], Opened],
+              verify: bool) -> Opened:
+    """Read the manifest, parse it, check the files it names."""
     manifest = _read_manifest(path)
     where = path / MANIFEST
     schema = manifest.get("schema_version")
@@ -95,13 +102,13 @@ def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
         raise BundleError(f"{path} has bundle schema {schema}, newer than the {SCHEMA_VERSION} this "
                           "version reads; upgrade bidiff-deploy")
     try:
-        bundle = _parse(path, manifest)
+        bundle = parse(path, manifest)
     except BidiffError as error:
         raise BundleError(f"{where}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BundleError(f"{where} is incomplete or garbled ({type(error).__name__}: {error}); "
                           "export the bundle again") from None
-    _check_files(bundle, verify)
+    _check_files(path, manifest, verify)
     return bundle
 
 
@@ -126,22 +133,41 @@ def _read_manifest(path: Path) -> Mapping[str, Any]:
     return manifest
 
 
-def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
+def check_versions(manifest: Mapping[str, Any]) -> None:
+    """Refuse operators and packings that are newer than this version."""
     for key, known in (("bidiff_opset", OPSET_VERSION), ("packing_version", PACKING_VERSION)):
         if _integer(manifest, key) < 1:
             raise ValueError(f"{key} must be at least 1, not {manifest[key]}")
         if manifest[key] > known:
             raise BundleError(f"{key} {manifest[key]} is newer than the {known} this version "
                               "reads; upgrade bidiff-deploy")
-    config = NetworkConfig.from_dict(manifest["network"], "network")
-    if set(manifest["network"]) != set(config.to_dict()):
-        raise BundleError("its network options are not complete; export the bundle again")
-    schedule = Schedule.from_dict(manifest["schedule"])
+
+
+def file_names(manifest: Mapping[str, Any], *used: str) -> tuple[str, ...]:
+    """``used``, names of files; they and all others of the manifest are checked, with hashes."""
     files = manifest["files"]
     for name, entry in files.items():
         _check_name(name)
         if not re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]) or _integer(entry, "bytes") < 0:
             raise BundleError(f"the entry of {name!r} is garbled; export the bundle again")
+    for name in used:
+        _check_name(name)
+        if name not in files:
+            raise BundleError(f"{name!r} is used but has no hash; export the bundle again")
+    return used
+
+
+def parse_diffusion(path: Path, manifest: Mapping[str, Any]) -> Bundle:
+    """The bundle that a manifest describes; its files are not looked at."""
+    check_versions(manifest)
+    if manifest.get("kind", KIND) != KIND:
+        raise BundleError(f"this is a bundle of kind {str(manifest['kind'])[:40]!r}, which has no "
+                          "time steps; `upscale` and `inspect` take it, this needs a diffusion "
+                          "model's")
+    config = NetworkConfig.from_dict(manifest["network"], "network")
+    if set(manifest["network"]) != set(config.to_dict()):
+        raise BundleError("its network options are not complete; export the bundle again")
+    schedule = Schedule.from_dict(manifest["schedule"])
     steps = tuple(Step(_integer(step, "timestep"), _integer(step, "group"), step["file"])
                   for step in manifest["steps"])
     times = [step.timestep for step in steps]
@@ -149,11 +175,7 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
             times[-1] < 0 or times[0] >= schedule.total_steps):
         raise BundleError("its steps are not descending time steps of its schedule; "
                           "export the bundle again")
-    weights = manifest["weights"]
-    for name in (weights, *(step.file for step in steps)):
-        _check_name(name)
-        if name not in files:
-            raise BundleError(f"{name!r} is used but has no hash; export the bundle again")
+    weights, *_ = file_names(manifest, manifest["weights"], *(step.file for step in steps))
     initializers = manifest["step_initializers"]
     if not isinstance(initializers, list) or not all(isinstance(n, str) for n in initializers):
         raise BundleError("step_initializers must be names; export the bundle again")
@@ -169,9 +191,9 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
                   manifest)
 
 
-def _check_files(bundle: Bundle, verify: bool) -> None:
-    for name, entry in bundle.manifest["files"].items():
-        file = bundle.path / name
+def _check_files(path: Path, manifest: Mapping[str, Any], verify: bool) -> None:
+    for name, entry in manifest["files"].items():
+        file = path / name
         try:
             if file.is_symlink() or not file.is_file():
                 raise BundleError(f"{file} is missing from the bundle; export the bundle again")
