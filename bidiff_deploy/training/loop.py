@@ -17,6 +17,7 @@ from ..errors import CheckpointError, OutputError, UsageError
 from ..files import make_directory
 from ..progress import duration
 from ..sampler import add_noise, ddim_update
+from .allocator import keep_freed_memory
 from .data import Crops, load_pairs
 from .network import BiDiffSR
 from .recipe import Recipe, Step
@@ -37,6 +38,7 @@ class Trainer:
         run, data, optimizer = recipe.run, recipe.data, recipe.optimizer
         if run.threads:
             torch.set_num_threads(run.threads)
+        keep_freed_memory()
         torch.manual_seed(run.seed)
         self.generator = torch.Generator().manual_seed(run.seed)
         self.crops = Crops(load_pairs(data.train, folder, recipe.scale, data.crop), data,
@@ -54,7 +56,7 @@ class Trainer:
         self.average.load_state_dict(self.network.state_dict())
         self.average.requires_grad_(False).eval()
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=optimizer.learning_rate,
-                                          betas=optimizer.betas, foreach=True)
+                                          betas=optimizer.betas, fused=True)
         self.iteration = 0
         self.seconds = 0.0
 

@@ -120,8 +120,11 @@ class Fusion(_TwoConvs):
     """
 
     def forward(self, x: Tensor, skip: Tensor, group: Tensor) -> Tensor:
-        return (self.conv1(torch.cat([x[:, 1::2], skip[:, 0::2]], dim=1), group)
-                + self.conv2(torch.cat([x[:, 0::2], skip[:, 1::2]], dim=1), group))
+        # Not x[:, 0::2]: its gradient would be written into a map of zeros, and those added.
+        even, odd = x.unflatten(1, (-1, 2)).unbind(2)
+        skip_even, skip_odd = skip.unflatten(1, (-1, 2)).unbind(2)
+        return (self.conv1(torch.cat([odd, skip_even], dim=1), group)
+                + self.conv2(torch.cat([even, skip_odd], dim=1), group))
 
 
 class Head(nn.Module):
