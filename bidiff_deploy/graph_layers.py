@@ -28,7 +28,7 @@ _MULTIPLIERS = {"Conv": (0, 1), "ConvInteger": (0, 1), "QLinearConv": (0, 3), "M
                 "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3), "Gemm": (0, 1)}
 _INTEGER = ("ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul")
 # What the attribute `compute` of a fused operator lets its float products be rounded to.
-_ROUNDED = {b"bfloat16": "bf16"}
+_ROUNDED = {b"bfloat16": "bf16", b"float16": "fp16"}
 # They multiply as well, but no network of ours has them.
 _UNCOUNTED = ("ConvTranspose", "DeformConv", "Einsum", "Attention", "RNN", "GRU", "LSTM")
 

@@ -26,7 +26,9 @@ from .ops import DOMAIN
 
 
 # What the manifest calls a kind of layer, where it has a name of its own for it.
-_PRECISIONS = {"float32": "float", "bfloat16": "bf16"}
+_PRECISIONS = {"float32": "float", "bfloat16": "bf16", "float16": "fp16"}
+# What multiplies in a type that a fused operator only allows.
+_MULTIPLIED_BY = {"bf16": "the CPU", "fp16": "the GPU"}
 
 
 @dataclass(frozen=True)
@@ -203,12 +205,12 @@ def _why(layer: Layer | None, found: GraphLayer, config: NetworkConfig) -> str:
     if found.kind == "packed":
         return "packed, though full precision in the network"
     if layer.product:
-        rounded = ", rounded to bf16 where the CPU multiplies it" if found.kind == "bf16" else ""
+        rounded = f", {_allowed(found.kind)}" if found.kind in _MULTIPLIED_BY else ""
         return f"attention: product of two activations, neither of which is binarised{rounded}"
     what = {"float": "full precision", "int8": "quantised to int8"}.get(
         found.kind, f"rounded to {found.kind}")
-    if found.inside is not None and found.kind == "bf16":
-        what = "rounded to bf16 where the CPU multiplies it"
+    if found.inside is not None and found.kind in _MULTIPLIED_BY:
+        what = _allowed(found.kind)
     block = layer.block
     if block.kind == "stem":
         return f"{what}: first convolution, its input is an image and not signs"
@@ -218,6 +220,10 @@ def _why(layer: Layer | None, found: GraphLayer, config: NetworkConfig) -> str:
         return f"{what}: convolution of attention, never binary in this network"
     return (f"{what}: the decoder's level {block.level} "
             f"({config.image_size >> block.level}) is in fp_res")
+
+
+def _allowed(kind: str) -> str:
+    return f"rounded to {kind} where {_MULTIPLIED_BY[kind]} multiplies it"
 
 
 def _compare(layer: Layer | None, found: GraphLayer) -> list[str]:

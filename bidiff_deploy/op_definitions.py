@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Iterable
+from typing import Any, Collection, Iterable
 
 import onnx
 import onnx_ir as ir
@@ -18,8 +18,9 @@ def functions() -> list[ir.Function]:
     return [binary_conv(), group_norm_swish(), *block_functions()]
 
 
-def opened(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with every fused operator replaced by its definition, one level deep.
+def opened(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
+    """The model with every fused operator but those of ``keep`` replaced by its definition, one
+    level deep.
 
     A BinaryConv's output gets the name of its words without their last part ("e3.c1" of
     "e3.c1.words"); outputs of fused operators keep theirs, and what else they compute is named
@@ -29,7 +30,8 @@ def opened(model: onnx.ModelProto) -> onnx.ModelProto:
 
     inside = {function.name: [node.output for node in function.node]
               for function in model.functions
-              if function.domain == DOMAIN and function.name in FUSED}
+              if function.domain == DOMAIN and function.name in FUSED
+              and function.name not in keep}
     if not inside:
         return model
     flat = onnx.inliner.inline_selected_functions(model, [(DOMAIN, name) for name in inside])

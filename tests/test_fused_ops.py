@@ -272,7 +272,7 @@ def test_an_unknown_precision_is_refused():
     case = Case(ops.PAIR_CONV, {"x": make.normal(1, 6, 8, 8), "second": make.normal(1, 6, 8, 8),
                                 "weight": make.weight(4, 12, 1), "bias": make.normal(4)},
                 compute="float8")
-    with pytest.raises(Exception, match="compute must be float32 or bfloat16, not 'float8'"):
+    with pytest.raises(Exception, match="compute must be float32, bfloat16 or float16, not 'float8'"):
         case.run("fused")
 
 

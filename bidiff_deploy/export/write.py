@@ -22,8 +22,9 @@ from ..ops import ONNX_OPSET
 from .weights_file import FILE_NAME, WeightsFile
 
 DEFAULT_STEPS = 50  # of the published sampler
-# What `export --precision` offers: the type that factors of full-precision products may have.
-PRECISIONS = {"exact": "float32", "fast": "bfloat16"}
+# What `export --precision` offers: the type that factors of full-precision products may have, and
+# of float16 the maps between layers as well.
+PRECISIONS = {"exact": "float32", "fast": "bfloat16", "half": "float16"}
 
 
 def choose_timesteps(checkpoint: Checkpoint, *, steps: int | None = None,
@@ -47,8 +48,8 @@ def export_bundle(checkpoint: Checkpoint, output: str | Path, *, timesteps: Sequ
                   on_step: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Write the bundle of ``checkpoint`` for ``timesteps`` (descending) to the folder ``output``.
 
-    ``precision``: a key of ``PRECISIONS``. ``on_step(done, total)`` is called after each graph. Returns the manifest. The folder appears
-    whole or not at all. Raises UsageError where the scale is not known, OutputError where the
+    ``precision``: a key of ``PRECISIONS``. ``on_step(done, total)`` is called after each graph.
+    Returns the manifest. The folder appears whole or not at all. Raises UsageError where the scale is not known, OutputError where the
     folder can not be written or exists and ``overwrite`` is not given.
     """
     if checkpoint.scale is None:

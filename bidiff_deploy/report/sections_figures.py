@@ -83,7 +83,7 @@ def packed(report: Report) -> list[Any]:
     return found
 
 
-_KINDS = {"packed": "packed, 1 bit", "float": "float32", "bf16": "bfloat16",
+_KINDS = {"packed": "packed, 1 bit", "float": "float32", "bf16": "bfloat16", "fp16": "float16",
           "attention": "products of attention"}
 
 

@@ -42,10 +42,11 @@ inline Norm read_norm(const Call& call, int64_t groups, int64_t channels) {
 inline Precision read_precision(const Api& api, const KernelInfo* info, const char* op) {
   const std::string compute = text_attribute(api, info, "compute");
   if (compute == "bfloat16") return Precision::kBfloat16;
-  refuse_unless_empty(api, compute == "float32"
+  // float16 is what GPUs multiply; these kernels leave that permission unused.
+  refuse_unless_empty(api, compute == "float32" || compute == "float16"
                                ? ""
-                               : "bidiff::" + std::string(op) + ": compute must be float32 or "
-                                 "bfloat16, not '" + compute + "'");
+                               : "bidiff::" + std::string(op) + ": compute must be float32, "
+                                 "bfloat16 or float16, not '" + compute + "'");
   return Precision::kFloat32;
 }
 

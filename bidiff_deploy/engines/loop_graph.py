@@ -1,0 +1,45 @@
+"""The update of the sampling loop as the end of a step graph.
+
+Before: ``noisy`` and ``condition`` -> ``prediction``. After: ``latent`` as well, the image at the
+next timestep, so that what the loop carries from step to step need not leave the device. The four
+numbers of an update are inputs of one element each. Needs ``onnx``, no runtime.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+LATENT = "latent"
+# Names of the inputs, in the order of ``sampler.update_factors``.
+FACTORS = ("update/noise", "update/image", "update/image_next", "update/noise_next")
+
+
+def append_update(model: onnx.ModelProto, clip: float = 1.0) -> onnx.ModelProto:
+    """The graph with ``sampler.ddim_update`` behind it: every operation alone and in the same
+    order, so that a runtime that rounds each gives the same bits."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    noise, image, image_next, noise_next = FACTORS
+    graph.input.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1])
+                       for name in FACTORS)
+    for name, value in (("update/low", -clip), ("update/high", clip)):
+        graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), name))
+    for op, inputs, output in (
+            ("Mul", [noise, "prediction"], "update/removed"),
+            ("Sub", ["noisy", "update/removed"], "update/scaled"),
+            ("Div", ["update/scaled", image], "update/unclipped"),
+            ("Clip", ["update/unclipped", "update/low", "update/high"], "update/clipped"),
+            ("Mul", [image_next, "update/clipped"], "update/kept"),
+            ("Mul", [noise_next, "prediction"], "update/added"),
+            ("Add", ["update/kept", "update/added"], LATENT)):
+        graph.node.append(helper.make_node(op, inputs, [output], name=output))
+    dims = ["N", *(_dim(dim) for dim in graph.output[0].type.tensor_type.shape.dim[1:])]
+    graph.output.append(helper.make_tensor_value_info(LATENT, TensorProto.FLOAT, dims))
+    return changed
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str:
+    return dim.dim_value or dim.dim_param
