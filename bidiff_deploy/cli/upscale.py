@@ -201,9 +201,7 @@ def _tile_options(tile: str, memory: str | None, overlap: int | None) -> dict[st
 def _check_options(engine: Engine, options: dict[str, Any]) -> None:
     """Raise once what would otherwise fail for every image alike."""
     from ..noise import gaussian_noise
-    from ..sampler import pick_timesteps
 
-    pick_timesteps(engine.timesteps, options["steps"],
-                   options.get("start", engine.default_start))
+    engine.check_loop(options["steps"], options.get("start", "default"))
     gaussian_noise((1, 1, 1, 1), options["seed"])
     engine.tile_plan(1, 1, options["tile"], options["memory"], options["overlap"])

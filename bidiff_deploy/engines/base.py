@@ -1,4 +1,4 @@
-"""The protocol of an engine, and everything that engines of all backends share.
+"""The protocol of a diffusion engine, and what such engines of all backends share.
 
 A backend subclasses ``Engine`` and implements ``_predict``, ``_close`` and ``description``. What
 goes in is checked here, once, so that no backend has to.
@@ -9,13 +9,12 @@ from __future__ import annotations
 import abc
 import math
 import operator
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from .. import images, sampler, tiled_image
-from ..errors import EngineError, ImageError, UsageError
+from ..errors import EngineError, UsageError
 from ..memory_model import step_bytes
 from ..noise import gaussian_noise
 from ..resample import pad_reflect, to_condition
@@ -23,10 +22,9 @@ from ..sampler import OnStep
 from ..schedule import Schedule
 from ..tile_choice import Tile, choose
 from ..tiling import TilePlan
+from .picture import PictureEngine
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as PillowImage
-
     from ..bundle import Bundle
 
 __all__ = ["Engine"]
@@ -35,8 +33,8 @@ PADDING_MULTIPLE = 8  # of the published code's test procedure, whatever the net
 Start = int | None | Literal["default"]
 
 
-class Engine(abc.ABC):
-    """A bundle that is open and can run: a context manager with predict, sample and upscale.
+class Engine(PictureEngine):
+    """A diffusion model's bundle, open: a context manager with predict, sample and upscale.
 
     bundle         what it was opened from
     scale          how many times larger the output is than the low-resolution image
@@ -46,40 +44,12 @@ class Engine(abc.ABC):
     default_start  the ``start`` that the bundle's model was made for; None: pure noise
     """
 
-    channels = 3
-    kernel = ""  # of the binary convolutions; "stock": the graphs' standard operators
-
     def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
-        self.scale: int = bundle.scale
+        super().__init__(bundle)
         self.schedule: Schedule = bundle.schedule
         self.timesteps: tuple[int, ...] = self.schedule.check(bundle.timesteps)
         self.size_multiple: int = bundle.config.size_multiple
         self.default_start: int | None = bundle.default_start
-        self.closed = False
-
-    @property
-    @abc.abstractmethod
-    def description(self) -> str:
-        """Backend, version, kernel and threads in a few words."""
-
-    def __enter__(self) -> Engine:
-        self._check_open()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give back what the engine holds; more than once is fine, using it after is not."""
-        if not self.closed:
-            self.closed = True
-            self._close()
-
-    @abc.abstractmethod
-    def _close(self) -> None:
-        """Give back what the backend holds; called once."""
 
     @abc.abstractmethod
     def _predict(self, noisy: np.ndarray, condition: np.ndarray, timestep: int) -> np.ndarray:
@@ -159,6 +129,11 @@ class Engine(abc.ABC):
         """What heights and widths are padded to a multiple of."""
         return math.lcm(PADDING_MULTIPLE, self.size_multiple)
 
+    def check_loop(self, steps: int | None, start: Start = "default") -> None:
+        """Raise UsageError for ``steps`` and ``start`` that ``sample`` would refuse."""
+        sampler.pick_timesteps(self.timesteps, steps,
+                               self.default_start if start == "default" else start)
+
     def step_bytes(self, height: int, width: int) -> int:
         """Estimated peak of a step on one image of that size and of the loop around it."""
         return step_bytes(self.bundle.config, height, width, stock=self.kernel == "stock")
@@ -202,29 +177,6 @@ class Engine(abc.ABC):
             on_tile(1, 1)
         return result
 
-    def upscale(self, image: PillowImage | np.ndarray, seed: int = 0,
-                **options: Any) -> PillowImage | np.ndarray:
-        """A picture at ``scale`` times the size, in the form that it came in.
-
-        ``image``: a Pillow image (palettes become RGB or RGBA, EXIF orientation is applied, 16-bit
-        grey stays so), or an array of uint8 or uint16, (H, W), (H, W, 3) or (H, W, 4) with alpha.
-        Grey stays grey; alpha is enlarged by bicubic. ``options``: as ``upscale_image`` has them.
-        Returns a Pillow image, or an array of the same type. Raises ImageError for anything else,
-        and as ``upscale_image``.
-        """
-        self._check_open()
-        if isinstance(image, np.ndarray):
-            result = self.upscale_image(images.from_array(image), seed, **options)
-            return images.to_array(result)
-        if not (hasattr(image, "getexif") and hasattr(image, "mode")):
-            raise ImageError(f"an image of type {type(image).__name__} is not supported; give a "
-                             "Pillow image, or a numpy array of uint8 or uint16")
-        return images.to_pil(self.upscale_image(images.from_pil(image), seed, **options))
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise EngineError("the engine is closed; open the bundle again")
-
     def _timestep(self, timestep: int) -> int:
         try:
             if isinstance(timestep, (bool, np.bool_)):
@@ -240,17 +192,3 @@ class Engine(abc.ABC):
             raise UsageError(f"the bundle has no timestep {timestep}; the nearest of its "
                              f"{len(self.timesteps)} is {nearest} ({listed})")
         return timestep
-
-    def _planes(self, name: str, array: np.ndarray) -> np.ndarray:
-        """``array`` as contiguous float32 (N, 3, H, W), or UsageError."""
-        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-            kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-            raise UsageError(f"{name} is of type {kind}; give a numpy array of float32")
-        if array.ndim != 4 or array.shape[1] != self.channels or 0 in array.shape:
-            raise UsageError(f"{name} has shape {array.shape}; it must be (N, {self.channels}, H, "
-                             "W) with none of them 0")
-        with np.errstate(over="ignore"):  # what overflows is told below
-            array = np.ascontiguousarray(array, np.float32)
-        if not np.isfinite(array).all():
-            raise UsageError(f"{name} holds values that are not finite")
-        return array
