@@ -128,16 +128,22 @@ def _binary_down() -> ir.Function:
     none = b.none()
     parts = [b.branch(half, index, none, f"part{index}")
              for index, half in enumerate(b.split(b["x"], 1, "first", "second"), 1)]
-    y = b.op("Add", *parts, name="sum")
+    y = pixel_unshuffle(b, b.op("Add", *parts, name="sum"), "y", "")
+    return b.finish(BINARY_DOWN, y)
+
+
+def pixel_unshuffle(b: Body, y: ir.Value, name: str, prefix: str) -> ir.Value:
+    """PixelUnshuffle(2) of ``y``, called ``name``; what is between has names with ``prefix``."""
     # ONNX SpaceToDepth puts the position before the channel; torch puts it after, so the channels
     # are one's and the position another axis's: swap them.
-    y = b.op("SpaceToDepth", y, blocksize=2, name="deep")
-    shape = b.op("Shape", y, name="deep_shape")
-    size = b.op("Shape", y, start=2, name="size")
-    split = b.op("Concat", b.integers("four", 0, 4, -1), size, axis=0, name="split")
-    y = b.op("Transpose", b.op("Reshape", y, split, name="by_position"), perm=[0, 2, 1, 3, 4],
-             name="by_channel")
-    return b.finish(BINARY_DOWN, b.op("Reshape", y, shape, name="y"))
+    y = b.op("SpaceToDepth", y, blocksize=2, name=f"{prefix}deep")
+    shape = b.op("Shape", y, name=f"{prefix}deep_shape")
+    size = b.op("Shape", y, start=2, name=f"{prefix}size")
+    four = b.constant(np.array([0, 4, -1], np.int64), f"{prefix}four")
+    split = b.op("Concat", four, size, axis=0, name=f"{prefix}split")
+    y = b.op("Transpose", b.op("Reshape", y, split, name=f"{prefix}by_position"),
+             perm=[0, 2, 1, 3, 4], name=f"{prefix}by_channel")
+    return b.op("Reshape", y, shape, name=name)
 
 
 def _binary_up() -> ir.Function:

@@ -64,7 +64,39 @@ def sign_weight(weight: Tensor) -> Tensor:
     return _SignWeight.apply(weight, weight_scale(weight))
 
 
-class BinaryConv2d(nn.Module):
+class BinaryLayer(nn.Module):
+    """What stands in a binary layer, C -> C: called with a map and the group's index.
+
+    fused     whether it is BinaryConv with its shortcut and RPReLU and nothing else
+    shortcut  whether its graph's BinaryConv adds its own input
+
+    ``node_input``, ``node`` and ``constants`` tell what the one BinaryConv node of its graph reads,
+    gives and holds, so that a proof can look inside.
+    """
+
+    fused = shortcut = True
+
+    def __init__(self, channels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.padding = kernel_size // 2
+        self.weight = nn.Parameter(torch.empty(channels, channels, kernel_size, kernel_size))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def node_input(self, x: Tensor, group: Tensor) -> Tensor:
+        """What the node reads where the layer reads ``x``, (N, C, H, W)."""
+        return x
+
+    def node(self, x: Tensor, group: Tensor) -> Tensor:
+        """What the node gives of what it reads, (N, C, H, W)."""
+        raise NotImplementedError
+
+    def constants(self, group: int) -> dict[str, Tensor]:
+        """The node's alpha, and its threshold, shift_in, slope and shift_out unless they are
+        neutral; (C,) each."""
+        raise NotImplementedError
+
+
+class BinaryConv2d(BinaryLayer):
     """BIConv, C -> C: RPReLU(conv(sign(x + threshold), alpha * sign(W))) + x.
 
     The timestep's group picks ``threshold`` (TaR) and ``shift_in``, ``slope``, ``shift_out``
@@ -73,16 +105,20 @@ class BinaryConv2d(nn.Module):
     """
 
     def __init__(self, channels: int, kernel_size: int, groups: int) -> None:
-        super().__init__()
-        self.padding = kernel_size // 2
-        self.weight = nn.Parameter(torch.empty(channels, channels, kernel_size, kernel_size))
+        super().__init__(channels, kernel_size)
         self.threshold = nn.Parameter(torch.zeros(groups, channels))
         self.shift_in = nn.Parameter(torch.zeros(groups, channels))
         self.slope = nn.Parameter(torch.full((groups, channels), INITIAL_SLOPE))
         self.shift_out = nn.Parameter(torch.zeros(groups, channels))
-        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def forward(self, x: Tensor, group: Tensor) -> Tensor:
         """(N, C, H, W) float and the group's index, an int64 tensor (1,) -> (N, C, H, W)."""
         return binary_conv2d(x, self.weight, weight_scale(self.weight), self.threshold,
                              self.shift_in, self.slope, self.shift_out, group, self.padding)
+
+    node = forward
+
+    def constants(self, group: int) -> dict[str, Tensor]:
+        return {"alpha": weight_scale(self.weight).flatten(),
+                **{part: getattr(self, part)[group]
+                   for part in ("threshold", "shift_in", "slope", "shift_out")}}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..architecture import TIME_EXPANSION, Block, NetworkConfig, blocks
 from ..errors import UsageError
-from .binarize import BinaryConv2d
+from .binary_layers import binary_layer
 
 
 class TimeEmbedding(nn.Module):
@@ -62,9 +62,9 @@ class Conv2d(nn.Conv2d):
 
 
 def _convolution(config: NetworkConfig, block: Block) -> nn.Module:
-    channels, k = block.conv_channels, block.kernel_size
     if block.binary:
-        return BinaryConv2d(channels, k, config.dynamic_group)
+        return binary_layer(config, block)
+    channels, k = block.conv_channels, block.kernel_size
     return Conv2d(channels, channels, k, padding=k // 2)
 
 
