@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import os
 
     from .engines.base import Engine
+    from .engines.feedforward import FeedForwardEngine
 
 __version__ = "0.1.0"
 
@@ -26,13 +27,14 @@ __all__ = ["BidiffError", "BundleError", "CheckpointError", "EngineError", "Imag
 
 
 def load_bundle(path: str | os.PathLike[str], *, threads: int | None = None,
-                backend: str = "onnxruntime") -> Engine:
+                backend: str = "onnxruntime") -> Engine | FeedForwardEngine:
     """Open a bundle as an engine.
 
     ``path``: the bundle's directory. ``threads``: how many threads one operator may use (default:
     all cores). ``backend``: ``"onnxruntime"`` (CPU, packed kernels) or ``"onnxruntime-stock"``
     (the same graphs through their function bodies in float32: the baseline). Returns an
-    ``Engine``, a context manager with ``predict``, ``sample`` and ``upscale``. Raises BundleError
+    ``Engine``, a context manager with ``predict``, ``sample`` and ``upscale``; of a feed-forward
+    network's bundle a ``FeedForwardEngine``, with ``enlarge`` and ``upscale``. Raises BundleError
     for a bundle that is damaged or foreign, EngineError for a backend that can not run here.
     """
     from .engines import open_engine

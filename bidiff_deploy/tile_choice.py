@@ -8,9 +8,7 @@ from typing import Literal
 import numpy as np
 
 from . import machine
-from .architecture import NetworkConfig
 from .errors import UsageError
-from .memory_model import step_work
 from .tiling import MIN_TILE, OVERLAP, Sides, TilePlan, plan_tiles
 
 __all__ = ["Tile", "choose"]
@@ -25,8 +23,14 @@ _UNKNOWN_BUDGET = 2 << 30  # where the machine does not tell its memory
 
 
 def choose(size: Sides, tile: Tile, memory: int | None, overlap: int | None, unit: int,
-           config: NetworkConfig, step_bytes: Callable[[int, int], int]) -> TilePlan:
-    """The plan of an output of ``size``; the options are those of ``Engine.upscale_image``."""
+           work: Callable[[int, int], float], step_bytes: Callable[[int, int], int], *,
+           usual_overlap: int = OVERLAP, whole_pixels: int = _WHOLE_PIXELS) -> TilePlan:
+    """The plan of an output of ``size``; the options are those of ``Engine.upscale_image``.
+
+    ``work`` and ``step_bytes`` of a height and width: relative time, and peak bytes.
+    ``usual_overlap`` where none is given; an image of up to ``whole_pixels`` that fits the memory
+    is run whole.
+    """
     _check("memory", memory, 1, "bytes")
     _check("overlap", overlap, 0, "pixels")
     if isinstance(tile, str) and tile != "auto":
@@ -34,7 +38,7 @@ def choose(size: Sides, tile: Tile, memory: int | None, overlap: int | None, uni
 
     def planned(side: int | None) -> TilePlan:
         half = -(-(side or 0) // unit) // 2 * unit
-        shared = min(OVERLAP, half) if overlap is None else int(overlap)
+        shared = min(usual_overlap, half) if overlap is None else int(overlap)
         return plan_tiles(size, side, shared, unit, step_bytes)
 
     if tile != "auto":
@@ -47,13 +51,13 @@ def choose(size: Sides, tile: Tile, memory: int | None, overlap: int | None, uni
         return plan
     budget = memory if memory is not None else _half_of_what_is_left()
     plan = planned(None)
-    if plan.peak_bytes <= budget and size[0] * size[1] <= _WHOLE_PIXELS:
+    if plan.peak_bytes <= budget and size[0] * size[1] <= whole_pixels:
         return plan
     fitting = [plan for plan in map(planned, _allowed(_SIDES, overlap, unit))
                if plan.peak_bytes <= budget]
     if fitting:
-        return min(fitting, key=lambda plan: plan.count * step_work(
-            config, plan.tile_height, plan.tile_width))
+        return min(fitting, key=lambda plan: plan.count * work(plan.tile_height,
+                                                                       plan.tile_width))
     for side in _allowed(_SMALL_SIDES, overlap, unit):
         plan = planned(side)
         if plan.peak_bytes <= budget:

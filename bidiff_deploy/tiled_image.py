@@ -20,7 +20,7 @@ from .tiling import MIN_TILE, Blender, TilePlan
 if TYPE_CHECKING:
     from .engines.base import Engine
 
-__all__ = ["upscale"]
+__all__ = ["enlarged_alpha", "upscale"]
 
 
 def upscale(engine: Engine, image: Image, plan: TilePlan, *, seed: int = 0,
@@ -48,7 +48,7 @@ def upscale(engine: Engine, image: Image, plan: TilePlan, *, seed: int = 0,
                 on_tile(done, plan.count)
         for start, rows in blender.finish(row):
             pixels[start:start + rows.shape[1]] = form.enlarged(rows, 1).pixels
-    return replace(image, pixels=pixels, alpha=_alpha(image.alpha, engine.scale))
+    return replace(image, pixels=pixels, alpha=enlarged_alpha(image.alpha, engine.scale))
 
 
 def _condition(pixels: np.ndarray, scale: int, plan: TilePlan, top: int, left: int,
@@ -64,7 +64,7 @@ def _condition(pixels: np.ndarray, scale: int, plan: TilePlan, top: int, left: i
     return np.ascontiguousarray(pad_reflect(crop, unit)[0][None])
 
 
-def _alpha(alpha: np.ndarray | None, scale: int) -> np.ndarray | None:
+def enlarged_alpha(alpha: np.ndarray | None, scale: int) -> np.ndarray | None:
     """Alpha as ``Image.enlarged`` has it, in strips."""
     if alpha is None:
         return None

@@ -9,19 +9,24 @@ from ..errors import EngineError
 
 if TYPE_CHECKING:
     from .base import Engine
+    from .feedforward import FeedForwardEngine
 
 BACKENDS = ("onnxruntime", "onnxruntime-stock")
 
 
-def open_engine(path: str | os.PathLike[str], *, threads: int | None, backend: str) -> Engine:
+def open_engine(path: str | os.PathLike[str], *, threads: int | None,
+                backend: str) -> Engine | FeedForwardEngine:
     """Verify the bundle at ``path`` and open it; see ``bidiff_deploy.load_bundle``."""
     if backend not in BACKENDS:
         raise EngineError(f"backend {backend!r} is not known; known are {', '.join(BACKENDS)}")
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int)
                                 or not 1 <= threads <= 1024):
         raise EngineError(f"threads={threads!r} must be a whole number from 1 to 1024")
-    from ..bundle import open_bundle
+    from ..feedforward.bundle import FeedForwardBundle, open_any
+    from .feedforward import FeedForwardEngine
     from .onnxruntime import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine(open_bundle(os.fspath(path)), threads=threads,
-                             packed=backend == "onnxruntime")
+    bundle, packed = open_any(os.fspath(path)), backend == "onnxruntime"
+    if isinstance(bundle, FeedForwardBundle):
+        return FeedForwardEngine(bundle, threads=threads, packed=packed)
+    return OnnxRuntimeEngine(bundle, threads=threads, packed=packed)

@@ -7,6 +7,7 @@ goes in is checked here, once, so that no backend has to.
 from __future__ import annotations
 
 import abc
+import functools
 import math
 import operator
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +16,7 @@ import numpy as np
 
 from .. import images, sampler, tiled_image
 from ..errors import EngineError, UsageError
-from ..memory_model import step_bytes
+from ..memory_model import step_bytes, step_work
 from ..noise import gaussian_noise
 from ..resample import pad_reflect, to_condition
 from ..sampler import OnStep
@@ -144,7 +145,7 @@ class Engine(PictureEngine):
         enlarging) with these options; sizes in the plan are the output's. Raises UsageError for
         options that are out of range or contradict each other."""
         return choose((height * self.scale, width * self.scale), tile, memory, overlap, self.unit,
-                      self.bundle.config, self.step_bytes)
+                      functools.partial(step_work, self.bundle.config), self.step_bytes)
 
     def upscale_image(self, image: images.Image, seed: int = 0, *, tile: Tile = "auto",
                       memory: int | None = None, overlap: int | None = None,

@@ -11,15 +11,17 @@ import math
 
 import onnx
 
-from ..architecture import NetworkConfig, blocks
+from ..architecture import blocks
+from ..feedforward.network import COLORS, BbcuConfig
 from ..graph_shapes import infer_shapes
+from ..models import Config
 from ..op_definitions import defined_by_us, opened
 
 MAX_NODES = 20_000
-_SIZE = 8  # the image that sizes are compared at, in multiples of the network's size_multiple
+_SIZE = 8  # the image that sizes are compared at, in multiples of what the network takes
 
 
-def objection(model: onnx.ModelProto, config: NetworkConfig) -> str | None:
+def objection(model: onnx.ModelProto, config: Config) -> str | None:
     """Why a step graph may not run, in a few words, or None."""
     if len(model.graph.node) > MAX_NODES:
         return f"it has more than {MAX_NODES} nodes"
@@ -30,7 +32,7 @@ def objection(model: onnx.ModelProto, config: NetworkConfig) -> str | None:
         if not defined_by_us(function):
             return (f"it defines {function.domain}.{function.name} otherwise than this version of "
                     "bidiff-deploy does")
-    side = _SIZE * config.size_multiple
+    side = _SIZE * getattr(config, "size_multiple", 1)
     limit = largest_value(config, side)
     try:
         flat = opened(model)
@@ -47,9 +49,11 @@ def objection(model: onnx.ModelProto, config: NetworkConfig) -> str | None:
     return None
 
 
-def largest_value(config: NetworkConfig, side: int) -> int:
+def largest_value(config: Config, side: int) -> int:
     """Elements of the largest value that one image of ``side`` x ``side`` needs: the query, key
-    and value of a level, or an attention map."""
+    and value of a level, or an attention map; of a feed-forward network the enlarged map."""
+    if isinstance(config, BbcuConfig):
+        return max(config.channels, COLORS) * (side * config.scale) ** 2
     found = config.in_channel * side * side
     for block in blocks(config):
         pixels = (side >> block.level) ** 2

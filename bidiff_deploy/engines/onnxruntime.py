@@ -30,7 +30,7 @@ def import_onnxruntime() -> Any:
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
             raise EngineError(_INSTALL) from None
-        raise EngineError(f"onnxruntime is installed but can not be imported ({_sentence(error)}); "
+        raise EngineError(f"onnxruntime is installed but can not be imported ({sentence(error)}); "
                           "install it again: pip install --force-reinstall onnxruntime") from None
     return onnxruntime
 
@@ -46,6 +46,28 @@ def session_options(threads: int) -> Any:
     return options
 
 
+def open_session(graphs: StepGraphs, threads: int, packed: bool) -> tuple[Any, str]:
+    """A session of a bundle's first graph, and the kernel of its binary convolutions.
+
+    ``packed=False`` leaves the op library out: kernel "stock". Raises EngineError where ONNX
+    Runtime refuses the graph or a forced kernel can not run on this CPU.
+    """
+    ort = import_onnxruntime()
+    promoted = graphs.promoted()
+    options = session_options(threads)
+    kernel = _register(options) if packed else "stock"
+    # ONNX Runtime copies these once, at creation; the views may not move until then.
+    values = {name: ort.OrtValue.ortvalue_from_numpy(np.asarray(view))
+              for name, view in promoted.constants.items()}
+    options.add_external_initializers(list(values), list(values.values()))
+    try:
+        return ort.InferenceSession(promoted.model, options,
+                                    providers=["CPUExecutionProvider"]), kernel
+    except Exception as error:  # onnxruntime raises classes of its C extension
+        raise EngineError(f"{graphs.path} can not be opened by onnxruntime "
+                          f"{ort.__version__}: {sentence(error)}") from None
+
+
 class OnnxRuntimeEngine(Engine):
     """One session for all steps: the step's constants are inputs of one graph."""
 
@@ -55,23 +77,10 @@ class OnnxRuntimeEngine(Engine):
         ort = import_onnxruntime()
         super().__init__(bundle)
         self.threads = threads or os.cpu_count() or 1
-        graphs = StepGraphs(bundle)
-        promoted = graphs.promoted()
-        options = session_options(self.threads)
-        self.kernel = _register(options) if packed else "stock"
         self._ort = ort
-        self._graphs = graphs
+        self._graphs = StepGraphs(bundle)
         self._constants: dict[int, dict[str, Any]] = {}
-        # ONNX Runtime copies these once, at creation; the views may not move until then.
-        values = {name: ort.OrtValue.ortvalue_from_numpy(np.asarray(view))
-                  for name, view in promoted.constants.items()}
-        options.add_external_initializers(list(values), list(values.values()))
-        try:
-            self._session = ort.InferenceSession(promoted.model, options,
-                                                 providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises classes of its C extension
-            raise EngineError(f"{bundle.path} can not be opened by onnxruntime "
-                              f"{ort.__version__}: {_sentence(error)}") from None
+        self._session, self.kernel = open_session(self._graphs, self.threads, packed)
 
     @property
     def description(self) -> str:
@@ -100,7 +109,7 @@ class OnnxRuntimeEngine(Engine):
         except Exception as error:
             height, width = noisy.shape[-2:]
             raise EngineError(f"onnxruntime could not run a step at {width}x{height}: "
-                              f"{_sentence(error)}; a smaller image, or smaller tiles, "
+                              f"{sentence(error)}; a smaller image, or smaller tiles, "
                               "need less memory") from None
 
     def _close(self) -> None:
@@ -113,16 +122,17 @@ def _register(options: Any) -> str:
     path = library.library_path()
     if path is None:
         warnings.warn(f"{library.missing_reason()}; running slowly, through the graphs' standard "
-                      "operators", RuntimeWarning, stacklevel=4)
+                      "operators", RuntimeWarning, stacklevel=5)
         return "stock"
     kernel = library.selected_kernel()
     try:
         options.register_custom_ops_library(str(path))
     except Exception as error:
         raise EngineError(f"{path} could not be registered with onnxruntime: "
-                          f"{_sentence(error)}") from None
+                          f"{sentence(error)}") from None
     return kernel
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
+    """What an error of the runtime says, as part of a sentence."""
     return " ".join(str(error).split())[:300]

@@ -45,6 +45,11 @@ class StepGraphs:
         self._weights = np.memmap(bundle.path / bundle.weights, np.uint8, mode="r")
         self._files = {step.timestep: step.file for step in bundle.steps}
 
+    @property
+    def path(self) -> Path:
+        """The bundle's folder."""
+        return self._bundle.path
+
     def promoted(self) -> PromotedGraph:
         """The graph of the first step with every step's constants as inputs."""
         file = self._bundle.steps[0].file

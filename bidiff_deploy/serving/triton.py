@@ -12,6 +12,7 @@ the limit on pixels holds before anything is decoded, and no image decoder stand
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import json
 import os
@@ -115,14 +116,14 @@ def export_repository(source: str | os.PathLike[str], output: str | os.PathLike[
 
 def _check_tile(bundle: Bundle, serving: Serving) -> None:
     """What the server would refuse at loading is refused here."""
-    from ..memory_model import step_bytes
+    from ..memory_model import step_bytes, step_work
     from ..tile_choice import Tile, choose
 
     tile: Tile = int(serving.tile) if serving.tile.isdigit() else None
     if serving.tile == "auto":
         tile = "auto"
     choose((bundle.scale, bundle.scale), tile, serving.memory, None, bundle.config.size_multiple,
-           bundle.config, lambda height, width: step_bytes(bundle.config, height, width))
+           functools.partial(step_work, bundle.config), functools.partial(step_bytes, bundle.config))
 
 
 def _copy(bundle: Bundle, target: Path) -> None:
