@@ -1,4 +1,4 @@
-"""Recipes, photos, the training loop, its checkpoints, and the command around them."""
+"""Recipes, the training loop, its checkpoints, and the command around them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,10 @@ from bidiff_deploy.checkpoint import read_checkpoint  # noqa: E402
 from bidiff_deploy.cli import group as cli  # noqa: E402
 from bidiff_deploy.errors import CheckpointError, OutputError, UsageError  # noqa: E402
 from bidiff_deploy.options import Options  # noqa: E402
-from bidiff_deploy.resample import to_condition  # noqa: E402
 from bidiff_deploy.sampler import ddim_update, sample  # noqa: E402
-from bidiff_deploy.training.data import Crops, load_pairs, make_pair  # noqa: E402
 from bidiff_deploy.training.loop import Trainer, train  # noqa: E402
 from bidiff_deploy.training.network import BiDiffSR  # noqa: E402
-from bidiff_deploy.training.recipe import (Data, Photo, read_recipe,  # noqa: E402
-                                           recipe_from_dict)
+from bidiff_deploy.training.recipe import Photo, read_recipe, recipe_from_dict  # noqa: E402
 from bidiff_deploy.training.state import load_network, write_packed  # noqa: E402
 from bidiff_deploy.training.validate import as_predict  # noqa: E402
 
@@ -163,79 +160,12 @@ def test_the_shipped_recipe_keeps_the_demo_photos_out():
             assert x + w <= left or left + width <= x or y + h <= top or top + height <= y
 
 
-# Photos
-
-def test_pairs_are_what_the_runtime_is_given():
-    photo = picture(21, 31)
-    pair = make_pair(photo, 2)
-    assert pair.photo.shape == pair.condition.shape == (3, 20, 30)
-    low = np.asarray(Image.fromarray(photo[:20, :30]).resize((15, 10), Image.Resampling.BICUBIC))
-    assert np.array_equal(pair.condition.numpy(), to_condition(low, 2))
-    assert np.array_equal(pair.photo.numpy().transpose(1, 2, 0), photo[:20, :30])
-    assert pair.condition.max() > 1 or pair.condition.min() < 0 or pair.condition.std() > 0.1
-
-
-def test_folders_boxes_and_packages(folder):
-    pairs = load_pairs([Photo("photos"), Photo("photos/a.png", (2, 4, 20, 22), 0.5)], folder, 2)
-    assert [(pair.name, tuple(pair.photo.shape), pair.weight) for pair in pairs] == [
-        ("a.png", (3, 40, 50), 1.0), ("grey.png", (3, 32, 34), 1.0), ("a.png", (3, 20, 22), 0.5)]
-    assert torch.equal(pairs[2].photo, pairs[0].photo[:, 2:22, 4:26])
-    pytest.importorskip("skimage")
-    assert load_pairs([Photo("skimage/data/coffee.png")], folder, 2)[0].photo.shape == (3, 400, 600)
-
-
-@pytest.mark.parametrize("photo, smallest, says", [
-    (Photo("none"), 1, "no such photo or folder"),
-    (Photo("no.such/thing.png"), 1, "no such photo or folder"),
-    (Photo("empty"), 1, "has no photos"),
-    (Photo("photos/notes.txt"), 1, "is no image"),
-    (Photo("zero.png"), 1, "is no image"),
-    (Photo("photos/a.png", (0, 0, 41, 10)), 1, "does not lie inside its 40x50"),
-    (Photo("photos/a.png"), 48, "less than a crop of 48"),
-])
-def test_photos_that_are_refused(folder, photo, smallest, says):
-    (folder / "empty").mkdir()
-    (folder / "zero.png").touch()
-    with pytest.raises(UsageError, match=says) as caught:
-        load_pairs([photo], folder, 2, smallest)
-    assert "\n" not in str(caught.value)
-
-
-def test_crops_are_aligned_and_photo_and_condition_move_together():
-    pair = make_pair(picture(36, 44), 2)
-    # Photo and condition made to hold their own coordinates.
-    y, x = torch.meshgrid(torch.arange(36), torch.arange(44), indexing="ij")
-    coordinates = torch.stack([y, x, y + x]).float()
-    pair = type(pair)("p", coordinates.to(torch.uint8), coordinates)
-    crops = Crops([pair], Data(train=(Photo("p"),), crop=8), 2)
-    photos, conditions = crops.draw(64, torch.Generator().manual_seed(0))
-    assert torch.equal(photos.mul(255).round(), conditions)
-    corners = conditions.amin((2, 3))[:, :2].long()
-    assert not (corners % 2).any() and corners.amax(0).tolist() == [28, 36]
-    down, right = (conditions[:, :2].diff(dim=d).mean((2, 3)) for d in (2, 3))
-    orientations = {tuple(torch.cat([a, b]).round().int().tolist()) for a, b in zip(down, right)}
-    assert len(orientations) == 8  # every flip and rotation, and nothing else
-
-
-def test_the_crop_that_bicubic_restores_worst_is_kept():
-    flat = np.full((32, 32, 3), 128, np.uint8)
-    pairs = [make_pair(flat, 2), make_pair(picture(32, 32), 2)]
-
-    def detailed(candidates: int) -> float:
-        crops = Crops(pairs, Data(train=(Photo("p"),), crop=16, candidates=candidates), 2)
-        photos, _ = crops.draw(200, torch.Generator().manual_seed(0))
-        return float((photos.std((1, 2, 3)) > 0).float().mean())
-
-    assert detailed(1) == pytest.approx(1 / 2, abs=0.1)
-    assert detailed(2) == pytest.approx(3 / 4, abs=0.1)
-
-
 # The loop
 
 def test_targets_lead_back_to_the_photo(folder):
     """x_t minus the target's share is the photo, whatever x_t was made from."""
     trainer = Trainer(recipe_from_dict(TREE), folder)
-    photo, condition = trainer.crops.draw(2, trainer.generator)
+    photo, condition = trainer.crops.batch(0, 2)
     for origin in ("photo", "condition", "sample"):
         recipe = recipe_from_dict({**TREE, "steps": [
             {"timestep": 60, "origin": "condition"}, {"timestep": 30, "origin": origin}]})
@@ -253,7 +183,7 @@ def test_the_samplers_latent_is_what_the_later_step_is_trained_on(folder):
     """Against bidiff_deploy.sampler: the image it ends with follows from that latent."""
     trainer = Trainer(recipe_from_dict(changed(network={"dropout": 0.0})), folder)
     trainer.network.eval()
-    _, condition = trainer.crops.draw(2, trainer.generator)
+    _, condition = trainer.crops.batch(0, 2)
     noise = torch.randn(condition.shape, generator=trainer.generator)
     latent = trainer._sampled(1, condition, noise).numpy()
     predict, recipe = as_predict(trainer.network), trainer.recipe

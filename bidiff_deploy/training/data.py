@@ -1,144 +1,170 @@
 """Photos -> pairs of high-resolution crop and upsampled low-resolution condition.
 
-Low-resolution images are made by Pillow's BICUBIC (a = -0.5, antialiased, as MATLAB's imresize
-does it) in 8 bits. The condition of such an image is what the runtime computes.
+Low-resolution images come from their own folder, or are made as Matlab's imresize makes them
+(``bidiff_deploy.imresize``), 8 bits. The condition is what the runtime computes from such an image.
+
+Crop number i of a run depends on the run's seed and on i alone. So a run that resumes at iteration
+k, in however many processes, goes on with the crops it would have had: the batch of iteration k is
+crops k * batch to (k + 1) * batch, of which each of n ranks takes its part.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from ..resample import to_condition
-from .recipe import Data, Photo
+from ..errors import ImageError, UsageError
+from ..datasets import ImagePair
+from ..progress import Progress
+from ..resample import source_crop, to_condition
+from .decoded import DecodedPhotos
+from .photos import Source, find_sources
+from .recipe import Data, Loading, Photo, Recipe
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+__all__ = ["Crops", "Pair", "load_pairs", "open_crops"]
+
+_MAX_THREADS = 16  # that decode at the start
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pair:
-    """A photo (uint8) and its condition (float32), both (3, H, W), H and W multiples of scale."""
+    """A whole photo and its low-resolution image, uint8 (H, W, 3) each, as validation uses them."""
 
     name: str
-    photo: Tensor
-    condition: Tensor
-    weight: float = 1.0
+    high: np.ndarray
+    low: np.ndarray
+
+    @property
+    def scale(self) -> int:
+        return self.high.shape[0] // self.low.shape[0]
+
+    @property
+    def condition(self) -> np.ndarray:
+        """float32 (3, H, W), the network's condition."""
+        return to_condition(self.low, self.scale)
 
 
-def make_pair(photo: np.ndarray, scale: int, name: str = "", weight: float = 1.0) -> Pair:
-    """uint8 (H, W, 3) -> its Pair; rows and columns beyond a multiple of ``scale`` are cut off."""
-    from PIL import Image
+def load_pairs(photos: Sequence[Photo], folder: Path, scale: int) -> list[Pair]:
+    """Whole pairs of every photo; paths relative to ``folder``.
 
-    height, width = (side // scale * scale for side in photo.shape[:2])
-    photo = np.array(photo[:height, :width])
-    low = Image.fromarray(photo).resize((width // scale, height // scale),
-                                        Image.Resampling.BICUBIC)
-    return Pair(name, torch.from_numpy(photo).permute(2, 0, 1).contiguous(),
-                torch.from_numpy(to_condition(np.array(low), scale)), weight)
-
-
-def load_pairs(photos: Sequence[Photo], folder: Path, scale: int, smallest: int = 1) -> list[Pair]:
-    """Pairs of every photo; paths relative to ``folder``, grey photos become RGB.
-
-    Raises UsageError for a path that does not exist, a folder without photos, a file that is no
-    image, a box outside its photo, and a photo with a side below ``smallest`` pixels.
+    Rows and columns beyond a multiple of the scale are cut off. Raises UsageError as
+    ``photos.find_sources``, and ImageError for a file that is damaged behind its header.
     """
     pairs = []
-    for photo in photos:
-        path = _resolve(photo.path, folder)
-        files = [path]
-        if path.is_dir():
-            files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-            if not files:
-                raise UsageError(f"{path}: has no photos ({', '.join(SUFFIXES)}); name a folder "
-                                 "that has")
-        for file in files:
-            image = _boxed(_read(file), photo, file)
-            if min(side // scale * scale for side in image.shape[:2]) < max(smallest, scale):
-                raise UsageError(f"{file}: {image.shape[0]}x{image.shape[1]} pixels are less than "
-                                 f"a crop of {smallest}; use a larger photo or a smaller crop")
-            pairs.append(make_pair(image, scale, file.name, photo.weight))
+    for source in find_sources(photos, folder, scale, cut=True):
+        high = source.files.read_high()
+        pairs.append(Pair(source.files.name, high, source.files.read_low(high)))
     return pairs
 
 
-class Crops:
-    """Endless random crops of pairs: aligned to the scale, flipped, rotated, colours permuted."""
+def open_crops(recipe: Recipe, folder: Path, rank: int = 0, ranks: int = 1,
+               say: Callable[[str], object] | None = None) -> Crops:
+    """The crops of a recipe: photos are found, checked, and decoded as far as they can be kept.
 
-    def __init__(self, pairs: Sequence[Pair], data: Data, scale: int) -> None:
-        self.pairs = pairs
+    ``rank`` of ``ranks`` processes share memory and, in a cache, the work; only rank 0 says what
+    is left out and how far it is. Raises UsageError for photos that can not be used, OutputError
+    for a cache that can not be written.
+    """
+    say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+    if rank:
+        say = lambda line: None  # noqa: E731
+    data, loading = recipe.data, recipe.loading
+    skip = None
+    if data.skip_unreadable:
+        skip = lambda file, reason: say(f"left out: {reason}")  # noqa: E731
+    sources = find_sources(data.train, folder, recipe.scale, data.crop, skip=skip)
+    photos = DecodedPhotos([source.files for source in sources],
+                           int(loading.memory_gb * 1e9 / ranks),
+                           folder / loading.cache if loading.cache else None)
+    crops = Crops(photos, data, seed=recipe.run.seed,
+                  weights=[source.weight for source in sources])
+    if photos.cache is None and not photos.fits:
+        say(f"decoded photos take {photos.decoded_bytes * ranks / 1e9:.1f} GB, more than "
+            f"loading.memory_gb={loading.memory_gb:g}: photos are decoded over and over; give "
+            "loading.cache a folder to avoid it")
+    with Progress("photos", len(sources), quiet=bool(rank)) as progress:
+        photos.prepare(min(max(loading.workers, 1), _MAX_THREADS),
+                       first=rank * len(sources) // ranks, skip=data.skip_unreadable,
+                       on_photo=lambda done, _: progress.update(done))
+    for reason in photos.unreadable.values():
+        say(f"left out: {reason}")
+    return crops
+
+
+class Crops:
+    """Endless random crops of photos, each a pure function of its number.
+
+    photos   decoded pairs; all at least ``data.crop`` a side
+    weights  how often each is drawn, relative to the others; equally by default
+    """
+
+    def __init__(self, photos: DecodedPhotos, data: Data, *, seed: int = 0,
+                 weights: Sequence[float] = ()) -> None:
+        self.photos = photos
         self.data = data
-        self.scale = scale
-        self.weights = torch.tensor([pair.weight for pair in pairs])
+        self._seed = seed % (1 << 64)
+        shares = np.asarray(weights or [1.0] * len(photos.pairs), np.float64)
+        self._bounds = np.cumsum(shares / shares.sum())
+
+    def batch(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Photos and conditions of crops ``first`` to ``first + count``: float32 (count, 3, crop,
+        crop) each, photos in [0, 1]. Raises UsageError where a photo is damaged."""
+        crops = [self.crop(index) for index in range(first, first + count)]
+        photos, conditions = (torch.from_numpy(np.stack(part)) for part in zip(*crops))
+        return photos.float().div_(255), conditions
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Photos and conditions, float32 (batch, 3, crop, crop) each, photos in [0, 1]."""
-        drawn = [self._best(generator) for _ in range(batch)]
-        return (torch.stack([photo for photo, _ in drawn]),
-                torch.stack([condition for _, condition in drawn]))
+        """``batch`` of a number that ``generator`` draws."""
+        return self.batch(int(torch.randint(1 << 62, (), generator=generator)), batch)
 
-    def _best(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        crops = [self._crop(generator) for _ in range(self.data.candidates)]
-        return max(crops, key=lambda crop: float((crop[0] - crop[1]).square().sum()))
+    def crop(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Crop number ``index``: uint8 photo and float32 condition, (3, crop, crop) each."""
+        random = np.random.Generator(np.random.Philox(key=(index << 64) | self._seed))
+        crops = [self._candidate(random) for _ in range(self.data.candidates)]
+        if len(crops) == 1:
+            return crops[0]
+        return max(crops, key=lambda crop: float(np.square(
+            crop[0] / np.float32(255) - crop[1]).sum()))
 
-    def _crop(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        def integer(below: int) -> int:
-            return int(torch.randint(below, (), generator=generator))
+    def _candidate(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        pair, (high, low) = self._photo(random)
+        data, size, scale = self.data, self.data.crop, pair.scale
+        unit = scale if data.aligned else 1
+        top, left = (int(random.integers((side - size) // unit + 1)) * unit
+                     for side in (pair.height, pair.width))
+        turns = int(random.integers(4)) if data.rotate else 0
+        flip = bool(random.integers(2)) if data.flip else False
+        colors = random.permutation(3) if data.shuffle_colors else np.arange(3)
+        rows, above = source_crop(top, size, scale, pair.height // scale)
+        columns, before = source_crop(left, size, scale, pair.width // scale)
+        small = low.window(rows.start, columns.start, rows.stop - rows.start,
+                           columns.stop - columns.start)
+        # Enlarged from the pixels it depends on, to what a crop of the whole would be.
+        condition = to_condition(small, scale)[:, above:above + size, before:before + size]
+        photo = high.window(top, left, size, size).transpose(2, 0, 1)
 
-        pair = self.pairs[int(torch.multinomial(self.weights, 1, generator=generator))]
-        size = self.data.crop
-        # Aligned to the low-resolution grid, as every input of the runtime is.
-        top, left = (integer((side - size) // self.scale + 1) * self.scale
-                     for side in pair.photo.shape[1:])
-        photo, condition = (image[:, top:top + size, left:left + size]
-                            for image in (pair.photo, pair.condition))
-        turns, flip = integer(4), integer(2)
-        colors = torch.arange(3)
-        if self.data.shuffle_colors:
-            colors = torch.randperm(3, generator=generator)
+        def augment(image: np.ndarray) -> np.ndarray:
+            image = np.rot90(image[colors], turns, (1, 2))
+            return np.ascontiguousarray(image[:, :, ::-1] if flip else image)
 
-        def augment(image: Tensor) -> Tensor:
-            image = torch.rot90(image[colors], turns, (1, 2))
-            return image.flip(2) if flip else image
+        return augment(photo), augment(condition)
 
-        return augment(photo).float().div(255), augment(condition)
-
-
-def _resolve(path: str, folder: Path) -> Path:
-    found = folder / path
-    if not found.exists() and not Path(path).is_absolute():
-        package, _, rest = path.partition("/")
-        spec = importlib.util.find_spec(package) if package.isidentifier() else None
-        if spec is not None and spec.submodule_search_locations:
-            found = Path(next(iter(spec.submodule_search_locations))) / rest
-    if not found.exists():
-        raise UsageError(f"{path}: no such photo or folder, neither beside the recipe nor in an "
-                         "installed package; correct the path or install the package")
-    return found
-
-
-def _read(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise UsageError(f"{path}: is no image that can be read; remove it or name another "
-                         "photo") from None
-
-
-def _boxed(image: np.ndarray, photo: Photo, file: Path) -> np.ndarray:
-    if not photo.box:
-        return image
-    top, left, height, width = photo.box
-    if top + height > image.shape[0] or left + width > image.shape[1]:
-        raise UsageError(f"{file}: box {list(photo.box)} does not lie inside its "
-                         f"{image.shape[0]}x{image.shape[1]} pixels; correct it")
-    return image[top:top + height, left:left + width]
+    def _photo(self, random: np.random.Generator) -> tuple[ImagePair, tuple]:
+        while True:
+            index = min(int(np.searchsorted(self._bounds, random.random(), side="right")),
+                        len(self._bounds) - 1)
+            try:
+                return self.photos.pairs[index], self.photos[index]
+            except ImageError as error:
+                if not self.data.skip_unreadable:
+                    raise UsageError(f"{error}, or set data.skip_unreadable") from None
+                # Drawn again from the same stream, so that it does not matter who finds it.
+                self.photos.unreadable[index] = str(error)
+                if len(self.photos.unreadable) == len(self.photos.pairs):
+                    raise UsageError("none of the photos can be read; name others") from None

@@ -18,7 +18,7 @@ from ..files import make_directory
 from ..progress import duration
 from ..sampler import add_noise, ddim_update
 from .allocator import keep_freed_memory
-from .data import Crops, load_pairs
+from .data import load_pairs, open_crops
 from .network import BiDiffSR
 from .recipe import Recipe, Step
 from .state import load_network, load_published, published_state, read_run, write_run
@@ -41,8 +41,7 @@ class Trainer:
         keep_freed_memory()
         torch.manual_seed(run.seed)
         self.generator = torch.Generator().manual_seed(run.seed)
-        self.crops = Crops(load_pairs(data.train, folder, recipe.scale, data.crop), data,
-                           recipe.scale)
+        self.crops = open_crops(recipe, folder)
         self.held_out = load_pairs(data.validate, folder, recipe.scale)
         self.network = BiDiffSR(recipe.network)
         if recipe.initial:
@@ -95,7 +94,7 @@ class Trainer:
         """One iteration; returns its loss. Raises UsageError if training diverged."""
         recipe = self.recipe
         step = self._drawn_step()
-        photo, condition = self.crops.draw(recipe.run.batch, self.generator)
+        photo, condition = self.crops.batch(self.iteration * recipe.run.batch, recipe.run.batch)
         noisy, noise = self.noised(step, photo, condition)
         rate = self.learning_rate()
         for group in self.optimizer.param_groups:

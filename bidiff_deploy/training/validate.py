@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from ..metrics import psnr_y
+from ..evaluation.scores import bicubic, score
 from ..noise import gaussian_noise
 from ..resample import pad_reflect
 from ..sampler import Predict, sample
@@ -16,34 +16,38 @@ from .network import BiDiffSR
 from .recipe import Recipe
 
 
-def as_predict(network: BiDiffSR) -> Predict:
+def as_predict(network: torch.nn.Module) -> Predict:
     """The network as the sampler calls it: float32 arrays (N, 3, H, W) and a timestep, no
-    gradients."""
+    gradients. It runs on the device that holds the network."""
     @torch.no_grad()
     def predict(noisy: np.ndarray, condition: np.ndarray, timestep: int) -> np.ndarray:
-        return network(torch.from_numpy(noisy), torch.from_numpy(condition), timestep).numpy()
+        device = next(network.parameters()).device
+        inputs = [torch.from_numpy(np.ascontiguousarray(array)).to(device)
+                  for array in (noisy, condition)]
+        return network(*inputs, timestep).float().cpu().numpy()
     return predict
+
+
+def restored(network: BiDiffSR, pair: Pair, recipe: Recipe) -> np.ndarray:
+    """The photo that the network makes of a pair's low-resolution image, uint8 (H, W, 3), sampled
+    at the recipe's timesteps with the noise of seed 0."""
+    condition, (height, width) = pad_reflect(pair.condition[None], network.config.size_multiple)
+    image = sample(as_predict(network), condition, recipe.timesteps, recipe.schedule,
+                   gaussian_noise(condition.shape, seed=0), start=recipe.start)
+    return np.rint(image[0, :, :height, :width] * 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 def validate(network: BiDiffSR, pairs: Sequence[Pair],
              recipe: Recipe) -> list[tuple[float, float]]:
-    """(PSNR-Y of bicubic, PSNR-Y of the network) of every pair, in dB.
-
-    Sampled at the recipe's timesteps, the noise that of seed 0. Both are measured as 8-bit images,
-    a border as wide as the scale cut off.
-    """
-    scores = []
+    """(PSNR-Y of Matlab's bicubic, PSNR-Y of the network) of every pair, in dB, measured as
+    ``bidiff-deploy evaluate`` does; infinite for a picture without a fault."""
+    found = []
     for pair in pairs:
-        condition, (height, width) = pad_reflect(pair.condition.numpy()[None],
-                                                 network.config.size_multiple)
-        noise = gaussian_noise(condition.shape, seed=0)
-        image = sample(as_predict(network), condition, recipe.timesteps, recipe.schedule, noise,
-                       start=recipe.start)[0, :, :height, :width]
-        photo = pair.photo.numpy().transpose(1, 2, 0)
-        scores.append((psnr_y(_eight_bit(pair.condition.numpy()), photo, recipe.scale),
-                       psnr_y(_eight_bit(image), photo, recipe.scale)))
-    return scores
+        pictures = bicubic(pair.low, pair.scale), restored(network, pair, recipe)
+        found.append(tuple(_psnr(score(picture, pair.high, recipe.scale)["psnr_y"])
+                           for picture in pictures))
+    return found
 
 
-def _eight_bit(image: np.ndarray) -> np.ndarray:
-    return np.rint(image.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+def _psnr(value: float | None) -> float:
+    return float("inf") if value is None else value

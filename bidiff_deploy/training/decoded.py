@@ -1,0 +1,158 @@
+"""Decoded photos, kept in memory or in a folder, so that a crop needs no decoding."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from ..datasets import ImagePair
+from ..errors import ImageError, OutputError, UsageError
+from ..files import make_directory
+from .tiles import SIDE, Tiles, Whole, stored_bytes
+
+__all__ = ["DecodedPhotos", "Planes"]
+
+VERSION = 1  # of what is stored; another one has other names
+Planes = tuple["Whole | Tiles", "Whole | Tiles"]  # the photo, its low-resolution image
+
+
+class DecodedPhotos:
+    """The pixels of pairs of files, by number.
+
+    ``memory``: bytes that decoded photos may take in this process, the least recently used are
+    dropped first. ``cache``: a folder of tiles, named by path, size and time of the files, so that
+    a changed photo is decoded anew; with it nothing is kept in memory by us.
+    """
+
+    def __init__(self, pairs: Sequence[ImagePair], memory: int, cache: Path | None = None) -> None:
+        self.pairs = pairs
+        self.memory = memory
+        self.cache = cache
+        self.unreadable: dict[int, str] = {}
+        self._kept: OrderedDict[int, Planes] = OrderedDict()
+        self._bytes = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A process that does not share our memory decodes for itself.
+        return {**self.__dict__, "_kept": OrderedDict(), "_bytes": 0}
+
+    def __getitem__(self, index: int) -> Planes:
+        """The photo and its low-resolution image. Raises ImageError for a file that is damaged."""
+        if index in self.unreadable:
+            raise ImageError(self.unreadable[index])
+        found = self._kept.get(index)
+        if found is None:
+            found = self._load(index)
+            self._keep(index, found)
+        else:
+            self._kept.move_to_end(index)
+        return found
+
+    @property
+    def decoded_bytes(self) -> int:
+        """What all photos take in memory."""
+        return sum(3 * pair.height * pair.width * (pair.scale ** 2 + 1) // pair.scale ** 2
+                   for pair in self.pairs)
+
+    @property
+    def fits(self) -> bool:
+        """Whether all photos fit the memory."""
+        return self.decoded_bytes <= self.memory
+
+    def prepare(self, threads: int, *, first: int = 0, skip: bool = False,
+                on_photo: Callable[[int, int], object] = lambda done, total: None) -> None:
+        """Decode every photo that can be kept, so that training does not wait for it.
+
+        It does nothing where there is neither a cache nor memory enough for all. ``first``: the
+        photo to begin with, so that processes with one cache share the work. ``skip``: photos that
+        are damaged are listed in ``unreadable``; else they raise UsageError. ``on_photo``: called
+        with (photos done, photos in all). Raises OutputError where the cache can not be written.
+        """
+        if self.cache is not None:
+            make_directory(self.cache)
+            self._check_room()
+        elif not self.fits:
+            return
+        count = len(self.pairs)
+        order = [(first + step) % count for step in range(count)]
+        with ThreadPoolExecutor(max(threads, 1)) as pool:  # decoders release Python's lock
+            waiting = {pool.submit(self._load, index): index for index in order}
+            try:
+                for done, future in enumerate(as_completed(waiting), 1):
+                    self._prepared(waiting[future], future, skip)
+                    on_photo(done, count)
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _prepared(self, index: int, future: Any, skip: bool) -> None:
+        try:
+            self._keep(index, future.result())
+        except ImageError as error:
+            if not skip:
+                raise UsageError(f"{error}, or set data.skip_unreadable") from None
+            self.unreadable[index] = str(error)
+
+    def _load(self, index: int) -> Planes:
+        pair = self.pairs[index]
+        if self.cache is None:
+            high = pair.read_high()
+            return Whole(high), Whole(pair.read_low(high))
+        return self._tiled(pair, self.cache)
+
+    def _tiled(self, pair: ImagePair, cache: Path) -> Planes:
+        sizes = self._sizes(pair)
+        paths = [cache / f"{_key(pair, part)}.npy" for part in ("high", "low")]
+        found = [Tiles.open(path, *size) for path, size in zip(paths, sizes)]
+        if None in found:
+            high = pair.read_high()
+            for path, pixels in zip(paths, (high, pair.read_low(high))):
+                Tiles.write(path, pixels)
+            found = [Tiles.open(path, *size) for path, size in zip(paths, sizes)]
+        if None in found:
+            raise OutputError(f"{cache}: what is written there can not be read back; choose "
+                              "another loading.cache")
+        return found[0], found[1]
+
+    @staticmethod
+    def _sizes(pair: ImagePair) -> tuple[tuple[int, int], tuple[int, int]]:
+        return (pair.height, pair.width), (pair.height // pair.scale, pair.width // pair.scale)
+
+    def _keep(self, index: int, planes: Planes) -> None:
+        size = sum(plane.nbytes for plane in planes)
+        if index in self._kept or size > self.memory:
+            return
+        self._kept[index] = planes
+        self._bytes += size
+        while self._bytes > self.memory:
+            _, dropped = self._kept.popitem(last=False)
+            self._bytes -= sum(plane.nbytes for plane in dropped)
+
+    def _check_room(self) -> None:
+        needed = sum(stored_bytes(*size) for pair in self.pairs
+                     if not (self.cache / f"{_key(pair, 'low')}.npy").exists()
+                     for size in self._sizes(pair))
+        free = shutil.disk_usage(self.cache).free
+        if needed > free:
+            raise OutputError(f"{self.cache}: decoded photos need {needed / 1e9:.1f} GB and "
+                              f"{free / 1e9:.1f} GB are free; free some space, choose another "
+                              "loading.cache, or leave it out")
+
+
+def _key(pair: ImagePair, part: str) -> str:
+    """A name that changes with whatever the stored pixels depend on."""
+    facts: list[Any] = [VERSION, SIDE, part, pair.corner, pair.height, pair.width, pair.scale]
+    for file in (pair.high, pair.low):
+        if file is not None:
+            try:
+                stat = os.stat(file)
+            except OSError as error:
+                raise ImageError(f"{file}: can not be read ({error.strerror})") from None
+            facts += [os.path.realpath(file), stat.st_size, stat.st_mtime_ns]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
