@@ -22,13 +22,14 @@ from torch import Tensor
 from ..errors import ImageError, UsageError
 from ..datasets import ImagePair
 from ..progress import Progress
-from ..resample import source_crop, to_condition
+from ..resample import source_crop, to_condition, to_unit
 from .decoded import DecodedPhotos
 from .photos import Source, find_sources
 from .recipe import Data, Loading, Photo, Recipe
 
-__all__ = ["Crops", "Pair", "load_pairs", "open_crops"]
+__all__ = ["CONDITION", "LOW", "Crops", "Pair", "load_pairs", "open_crops"]
 
+CONDITION, LOW = "condition", "low"
 _MAX_THREADS = 16  # that decode at the start
 
 
@@ -64,9 +65,10 @@ def load_pairs(photos: Sequence[Photo], folder: Path, scale: int) -> list[Pair]:
 
 
 def open_crops(recipe: Recipe, folder: Path, rank: int = 0, ranks: int = 1,
-               say: Callable[[str], object] | None = None) -> Crops:
+               say: Callable[[str], object] | None = None, given: str = CONDITION) -> Crops:
     """The crops of a recipe: photos are found, checked, and decoded as far as they can be kept.
 
+    ``given``: what comes with a photo's crop, see ``Crops``.
     ``rank`` of ``ranks`` processes share memory and, in a cache, the work; only rank 0 says what
     is left out and how far it is. Raises UsageError for photos that can not be used, OutputError
     for a cache that can not be written.
@@ -83,7 +85,7 @@ def open_crops(recipe: Recipe, folder: Path, rank: int = 0, ranks: int = 1,
                            int(loading.memory_gb * 1e9 / ranks),
                            folder / loading.cache if loading.cache else None)
     crops = Crops(photos, data, seed=recipe.run.seed,
-                  weights=[source.weight for source in sources])
+                  weights=[source.weight for source in sources], given=given)
     if photos.cache is None and not photos.fits:
         say(f"decoded photos take {photos.decoded_bytes * ranks / 1e9:.1f} GB, more than "
             f"loading.memory_gb={loading.memory_gb:g}: photos are decoded over and over; give "
@@ -102,10 +104,16 @@ class Crops:
 
     photos   decoded pairs; all at least ``data.crop`` a side
     weights  how often each is drawn, relative to the others; equally by default
+    given    what comes with a crop: CONDITION, the low-resolution image enlarged to its size, or
+             LOW, that image itself, of crop / scale pixels a side; for aligned crops only
     """
 
     def __init__(self, photos: DecodedPhotos, data: Data, *, seed: int = 0,
-                 weights: Sequence[float] = ()) -> None:
+                 weights: Sequence[float] = (), given: str = CONDITION) -> None:
+        if given == LOW and not data.aligned:
+            raise UsageError("data.aligned must be true for a feed-forward network: its input is "
+                             "the low-resolution image, which has no part of a pixel")
+        self.given = given
         self.photos = photos
         self.data = data
         self._seed = seed % (1 << 64)
@@ -113,8 +121,9 @@ class Crops:
         self._bounds = np.cumsum(shares / shares.sum())
 
     def batch(self, first: int, count: int) -> tuple[Tensor, Tensor]:
-        """Photos and conditions of crops ``first`` to ``first + count``: float32 (count, 3, crop,
-        crop) each, photos in [0, 1]. Raises UsageError where a photo is damaged."""
+        """Photos and what comes with them of crops ``first`` to ``first + count``: float32 (count,
+        3, crop, crop) each, photos in [0, 1]; LOW is smaller by the scale. Raises UsageError where
+        a photo is damaged."""
         crops = [self.crop(index) for index in range(first, first + count)]
         photos, conditions = (torch.from_numpy(np.stack(part)) for part in zip(*crops))
         return photos.float().div_(255), conditions
@@ -124,15 +133,15 @@ class Crops:
         return self.batch(int(torch.randint(1 << 62, (), generator=generator)), batch)
 
     def crop(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Crop number ``index``: uint8 photo and float32 condition, (3, crop, crop) each."""
+        """Crop number ``index``: uint8 photo (3, crop, crop), and float32 of what comes with it."""
         random = np.random.Generator(np.random.Philox(key=(index << 64) | self._seed))
         crops = [self._candidate(random) for _ in range(self.data.candidates)]
-        if len(crops) == 1:
-            return crops[0]
-        return max(crops, key=lambda crop: float(np.square(
-            crop[0] / np.float32(255) - crop[1]).sum()))
+        photo, condition, low = max(crops, key=lambda crop: float(np.square(
+            crop[0] / np.float32(255) - crop[1]).sum())) if len(crops) > 1 else crops[0]
+        return photo, low if self.given == LOW else condition
 
-    def _candidate(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _candidate(self, random: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """uint8 photo, float32 condition and low-resolution image, augmented alike."""
         pair, (high, low) = self._photo(random)
         data, size, scale = self.data, self.data.crop, pair.scale
         unit = scale if data.aligned else 1
@@ -153,7 +162,9 @@ class Crops:
             image = np.rot90(image[colors], turns, (1, 2))
             return np.ascontiguousarray(image[:, :, ::-1] if flip else image)
 
-        return augment(photo), augment(condition)
+        small = small[top // scale - rows.start:, left // scale - columns.start:]
+        small = to_unit(small[:size // scale, :size // scale]).transpose(2, 0, 1)
+        return augment(photo), augment(condition), augment(small)
 
     def _photo(self, random: np.random.Generator) -> tuple[ImagePair, tuple]:
         while True:
