@@ -29,14 +29,16 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     """Turn CHECKPOINT into a bundle: one graph a time step, weights packed to bits.
 
     CHECKPOINT is a .pth, .pt or .safetensors file, published, trained here, or packed. Only .pth
-    and .pt need torch.
+    and .pt need torch. That of a feed-forward network (BBCU-M) becomes one graph without steps.
     """
     import json
 
     from ..bundle import MANIFEST
     from ..checkpoint import read_checkpoint
     from ..errors import UsageError
+    from ..export.feedforward import export_feedforward
     from ..export.write import choose_timesteps, export_bundle
+    from ..feedforward.network import BbcuConfig
     from ..files import check_target
     from ..options import read_options
     from ..progress import Progress
@@ -48,10 +50,19 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     # Before the long work, so that it is not done in vain.
     check_target(output, overwrite, directory=True, marker=MANIFEST)
     found = read_checkpoint(checkpoint, read_options(options) if options else None, scale)
-    chosen = choose_timesteps(found, steps=steps, timesteps=listed)
-    with Progress("export", len(chosen), quiet=quiet) as progress:
-        manifest = export_bundle(found, output, timesteps=chosen, overwrite=overwrite,
-                                 precision=precision, on_step=lambda done, total: progress.update(done))
+    if isinstance(found.config, BbcuConfig):
+        if steps is not None or listed is not None or precision != "exact":
+            raise UsageError(f"{checkpoint} is a feed-forward network, without time steps and all "
+                             "float32 where it is not binary; leave --steps, --timesteps and "
+                             "--precision out")
+        chosen = ()
+        manifest = export_feedforward(found, output, overwrite=overwrite)
+    else:
+        chosen = choose_timesteps(found, steps=steps, timesteps=listed)
+        with Progress("export", len(chosen), quiet=quiet) as progress:
+            manifest = export_bundle(found, output, timesteps=chosen, overwrite=overwrite,
+                                     precision=precision,
+                                     on_step=lambda done, total: progress.update(done))
     size = sum(entry["bytes"] for entry in manifest["files"].values())
     if as_json:
         click.echo(json.dumps({
@@ -64,4 +75,6 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     if manifest["zero_weights"]:
         click.echo(f"note: {manifest['zero_weights']} binary weights are exactly zero and were "
                    "taken as +1", err=True)
-    click.echo(f"{output}: x{manifest['scale']}, {len(chosen)} steps, {size / 1e6:.1f} MB")
+    click.echo(f"{output}: x{manifest['scale']}, "
+               + (f"{len(chosen)} steps, {size / 1e6:.1f} MB" if chosen
+                  else f"feed-forward, {size / 1e6:.2f} MB"))
