@@ -35,21 +35,31 @@ def binary_conv2d(x: Tensor, weight: Tensor, alpha: Tensor, threshold: Tensor, s
     ``threshold`` to ``shift_out``: (groups, C), of which row ``group``, int64 (1,), is used.
     Returns (N, C, H, W), the very values of the operations one after the other. The gradients are
     those of ``binarize.sign_activation`` and ``binarize.sign_weight``, up to summation order.
+
+    Under autocast only the products of +1 and -1 and their sums are in low precision, and so are
+    the products of the gradient. Thresholds are compared, scales multiplied and everything else is
+    added in float32, and the result is float32.
     """
-    return _BinaryConv2d.apply(x, weight, alpha, threshold, shift_in, slope, shift_out, group,
-                               padding)
+    low = _autocast_dtype(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return _BinaryConv2d.apply(x.float() if low else x, weight, alpha, threshold, shift_in,
+                                   slope, shift_out, group, padding, low)
 
 
 class _BinaryConv2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, alpha: Tensor, threshold: Tensor,
                 shift_in: Tensor, slope: Tensor, shift_out: Tensor, group: Tensor,
-                padding: int) -> Tensor:
+                padding: int, low: torch.dtype | None) -> Tensor:
         shifted = x + _channel(threshold, group)
-        y = F.conv2d(signs(shifted), signs(weight).mul_(alpha), padding=padding)
+        if low is None:
+            y = F.conv2d(signs(shifted), signs(weight).mul_(alpha), padding=padding)
+        else:
+            y = F.conv2d(signs(shifted).to(low), signs(weight).to(low), padding=padding)
+            y = y.float().mul_(alpha.view(1, -1, 1, 1))
         y.add_(_channel(shift_in, group))
         ctx.save_for_backward(shifted, y, weight, alpha, slope, group)
-        ctx.padding = padding
+        ctx.padding, ctx.low = padding, low
         return F.prelu(y, slope.index_select(0, group).view(-1)).add_(
             _channel(shift_out, group)).add_(x)
 
@@ -62,20 +72,39 @@ class _BinaryConv2d(torch.autograd.Function):
         negative = grad - positive
         grad_slope = _sum(negative * y)
         grad_shift_out = _sum(grad)
-        row = _channel(slope, group)
-        # Not through a sum of the whole: positive and negative are summed as they are scaled.
-        grad_y = torch.addcmul(positive, negative, row)
+        grad_y = torch.addcmul(positive, negative, _channel(slope, group))
         grad_shift_in = _sum(grad_y)
-        grad_bits, grad_weight, _ = torch.ops.aten.convolution_backward(
-            grad_y, signs(shifted), signs(weight).mul_(alpha), None, (1, 1),
-            (ctx.padding, ctx.padding), (1, 1), False, (0, 0), 1, (True, True, False))
+        grad_bits, grad_weight = _convolution_backward(
+            grad_y, signs(shifted), signs(weight), alpha, ctx.padding, ctx.low)
         # -2 (|x| - 1) inside (-1, 1): the slope of the clipped parabola.
         ramp = shifted.abs().sub_(1).clamp_max_(0).mul_(grad_bits)
         grad_threshold = _sum(ramp).mul_(-2)
         grad_x = grad.add(ramp, alpha=-2)
         rows = (torch.zeros_like(slope).index_copy_(0, group, total[None])
                 for total in (grad_threshold, grad_shift_in, grad_slope, grad_shift_out))
-        return grad_x, passed_by_clamp(grad_weight, weight), None, *rows, None, None
+        return grad_x, passed_by_clamp(grad_weight, weight), None, *rows, None, None, None
+
+
+def _convolution_backward(grad: Tensor, bits: Tensor, weight: Tensor, alpha: Tensor, padding: int,
+                          low: torch.dtype | None) -> tuple[Tensor, Tensor]:
+    """Gradients of conv(bits, alpha * weight), by the bits and by alpha * weight."""
+    def backward(grad: Tensor, weight: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor, ...]:
+        return torch.ops.aten.convolution_backward(
+            grad, bits, weight, None, (1, 1), (padding, padding), (1, 1), False, (0, 0), 1,
+            (*wanted, False))[:2]
+
+    if low is None:
+        return backward(grad, weight.mul_(alpha), (True, True))
+    bits, weight = bits.to(low), weight.to(low)  # exact, unlike alpha * weight
+    by_bits, _ = backward((grad * alpha.view(1, -1, 1, 1)).to(low), weight, (True, False))
+    _, by_weight = backward(grad.to(low), weight, (False, True))
+    return by_bits.float(), by_weight.float()
+
+
+def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """What autocast computes convolutions in; None without it."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 def _channel(rows: Tensor, group: Tensor) -> Tensor:
