@@ -12,11 +12,11 @@ from typing import Iterable
 
 import onnx
 
-from .architecture import NetworkConfig, parameters
 from .bundle import Bundle
 from .count import Layer
 from .engines.step_graphs import StepGraphs
 from .export.graph import short
+from .models import Config, parameters
 
 FLOAT_BYTES = 4
 MAX_NAME = 80
@@ -115,7 +115,7 @@ class BundleTensors:
 class Weigher:
     """Shares out the bytes of the weights file: each byte belongs to one layer or part."""
 
-    def __init__(self, tensors: BundleTensors, config: NetworkConfig) -> None:
+    def __init__(self, tensors: BundleTensors, config: Config) -> None:
         self._tensors = tensors
         self._sizes = {name: FLOAT_BYTES * math.prod(parameter.shape)
                        for name, parameter in parameters(config).items()}

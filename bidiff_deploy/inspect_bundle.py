@@ -14,20 +14,25 @@ from typing import Any, Iterable
 
 import onnx
 
-from .architecture import NetworkConfig
-from .bundle import MANIFEST, Bundle, open_bundle
+from .binarizers import NONE
+from .bundle import KIND, MANIFEST, Bundle
 from .bundle_tensors import FLOAT_BYTES, BundleGraphs, BundleTensors, Weight, Weigher
 from .count import Count, Layer, count, paper_operations
 from .errors import BidiffError, BundleError
 from .export.graph import short
 from .export.weights_file import ALIGNMENT
+from .feedforward.bundle import FeedForwardBundle, open_any
+from .feedforward.count import count_network
+from .feedforward.network import BbcuConfig
 from .graph_layers import GraphLayer, GraphReader
+from .models import Config
 from .ops import DOMAIN
 
 
 # What the manifest calls a kind of layer, where it has a name of its own for it.
 _PRECISIONS = {"float32": "float", "bfloat16": "bf16", "float16": "fp16"}
 # What multiplies in a type that a fused operator only allows.
+_SIDE = 256  # of the picture that a feed-forward network is counted for
 _MULTIPLIED_BY = {"bf16": "the CPU", "fp16": "the GPU"}
 
 
@@ -56,7 +61,7 @@ class Inspection:
     disagreements  sentences: where graphs and manifest contradict each other
     """
 
-    bundle: Bundle
+    bundle: Bundle | FeedForwardBundle
     count: Count
     layers: tuple[InspectedLayer, ...]
     parts: dict[str, Weight]
@@ -98,10 +103,8 @@ class Inspection:
         bundle, manifest = self.bundle, self.bundle.manifest
         return {
             "bundle": str(bundle.path), "source": manifest.get("source"), "scale": bundle.scale,
-            "network": bundle.config.to_dict(), "schedule": bundle.schedule.to_dict(),
-            "sampling": {"start": bundle.default_start},
-            "steps": [{"timestep": s.timestep, "group": s.group, "file": s.file}
-                      for s in bundle.steps],
+            "kind": manifest.get("kind", KIND),
+            "network": bundle.config.to_dict(), **_sampling(bundle),
             "versions": {"tool": manifest.get("tool"), "schema": manifest["schema_version"],
                          "packing": manifest["packing_version"], "opsets": self.opsets},
             "functions": list(self.functions), "operators": self.operators,
@@ -123,6 +126,15 @@ class Inspection:
         }
 
 
+def _sampling(bundle: Bundle | FeedForwardBundle) -> dict[str, Any]:
+    """What only a diffusion model has: its schedule, its start and its steps."""
+    if not isinstance(bundle, Bundle):
+        return {}
+    return {"schedule": bundle.schedule.to_dict(), "sampling": {"start": bundle.default_start},
+            "steps": [{"timestep": s.timestep, "group": s.group, "file": s.file}
+                      for s in bundle.steps]}
+
+
 def _layer_dict(layer: InspectedLayer) -> dict[str, Any]:
     found = layer.found
     return {"name": layer.name, "kind": found.kind, "why": layer.why, "op": found.op,
@@ -133,15 +145,14 @@ def _layer_dict(layer: InspectedLayer) -> dict[str, Any]:
 def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Inspection:
     """Verify the bundle at ``path`` and read all its graphs.
 
-    ``size``: height and width of the image that multiply-accumulates are counted for; default: the
-    network's ``image_size``, rounded up to what it can run at. Raises BundleError for a bundle that
+    ``size``: height and width of the image that multiply-accumulates are counted for, a
+    feed-forward network's before it is enlarged; default: the network's ``image_size``, rounded up
+    to what it can run at, or 256x256. Raises BundleError for a bundle that
     is damaged, foreign or whose graphs can not be read, UsageError for a size that the network can
     not run at.
     """
-    bundle = open_bundle(path)
-    multiple = bundle.config.size_multiple
-    side = -(-bundle.config.image_size // multiple) * multiple
-    expected = count(bundle.config, *(size or (side, side)))
+    bundle = open_any(path)
+    expected = _expected(bundle.config, size)
     graphs = BundleGraphs(bundle)
     file = bundle.steps[0].file
     try:
@@ -182,6 +193,13 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
         reader.operators(), tuple(wrong))
 
 
+def _expected(config: Config, size: tuple[int, int] | None) -> Count:
+    if isinstance(config, BbcuConfig):
+        return count_network(config, *(size or (_SIDE, _SIDE)))
+    side = -(-config.image_size // config.size_multiple) * config.size_multiple
+    return count(config, *(size or (side, side)))
+
+
 class _Names:
     """The network's layers, to be found by the name that a graph gives their weights."""
 
@@ -195,7 +213,7 @@ class _Names:
         return [layer.name for layer in self._left.values()]
 
 
-def _why(layer: Layer | None, found: GraphLayer, config: NetworkConfig) -> str:
+def _why(layer: Layer | None, found: GraphLayer, config: Config) -> str:
     if layer is None:
         return "not a layer of the network that the manifest states"
     if layer.binary:
@@ -215,9 +233,12 @@ def _why(layer: Layer | None, found: GraphLayer, config: NetworkConfig) -> str:
     if block.kind == "stem":
         return f"{what}: first convolution, its input is an image and not signs"
     if block.kind == "head":
-        return f"{what}: last convolution, its output is the predicted noise"
+        made = "picture" if isinstance(config, BbcuConfig) else "predicted noise"
+        return f"{what}: last convolution, its output is the {made}"
     if ".attention." in layer.name:
         return f"{what}: convolution of attention, never binary in this network"
+    if config.binarizer == NONE:
+        return f"{what}: the network has no binary layers"
     return (f"{what}: the decoder's level {block.level} "
             f"({config.image_size >> block.level}) is in fp_res")
 
@@ -261,20 +282,22 @@ def _check_precision(precision: str, layers: Iterable[InspectedLayer]) -> list[s
     return wrong
 
 
-def _check_versions(bundle: Bundle, model: onnx.ModelProto) -> list[str]:
+def _check_versions(bundle: Bundle | FeedForwardBundle, model: onnx.ModelProto) -> list[str]:
     found = {opset.domain: opset.version for opset in model.opset_import}
     return [f"the manifest states {key} {bundle.manifest.get(key)!r}, but the graph has "
             f"{found.get(domain)}" for key, domain in (("onnx_opset", ""), ("bidiff_opset", DOMAIN))
             if bundle.manifest.get(key) != found.get(domain)]
 
 
-def _check_folder(bundle: Bundle) -> list[str]:
+def _check_folder(bundle: Bundle | FeedForwardBundle) -> list[str]:
     stated = {MANIFEST, *bundle.manifest["files"]}
     return [f"{name!r} lies in the folder, but the manifest does not name it"
             for name in sorted(file.name for file in bundle.path.iterdir()) if name not in stated]
 
 
-def _check_steps(bundle: Bundle) -> list[str]:
+def _check_steps(bundle: Bundle | FeedForwardBundle) -> list[str]:
+    if not isinstance(bundle, Bundle):
+        return []
     return [f"step {step.timestep} belongs to group {bundle.config.group(step.timestep)}, but the "
             f"manifest states {step.group}" for step in bundle.steps
             if step.group != bundle.config.group(step.timestep)]

@@ -6,6 +6,8 @@ from collections import Counter
 from itertools import groupby
 from typing import Any
 
+from .bundle import Bundle
+from .feedforward.bundle import FeedForwardBundle
 from .inspect_bundle import InspectedLayer, Inspection
 
 WIDTH = 100
@@ -36,9 +38,6 @@ def _head(found: Inspection) -> list[str]:
     bundle, manifest = found.bundle, found.bundle.manifest
     source, tool = _mapping(manifest.get("source")), _mapping(manifest.get("tool"))
     assumptions = manifest.get("assumptions")
-    groups = [f"group {group}: {_range([step.timestep for step in steps])}"
-              for group, steps in groupby(bundle.steps, key=lambda step: step.group)]
-    start = bundle.default_start
     opsets = ", ".join(f"{domain} {version}" for domain, version in found.opsets.items())
     lines = [
         ("bundle", f"{bundle.path}, x{bundle.scale}"),
@@ -47,9 +46,7 @@ def _head(found: Inspection) -> list[str]:
         ("files", f"{len(manifest['files'])}, size and SHA-256 of each verified"),
         ("versions", f"schema {manifest['schema_version']}, packing {manifest['packing_version']}, "
                      f"opsets {opsets}"),
-        ("steps", f"{len(bundle.steps)}, starting from "
-                  + ("pure noise" if start is None else f"the noised condition at {start}")),
-        *(("", group) for group in groups),
+        *_steps(bundle),
         ("operators", ", ".join(f"{number} {name}" for name, number in sorted(
             found.operators.items(), key=lambda item: (-item[1], item[0])))),
         ("defined inside", ", ".join(found.functions) or "nothing, so the op library is a must"),
@@ -58,6 +55,17 @@ def _head(found: Inspection) -> list[str]:
     if zeros := manifest.get("zero_weights"):
         lines.append(("zero weights", f"{zeros} binary weights were exactly 0 and became +1"))
     return [_fit(f"{name:<15}{_plain(value)}") for name, value in lines]
+
+
+def _steps(bundle: Bundle | FeedForwardBundle) -> list[tuple[str, str]]:
+    if not isinstance(bundle, Bundle):
+        return [("steps", "none: feed-forward, one run of one graph a picture")]
+    start = bundle.default_start
+    groups = [f"group {group}: {_range([step.timestep for step in steps])}"
+              for group, steps in groupby(bundle.steps, key=lambda step: step.group)]
+    return [("steps", f"{len(bundle.steps)}, starting from "
+                      + ("pure noise" if start is None else f"the noised condition at {start}")),
+            *(("", group) for group in groups)]
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -115,6 +123,14 @@ def _row(layer: InspectedLayer, letter: str) -> tuple[str, ...]:
             letter)
 
 
+def _run_of(found: Inspection) -> str:
+    """What multiply-accumulates are counted for."""
+    size = f"{found.count.height}x{found.count.width}"
+    if isinstance(found.bundle, Bundle):
+        return f"one step at {size}, {len(found.bundle.steps)} steps an image"
+    return f"a picture of {size} before enlarging"
+
+
 def _letter(index: int) -> str:
     return chr(ord("a") + index) if index < 26 else str(index)
 
@@ -128,8 +144,7 @@ def _totals(found: Inspection) -> list[str]:
         ("layers", ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())),
         ("parameters", f"{human(counted.parameters)}: {human(counted.binary_parameters)} binary, "
                        f"{human(counted.float_parameters)} full precision"),
-        ("MACs", f"{done}; one step at {counted.height}x{counted.width}, {len(found.bundle.steps)} "
-                 "steps an image"),
+        ("MACs", f"{done}; {_run_of(found)}"),
         ("paper's way", f"{human(counted.paper_parameters)} parameters (binary / 32), "
                         f"{human(found.paper_operations)} operations (binary / 64)"),
         ("size", f"{total.disk / 1e6:.2f} MB on disk, tensors {total.memory / 1e6:.2f} MB in "

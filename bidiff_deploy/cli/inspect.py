@@ -8,8 +8,9 @@ import click
 @click.command()
 @click.argument("bundle", type=click.Path(readable=False))
 @click.option("--size", metavar="HxW",
-              help="Height and width of the output to count operations for. Default: what the "
-                   "network names its levels by, 256x256 for the published one.")
+              help="Height and width of the output to count operations for; of a feed-forward "
+                   "network those of its input. Default: what the network names its levels by, "
+                   "256x256 for the published one.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on stdout.")
 def command(bundle: str, size: str | None, as_json: bool) -> None:
     """Show what BUNDLE is: each layer's kind and why, its cost and its bytes, and totals.
