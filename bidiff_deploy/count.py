@@ -28,9 +28,9 @@ PRODUCTS = ("scores", "mixed")  # of an attention: query by key, and map by valu
 class Layer:
     """One convolution or attention product of a step, in order of execution.
 
-    name          its parameters are ``name.weight`` and so on; a product has none. Both 1x1
-                  convolutions of a full-precision CS-Fusion are one, of twice as many channels,
-                  under the block's name
+    name          its parameters are ``name.weight`` and so on; a product has none. Both
+                  convolutions of a full-precision CS-Fusion, CP-Down or CP-Up are one, of twice as
+                  many channels in or (CP-Up) out, under the block's name
     block         what it belongs to
     binary        whether it is a BIConv
     shape         of its weights, (Cout, Cin, k, k); empty for a product
@@ -128,10 +128,11 @@ def count(config: NetworkConfig, height: int, width: int) -> Count:
             if len(parameter.shape) != 4 or not name.startswith(f"{block.name}."):
                 continue
             name, shape = name.removesuffix(".weight"), parameter.shape
-            if block.kind == "fusion" and not block.binary:
+            if block.kind in ("fusion", "down", "up") and not block.binary:
                 if name.endswith(".conv2"):
                     continue
-                name, shape = block.name, (shape[0], 2 * shape[1], *shape[2:])
+                outputs, inputs = (2, 1) if block.kind == "up" else (1, 2)
+                name, shape = block.name, (outputs * shape[0], inputs * shape[1], *shape[2:])
             if name.endswith(".attention.out"):
                 macs = block.channels * positions * positions
                 layers += [Layer(f"{block.name}.attention.{product}", block, False, (), rows,

@@ -1,8 +1,8 @@
 """The network without packing, in float32: what speed is measured against.
 
-Each BIConv becomes Add, Sign, Conv with the dense weights alpha * sign(W), Add, PRelu, Add, Add, as
-an export of the torch network would have it. All of one step is constant, so that a runtime may
-fuse what it can.
+Each BinaryConv becomes Add, Sign, Conv with the dense weights alpha * sign(W), Add, PRelu, Add, Add,
+as an export of the torch network would have it, without those of them that its binarizer does not
+have. All of one step is constant, so that a runtime may fuse what it can.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.inliner import inline_local_functions
 
-from ..architecture import blocks, parameters
+from ..architecture import Block, blocks, parameters
 from ..bundle import Bundle
 from ..errors import EngineError
 from ..export.graph import short
@@ -74,9 +74,8 @@ def _folded(inputs: tuple[str, ...], output: str, constants: Mapping[str, np.nda
     weight = dense_weight(constants[words], constants[alpha], len(constants[threshold]))
     columns = {"threshold": constants[threshold], "time": constants[time],
                **dict(zip(("shift_in", "slope", "shift_out"), constants[rprelu]))}
-    for name, value in columns.items():
-        tensors[f"{output}/{name}"] = value[:, None, None]
-    tensors[f"{output}/weight"] = weight
+    mine = {f"{output}/{name}": value[:, None, None] for name, value in columns.items()}
+    mine[f"{output}/weight"] = weight
     nodes: list[onnx.NodeProto] = []
 
     def op(kind: str, *names: str, **attributes: Any) -> str:
@@ -84,15 +83,19 @@ def _folded(inputs: tuple[str, ...], output: str, constants: Mapping[str, np.nda
         nodes.append(helper.make_node(kind, names, [result], **attributes))
         return result
 
-    y = op("Add", x, f"{output}/threshold")
+    y = op("Add", x, f"{output}/threshold") if np.any(columns["threshold"]) else x
     if sign:
         y = op("Sign", y)
     y = op("Conv", y, f"{output}/weight", pads=[weight.shape[-1] // 2] * 4)
-    y = op("PRelu", op("Add", y, f"{output}/shift_in"), f"{output}/slope")
-    y = op("Add", op("Add", y, f"{output}/shift_out"), residual)
+    if np.any(columns["shift_in"]) or np.any(columns["shift_out"]) or np.any(columns["slope"] != 1):
+        y = op("PRelu", op("Add", y, f"{output}/shift_in"), f"{output}/slope")
+        y = op("Add", y, f"{output}/shift_out")
+    if residual not in constants or np.any(constants[residual]):
+        y = op("Add", y, residual)
     if np.any(constants[time]) or constants[time].size > 1:
         op("Add", y, f"{output}/time")
     nodes[-1].output[0] = output
+    tensors.update((name, mine[name]) for node in nodes for name in node.input if name in mine)
     return nodes
 
 
@@ -130,14 +133,36 @@ def dense_weight(words: np.ndarray, alpha: np.ndarray, in_channels: int) -> np.n
     return unpack_signs(words, in_channels) * np.asarray(alpha)[:, None, None, None]
 
 
-def _split_pair(name: str, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
-    """The parameters of a full-precision CS-Fusion's two convolutions, of the one that export
-    makes of them (``export.graph``); the first gets the bias of both."""
-    channels = len(weight)
-    first = np.concatenate([weight[:, 1:channels:2], weight[:, channels::2]], axis=1)
-    second = np.concatenate([weight[:, 0:channels:2], weight[:, channels + 1::2]], axis=1)
-    return {f"{name}.conv1.weight": first, f"{name}.conv2.weight": second,
-            f"{name}.conv1.bias": bias.copy(), f"{name}.conv2.bias": np.zeros_like(bias)}
+def _split_pair(block: Block, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
+    """The parameters of a full-precision block's two convolutions, of the one that export makes of
+    them (``export.fold``); where their outputs are added the first gets the bias of both."""
+    biases = [bias.copy(), np.zeros_like(bias)]
+    if block.kind == "up":
+        weights, biases = np.split(weight, 2), np.split(bias, 2)
+    elif block.kind == "down":
+        weights = np.split(weight, 2, axis=1)
+    else:
+        channels = len(weight)
+        weights = [np.concatenate([weight[:, 1:channels:2], weight[:, channels::2]], axis=1),
+                   np.concatenate([weight[:, 0:channels:2], weight[:, channels + 1::2]], axis=1)]
+    return {f"{block.name}.conv{half}.{part}": np.array(value)
+            for half in (1, 2) for part, value in (("weight", weights[half - 1]),
+                                                   ("bias", biases[half - 1]))}
+
+
+def _dense_node(module: Any) -> Any:
+    """The node of a layer whose weight is dense already."""
+    import torch
+    from torch.nn.functional import conv2d
+
+    threshold = module.constants(0).get("threshold")
+
+    def node(x: Any, group: Any) -> Any:
+        shifted = x if threshold is None else x + threshold.view(1, -1, 1, 1)
+        y = conv2d(torch.sign(shifted), module.weight, padding=module.padding)
+        return y + x if module.shortcut else y
+
+    return node
 
 
 def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
@@ -151,7 +176,7 @@ def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
     except ImportError:
         raise EngineError("torch is not installed, so it can not be measured; "
                           "pip install 'bidiff-deploy[train]' or leave it out") from None
-    from ..training.binarize import BinaryConv2d
+    from ..training.binarize import BinaryLayer
     from ..training.network import BiDiffSR
 
     class FoldedConv(nn.Module):
@@ -179,23 +204,30 @@ def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
     values = {name: np.asarray(value)
               for name, value in BundleLayers(bundle).constants(timestep).items()}
     network = BiDiffSR(bundle.config).eval().requires_grad_(False)
-    state = {name: torch.from_numpy(values[short(name)].reshape(parameter.shape).copy())
-             for name, parameter in parameters(bundle.config).items()
-             if short(name) in values and not (parameter.binary or parameter.grouped)}
+    state = {}
+    for name, parameter in parameters(bundle.config).items():
+        # As a map where a standard operator takes it, which also is no constant of BinaryConv.
+        key = next((key for key in (f"{short(name)}_map", short(name)) if key in values), None)
+        if key is not None and not (parameter.binary or parameter.grouped):
+            state[name] = torch.from_numpy(values[key].reshape(parameter.shape).copy())
     for block in blocks(bundle.config):
-        if block.kind == "fusion" and not block.binary:
+        if block.kind in ("fusion", "down", "up") and not block.binary:
             state.update((name, torch.from_numpy(value)) for name, value in _split_pair(
-                block.name, *(values[f"{short(block.name)}.{part}"]
-                              for part in ("weight", "bias"))).items())
+                block, *(values[f"{short(block.name)}.{part}"]
+                         for part in ("weight", "bias"))).items())
     network.load_state_dict(state, strict=False)
     for name, module in list(network.named_modules()):
         owner, _, child = name.rpartition(".")
         key = short(name)
-        if isinstance(module, BinaryConv2d):
+        if isinstance(module, BinaryLayer):
             threshold = values[f"{key}.threshold"]
-            setattr(network.get_submodule(owner), child, FoldedConv(
-                dense_weight(values[f"{key}.words"], values[f"{key}.alpha"], len(threshold)),
-                threshold, values[f"{key}.rprelu"]))
+            dense = dense_weight(values[f"{key}.words"], values[f"{key}.alpha"], len(threshold))
+            if module.fused:
+                setattr(network.get_submodule(owner), child,
+                        FoldedConv(dense, threshold, values[f"{key}.rprelu"]))
+            else:
+                module.weight.copy_(torch.from_numpy(dense))
+                module.node = _dense_node(module)
         elif child == "time":
             setattr(network.get_submodule(owner), child, Vector(values[key].reshape(-1)))
     return network.to(memory_format=torch.channels_last)

@@ -119,11 +119,9 @@ def _check(layer: BinaryLayer, op: LayerOp, constants: Mapping[str, np.ndarray],
     given = [np.asarray(constants[name]) if name != layer.inputs[0] else x
              for name in layer.inputs]
     _, words, alpha, threshold, rprelu, _, time = given
-    state, weight = checkpoint.state, checkpoint.binary[f"{layer.name}.weight"]
-    parts = ("threshold", "shift_in", "slope", "shift_out")
-    expected = {part: state[f"{layer.name}.{part}"][group] for part in parts}
-
+    weight = checkpoint.binary[f"{layer.name}.weight"]
     module = network.get_submodule(layer.name)
+    expected = _constants(module, group)
     with torch.inference_mode():
         signs = torch.from_numpy(np.where(
             x + expected["threshold"][:, None, None] >= 0, np.float32(1), np.float32(-1)))
@@ -132,10 +130,11 @@ def _check(layer: BinaryLayer, op: LayerOp, constants: Mapping[str, np.ndarray],
     right = np.rint(right.contiguous().numpy()).astype(np.int32)
     difference = np.abs(op.sums(x, words, threshold) - right)
 
-    adds_time = layer.name.endswith(".conv1") and layer.name[:-6] in times
+    adds_time = module.fused and layer.name.endswith(".conv1") and layer.name[:-6] in times
     exact_time = times[layer.name[:-6]] if adds_time else None
     # The bundle's own vector on both sides: how good that one is, is told apart.
-    y, bound = _exact(right, x, weight.alpha, expected, time if adds_time else np.zeros(1))
+    y, bound = _exact(right, x if module.shortcut else np.zeros(1), expected,
+                      time if adds_time else np.zeros(1))
     error = np.abs(op(*given) - y)
     ratio = np.max(np.where(error > 0, error / np.maximum(bound, np.finfo(np.float64).tiny), 0))
     return LayerCheck(
@@ -145,7 +144,16 @@ def _check(layer: BinaryLayer, op: LayerOp, constants: Mapping[str, np.ndarray],
         _differing(words, alpha, threshold, rprelu, weight, expected))
 
 
-def _exact(sums: np.ndarray, x: np.ndarray, alpha: np.ndarray, expected: Mapping[str, np.ndarray],
+def _constants(module: Any, group: int) -> dict[str, np.ndarray]:
+    """What the layer's BinaryConv has to hold, of its torch module; neutral where it says nothing.
+    """
+    found = {part: value.detach().numpy() for part, value in module.constants(group).items()}
+    zeros = np.zeros_like(found["alpha"])
+    return {"threshold": zeros, "shift_in": zeros, "slope": np.ones_like(zeros),
+            "shift_out": zeros, **found}
+
+
+def _exact(sums: np.ndarray, residual: np.ndarray, expected: Mapping[str, np.ndarray],
            time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The layer's output in float64 and how far float32 may be from it, elementwise."""
     def column(values: np.ndarray) -> np.ndarray:
@@ -153,11 +161,11 @@ def _exact(sums: np.ndarray, x: np.ndarray, alpha: np.ndarray, expected: Mapping
 
     shift_in, slope, shift_out = (column(expected[part])
                                   for part in ("shift_in", "slope", "shift_out"))
-    scaled = column(alpha) * sums
+    scaled = column(expected["alpha"]) * sums
     y = scaled + shift_in
-    y = np.where(y < 0, slope * y, y) + shift_out + x + column(time)
+    y = np.where(y < 0, slope * y, y) + shift_out + residual + column(time)
     size = (np.maximum(1, np.abs(slope)) * (np.abs(scaled) + np.abs(shift_in))
-            + np.abs(shift_out) + np.abs(x) + np.abs(column(time)))
+            + np.abs(shift_out) + np.abs(residual) + np.abs(column(time)))
     return y, ROUNDINGS * UNIT * size
 
 
@@ -171,7 +179,7 @@ def _differing(words: np.ndarray, alpha: np.ndarray, threshold: np.ndarray, rpre
             if words.shape[-1] * WORD_BITS != weight.in_channels
             else np.unpackbits((words ^ weight.words).view(np.uint8)))
     found = {"weight bits": int(np.count_nonzero(bits)),
-             "alphas": int(np.count_nonzero(alpha != weight.alpha)),
+             "alphas": int(np.count_nonzero(alpha != expected["alpha"])),
              "thresholds": int(np.count_nonzero(threshold != expected["threshold"]))}
     for row, part in zip(rprelu, ("shift_in", "slope", "shift_out")):
         found[f"{part}s"] = int(np.count_nonzero(row != expected[part]))

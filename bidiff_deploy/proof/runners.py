@@ -2,8 +2,9 @@
 
 All take the same feed, ``noisy`` and ``condition`` (float32 (N, 3, H, W)) and ``timestep`` (int64
 (1,)), and give ``prediction`` (float32 (N, 3, H, W)). With ``layers`` they also give three outputs
-for each binary layer X, named as in the bundle's graph: ``X.x``, what goes in; ``X.sign``, bool,
-whether x + threshold >= 0; ``X``, what comes out, with the shortcut and the step's time vector.
+for each binary layer X, named as in the bundle's graph, of what its BinaryConv node reads and
+gives: ``X.x``, what goes in; ``X.sign``, bool, whether x + threshold >= 0; ``X``, what comes out,
+with all that the node adds (of the published binarizer the shortcut and the step's time vector).
 A bundle's layers are seen in its graph with fused operators opened, whose own prediction is
 ``prediction.opened``; its ``prediction`` is that of the graph as shipped.
 
@@ -136,7 +137,9 @@ class TorchRunner(_Runner):
             for half in (1, 2):
                 conv, key = getattr(module, f"conv{half}"), short(f"{block.name}.conv{half}")
                 conv.register_forward_pre_hook(self._record_input(key))
-                if block.kind == "residual" and half == 1:
+                if not conv.fused:
+                    conv.register_forward_pre_hook(self._record_node(key))
+                elif block.kind == "residual" and half == 1:
                     # Of this one the graph's node adds the time vector as well.
                     module.norm2.register_forward_pre_hook(
                         lambda _, inputs, key=key: self._record(key, inputs[0]))
@@ -146,10 +149,17 @@ class TorchRunner(_Runner):
 
     def _record_input(self, key: str) -> Any:
         def hook(module: Any, inputs: tuple[Any, ...]) -> None:
-            x, group = inputs
+            x, group = module.node_input(*inputs), int(inputs[1])
             self._record(f"{key}.x", x)
-            threshold = module.threshold.index_select(0, group).view(1, -1, 1, 1)
-            self._record(f"{key}.sign", x + threshold >= 0)
+            threshold = module.constants(group).get("threshold")
+            if threshold is not None:
+                x = x + threshold.view(1, -1, 1, 1)
+            self._record(f"{key}.sign", x >= 0)
+        return hook
+
+    def _record_node(self, key: str) -> Any:
+        def hook(module: Any, inputs: tuple[Any, ...]) -> None:
+            self._record(key, module.node(module.node_input(*inputs), inputs[1]))
         return hook
 
     def _record(self, name: str, value: Any) -> None:
@@ -201,9 +211,11 @@ class _Taps:
         names = [output.name for output in self._session.get_outputs()]
         values = dict(zip(names, self._session.run(names, feeds)))
         outputs = {OPENED: values[PREDICTION]}
+        constants = {**self._layers.promoted.constants, **step}
         for layer in self._layers.layers:
             x = values[layer.inputs[0]]
             outputs[f"{layer.key}.x"] = x
-            outputs[f"{layer.key}.sign"] = x + step[layer.inputs[3]][:, None, None] >= 0
+            threshold = np.asarray(constants[layer.inputs[3]])
+            outputs[f"{layer.key}.sign"] = x + threshold[:, None, None] >= 0
             outputs[layer.key] = values[layer.output]
         return outputs
