@@ -31,6 +31,7 @@ __all__ = [
     "kernels",
     "library_path",
     "missing_reason",
+    "opened",
     "selected_kernel",
 ]
 
@@ -70,6 +71,15 @@ def library_path() -> Path | None:
         except (FileNotFoundError, NotADirectoryError):
             continue
     return None
+
+
+def opened() -> ctypes.CDLL:
+    """The library, loaded once in a process.
+
+    Raises:
+        EngineError: it is missing or of another version.
+    """
+    return _library()
 
 
 def missing_reason() -> str:

@@ -23,16 +23,19 @@ struct OutOfMemory : Error {
 
 // Handles as the driver's ABI has them: an ONNX Runtime or PyTorch stream is a Stream.
 using Pointer = uint64_t;
-using Stream = struct CUstream_st*;
-using Event = struct CUevent_st*;
-using Context = struct CUctx_st*;
-using Module = struct CUmod_st*;
-using Function = struct CUfunc_st*;
+using Stream = struct StreamState*;
+using Event = struct EventState*;
+using Context = struct ContextState*;
+using Module = struct ModuleState*;
+using Function = struct FunctionState*;
+using Graph = struct GraphState*;
+using GraphExec = struct GraphExecState*;
 
 enum Status : int {
   kSuccess = 0,
   kInvalidValue = 1,
   kOutOfMemory = 2,
+  kNotInitialized = 3,
   kStubLibrary = 34,
   kNoDevice = 100,
   kInvalidDevice = 101,
@@ -104,7 +107,14 @@ enum FunctionAttribute : int { kSharedSize = 1, kLocalSize = 3, kRegisters = 4, 
   X(event_destroy, "cuEventDestroy_v2", (Event event))                                          \
   X(event_record, "cuEventRecord", (Event event, Stream stream))                                \
   X(event_synchronize, "cuEventSynchronize", (Event event))                                     \
-  X(event_elapsed, "cuEventElapsedTime", (float* milliseconds, Event start, Event end))
+  X(event_elapsed, "cuEventElapsedTime", (float* milliseconds, Event start, Event end))         \
+  X(capture_begin, "cuStreamBeginCapture_v2", (Stream stream, int mode))                        \
+  X(capture_end, "cuStreamEndCapture", (Stream stream, Graph* graph))                           \
+  X(graph_instantiate, "cuGraphInstantiateWithFlags",                                           \
+    (GraphExec* exec, Graph graph, unsigned long long flags))                                   \
+  X(graph_launch, "cuGraphLaunch", (GraphExec exec, Stream stream))                             \
+  X(graph_exec_destroy, "cuGraphExecDestroy", (GraphExec exec))                                 \
+  X(graph_destroy, "cuGraphDestroy", (Graph graph))
 
 struct Driver {
 #define BIDIFF_CUDA_MEMBER(member, name, parameters) int(*member) parameters;
@@ -121,7 +131,6 @@ const Driver& driver();
 void check(int code, const char* what);
 std::string describe(int code);  // "CUDA_ERROR_NO_DEVICE (100)"
 
-// "12.4" of 12040.
-std::string version_text(int version);
+std::string version_text(int version);  // "12.4" of 12040
 
 }  // namespace bidiff::cuda

@@ -9,11 +9,9 @@
 #include <vector>
 
 #include "driver.h"
+#include "plan.h"
 
 namespace bidiff::cuda {
-
-struct Launch;  // plan.h
-struct Plan;
 
 struct DeviceInfo {
   int ordinal;
@@ -22,6 +20,7 @@ struct DeviceInfo {
   int multiprocessors;
   size_t memory;            // bytes
   size_t shared_per_block;  // bytes a block may have at most, by opting in
+  double memory_bandwidth;  // bytes in a second, from clock and bus; 0 if the driver does not say
   int driver_version;       // of CUDA: 12040
 };
 
@@ -29,6 +28,17 @@ struct DeviceInfo {
 int device_count();
 // Without opening a context. Throws Error for an ordinal that is not there.
 DeviceInfo device_info(int ordinal);
+
+// What a kernel takes of a multiprocessor.
+struct KernelUse {
+  int registers, local_bytes, shared_bytes;  // of a thread, of a thread, of a block
+};
+
+// What a caller could have fewer of, were there too little memory: {8, "images"}.
+struct Units {
+  int64_t count;
+  const char* name;
+};
 
 // One CUDA context and the kernels loaded in it. Objects live as long as the process: the driver
 // may be gone by the time static destructors run.
@@ -41,17 +51,24 @@ class Device {
 
   const DeviceInfo& info() const { return info_; }
   int architecture() const { return info_.architecture; }
+  // What BIDIFF_CUDA_PATH names: auto, xor, and, int8 or popc; kAuto without it. Throws Error for
+  // another name, or a path that is not compiled for this GPU.
+  Path path() const;
 
   // Loads the kernels, which may compile them; nothing if they are. Not legal under stream capture,
   // hence for set-up. Throws Error: no kernels for this GPU, with the remedy.
   void load();
+  // The same, and each of the plan's kernels is made ready.
+  void load(const Plan& plan);
   // Where the loaded kernels come from, for people; empty before load().
   std::string origin() const;
   // A kernel by name, ready to be launched with any shared memory that the GPU has.
   Function function(const char* kernel);
+  KernelUse use(const char* kernel);
 
-  // Memory of the GPU; `purpose` names it in the sentence of OutOfMemory.
-  Pointer allocate(size_t bytes, const char* purpose = "a buffer");
+  // Memory of the GPU; `purpose` names it in the sentence of OutOfMemory, which also tells how many
+  // of the caller's units would fit.
+  Pointer allocate(size_t bytes, const char* purpose = "a buffer", Units units = {0, ""});
   void release(Pointer pointer) noexcept;
   void upload(Pointer to, const void* from, size_t bytes);
   void download(void* to, Pointer from, size_t bytes);
@@ -83,7 +100,7 @@ class Device {
 };
 
 // Puts a plan's launches on the stream: no synchronisation, no allocation, legal under stream
-// capture once load() has been called. Throws Error.
+// capture once load(plan) has been called for a plan of the same kernels. Throws Error.
 void run(Device& device, const Plan& plan, Stream stream);
 
 }  // namespace bidiff::cuda

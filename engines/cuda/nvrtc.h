@@ -1,0 +1,53 @@
+// NVIDIA's run-time compiler, opened where one is found. It needs no GPU.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace bidiff::cuda {
+
+// Machine code (a cubin), or PTX that the driver compiles where NVRTC does not know the GPU.
+struct Compiled {
+  std::string image;  // PTX has its terminating zero
+  bool is_ptx;
+  int architecture;
+};
+
+// What NVRTC of this version makes for a GPU: a cubin for its architecture or an earlier one of the
+// same major version, whose cubins it runs too; else PTX of the last one before; 0 if neither.
+struct Target {
+  int architecture;
+  bool is_ptx;
+};
+Target choose_target(const std::vector<int>& supported, int architecture);
+
+class Nvrtc {
+ public:
+  // The first of BIDIFF_NVRTC (alone, where it is set), the files of set_nvrtc_files, and the
+  // loader's libnvrtc.so.* whose output a driver of `driver_version` (12040) loads, and that
+  // compiles cubins for `architecture`; else one that makes PTX for it.
+  // Throws Error: none is found, or none fits, with the remedy.
+  static Nvrtc open(int architecture, int driver_version);
+
+  int version() const { return version_; }  // 12090
+  const std::string& file() const { return file_; }
+  const Target& target() const { return target_; }
+
+  // Compiles the embedded file `unit` (*.cu) for target(). Throws Error with the compiler's log.
+  Compiled compile(const char* unit) const;
+
+ private:
+  struct Functions;
+  static Nvrtc open_file(const std::string& file);
+
+  const Functions* functions_ = nullptr;
+  std::string file_;
+  int version_ = 0;
+  std::vector<int> supported_;
+  Target target_{};
+};
+
+// Files to try before the loader's, as the Python package finds them in NVIDIA's wheels.
+void set_nvrtc_files(std::vector<std::string> files);
+
+}  // namespace bidiff::cuda
