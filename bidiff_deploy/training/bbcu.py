@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..feedforward.network import LEAK, BbcuConfig, Layer, layers
-from .binarize import INITIAL_SLOPE, sign_activation, sign_weight
+from .binarize import INITIAL_SLOPE, weight_scale
+from .fused import binary_conv2d
 
 _SMALL = 0.1  # of Kaiming's normal initialisation, for all but the body
 
@@ -36,13 +37,17 @@ class BinaryConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Cin, H, W) float -> (N, Cin, H * r, W * r)."""
-        bits = sign_activation(x + self.threshold[:, :, None, None])
-        y = F.conv2d(bits, sign_weight(self.weight), padding=1)
-        y = F.prelu(y + self.shift_in[:, :, None, None], self.slope[0])
-        y = y + self.shift_out[:, :, None, None]
-        if self.r == 1:
-            return y + x
-        return F.pixel_shuffle(y + x.repeat_interleave(self.r * self.r, dim=1), self.r)
+        group, parts = torch.zeros(1, dtype=torch.int64, device=x.device), self.r * self.r
+        maps = []
+        # Output channel c * r^2 + i has input channel c as shortcut: so it is r^2 BIConvs of
+        # C -> C, whose channels are interleaved.
+        for i in range(parts):
+            weight = self.weight[i::parts]
+            maps.append(binary_conv2d(x, weight, weight_scale(weight), self.threshold,
+                                      self.shift_in[:, i::parts], self.slope[:, i::parts],
+                                      self.shift_out[:, i::parts], group, padding=1))
+        return F.pixel_shuffle(torch.stack(maps, dim=2).flatten(1, 2), self.r) if parts > 1 \
+            else maps[0]
 
 
 class Bbcu(nn.Module):
@@ -73,12 +78,16 @@ class Bbcu(nn.Module):
         """Low-resolution pictures, float (N, 3, H, W) of about [0, 1] -> (N, 3, H * scale,
         W * scale), not clipped."""
         x = picture * self.config.alignment
-        h = F.leaky_relu(self.stem(x), LEAK)
-        for layer in self.body:
+        h = F.leaky_relu(_float_conv(self.stem, x), LEAK)
+        for layer in (*self.body, *self.up, self.refine):
             h = layer(h)
-        for layer in self.up:
-            h = layer(h)
-        h = self.head(F.leaky_relu(self.refine(h), LEAK))
+        h = _float_conv(self.head, F.leaky_relu(h, LEAK))
         base = F.interpolate(x, scale_factor=self.config.scale, mode="bilinear",
                              align_corners=False)
         return (h + base) / self.config.alignment
+
+
+def _float_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """In float32 under autocast too: signs are taken of sums that begin at the stem."""
+    with torch.autocast(x.device.type, enabled=False):
+        return conv(x.float())
