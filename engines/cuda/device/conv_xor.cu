@@ -1,0 +1,8 @@
+// Convolutions with xor on tensor cores. sm_90 emulates xor with two and instructions, later GPUs with many of int8.
+#include "conv.h"
+
+#if BIDIFF_ARCHITECTURE >= 75 && BIDIFF_ARCHITECTURE < 90
+#define BIDIFF_CONV(Element, kind) conv<Element, XorPath, kind>
+BIDIFF_CONV_KERNELS(xor, BIDIFF_CONV)
+#undef BIDIFF_CONV
+#endif
