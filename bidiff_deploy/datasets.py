@@ -1,4 +1,4 @@
-"""Folders of originals, and of their low-resolution images, as super-resolution data sets have them.
+"""Folders of originals and their low-resolution images, as super-resolution data sets have them.
 
     DF2K/HR/0001.png          DF2K/LR_bicubic/X4/0001x4.png       (template '{}x4')
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "pack": ("pack", "Shrink a checkpoint to sign bits, scales and the rest."),
     "upscale": ("upscale", "Upscale images with a bundle."),
     "train": ("train", "Train a network from a recipe."),
+    "evaluate": ("evaluate", "Score a model on data sets: PSNR, SSIM and LPIPS."),
     "check": ("check", "Compare a bundle with its checkpoint, run by torch."),
     "bench": ("bench", "Measure a bundle's speed and memory against float32."),
     "report": ("report", "Write one HTML page of evidence about a bundle."),

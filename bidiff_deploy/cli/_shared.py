@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Iterable
+from typing import Any, Iterable
 
 import click
 
@@ -36,3 +36,27 @@ def parse_bytes(text: str) -> int:
                          "512MiB or 800k")
     power = " kmgt".index((match[2] or " ").lower())
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
+def parse_start(text: str) -> int | None:
+    """``--start``: a timestep, or ``none`` as None. Raises UsageError."""
+    if text.lower() == "none":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--start {text!r} must be a timestep or none") from None
+
+
+def tile_options(tile: str, memory: str | None, overlap: int | None = None) -> dict[str, Any]:
+    """``--tile``, ``--memory`` and ``--overlap`` as options of ``Engine.upscale_image``. Raises
+    UsageError."""
+    size: int | str | None = None if tile.lower() == "none" else tile.lower()
+    if size not in (None, "auto"):
+        try:
+            size = int(tile)
+        except ValueError:
+            raise UsageError(f"--tile {tile!r} must be auto, none or output pixels a side") \
+                from None
+    return {"tile": size, "memory": None if memory is None else parse_bytes(memory),
+            "overlap": overlap}

@@ -73,10 +73,11 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, seed: int, steps:
     from ..jobs import plan
     from ..journal import Journal
     from ..progress import Progress
+    from ._shared import parse_start, tile_options
 
-    options = {"seed": seed, "steps": steps, **_tile_options(tile, memory, overlap)}
+    options = {"seed": seed, "steps": steps, **tile_options(tile, memory, overlap)}
     if start is not None:
-        options["start"] = _start(start)
+        options["start"] = parse_start(start)
     # An existing output is looked at when the bundle it has to be of is known.
     jobs = plan(inputs, output, form, overwrite or resume)
     # Beside a single file it would be litter, unless it is asked for.
@@ -169,33 +170,6 @@ def _termination() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _start(text: str) -> int | None:
-    from ..errors import UsageError
-
-    if text.lower() == "none":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"--start {text!r} must be a timestep or none") from None
-
-
-def _tile_options(tile: str, memory: str | None, overlap: int | None) -> dict[str, Any]:
-    from ..errors import UsageError
-    from ._shared import parse_bytes
-
-    size: int | str | None = None if tile.lower() == "none" else tile.lower()
-    if size not in (None, "auto"):
-        try:
-            size = int(tile)
-        except ValueError:
-            raise UsageError(f"--tile {tile!r} must be auto, none or output pixels a side") \
-                from None
-    return {"tile": size, "memory": None if memory is None else parse_bytes(memory),
-            "overlap": overlap}
-
 
 
 def _check_options(engine: Engine, options: dict[str, Any]) -> None:

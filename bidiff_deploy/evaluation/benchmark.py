@@ -1,0 +1,64 @@
+"""A data set on disk: originals alone, or with their low-resolution images.
+
+    Set5/HR/baby.png    Set5/LR_bicubic/X4/babyx4.png     as the authors and EDSR's archives have it
+    Set5/GTmod12/...    Set5/LRbicx4/...                  as BasicSR's have it
+    photos/...                                            originals alone
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..datasets import ImagePair, check_template, list_images, match_names, pair_files
+from ..errors import UsageError
+
+__all__ = ["Benchmark", "open_benchmark"]
+
+_HIGH = ("HR", "GTmod12")
+_LOW = ("LR_bicubic/X{scale}", "LRbicx{scale}")
+_TEMPLATES = ("{}", "{}x%d", "{}_LRBI_x%d")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Pairs of one data set, by name. ``low``: the folder of its low-resolution images; None: they
+    are made of the originals, as Matlab's imresize makes them."""
+
+    name: str
+    pairs: tuple[ImagePair, ...]
+    low: Path | None
+
+
+def open_benchmark(folder: Path, scale: int, template: str | None = None,
+                   limit: int | None = None) -> Benchmark:
+    """The data set in ``folder``, its names and sizes checked.
+
+    ``template``: how low-resolution names follow from the originals' ('{}x4'); None: whichever of
+    the known ones fits. ``limit``: the first so many images. Originals that exceed ``scale`` times
+    their low-resolution image by less than ``scale`` are cut, as the published code does it.
+    Raises UsageError for a folder that holds no data set, or pairs that do not fit.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: is no folder; name one with images, or with HR and "
+                         f"LR_bicubic/X{scale} in it")
+    if template is not None:
+        check_template(template)
+    high = next((folder / name for name in _HIGH if (folder / name).is_dir()), folder)
+    low = None
+    if high != folder:
+        low = next((found for name in _LOW
+                    if (found := folder / name.format(scale=scale)).is_dir()), None)
+    if low is not None and template is None:
+        template = _fitting(high, low, scale)
+    pairs = pair_files(high, low, template or "{}", scale, cut=True)
+    resolved = folder.resolve()
+    name = resolved.parent.name if resolved.name in _HIGH else resolved.name
+    return Benchmark(name, tuple(pairs[:limit]), low)
+
+
+def _fitting(high: Path, low: Path, scale: int) -> str:
+    """The known template that leaves the fewest images without a partner."""
+    highs, lows = list_images(high), list_images(low)
+    known = [text % scale if "%" in text else text for text in _TEMPLATES]
+    return min(known, key=lambda text: len(highs) - len(match_names(highs, lows, text)[0]))

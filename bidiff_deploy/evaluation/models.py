@@ -1,0 +1,193 @@
+"""What makes the pictures that are scored: a bundle, a checkpoint run by torch, or a folder of
+pictures that something else made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..architecture import NetworkConfig
+from ..bundle import MANIFEST
+from ..checkpoint import Checkpoint
+from ..datasets import ImagePair, list_images, read_rgb8
+from ..engines.base import Engine
+from ..engines.picture import PictureEngine
+from ..errors import ImageError, UsageError
+from ..schedule import Schedule
+from .benchmark import Benchmark
+
+__all__ = ["EngineModel", "FolderModel", "Model", "Sampling", "open_checkpoint", "open_model"]
+
+OnStep = Callable[[int, int], object]
+
+
+class Model(Protocol):
+    """A context manager that gives the picture of each pair."""
+
+    scale: int
+    description: str
+
+    def __enter__(self) -> Model: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None: ...
+
+    def check(self, benchmark: Benchmark) -> None:
+        """Raise what can be known before the work: pictures that lack, options that do not fit."""
+
+    def picture(self, benchmark: Benchmark, pair: ImagePair, low: np.ndarray,
+                on_step: OnStep) -> np.ndarray:
+        """uint8 (H, W, 3) of the pair's low-resolution image ``low``, uint8 (h, w, 3)."""
+
+
+class EngineModel(ExitStack):
+    """An engine, closed with the model; ``options``: of its ``upscale``."""
+
+    def __init__(self, engine: PictureEngine, options: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.engine = self.enter_context(engine)
+        self.options = dict(options)
+        self.scale = engine.scale
+        self.description = engine.description
+
+    def check(self, benchmark: Benchmark) -> None:
+        self.engine.check_loop(self.options.get("steps"), self.options.get("start", "default"))
+        tiles = {key: self.options[key] for key in ("tile", "memory", "overlap") if key in self.options}
+        for pair in benchmark.pairs:
+            self.engine.tile_plan(pair.height // self.scale, pair.width // self.scale, **tiles)
+
+    def picture(self, benchmark: Benchmark, pair: ImagePair, low: np.ndarray,
+                on_step: OnStep) -> np.ndarray:
+        return self.engine.upscale(low, **self.options, on_step=on_step)
+
+
+class FolderModel(ExitStack):
+    """Pictures by their names: those of the originals or of the low-resolution images, or such a
+    name and an ending after a non-letter (``baby_test.png``). Of several data sets each has a
+    subfolder of its name, where there is one."""
+
+    def __init__(self, folder: Path, scale: int) -> None:
+        super().__init__()
+        self.folder = folder
+        self.scale = scale
+        self.description = f"pictures of {folder}"
+
+    def check(self, benchmark: Benchmark) -> None:
+        lacking = [pair.name for pair in benchmark.pairs if self._find(benchmark, pair) is None]
+        if lacking:
+            named = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if lacking[5:] else "")
+            raise UsageError(f"{self._inside(benchmark)}: has no picture, or several, of {named} of "
+                             f"{benchmark.name}; name each as the original, or as its "
+                             "low-resolution image")
+
+    def picture(self, benchmark: Benchmark, pair: ImagePair, low: np.ndarray,
+                on_step: OnStep) -> np.ndarray:
+        path = self._find(benchmark, pair)
+        assert path is not None  # check() has seen it
+        picture = read_rgb8(path)
+        if picture.shape[:2] != (pair.height, pair.width):
+            raise ImageError(f"{path}: has {picture.shape[0]}x{picture.shape[1]} pixels, but its "
+                             f"original {pair.high} has {pair.height}x{pair.width}; give pictures "
+                             f"of scale {self.scale}")
+        return picture
+
+    def _inside(self, benchmark: Benchmark) -> Path:
+        below = self.folder / benchmark.name
+        return below if below.is_dir() else self.folder
+
+    def _find(self, benchmark: Benchmark, pair: ImagePair) -> Path | None:
+        stems: dict[str, list[Path]] = {}
+        for path in list_images(self._inside(benchmark)):
+            stems.setdefault(path.stem, []).append(path)
+        names = [pair.high.stem] + ([pair.low.stem] if pair.low is not None else [])
+        for name in names:
+            if name in stems:
+                return stems[name][0] if len(stems[name]) == 1 else None
+        longer = [path for stem, paths in stems.items() for path in paths
+                  if any(stem.startswith(name) and not stem[len(name)].isalnum()
+                         for name in names)]
+        return longer[0] if len(longer) == 1 else None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a diffusion engine asks of a bundle, for a checkpoint that has none."""
+
+    scale: int
+    config: NetworkConfig
+    schedule: Schedule
+    timesteps: tuple[int, ...]
+    default_start: int | None
+
+
+def open_model(path: Path, *, options: Path | None = None, scale: int | None = None,
+               backend: str = "onnxruntime", threads: int | None = None,
+               upscale: Mapping[str, Any] | None = None) -> Model:
+    """A bundle's folder, a checkpoint, or a folder of pictures.
+
+    options   option file in the published form for a checkpoint
+    scale     needed for pictures; for the others it must be theirs
+    upscale   options of ``upscale``: seed, steps, start, tile, memory
+
+    Raises UsageError where the scale is not known or another, and what opening raises.
+    """
+    upscale = dict(upscale or {})
+    if path.is_dir() and not (path / MANIFEST).is_file():
+        list_images_below(path)
+        if scale is None:
+            raise UsageError(f"{path}: its pictures do not tell the scale they were made with; "
+                             "give --scale")
+        return FolderModel(path, scale)
+    if path.is_dir():
+        from .. import load_bundle
+
+        engine: PictureEngine = load_bundle(path, threads=threads, backend=backend)
+    else:
+        engine = open_checkpoint(path, options, scale, upscale)
+    if scale is not None and engine.scale != scale:
+        engine.close()
+        raise UsageError(f"{path} enlarges {engine.scale} times, not {scale}; leave --scale out")
+    return EngineModel(engine, upscale)
+
+
+def list_images_below(folder: Path) -> None:
+    """UsageError for a folder that has images neither in it nor in a folder of it."""
+    inside = [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())]
+    for one in inside:
+        try:
+            list_images(one)
+            return
+        except UsageError:
+            continue
+    raise UsageError(f"{folder}: is neither a bundle (it has no {MANIFEST}) nor a folder of "
+                     "pictures; name a bundle, a checkpoint or pictures")
+
+
+def open_checkpoint(path: Path, options: Path | None, scale: int | None,
+                    upscale: dict[str, Any]) -> Engine:
+    """A checkpoint's network in torch. ``steps`` is taken out of ``upscale``: it picks from the
+    whole schedule here, as ``bidiff-deploy export --steps`` does."""
+    from ..checkpoint import read_checkpoint
+    from ..export.write import choose_timesteps
+    from ..options import read_options
+    from ..proof.reference import TorchEngine
+
+    class Torch(TorchEngine):
+        kernel = "stock"  # so that memory is counted as for float32 maps
+
+    found: Checkpoint = read_checkpoint(path, read_options(options) if options else None, scale)
+    if found.scale is None:
+        raise UsageError(f"{path} does not say what factor it upscales by; give --scale, or the "
+                         "options file with --options")
+    timesteps = choose_timesteps(found, steps=upscale.pop("steps", None))
+    start = found.sampling.get("start")
+    if start is not None and timesteps[-1] > start:
+        start = None
+    return Torch(Sampling(found.scale, found.config, Schedule(**found.schedule), timesteps, start),
+                 found)
