@@ -85,10 +85,10 @@ class FeedForwardEngine(PictureEngine):
         """How ``upscale_image`` would run an image of ``height`` x ``width`` pixels (before
         enlarging) with these options; sizes in the plan are the output's. Raises UsageError for
         options that are out of range or contradict each other."""
-        config = self.bundle.config
+        config, stock = self.bundle.config, self.kernel == "stock"
         return choose((height * self.scale, width * self.scale), tile, memory, overlap, self.scale,
                       lambda rows, columns: rows * columns,
-                      lambda rows, columns: picture_bytes(config, rows, columns),
+                      lambda rows, columns: picture_bytes(config, rows, columns, stock=stock),
                       usual_overlap=2 * config.reach * self.scale, whole_pixels=_WHOLE_PIXELS)
 
     def upscale_image(self, image: Image, seed: int = 0, *, tile: Tile = "auto",
