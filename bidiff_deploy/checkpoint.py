@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -19,6 +19,7 @@ from .errors import CheckpointError
 from .feedforward import recognise as bbcu
 from .files import atomic_file
 from .models import DIFFUSION, Config, config_from_dict, model_of, parameters
+from .network_config import NetworkConfig
 from .options import Options, check_scale
 from .packing import PACKING_VERSION, BinaryWeight, words_per_tap
 from .published_keys import from_published
@@ -102,6 +103,9 @@ def read_checkpoint(path: str | Path, options: Options | None = None,
         return _read_packed(path, state, metadata["bidiff"], options, scale, digest)
     if bbcu.is_bbcu(state):
         return _read_bbcu(path, state, notes, options, scale, digest)
+    sampling: dict[str, Any] = {}
+    if "recipe" in metadata:
+        options, sampling = _of_the_run(metadata["recipe"], options)
     config, assumptions = recognise({key: value.shape for key, value in state.items()},
                                     options.network, str(path))
     schedule = dict(options.schedule)
@@ -110,9 +114,30 @@ def read_checkpoint(path: str | Path, options: Options | None = None,
     if not options.schedule:
         assumptions.append("linear beta schedule from 1e-6 to 1e-2, the published default")
     return from_latent(from_published(state, config, str(path)), config, name=path.name,
-                       sha256=digest, origin=str(path), scale=scale or options.scale, schedule=schedule,
-                       sampling={"steps": options.steps} if options.steps else {},
+                       sha256=digest, origin=str(path), scale=scale or options.scale,
+                       schedule=schedule,
+                       sampling={"steps": options.steps} if options.steps else sampling,
                        assumptions=tuple(notes + assumptions))
+
+
+def _of_the_run(recipe: str, options: Options) -> tuple[Options, dict[str, Any]]:
+    """``options`` with what they leave open from the recipe of the run that wrote a checkpoint, and
+    the timesteps it was trained for."""
+    found = json.loads(recipe)
+    network, steps, betas = (found.get(key) for key in ("network", "steps", "betas"))
+    try:
+        timesteps = [int(step["timestep"]) for step in steps]
+        schedule = {"total_steps": int(network.get("total_step", NetworkConfig.total_step)),
+                    "beta_start": float(betas[0]), "beta_end": float(betas[1])}
+        scale = None if options.scale else check_scale(found["scale"], "recipe")
+        from_condition = steps[0].get("origin") == "condition"
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, CheckpointError):
+        return options, {}  # no recipe of ours, so the tensors alone have to tell
+    sampling: dict[str, Any] = {"timesteps": timesteps}
+    if from_condition:
+        sampling["start"] = timesteps[0]
+    return replace(options, network={**network, **options.network},
+                   schedule={**schedule, **options.schedule}, scale=options.scale or scale), sampling
 
 
 def _read_bbcu(path: Path, state: Mapping[str, np.ndarray], notes: list[str], options: Options,

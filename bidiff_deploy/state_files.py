@@ -6,6 +6,7 @@ numbers. Sizes are bounded by the size of the file, so a small file can not ask 
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 from pathlib import Path
@@ -24,7 +25,8 @@ def read_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], list[
     """Tensors, metadata and remarks of a checkpoint file.
 
     Returns ``{key: array}`` with ``module.`` prefixes removed and floats as float32, the text
-    metadata of a safetensors file, and sentences about choices made. Raises CheckpointError.
+    metadata of a safetensors file or ``recipe``, JSON, of a training run's checkpoint, and
+    sentences about choices made. Raises CheckpointError.
     """
     try:
         if path.is_dir():
@@ -43,8 +45,7 @@ def read_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], list[
         state, metadata = _read_safetensors(path)
         notes: list[str] = []
     elif suffix in (".pth", ".pt", ".ckpt"):
-        state, notes = _read_torch(path, size)
-        metadata = {}
+        state, metadata, notes = _read_torch(path, size)
     else:
         raise CheckpointError(
             f"{path} has the ending '{suffix}'; a checkpoint ends in .pth, .pt or .safetensors")
@@ -66,7 +67,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]
     return state, metadata
 
 
-def _read_torch(path: Path, size: int) -> tuple[dict[str, np.ndarray], list[str]]:
+def _read_torch(path: Path, size: int) -> tuple[dict[str, np.ndarray], dict[str, str], list[str]]:
     try:
         import torch
     except ImportError:
@@ -100,7 +101,15 @@ def _read_torch(path: Path, size: int) -> tuple[dict[str, np.ndarray], list[str]
         value = value.detach()
         state[str(key)] = _as_float32(
             (value.float() if value.is_floating_point() else value).contiguous().numpy())
-    return state, notes
+    return state, _recipe(document), notes
+
+
+def _recipe(document: Any) -> dict[str, str]:
+    recipe = document.get("recipe") if isinstance(document, Mapping) else None
+    try:
+        return {"recipe": json.dumps(recipe)} if isinstance(recipe, Mapping) else {}
+    except (TypeError, ValueError, RecursionError):
+        return {}  # another program's, then
 
 
 def _unwrap(document: Any, path: Path) -> tuple[Mapping[Any, Any], list[str]]:

@@ -185,9 +185,12 @@ class BiDiffSR(nn.Module):
                             torch.tensor(values, dtype=torch.float32, device=device),
                             torch.tensor([groups.pop()], device=device))
 
-    def predict(self, noisy: Tensor, condition: Tensor, timestep: Tensor,
-                group: Tensor) -> Tensor:
-        """``forward`` with tensors only, unchecked: timesteps float32, (1,) or (N,), group (1,)."""
+    def predict(self, noisy: Tensor, condition: Tensor, timestep: Tensor, group: Tensor,
+                outputs: dict[str, Tensor] | None = None) -> Tensor:
+        """``forward`` with tensors only, unchecked: timesteps float32, (1,) or (N,), group (1,).
+
+        ``outputs``: gets the output of every block by its name, (N, C, H, W).
+        """
         embedding = self.time_embedding(timestep)
         skips: list[Tensor] = []
         x = torch.cat([condition, noisy], dim=1)
@@ -203,4 +206,6 @@ class BiDiffSR(nn.Module):
                 x = module(x)
             if block.pushes_skip:
                 skips.append(x)
+            if outputs is not None:
+                outputs[block.name] = x
         return x
