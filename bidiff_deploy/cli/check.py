@@ -26,7 +26,8 @@ PATH = click.Path(readable=False)
 @click.option("--timesteps", metavar="T,T,...",
               help="Default: the first of each TaR/TaA group, and the last.")
 @click.option("--size", metavar="HxW", help="Of the network's input: 64x64 of noise, or what "
-                                            "images are cropped to, 256x256.")
+                                            "images are cropped to, 256x256; feed-forward: 48x48 "
+                                            "and 128x128.")
 @click.option("--save", type=PATH, help="Write inputs and predictions as Polygraphy's RunResults.")
 @click.option("--overwrite", is_flag=True, help="Replace the file of --save if it exists.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
@@ -47,11 +48,15 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, thr
 
     CHECKPOINT may also be a file that --save wrote: its steps are compared without torch, such as
     on another machine.
+
+    Of a feed-forward BUNDLE each binary layer is checked likewise, and whole pictures instead of
+    steps: noise, or the --images.
     """
-    from ..bundle import open_bundle
+    from ..bundle import Bundle
     from ..checkpoint import read_checkpoint
     from ..engines import BACKENDS
     from ..errors import CheckpointError, EngineError, UsageError
+    from ..feedforward.bundle import open_any
     from ..files import check_target
     from ..options import Options, read_options
     from ..progress import Progress
@@ -64,7 +69,19 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, thr
         check_target(save, overwrite)
     listed = parse_timesteps(timesteps)
     shape = parse_size(size)
-    opened = open_bundle(bundle)
+    opened = open_any(bundle)
+    if not isinstance(opened, Bundle):
+        if truth or timesteps or save or options:
+            raise UsageError(f"{bundle} is a feed-forward bundle; of the options only --backend, "
+                             "--threads, --images, --size, --quiet and --json apply")
+        from ..proof.feedforward import check_feedforward
+
+        with Progress("check", 1, quiet=quiet) as progress:
+            result = check_feedforward(
+                opened, read_checkpoint(checkpoint), backend=backend, threads=threads, size=shape,
+                images=images, on_progress=lambda done, total: progress.update(done / total))
+        _report(result, as_json)
+        return
     if checkpoint.lower().endswith(".json"):
         if options or images or truth or timesteps or size or save:
             raise UsageError(f"{checkpoint} holds runs that are repeated as they are; of the "
@@ -154,6 +171,8 @@ def _parts(result: CheckResult) -> list[str]:
     lines += [f"  FAIL {verdict.name}: {verdict.reason}" for verdict in wrong[:20]]
     if len(wrong) > 20:
         lines.append(f"  ... and {len(wrong) - 20} more")
+    if not result.segments:  # a feed-forward network's
+        return lines
     parts = [verdict for verdict in result.verdicts if verdict.what == "segment"]
     wrong = [verdict for verdict in parts if not verdict.passed]
     least = min((part.snr for part in result.segments), default=float("inf"))

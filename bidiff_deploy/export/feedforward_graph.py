@@ -70,10 +70,10 @@ class _Builder(Body):
         squared = layer.upsampling ** 2
         repeats = self.constant(np.repeat(np.arange(layer.cin), squared), f"{layer.name}.channels")
         repeated = self.op("Gather", x, repeats, axis=1, name=f"{layer.name}.repeated")
-        wide = self.binary(x, layer, repeated, f"{layer.name}.wide")
+        wide = self.binary(x, layer, repeated, layer.name)
         # CRD is torch's order: channel c * r^2 + i * r + j goes to row i, column j of channel c.
         return self.op("DepthToSpace", wide, blocksize=layer.upsampling, mode="CRD",
-                       name=layer.name)
+                       name=f"{layer.name}.shuffled")
 
     def binary(self, x: ir.Value, layer: Layer, residual: ir.Value, name: str) -> ir.Value:
         state, weight = self.checkpoint.state, self.checkpoint.binary[f"{layer.name}.weight"]

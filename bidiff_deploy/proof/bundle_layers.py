@@ -13,6 +13,8 @@ from ..bundle import Bundle
 from ..engines.step_graphs import StepGraphs
 from ..errors import BundleError
 from ..export.graph import short
+from ..feedforward.bundle import FeedForwardBundle
+from ..feedforward.network import BbcuConfig, layers
 from ..op_definitions import opened
 from ..ops import BINARY_CONV, DOMAIN, FUSED
 
@@ -46,7 +48,7 @@ class BundleLayers:
     ``shipped`` is the graph that engines run, ``model`` the same with fused operators opened.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle | FeedForwardBundle) -> None:
         self.bundle = bundle
         self.graphs = StepGraphs(bundle)
         self.promoted = self.graphs.promoted()
@@ -106,7 +108,9 @@ class BundleLayers:
         return model.SerializeToString(deterministic=True)
 
 
-def binary_names(bundle: Bundle) -> list[str]:
+def binary_names(bundle: Bundle | FeedForwardBundle) -> list[str]:
     """Names of all BIConvs of the bundle's network, in order of execution."""
+    if isinstance(bundle.config, BbcuConfig):
+        return [layer.name for layer in layers(bundle.config) if layer.binary]
     return [f"{block.name}.conv{half}" for block in blocks(bundle.config)
             if block.binary for half in (1, 2)]

@@ -7,7 +7,7 @@ computed from them in float64.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,13 +114,30 @@ def check_layers(layers: BundleLayers, op: LayerOp, checkpoint: Checkpoint, netw
 def _check(layer: BinaryLayer, op: LayerOp, constants: Mapping[str, np.ndarray],
            checkpoint: Checkpoint, network: Any, times: Mapping[str, np.ndarray], group: int,
            x: np.ndarray, timestep: int) -> LayerCheck:
-    import torch
-
     given = [np.asarray(constants[name]) if name != layer.inputs[0] else x
              for name in layer.inputs]
-    _, words, alpha, threshold, rprelu, _, time = given
-    weight = checkpoint.binary[f"{layer.name}.weight"]
+    time = given[6]
     module = network.get_submodule(layer.name)
+    adds_time = module.fused and layer.name.endswith(".conv1") and layer.name[:-6] in times
+    # The bundle's own time vector on both sides: how good that one is, is told apart.
+    return check_layer(layer.name, op, given, checkpoint, module, group, timestep,
+                       residual=x if module.shortcut else np.zeros(1),
+                       time=time if adds_time else np.zeros(1),
+                       exact_time=times[layer.name[:-6]] if adds_time else None)
+
+
+def check_layer(name: str, op: LayerOp, given: Sequence[np.ndarray], checkpoint: Checkpoint,
+                module: Any, group: int = 0, timestep: int = 0, *, residual: np.ndarray,
+                time: np.ndarray, exact_time: np.ndarray | None = None) -> LayerCheck:
+    """Check one layer on ``given``, the op contract's inputs as the bundle has them.
+
+    ``module``: the checkpoint's layer in torch; ``residual``, ``time``: what it adds;
+    ``exact_time``: what the bundle's ``time`` should be, if it is one.
+    """
+    import torch
+
+    x, words, alpha, threshold, rprelu = given[:5]
+    weight = checkpoint.binary[f"{name}.weight"]
     expected = _constants(module, group)
     with torch.inference_mode():
         signs = torch.from_numpy(np.where(
@@ -130,17 +147,13 @@ def _check(layer: BinaryLayer, op: LayerOp, constants: Mapping[str, np.ndarray],
     right = np.rint(right.contiguous().numpy()).astype(np.int32)
     difference = np.abs(op.sums(x, words, threshold) - right)
 
-    adds_time = module.fused and layer.name.endswith(".conv1") and layer.name[:-6] in times
-    exact_time = times[layer.name[:-6]] if adds_time else None
-    # The bundle's own vector on both sides: how good that one is, is told apart.
-    y, bound = _exact(right, x if module.shortcut else np.zeros(1), expected,
-                      time if adds_time else np.zeros(1))
+    y, bound = _exact(right, residual, expected, time)
     error = np.abs(op(*given) - y)
     ratio = np.max(np.where(error > 0, error / np.maximum(bound, np.finfo(np.float64).tiny), 0))
     return LayerCheck(
-        layer.name, timestep, int(right.size), int(np.count_nonzero(difference)),
+        name, timestep, int(right.size), int(np.count_nonzero(difference)),
         int(difference.max()), float(ratio) if np.isfinite(ratio) else float("inf"),
-        snr(exact_time, time) if adds_time else None,
+        None if exact_time is None else snr(exact_time, time),
         _differing(words, alpha, threshold, rprelu, weight, expected))
 
 

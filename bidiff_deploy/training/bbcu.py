@@ -25,6 +25,8 @@ class BinaryConv2d(nn.Module):
     BIConv. The convolution is zero-padded after the sign. Parameters have one group, (1, C).
     """
 
+    padding = 1
+
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.r = layer.upsampling
@@ -48,6 +50,17 @@ class BinaryConv2d(nn.Module):
                                       self.shift_out[:, i::parts], group, padding=1))
         return F.pixel_shuffle(torch.stack(maps, dim=2).flatten(1, 2), self.r) if parts > 1 \
             else maps[0]
+
+
+    def residual(self, x: Tensor) -> Tensor:
+        """What the shortcut adds before PixelShuffle, (N, Cin * r^2, H, W)."""
+        return x.repeat_interleave(self.r * self.r, dim=1)
+
+    def constants(self, group: int = 0) -> dict[str, Tensor]:
+        """What a BinaryConv node of the layer holds besides the signs, (C,) each."""
+        return {"alpha": weight_scale(self.weight).flatten(),
+                **{part: getattr(self, part)[group]
+                   for part in ("threshold", "shift_in", "slope", "shift_out")}}
 
 
 class Bbcu(nn.Module):

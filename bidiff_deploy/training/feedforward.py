@@ -50,7 +50,7 @@ class FeedForwardTask:
     def prepare(self, network: nn.Module, high: Tensor, given: Tensor,
                 draws: Draws) -> tuple[Tensor, ...]:
         """The low-resolution crops and the photos; nothing is drawn."""
-        return given, high
+        return given.contiguous(memory_format=torch.channels_last), high
 
     def objective(self, network: nn.Module) -> nn.Module:
         return _L1(network)
