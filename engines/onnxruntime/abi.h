@@ -24,8 +24,9 @@ struct TensorInfo;  // OrtTensorTypeAndShapeInfo
 struct Value;
 
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
-enum ElementType : int { kFloat = 1, kInt32 = 6 };
+enum ElementType : int { kFloat = 1, kInt32 = 6, kFloat16 = 10 };
 enum Characteristic : int { kRequired = 0, kOptional = 1 };
+enum MemoryType : int { kHostInput = -2, kDeviceMemory = 0 };  // where an input is to lie
 
 struct Api {
   void* slots[1];
@@ -51,6 +52,7 @@ struct Api {
   BIDIFF_ORT(58, set_element_type, Status*, (TensorInfo* info, ElementType type), (info, type))
   BIDIFF_ORT(59, set_dimensions, Status*, (TensorInfo* info, const int64_t* dims, size_t count),
              (info, dims, count))
+  BIDIFF_ORT(60, element_type, Status*, (const TensorInfo* info, ElementType* out), (info, out))
   BIDIFF_ORT(61, dimension_count, Status*, (const TensorInfo* info, size_t* out), (info, out))
   BIDIFF_ORT(62, dimensions, Status*, (const TensorInfo* info, int64_t* out, size_t count),
              (info, out, count))
@@ -72,6 +74,7 @@ struct Api {
   BIDIFF_ORT(93, release_status, void, (Status* status), (status))
   BIDIFF_ORT(98, release_type_info, void, (TypeInfo* type), (type))
   BIDIFF_ORT(99, release_tensor_info, void, (TensorInfo* info), (info))
+  BIDIFF_ORT(193, gpu_stream, Status*, (const KernelContext* context, void** out), (context, out))
   BIDIFF_ORT(234, kernel_input_type, Status*, (const KernelInfo* info, size_t index, TypeInfo** out),
              (info, index, out))
   BIDIFF_ORT(249, constant_input, Status*,

@@ -43,12 +43,18 @@ Tensor Call::input(size_t index) const {
   return value ? read_tensor(api_, value) : Tensor{};
 }
 
-float* Call::output(const Dims& dims) const {
+void* Call::output_data(const Dims& dims) const {
   Value* output = nullptr;
   check(api_.output(context_, 0, dims.data(), dims.size(), &output));
   void* data = nullptr;
   check(api_.tensor_data(output, &data));
-  return static_cast<float*>(data);
+  return data;
+}
+
+void* Call::gpu_stream() const {
+  void* stream = nullptr;
+  check(api_.gpu_stream(context_, &stream));
+  return stream;
 }
 
 void Call::run(void* host, void (*task)(void*, size_t), size_t count, void* user) {

@@ -50,7 +50,9 @@ class Call {
   Call(const Api& api, KernelContext* context, const char* op);
 
   Tensor input(size_t index) const;
-  float* output(const Dims& dims) const;
+  float* output(const Dims& dims) const { return static_cast<float*>(output_data(dims)); }
+  void* output_data(const Dims& dims) const;  // whatever its type and wherever it lies
+  void* gpu_stream() const;                   // null on CPUs
   Parallel parallel() { return Parallel{this, run}; }  // ONNX Runtime's own threads
   void finish(bool done) const;  // refuses a failure of the threads, or a lack of memory
 

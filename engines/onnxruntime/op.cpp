@@ -34,10 +34,12 @@ void infer_map(const Api& api, ShapeInferContext* context, int channels, Size si
     names[axis] = fresh[axis].c_str();
   }
   TensorInfo* raw = nullptr;
+  ElementType element = kFloat;
+  check(api.element_type(x, &element));
   check(api.create_tensor_info(&raw));
   const auto release = [&api](TensorInfo* info) { api.release_tensor_info(info); };
   const std::unique_ptr<TensorInfo, decltype(release)> y(raw, release);
-  check(api.set_element_type(y.get(), kFloat));
+  check(api.set_element_type(y.get(), element));
   check(api.set_dimensions(y.get(), dims.data(), 4));
   check(api.set_symbolic_dimensions(y.get(), names, 4));
   check(api.set_shape_output(context, 0, y.get()));

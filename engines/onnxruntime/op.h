@@ -2,7 +2,8 @@
 //
 // `Op` supplies: kName, kInputs, kRequired (inputs from there on are optional), kIntegers (a bit
 // for each int32 input), kChannels and kSize for the output's shape, a constructor from (Api,
-// KernelInfo), and compute(Call&).
+// KernelInfo), and compute(Call&). It runs on CPUs in float32 unless a `Registration` of its own
+// says otherwise.
 #pragma once
 
 #include <atomic>
@@ -23,7 +24,20 @@ struct RegisteredOp : CustomOp {
   const Api* api;
 };
 
-// Output shape (N, C, H, W) of the operator `name`, as far as its inputs' are known.
+// Where an operator runs, and the types of its maps. ONNX Runtime picks among the kernels of one
+// name by both.
+template <class Op>
+struct Registration {
+  static const char* provider() { return "CPUExecutionProvider"; }
+  static constexpr ElementType kOutput = kFloat;
+  static ElementType input_type(size_t index) {
+    return (Op::kIntegers >> index) & 1 ? kInt32 : kFloat;
+  }
+  static MemoryType memory_type(size_t) { return kDeviceMemory; }
+};
+
+// Output shape (N, C, H, W), as far as its inputs' are known, and x's element type: ONNX Runtime
+// asks the function of one kernel for every kernel of the same name.
 void infer_map(const Api& api, ShapeInferContext* context, int channels, Size size);
 
 template <class Op>
@@ -54,17 +68,19 @@ const CustomOp* registered(const Api& api, bool infers_shapes) {
     op.api = &api;
     op.version = kApiVersion;
     op.name = [](const CustomOp*) { return Op::kName; };
-    op.execution_provider = [](const CustomOp*) { return "CPUExecutionProvider"; };
+    op.execution_provider = [](const CustomOp*) { return Registration<Op>::provider(); };
     op.input_count = [](const CustomOp*) -> size_t { return Op::kInputs; };
     op.input_type = [](const CustomOp*, size_t index) {
-      return (Op::kIntegers >> index) & 1 ? kInt32 : kFloat;
+      return Registration<Op>::input_type(index);
     };
     op.input_characteristic = [](const CustomOp*, size_t index) {
       return index < Op::kRequired ? kRequired : kOptional;
     };
-    op.input_memory_type = [](const CustomOp*, size_t) { return 0; };
+    op.input_memory_type = [](const CustomOp*, size_t index) {
+      return static_cast<int>(Registration<Op>::memory_type(index));
+    };
     op.output_count = [](const CustomOp*) -> size_t { return 1; };
-    op.output_type = [](const CustomOp*, size_t) { return kFloat; };
+    op.output_type = [](const CustomOp*, size_t) { return Registration<Op>::kOutput; };
     op.output_characteristic = [](const CustomOp*, size_t) { return kRequired; };
     op.variadic_input_min = [](const CustomOp*) { return 1; };
     op.variadic_input_homogeneity = [](const CustomOp*) { return 1; };

@@ -1,8 +1,11 @@
 // The entry point that ONNX Runtime looks up by name in a custom-op library.
 #include <cstdio>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "../kernels/select.h"
+#include "cuda_node.h"
 #include "op.h"
 
 namespace {
@@ -20,14 +23,31 @@ bool can_infer_shapes(const ApiBase& base) {
          (major > 1 || (major == 1 && minor >= 24));
 }
 
+// Every kernel. Those for CUDA need no GPU to be registered: ONNX Runtime asks for them where a
+// session has its CUDA provider.
+std::vector<const CustomOp*> operators(const Api& api, bool infers_shapes) {
+  std::vector<const CustomOp*> ops;
+  add_cuda_layers(api, infers_shapes, &ops);
+  add_cuda_blocks(api, infers_shapes, &ops);
+  std::set<std::string> taken;  // on the CPU, by those of CUDA that tests run there
+  if (cuda_is_on_cpu()) {
+    for (const CustomOp* op : ops) taken.insert(op->name(op));
+  }
+  for (const auto make : {binary_conv_op, norm_binary_conv_op, binary_fusion_op, binary_down_op,
+                          binary_up_op, group_norm_swish_op, conv3x3_op, norm_conv_op,
+                          pair_conv_op, attention_op}) {
+    const CustomOp* op = make(api, infers_shapes);
+    if (!taken.count(op->name(op))) ops.push_back(op);
+  }
+  return ops;
+}
+
 // The domain must outlive every session, hence it is made once and never released.
 Status* domain(const Api& api, bool infers_shapes) {
   static Status* const failed = [&]() -> Status* {
     if (Status* status = api.create_domain("bidiff", &g_domain)) return status;
-    for (const auto op : {binary_conv_op, norm_binary_conv_op, binary_fusion_op, binary_down_op,
-                          binary_up_op, group_norm_swish_op, conv3x3_op, norm_conv_op,
-                          pair_conv_op, attention_op}) {
-      if (Status* status = api.add_op(g_domain, op(api, infers_shapes))) return status;
+    for (const CustomOp* op : operators(api, infers_shapes)) {
+      if (Status* status = api.add_op(g_domain, op)) return status;
     }
     return nullptr;
   }();
@@ -47,6 +67,11 @@ extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(
   }
   std::string error;
   if (!bidiff::selected_kernel(&error)) return api->create_status(kInvalidArgument, error.c_str());
+  try {
+    cuda_provider();
+  } catch (const std::exception& reason) {  // a switch of tests that does not fit
+    return api->create_status(kInvalidArgument, reason.what());
+  }
   if (Status* status = domain(*api, can_infer_shapes(*base))) return status;
   return api->add_domain(options, g_domain);
 }

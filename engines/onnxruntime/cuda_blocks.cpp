@@ -1,0 +1,121 @@
+// bidiff::BinaryFusion, BinaryDown and BinaryUp on CUDA: two binary convolutions each.
+#include "cuda_node.h"
+
+namespace bidiff::ort {
+namespace {
+
+// What the three have in common: `maps` maps, then words, alpha, threshold, rprelu of both
+// branches, whose convolutions keep their number of channels.
+class TwoBranches {
+ public:
+  TwoBranches(const Api& api, const KernelInfo* info, size_t maps)
+      : api(api), first_(api, info, maps), second_(api, info, maps + 4) {}
+
+  const Api& api;
+
+ protected:
+  // x and both branches, each with `in_channels` channels.
+  cuda::Problem problem(const Call& call, cuda::Op op, cuda::Element element, const Tensor& x,
+                        const MapShape& map, int64_t in_channels) {
+    cuda::Problem problem{};
+    problem.op = op;
+    problem.element = element;
+    problem.batch = map.batch;
+    problem.channels = map.channels;
+    problem.height = map.height;
+    problem.width = map.width;
+    problem.x = device_pointer(x.data);
+    const Dims dims = {map.batch, in_channels, map.height, map.width};
+    int64_t size = 0;
+    for (CudaBranch* branch : {&first_, &second_}) {
+      const Shape shape = branch->read(call, dims, branch == &second_, &problem);
+      call.require(shape.out_channels == in_channels,
+                   "words must have as many output as input channels");
+      call.require(branch == &first_ || shape.kernel == size,
+                   "the words of both branches must have kernels of one size");
+      size = shape.kernel;
+    }
+    return problem;
+  }
+
+  void finish(Call& call, cuda::Problem* problem, const Dims& dims) {
+    problem->y = device_pointer(call.output_data(dims));
+    runner_.run(call, *problem, {&first_, &second_});
+  }
+
+ private:
+  CudaBranch first_, second_;
+  CudaRunner runner_;
+};
+
+class BinaryFusion : public TwoBranches {
+ public:
+  static constexpr const char* kName = "BinaryFusion";
+  static constexpr size_t kInputs = 10, kRequired = 10;
+  static constexpr unsigned kIntegers = 1 << 2 | 1 << 6, kMaps = 1 << 0 | 1 << 1;
+  static constexpr int kChannels = kChannelsOfX;
+  static constexpr Size kSize = Size::kSame;
+
+  BinaryFusion(const Api& api, const KernelInfo* info) : TwoBranches(api, info, 2) {}
+
+  void run(Call& call, cuda::Element element) {
+    const Tensor x = call.input(0), skip = call.input(1);
+    const MapShape map = call.map(x, "x");
+    call.require(skip.dims == x.dims, "skip must have the shape of x");
+    call.require(map.channels % 2 == 0, "x must have an even number of channels");
+    cuda::Problem both =
+        problem(call, cuda::Op::kBinaryFusion, element, x, map, map.channels);
+    both.second = device_pointer(skip.data);
+    finish(call, &both, x.dims);
+  }
+};
+
+class BinaryDown : public TwoBranches {
+ public:
+  static constexpr const char* kName = "BinaryDown";
+  static constexpr size_t kInputs = 9, kRequired = 9;
+  static constexpr unsigned kIntegers = 1 << 1 | 1 << 5, kMaps = 1 << 0;
+  static constexpr int kChannels = kTwiceOfX;
+  static constexpr Size kSize = Size::kHalf;
+
+  BinaryDown(const Api& api, const KernelInfo* info) : TwoBranches(api, info, 1) {}
+
+  void run(Call& call, cuda::Element element) {
+    const Tensor x = call.input(0);
+    const MapShape map = call.map(x, "x");
+    call.require(map.channels % 2 == 0 && map.height % 2 == 0 && map.width % 2 == 0,
+                 "channels, height and width of x must be even");
+    cuda::Problem both =
+        problem(call, cuda::Op::kBinaryDown, element, x, map, map.channels / 2);
+    finish(call, &both, {map.batch, map.channels * 2, map.height / 2, map.width / 2});
+  }
+};
+
+class BinaryUp : public TwoBranches {
+ public:
+  static constexpr const char* kName = "BinaryUp";
+  static constexpr size_t kInputs = 9, kRequired = 9;
+  static constexpr unsigned kIntegers = 1 << 1 | 1 << 5, kMaps = 1 << 0;
+  static constexpr int kChannels = kHalfOfX;
+  static constexpr Size kSize = Size::kDouble;
+
+  BinaryUp(const Api& api, const KernelInfo* info) : TwoBranches(api, info, 1) {}
+
+  void run(Call& call, cuda::Element element) {
+    const Tensor x = call.input(0);
+    const MapShape map = call.map(x, "x");
+    call.require(map.channels % 2 == 0, "the channels of x must be even");
+    cuda::Problem both = problem(call, cuda::Op::kBinaryUp, element, x, map, map.channels);
+    finish(call, &both, {map.batch, map.channels / 2, map.height * 2, map.width * 2});
+  }
+};
+
+}  // namespace
+
+void add_cuda_blocks(const Api& api, bool infers_shapes, std::vector<const CustomOp*>* ops) {
+  add_both<BinaryFusion>(api, infers_shapes, ops);
+  add_both<BinaryDown>(api, infers_shapes, ops);
+  add_both<BinaryUp>(api, infers_shapes, ops);
+}
+
+}  // namespace bidiff::ort
