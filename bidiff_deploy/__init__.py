@@ -27,16 +27,18 @@ __all__ = ["BidiffError", "BundleError", "CheckpointError", "EngineError", "Imag
 
 
 def load_bundle(path: str | os.PathLike[str], *, threads: int | None = None,
-                backend: str = "onnxruntime") -> Engine | FeedForwardEngine:
+                backend: str = "onnxruntime",
+                device: int | None = None) -> Engine | FeedForwardEngine:
     """Open a bundle as an engine.
 
     ``path``: the bundle's directory. ``threads``: how many threads one operator may use (default:
-    all cores). ``backend``: ``"onnxruntime"`` (CPU, packed kernels) or ``"onnxruntime-stock"``
-    (the same graphs through their function bodies in float32: the baseline). Returns an
+    all cores). ``backend``: ``"onnxruntime"`` (CPU, packed kernels), ``"onnxruntime-stock"``
+    (the same graphs through their function bodies in float32: the baseline) or
+    ``"onnxruntime-cuda"`` (NVIDIA GPU number ``device``, by default 0). Returns an
     ``Engine``, a context manager with ``predict``, ``sample`` and ``upscale``; of a feed-forward
     network's bundle a ``FeedForwardEngine``, with ``enlarge`` and ``upscale``. Raises BundleError
     for a bundle that is damaged or foreign, EngineError for a backend that can not run here.
     """
     from .engines import open_engine
 
-    return open_engine(path, threads=threads, backend=backend)
+    return open_engine(path, threads=threads, backend=backend, device=device)

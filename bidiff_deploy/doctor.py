@@ -16,7 +16,7 @@ from typing import Any, Callable, Mapping
 
 from . import __version__, machine
 from .doctor_probes import run
-from .engines import BACKENDS
+from .engines import BACKENDS, CUDA
 
 # Import name -> (what pip installs, what it is for). Versions as pyproject.toml has them.
 NEEDED = {
@@ -142,7 +142,8 @@ def _warnings(report: Report, runtimes: list[str]) -> list[str]:
         found.append(f"the op library can not be used: {library['reason']}")
     for name, backend in report["backends"].items():
         found += [f"backend {name}: {line}" for line in backend.get("warnings", [])]
-        if not backend["ok"] and report["modules"]["onnxruntime"]["ok"]:
+        wanted = name != CUDA or report["cuda"]["ok"]  # without a driver it is not expected to run
+        if not backend["ok"] and wanted and report["modules"]["onnxruntime"]["ok"]:
             found.append(f"backend {name} did not run a bundle: {backend['reason']}")
     cores, usable = report["cpu"]["cores"], report["cpu"]["usable_cores"]
     if cores and usable < cores:

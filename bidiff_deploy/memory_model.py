@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from .architecture import NetworkConfig, blocks
 from .count import count
 
-__all__ = ["step_bytes", "step_work"]
+__all__ = ["cuda_step_bytes", "step_bytes", "step_work"]
 
 _FLOAT = 4
 _ARENA = 1.2  # what the arena holds, over what is alive
@@ -26,6 +26,7 @@ _NETWORK_IMAGES = 16  # planes of input, output and their concatenation, alive w
 _LOOP_IMAGES = 16  # planes of the sampling loop around it
 _STOCK_MAPS = 2  # maps of the widest level that fused operators spare
 _ATTENTION_MAPS = 2  # scores and their softmax, where the operators are not fused
+_CUDA_FIXED = 512 << 20  # scratch of cuDNN and cuBLAS, captured graphs; not measured
 _BINARY_SPEED = 16  # binary multiply-accumulates in the time of one in float32, about
 
 
@@ -38,9 +39,25 @@ def step_bytes(config: NetworkConfig, height: int, width: int, *, stock: bool = 
     alive = _alive(config) + (_STOCK_MAPS * config.channels(0) if stock else 0)
     total = _ARENA * (alive + _NETWORK_IMAGES) * pixels + _LOOP_IMAGES * pixels
     if stock:
-        total += _ATTENTION_MAPS * max(
-            (pixels >> 2 * block.level) ** 2 for block in blocks(config) if block.attention)
+        total += _ATTENTION_MAPS * _largest_attention(config, pixels)
     return _FIXED + int(_FLOAT * total)
+
+
+def cuda_step_bytes(config: NetworkConfig, height: int, width: int, *, half: bool) -> int:
+    """The same on a GPU, where full-precision operators are opened and a loop's images lie there
+    as well; an estimate that was not fitted to measurements.
+
+    ``half``: maps are float16; attention's softmax, its input and output, stays float32.
+    """
+    pixels = height * width
+    maps = _ARENA * (_alive(config) + _STOCK_MAPS * config.channels(0)) * (0.5 if half else 1.0)
+    total = (maps + _ARENA * _NETWORK_IMAGES + _LOOP_IMAGES) * pixels
+    total += _ATTENTION_MAPS * _largest_attention(config, pixels)
+    return _CUDA_FIXED + int(_FLOAT * total)
+
+
+def _largest_attention(config: NetworkConfig, pixels: int) -> int:
+    return max((pixels >> 2 * block.level) ** 2 for block in blocks(config) if block.attention)
 
 
 @functools.lru_cache(maxsize=16)

@@ -13,7 +13,8 @@ import numpy as np
 from .errors import UsageError
 from .schedule import Schedule
 
-__all__ = ["add_noise", "ddim_update", "pick_timesteps", "sample"]
+__all__ = ["add_noise", "ddim_update", "first_latent", "pick_timesteps", "sample", "update_factors",
+           "visited_alphas"]
 
 Predict = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 OnStep = Callable[[int, int], None]
@@ -30,12 +31,20 @@ def ddim_update(latent: np.ndarray, prediction: np.ndarray, alpha_t: float, alph
     the prediction itself, as diffusers' DDIMScheduler does by default. Images here lie in [0, 1],
     so the lower bound is loose; checkpoints were trained and evaluated with it.
     """
-    one = np.float32(1)
-    alpha_t, alpha_prev = np.float32(alpha_t), np.float32(alpha_prev)
-    image = (latent - np.sqrt(one - alpha_t) * prediction) / np.sqrt(alpha_t)
+    noise_t, image_t, image_prev, noise_prev = update_factors(alpha_t, alpha_prev)
+    image = (latent - noise_t * prediction) / image_t
     if clip is not None:
         np.clip(image, -np.float32(clip), np.float32(clip), out=image)
-    return np.sqrt(alpha_prev) * image + np.sqrt(one - alpha_prev) * prediction
+    return image_prev * image + noise_prev * prediction
+
+
+def update_factors(alpha_t: float, alpha_prev: float
+                   ) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """The four numbers of ``ddim_update``, float32: sqrt(1 - alpha_t), sqrt(alpha_t),
+    sqrt(alpha_prev), sqrt(1 - alpha_prev)."""
+    one = np.float32(1)
+    alpha_t, alpha_prev = np.float32(alpha_t), np.float32(alpha_prev)
+    return np.sqrt(one - alpha_t), np.sqrt(alpha_t), np.sqrt(alpha_prev), np.sqrt(one - alpha_prev)
 
 
 def add_noise(image: np.ndarray, noise: np.ndarray, alpha: float) -> np.ndarray:
@@ -75,6 +84,20 @@ def pick_timesteps(timesteps: Sequence[int], steps: int | None = None,
     return tuple(left[(2 * index * last + gaps) // (2 * gaps)] for index in range(int(steps)))
 
 
+def visited_alphas(timesteps: Sequence[int], schedule: Schedule) -> list[np.float32]:
+    """Cumulative alphas of the timesteps, and 1 after the last."""
+    return [schedule.alphas_cumprod[t] for t in timesteps] + [np.float32(1)]
+
+
+def first_latent(condition: np.ndarray, noise: np.ndarray, alpha: float,
+                 start: int | None) -> np.ndarray:
+    """What a loop begins with at cumulative alpha ``alpha``, float32: ``noise``, or with a
+    ``start`` the condition noised."""
+    noise = noise.astype(np.float32, copy=False)
+    return noise if start is None else add_noise(condition.astype(np.float32, copy=False), noise,
+                                                 alpha)
+
+
 def sample(predict: Predict, condition: np.ndarray, timesteps: Sequence[int], schedule: Schedule,
            noise: np.ndarray, start: int | None = None, on_step: OnStep | None = None, *,
            clamp: bool = True) -> np.ndarray:
@@ -98,11 +121,8 @@ def sample(predict: Predict, condition: np.ndarray, timesteps: Sequence[int], sc
     if condition.shape != noise.shape:
         raise UsageError(f"noise has shape {noise.shape}, but the condition has "
                          f"{condition.shape}; give one of the condition's shape")
-    table = schedule.alphas_cumprod
-    alphas = [table[t] for t in timesteps] + [np.float32(1)]
-    latent = noise.astype(np.float32, copy=False)
-    if start is not None:
-        latent = add_noise(condition.astype(np.float32, copy=False), latent, alphas[0])
+    alphas = visited_alphas(timesteps, schedule)
+    latent = first_latent(condition, noise, alphas[0], start)
     for index, timestep in enumerate(timesteps):
         prediction = predict(latent, condition, timestep)
         latent = ddim_update(latent, prediction, alphas[index], alphas[index + 1])

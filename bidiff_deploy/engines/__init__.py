@@ -11,22 +11,36 @@ if TYPE_CHECKING:
     from .base import Engine
     from .feedforward import FeedForwardEngine
 
-BACKENDS = ("onnxruntime", "onnxruntime-stock")
+CUDA = "onnxruntime-cuda"
+BACKENDS = ("onnxruntime", "onnxruntime-stock", CUDA)
 
 
-def open_engine(path: str | os.PathLike[str], *, threads: int | None,
-                backend: str) -> Engine | FeedForwardEngine:
+def open_engine(path: str | os.PathLike[str], *, threads: int | None, backend: str,
+                device: int | None = None) -> Engine | FeedForwardEngine:
     """Verify the bundle at ``path`` and open it; see ``bidiff_deploy.load_bundle``."""
     if backend not in BACKENDS:
         raise EngineError(f"backend {backend!r} is not known; known are {', '.join(BACKENDS)}")
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int)
                                 or not 1 <= threads <= 1024):
         raise EngineError(f"threads={threads!r} must be a whole number from 1 to 1024")
+    if device is not None and (isinstance(device, bool) or not isinstance(device, int)
+                               or not 0 <= device <= 1024):
+        raise EngineError(f"device={device!r} must be the number of a GPU, from 0")
+    if device is not None and backend != CUDA:
+        raise EngineError(f"device={device} is a GPU, which backend {backend} does not use; choose "
+                          f"{CUDA}, or leave device out")
     from ..feedforward.bundle import FeedForwardBundle, open_any
     from .feedforward import FeedForwardEngine
     from .onnxruntime import OnnxRuntimeEngine
 
     bundle, packed = open_any(os.fspath(path)), backend == "onnxruntime"
+    if backend == CUDA:
+        from .onnxruntime_cuda import OnnxRuntimeCudaEngine
+
+        if isinstance(bundle, FeedForwardBundle):
+            raise EngineError(f"{path} is a feed-forward bundle, which backend {CUDA} does not "
+                              "run; choose onnxruntime")
+        return OnnxRuntimeCudaEngine(bundle, device_id=device or 0, threads=threads)
     if isinstance(bundle, FeedForwardBundle):
         return FeedForwardEngine(bundle, threads=threads, packed=packed)
     return OnnxRuntimeEngine(bundle, threads=threads, packed=packed)

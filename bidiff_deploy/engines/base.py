@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from .. import images, sampler, tiled_image
+from .. import color_match, images, sampler, tiled_image
 from ..errors import EngineError, UsageError
 from ..memory_model import step_bytes, step_work
 from ..noise import gaussian_noise
@@ -81,7 +81,7 @@ class Engine(PictureEngine):
         return prediction
 
     def sample(self, condition: np.ndarray, noise: np.ndarray | None = None, seed: int = 0, *,
-               steps: int | None = None, start: Start = "default",
+               steps: int | None = None, start: Start = "default", match_color: bool = False,
                on_step: OnStep | None = None) -> np.ndarray:
         """Run the whole loop and return the image, float32 (N, 3, H, W) in [0, 1].
 
@@ -95,6 +95,8 @@ class Engine(PictureEngine):
         steps      visit that many of ``timesteps``, evenly picked; None: all
         start      begin at the first timestep at or below it from the noised condition; None:
                    begin at the first timestep from pure noise; "default": ``default_start``
+        match_color  whether the result's low frequencies are replaced by the condition's, which
+                   takes shifts of colour away; see ``color_match``
         on_step    called with (steps done, steps in all)
 
         Raises UsageError for inputs that do not fit, EngineError as ``predict``.
@@ -121,17 +123,25 @@ class Engine(PictureEngine):
             field = gaussian_noise(padded.shape, seed)
             if noise is not None:
                 field[:, :, :height, :width] = noise
-        result = sampler.sample(self.predict, padded, visited, self.schedule, field,
-                                start=start, on_step=on_step)
-        return np.ascontiguousarray(result[:, :, :height, :width])
+        result = self._loop(padded, field, visited, start, on_step)
+        result = np.ascontiguousarray(result[:, :, :height, :width])
+        return color_match.match_color(result, condition) if match_color else result
+
+    def _loop(self, condition: np.ndarray, noise: np.ndarray, timesteps: tuple[int, ...],
+              start: int | None, on_step: OnStep | None) -> np.ndarray:
+        """``sampler.sample`` on inputs that are checked; a backend may keep the loop on its
+        device."""
+        return sampler.sample(self.predict, condition, timesteps, self.schedule, noise,
+                              start=start, on_step=on_step)
 
     @property
     def unit(self) -> int:
         """What heights and widths are padded to a multiple of."""
         return math.lcm(PADDING_MULTIPLE, self.size_multiple)
 
-    def check_loop(self, steps: int | None, start: Start = "default") -> None:
-        """Raise UsageError for ``steps`` and ``start`` that ``sample`` would refuse."""
+    def check_loop(self, steps: int | None, start: Start = "default",
+                   match_color: bool = False) -> None:
+        """Raise UsageError for options that ``sample`` would refuse."""
         sampler.pick_timesteps(self.timesteps, steps,
                                self.default_start if start == "default" else start)
 
@@ -150,7 +160,7 @@ class Engine(PictureEngine):
     def upscale_image(self, image: images.Image, seed: int = 0, *, tile: Tile = "auto",
                       memory: int | None = None, overlap: int | None = None,
                       steps: int | None = None, start: Start = "default",
-                      on_step: OnStep | None = None,
+                      match_color: bool = False, on_step: OnStep | None = None,
                       on_tile: OnStep | None = None) -> images.Image:
         """An ``images.Image`` at ``scale`` times the size, with its depth, grey, alpha, profile.
 
@@ -164,16 +174,19 @@ class Engine(PictureEngine):
         on_step  called with (steps done, steps in all), counted over all tiles
         on_tile  called with (tiles done, tiles in all)
 
-        ``steps`` and ``start`` as ``sample`` has them. An image of one tile is bit by bit what
-        ``sample`` makes of it. Raises UsageError as ``tile_plan``, and as ``sample``.
+        ``steps``, ``start`` and ``match_color`` as ``sample`` has them; colours are matched on the
+        whole image, not in each tile. An image of one tile is bit by bit what ``sample`` makes of
+        it. Raises UsageError as ``tile_plan``, and as ``sample``.
         """
         self._check_open()
         plan = self.tile_plan(image.height, image.width, tile, memory, overlap)
         loop = {"seed": seed, "steps": steps, "start": start}
         if not plan.whole:
-            return tiled_image.upscale(self, image, plan, on_step=on_step, on_tile=on_tile, **loop)
+            return tiled_image.upscale(self, image, plan, match_color=match_color,
+                                       on_step=on_step, on_tile=on_tile, **loop)
         condition = to_condition(image.pixels, self.scale)
-        result = image.enlarged(self.sample(condition, on_step=on_step, **loop)[0], self.scale)
+        result = image.enlarged(self.sample(condition, match_color=match_color, on_step=on_step,
+                                            **loop)[0], self.scale)
         if on_tile is not None:
             on_tile(1, 1)
         return result
