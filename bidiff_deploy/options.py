@@ -51,6 +51,11 @@ def read_options(path: str | Path) -> Options:
     if not isinstance(document, dict):
         raise CheckpointError(f"{path} is not an options file: it must be a mapping with "
                               "network_g, beta_schedule or scale")
+    return parse_options(document, path)
+
+
+def parse_options(document: Mapping[str, Any], path: Path) -> Options:
+    """``read_options`` of a file's content; ``path`` is what errors call it."""
     network = dict(_mapping(document, "network_g", path))
     network.pop("type", None)
     schedule = _mapping(document, "beta_schedule", path)

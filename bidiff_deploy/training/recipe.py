@@ -6,15 +6,18 @@ and ``run`` in ``recipe_run``.
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 from ..architecture import NetworkConfig
 from ..errors import UsageError
 from ..feedforward.network import BbcuConfig
 from ..models import DIFFUSION, FEED_FORWARD
 from ..schedule import Schedule
+from .published_options import is_published, recipe_tree
 from .recipe_data import ORIGINS, Data, Loading, Photo, Step
 from .recipe_run import Optimizer, Run
 from .values import build, one_of, plain
@@ -90,11 +93,14 @@ class Recipe:
         return plain(self)
 
 
-def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
+def read_recipe(path: Path, settings: Sequence[str] = (),
+                say: Callable[[str], object] | None = None) -> Recipe:
     """Recipe from a YAML file, ``settings`` like ``run.batch=4`` applied on top.
 
-    Raises UsageError, one sentence that names the file and the key, for anything that is no
-    recipe: no file, no YAML, unknown keys, wrong types, values out of range.
+    The file may also be an option file of the authors, see ``published_options``; ``say`` is told
+    what of it has no counterpart (default: a line on stderr). Raises UsageError, one sentence that
+    names the file and the key, for anything that is no recipe: no file, no YAML, unknown keys,
+    wrong types, values out of range.
     """
     import yaml
 
@@ -107,6 +113,13 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
         raise UsageError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):
         raise UsageError(f"{path}: a recipe is a mapping with keys such as network, data, steps")
+    if is_published(tree):
+        tree, notes = recipe_tree(tree, path)
+        for note in notes:
+            if say is not None:
+                say(note)
+            elif os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
+                print(note, file=sys.stderr)
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:

@@ -1,0 +1,233 @@
+"""The authors' option files (BasicSR's form) as recipes, as far as they have a counterpart.
+
+    scale, manual_seed                      scale, run.seed
+    datasets.train, datasets.val*           data, loading.workers, run.batch
+    network_g, beta_schedule                network, betas, steps; uniform is 1
+    path.pretrain_network_g                 initial
+    train, val.val_freq, logger.print_freq  optimizer, run
+
+What asks for another training than ours is refused. What has no counterpart and changes no result
+is named in one line; nothing is passed over in silence but names and what is off.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, UsageError
+from ..options import parse_options
+from ..schedule import Schedule
+from .flat_options import Flat
+
+__all__ = ["is_published", "recipe_tree"]
+
+DEFAULT_STEPS = 50  # of the published sampler
+# Names, values that say "no", and what is meant for other machinery without effect on the result.
+_PASSED = ("name", "datasets.*.name", "datasets.*.phase", "datasets.train.dataset_enlarge_ratio",
+           "find_unused_parameters", "beta_schedule.guidance_scale",
+           "beta_schedule.*.guidance_scale", "path.strict_load_g",
+           "path.param_key_g", "logger.use_tb_logger", "val.metrics.*.better")
+# Key, the only value that we can train with, and what to do otherwise.
+_ONLY = (
+    ("model_type", ("BIDiffSRModel",), "only BI-DiffSR has such a file; write a recipe"),
+    ("datasets.*.type", ("MultiPairedImageDataset", "PairedImageDataset"), "give folders of pairs"),
+    ("datasets.*.task", ("SR",), "only super-resolution is trained"),
+    ("datasets.*.io_backend.type", ("disk",), "unpack the images into folders"),
+    ("datasets.train.use_shuffle", (True,), "crops are always drawn at random"),
+    ("datasets.*.meta_info_file", (), "put the images it lists into folders of their own"),
+    ("datasets.*.mean", (), "images lie in [0, 1]; leave it out"),
+    ("datasets.*.std", (), "images lie in [0, 1]; leave it out"),
+    ("datasets.*.color", (), "networks are of RGB; leave it out"),
+    ("datasets.val*.gt_size", (), "photos are validated whole; leave it out"),
+    ("network_g.type", ("BIDiffSRUNet",), "write a recipe for another network"),
+    ("beta_schedule.is_guidance", (False,), "guidance is not in the published code either"),
+    ("beta_schedule.*.is_guidance", (False,), "guidance is not in the published code either"),
+    ("path.resume_state", (), "continue a run with --resume"),
+    ("train.optim_g.type", ("Adam",), "write a recipe for what is close to it"),
+    ("train.optim_g.weight_decay", (0,), "there is no weight decay"),
+    ("train.pixel_opt.type", ("L1Loss",), "the loss is L1 on the noise"),
+    ("train.pixel_opt.loss_weight", (1,), "scale the learning rate instead"),
+    ("train.pixel_opt.reduction", ("mean",), "scale the learning rate instead"),
+    ("train.*_opt.type", (), "the loss is L1 on the noise alone"),
+)
+
+
+def is_published(tree: Mapping[str, Any]) -> bool:
+    """Whether a YAML file's content is an option file of the authors, not a recipe."""
+    return "network_g" in tree or "model_type" in tree or "datasets" in tree
+
+
+def recipe_tree(tree: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The recipe, in plain values, that an option file stands for, and notes on it in sentences.
+
+    Folders that are not absolute are looked for in the working directory, as the authors' programs
+    do, then beside the file and in the two folders above it. Raises UsageError, one sentence that
+    names file and key, for what can not be trained.
+    """
+    flat = Flat(tree, str(path))
+    if not any(key.startswith("datasets.train.") for key in flat.keys()):
+        raise UsageError(f"{path}: is an option file without datasets.train, so there is nothing "
+                         "to train on; give one of training, or score a model with bidiff-deploy "
+                         "evaluate")
+    for pattern, allowed, remedy in _ONLY:
+        flat.only(pattern, allowed, remedy)
+    recipe, notes = _recipe(flat, tree, path)
+    for pattern in _PASSED:
+        flat.drop(pattern)
+    if left := flat.keys():
+        notes.append(f"{path}: without a counterpart, passed over: {', '.join(left)}")
+    return recipe, notes
+
+
+def _recipe(flat: Flat, tree: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], list[str]]:
+    notes: list[str] = []
+    scale = flat.take("scale")
+    network = {key: flat.take(f"network_g.{key}") for key in flat.below("network_g")}
+    betas, steps = _schedule(flat, tree, network, path)
+    batch, note = _batch(flat)
+    notes += [note] if note else []
+    data = {
+        "train": _photos(flat, "datasets.train", path),
+        "validate": [photo for name in _validations(flat)
+                     for photo in _photos(flat, f"datasets.{name}", path)],
+        "crop": flat.whole("datasets.train.gt_size"), "aligned": False,
+        **_orientations(flat)}
+    initial = flat.take("path.pretrain_network_g")
+    optimizer = _optimizer(flat)  # before total_iter is taken
+    run = {"batch": batch, "iterations": flat.whole("train.total_iter"),
+           "seed": flat.whole("manual_seed"), "validate_every": flat.whole("val.val_freq"),
+           "report_every": flat.whole("logger.print_freq")}
+    recipe: dict[str, Any] = {
+        "scale": scale, "network": network, "betas": betas, "steps": steps, "uniform": 1.0,
+        "data": data, "optimizer": optimizer, "run": run,
+        "loading": {"workers": flat.whole("datasets.train.num_worker_per_gpu")},
+        "initial": str(_found(initial, path)) if initial else None}
+    _same_metrics(flat, scale)
+    return _without_none(recipe), notes
+
+
+def _photos(flat: Flat, group: str, path: Path) -> list[dict[str, Any]]:
+    """One folder, or a list of them, with or without low-resolution images."""
+    high, low = flat.take(f"{group}.dataroot_gt"), flat.take(f"{group}.dataroot_lq")
+    template = flat.take(f"{group}.filename_tmpl")
+    highs, lows = (value if isinstance(value, list) else [value] for value in (high, low))
+    if not all(isinstance(one, str) for one in highs) or len(highs) != len(lows) or not all(
+            one is None or isinstance(one, str) for one in lows):
+        raise UsageError(f"{path}: {group} must name a folder of originals as dataroot_gt and, "
+                         "where there are any, one of low-resolution images as dataroot_lq; or "
+                         "equally many of both")
+    return [{"path": str(_found(one, path)), **({} if small is None else {
+        "low": str(_found(small, path)), **({} if template is None else {"template": template})})}
+        for one, small in zip(highs, lows)]
+
+
+def _found(name: Any, path: Path) -> Path:
+    if not isinstance(name, str):
+        raise UsageError(f"{path}: {name!r} is no path; correct it")
+    above = list(path.resolve().parents)[:3]
+    for folder in (Path.cwd(), *above):
+        if (folder / name).exists():
+            return folder / name
+    return Path.cwd() / name
+
+
+def _validations(flat: Flat) -> list[str]:
+    return [name for name in flat.below("datasets") if name.startswith("val")]
+
+
+def _orientations(flat: Flat) -> dict[str, bool]:
+    """``use_rot`` is a vertical flip and a transposition: with ``use_hflip`` all orientations."""
+    flip, turn = (bool(flat.take(f"datasets.train.{key}", True)) for key in ("use_hflip",
+                                                                           "use_rot"))
+    if turn and not flip:
+        raise UsageError(f"{flat.origin}: datasets.train.use_rot without use_hflip has no "
+                         "counterpart; use both, or write a recipe")
+    return {"flip": flip, "rotate": turn}
+
+
+def _batch(flat: Flat) -> tuple[int | None, str | None]:
+    """Images of an iteration: of each GPU, times the processes that torchrun started, or else the
+    GPUs that the file counts on."""
+    each = flat.whole("datasets.train.batch_size_per_gpu")
+    given = flat.take("num_gpu")
+    counted = given if isinstance(given, int) and not isinstance(given, bool) and given else None
+    ranks = os.environ.get("WORLD_SIZE", "")
+    count = int(ranks) if ranks.isdigit() else counted
+    if each is None:
+        return None, None
+    if count is None:
+        return each, (f"{flat.origin}: run.batch={each}, which is batch_size_per_gpu for one "
+                      "process; the published training had four: start as many with torchrun, or "
+                      f"--set run.batch={4 * each}")
+    return each * count, None
+
+
+def _schedule(flat: Flat, tree: Mapping[str, Any], network: Mapping[str, Any],
+              path: Path) -> tuple[list[float], int]:
+    try:
+        options = parse_options(tree, path)
+    except CheckpointError as error:
+        raise UsageError(str(error)) from None
+    found = options.schedule
+    total, stated = found.get("total_steps"), network.get("total_step")
+    if total is not None and stated is not None and total != stated:
+        raise UsageError(f"{path}: beta_schedule.n_timestep is {total}, but network_g.total_step "
+                         f"is {stated}; make them equal")
+    for key in ("scheduler_type", "schedule", "n_timestep", "linear_start", "linear_end",
+                "prediction_type", "num_inference_steps"):
+        for group in ("beta_schedule", "beta_schedule.train", "beta_schedule.val"):
+            flat.drop(f"{group}.{key}")
+    published = Schedule()
+    betas = [found.get("beta_start", published.beta_start),
+             found.get("beta_end", published.beta_end)]
+    return betas, options.steps or DEFAULT_STEPS
+
+
+def _optimizer(flat: Flat) -> dict[str, Any]:
+    rate = flat.number("train.optim_g.lr")
+    warmup = flat.whole("train.warmup_iter")
+    return {"learning_rate": rate, "betas": flat.take("train.optim_g.betas"),
+            "warmup": None if warmup is None else max(warmup, 0),
+            "ema": flat.number("train.ema_decay", 0.0), "clip_norm": 0.0, **_decay(flat, rate)}
+
+
+def _decay(flat: Flat, rate: float | None) -> dict[str, Any]:
+    kind = flat.take("train.scheduler.type")
+    if kind is None:
+        return {"schedule": "constant"}
+    if kind in ("MultiStepLR", "MultiStepRestartLR"):
+        milestones = flat.take("train.scheduler.milestones", [])
+        gamma = flat.number("train.scheduler.gamma", 0.1)
+        if gamma == 1 or not milestones:
+            return {"schedule": "constant"}
+        return {"schedule": "multistep", "milestones": milestones, "gamma": gamma}
+    if kind in ("CosineAnnealingRestartLR", "CosineAnnealingLR"):
+        periods = flat.take("train.scheduler.periods")
+        least = flat.number("train.scheduler.eta_min", 0.0)
+        total = flat.peek("train.total_iter")
+        if periods in (None, [total], total) and rate:
+            flat.drop("train.scheduler.restart_weights")
+            flat.drop("train.scheduler.T_max")
+            return {"schedule": "cosine", "final_share": (least or 0.0) / rate}
+    raise UsageError(f"{flat.origin}: train.scheduler {kind!r} with these options has no "
+                     "counterpart; use MultiStepLR, or one CosineAnnealing over all iterations")
+
+
+def _same_metrics(flat: Flat, scale: Any) -> None:
+    """Passes over those of val.metrics that are ours; others stay and are named."""
+    if flat.peek("val.metrics.psnr.crop_border") == scale and \
+            flat.peek("val.metrics.psnr.test_y_channel") is True:
+        for key in ("type", "crop_border", "test_y_channel"):
+            flat.drop(f"val.metrics.psnr.{key}")
+    for name in ("ssim", "lpips"):  # named once, not by each of their options
+        if any(key.startswith(f"val.metrics.{name}.") for key in flat.keys()):
+            flat.drop(f"val.metrics.{name}.*")
+            flat.add(f"val.metrics.{name} (bidiff-deploy evaluate has it)")
+
+
+def _without_none(tree: dict[str, Any]) -> dict[str, Any]:
+    return {key: _without_none(value) if isinstance(value, dict) else value
+            for key, value in tree.items() if value is not None}
