@@ -1,7 +1,7 @@
 """An image through an engine in tiles: float rows live only until they are rounded.
 
 What is held is the image, the result in its own depth, one tile's loop and the rows of one row of
-tiles; so memory does not grow with the height of the image beyond the result itself.
+tiles (with matched colours a few more); so memory does not grow with the height of the image beyond the result itself.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .color_match import ColorMatcher
 from .images import Image
 from .noise import gaussian_noise
 from .resample import crop_of_condition, pad_reflect, source_crop
@@ -24,13 +25,18 @@ __all__ = ["enlarged_alpha", "upscale"]
 
 
 def upscale(engine: Engine, image: Image, plan: TilePlan, *, seed: int = 0,
-            on_step: OnStep | None = None, on_tile: OnStep | None = None,
-            **loop: Any) -> Image:
-    """``image`` enlarged by ``engine.scale``, tile by tile; ``loop``: options of ``sample``."""
+            match_color: bool = False, on_step: OnStep | None = None,
+            on_tile: OnStep | None = None, **loop: Any) -> Image:
+    """``image`` enlarged by ``engine.scale``, tile by tile; ``loop``: options of ``sample``.
+
+    ``match_color``: the blended rows' low frequencies are replaced by those of the condition, as
+    ``color_match.match_color`` does it on the whole image.
+    """
     pixels = np.empty((plan.height, plan.width, image.pixels.shape[2]), image.pixels.dtype)
     # Rows are rounded, and grey is averaged, as a whole image would be.
     form = Image(np.empty((1, 1, pixels.shape[2]), pixels.dtype))
     blender = Blender(plan)
+    matcher = ColorMatcher(plan.height) if match_color else None
     done = 0
 
     def step(steps: int, all_steps: int) -> None:
@@ -47,7 +53,11 @@ def upscale(engine: Engine, image: Image, plan: TilePlan, *, seed: int = 0,
             if on_tile is not None:
                 on_tile(done, plan.count)
         for start, rows in blender.finish(row):
-            pixels[start:start + rows.shape[1]] = form.enlarged(rows, 1).pixels
+            finished = [(start, rows)] if matcher is None else matcher.add(
+                rows, crop_of_condition(image.pixels, engine.scale, start, 0, rows.shape[1],
+                                        plan.width))
+            for place, ready in finished:
+                pixels[place:place + ready.shape[1]] = form.enlarged(ready, 1).pixels
     return replace(image, pixels=pixels, alpha=enlarged_alpha(image.alpha, engine.scale))
 
 

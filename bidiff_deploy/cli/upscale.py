@@ -40,6 +40,9 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
                    "free.")
 @click.option("--overlap", type=click.IntRange(min=0), metavar="N",
               help="Output pixels that tiles share with their neighbours.")
+@click.option("--match-color", is_flag=True,
+              help="Take the low frequencies of the input: no shift of colour stays, and no "
+                   "detail is lost.")
 @click.option("--threads", type=int, help="Threads an operator may use. Default: all cores.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="What runs the graphs.")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="png",
@@ -52,8 +55,8 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
 def command(bundle: str, inputs: tuple[str, ...], output: str, seed: int, steps: int | None,
             start: str | None, tile: str, memory: str | None, overlap: int | None,
-            threads: int | None, backend: str, form: str, overwrite: bool, resume: bool,
-            quiet: bool, as_json: bool) -> None:
+            match_color: bool, threads: int | None, backend: str, form: str, overwrite: bool,
+            resume: bool, quiet: bool, as_json: bool) -> None:
     """Upscale the images IN... with BUNDLE.
 
     IN is a PNG, JPEG, WebP or TIFF file of 8 or 16 bits; a folder, of which all images at any
@@ -78,6 +81,8 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, seed: int, steps:
     options = {"seed": seed, "steps": steps, **tile_options(tile, memory, overlap)}
     if start is not None:
         options["start"] = parse_start(start)
+    if match_color:  # only then, so that journals of before stay valid
+        options["match_color"] = True
     # An existing output is looked at when the bundle it has to be of is known.
     jobs = plan(inputs, output, form, overwrite or resume)
     # Beside a single file it would be litter, unless it is asked for.
@@ -176,6 +181,7 @@ def _check_options(engine: Engine, options: dict[str, Any]) -> None:
     """Raise once what would otherwise fail for every image alike."""
     from ..noise import gaussian_noise
 
-    engine.check_loop(options["steps"], options.get("start", "default"))
+    engine.check_loop(options["steps"], options.get("start", "default"),
+                      options.get("match_color", False))
     gaussian_noise((1, 1, 1, 1), options["seed"])
     engine.tile_plan(1, 1, options["tile"], options["memory"], options["overlap"])

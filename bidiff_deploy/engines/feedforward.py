@@ -73,8 +73,12 @@ class FeedForwardEngine(PictureEngine):
         raise UsageError("a feed-forward bundle has no sampling loop; call enlarge or upscale, or "
                          "open a diffusion model's bundle")
 
-    def check_loop(self, steps: Any, start: Any = "default") -> None:
-        """Raise UsageError for any steps and start: there are none."""
+    def check_loop(self, steps: Any, start: Any = "default", match_color: bool = False) -> None:
+        """Raise UsageError for any steps and start: there are none; nor is there a drift of
+        colours to correct, for the network adds to the enlarged picture."""
+        if match_color:
+            raise UsageError("match_color is for diffusion bundles; a feed-forward network adds "
+                             "to the enlarged picture and does not drift, so leave it out")
         for name, value, default in (("steps", steps, None), ("start", start, "default")):
             if value != default:
                 raise UsageError(f"{name} {value!r} is for diffusion bundles; a feed-forward one "
@@ -93,8 +97,8 @@ class FeedForwardEngine(PictureEngine):
 
     def upscale_image(self, image: Image, seed: int = 0, *, tile: Tile = "auto",
                       memory: int | None = None, overlap: int | None = None,
-                      steps: None = None, start: str = "default", on_step: OnStep | None = None,
-                      on_tile: OnStep | None = None) -> Image:
+                      steps: None = None, start: str = "default", match_color: bool = False,
+                      on_step: OnStep | None = None, on_tile: OnStep | None = None) -> Image:
         """An ``images.Image`` at ``scale`` times the size, with its depth, grey, alpha, profile.
 
         tile, memory  as ``Engine.upscale_image`` has them; tiles are multiples of ``scale``
@@ -107,7 +111,7 @@ class FeedForwardEngine(PictureEngine):
         ``check_loop``.
         """
         self._check_open()
-        self.check_loop(steps, start)
+        self.check_loop(steps, start, match_color)
         gaussian_noise((0, 0, 0, 0), seed)  # refuses what is no seed
 
         def done(count: int, total: int) -> None:

@@ -60,8 +60,8 @@ class PictureEngine(abc.ABC):
         """Give back what the backend holds; called once."""
 
     @abc.abstractmethod
-    def check_loop(self, steps: Any, start: Any) -> None:
-        """Raise UsageError for ``steps`` and ``start`` that ``upscale_image`` would refuse."""
+    def check_loop(self, steps: Any, start: Any, match_color: bool = False) -> None:
+        """Raise UsageError for options that ``upscale_image`` would refuse."""
 
     @abc.abstractmethod
     def tile_plan(self, height: int, width: int) -> TilePlan:
