@@ -7,7 +7,7 @@ PIP := $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c const
 BUILT_FROM := pyproject.toml constraints.txt $(shell find engines -type f 2>/dev/null)
 PHOTOS := $(wildcard training/photos/*.png training/photos/*.jpg)
 
-.PHONY: demo test sanitize bench clean
+.PHONY: demo test sanitize bench cuda clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.cpu
@@ -27,6 +27,10 @@ sanitize: $(VENV)/.dev
 # Speed of the packed kernels against float32 convolutions; wants an idle machine.
 bench: $(VENV)/.cpu
 	$(VENV)/bin/python tools/bench_binary_conv.py
+
+# The GPU kernels compiled by nvcc for every architecture, and what they take of it; needs no GPU.
+cuda:
+	@$(PYTHON) tools/cuda_table.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -114,15 +114,15 @@ def embedded() -> Embedded:
                     version_text(toolkit.value) if size.value else "", size.value)
 
 
-def load_kernels(device: int = 0) -> str:
-    """Load the kernels on a GPU, compiling them if need be; says where they come from.
+def load_kernels(device: int = 0, path: str = "auto") -> str:
+    """Load the kernels of a path on a GPU, compiling them if need be; says where they come from.
 
     Raises:
         EngineError: no driver, no such GPU, one older than sm_75, or no kernels for it.
     """
     use_nvrtc_of_wheels()
     origin = ctypes.create_string_buffer(_ERROR_SIZE)
-    call("load", device, origin, len(origin))
+    call("load", device, path.encode(), origin, len(origin))
     return origin.value.decode(errors="replace")
 
 
@@ -221,7 +221,7 @@ def cuda_library() -> ctypes.CDLL:
         "device_info": [integer, any_pointer],
         "set_nvrtc": [text],
         "compile": [integer, integer, text, *text_out],
-        "load": [integer, *text_out],
+        "load": [integer, text, *text_out],
         "kernel_use": [integer, text, any_pointer, any_pointer, any_pointer],
         "memory": [integer, any_pointer, any_pointer],
         "allocate": [integer, pointer, text, size, text, any_pointer],

@@ -6,4 +6,5 @@ file(GLOB bidiff_emulated_sources CONFIGURE_DEPENDS
 add_library(bidiff_emulated_cuda MODULE EXCLUDE_FROM_ALL ${bidiff_emulated_sources})
 target_include_directories(bidiff_emulated_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_compile_options(bidiff_emulated_cuda PRIVATE
-  -O2 -ffp-contract=off -fvisibility=hidden -fvisibility-inlines-hidden -Wall -Wextra)
+  -O2 -ffp-contract=off -fvisibility=hidden -fvisibility-inlines-hidden -Wall -Wextra
+  -Wno-unknown-pragmas)  # #pragma unroll

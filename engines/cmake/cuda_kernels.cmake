@@ -1,9 +1,12 @@
-# The GPU kernels. Their source is always part of the library, for NVRTC to compile at first use;
-# their machine code only where nvcc is found and wanted.
-#   BIDIFF_CUDA=AUTO  embed machine code if nvcc is on PATH or named by CUDACXX
-#   BIDIFF_CUDA=ON    the same, and refuse to configure without nvcc
-#   BIDIFF_CUDA=OFF   never; no part of CUDA is needed
-set(BIDIFF_CUDA AUTO CACHE STRING "Embed kernels compiled by nvcc: AUTO, ON or OFF")
+# The GPU kernels. Their source is always part of the library, for NVRTC to compile at first use; that
+# takes seconds for the one GPU there is. Machine code for all takes minutes, hence only if asked for:
+#   BIDIFF_CUDA=ON    embed it; needs nvcc, on PATH or in CUDACXX, CUDA_HOME or /usr/local/cuda
+#   BIDIFF_CUDA=OFF   the default; no part of CUDA is needed
+# An environment variable of the same name does it through pip.
+option(BIDIFF_CUDA "Embed GPU kernels compiled by nvcc" OFF)
+if(DEFINED ENV{BIDIFF_CUDA} AND NOT "$ENV{BIDIFF_CUDA}" MATCHES "^(0|OFF|)$")
+  set(BIDIFF_CUDA ON)
+endif()
 # Cubins run on later minor versions of their major version, PTX of the last on what comes after.
 set(BIDIFF_CUDA_ARCHITECTURES "75;80;86;87;89;90;100;120" CACHE STRING
   "GPU architectures to embed, oldest first")
@@ -23,7 +26,7 @@ target_sources(bidiff_ops PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/cuda_sources.cpp)
 
 set(bidiff_fatbins)
 set(bidiff_nvcc_version 0)
-if(NOT BIDIFF_CUDA STREQUAL "OFF")
+if(BIDIFF_CUDA)
   find_program(BIDIFF_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda
     PATH_SUFFIXES bin)
   if(BIDIFF_NVCC)
@@ -32,13 +35,13 @@ if(NOT BIDIFF_CUDA STREQUAL "OFF")
       math(EXPR bidiff_nvcc_version "1000 * ${CMAKE_MATCH_1} + 10 * ${CMAKE_MATCH_2}")
     endif()
   endif()
-  if(BIDIFF_CUDA STREQUAL "ON" AND bidiff_nvcc_version LESS 12080)
-    message(FATAL_ERROR "bidiff: BIDIFF_CUDA=ON needs nvcc of CUDA 12.8 or newer, found: "
-      "${BIDIFF_NVCC} ${bidiff_nvcc_version}; install NVIDIA's CUDA toolkit, or set BIDIFF_CUDA=OFF, "
-      "with which NVRTC compiles the kernels at first use.")
+  if(bidiff_nvcc_version LESS 12080)
+    message(FATAL_ERROR "bidiff: BIDIFF_CUDA=ON needs nvcc of CUDA 12.8 or newer, and none is on "
+      "PATH; install NVIDIA's CUDA toolkit or set CUDACXX, or leave BIDIFF_CUDA out: NVRTC then "
+      "compiles the kernels at first use.")
   endif()
 endif()
-if(bidiff_nvcc_version GREATER_EQUAL 12080)
+if(BIDIFF_CUDA)
   set(codes)
   foreach(architecture ${BIDIFF_CUDA_ARCHITECTURES})
     list(APPEND codes -gencode arch=compute_${architecture},code=sm_${architecture})
@@ -57,8 +60,6 @@ if(bidiff_nvcc_version GREATER_EQUAL 12080)
     list(APPEND bidiff_fatbins ${fatbin})
   endforeach()
   string(REPLACE ";" " " bidiff_fatbin_architectures "${BIDIFF_CUDA_ARCHITECTURES}")
-else()
-  message(STATUS "bidiff: no GPU kernels are compiled; NVRTC does that at first use")
 endif()
 
 # Embedded by the assembler: as text they would take the compiler minutes.
@@ -93,8 +94,3 @@ set_source_files_properties(${CMAKE_CURRENT_BINARY_DIR}/cuda_fatbins.cpp PROPERT
 target_sources(bidiff_ops PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/cuda_fatbins.cpp ${bidiff_fatbins})
 target_include_directories(bidiff_ops PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_link_libraries(bidiff_ops PRIVATE ${CMAKE_DL_LIBS})
-
-# `make cuda`: machine code for every architecture, and what each kernel takes of it.
-if(BIDIFF_NVCC)
-  add_custom_target(bidiff_cuda_fatbins DEPENDS ${bidiff_fatbins})
-endif()

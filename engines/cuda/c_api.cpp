@@ -127,8 +127,9 @@ int bidiff_cuda_compile(int architecture, int driver_version, const char* folder
                         size_t report_size, char* error, size_t error_size) {
   return guarded(error, error_size, [&] {
     const Nvrtc nvrtc = Nvrtc::open(architecture, driver_version);
-    for (const std::string& unit : source_units()) {
-      const Compiled made = nvrtc.compile(unit.c_str());
+    for (const SourceFile& file : source_units()) {
+      const std::string unit = file.name;
+      const Compiled made = nvrtc.compile(file.name);
       write_file(std::string(folder) + "/" + unit.substr(0, unit.size() - 3) +
                      (made.is_ptx ? ".ptx" : ".cubin"), made.image);
     }
@@ -138,11 +139,11 @@ int bidiff_cuda_compile(int architecture, int driver_version, const char* folder
   });
 }
 
-int bidiff_cuda_load(int device, char* origin, size_t origin_size, char* error,
-                     size_t error_size) {
+int bidiff_cuda_load(int device, const char* path, char* origin, size_t origin_size,
+                     char* error, size_t error_size) {
   return guarded(error, error_size, [&] {
     Device& opened = Device::open(device);
-    opened.load();
+    opened.load(path_of(path));
     give(opened.origin(), origin, origin_size);
   });
 }

@@ -37,9 +37,9 @@ BIDIFF_PUBLIC int bidiff_cuda_compile(int architecture, int driver_version, cons
                                       char* report, size_t report_size, char* error,
                                       size_t error_size);
 
-// Loads the kernels; `origin` says where they come from.
-BIDIFF_PUBLIC int bidiff_cuda_load(int device, char* origin, size_t origin_size, char* error,
-                                   size_t error_size);
+// Loads the kernels of a path; `origin` says where they come from.
+BIDIFF_PUBLIC int bidiff_cuda_load(int device, const char* path, char* origin, size_t origin_size,
+                                   char* error, size_t error_size);
 // Registers and local bytes of a thread, static shared bytes of a block.
 BIDIFF_PUBLIC int bidiff_cuda_kernel_use(int device, const char* kernel, int* registers,
                                          int* local_bytes, int* shared_bytes, char* error,

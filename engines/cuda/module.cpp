@@ -1,5 +1,7 @@
 #include "module.h"
 
+#include <cstring>
+
 #include "cache.h"
 #include "nvrtc.h"
 #include "run.h"
@@ -8,7 +10,7 @@ namespace bidiff::cuda {
 
 namespace {
 
-// Hash of everything that the machine code depends on.
+// Hash of everything that the machine code of a unit depends on.
 uint64_t cache_key(const Nvrtc& nvrtc, const char* unit) {
   uint64_t key = hash(std::to_string(nvrtc.version()) + unit);
   for (size_t i = 0; i < kCompileOptionCount; ++i) {
@@ -26,86 +28,101 @@ bool does_not_fit(int code) {
          code == kUnsupportedPtxVersion;
 }
 
-void unload(std::vector<Module>* modules) {
-  for (const Module module : *modules) driver().module_unload(module);
-  modules->clear();
+bool ends_with(const std::string& text, const std::string& end) {
+  return text.size() >= end.size() && !text.compare(text.size() - end.size(), end.size(), end);
 }
 
-// True if the embedded machine code is loaded; else why not.
-bool load_embedded(std::vector<Module>* modules, std::string* why) {
-  if (!kFatbinCount) {
-    *why = "this library was built without nvcc";
-    return false;
-  }
-  for (size_t i = 0; i < kFatbinCount; ++i) {
-    Module module = nullptr;
-    const int code = driver().module_load(&module, kFatbins[i].begin);
-    if (code == kSuccess) {
-      modules->push_back(module);
-      continue;
+}  // namespace
+
+const std::vector<SourceFile>& source_units() {
+  static const auto* units = [] {
+    auto* found = new std::vector<SourceFile>;
+    for (size_t i = 0; i < kSourceFileCount; ++i) {
+      if (ends_with(kSourceFiles[i].name, ".cu")) found->push_back(kSourceFiles[i]);
     }
-    unload(modules);
-    if (!does_not_fit(code)) check(code, "loading the embedded kernels");
-    *why = "the kernels in this library (of CUDA " + version_text(kFatbinToolkit) + ", for sm_" +
-           kFatbinArchitectures + ") do not fit: " + describe(code);
-    return false;
-  }
-  return true;
+    return found;
+  }();
+  return *units;
 }
 
-Module load_compiled(const Nvrtc& nvrtc, const char* unit, bool* cached) {
-  const uint64_t key = cache_key(nvrtc, unit);
-  const Target target = nvrtc.target();
+size_t unit_of(const std::string& kernel) {
+  const std::vector<SourceFile>& units = source_units();
+  for (size_t i = 0; i < units.size(); ++i) {
+    if (std::strstr(units[i].text, kernel.c_str())) return i;
+  }
+  for (size_t i = 0; i < units.size(); ++i) {
+    const std::string name = units[i].name;
+    const size_t begin = std::strlen("conv"), end = name.size() - std::strlen(".cu");
+    if (name.compare(0, begin, "conv") || end <= begin) continue;
+    if (kernel.find(name.substr(begin, end - begin) + "_") != std::string::npos) return i;
+  }
+  throw Error("the op library has no kernel " + kernel + "; rebuild it");
+}
+
+Modules::Modules(const DeviceInfo& device) : device_(device), loaded_(source_units().size()) {
+  if (!kFatbinCount) misfit_ = "this library was built without nvcc";
+}
+
+Modules::~Modules() {
+  for (const Module module : loaded_) {
+    if (module) driver().module_unload(module);
+  }
+}
+
+Function Modules::find(const char* kernel) {
+  const size_t unit = unit_of(kernel);
+  Function found = nullptr;
+  check(driver().module_function(&found, load(unit), kernel), kernel);
+  return found;
+}
+
+std::string Modules::origin() const {
+  if (misfit_.empty()) return "compiled with the library by nvcc " + version_text(kFatbinToolkit);
+  if (!nvrtc_) return "";
+  return std::string(compiled_ ? "compiled by" : "cached from") + " NVRTC " +
+         version_text(nvrtc_->version()) +
+         (nvrtc_->target().is_ptx ? " as PTX for compute_" : " for sm_") +
+         std::to_string(nvrtc_->target().architecture);
+}
+
+Module Modules::load(size_t unit) {
+  Module& module = loaded_[unit];
+  if (module) return module;
+  if (misfit_.empty()) {
+    const int code = driver().module_load(&module, kFatbins[unit].begin);
+    if (code == kSuccess) return module;
+    module = nullptr;
+    if (!does_not_fit(code)) check(code, "loading the embedded kernels");
+    misfit_ = "the kernels in this library (of CUDA " + version_text(kFatbinToolkit) + ", for sm_" +
+              kFatbinArchitectures + ") do not fit, " + describe(code);
+  }
+  try {
+    return module = load_compiled(unit);
+  } catch (const Error& error) {
+    throw Error("no kernels for GPU " + std::to_string(device_.ordinal) + " (" + device_.name +
+                ", sm_" + std::to_string(device_.architecture) + "): " + misfit_ + ", and " +
+                error.what());
+  }
+}
+
+Module Modules::load_compiled(size_t unit) {
+  if (!nvrtc_) {
+    nvrtc_ = std::make_unique<Nvrtc>(Nvrtc::open(device_.architecture, device_.driver_version));
+  }
+  const char* name = source_units()[unit].name;
+  const uint64_t key = cache_key(*nvrtc_, name);
+  const Target target = nvrtc_->target();
   const std::string file =
       cache_file(key, (target.is_ptx ? "compute_" : "sm_") + std::to_string(target.architecture) +
                           (target.is_ptx ? ".ptx" : ".cubin"));
   Module module = nullptr;
   std::string image = read_cache(file, key);
-  *cached = !image.empty() && driver().module_load(&module, image.data()) == kSuccess;
-  if (*cached) return module;
-  image = nvrtc.compile(unit).image;
+  if (!image.empty() && driver().module_load(&module, image.data()) == kSuccess) return module;
+  image = nvrtc_->compile(name).image;
   check(driver().module_load(&module, image.data()), "loading the kernels that NVRTC compiled");
   write_cache(file, key, image);
+  compiled_ = true;
   return module;
-}
-
-}  // namespace
-
-std::vector<std::string> source_units() {
-  std::vector<std::string> units;
-  for (size_t i = 0; i < kSourceFileCount; ++i) {
-    const std::string name = kSourceFiles[i].name;
-    if (name.size() > 3 && name.substr(name.size() - 3) == ".cu") units.push_back(name);
-  }
-  return units;
-}
-
-std::vector<Module> load_modules(const DeviceInfo& device, std::string* origin) {
-  std::vector<Module> modules;
-  std::string why;
-  if (load_embedded(&modules, &why)) {
-    *origin = "compiled with the library by nvcc " + version_text(kFatbinToolkit);
-    return modules;
-  }
-  const std::string gpu = "GPU " + std::to_string(device.ordinal) + " (" + device.name + ", sm_" +
-                          std::to_string(device.architecture) + ")";
-  try {
-    const Nvrtc nvrtc = Nvrtc::open(device.architecture, device.driver_version);
-    bool all_cached = true;
-    for (const std::string& unit : source_units()) {
-      bool cached = false;
-      modules.push_back(load_compiled(nvrtc, unit.c_str(), &cached));
-      all_cached = all_cached && cached;
-    }
-    const Target target = nvrtc.target();
-    *origin = std::string(all_cached ? "cached from" : "compiled by") + " NVRTC " +
-              version_text(nvrtc.version()) + (target.is_ptx ? " as PTX for compute_" : " for sm_") +
-              std::to_string(target.architecture);
-  } catch (const Error& error) {
-    unload(&modules);
-    throw Error("no kernels for " + gpu + ": " + why + ", and " + error.what());
-  }
-  return modules;
 }
 
 }  // namespace bidiff::cuda

@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <memory>
 
-#include "module.h"
 
 namespace bidiff::cuda {
 
@@ -133,42 +132,36 @@ Device::Scope::~Scope() {
   if (pushed_) driver().context_pop(&popped);
 }
 
-void Device::load() {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (!modules_.empty()) return;
-  const Scope scope(*this);
-  std::string origin;
-  modules_ = load_modules(info_, &origin);
-  origin_ = std::move(origin);
-}
-
 void Device::load(const Plan& plan) {
   for (const Launch& launch : plan.launches) function(launch.kernel);
 }
 
+void Device::load(Path path) {
+  const std::vector<Path> all = paths(info_.architecture);
+  const std::string wanted =
+      std::string("_") + path_name(path == Path::kAuto ? all.front() : path) + "_";
+  for (const char* kernel : kernel_names(info_.architecture)) {
+    const std::string name = kernel;
+    const bool is_of_another = std::any_of(all.begin(), all.end(), [&](Path other) {
+      const std::string mark = std::string("_") + path_name(other) + "_";
+      return mark != wanted && name.find(mark) != std::string::npos;
+    });
+    if (!is_of_another) function(kernel);
+  }
+}
+
 std::string Device::origin() const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return origin_;
+  return modules_.origin();
 }
 
 Function Device::function(const char* kernel) {
-  load();
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto known = functions_.find(std::string_view(kernel));
   if (known != functions_.end()) return known->second;
   const Scope scope(*this);
   const Driver& api = driver();
-  Function found = nullptr;
-  for (const Module module : modules_) {
-    const int code = api.module_function(&found, module, kernel);
-    if (code == kSuccess) break;
-    found = nullptr;
-    if (code != kNotFound) check(code, kernel);
-  }
-  if (!found) {
-    throw Error("the loaded kernels (" + origin_ + ") have none named " + kernel +
-                "; rebuild the op library");
-  }
+  const Function found = modules_.find(kernel);
   // The driver loads a kernel when it is first used, which is not legal while a graph is captured.
   if (api.function_load) check(api.function_load(found), kernel);
   int fixed = 0;

@@ -6,9 +6,9 @@
 #include <map>
 #include <mutex>
 #include <string>
-#include <vector>
 
 #include "driver.h"
+#include "module.h"
 #include "plan.h"
 
 namespace bidiff::cuda {
@@ -55,12 +55,12 @@ class Device {
   // another name, or a path that is not compiled for this GPU.
   Path path() const;
 
-  // Loads the kernels, which may compile them; nothing if they are. Not legal under stream capture,
-  // hence for set-up. Throws Error: no kernels for this GPU, with the remedy.
-  void load();
-  // The same, and each of the plan's kernels is made ready.
+  // Makes the plan's kernels ready, which may compile them; nothing if they are. Not legal under
+  // stream capture, hence for set-up. Throws Error: no kernels for this GPU, with the remedy.
   void load(const Plan& plan);
-  // Where the loaded kernels come from, for people; empty before load().
+  // The same for all kernels of a path (kAuto: of the first), and those that every path needs.
+  void load(Path path);
+  // Where the loaded kernels come from, for people; empty if none is.
   std::string origin() const;
   // A kernel by name, ready to be launched with any shared memory that the GPU has.
   Function function(const char* kernel);
@@ -89,13 +89,13 @@ class Device {
   };
 
  private:
-  Device(DeviceInfo info, Context context) : info_(std::move(info)), context_(context) {}
+  Device(DeviceInfo info, Context context)
+      : info_(std::move(info)), context_(context), modules_(info_) {}
 
   const DeviceInfo info_;
   const Context context_;
   mutable std::mutex mutex_;
-  std::vector<Module> modules_;
-  std::string origin_;
+  Modules modules_;
   std::map<std::string, Function, std::less<>> functions_;
 };
 
