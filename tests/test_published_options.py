@@ -235,7 +235,8 @@ def test_the_command_trains_from_an_option_file(folder):
     read({"logger.save_checkpoint_freq": 5000})
     result = CliRunner().invoke(cli, [
         "train", "options/train/x2.yml", "-o", "run", "--pack", "net.safetensors",
-        "--set", "run.iterations=2", "--set", "run.batch=2", "--set", "loading.workers=0"])
+        "--set", "run.iterations=2", "--set", "run.batch=2", "--set", "run.threads=1",
+        "--set", "loading.workers=0"])
     assert result.exit_code == 0, result.output
     assert "passed over: logger.save_checkpoint_freq" in result.output
     assert (folder / "net.safetensors").is_file() and (folder / "run/checkpoint.pt").is_file()
