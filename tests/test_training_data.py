@@ -1,8 +1,8 @@
-"""Photos of a recipe: pairing, crops as functions of their number, caches, workers."""
+"""Photos of a recipe: pairing, crops as functions of their number, workers."""
 
 from __future__ import annotations
 
-import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,15 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from bidiff_deploy.errors import ImageError, OutputError, UsageError  # noqa: E402
+from bidiff_deploy.errors import ImageError, UsageError  # noqa: E402
 from bidiff_deploy.imresize import make_low  # noqa: E402
 from bidiff_deploy.resample import to_condition  # noqa: E402
 from bidiff_deploy.training.batches import batches  # noqa: E402
 from bidiff_deploy.training.data import Crops, load_pairs, open_crops  # noqa: E402
 from bidiff_deploy.training.decoded import DecodedPhotos  # noqa: E402
+from bidiff_deploy.training.loop import train  # noqa: E402
 from bidiff_deploy.training.photos import find_sources  # noqa: E402
 from bidiff_deploy.training.recipe import Data, Photo, recipe_from_dict  # noqa: E402
-from bidiff_deploy.training.tiles import SIDE, Tiles, Whole, stored_bytes  # noqa: E402
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -106,8 +106,8 @@ def test_one_pair_of_files(folder):
     (Photo("photos"), 36, "grey.jpg: 33x34 pixels are less than a crop of 36"),
     (Photo("DF2K/HR", low="photos/a.png"), 1, "must be a folder if"),
     (Photo("DF2K/HR", low=PAIRS.low), 1,
-     r"0000.png, 0001.png, 0002.png of .*HR have no partner in .*X2 and 0000x2.png, .* of .*X2 have "
-     r"none in .*HR, going by the template '\{\}'; complete the folders"),
+     r"0000.png, 0001.png, 0002.png of .*HR have no partner in .*X2 and 0000x2.png, .* of .*X2 "
+     r"have none in .*HR, going by the template '\{\}'; complete the folders"),
     (Photo("DF2K/HR", (1, 0, 20, 20), low=PAIRS.low, template="{}x2"), 1,
      "must begin at multiples of the scale 2"),
 ])
@@ -288,80 +288,22 @@ def test_no_photo_is_left(folder):
         crops_of(folder, skip_unreadable=True).batch(0, 8)
 
 
-# Caches
+# Runs
 
-def test_tiles_hold_every_window(tmp_path):
-    pixels = picture(2 * SIDE + 9, 3 * SIDE - 5)
-    Tiles.write(tmp_path / "a.npy", pixels)
-    tiles = Tiles.open(tmp_path / "a.npy", *pixels.shape[:2])
-    whole = Whole(pixels)
-    random = np.random.default_rng(0)
-    for _ in range(200):
-        top, left = (int(random.integers(side)) for side in pixels.shape[:2])
-        size = [int(random.integers(1, side - start + 1))
-                for side, start in zip(pixels.shape, (top, left))]
-        assert np.array_equal(tiles.window(top, left, *size), whole.window(top, left, *size))
-    assert tiles.nbytes == 0 and whole.nbytes == pixels.nbytes
-    assert (tmp_path / "a.npy").stat().st_size - stored_bytes(*pixels.shape[:2]) in range(64, 257)
-    assert Tiles.open(tmp_path / "a.npy", pixels.shape[0] + SIDE, pixels.shape[1]) is None
-    assert Tiles.open(tmp_path / "b.npy", *pixels.shape[:2]) is None
-    for damage in (b"", b"garbage", (tmp_path / "a.npy").read_bytes()[:-1]):
-        (tmp_path / "a.npy").write_bytes(damage)
-        assert Tiles.open(tmp_path / "a.npy", *pixels.shape[:2]) is None
+def test_a_run_resumes_bit_for_bit_with_other_workers(folder):
+    def stop(line: str) -> None:
+        if line.startswith("iteration 2 "):
+            signal.raise_signal(signal.SIGINT)
 
-
-def test_a_cache_gives_the_same_crops_without_decoding(folder, monkeypatch):
-    expected = crops_of(folder).batch(0, 16)
-    crops = crops_of(folder, cache=folder / "cache")
-    seen = []
-    crops.photos.prepare(2, first=1, on_photo=lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 3), (2, 3), (3, 3)] and len(list((folder / "cache").iterdir())) == 6
-    monkeypatch.setattr("bidiff_deploy.datasets.read_rgb8", None)  # nothing is decoded any more
-    again = crops_of(folder, cache=folder / "cache", memory=0)
-    again.photos.prepare(1)
-    for found in (crops.batch(0, 16), again.batch(0, 16)):
-        assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
-
-
-def test_a_changed_photo_or_a_damaged_cache_is_decoded_anew(folder):
-    cache = folder / "cache"
-    crops_of(folder, cache=cache).photos.prepare(1)
-    names = {path.name for path in cache.iterdir()}
-    photo = folder / PAIRS.path / "0001.png"
-    save(photo, picture(36, 34, seed=99))
-    os.utime(photo, ns=(0, 0))
-    next(cache.iterdir()).write_bytes(b"damaged")
-    crops = crops_of(folder, cache=cache)
-    crops.photos.prepare(1)
-    assert len({path.name for path in cache.iterdir()} - names) == 2
-    expected = crops_of(folder)
-    assert torch.equal(crops.batch(0, 16)[0], expected.batch(0, 16)[0])
-
-
-def test_memory_is_kept_within_its_budget(folder):
-    crops = crops_of(folder)
-    photos = crops.photos
-    photos.prepare(2)
-    assert photos.fits and photos._bytes == photos.decoded_bytes == sum(
-        3 * h * w * 5 // 4 for h, w in [(40, 52), (36, 34), (60, 44)])
-    tight = crops_of(folder, memory=12_000).photos
-    tight.prepare(1)
-    assert not tight.fits and not tight._kept  # nothing is decoded in vain
-    for index in (0, 1, 0, 2, 1, 0):
-        assert np.array_equal(tight[index][0].window(0, 0, 9, 9), photos[index][0].window(0, 0, 9, 9))
-        assert tight._bytes == sum(p.nbytes for kept in tight._kept.values() for p in kept)
-        assert tight._bytes <= 12_000 and tight._kept
-
-
-def test_a_cache_that_can_not_be_written(folder, monkeypatch):
-    (folder / "file").touch()
-    with pytest.raises(OutputError, match="a file of that name exists"):
-        crops_of(folder, cache=folder / "file").photos.prepare(1)
-    usage = type("Usage", (), {"free": 10_000})
-    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    with pytest.raises(OutputError, match=r"need 0.0 GB and 0.0 GB are free; free some space, "
-                                          "choose another loading.cache"):
-        crops_of(folder, cache=folder / "cache").photos.prepare(1)
+    run = {"iterations": 4, "batch": 2, "threads": 1, "report_every": 2}
+    whole = train(recipe(run=run), folder, folder / "whole", report=lambda line: None)
+    train(recipe(run=run, loading={"workers": 2}), folder, folder / "part", report=stop)
+    part = train(recipe(run=run, loading={"workers": 1, "memory_gb": 0.0}), folder,
+                 folder / "part", resume=True, report=lambda line: None)
+    states = [torch.load(path, weights_only=True) for path in (whole, part)]
+    assert [state["iteration"] for state in states] == [4, 4]
+    for key, value in states[0]["params"].items():
+        assert torch.equal(value, states[1]["params"][key]), key
 
 
 # Recipes
