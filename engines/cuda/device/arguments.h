@@ -4,7 +4,6 @@
 #include "layout.h"
 
 namespace bidiff::cuda {
-namespace {
 
 // Channels of a convolution's input or residual, wherever they lie: channel c is channel
 // start[s] + stride * (c - s * split) of the map at base[s] with `channels` channels, where s is 1
@@ -86,5 +85,4 @@ struct ConvArguments {
   int aligned;        // runs of 8 pixels may be read and written as vectors
 };
 
-}  // namespace
 }  // namespace bidiff::cuda

@@ -1,6 +1,4 @@
 // Sizes and layouts that host and kernels share: who computes what, and where the bits lie.
-//
-// Everything here is unnamed-namespace code: it is compiled into kernels and host files alike.
 #pragma once
 
 #ifdef __CUDACC__
@@ -10,7 +8,6 @@
 #endif
 
 namespace bidiff::cuda {
-namespace {
 
 using Address = unsigned long long;  // of memory on the GPU
 
@@ -29,6 +26,8 @@ constexpr int kPackThreads = 128;
 constexpr int kNormThreads = 256;
 constexpr int kNormStep = 8 * kNormThreads;  // elements that a block reads at once
 constexpr int kMostParts = 32;               // of a group's statistics: a lane each
+constexpr int kStatisticsSharedBytes = kNormThreads / 32 * 3 * 4;
+constexpr int kPackSharedBytes = kWordBits * 20;  // PackShared, pack.h
 constexpr int kApplyThreads = 256;
 constexpr int kApplyStep = 8 * kApplyThreads;
 constexpr int kPrepareThreads = 256;
@@ -110,5 +109,4 @@ BIDIFF_SHARED StageLayout stage_layout(int k, int words, int buffers, bool count
   return layout;
 }
 
-}  // namespace
 }  // namespace bidiff::cuda

@@ -80,23 +80,18 @@ BIDIFF_DEVICE void statistics(const StatisticsArguments& arguments) {
       start + norm.part_size < norm.group_size ? start + norm.part_size : norm.group_size;
   Moments own{0, 0, 0};
   for (long long from = start; from < end; from += kNormStep) {
+    // The same elements to a thread with and without vectors, so that the bits are the same.
+    const long long first = from + kRun * thread_index();
+    const int count = end - first < kRun ? static_cast<int>(end - first) : kRun;
+    if (count <= 0) break;
     float values[kRun];
-    int count = 0;
     if (arguments.aligned) {
-      const long long first = from + kRun * thread_index();
-      if (first < end) {
-        load_run(x + first, values);
-        count = kRun;
-      }
+      load_run(x + first, values);
     } else {
 #pragma unroll
-      for (int i = 0; i < kRun; ++i) {
-        const long long index = from + i * kNormThreads + thread_index();
-        values[i] = index < end ? to_float(load(x + index)) : 0.0f;
-        count += index < end;
-      }
+      for (int i = 0; i < kRun; ++i) values[i] = i < count ? to_float(load(x + first + i)) : 0.0f;
     }
-    if (count) merge(&own, moments_of(values, count));
+    merge(&own, moments_of(values, count));
   }
   const Moments all = merge_block(own, reinterpret_cast<float*>(shared_memory()));
   if (thread_index() == 0) {

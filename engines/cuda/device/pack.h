@@ -16,6 +16,7 @@ struct PackShared {
   float threshold[kWordBits];
   Affine affine[kWordBits];
 };
+static_assert(sizeof(PackShared) == kPackSharedBytes, "the plan asks for it");
 
 template <class Element, bool kNorm>
 BIDIFF_DEVICE void find_channels(const PackArguments& arguments, const PackBranch& branch,

@@ -15,6 +15,12 @@ struct Kernel {
   void (*body)(const void* arguments);  // one thread of one block
 };
 
+// Enters a kernel into the table; BIDIFF_KERNEL defines one of these (language.h). `architecture`
+// is what the source was compiled for: 75 or 80.
+struct Registration {
+  Registration(int architecture, const Kernel& kernel);
+};
+
 // The kernel of that name in the module for `architecture` (75, 80, ...), or null.
 const Kernel* find_kernel(int architecture, const char* name);
 

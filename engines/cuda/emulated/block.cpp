@@ -1,0 +1,141 @@
+#include "block.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <numeric>
+#include <random>
+
+namespace bidiff::cuda::emulated {
+namespace {
+
+thread_local Block* running_block;
+
+// Shared memory has no initial content on a GPU: a float NaN, a large integer.
+constexpr unsigned char kGarbage = 0xff;
+
+// The order in which threads run between barriers.
+std::vector<unsigned> thread_order(unsigned count) {
+  std::vector<unsigned> order(count);
+  std::iota(order.begin(), order.end(), 0u);
+  const char* wish = std::getenv("BIDIFF_EMULATED_ORDER");
+  if (!wish || !*wish || !std::strcmp(wish, "forward")) return order;
+  if (!std::strcmp(wish, "reverse")) {
+    std::reverse(order.begin(), order.end());
+  } else {
+    std::mt19937 generator(static_cast<unsigned>(std::strtoul(wish, nullptr, 10)));
+    std::shuffle(order.begin(), order.end(), generator);
+  }
+  return order;
+}
+
+}  // namespace
+
+Block& Block::current() { return *running_block; }
+
+void Block::thread_entry(void* user) {
+  Block& block = *static_cast<Block*>(user);
+  block.body_(block.arguments_);
+  block.thread().state = Thread::State::kDone;
+  ++block.finished_;
+  block.wait(Thread::State::kDone);
+}
+
+Thread* Block::next_ready() {
+  const unsigned start = running_ ? position_[running_->index] + 1 : 0;
+  for (unsigned i = 0; i < count_; ++i) {
+    Thread* thread = threads_[order_[(start + i) % count_]].get();
+    if (thread->state == Thread::State::kReady) return thread;
+  }
+  return nullptr;
+}
+
+void Block::wait(Thread::State state) {
+  Thread* self = running_;
+  self->state = state;
+  Thread* next = next_ready();
+  if (next == self) return;
+  running_ = next;
+  // Without a ready thread the block is finished, or its threads wait for each other in vain.
+  (next ? next->fiber : host_).resume(&self->fiber);
+}
+
+void Block::synchronize() {
+  if (++at_block_ == count_) {
+    at_block_ = 0;
+    for (unsigned i = 0; i < count_; ++i) threads_[i]->state = Thread::State::kReady;
+  } else {
+    wait(Thread::State::kAtBlock);
+  }
+}
+
+void Block::fail(const std::string& sentence) {
+  if (failure_.empty()) failure_ = sentence;
+}
+
+void Block::warp(WarpOperation operation, void* operand) {
+  const unsigned number = running_->index / kWarp;
+  Warp& warp = warps_[number];
+  if (warp.arrived && warp.operation != operation) {
+    fail("the lanes of a warp reached different operations");
+  }
+  warp.operation = operation;
+  warp.operands[running_->index % kWarp] = operand;
+  if (++warp.arrived < kWarp) {
+    wait(Thread::State::kAtWarp);
+    return;
+  }
+  warp.arrived = 0;
+  if (failure_.empty()) operation(warp.operands);
+  for (unsigned lane = 0; lane < kWarp; ++lane) {
+    threads_[number * kWarp + lane]->state = Thread::State::kReady;
+  }
+}
+
+std::string Block::run_block(unsigned shared_bytes) {
+  std::memset(shared_.get(), kGarbage, shared_bytes);
+  finished_ = at_block_ = 0;
+  failure_.clear();
+  for (Warp& warp : warps_) warp.arrived = 0;
+  for (unsigned i = 0; i < count_; ++i) {
+    Thread& thread = *threads_[i];
+    thread.index = i;
+    thread.state = Thread::State::kReady;
+    thread.copies.clear();
+    thread.groups = 0;
+    thread.fiber.start(thread_entry, this);
+  }
+  running_ = nullptr;
+  running_ = next_ready();
+  running_->fiber.resume(&host_);
+  if (finished_ < count_) fail("some threads of a block wait at a barrier that others never reach");
+  return failure_;
+}
+
+std::string Block::launch(void (*body)(const void* arguments), const void* arguments,
+                          const unsigned grid[3], unsigned threads, unsigned shared_bytes) {
+  body_ = body;
+  arguments_ = arguments;
+  count_ = threads;
+  while (threads_.size() < threads) threads_.push_back(std::make_unique<Thread>());
+  warps_.resize(threads / kWarp);
+  order_ = thread_order(threads);
+  position_.resize(threads);
+  for (unsigned i = 0; i < threads; ++i) position_[order_[i]] = i;
+  // Its exact size, so that an address sanitizer sees what lies beyond.
+  shared_ = std::make_unique<unsigned char[]>(shared_bytes);
+  Block* before = running_block;
+  running_block = this;
+  std::string failure;
+  for (index[2] = 0; index[2] < grid[2] && failure.empty(); ++index[2]) {
+    for (index[1] = 0; index[1] < grid[1] && failure.empty(); ++index[1]) {
+      for (index[0] = 0; index[0] < grid[0] && failure.empty(); ++index[0]) {
+        failure = run_block(shared_bytes);
+      }
+    }
+  }
+  running_block = before;
+  return failure;
+}
+
+}  // namespace bidiff::cuda::emulated

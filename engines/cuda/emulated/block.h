@@ -1,0 +1,81 @@
+// The threads of one block, as fibers: barriers, and operations of whole warps.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fiber.h"
+
+namespace bidiff::cuda::emulated {
+
+constexpr unsigned kWarp = 32;
+constexpr unsigned kMostThreads = 1024;
+
+// What the kernels can see of a thread.
+struct Thread {
+  Fiber fiber;
+  unsigned index;
+  enum class State { kReady, kAtWarp, kAtBlock, kDone } state;
+  // Copies from global to shared memory that were started and not waited for.
+  struct Copy {
+    void* to;
+    const void* from;
+    size_t bytes;
+    unsigned group;
+  };
+  std::vector<Copy> copies;
+  unsigned groups;  // committed
+};
+
+// An operation of all lanes of a warp; operands[lane] is what that lane passed.
+using WarpOperation = void (*)(void* const* operands);
+
+class Block {
+ public:
+  // The block that the calling fiber belongs to.
+  static Block& current();
+
+  Thread& thread() { return *running_; }
+  unsigned index[3];
+  unsigned char* shared() { return shared_.get(); }
+
+  void synchronize();
+  // The last lane to arrive carries the operation out for all.
+  void warp(WarpOperation operation, void* operand);
+
+  // The launch goes on, and reports the first sentence at the end of the block.
+  void fail(const std::string& sentence);
+
+  // Runs one launch in the calling thread; "" or what went wrong.
+  std::string launch(void (*body)(const void* arguments), const void* arguments,
+                     const unsigned grid[3], unsigned threads, unsigned shared_bytes);
+
+ private:
+  struct Warp {
+    unsigned arrived;
+    WarpOperation operation;
+    void* operands[kWarp];
+  };
+
+  static void thread_entry(void* user);
+  std::string run_block(unsigned shared_bytes);
+  void wait(Thread::State state);  // until somebody makes the thread ready
+  Thread* next_ready();
+
+  std::vector<std::unique_ptr<Thread>> threads_;
+  std::vector<Warp> warps_;
+  std::vector<unsigned> order_;     // of threads
+  std::vector<unsigned> position_;  // of a thread in it
+  std::unique_ptr<unsigned char[]> shared_;
+  Fiber host_;
+  Thread* running_ = nullptr;
+  unsigned count_ = 0, finished_ = 0, at_block_ = 0;
+  void (*body_)(const void* arguments) = nullptr;
+  const void* arguments_ = nullptr;
+  std::string failure_;
+};
+
+}  // namespace bidiff::cuda::emulated

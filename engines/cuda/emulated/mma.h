@@ -1,0 +1,99 @@
+// Matrix products of a warp, with the fragments that the PTX ISA gives to each lane: every element
+// is looked up by its row and column, as the manual's formulas say, not as the kernels use them.
+#pragma once
+
+#include "language.h"
+
+namespace bidiff::cuda {
+namespace {
+
+// One lane's operands; unused registers stay 0.
+struct MmaOperand {
+  unsigned a[4], b[2];
+  int d[4];
+};
+
+struct MmaElement {
+  int lane, reg, shift;
+};
+
+// Element (row, k) of A with `bits` bits and `half_k` elements of K in a register pair's half:
+// groupID = row % 8, threadID_in_group by k within the half.
+BIDIFF_DEVICE MmaElement mma_a(int row, int k, int bits, int half_k) {
+  const int per_register = 32 / bits, inside = k % half_k;
+  return {row % 8 * 4 + inside / per_register, row / 8 + 2 * (k / half_k),
+          inside % per_register * bits};
+}
+BIDIFF_DEVICE MmaElement mma_b(int k, int column, int bits, int half_k) {
+  const int per_register = 32 / bits, inside = k % half_k;
+  return {column * 4 + inside / per_register, k / half_k, inside % per_register * bits};
+}
+BIDIFF_DEVICE MmaElement mma_d(int row, int column) {
+  return {row % 8 * 4 + column / 2, column % 2 + 2 * (row / 8), 0};
+}
+
+enum class MmaKind { kXor, kAnd, kInt8 };
+
+template <MmaKind kKind, int kRows, int kK>
+BIDIFF_DEVICE void mma_warp(void* const* operands) {
+  constexpr int kBits = kKind == MmaKind::kInt8 ? 8 : 1;
+  constexpr int kHalf = 4 * 32 / kBits;  // four lanes share a row
+  constexpr int kStep = 32 / kBits;      // elements of a register, which lie side by side
+  const auto lane = [&](int i) { return static_cast<MmaOperand*>(operands[i]); };
+  for (int row = 0; row < kRows; ++row) {
+    for (int column = 0; column < 8; ++column) {
+      int sum = 0;
+      for (int k = 0; k < kK; k += kStep) {
+        const MmaElement at_a = mma_a(row, k, kBits, kHalf), at_b = mma_b(k, column, kBits, kHalf);
+        const unsigned a = lane(at_a.lane)->a[at_a.reg], b = lane(at_b.lane)->b[at_b.reg];
+        if constexpr (kKind == MmaKind::kInt8) {
+          for (int byte = 0; byte < 4; ++byte) {
+            sum += static_cast<int8_t>(a >> 8 * byte) * static_cast<int8_t>(b >> 8 * byte);
+          }
+        } else {
+          sum += popcount(kKind == MmaKind::kXor ? a ^ b : a & b);
+        }
+      }
+      const MmaElement at_d = mma_d(row, column);
+      lane(at_d.lane)->d[at_d.reg] += sum;
+    }
+  }
+}
+
+template <MmaKind kKind, int kRows, int kK>
+BIDIFF_DEVICE void mma(MmaOperand* operand) {
+  Block::current().warp(mma_warp<kKind, kRows, kK>, operand);
+}
+
+template <MmaKind kKind, int kK>
+BIDIFF_DEVICE void mma_8(int& d0, int& d1, unsigned a, unsigned b) {
+  MmaOperand operand{{a}, {b}, {d0, d1}};
+  mma<kKind, 8, kK>(&operand);
+  d0 = operand.d[0];
+  d1 = operand.d[1];
+}
+template <MmaKind kKind, int kK>
+BIDIFF_DEVICE void mma_16(int (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  MmaOperand operand{{a[0], a[1], a[2], a[3]}, {b0, b1}, {d[0], d[1], d[2], d[3]}};
+  mma<kKind, 16, kK>(&operand);
+  std::memcpy(d, operand.d, sizeof(d));
+}
+
+BIDIFF_DEVICE void mma_xor_8(int& d0, int& d1, unsigned a, unsigned b) {
+  mma_8<MmaKind::kXor, 128>(d0, d1, a, b);
+}
+BIDIFF_DEVICE void mma_int8_8(int& d0, int& d1, unsigned a, unsigned b) {
+  mma_8<MmaKind::kInt8, 16>(d0, d1, a, b);
+}
+BIDIFF_DEVICE void mma_xor_16(int (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  mma_16<MmaKind::kXor, 256>(d, a, b0, b1);
+}
+BIDIFF_DEVICE void mma_and_16(int (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  mma_16<MmaKind::kAnd, 256>(d, a, b0, b1);
+}
+BIDIFF_DEVICE void mma_int8_16(int (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  mma_16<MmaKind::kInt8, 32>(d, a, b0, b1);
+}
+
+}  // namespace
+}  // namespace bidiff::cuda
