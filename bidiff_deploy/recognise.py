@@ -85,7 +85,7 @@ def _derive(shapes: Shapes, origin: str) -> dict[str, Any]:
             per_level.append(0)
         elif kind.startswith("residual"):
             per_level[-1] += 1
-            if kind == "residual+attention":
+            if kind.endswith("+attention"):
                 attention.add(len(per_level) - 1)
         else:
             raise _foreign(origin, "its encoder has a block that is neither residual nor CP-Down")

@@ -37,7 +37,7 @@ def network(config: NetworkConfig, seed: int = 0) -> BiDiffSR:
 
 
 def checkpoint(module: BiDiffSR) -> Checkpoint:
-    latent = {name: value.detach().numpy() for name, value in module.named_parameters()}
+    latent = {name: value.detach().numpy().copy() for name, value in module.named_parameters()}
     return from_latent(latent, module.config, name="small", scale=2,
                        schedule={"total_steps": STEPS})
 
