@@ -20,7 +20,7 @@ class FakeEngine(Engine):
             1 << level for level in range(size_multiple.bit_length())))
         super().__init__(SimpleNamespace(
             scale=scale, schedule=Schedule(200), timesteps=timesteps,
-            default_start=default_start, config=config))
+            default_start=default_start, config=config, precision="float32"))
         self.calls: list[tuple[int, tuple[int, ...]]] = []
         self.closings = 0
 
