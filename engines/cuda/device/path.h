@@ -20,7 +20,10 @@ using PixelBits = unsigned[kColumns][2];
 // kSubtractsOnes:  the sum is smaller by twice the ones of the channel's weights
 // kCountsPixels:   and by twice the ones of the pixel's activations, which the tile has to count
 
+// kUnroll:         chunks of one loop; a full 3x3 slab has 9
+
 struct XorPath {
+  static constexpr int kUnroll = 3;
   static constexpr int kScale = -2;
   static constexpr bool kSubtractsOnes = false, kCountsPixels = false;
 
@@ -45,6 +48,7 @@ struct XorPath {
 
 #if BIDIFF_ARCHITECTURE >= 80
 struct AndPath {
+  static constexpr int kUnroll = 3;
   static constexpr int kScale = 4;
   static constexpr bool kSubtractsOnes = true, kCountsPixels = true;
 
@@ -62,6 +66,7 @@ struct AndPath {
 // a lane gives bits i, i + 8, i + 16 and i + 24 of the words that it holds already, one shift and
 // one mask for four bytes.
 struct Int8Path {
+  static constexpr int kUnroll = 1;  // is long enough
   static constexpr int kScale = 2;
   static constexpr bool kSubtractsOnes = true, kCountsPixels = false;
 

@@ -35,6 +35,7 @@ BIDIFF_DEVICE void load_stage(const ConvArguments& arguments, const Place& place
   const long long chunk = static_cast<long long>(place.block) * arguments.chunks +
                           stage.slab * slab_chunks(k, slab_words(k));
   const unsigned* weights = at<const unsigned>(branch.fragments) + chunk * kFragmentWords;
+#pragma unroll 1
   for (int i = 4 * thread; i < stage.chunks * kFragmentWords; i += 4 * kConvThreads) {
     copy16(fragments + i, weights + i);
   }
@@ -51,6 +52,7 @@ BIDIFF_DEVICE void load_stage(const ConvArguments& arguments, const Place& place
     const int row = thread / pairs, column = 2 * (thread % pairs);
     packed += row * map.pitch + column;
     planes += row * width + column;
+#pragma unroll 4
     for (int word = 0; word < stage.words; ++word) {
       copy8(planes + word * stride, packed + word * plane);
     }
@@ -60,6 +62,7 @@ BIDIFF_DEVICE void load_stage(const ConvArguments& arguments, const Place& place
   // Where each word of K lies for the pixel at the tile's first place; from the start of memory.
   int* offsets = reinterpret_cast<int*>(shared_memory()) + layout.offsets +
                  buffer * layout.stage_offsets;
+#pragma unroll 1
   for (int i = thread; i < stage.chunks * kChunkWords; i += kConvThreads) {
     const int tap = i / stage.words, word = i - tap * stage.words;
     const int from = layout.planes + buffer * layout.stage_planes + word * stride;
@@ -81,6 +84,8 @@ BIDIFF_DEVICE void multiply_stage(const ConvArguments& arguments, const Place& p
                        buffer * layout.stage_offsets + place.lane_column;
   const Pixel run = run_of(map, place.lane_row / 2);
   const unsigned* pixels = shared + run.y * halo_width(map) + run.x + place.lane_row % 2;
+  [[maybe_unused]] constexpr int kUnroll = Path::kUnroll;
+#pragma unroll kUnroll
   for (int chunk = 0; chunk < stage.chunks; ++chunk) {
     WeightBits a;
     PixelBits b;
@@ -112,8 +117,10 @@ BIDIFF_DEVICE void count_pixels(const ConvArguments& arguments, const StageLayou
   unsigned* ones = shared_memory() + layout.ones;
   const int stride = halo_stride(arguments.map.halo);
   const int places = halo_width(arguments.map) * halo_height(arguments.map);
+#pragma unroll 1
   for (int place = thread_index(); place < places; place += kConvThreads) {
     int count = stage.slab ? ones[place] : 0;
+#pragma unroll 4
     for (int word = 0; word < stage.words; ++word) count += popcount(planes[word * stride + place]);
     ones[place] = count;
   }
@@ -127,6 +134,7 @@ BIDIFF_DEVICE void count_boxes(const ConvArguments& arguments, const StageLayout
                          thread % map.tile_width + map.halo;
   synchronize_block();
   int count = 0;
+#pragma unroll 1
   for (int tap = 0; tap < k * k; ++tap) count += ones[tap / k * width + tap % k];
   shared_memory()[layout.boxes + thread] = count;
   synchronize_block();
