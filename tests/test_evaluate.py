@@ -309,6 +309,38 @@ def test_bundle_and_checkpoint_give_the_same_figures(reference, set5, tmp_path):
     assert again["scores"] == figures[0]["scores"] and math.isfinite(again["seconds"])
 
 
+def test_a_feed_forward_checkpoint_and_its_bundle(set5, tmp_path):
+    """Integers are exact and there is no loop, so the pictures are equal but for rounding."""
+    pytest.importorskip("torch")
+    from bbcu_networks import SMALL, bundle_of, checkpoint_of, random_network
+
+    from bidiff_deploy.checkpoint import write_packed
+
+    network = random_network(SMALL[2])
+    write_packed(tmp_path / "net.safetensors", checkpoint_of(network))
+    pictures = []
+    for index, model in enumerate((tmp_path / "net.safetensors", bundle_of(network, tmp_path))):
+        code, text = run(model, set5, "--threads", 1, "--device", "cpu", "--save",
+                         tmp_path / f"out{index}")
+        assert code == 0 and "feed-forward" in text, text
+        pictures.append(np.asarray(Image.open(tmp_path / f"out{index}/Set5/woman.png"), int))
+        code, text = run(model, set5, "--steps", 2)
+        assert code == 1 and "time steps" in text
+    assert pictures[0].shape == (48, 32, 3) and pictures[0].std() > 5
+    assert np.abs(pictures[0] - pictures[1]).mean() < 0.1
+
+
+def test_colours_are_matched_when_asked_for(reference, set5, tmp_path):
+    bundle = reference.bundle("tiny", [500, 0])
+    for name, more in (("plain", []), ("matched", ["--match-color"])):
+        code, text = run(bundle, set5 / "HR", "--limit", 1, "--save", tmp_path / name, *more)
+        assert code == 0, text
+    truth, plain, matched = (np.asarray(Image.open(folder / "baby.png"), float).mean((0, 1))
+                             for folder in (set5 / "HR", tmp_path / "plain/Set5",
+                                            tmp_path / "matched/Set5"))
+    assert np.abs(matched - truth).max() < 0.3 * np.abs(plain - truth).max()
+
+
 def test_the_command_refuses_in_a_sentence(reference, set5, tmp_path, monkeypatch):
     bundle = reference.bundle("tiny", [500, 0])
     (tmp_path / "empty").mkdir()
@@ -320,7 +352,12 @@ def test_the_command_refuses_in_a_sentence(reference, set5, tmp_path, monkeypatc
             ([tmp_path / "empty", set5], "is neither a bundle (it has no manifest.json)"),
             ([tmp_path / "no.pth", set5], "no.pth"),
             ([reference.checkpoint("tiny"), set5], "give --scale, or the options file"),
+            ([bundle, set5, "--options", "x.yml"], "--options describes a checkpoint"),
             ([bundle, set5, "--backend", "none"], "backend 'none' is not known"),
+            ([reference.checkpoint("tiny"), set5, "--scale", 4, "--device", "abacus"],
+             "--device 'abacus' must be auto, cpu, cuda"),
+            ([reference.checkpoint("tiny"), set5, "--scale", 4, "--device", "cuda:99"],
+             "torch finds"),
             ([bundle, set5, "--start", "x"], "--start 'x' must be a timestep or none"),
             ([bundle, set5, "--tile", "x"], "--tile 'x' must be auto"),
             ([bundle, set5, "--steps", 3], "steps is 3, but there are 2"),

@@ -25,6 +25,8 @@ PATH = click.Path(readable=False)
               help="Begin at the first timestep from T0 down, from the noised input; 'none' "
                    "begins from pure noise. Default: what the model was made for.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of each image's noise.")
+@click.option("--match-color", is_flag=True,
+              help="Take the low frequencies of the input, as upscale does.")
 @click.option("--tile", metavar="auto|N|none", default="auto", show_default=True,
               help="Compute in tiles: N output pixels a side, none at all, or as large as the "
                    "memory allows.")
@@ -36,14 +38,16 @@ PATH = click.Path(readable=False)
 @click.option("--overwrite", is_flag=True, help="Replace pictures that exist.")
 @click.option("--backend", default="onnxruntime", show_default=True,
               help="What runs a bundle's graphs.")
+@click.option("--device", default="auto", show_default=True,
+              help="Where torch runs a checkpoint: auto (a GPU if there is one), cpu, cuda, cuda:1.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON on stdout.")
 def command(model: str, datasets: tuple[str, ...], scale: int | None, options: str | None,
             template: str | None, limit: int | None, steps: int | None, start: str | None,
-            seed: int, tile: str, memory: str | None, lpips: bool, save: str | None,
-            overwrite: bool, backend: str, threads: int | None, quiet: bool,
-            as_json: bool) -> None:
+            seed: int, match_color: bool, tile: str, memory: str | None, lpips: bool,
+            save: str | None, overwrite: bool, backend: str, device: str, threads: int | None,
+            quiet: bool, as_json: bool) -> None:
     """Score MODEL on each DATASET as super-resolution papers do.
 
     MODEL is a bundle, a checkpoint, which torch runs, or a folder of pictures made before, named as
@@ -71,11 +75,13 @@ def command(model: str, datasets: tuple[str, ...], scale: int | None, options: s
         upscale["steps"] = steps
     if start is not None:
         upscale["start"] = parse_start(start)
+    if match_color:
+        upscale["match_color"] = True
     told = dict(upscale)
     distance = open_lpips() if lpips else None
     with torch_threads(threads), open_model(
             Path(model), options=Path(options) if options else None, scale=scale, backend=backend,
-            threads=threads, upscale=upscale) as opened:
+            threads=threads, device=device, upscale=upscale) as opened:
         benchmarks = [open_benchmark(Path(name), opened.scale, template, limit)
                       for name in datasets]
         with Progress("evaluate", 1, quiet=quiet) as progress:

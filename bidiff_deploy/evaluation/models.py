@@ -5,24 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..architecture import NetworkConfig
 from ..bundle import MANIFEST
-from ..checkpoint import Checkpoint
 from ..datasets import ImagePair, list_images, read_rgb8
-from ..engines.base import Engine
 from ..engines.picture import PictureEngine
 from ..errors import ImageError, UsageError
-from ..schedule import Schedule
 from .benchmark import Benchmark
 
-__all__ = ["EngineModel", "FolderModel", "Model", "Sampling", "open_checkpoint", "open_model"]
+__all__ = ["EngineModel", "FolderModel", "Model", "open_model"]
 
 OnStep = Callable[[int, int], object]
 
@@ -57,7 +52,8 @@ class EngineModel(ExitStack):
         self.description = engine.description
 
     def check(self, benchmark: Benchmark) -> None:
-        self.engine.check_loop(self.options.get("steps"), self.options.get("start", "default"))
+        self.engine.check_loop(self.options.get("steps"), self.options.get("start", "default"),
+                               self.options.get("match_color", False))
         tiles = {key: self.options[key] for key in ("tile", "memory", "overlap") if key in self.options}
         for pair in benchmark.pairs:
             self.engine.tile_plan(pair.height // self.scale, pair.width // self.scale, **tiles)
@@ -115,31 +111,24 @@ class FolderModel(ExitStack):
         return longer[0] if len(longer) == 1 else None
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """What a diffusion engine asks of a bundle, for a checkpoint that has none."""
-
-    scale: int
-    config: NetworkConfig
-    schedule: Schedule
-    timesteps: tuple[int, ...]
-    default_start: int | None
-
-
 def open_model(path: Path, *, options: Path | None = None, scale: int | None = None,
-               backend: str = "onnxruntime", threads: int | None = None,
+               backend: str = "onnxruntime", threads: int | None = None, device: str = "auto",
                upscale: Mapping[str, Any] | None = None) -> Model:
     """A bundle's folder, a checkpoint, or a folder of pictures.
 
     options   option file in the published form for a checkpoint
     scale     needed for pictures; for the others it must be theirs
-    upscale   options of ``upscale``: seed, steps, start, tile, memory
+    device    of a checkpoint: auto, cpu, cuda, cuda:1
+    upscale   options of ``upscale``: seed, steps, start, tile and so on. Of a checkpoint ``steps``
+              picks from the whole schedule, as ``bidiff-deploy export --steps`` does
 
     Raises UsageError where the scale is not known or another, and what opening raises.
     """
     upscale = dict(upscale or {})
+    if options is not None and path.is_dir():
+        raise UsageError(f"--options describes a checkpoint, and {path} is a folder; leave it out")
     if path.is_dir() and not (path / MANIFEST).is_file():
-        list_images_below(path)
+        _check_pictures(path)
         if scale is None:
             raise UsageError(f"{path}: its pictures do not tell the scale they were made with; "
                              "give --scale")
@@ -149,14 +138,16 @@ def open_model(path: Path, *, options: Path | None = None, scale: int | None = N
 
         engine: PictureEngine = load_bundle(path, threads=threads, backend=backend)
     else:
-        engine = open_checkpoint(path, options, scale, upscale)
+        from .torch_engines import open_checkpoint
+
+        engine = open_checkpoint(path, options, scale, upscale.pop("steps", None), device)
     if scale is not None and engine.scale != scale:
         engine.close()
         raise UsageError(f"{path} enlarges {engine.scale} times, not {scale}; leave --scale out")
     return EngineModel(engine, upscale)
 
 
-def list_images_below(folder: Path) -> None:
+def _check_pictures(folder: Path) -> None:
     """UsageError for a folder that has images neither in it nor in a folder of it."""
     inside = [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())]
     for one in inside:
@@ -167,27 +158,3 @@ def list_images_below(folder: Path) -> None:
             continue
     raise UsageError(f"{folder}: is neither a bundle (it has no {MANIFEST}) nor a folder of "
                      "pictures; name a bundle, a checkpoint or pictures")
-
-
-def open_checkpoint(path: Path, options: Path | None, scale: int | None,
-                    upscale: dict[str, Any]) -> Engine:
-    """A checkpoint's network in torch. ``steps`` is taken out of ``upscale``: it picks from the
-    whole schedule here, as ``bidiff-deploy export --steps`` does."""
-    from ..checkpoint import read_checkpoint
-    from ..export.write import choose_timesteps
-    from ..options import read_options
-    from ..proof.reference import TorchEngine
-
-    class Torch(TorchEngine):
-        kernel = "stock"  # so that memory is counted as for float32 maps
-
-    found: Checkpoint = read_checkpoint(path, read_options(options) if options else None, scale)
-    if found.scale is None:
-        raise UsageError(f"{path} does not say what factor it upscales by; give --scale, or the "
-                         "options file with --options")
-    timesteps = choose_timesteps(found, steps=upscale.pop("steps", None))
-    start = found.sampling.get("start")
-    if start is not None and timesteps[-1] > start:
-        start = None
-    return Torch(Sampling(found.scale, found.config, Schedule(**found.schedule), timesteps, start),
-                 found)
