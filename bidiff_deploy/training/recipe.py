@@ -1,7 +1,7 @@
 """Training recipes: YAML files read into frozen dataclasses, unknown keys refused.
 
 What stands in ``data``, ``loading`` and ``steps`` is in ``recipe_data``, what stands in ``optimizer``
-and ``run`` in ``recipe_run``.
+and ``run`` in ``recipe_run``, what stands in ``distill`` in ``recipe_distill``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from ..models import DIFFUSION, FEED_FORWARD
 from ..schedule import Schedule
 from .published_options import is_published, recipe_tree
 from .recipe_data import ORIGINS, Data, Loading, Photo, Step
+from .recipe_distill import Distill
 from .recipe_run import Optimizer, Run
 from .values import build, one_of, plain
 
-__all__ = ["Data", "Loading", "ORIGINS", "Optimizer", "Photo", "Recipe", "Run", "Step",
+__all__ = ["Data", "Distill", "Loading", "ORIGINS", "Optimizer", "Photo", "Recipe", "Run", "Step",
            "read_recipe", "recipe_from_dict"]
 
 _NETWORKS = {DIFFUSION: NetworkConfig, FEED_FORWARD: BbcuConfig}
@@ -47,6 +48,7 @@ class Recipe:
     betas: tuple[float, ...] = (Schedule.beta_start, Schedule.beta_end)
     uniform: float = 0.0
     initial: str = ""  # checkpoint to start from, relative to the recipe
+    distill: Distill = field(default_factory=Distill)
     optimizer: Optimizer = field(default_factory=Optimizer)
     loading: Loading = field(default_factory=Loading)
     run: Run = field(default_factory=Run)
@@ -59,6 +61,8 @@ class Recipe:
             self._check_diffusion()
         elif self.steps:
             raise ValueError(f"steps are of a diffusion model; leave them out for {self.model}")
+        elif self.distill.teacher:
+            raise ValueError(f"distill is of a diffusion model; leave it out for {self.model}")
         elif self.network.scale != self.scale:
             raise ValueError(f"network.scale={self.network.scale} must be scale={self.scale}")
         unit = self.scale * getattr(self.network, "size_multiple", 1)
@@ -142,7 +146,7 @@ def recipe_from_dict(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
     config = _NETWORKS.get(str(tree.get("model", DIFFUSION)), NetworkConfig)
     steps, given = tree.get("steps"), tree.get("network", {})
     if config is NetworkConfig:
-        if "steps" not in tree:
+        if "steps" not in tree and tree.get("model", DIFFUSION) == DIFFUSION:
             raise UsageError(f"{origin}: recipe lacks steps; add them")
         if isinstance(steps, int) and not isinstance(steps, bool):
             total = build(config, given, origin, "network").total_step
