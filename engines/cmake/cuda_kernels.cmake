@@ -2,7 +2,12 @@
 # takes seconds for the one GPU there is. Machine code for all takes minutes, hence only if asked for:
 #   BIDIFF_CUDA=ON    embed it; needs nvcc, on PATH or in CUDACXX, CUDA_HOME or /usr/local/cuda
 #   BIDIFF_CUDA=OFF   the default; no part of CUDA is needed
-# An environment variable of the same name does it through pip.
+# An environment variable of the same name does it through pip. They become part of the target
+# BIDIFF_CUDA_TARGET, which is the op library unless the TensorRT plugin sets it.
+if(NOT BIDIFF_CUDA_TARGET)
+  set(BIDIFF_CUDA_TARGET bidiff_ops)
+endif()
+get_filename_component(bidiff_engines ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)
 option(BIDIFF_CUDA "Embed GPU kernels compiled by nvcc" OFF)
 if(DEFINED ENV{BIDIFF_CUDA} AND NOT "$ENV{BIDIFF_CUDA}" MATCHES "^(0|OFF|)$")
   set(BIDIFF_CUDA ON)
@@ -13,31 +18,39 @@ set(BIDIFF_CUDA_ARCHITECTURES "75;80;86;87;89;90;100;120" CACHE STRING
 # Every product and sum is rounded on its own, as on the CPU.
 set(bidiff_cuda_options --std=c++17 --fmad=false)
 
-file(GLOB bidiff_cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/device/*)
-file(GLOB bidiff_cuda_units CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/device/*.cu)
-set(bidiff_embed ${CMAKE_CURRENT_SOURCE_DIR}/cmake/embed_cuda_sources.cmake)
+file(GLOB bidiff_cuda_sources CONFIGURE_DEPENDS ${bidiff_engines}/cuda/device/*)
+file(GLOB bidiff_cuda_units CONFIGURE_DEPENDS ${bidiff_engines}/cuda/device/*.cu)
+set(bidiff_embed ${bidiff_engines}/cmake/embed_cuda_sources.cmake)
 
 add_custom_command(OUTPUT cuda_sources.cpp
   COMMAND ${CMAKE_COMMAND} "-DFILES=${bidiff_cuda_sources}" "-DOPTIONS=${bidiff_cuda_options}"
     -DOUTPUT=cuda_sources.cpp -P ${bidiff_embed}
   DEPENDS ${bidiff_cuda_sources} ${bidiff_embed}
   COMMENT "Embedding the source of the GPU kernels" VERBATIM)
-target_sources(bidiff_ops PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/cuda_sources.cpp)
+target_sources(${BIDIFF_CUDA_TARGET} PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/cuda_sources.cpp)
 
 set(bidiff_fatbins)
 set(bidiff_nvcc_version 0)
 if(BIDIFF_CUDA)
-  find_program(BIDIFF_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda
-    PATH_SUFFIXES bin)
+  find_program(BIDIFF_NVCC NAMES $ENV{CUDACXX} nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH
+    PATHS /usr/local/cuda PATH_SUFFIXES bin)
   if(BIDIFF_NVCC)
     execute_process(COMMAND ${BIDIFF_NVCC} --version OUTPUT_VARIABLE told RESULT_VARIABLE code)
     if(code EQUAL 0 AND told MATCHES "release ([0-9]+)\\.([0-9]+)")
       math(EXPR bidiff_nvcc_version "1000 * ${CMAKE_MATCH_1} + 10 * ${CMAKE_MATCH_2}")
     endif()
   endif()
-  if(bidiff_nvcc_version LESS 12080)
-    message(FATAL_ERROR "bidiff: BIDIFF_CUDA=ON needs nvcc of CUDA 12.8 or newer, and none is on "
-      "PATH; install NVIDIA's CUDA toolkit or set CUDACXX, or leave BIDIFF_CUDA out: NVRTC then "
+  set(needed 11080)
+  set(needed_text 11.8)
+  foreach(architecture ${BIDIFF_CUDA_ARCHITECTURES})
+    if(architecture GREATER_EQUAL 100)
+      set(needed 12080)
+      set(needed_text 12.8)
+    endif()
+  endforeach()
+  if(bidiff_nvcc_version LESS needed)
+    message(FATAL_ERROR "bidiff: BIDIFF_CUDA=ON needs nvcc of CUDA ${needed_text} or newer, and none "
+      "is on PATH; install NVIDIA's CUDA toolkit or set CUDACXX, or leave BIDIFF_CUDA out: NVRTC then "
       "compiles the kernels at first use.")
   endif()
 endif()
@@ -91,6 +104,7 @@ const char kFatbinArchitectures[] = \"${bidiff_fatbin_architectures}\";
 ")
 set_source_files_properties(${CMAKE_CURRENT_BINARY_DIR}/cuda_fatbins.cpp PROPERTIES
   OBJECT_DEPENDS "${bidiff_fatbins}")
-target_sources(bidiff_ops PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/cuda_fatbins.cpp ${bidiff_fatbins})
-target_include_directories(bidiff_ops PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
-target_link_libraries(bidiff_ops PRIVATE ${CMAKE_DL_LIBS})
+target_sources(${BIDIFF_CUDA_TARGET} PRIVATE
+  ${CMAKE_CURRENT_BINARY_DIR}/cuda_fatbins.cpp ${bidiff_fatbins})
+target_include_directories(${BIDIFF_CUDA_TARGET} PRIVATE ${bidiff_engines})
+target_link_libraries(${BIDIFF_CUDA_TARGET} PRIVATE ${CMAKE_DL_LIBS})
