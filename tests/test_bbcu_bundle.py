@@ -9,20 +9,22 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
-from bbcu_networks import SMALL, bundle_of, checkpoint_of, random_network
-from click.testing import CliRunner
-from conftest import snr
-from PIL import Image as Pillow
 
-from bidiff_deploy import load_bundle
-from bidiff_deploy.bundle import open_bundle
-from bidiff_deploy.checkpoint import write_packed
-from bidiff_deploy.cli import group
-from bidiff_deploy.errors import BundleError, EngineError, ImageError, UsageError
-from bidiff_deploy.feedforward.bundle import open_any
-from bidiff_deploy.inspect_bundle import inspect_bundle
-from bidiff_deploy.proof.feedforward import check_feedforward
+torch = pytest.importorskip("torch")
+
+from bbcu_networks import SMALL, bundle_of, checkpoint_of, random_network  # noqa: E402
+from click.testing import CliRunner  # noqa: E402
+from conftest import snr  # noqa: E402
+from PIL import Image as Pillow  # noqa: E402
+
+from bidiff_deploy import load_bundle  # noqa: E402
+from bidiff_deploy.bundle import open_bundle  # noqa: E402
+from bidiff_deploy.checkpoint import write_packed  # noqa: E402
+from bidiff_deploy.cli import group  # noqa: E402
+from bidiff_deploy.errors import BundleError, EngineError, ImageError, UsageError  # noqa: E402
+from bidiff_deploy.feedforward.bundle import open_any  # noqa: E402
+from bidiff_deploy.inspect_bundle import inspect_bundle  # noqa: E402
+from bidiff_deploy.proof.feedforward import check_feedforward  # noqa: E402
 
 # Rounding alone leaves 120 dB and more; one flipped sign would take these networks below 100.
 PICTURE_SNR = 110.0

@@ -7,18 +7,20 @@ import math
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
-from bbcu_networks import SMALL, checkpoint_of, random_network
-from safetensors.numpy import load_file, save_file
 
-from bidiff_deploy.checkpoint import read_checkpoint, write_packed
-from bidiff_deploy.errors import CheckpointError
-from bidiff_deploy.feedforward.count import count_network
-from bidiff_deploy.feedforward.network import BbcuConfig, layers, parameters
-from bidiff_deploy.options import Options
-from bidiff_deploy.published_keys import to_published
-from bidiff_deploy.training.binarize import sign_activation, sign_weight
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+from bbcu_networks import SMALL, checkpoint_of, random_network  # noqa: E402
+from safetensors.numpy import load_file, save_file  # noqa: E402
+
+from bidiff_deploy.checkpoint import read_checkpoint, write_packed  # noqa: E402
+from bidiff_deploy.errors import CheckpointError  # noqa: E402
+from bidiff_deploy.feedforward.count import count_network  # noqa: E402
+from bidiff_deploy.feedforward.network import BbcuConfig, layers, parameters  # noqa: E402
+from bidiff_deploy.options import Options  # noqa: E402
+from bidiff_deploy.published_keys import to_published  # noqa: E402
+from bidiff_deploy.training.binarize import sign_activation, sign_weight  # noqa: E402
 
 
 @pytest.mark.parametrize("scale, params, operations", [(2, 46_147, 1.83e9), (4, 50_755, 3.95e9)])
@@ -99,7 +101,8 @@ def test_an_output_pixel_depends_on_its_reach_alone(scale):
 
 @pytest.mark.parametrize("options, says", [
     ({"channels": 0}, "channels=0 must be a whole number from 1"),
-    ({"blocks": 2.0}, "blocks=2.0 must be a whole number"), ({"scale": 5}, "must be one of 2, 3, 4"),
+    ({"blocks": 2.0}, "blocks=2.0 must be a whole number"),
+    ({"scale": 5}, "must be one of 2, 3, 4"),
     ({"alignment": float("nan")}, "alignment=nan must be a number"),
     ({"alignment": "much"}, "alignment='much'"), ({"depth": 3}, "unknown network option depth")])
 def test_options_that_are_none(options, says):
