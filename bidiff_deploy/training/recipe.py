@@ -143,7 +143,11 @@ def read_recipe(path: Path, settings: Sequence[str] = (),
 
 def recipe_from_dict(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
     """Recipe from plain values; ``origin`` names them in errors (UsageError)."""
-    config = _NETWORKS.get(str(tree.get("model", DIFFUSION)), NetworkConfig)
+    try:
+        one_of("model", model := str(tree.get("model", DIFFUSION)), tuple(_NETWORKS))
+    except ValueError as error:
+        raise UsageError(f"{origin}: {error}") from None
+    config = _NETWORKS[model]
     steps, given = tree.get("steps"), tree.get("network", {})
     if config is NetworkConfig:
         if "steps" not in tree and tree.get("model", DIFFUSION) == DIFFUSION:
