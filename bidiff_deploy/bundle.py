@@ -162,8 +162,8 @@ def parse_diffusion(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     check_versions(manifest)
     if manifest.get("kind", KIND) != KIND:
         raise BundleError(f"this is a bundle of kind {str(manifest['kind'])[:40]!r}, which has no "
-                          "time steps; `upscale` and `inspect` take it, this needs a diffusion "
-                          "model's")
+                          "time steps; upscale, evaluate, check and inspect take it, but this "
+                          "needs a diffusion model's")
     config = NetworkConfig.from_dict(manifest["network"], "network")
     if set(manifest["network"]) != set(config.to_dict()):
         raise BundleError("its network options are not complete; export the bundle again")
