@@ -18,8 +18,8 @@ import numpy as np
 from .errors import ImageError, UsageError
 from .imresize import make_low
 
-__all__ = ["ImagePair", "check_template", "image_size", "list_images", "match_names", "pair_files",
-           "read_rgb8"]
+__all__ = ["ImagePair", "check_template", "image_size", "list_images", "listed", "match_names",
+           "pair_files", "read_rgb8"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _MAX_PIXELS = 1 << 27
@@ -183,21 +183,20 @@ def _checked(high: Path, low: Path | None, scale: int, cut: bool, smallest: int,
 
 def _unpaired(high: Path, low: Path, template: str, alone: list[Path], spare: list[Path]) -> str:
     parts = []
-    if alone:
-        parts.append(f"{_some(alone)} of {high} {_have(alone)} no partner in {low}")
-    if spare:
-        parts.append(f"{_some(spare)} of {low} {_have(spare)} none in {high}")
+    for files, folder, reason in ((alone, high, f"no partner in {low}"),
+                                  (spare, low, f"none in {high}" if alone else
+                                   f"no partner in {high}")):
+        if files:
+            have = "has" if len(files) == 1 else "have"
+            parts.append(f"{listed([path.name for path in files])} of {folder} {have} {reason}")
     return (f"{' and '.join(parts)}, going by the template {template!r}; complete the folders or "
             "correct the template")
 
 
-def _some(files: list[Path]) -> str:
-    named = ", ".join(path.name for path in files[:_NAMED])
-    return named if len(files) <= _NAMED else f"{named} and {len(files) - _NAMED} more"
-
-
-def _have(files: list[Path]) -> str:
-    return "has" if len(files) == 1 else "have"
+def listed(names: Sequence[str]) -> str:
+    """The first few of many names, and how many more there are."""
+    named = ", ".join(names[:_NAMED])
+    return named if len(names) <= _NAMED else f"{named} and {len(names) - _NAMED} more"
 
 
 def _opened(path: Path):

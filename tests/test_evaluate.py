@@ -143,11 +143,12 @@ def condition_pixels(low: np.ndarray) -> np.ndarray:
 def test_pictures_of_an_engine_are_scored_and_kept(set5, tmp_path):
     benchmarks = [open_benchmark(set5, 2), open_benchmark(save(
         tmp_path / "B100/x.png", picture(26, 28)).parent, 2)]
-    told = []
+    told, lines = [], []
     with EngineModel(FakeEngine(), {"seed": 3, "steps": 2, "tile": None}) as model:
         result = evaluate("fake", model, benchmarks, options={"seed": 3}, save=tmp_path / "out",
                           lpips=lambda ours, truth: float(np.abs(ours.astype(int) - truth).max()),
-                          on_progress=lambda share, label: told.append((share, label)))
+                          on_progress=lambda share, label: told.append((share, label)),
+                          report=lines.append)
     assert model.engine.closings == 1
     assert [one.name for one in result.sets] == ["Set5", "B100"]
     for one, low in zip(result.sets, (low_of, lambda photo: make_low(photo, 2))):
@@ -169,6 +170,7 @@ def test_pictures_of_an_engine_are_scored_and_kept(set5, tmp_path):
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1
     assert ("Set5/bird.png" in {label for _, label in told}) and len(set(shares)) > 8
     text = table(result)
+    assert text == "\n".join(lines)
     assert "Set5, 3 images, low-resolution images of" in text and "made by bicubic" in text
     assert f"{mean['psnr_y']:9.2f}" in next(
         line for line in text.splitlines() if line.startswith("mean"))

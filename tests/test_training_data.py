@@ -137,7 +137,7 @@ def test_partners_that_lack_or_do_not_fit(folder):
     for index in range(10, 20):
         save(low / f"{index:04d}x2.png", picture(4, 4))
     save(folder / PAIRS.path / "0001.png", picture(36, 34))
-    with pytest.raises(UsageError, match=r"0010x2.png, .*0014x2.png and 5 more of .* have none"):
+    with pytest.raises(UsageError, match=r"0010x2.png, .*0014x2.png and 5 more of .* have no "):
         find_sources([PAIRS], folder, 2)
 
 

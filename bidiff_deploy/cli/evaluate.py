@@ -39,7 +39,8 @@ PATH = click.Path(readable=False)
 @click.option("--backend", default="onnxruntime", show_default=True,
               help="What runs a bundle's graphs.")
 @click.option("--device", default="auto", show_default=True,
-              help="Where torch runs a checkpoint: auto (a GPU if there is one), cpu, cuda, cuda:1.")
+              help="Where torch runs a checkpoint: auto (a GPU if there is one), cpu, cuda, "
+                   "cuda:1.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON on stdout.")
@@ -55,8 +56,8 @@ def command(model: str, datasets: tuple[str, ...], scale: int | None, options: s
     images in LR_bicubic/X4 (GTmod12 and LRbicx4 will do); where there are none, they are made as
     Matlab's imresize makes them.
 
-    PSNR and SSIM are of Y (BT.601) of 8-bit pictures, a border of the scale's pixels cut off; beside
-    them those of Matlab's bicubic enlargement. Means are of the images' figures.
+    PSNR and SSIM are of Y (BT.601) of 8-bit pictures, a border of the scale's pixels cut off;
+    beside them those of Matlab's bicubic enlargement. Means are of the images' figures.
     """
     import json
     from pathlib import Path
@@ -65,7 +66,6 @@ def command(model: str, datasets: tuple[str, ...], scale: int | None, options: s
     from ..evaluation.models import open_model
     from ..evaluation.perceptual import open_lpips
     from ..evaluation.run import evaluate
-    from ..evaluation.table import table
     from ..progress import Progress
     from ..proof.reference import torch_threads
     from ._shared import parse_start, tile_options
@@ -85,8 +85,13 @@ def command(model: str, datasets: tuple[str, ...], scale: int | None, options: s
         benchmarks = [open_benchmark(Path(name), opened.scale, template, limit)
                       for name in datasets]
         with Progress("evaluate", 1, quiet=quiet) as progress:
+            def report(line: str) -> None:
+                if not as_json:
+                    progress.clear()
+                    click.echo(line)
+
             result = evaluate(model, opened, benchmarks, options=told, lpips=distance,
                               save=Path(save) if save else None, overwrite=overwrite,
-                              on_progress=progress.update)
-    click.echo(json.dumps(result.to_dict(), indent=1, allow_nan=False) if as_json
-               else table(result))
+                              on_progress=progress.update, report=report)
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=1, allow_nan=False))

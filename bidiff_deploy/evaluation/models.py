@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..bundle import MANIFEST
-from ..datasets import ImagePair, list_images, read_rgb8
+from ..datasets import ImagePair, list_images, listed, read_rgb8
 from ..engines.picture import PictureEngine
 from ..errors import ImageError, UsageError
 from .benchmark import Benchmark
@@ -54,7 +54,8 @@ class EngineModel(ExitStack):
     def check(self, benchmark: Benchmark) -> None:
         self.engine.check_loop(self.options.get("steps"), self.options.get("start", "default"),
                                self.options.get("match_color", False))
-        tiles = {key: self.options[key] for key in ("tile", "memory", "overlap") if key in self.options}
+        tiles = {key: value for key, value in self.options.items()
+                 if key in ("tile", "memory", "overlap")}
         for pair in benchmark.pairs:
             self.engine.tile_plan(pair.height // self.scale, pair.width // self.scale, **tiles)
 
@@ -77,10 +78,9 @@ class FolderModel(ExitStack):
     def check(self, benchmark: Benchmark) -> None:
         lacking = [pair.name for pair in benchmark.pairs if self._find(benchmark, pair) is None]
         if lacking:
-            named = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if lacking[5:] else "")
-            raise UsageError(f"{self._inside(benchmark)}: has no picture, or several, of {named} of "
-                             f"{benchmark.name}; name each as the original, or as its "
-                             "low-resolution image")
+            raise UsageError(f"{self._inside(benchmark)}: has no picture, or several, of "
+                             f"{listed(lacking)} of {benchmark.name}; name each as the original, "
+                             "or as its low-resolution image")
 
     def picture(self, benchmark: Benchmark, pair: ImagePair, low: np.ndarray,
                 on_step: OnStep) -> np.ndarray:

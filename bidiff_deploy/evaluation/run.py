@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,68 +15,27 @@ from ..files import make_directory
 from ..images import write_image
 from .benchmark import Benchmark
 from .models import Model
-from .scores import Scores, bicubic, mean_scores, score
+from .results import BASELINE, MODEL, Evaluation, ImageResult, SetResult
+from .scores import Scores, bicubic, score
+from .table import SetTable, title
 
-__all__ = ["Evaluation", "ImageResult", "evaluate"]
+__all__ = ["evaluate"]
 
 Perceptual = Callable[[np.ndarray, np.ndarray], float]
-BASELINE, MODEL = "bicubic", "model"  # names of what is scored
-
-
-@dataclass(frozen=True)
-class ImageResult:
-    """One image: the sides of its original, the model's seconds, and scores by what is scored."""
-
-    name: str
-    height: int
-    width: int
-    seconds: float
-    scores: dict[str, Scores]
-
-
-@dataclass(frozen=True)
-class SetResult:
-    """One data set. ``low``: folder of its low-resolution images; None: they were made."""
-
-    name: str
-    low: str | None
-    images: tuple[ImageResult, ...]
-
-    @property
-    def mean(self) -> dict[str, Scores]:
-        return {which: mean_scores([image.scores[which] for image in self.images])
-                for which in (BASELINE, MODEL)}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What was found, and what with."""
-
-    model: str
-    description: str
-    scale: int
-    options: dict[str, Any]
-    sets: tuple[SetResult, ...] = field(default=())
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; a figure that is infinite or can not be told is null."""
-        return {"model": self.model, "description": self.description, "scale": self.scale,
-                "options": self.options, "datasets": [
-                    {"name": one.name, "low": one.low, "mean": one.mean, "images": [
-                        vars(image) for image in one.images]} for one in self.sets]}
 
 
 def evaluate(name: str, model: Model, benchmarks: Sequence[Benchmark], *,
              options: dict[str, Any] | None = None, lpips: Perceptual | None = None,
              save: Path | None = None, overwrite: bool = False,
-             on_progress: Callable[[float, str], object] = lambda share, label: None
-             ) -> Evaluation:
+             on_progress: Callable[[float, str], object] = lambda share, label: None,
+             report: Callable[[str], object] = lambda line: None) -> Evaluation:
     """Score ``model`` and bicubic enlargement on every image of the data sets.
 
     Each picture is rounded to 8 bits and compared with its original, a border of ``scale`` pixels
     cut off for PSNR and SSIM. ``lpips`` as ``perceptual.open_lpips`` gives it. ``save``: a folder
     that gets the pictures, one folder a data set. ``on_progress``: called with the share of the
-    work that is done, by pixels, and what is worked on.
+    work that is done, by pixels, and what is worked on. ``report``: called with each line of the
+    table as soon as it is known.
 
     Raises UsageError for what does not fit before any work is done, OutputError for pictures that
     exist, ImageError for an image that is damaged.
@@ -88,10 +46,16 @@ def evaluate(name: str, model: Model, benchmarks: Sequence[Benchmark], *,
         if save is not None and not overwrite:
             _check_absent(save, benchmark)
     total = sum(pair.height * pair.width for one in benchmarks for pair in one.pairs)
+    figures = ["psnr_y", "ssim_y"] + (["lpips"] if lpips is not None else [])
     done = 0
     sets = []
+    report(title(name, model.scale, model.description))
     for benchmark in benchmarks:
         images = []
+        lines = SetTable(benchmark.name, benchmark.low, [pair.name for pair in benchmark.pairs],
+                         figures)
+        for line in lines.head():
+            report(line)
         for pair in benchmark.pairs:
             pixels, label = pair.height * pair.width, f"{benchmark.name}/{pair.name}"
 
@@ -106,7 +70,9 @@ def evaluate(name: str, model: Model, benchmarks: Sequence[Benchmark], *,
                 write_image(_target(save, benchmark, pair), picture, overwrite=overwrite)
             images.append(result)
             done += pixels
+            report(lines.row(result))
         sets.append(SetResult(benchmark.name, benchmark.low and str(benchmark.low), tuple(images)))
+        report(lines.mean(sets[-1]))
     on_progress(1.0, "done")
     return Evaluation(name, model.description, model.scale, dict(options or {}), tuple(sets))
 

@@ -1,42 +1,64 @@
-"""An evaluation as a table for a reader."""
+"""An evaluation as lines for a reader, each of which can be told as soon as it is known."""
 
 from __future__ import annotations
 
-from .run import BASELINE, MODEL, Evaluation, ImageResult, SetResult
+from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["table"]
+from .results import BASELINE, MODEL, Evaluation, ImageResult, SetResult
+
+__all__ = ["SetTable", "table", "title"]
 
 _COLUMNS = {"psnr_y": ("PSNR-Y", "{:.2f}"), "ssim_y": ("SSIM-Y", "{:.4f}"),
             "lpips": ("LPIPS", "{:.4f}")}
 
 
-def table(result: Evaluation) -> str:
-    """A block for each data set: every image and the mean; of each figure bicubic, then the model.
+def title(model: str, scale: int, description: str) -> str:
+    """What is scored."""
+    return f"{model}, x{scale}: {description}"
+
+
+class SetTable:
+    """The lines of one data set; of each figure bicubic's, then the model's.
+
+    ``low``: the folder of its low-resolution images, or None; ``images``: the names of its images;
+    ``figures``: the names of the scores.
     """
-    lines = [f"{result.model}, x{result.scale}: {result.description}"]
+
+    def __init__(self, name: str, low: object, images: Sequence[str],
+                 figures: Iterable[str]) -> None:
+        self._name, self._low, self._count = name, low, len(images)
+        self._figures = [figure for figure in _COLUMNS if figure in figures]
+        self._wide = max(map(len, [*images, "mean"])) + 2
+
+    def head(self) -> Iterator[str]:
+        """Above the first image, after an empty line."""
+        made = "made by bicubic" if self._low is None else f"of {self._low}"
+        blank = " " * self._wide
+        yield ""
+        yield f"{self._name}, {self._count} images, low-resolution images {made}"
+        yield blank + "".join(f"{_COLUMNS[figure][0]:>18}" for figure in self._figures)
+        yield blank + f"{'bicubic':>9}{'model':>9}" * len(self._figures) + f"{'seconds':>9}"
+
+    def row(self, image: ImageResult) -> str:
+        """One image."""
+        cells = [_cell(image.scores[which].get(figure), _COLUMNS[figure][1])
+                 for figure in self._figures for which in (BASELINE, MODEL)]
+        return f"{image.name:<{self._wide}}" + "".join(cells) + f"{image.seconds:>9.1f}"
+
+    def mean(self, result: SetResult) -> str:
+        """Below the last image."""
+        seconds = sum(image.seconds for image in result.images) / len(result.images)
+        return self.row(ImageResult("mean", 0, 0, seconds, result.mean))
+
+
+def table(result: Evaluation) -> str:
+    """All lines of an evaluation."""
+    lines = [title(result.model, result.scale, result.description)]
     for one in result.sets:
-        lines += ["", *_block(one)]
+        part = SetTable(one.name, one.low, [image.name for image in one.images],
+                        one.images[0].scores[MODEL])
+        lines += [*part.head(), *map(part.row, one.images), part.mean(one)]
     return "\n".join(lines)
-
-
-def _block(one: SetResult) -> list[str]:
-    names = [name for name in _COLUMNS if name in one.images[0].scores[MODEL]]
-    wide = max(len(image.name) for image in one.images) + 2
-    made = "made by bicubic" if one.low is None else f"of {one.low}"
-    lines = [f"{one.name}, {len(one.images)} images, low-resolution images {made}",
-             " " * wide + "".join(f"{_COLUMNS[name][0]:>18}" for name in names),
-             " " * wide + f"{'bicubic':>9}{'model':>9}" * len(names) + f"{'seconds':>9}"]
-    for image in one.images:
-        lines.append(_row(image.name, image, names, wide))
-    mean = ImageResult("", 0, 0, sum(image.seconds for image in one.images) / len(one.images),
-                       one.mean)
-    return [*lines, _row("mean", mean, names, wide)]
-
-
-def _row(label: str, image: ImageResult, names: list[str], wide: int) -> str:
-    cells = [_cell(image.scores[which].get(name), _COLUMNS[name][1])
-             for name in names for which in (BASELINE, MODEL)]
-    return f"{label:<{wide}}" + "".join(cells) + f"{image.seconds:>9.1f}"
 
 
 def _cell(value: float | None, form: str) -> str:

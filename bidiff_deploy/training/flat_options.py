@@ -23,7 +23,8 @@ class Flat:
 
     def keys(self) -> list[str]:
         """What is left and not off (null or false), in the file's order."""
-        return [key for key, value in self._left.items() if value is not None and value is not False]
+        return [key for key, value in self._left.items()
+                if value is not None and value is not False]
 
     def below(self, group: str) -> list[str]:
         """The next part of the keys that are left in a group."""
