@@ -3,8 +3,29 @@
 # BIDIFF_NVRTC.
 file(GLOB bidiff_emulated_sources CONFIGURE_DEPENDS
   ${CMAKE_CURRENT_SOURCE_DIR}/cuda/emulated/*.cpp)
-add_library(bidiff_emulated_cuda MODULE EXCLUDE_FROM_ALL ${bidiff_emulated_sources})
+set(bidiff_emulated_options -O2 -ffp-contract=off -Wall -Wextra
+  -Wno-unknown-pragmas)  # #pragma unroll
+
+# The kernels and the language they are written in, without a driver.
+add_library(bidiff_emulated_kernels OBJECT EXCLUDE_FROM_ALL
+  cuda/emulated/block.cpp cuda/emulated/fiber.cpp cuda/emulated/kernel_table.cpp
+  cuda/emulated/kernels_sm75.cpp cuda/emulated/kernels_sm80.cpp)
+set_target_properties(bidiff_emulated_kernels PROPERTIES POSITION_INDEPENDENT_CODE ON
+  CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+target_compile_options(bidiff_emulated_kernels PRIVATE ${bidiff_emulated_options} ${sanitize})
+list(FILTER bidiff_emulated_sources EXCLUDE REGEX
+  "/(block|fiber|kernel_table|kernels_sm[0-9]+)\\.cpp$")
+
+add_library(bidiff_emulated_cuda MODULE EXCLUDE_FROM_ALL
+  ${bidiff_emulated_sources} $<TARGET_OBJECTS:bidiff_emulated_kernels>)
 target_include_directories(bidiff_emulated_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_compile_options(bidiff_emulated_cuda PRIVATE
-  -O2 -ffp-contract=off -fvisibility=hidden -fvisibility-inlines-hidden -Wall -Wextra
-  -Wno-unknown-pragmas)  # #pragma unroll
+  ${bidiff_emulated_options} -fvisibility=hidden -fvisibility-inlines-hidden)
+
+# Native tests of kernels and plans; see tests/test_cuda_kernels.py.
+foreach(test cuda_emulation_test cuda_kernels_test cuda_plan_test)
+  add_executable(${test} EXCLUDE_FROM_ALL tests/${test}.cpp cuda/plan.cpp cuda/plan_names.cpp
+    cuda/plan_shapes.cpp $<TARGET_OBJECTS:bidiff_emulated_kernels>)
+  target_compile_options(${test} PRIVATE ${bidiff_emulated_options} ${sanitize})
+  target_link_options(${test} PRIVATE ${sanitize})
+endforeach()
