@@ -18,9 +18,9 @@ from ..errors import EngineError
 from . import library
 from .nvrtc_files import nvrtc_files
 
-__all__ = ["DeviceInfo", "Embedded", "KernelUse", "Launch", "compile_kernels", "cuda_library",
-           "device_count", "device_info", "embedded", "forced_path", "kernel_names", "load_kernels",
-           "paths", "use_nvrtc_of_wheels"]
+__all__ = ["DeviceInfo", "Embedded", "KernelUse", "Launch", "compile_unit", "cuda_library", "device_count",
+           "device_info", "embedded", "forced_path", "kernel_names", "kernel_use", "launches",
+           "load_kernels", "paths", "units", "use_nvrtc_of_wheels"]
 
 _ERROR_SIZE = 4096
 _TEXT_SIZE = 1 << 16
@@ -126,13 +126,21 @@ def load_kernels(device: int = 0, path: str = "auto") -> str:
     return origin.value.decode(errors="replace")
 
 
-def compile_kernels(architecture: int, driver_version: int, folder: str | os.PathLike[str]) -> str:
-    """Compile the embedded source with NVRTC to files in ``folder``; needs no GPU.
+def units() -> tuple[str, ...]:
+    """Names of the device sources that are compiled, each by itself, such as maps.cu."""
+    return tuple(_text("units").split())
+
+
+def compile_unit(unit: str, architecture: int, driver_version: int,
+                 folder: str | os.PathLike[str], option: str | None = None) -> str:
+    """Compile an embedded source with NVRTC to a file in ``folder``; needs no GPU.
 
     Args:
+        unit: one of :func:`units`.
         architecture: 75, 80, ...
-        driver_version: of the driver that is to load them: 12040 for CUDA 12.4.
-        folder: gets a .cubin, or a .ptx where NVRTC does not know the architecture.
+        driver_version: of the driver that is to load it: 12040 for CUDA 12.4.
+        folder: gets maps.cubin, or maps.ptx where NVRTC does not know the architecture.
+        option: one more for the compiler.
 
     Returns:
         which NVRTC compiled for what.
@@ -142,7 +150,8 @@ def compile_kernels(architecture: int, driver_version: int, folder: str | os.Pat
     """
     use_nvrtc_of_wheels()
     report = ctypes.create_string_buffer(_ERROR_SIZE)
-    call("compile", architecture, driver_version, os.fsencode(folder), report, len(report))
+    call("compile", unit.encode(), architecture, driver_version,
+         None if option is None else option.encode(), os.fsencode(folder), report, len(report))
     return report.value.decode(errors="replace")
 
 
@@ -220,7 +229,8 @@ def cuda_library() -> ctypes.CDLL:
         "device_count": [any_pointer],
         "device_info": [integer, any_pointer],
         "set_nvrtc": [text],
-        "compile": [integer, integer, text, *text_out],
+        "units": text_out,
+        "compile": [text, integer, integer, text, text, *text_out],
         "load": [integer, text, *text_out],
         "kernel_use": [integer, text, any_pointer, any_pointer, any_pointer],
         "memory": [integer, any_pointer, any_pointer],

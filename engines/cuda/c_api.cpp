@@ -123,19 +123,26 @@ int bidiff_cuda_set_nvrtc(const char* files, char* error, size_t error_size) {
   });
 }
 
-int bidiff_cuda_compile(int architecture, int driver_version, const char* folder, char* report,
-                        size_t report_size, char* error, size_t error_size) {
+int bidiff_cuda_units(char* names, size_t names_size, char* error, size_t error_size) {
+  return guarded(error, error_size, [&] {
+    std::string all;
+    for (const SourceFile& unit : source_units()) all += std::string(unit.name) + "\n";
+    give_whole(all, names, names_size);
+  });
+}
+
+int bidiff_cuda_compile(const char* unit, int architecture, int driver_version, const char* option,
+                        const char* folder, char* report, size_t report_size, char* error,
+                        size_t error_size) {
   return guarded(error, error_size, [&] {
     const Nvrtc nvrtc = Nvrtc::open(architecture, driver_version);
-    for (const SourceFile& file : source_units()) {
-      const std::string unit = file.name;
-      const Compiled made = nvrtc.compile(file.name);
-      write_file(std::string(folder) + "/" + unit.substr(0, unit.size() - 3) +
-                     (made.is_ptx ? ".ptx" : ".cubin"), made.image);
-    }
+    const Compiled made = nvrtc.compile(unit, option);
+    const std::string name = unit;
+    write_file(std::string(folder) + "/" + name.substr(0, name.rfind('.')) +
+                   (made.is_ptx ? ".ptx" : ".cubin"), made.image);
     give("NVRTC " + version_text(nvrtc.version()) + " (" + nvrtc.file() + "): " +
-             (nvrtc.target().is_ptx ? "compute_" : "sm_") +
-             std::to_string(nvrtc.target().architecture), report, report_size);
+             (made.is_ptx ? "compute_" : "sm_") + std::to_string(made.architecture),
+         report, report_size);
   });
 }
 

@@ -31,11 +31,15 @@ BIDIFF_PUBLIC int bidiff_cuda_device_info(int device, BidiffCudaDevice* info, ch
 BIDIFF_PUBLIC const char* bidiff_cuda_embedded(int* toolkit, uint64_t* bytes);
 // Files of NVRTC, one a line, to try before those that the loader finds. For the whole process.
 BIDIFF_PUBLIC int bidiff_cuda_set_nvrtc(const char* files, char* error, size_t error_size);
-// Needs no GPU: compiles for an architecture, with the NVRTC that a driver of this version goes
-// with, to files FOLDER/NAME.cubin or NAME.ptx. `report` gets "NVRTC 12.9 (file): sm_75".
-BIDIFF_PUBLIC int bidiff_cuda_compile(int architecture, int driver_version, const char* folder,
-                                      char* report, size_t report_size, char* error,
-                                      size_t error_size);
+// Needs no GPU: compiles a unit for an architecture, with the NVRTC that a driver of this version
+// goes with, to FOLDER/NAME.cubin or
+// NAME.ptx. `option` is one more for the compiler, or null. `report` gets "NVRTC 12.9 (file): sm_75".
+BIDIFF_PUBLIC int bidiff_cuda_compile(const char* unit, int architecture, int driver_version,
+                                      const char* option, const char* folder, char* report,
+                                      size_t report_size, char* error, size_t error_size);
+// Names of the units, such as "maps.cu", one a line.
+BIDIFF_PUBLIC int bidiff_cuda_units(char* names, size_t names_size, char* error,
+                                    size_t error_size);
 
 // Loads the kernels of a path; `origin` says where they come from.
 BIDIFF_PUBLIC int bidiff_cuda_load(int device, const char* path, char* origin, size_t origin_size,

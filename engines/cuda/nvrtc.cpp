@@ -156,7 +156,7 @@ Nvrtc Nvrtc::open(int architecture, int driver_version) {
   throw Error("NVRTC, which compiles them, was not found (" + first_failure + "); " + kInstall);
 }
 
-Compiled Nvrtc::compile(const char* unit) const {
+Compiled Nvrtc::compile(const char* unit, const char* option) const {
   const char* source = nullptr;
   std::vector<const char*> names, texts;
   for (size_t i = 0; i < kSourceFileCount; ++i) {
@@ -181,6 +181,7 @@ Compiled Nvrtc::compile(const char* unit) const {
                                    std::to_string(target_.architecture);
   std::vector<const char*> options{architecture.c_str()};
   options.insert(options.end(), kCompileOptions, kCompileOptions + kCompileOptionCount);
+  if (option) options.push_back(option);
   if (const int code =
           functions_->compile(program, static_cast<int>(options.size()), options.data())) {
     size_t size = 0;

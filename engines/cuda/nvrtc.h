@@ -33,8 +33,9 @@ class Nvrtc {
   const std::string& file() const { return file_; }
   const Target& target() const { return target_; }
 
-  // Compiles the embedded file `unit` (*.cu) for target(). Throws Error with the compiler's log.
-  Compiled compile(const char* unit) const;
+  // Compiles the embedded file `unit` (*.cu) for target(), with one more option if it is not null.
+  // Throws Error with the compiler's first error.
+  Compiled compile(const char* unit, const char* option = nullptr) const;
 
  private:
   struct Functions;
