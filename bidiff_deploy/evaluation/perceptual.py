@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -27,7 +28,9 @@ def open_lpips() -> Callable[[np.ndarray, np.ndarray], float]:
         raise EngineError(f"LPIPS needs {error.name or 'lpips'}, which is not installed; pip "
                           "install lpips torchvision") from None
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # stdout is the table's
+        # stdout is the table's, and how the package calls torchvision is not the user's affair.
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             network = LPIPS(net="alex", verbose=False).eval()
     except Exception as error:  # whatever a download, a file or torchvision provokes
         reason = " ".join(str(error).split())[:200] or type(error).__name__

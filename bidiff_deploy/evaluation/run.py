@@ -73,7 +73,7 @@ def evaluate(name: str, model: Model, benchmarks: Sequence[Benchmark], *,
             report(lines.row(result))
         sets.append(SetResult(benchmark.name, benchmark.low and str(benchmark.low), tuple(images)))
         report(lines.mean(sets[-1]))
-    on_progress(1.0, "done")
+    on_progress(1.0, "evaluate")
     return Evaluation(name, model.description, model.scale, dict(options or {}), tuple(sets))
 
 
