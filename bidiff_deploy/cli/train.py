@@ -7,7 +7,7 @@ import click
 
 @click.command()
 @click.argument("recipe", type=click.Path())
-@click.option("-o", "--output", required=True, type=click.Path(),
+@click.option("-o", "--output", type=click.Path(),
               help="Folder of the run: checkpoint.pt and log.csv.")
 @click.option("--resume", is_flag=True, help="Continue the run that the folder holds.")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True,
@@ -15,20 +15,32 @@ import click
 @click.option("--pack", metavar="FILE", type=click.Path(),
               help="At the end, write the averaged weights as a packed checkpoint (.safetensors).")
 @click.option("--overwrite", is_flag=True, help="Replace the packed checkpoint if it exists.")
-def command(recipe: str, output: str, resume: bool, settings: tuple[str, ...], pack: str | None,
-            overwrite: bool) -> None:
+@click.option("--measure", is_flag=True,
+              help="Only tell the time and memory of an iteration; needs no photos.")
+@click.option("--json", "as_json", is_flag=True, help="With --measure: as JSON on stdout.")
+def command(recipe: str, output: str | None, resume: bool, settings: tuple[str, ...],
+            pack: str | None, overwrite: bool, measure: bool, as_json: bool) -> None:
     """Train a network as RECIPE, a YAML file, says.
 
     Ctrl-C ends a run with a checkpoint that --resume continues exactly; on a run that is complete
-    --resume trains no more, and --pack packs it. Progress goes to stderr.
+    --resume trains no more, and --pack packs it. Progress goes to stderr. Several GPUs, or several
+    machines: torchrun --nproc-per-node 4 -m bidiff_deploy train RECIPE -o FOLDER.
     """
+    import json
+    import os
     from pathlib import Path
 
     from ..errors import UsageError
     from ..files import check_target
 
+    if measure and (output is not None or resume or pack is not None):
+        raise UsageError("--measure trains nothing; leave out --output, --resume and --pack")
+    if output is None and not measure:
+        raise UsageError("name the run's folder with -o, or measure an iteration with --measure")
     try:
         from ..training.loop import train
+        from ..training.measure import measure as measured
+        from ..training.measure import measured_text
         from ..training.recipe import read_recipe
         from ..training.state import write_packed
     except ImportError as error:
@@ -41,7 +53,14 @@ def command(recipe: str, output: str, resume: bool, settings: tuple[str, ...], p
             raise UsageError(f"{pack} must end in .safetensors, the form of a packed checkpoint")
         check_target(pack, overwrite)
     found = read_recipe(Path(recipe), settings)
-    checkpoint = train(found, Path(recipe).parent, Path(output), resume)
+    folder = Path(recipe).parent
+    if measure:
+        figures = measured(found, folder)
+        click.echo(json.dumps(figures, indent=1) if as_json else measured_text(figures))
+        return
+    checkpoint = train(found, folder, Path(output), resume)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes, the first one writes and speaks
     if pack is not None:
         write_packed(checkpoint, found, Path(pack), overwrite=overwrite)
     click.echo(pack or str(checkpoint))

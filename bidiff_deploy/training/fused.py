@@ -33,8 +33,8 @@ def binary_conv2d(x: Tensor, weight: Tensor, alpha: Tensor, threshold: Tensor, s
 
     ``x``: (N, C, H, W); ``weight``: (C, C, k, k); ``alpha``: (C, 1, 1, 1), not differentiated;
     ``threshold`` to ``shift_out``: (groups, C), of which row ``group``, int64 (1,), is used.
-    Returns (N, C, H, W), the very values of the operations one after the other. The gradients are
-    those of ``binarize.sign_activation`` and ``binarize.sign_weight``, up to summation order.
+    Returns (N, C, H, W). The gradients are those of ``binarize.sign_activation`` and
+    ``binarize.sign_weight``.
 
     Under autocast only the products of +1 and -1 and their sums are in low precision, and so are
     the products of the gradient. Thresholds are compared, scales multiplied and everything else is
@@ -52,12 +52,11 @@ class _BinaryConv2d(torch.autograd.Function):
                 shift_in: Tensor, slope: Tensor, shift_out: Tensor, group: Tensor,
                 padding: int, low: torch.dtype | None) -> Tensor:
         shifted = x + _channel(threshold, group)
-        if low is None:
-            y = F.conv2d(signs(shifted), signs(weight).mul_(alpha), padding=padding)
-        else:
-            y = F.conv2d(signs(shifted).to(low), signs(weight).to(low), padding=padding)
-            y = y.float().mul_(alpha.view(1, -1, 1, 1))
-        y.add_(_channel(shift_in, group))
+        # Sums of +1 and -1 are exact, whatever their order. Sums of alpha and -alpha are not, and
+        # the slope of RPReLU would hang on their rounding wherever as many are added as taken.
+        dtype = low or x.dtype
+        y = F.conv2d(signs(shifted).to(dtype), signs(weight).to(dtype), padding=padding)
+        y = y.to(x.dtype).mul_(alpha.view(1, -1, 1, 1)).add_(_channel(shift_in, group))
         ctx.save_for_backward(shifted, y, weight, alpha, slope, group)
         ctx.padding, ctx.low = padding, low
         return F.prelu(y, slope.index_select(0, group).view(-1)).add_(

@@ -1,248 +1,190 @@
-"""The training loop: L1 on the noise, one timestep a batch, EMA, checkpoints, exact resume."""
+"""A run from its beginning, or its last checkpoint, to its end or the signal that stops it."""
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import math
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Callable
 
-import torch
-from torch import Tensor
-
-from ..errors import CheckpointError, OutputError, UsageError
+from ..errors import BidiffError, OutputError
 from ..files import make_directory
 from ..progress import duration
-from ..sampler import add_noise, ddim_update
-from .allocator import keep_freed_memory
-from .data import load_pairs, open_crops
-from .network import BiDiffSR
-from .recipe import Recipe, Step
-from .state import load_network, load_published, published_state, read_run, write_run
-from .validate import as_predict, validate
+from .checkpoints import NEWEST, Checkpoints
+from .distributed import Processes, ProcessLost, processes
+from .log import CSV, Log
+from .recipe import Recipe
+from .state import read_run
+from .trainer import Trainer
 
-CHECKPOINT = "checkpoint.pt"
-LOG = "log.csv"
-LOG_COLUMNS = ("iteration", "minutes", "loss", "learning_rate", "psnr_y", "gain_over_bicubic")
-Report = Callable[[str], None]
+__all__ = ["train"]
 
-
-class Trainer:
-    """The state of one run of a recipe; relative paths in it are relative to ``folder``."""
-
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
-        self.recipe = recipe
-        run, data, optimizer = recipe.run, recipe.data, recipe.optimizer
-        if run.threads:
-            torch.set_num_threads(run.threads)
-        keep_freed_memory()
-        torch.manual_seed(run.seed)
-        self.generator = torch.Generator().manual_seed(run.seed)
-        self.crops = open_crops(recipe, folder)
-        self.held_out = load_pairs(data.validate, folder, recipe.scale)
-        self.network = BiDiffSR(recipe.network)
-        if recipe.initial:
-            found = load_network(folder / recipe.initial)
-            if found.config != recipe.network:
-                raise CheckpointError(f"{recipe.initial}: has other network options than the "
-                                      "recipe; make them equal")
-            self.network.load_state_dict(found.state_dict())
-        self.network.to(memory_format=torch.channels_last)  # faster convolutions on a CPU
-        self.average = BiDiffSR(recipe.network).to(memory_format=torch.channels_last)
-        self.average.load_state_dict(self.network.state_dict())
-        self.average.requires_grad_(False).eval()
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=optimizer.learning_rate,
-                                          betas=optimizer.betas, fused=True)
-        self.iteration = 0
-        self.seconds = 0.0
-
-    @property
-    def progress(self) -> float:
-        """Share of the run that is done, 0 to 1; the learning rate follows it."""
-        run = self.recipe.run
-        timed = self.seconds / 60 / run.minutes if run.minutes else 0.0
-        return min(1.0, max(self.iteration / run.iterations, timed))
-
-    def learning_rate(self) -> float:
-        optimizer = self.recipe.optimizer
-        warm = min(1.0, (self.iteration + 1) / (optimizer.warmup + 1))
-        cosine = 0.5 * (1 + math.cos(math.pi * self.progress))
-        return optimizer.learning_rate * warm * (
-            optimizer.final_share + (1 - optimizer.final_share) * cosine)
-
-    def noised(self, step: Step, photo: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """x_t of a step, and the noise that leads from ``photo`` to it: the network's target.
-
-        From origin ``photo`` that noise is the drawn N(0, 1). From the other origins it is the
-        drawn noise plus what the origin differs from the photo by, in units of sqrt(1 - alpha).
-        """
-        noise = torch.randn(photo.shape, generator=self.generator)
-        table = self.recipe.schedule.alphas_cumprod
-        if step.origin == "photo":
-            return self._add_noise(photo, noise, table[step.timestep]), noise
-        if step.origin == "condition":
-            noisy = self._add_noise(condition, noise, table[step.timestep])
-        else:
-            noisy = self._sampled(self.recipe.steps.index(step), condition, noise)
-        alpha = float(table[step.timestep])
-        return noisy, (noisy - alpha**0.5 * photo) / (1 - alpha) ** 0.5
-
-    def train_once(self) -> float:
-        """One iteration; returns its loss. Raises UsageError if training diverged."""
-        recipe = self.recipe
-        step = self._drawn_step()
-        photo, condition = self.crops.batch(self.iteration * recipe.run.batch, recipe.run.batch)
-        noisy, noise = self.noised(step, photo, condition)
-        rate = self.learning_rate()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad()
-        prediction = self.network(noisy.contiguous(memory_format=torch.channels_last),
-                                  condition, step.timestep)
-        loss = (prediction - noise).abs().mean()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(),
-                                              recipe.optimizer.clip_norm)
-        if not torch.isfinite(norm):
-            raise UsageError(f"training diverged at iteration {self.iteration}; lower "
-                             "optimizer.learning_rate or optimizer.clip_norm")
-        self.optimizer.step()
-        self.iteration += 1
-        # Early on the average must not remember the initial weights.
-        decay = min(recipe.optimizer.ema, self.iteration / (self.iteration + 10))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()),
-                             1 - decay)
-        return loss.item()
-
-    def validate(self) -> tuple[float, float]:
-        """Mean PSNR-Y of the averaged weights on the held-out photos, and its gain over bicubic;
-        NaN without such photos."""
-        scores = validate(self.average, self.held_out, self.recipe)
-        if not scores:
-            return math.nan, math.nan
-        bicubic, ours = (sum(column) / len(scores) for column in zip(*scores))
-        return ours, ours - bicubic
-
-    def state(self) -> dict[str, Any]:
-        """Everything a resume needs, in types that torch loads with ``weights_only=True``."""
-        config = self.recipe.network
-        return {
-            "params": published_state(self.network, config),
-            "params_ema": published_state(self.average, config),
-            "recipe": self.recipe.to_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "torch_generator": torch.get_rng_state(),  # dropout draws from it
-            "iteration": self.iteration,
-            "seconds": self.seconds,
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Continue where ``state`` was taken."""
-        load_published(self.network, state["params"], self.recipe.network)
-        load_published(self.average, state["params_ema"], self.recipe.network)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch_generator"])
-        self.iteration, self.seconds = state["iteration"], state["seconds"]
-
-    def _drawn_step(self) -> Step:
-        def uniform() -> float:
-            return float(torch.rand((), generator=self.generator))
-
-        steps = self.recipe.steps
-        if self.recipe.uniform and uniform() < self.recipe.uniform:
-            return Step(int(uniform() * self.recipe.network.total_step))
-        shares = torch.tensor([step.share for step in steps])
-        return steps[int(torch.multinomial(shares, 1, generator=self.generator))]
-
-    def _add_noise(self, image: Tensor, noise: Tensor, alpha: float) -> Tensor:
-        return torch.from_numpy(add_noise(image.numpy(), noise.numpy(), alpha))
-
-    def _sampled(self, index: int, condition: Tensor, noise: Tensor) -> Tensor:
-        """x_t of step ``index`` as the sampler reaches it with the present weights."""
-        steps, table = self.recipe.steps[:index + 1], self.recipe.schedule.alphas_cumprod
-        x = noise if self.recipe.start is None else self._add_noise(
-            condition, noise, table[self.recipe.start])
-        predict = as_predict(self.network)
-        latent, given = x.numpy(), condition.numpy()
-        for now, following in zip(steps, steps[1:]):
-            latent = ddim_update(latent, predict(latent, given, now.timestep),
-                                 table[now.timestep], table[following.timestep])
-        return torch.from_numpy(latent)
+Report = Callable[[str], object]
 
 
 def train(recipe: Recipe, folder: Path, out: Path, resume: bool = False,
           report: Report | None = None) -> Path:
     """Run a recipe into the folder ``out``; returns its checkpoint's path.
 
-    ``folder``: what relative paths in the recipe are relative to. ``out`` gets ``checkpoint.pt``
-    and ``log.csv``. SIGTERM and SIGINT end the run after the iteration in progress, with a
-    checkpoint that ``resume`` continues exactly. ``report`` gets lines of progress (default:
-    stderr). Raises OutputError if ``out`` already holds a run (or, on resume, none),
-    CheckpointError if that run is of another recipe, UsageError for photos that can not be used.
+    ``folder``: what relative paths in the recipe are relative to. ``out`` gets ``checkpoint.pt``,
+    the checkpoints that ``checkpoints.Checkpoints`` keeps, ``log.csv`` and TensorBoard's events.
+    SIGTERM and SIGINT end the run after the iteration in progress, with a checkpoint that
+    ``resume`` continues exactly. ``report`` gets lines of progress (default: stderr). Under
+    torchrun this is one of several processes, of which number 0 alone writes and reports. Raises
+    OutputError if ``out`` already holds a run (or, on resume, none) or can not be written,
+    CheckpointError if that run is of another recipe, UsageError for photos that can not be used,
+    training that diverges or does not fit into memory, and a process that is lost.
     """
-    say = report or (lambda line: print(line, file=sys.stderr, flush=True))
-    checkpoint = out / CHECKPOINT
+    checkpoint = out / NEWEST
     if resume and not checkpoint.exists():
         raise OutputError(f"{checkpoint}: no run to resume; start one without --resume")
     if not resume and checkpoint.exists():
         raise OutputError(f"{checkpoint}: exists; continue it with --resume or name another folder")
-    trainer = Trainer(recipe, folder)
+    with processes(recipe.run) as found:
+        _run(recipe, folder, out, resume, found, _reporter(report, found))
+    return checkpoint
+
+
+def _reporter(report: Report | None, found: Processes) -> Report:
+    if found.rank:
+        return lambda line: None
+    return report or (lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def _run(recipe: Recipe, folder: Path, out: Path, resume: bool, found: Processes,
+         say: Report) -> None:
+    trainer = Trainer(recipe, folder, found, say)
     if resume:
-        trainer.load_state(read_run(checkpoint, recipe))
-    make_directory(out)
-    if not resume:
-        (out / LOG).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+        trainer.load_state(read_run(out / NEWEST, recipe))
+    trainer.open_photos()  # what is wrong with them is told before a folder is made
+    with _caught_signals() as stopped, contextlib.closing(trainer):
+        if found.rank:
+            _loop(trainer, stopped, None, None, say)
+            return
+        make_directory(out)
+        if not resume:
+            (out / CSV).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+        checkpoints = Checkpoints(out, recipe.run.keep, trainer.iteration if resume else None)
+        with contextlib.closing(Log(out, trainer.iteration, say)) as log:
+            try:
+                ended_early = _loop(trainer, stopped, checkpoints, log, say)
+            except ProcessLost:
+                _save_what_is_whole(trainer, checkpoints, say)
+                raise
+            checkpoints.save(trainer.state())
+    say(f"{checkpoints.newest}: iteration {trainer.iteration}"
+        + (", stopped; continue with --resume" if ended_early else ""))
+
+
+def _loop(trainer: Trainer, stopped: list[int], checkpoints: Checkpoints | None, log: Log | None,
+          say: Report) -> bool:
+    """Train until the run is over, or stopped: then true. Only number 0 has checkpoints and log."""
+    run, found = trainer.recipe.run, trainer.processes
+    began, saved = time.monotonic() - trainer.seconds, time.monotonic()
+    recent, validated = _Means(), _Means()  # since the last report, since the last validation
+    reported = trainer.seconds, trainer.iteration
+    while True:
+        # Every process has to come to the same conclusions, and only number 0 has the time.
+        stop, trainer.seconds = found.agree(bool(stopped), time.monotonic() - began)
+        done = trainer.progress >= 1
+        if recent and (trainer.iteration % run.report_every == 0 or done):
+            losses = found.mean(recent.take())
+            rate = (trainer.iteration - reported[1]) / max(trainer.seconds - reported[0], 1e-9)
+            reported = trainer.seconds, trainer.iteration
+            say(_line(trainer, losses, rate))
+            if log is not None:
+                log.scalars(trainer.iteration, {
+                    **{f"train/{name}": value for name, value in losses.items()},
+                    "train/learning_rate": trainer.learning_rate(),
+                    "speed/images_per_second": rate * run.batch})
+        if validated and (trainer.iteration % run.validate_every == 0 or done):
+            loss = found.mean(validated.take())["loss"]
+            _validate(trainer, loss, checkpoints, log, say)
+        if checkpoints is not None and run.checkpoint_minutes and (
+                time.monotonic() - saved >= 60 * run.checkpoint_minutes):
+            checkpoints.save(trainer.state())
+            saved = time.monotonic()
+        if done:
+            return False
+        if stop or (stopped and found.ranks == 1):
+            return True
+        losses = trainer.train_once()
+        recent.add(losses)
+        validated.add(losses)
+
+
+def _line(trainer: Trainer, losses: dict[str, float], rate: float) -> str:
+    left = trainer.seconds * (1 / trainer.progress - 1)
+    parts = "".join(f"  {name} {value:.4f}" for name, value in losses.items())
+    return (f"iteration {trainer.iteration}{parts}  {rate:.2f} it/s  "
+            f"{rate * trainer.recipe.run.batch:.1f} images/s  about {duration(left)} left")
+
+
+def _validate(trainer: Trainer, loss: float, checkpoints: Checkpoints | None, log: Log | None,
+              say: Report) -> None:
+    scores = trainer.validate()
+    if log is None or checkpoints is None:
+        return
+    psnr, bicubic = (_mean([score[key] for score in scores]) for key in ("network", "bicubic"))
+    if scores:
+        say(f"iteration {trainer.iteration}  PSNR-Y {psnr:.2f} dB, {psnr - bicubic:+.2f} dB over "
+            "bicubic")
+    log.row(trainer.iteration, trainer.seconds / 60, loss, trainer.learning_rate(), psnr,
+            psnr - bicubic)
+    for score in scores:
+        if "pictures" in score:
+            log.pictures(trainer.iteration, f"validation/{score['name']}", score["pictures"])
+    if psnr > trainer.best:
+        trainer.best = psnr
+        if trainer.recipe.run.keep_best:
+            checkpoints.save(trainer.state(), best=True)
+
+
+def _save_what_is_whole(trainer: Trainer, checkpoints: Checkpoints, say: Report) -> None:
+    """After another process was lost: the last whole iteration is complete in this one."""
+    if trainer.iteration:
+        with contextlib.suppress(BidiffError):
+            checkpoints.save(trainer.state())
+            say(f"{checkpoints.newest}: iteration {trainer.iteration}, saved before ending")
+
+
+@contextlib.contextmanager
+def _caught_signals() -> Iterator[list[int]]:
+    """SIGTERM and SIGINT are listed, not obeyed, inside the block."""
     stopped: list[int] = []
     previous = {number: signal.signal(number, lambda got, _: stopped.append(got))
                 for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        _loop(trainer, out, stopped, say)
+        yield stopped
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    write_run(checkpoint, trainer.state())
-    say(f"{checkpoint}: iteration {trainer.iteration}"
-        + (", stopped; continue with --resume" if stopped else ""))
-    return checkpoint
 
 
-def _loop(trainer: Trainer, out: Path, stopped: list[int], say: Report) -> None:
-    run = trainer.recipe.run
-    began, saved = time.monotonic() - trainer.seconds, time.monotonic()
-    losses: list[float] = []  # since the last validation
-    reported = trainer.seconds, trainer.iteration
-    while trainer.progress < 1 and not stopped:
-        losses.append(trainer.train_once())
-        trainer.seconds = time.monotonic() - began
-        done = trainer.progress >= 1
-        if trainer.iteration % run.report_every == 0 or done:
-            rate = (trainer.iteration - reported[1]) / max(trainer.seconds - reported[0], 1e-9)
-            left = trainer.seconds * (1 / trainer.progress - 1)
-            reported = trainer.seconds, trainer.iteration
-            recent = losses[-run.report_every:]
-            say(f"iteration {trainer.iteration}  loss {sum(recent) / len(recent):.4f}  "
-                f"{rate:.2f} it/s  about {duration(left)} left")
-        if trainer.iteration % run.validate_every == 0 or done:
-            scores = trainer.validate()
-            say(f"iteration {trainer.iteration}  PSNR-Y {scores[0]:.2f} dB, "
-                f"{scores[1]:+.2f} dB over bicubic")
-            _log(out / LOG, trainer, sum(losses) / len(losses), scores)
-            losses.clear()
-        if run.checkpoint_minutes and time.monotonic() - saved >= 60 * run.checkpoint_minutes:
-            write_run(out / CHECKPOINT, trainer.state())
-            saved = time.monotonic()
+class _Means:
+    """Means of losses by name."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def __bool__(self) -> bool:
+        return self._count > 0
+
+    def add(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call."""
+        means = {name: total / self._count for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means
 
 
-def _log(path: Path, trainer: Trainer, loss: float, scores: tuple[float, float]) -> None:
-    fresh = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if fresh:
-            writer.writerow(LOG_COLUMNS)
-        writer.writerow([trainer.iteration, f"{trainer.seconds / 60:.2f}", f"{loss:.5f}",
-                         f"{trainer.learning_rate():.3e}", f"{scores[0]:.3f}", f"{scores[1]:.3f}"])
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

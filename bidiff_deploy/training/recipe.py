@@ -150,7 +150,7 @@ def recipe_from_dict(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
     config = _NETWORKS[model]
     steps, given = tree.get("steps"), tree.get("network", {})
     if config is NetworkConfig:
-        if "steps" not in tree and tree.get("model", DIFFUSION) == DIFFUSION:
+        if "steps" not in tree:
             raise UsageError(f"{origin}: recipe lacks steps; add them")
         if isinstance(steps, int) and not isinstance(steps, bool):
             total = build(config, given, origin, "network").total_step

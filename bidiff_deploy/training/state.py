@@ -6,17 +6,17 @@ A run's own checkpoint is a torch file in the published form, ``{"params": ..., 
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
-from typing import Any, Mapping
+from typing import IO, Any, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..architecture import NetworkConfig
-from ..checkpoint import from_latent, read_checkpoint
-from ..checkpoint import write_packed as write_checkpoint
+from ..checkpoint import read_checkpoint
 from ..errors import CheckpointError, UsageError
 from ..files import atomic_file
 from ..options import Options
@@ -31,7 +31,7 @@ RESUMABLE = ("run", "loading")
 
 def published_state(module: BiDiffSR, config: NetworkConfig) -> dict[str, Tensor]:
     """Copies of a network's parameters under published keys and in published shapes."""
-    named = {name: value.detach().numpy() for name, value in module.named_parameters()}
+    named = {name: value.detach().float().cpu().numpy() for name, value in module.named_parameters()}
     return {key: torch.from_numpy(np.array(value, order="C"))
             for key, value in to_published(named, config).items()}
 
@@ -59,10 +59,32 @@ def load_network(path: str | Path, options: Options | None = None) -> BiDiffSR:
 
 def write_run(path: Path, state: Mapping[str, Any]) -> None:
     """Write a run's checkpoint, replacing the previous one when it is whole. Raises OutputError."""
-    data = io.BytesIO()  # torch hides why a write to a file failed
-    torch.save(dict(state), data)
-    with atomic_file(path, overwrite=True) as temporary:
-        temporary.write_bytes(data.getbuffer())
+    with atomic_file(path, overwrite=True) as temporary, open(temporary, "wb") as file:
+        kept = _ErrorKept(file)
+        try:
+            torch.save(dict(state), kept)
+        except RuntimeError:
+            if kept.error is None:
+                raise
+            raise kept.error from None
+
+
+class _ErrorKept(io.RawIOBase):
+    """A file that remembers why it could not be written; torch hides it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def read_run(path: Path, recipe: Recipe) -> dict[str, Any]:
@@ -83,14 +105,11 @@ def read_run(path: Path, recipe: Recipe) -> dict[str, Any]:
 def write_packed(run: Path, recipe: Recipe, output: Path, *, overwrite: bool = False) -> None:
     """Pack the averaged weights of a run's checkpoint, with the scale, schedule and timesteps
     it was trained for. Raises CheckpointError or OutputError."""
-    arrays = {key: value.numpy() for key, value in read_run(run, recipe)["params_ema"].items()}
-    latent = from_published(arrays, recipe.network, str(run))
-    sampling: dict[str, Any] = {"timesteps": list(recipe.timesteps)}
-    if recipe.start is not None:
-        sampling["start"] = recipe.start
-    write_checkpoint(output, from_latent(
-        latent, recipe.network, name=run.name, origin=str(run), scale=recipe.scale,
-        schedule=recipe.schedule.to_dict(), sampling=sampling), overwrite=overwrite)
+    from .task import make_task
+
+    state = read_run(run, recipe)
+    task = make_task(dataclasses.replace(recipe, initial=""), run.parent)
+    task.pack(state["params_ema"], run, output, overwrite)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -99,7 +118,7 @@ def _read(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises whatever the damaged bytes happen to provoke
         raise CheckpointError(f"{path}: can not be read as a training checkpoint "
                               f"({type(error).__name__}); start the run anew") from None
-    wanted = {"params", "params_ema", "recipe", "optimizer", "generator", "iteration"}
+    wanted = {"params", "params_ema", "recipe", "optimizer", "objective", "iteration", "best"}
     if not isinstance(state, dict) or not wanted <= set(state):
         raise CheckpointError(f"{path}: holds no training state; name the folder of a run")
     return state

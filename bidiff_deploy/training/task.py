@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+import numpy as np
 from torch import Tensor, nn
 
+from ..models import FEED_FORWARD
 from .data import Pair
 from .draws import Draws
 from .recipe import Recipe
@@ -20,8 +21,8 @@ class Task(Protocol):
 
     network  what is trained, with fresh weights; float32. The loop copies it for the averaged
              weights and moves it to the device
-    given    what comes with a crop: "condition", the low-resolution image enlarged to the crop's
-             size, or "low", that image itself; float32, about [0, 1]
+    given    what comes with a crop: data.CONDITION, the low-resolution image enlarged to the crop's
+             size, or data.LOW, that image itself; float32, about [0, 1]
     """
 
     network: nn.Module
@@ -43,8 +44,8 @@ class Task(Protocol):
         """
         ...
 
-    def validate(self, network: nn.Module, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
-        """(PSNR-Y of bicubic, PSNR-Y of the network) of every pair, in dB."""
+    def restored(self, network: nn.Module, pair: Pair) -> np.ndarray:
+        """The photo that the network makes of a pair's low-resolution image, uint8 (H, W, 3)."""
         ...
 
     def published(self, network: nn.Module) -> dict[str, Tensor]:
@@ -62,12 +63,12 @@ class Task(Protocol):
         ...
 
 
-def make_task(recipe: Recipe, folder: Path, **options: Any) -> Task:
+def make_task(recipe: Recipe, folder: Path) -> Task:
     """The task of ``recipe.model``; paths in the recipe are relative to ``folder``."""
-    if recipe.model == "bbcu":
+    if recipe.model == FEED_FORWARD:
         from .feedforward import FeedForwardTask
 
-        return FeedForwardTask(recipe, folder, **options)
+        return FeedForwardTask(recipe, folder)
     from .diffusion import DiffusionTask
 
-    return DiffusionTask(recipe, folder, **options)
+    return DiffusionTask(recipe, folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,17 +37,18 @@ def restored(network: BiDiffSR, pair: Pair, recipe: Recipe) -> np.ndarray:
     return np.rint(image[0, :, :height, :width] * 255).astype(np.uint8).transpose(1, 2, 0)
 
 
-def validate(network: BiDiffSR, pairs: Sequence[Pair],
-             recipe: Recipe) -> list[tuple[float, float]]:
-    """(PSNR-Y of Matlab's bicubic, PSNR-Y of the network) of every pair, in dB, measured as
-    ``bidiff-deploy evaluate`` does; infinite for a picture without a fault."""
-    found = []
-    for pair in pairs:
-        pictures = bicubic(pair.low, pair.scale), restored(network, pair, recipe)
-        found.append(tuple(_psnr(score(picture, pair.high, recipe.scale)["psnr_y"])
-                           for picture in pictures))
+def measured(pair: Pair, picture: np.ndarray, *, pictures: bool = False) -> dict[str, Any]:
+    """The pair's name, and ``bicubic`` and ``network``: PSNR-Y in dB of Matlab's bicubic and of
+    ``picture``, uint8 (H, W, 3), as ``bidiff-deploy evaluate`` measures them; infinite for one
+    without a fault. ``pictures``: with the two and the photo, as ``pictures``."""
+    enlarged = bicubic(pair.low, pair.scale)
+    found: dict[str, Any] = {"name": pair.name, "bicubic": _psnr(enlarged, pair),
+                             "network": _psnr(picture, pair)}
+    if pictures:
+        found["pictures"] = [enlarged, picture, pair.high]
     return found
 
 
-def _psnr(value: float | None) -> float:
+def _psnr(picture: np.ndarray, pair: Pair) -> float:
+    value = score(picture, pair.high, pair.scale)["psnr_y"]
     return float("inf") if value is None else value

@@ -1,0 +1,107 @@
+"""What a run tells about itself: lines, log.csv, and TensorBoard's events."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import OutputError
+from ..files import atomic_file
+
+__all__ = ["COLUMNS", "CSV", "Log", "write_errors"]
+
+CSV = "log.csv"
+COLUMNS = ("iteration", "minutes", "loss", "learning_rate", "psnr_y", "gain_over_bicubic")
+
+
+class Log:
+    """The log of a run in ``folder``; on a resume what was told after ``iteration`` is dropped.
+
+    Events are written if the package tensorboard is installed; ``say`` is told once if it is not.
+    """
+
+    def __init__(self, folder: Path, iteration: int, say: Callable[[str], object]) -> None:
+        self._path = folder / CSV
+        self._say = say
+        _drop_rows(self._path, iteration)
+        self._events: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            say("no TensorBoard events, only log.csv; for them, pip install "
+                "'bidiff-deploy[tensorboard]'")
+        else:
+            self._events = SummaryWriter(str(folder), purge_step=iteration + 1)
+
+    def scalars(self, iteration: int, values: Mapping[str, float]) -> None:
+        """Numbers of one iteration, by name."""
+        self._write(lambda events: [events.add_scalar(name, value, iteration)
+                                    for name, value in values.items()])
+
+    def pictures(self, iteration: int, name: str, pictures: Sequence[np.ndarray]) -> None:
+        """Pictures, uint8 (H, W, 3) of one size, side by side."""
+        self._write(lambda events: events.add_image(
+            name, np.concatenate(pictures, axis=1), iteration, dataformats="HWC"))
+
+    def row(self, iteration: int, minutes: float, loss: float, rate: float,
+            psnr: float, gain: float) -> None:
+        """One line of log.csv, at a validation. Raises OutputError."""
+        with write_errors(self._path):
+            fresh = not self._path.exists()
+            with self._path.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                if fresh:
+                    writer.writerow(COLUMNS)
+                writer.writerow([iteration, f"{minutes:.2f}", f"{loss:.5f}", f"{rate:.3e}",
+                                 f"{psnr:.3f}", f"{gain:.3f}"])
+        self.scalars(iteration, {name: value for name, value in (
+            ("validation/psnr_y", psnr), ("validation/gain_over_bicubic", gain))
+            if math.isfinite(value)})
+
+    def close(self) -> None:
+        self._write(lambda events: events.close())
+
+    def _write(self, write: Callable[[Any], object]) -> None:
+        if self._events is None:
+            return
+        try:
+            write(self._events)
+        except OSError as error:  # events are a view of the run, not the run
+            self._events = None
+            self._say(f"no more TensorBoard events ({error.strerror or error})")
+
+
+@contextlib.contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Failures of writing ``path`` as OutputError."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"can not write {path}: {error.strerror or error}; free some space or "
+                          "choose another folder, and go on with --resume") from None
+
+
+def _drop_rows(path: Path, iteration: int) -> None:
+    """Leave rows of log.csv up to ``iteration``, and no file where there would be none."""
+    if not path.exists():
+        return
+    with write_errors(path):
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            header, *rows = list(csv.reader(file)) or [list(COLUMNS)]
+        kept = [row for row in rows if row and row[0].isdigit() and int(row[0]) <= iteration]
+        if len(kept) == len(rows):
+            return
+        if not kept:
+            path.unlink()
+            return
+        with atomic_file(path, overwrite=True) as temporary, temporary.open(
+                "w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([header, *kept])
