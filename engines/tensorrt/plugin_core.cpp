@@ -89,16 +89,17 @@ PluginCore PluginCore::deserialise(const Operator& of, const void* data, size_t 
                       "); build the engine anew, or use the library it was built with");
   }
   const bool whole = bytes == sizeof(state) && state[2] == kStateWords;
-  const bool ours = state[3] == static_cast<int32_t>(of.op) && (state[8] == 0 || state[8] == 1) &&
+  const bool ours = state[3] == static_cast<int32_t>(of.op) &&
                     (state[9] == static_cast<int32_t>(cuda::Element::kFloat32) ||
                      state[9] == static_cast<int32_t>(cuda::Element::kFloat16)) &&
                     !(state[8] && state[5] == kLeadingInputs);
-  if (!whole || !ours) {
-    throw cuda::Error(name + "its state in the engine is damaged; build the engine anew");
-  }
+  const std::string damaged = name + "its state in the engine is damaged; build the engine anew";
+  if (!whole || !ours) throw cuda::Error(damaged);
   PluginCore made(of, {state[4], state[5], state[6], state[7]});
   made.configured_ = state[8];
   made.element_ = static_cast<cuda::Element>(state[9]);
+  const std::vector<int32_t> again = made.serialise();
+  if (!std::equal(again.begin(), again.end(), state)) throw cuda::Error(damaged);
   return made;
 }
 

@@ -1,0 +1,384 @@
+// The TensorRT plugin without TensorRT: every operator, enqueued on the emulated GPU, against the
+// same problem written by hand; captured, from several threads, after a trip through an engine's
+// bytes; prepared words; bounds; and everything that is refused. Exit code 0 passed, 1 failed.
+// Arguments: the number of nodes of each kind (3), the seed (1).
+#include <cstdio>
+#include <thread>
+
+#include "tensorrt_case.h"
+
+namespace {
+
+using namespace bidiff::tensorrt;
+using bidiff::cuda::Device;
+using bidiff::cuda::Element;
+using bidiff::cuda::Op;
+using bidiff::cuda::Problem;
+using bidiff::cuda::Weights;
+using bidiff::Dims;
+
+void expect(bool holds, const std::string& what) {
+  if (!holds) throw std::runtime_error(what);
+}
+
+template <class Body>
+std::string refusal(Body body) {
+  try {
+    body();
+  } catch (const bidiff::cuda::Error& error) {
+    return error.what();
+  }
+  throw std::runtime_error("not refused");
+}
+template <class Body>
+void expect_refusal(const std::string& part, Body body) {
+  const std::string sentence = refusal(body);
+  expect(sentence.find(part) != std::string::npos, "refused by another sentence: " + sentence);
+}
+
+PluginCore configured(const NodeCase& node) {
+  PluginCore core(*node.of, node.attributes);
+  core.configure(node.tensors.data(), static_cast<int>(node.tensors.size()));
+  return core;
+}
+
+PluginCore from_engine(const PluginCore& core) {
+  const std::vector<int32_t> state = core.serialise();
+  return PluginCore::deserialise(core.type(), state.data(), state.size() * sizeof(int32_t));
+}
+
+// The plain loops, as far as they can be had without float64.
+void compare_with_loops(const NodeCase& node, const Bytes& found) {
+  if (node.of->op != Op::kBinaryConv) return;
+  const Problem& problem = node.problem;
+  reference::Convolution conv{problem.out_channels, problem.k, {}, {}, {}, {}};
+  reference::Map x, residual;
+  std::vector<float> time;
+  const auto floats = [&](const Bytes& bytes, Element element) {
+    std::vector<float> values(bytes.size() / static_cast<size_t>(element_bytes(element)));
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (element == Element::kFloat16) {
+        uint16_t half;
+        std::memcpy(&half, bytes.data() + 2 * i, 2);
+        values[i] = bidiff::cuda::emulated::half_to_float(half);
+      } else {
+        std::memcpy(&values[i], bytes.data() + 4 * i, 4);
+      }
+    }
+    return values;
+  };
+  for (size_t i = 0; i < node.present.size(); ++i) {
+    const Bytes& content = node.contents[i];
+    switch (node.present[i].role) {
+      case Role::kX: x = floats(content, problem.element); break;
+      case Role::kResidual: residual = floats(content, problem.element); break;
+      case Role::kAlpha: conv.alpha = floats(content, Element::kFloat32); break;
+      case Role::kThreshold: conv.threshold = floats(content, Element::kFloat32); break;
+      case Role::kRprelu: conv.rprelu = floats(content, Element::kFloat32); break;
+      case Role::kTime: time = floats(content, Element::kFloat32); break;
+      default: break;
+    }
+  }
+  conv.words.resize(node.contract_words[0].size() / sizeof(int32_t));
+  std::memcpy(conv.words.data(), node.contract_words[0].data(), node.contract_words[0].size());
+  const reference::Size size{problem.batch, problem.channels, problem.height, problem.width};
+  reference::Size out = size;
+  out.channels = problem.out_channels;
+  reference::Map y = reference::convolve(x, size, conv);
+  if (residual.size() == y.size()) {
+    reference::add_map(&y, residual);
+  } else if (!residual.empty()) {
+    reference::add_vector(&y, out, residual);
+  }
+  if (!time.empty()) reference::add_vector(&y, out, time);
+  expect(found == map_bytes(y, problem.element), "differs from plain loops");
+}
+
+void check_shape(const PluginCore& core, const NodeCase& node) {
+  const int count = static_cast<int>(node.tensors.size());
+  for (int axis = 0; axis < kOutputRank; ++axis) {
+    const Extent extent = core.output_extent(count, axis);
+    const auto& from = node.tensors[static_cast<size_t>(extent.input)].dims;
+    expect(from[static_cast<size_t>(extent.axis)] * extent.multiply / extent.divide ==
+               node.y.dims[static_cast<size_t>(axis)],
+           "output dimension " + std::to_string(axis));
+  }
+}
+
+void check_formats(const PluginCore& core, const NodeCase& node) {
+  std::vector<Tensor> all = node.tensors;
+  all.push_back(node.y);
+  const int inputs = static_cast<int>(node.tensors.size());
+  for (int position = 0; position <= inputs; ++position) {
+    Tensor& tensor = all[static_cast<size_t>(position)];
+    const Tensor right = tensor;
+    int accepted = 0;
+    for (const Type type : {Type::kFloat32, Type::kFloat16, Type::kInt32, Type::kOther}) {
+      tensor.type = type;
+      const bool supports = core.supports(position, all.data(), inputs, 1);
+      expect(!supports || type == right.type || position == 0, "a type that it has not");
+      accepted += supports;
+      tensor.linear = false;
+      expect(!core.supports(position, all.data(), inputs, 1), "a format that it has not");
+      tensor.linear = true;
+    }
+    expect(accepted == (position == 0 ? 2 : 1), "types of tensor " + std::to_string(position));
+    tensor = right;
+  }
+  expect_refusal("inputs", [&] { core.supports(0, all.data(), 40, 1); });
+}
+
+void enqueue(const PluginCore& core, const NodeCase& node, NodeOnGpu* tensors,
+             bidiff::cuda::Stream stream, const GpuMemory& workspace) {
+  core.enqueue(node.tensors.data(), tensors->pointers.data(),
+               NodeOnGpu::to_pointer(tensors->y.pointer), NodeOnGpu::to_pointer(workspace.pointer),
+               stream);
+}
+
+// In a graph, launched twice; then by threads that share the plugin.
+void check_capture_and_threads(const PluginCore& core, const NodeCase& node, Device& device,
+                               const Bytes& wanted) {
+  const auto& api = bidiff::cuda::driver();
+  const size_t bytes = core.workspace_bytes(node.tensors.data(),
+                                            static_cast<int>(node.tensors.size()));
+  const Device::Scope scope(device);
+  {
+    NodeOnGpu tensors(device, node);
+    const GpuMemory workspace(device, bytes);
+    bidiff::cuda::Stream stream = nullptr;
+    bidiff::cuda::Graph graph = nullptr;
+    bidiff::cuda::GraphExec exec = nullptr;
+    const auto check = [](int code) { bidiff::cuda::check(code, "capturing"); };
+    check(api.stream_create(&stream, 1));
+    tensors.clear();
+    const Bytes untouched = tensors.result();
+    check(api.capture_begin(stream, 0));
+    enqueue(core, node, &tensors, stream, workspace);
+    check(api.capture_end(stream, &graph));
+    expect(tensors.result() == untouched, "ran while it was captured");
+    check(api.graph_instantiate(&exec, graph, 0));
+    for (int i = 0; i < 2; ++i) {
+      tensors.clear();
+      check(api.graph_launch(exec, stream));
+      expect(tensors.result() == wanted, "differs as a graph");
+    }
+    check(api.graph_exec_destroy(exec));
+    check(api.graph_destroy(graph));
+    check(api.stream_destroy(stream));
+  }
+  std::string failures[3];
+  std::vector<std::thread> threads;
+  for (std::string& failure : failures) {
+    threads.emplace_back([&] {
+      try {
+        const Device::Scope inner(device);
+        NodeOnGpu tensors(device, node);
+        const GpuMemory workspace(device, bytes);
+        enqueue(core, node, &tensors, nullptr, workspace);
+        if (tensors.result() != wanted) failure = "differs in a thread";
+      } catch (const std::exception& error) {
+        failure = error.what();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const std::string& failure : failures) expect(failure.empty(), failure);
+}
+
+void check_node(const NodeCase& node, Device& device, bool deep) {
+  const PluginCore fresh(*node.of, node.attributes);
+  check_shape(fresh, node);
+  check_formats(fresh, node);
+  const PluginCore core = from_engine(configured(node));
+  expect(core.serialise() == configured(node).serialise(), "another state after the engine");
+  expect(core.timing_id() == configured(node).timing_id(), "another timing id");
+  expect(core.input_count() == static_cast<int>(node.tensors.size()), "number of inputs");
+  core.load();
+  NodeOnGpu tensors(device, node);
+  const Bytes wanted = tensors.expected();
+  compare_with_loops(node, wanted);
+  // A workspace at any address.
+  const size_t bytes =
+      core.workspace_bytes(node.tensors.data(), static_cast<int>(node.tensors.size()));
+  const GpuMemory workspace(device, bytes, 1);
+  tensors.clear();
+  {
+    const Device::Scope scope(device);
+    enqueue(core, node, &tensors, nullptr, workspace);
+  }
+  expect(tensors.result() == wanted, "differs from the problem written by hand");
+  if (deep) check_capture_and_threads(core, node, device, wanted);
+}
+
+void check_prepared_words(Inputs* random, Device& device) {
+  for (int i = 0; i < 12; ++i) {
+    const Weights weights{random->pick({1, 31, 32, 33, 70}), random->pick({1, 31, 32, 65, 300, 530}),
+                          random->pick({1, 3})};
+    std::vector<int32_t> words(static_cast<size_t>(weights.out_channels * weights.k * weights.k *
+                                                   ((weights.in_channels + 31) / 32)));
+    for (int32_t& word : words) word = static_cast<int32_t>(random->bits());
+    std::vector<int32_t> host(static_cast<size_t>(prepared_count(weights)), -1);
+    std::vector<int32_t> gpu(host.size());
+    prepare_words(weights, words.data(), host.data());
+    const GpuMemory from(device, bytes_of(words)), to(device, host.size() * sizeof(int32_t), 256);
+    bidiff::cuda::run(device, plan_prepare(weights, from.pointer, to.pointer), nullptr);
+    device.download(gpu.data(), to.pointer, gpu.size() * sizeof(int32_t));
+    expect(host == gpu, "words prepared on the host and on the GPU differ for " +
+                            std::to_string(weights.out_channels) + " by " +
+                            std::to_string(weights.in_channels));
+  }
+  expect_refusal("k 1 or 3", [] { prepared_count({8, 8, 2}); });
+  expect_refusal("channels", [] { prepared_count({0, 8, 1}); });
+}
+
+// What a smaller shape needs fits into the workspace for the largest.
+void check_workspace(Inputs* random) {
+  for (int i = 0; i < 3000; ++i) {
+    const Operator& of = operators()[static_cast<size_t>(random->one_of(6))];
+    NodeCase node = make_node(random, of, Element::kFloat32, true);
+    Dims& x = node.tensors[0].dims;
+    x = {1 + random->one_of(3), x[1], 1 + random->one_of(300), 1 + random->one_of(300)};
+    const PluginCore core = configured(node);
+    const int count = static_cast<int>(node.tensors.size());
+    const size_t most = core.workspace_bytes(node.tensors.data(), count);
+    Problem small = node.problem;
+    small.batch = 1 + random->one_of(static_cast<int>(x[0]));
+    small.height = 1 + random->one_of(static_cast<int>(x[2]));
+    small.width = 1 + random->one_of(static_cast<int>(x[3]));
+    if (of.op == Op::kBinaryDown) {
+      small.height += small.height % 2;
+      small.width += small.width % 2;
+    }
+    expect(bidiff::cuda::workspace_bytes(small) <= most, "workspace of " + node.name());
+  }
+}
+
+void check_state(Inputs* random) {
+  for (const Operator& of : operators()) {
+    const NodeCase node = make_node(random, of, Element::kFloat16, true);
+    const std::vector<int32_t> state = configured(node).serialise();
+    const auto read = [&](const std::vector<int32_t>& words, size_t bytes) {
+      return PluginCore::deserialise(of, words.data(), bytes);
+    };
+    expect(state.size() == PluginCore::kStateWords, "size of the state");
+    for (size_t bytes = 0; bytes < state.size() * sizeof(int32_t); ++bytes) {
+      refusal([&] { read(state, bytes); });
+    }
+    std::vector<int32_t> longer = state;
+    longer.push_back(0);
+    expect_refusal("damaged", [&] { read(longer, longer.size() * sizeof(int32_t)); });
+    // A changed word is refused, or says what another node may say.
+    for (size_t i = 0; i < state.size(); ++i) {
+      for (int bit = 0; bit < 32; ++bit) {
+        std::vector<int32_t> changed = state;
+        changed[i] ^= static_cast<int32_t>(1u << bit);
+        try {
+          const PluginCore core = read(changed, changed.size() * sizeof(int32_t));
+          expect(i >= 4 && core.serialise() == changed, "a damaged state was read");
+        } catch (const bidiff::cuda::Error&) {
+        }
+      }
+    }
+    std::vector<int32_t> newer = state;
+    ++newer[1];
+    expect_refusal("another version", [&] { read(newer, newer.size() * sizeof(int32_t)); });
+    const Operator& other = operators()[of.op == Op::kBinaryConv ? 1 : 0];
+    expect_refusal("damaged", [&] {
+      PluginCore::deserialise(other, state.data(), state.size() * sizeof(int32_t));
+    });
+    expect_refusal("no state", [&] { PluginCore::deserialise(of, nullptr, 0); });
+  }
+}
+
+void check_refusals(Inputs* random, Device& device) {
+  const Operator& conv = find_operator("BinaryConv");
+  const Operator& norm = find_operator("NormBinaryConv");
+  expect_refusal("no operator", [] { find_operator("BinaryPool"); });
+  expect_refusal("groups", [&] { PluginCore(norm, {0, -1, 0, 0}); });
+  expect_refusal("kernel", [&] { PluginCore(conv, {0, -1, 2, 0}); });
+  expect_refusal("layout", [&] { PluginCore(conv, {0, -1, 3, prepared_layout_number() ^ 1}); });
+  expect_refusal("bits", [&] { PluginCore(conv, {0, 1 << 7, 0, 0}); });
+  expect_refusal("alpha can not be left out", [&] { PluginCore(conv, {0, 3, 0, 0}); });
+  expect_refusal("configured", [&] { PluginCore(conv, {}).input_count(); });
+
+  NodeCase node = make_node(random, norm, Element::kFloat32, false);
+  const auto run = [&](const NodeCase& changed) {
+    NodeOnGpu tensors(device, node);
+    tensors.clear();
+    const Bytes before = tensors.result();
+    const GpuMemory workspace(device, 1 << 20);
+    const Device::Scope scope(device);
+    const PluginCore core = configured(changed);
+    try {
+      enqueue(core, changed, &tensors, nullptr, workspace);
+    } catch (...) {
+      expect(tensors.result() == before, "something ran before the refusal");
+      throw;
+    }
+  };
+  const auto with_dims = [&](Role role, const Dims& dims, int branch = 0) {
+    NodeCase changed = node;
+    for (size_t i = 0; i < node.present.size(); ++i) {
+      if (node.present[i].role == role && node.present[i].branch == branch) {
+        changed.tensors[i].dims = dims;
+      }
+    }
+    return changed;
+  };
+  run(node);
+  expect_refusal("(N, C, H, W)", [&] { run(with_dims(Role::kX, {4, 4, 4})); });
+  expect_refusal("at least 1", [&] { run(with_dims(Role::kX, {0, 4, 4, 4})); });
+  expect_refusal("words", [&] { run(with_dims(Role::kWords, {3, 2, 2, 1})); });
+  expect_refusal("alpha", [&] { run(with_dims(Role::kAlpha, {3, 3})); });
+  expect_refusal("scale", [&] { run(with_dims(Role::kScale, {3})); });
+  node = make_node(random, conv, Element::kFloat32, true);
+  while (node.present.size() != conv.inputs.size()) {
+    node = make_node(random, conv, Element::kFloat32, true);
+  }
+  run(node);
+  expect_refusal("prepared words", [&] { run(with_dims(Role::kWords, {7})); });
+  expect_refusal("threshold", [&] { run(with_dims(Role::kThreshold, {3})); });
+  expect_refusal("rprelu", [&] { run(with_dims(Role::kRprelu, {3})); });
+  expect_refusal("residual", [&] { run(with_dims(Role::kResidual, {3})); });
+  expect_refusal("time", [&] { run(with_dims(Role::kTime, {3})); });
+  node = make_node(random, find_operator("BinaryFusion"), Element::kFloat16, false);
+  expect_refusal("skip", [&] { run(with_dims(Role::kSecond, {1})); });
+  const int64_t channels = node.problem.channels;
+  expect_refusal("one size", [&] {
+    run(with_dims(Role::kWords, {channels, 4 - node.problem.k, 4 - node.problem.k,
+                                 (channels + 31) / 32}, 1));
+  });
+}
+
+}  // namespace
+
+int main(int count, char** values) {
+  const int cases = count > 1 ? std::atoi(values[1]) : 3;
+  Inputs random(static_cast<unsigned>(count > 2 ? std::atoi(values[2]) : 1));
+  std::string what = "set-up";
+  try {
+    Device& device = Device::open();
+    for (const Operator& of : operators()) {
+      for (const Element element : {Element::kFloat32, Element::kFloat16}) {
+        for (int i = 0; i < 2 * cases; ++i) {
+          const NodeCase node = make_node(&random, of, element, i % 2);
+          what = node.name();
+          check_node(node, device, i < 2);
+        }
+      }
+    }
+    what = "prepared words";
+    check_prepared_words(&random, device);
+    what = "workspace";
+    check_workspace(&random);
+    what = "state";
+    check_state(&random);
+    what = "refusals";
+    check_refusals(&random, device);
+  } catch (const std::exception& error) {
+    std::printf("%s: %s\n", what.c_str(), error.what());
+    return 1;
+  }
+  std::printf("%d nodes of each of 6 operators passed\n", 4 * cases);
+  return 0;
+}
