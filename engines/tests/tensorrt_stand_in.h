@@ -1,0 +1,11 @@
+// What the stand-in for libnvinfer.so tells the tests.
+#pragma once
+
+#include <NvInferRuntime.h>
+
+#include <string>
+
+// The registered creator, an IPluginCreator, or IPluginCreatorInterface from TensorRT 10 on; or null.
+__attribute__((visibility("default"))) void* stand_in_creator(const char* name, const char* space);
+// What was logged since the last call, a line each.
+__attribute__((visibility("default"))) std::string stand_in_messages();
