@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -23,6 +27,7 @@ from bidiff_deploy.checkpoint import write_packed  # noqa: E402
 from bidiff_deploy.cli import group  # noqa: E402
 from bidiff_deploy.errors import BundleError, EngineError, ImageError, UsageError  # noqa: E402
 from bidiff_deploy.feedforward.bundle import open_any  # noqa: E402
+from bidiff_deploy.feedforward.network import BbcuConfig  # noqa: E402
 from bidiff_deploy.inspect_bundle import inspect_bundle  # noqa: E402
 from bidiff_deploy.proof.feedforward import check_feedforward  # noqa: E402
 
@@ -92,8 +97,6 @@ def test_check_finds_a_wrong_bit_and_a_wrong_threshold(networks, copied, edit_ma
     threshold = places["body.1.threshold"]["offset"]
     data[threshold:threshold + 4] = np.float32(99).tobytes()
     (copied / "weights.bin").write_bytes(data)
-    import hashlib
-
     edit_manifest(copied, lambda m: m["files"]["weights.bin"].update(
         sha256=hashlib.sha256(data).hexdigest()))
     result = check_feedforward(open_any(copied), checkpoint_of(networks[2]), threads=1, size=(9, 9))
@@ -155,6 +158,29 @@ def test_tiles_fit_the_memory(engine):
         engine.tile_plan(height, width, memory=1 << 20)
     with pytest.raises(UsageError, match="more than half of tile"):
         engine.tile_plan(height, width, tile=64, overlap=40)
+
+
+_PEAK = """
+import sys, numpy as np
+from bidiff_deploy import load_bundle
+def kib(what):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(what))
+engine = load_bundle(sys.argv[1], threads=2)
+before = kib("VmRSS")
+for _ in range(2):
+    engine.enlarge(np.zeros((1, 3, 128, 128), np.float32))
+print(1024 * (kib("VmHWM") - before), engine.tile_plan(128, 128, tile=None).peak_bytes)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="tells no peak of memory")
+def test_memory_is_estimated(tmp_path):
+    bundle = bundle_of(random_network(BbcuConfig(blocks=1, scale=4)), tmp_path)
+    done = subprocess.run([sys.executable, "-c", _PEAK, str(bundle)], text=True, check=True,
+                          capture_output=True)
+    peak, estimate = map(int, done.stdout.split())
+    assert estimate / 2.5 < peak < 1.1 * estimate
 
 
 def test_what_diffusion_alone_has_is_refused(engine, bundles):
