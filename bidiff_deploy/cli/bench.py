@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option("--against", default="onnxruntime,onnxruntime-minus-sign", show_default=True,
               metavar="NAME,...",
               help="Baselines: torch, onnxruntime, onnxruntime-minus-sign, openvino, "
-                   "openvino-bf16.")
+                   "openvino-bf16; or onnxruntime-cuda, the bundle itself on an NVIDIA GPU.")
 @click.option("--steps", type=click.IntRange(min=1),
               help="How many steps an image takes. Default: all that the bundle visits.")
 @click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True,

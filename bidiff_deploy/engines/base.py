@@ -52,6 +52,12 @@ class Engine(PictureEngine):
         self.size_multiple: int = bundle.config.size_multiple
         self.default_start: int | None = bundle.default_start
 
+    @property
+    def precision(self) -> str:
+        """What it rounds to, of what the bundle allows: bfloat16 (factors of products), float16
+        (these and maps), or float32 for neither."""
+        return self.bundle.precision
+
     @abc.abstractmethod
     def _predict(self, noisy: np.ndarray, condition: np.ndarray, timestep: int) -> np.ndarray:
         """The network at one timestep; inputs are checked, contiguous and of one shape."""

@@ -83,17 +83,23 @@ class OnnxRuntimeEngine(Engine):
         self._session, self.kernel = open_session(self._graphs, self.threads, packed)
 
     @property
+    def precision(self) -> str:
+        """As the protocol has it; float16 is left unused."""
+        return "float32" if self.bundle.precision == "float16" else super().precision
+
+    @property
     def description(self) -> str:
         """Backend, version, kernel, precision and threads in a few words."""
         return (f"onnxruntime {self._ort.__version__}, kernel {self.kernel}, {self._precision()}, "
                 f"{self.threads} thread{'s' if self.threads > 1 else ''}")
 
     def _precision(self) -> str:
-        if self.bundle.precision == "float32":
+        allowed = self.bundle.precision
+        if allowed == "float32":
             return "float32"
-        if self.kernel != "stock" and library.has_bfloat16():
+        if allowed == "bfloat16" and self.kernel != "stock" and library.has_bfloat16():
             return "bfloat16"
-        return "float32 (bfloat16 is allowed, but these kernels do not multiply it)"
+        return f"float32 ({allowed} is allowed, but these kernels do not multiply it)"
 
     def _predict(self, noisy: np.ndarray, condition: np.ndarray, timestep: int) -> np.ndarray:
         ort = self._ort

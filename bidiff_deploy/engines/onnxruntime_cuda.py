@@ -58,7 +58,6 @@ class OnnxRuntimeCudaEngine(Engine):
             require_provider(ort)
         self._origin = cuda_library.load_kernels(device_id)
         graphs = StepGraphs(bundle)
-        self.precision = "float16" if bundle.precision == "float16" else "float32"
         derived = derive(graphs.promoted(), bundle.config, float16=self.precision == "float16")
         self._rows = StepRows(graphs, self.timesteps[0])
         options = session_options(threads or 1)
@@ -73,6 +72,11 @@ class OnnxRuntimeCudaEngine(Engine):
         # One step at a time: buffers, and the workspace of the kernels, are shared.
         self._lock = threading.RLock()
         self._free, _ = _device_memory(device_id)
+
+    @property
+    def precision(self) -> str:
+        """As the protocol has it; bfloat16 is left unused."""
+        return "float16" if self.bundle.precision == "float16" else "float32"
 
     @property
     def description(self) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle import Bundle
+from ..engines import CUDA
 from ..engines.onnxruntime import import_onnxruntime
 from ..errors import EngineError, UsageError
 
@@ -25,7 +26,8 @@ PACKED = "packed"
 BASELINES = {
     "torch": ("torch",), "onnxruntime": ("onnxruntime",),
     "onnxruntime-minus-sign": ("onnxruntime-minus-sign",),
-    "openvino": ("openvino", "openvino-bf16"), "openvino-bf16": ("openvino-bf16",)}
+    "openvino": ("openvino", "openvino-bf16"), "openvino-bf16": ("openvino-bf16",),
+    CUDA: (CUDA,)}
 # Those that read a folded ONNX file, and whether it has Sign nodes.
 FOLDED = {"onnxruntime": True, "onnxruntime-minus-sign": False, "openvino": True,
           "openvino-bf16": True}
@@ -47,7 +49,9 @@ def load(name: str, bundle: Path, timestep: int, threads: int, folder: Path) -> 
     Raises EngineError where it is not installed or this CPU does not have it.
     """
     if name == PACKED:
-        return _Packed(bundle, timestep, threads)
+        return _Packed(bundle, timestep, threads, "onnxruntime")
+    if name == CUDA:
+        return _Packed(bundle, timestep, threads, CUDA)
     if name == "torch":
         return _Torch(bundle, timestep, threads)
     if name.startswith("onnxruntime"):
@@ -67,10 +71,10 @@ def prepare(names: list[str], bundle: Bundle, timestep: int, folder: Path) -> No
 
 
 class _Packed(Candidate):
-    def __init__(self, bundle: Path, timestep: int, threads: int) -> None:
+    def __init__(self, bundle: Path, timestep: int, threads: int, backend: str) -> None:
         from .. import load_bundle
 
-        self._engine = load_bundle(bundle, threads=threads)
+        self._engine = load_bundle(bundle, threads=threads, backend=backend)
         self._timestep = timestep
         self.description = self._engine.description
 

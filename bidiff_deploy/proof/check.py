@@ -13,7 +13,7 @@ from .. import sampler
 from ..bundle import Bundle
 from ..checkpoint import Checkpoint
 from ..engines.base import PADDING_MULTIPLE
-from ..errors import EngineError, UsageError
+from ..errors import UsageError
 from ..noise import gaussian_noise
 from ..resample import pad_reflect
 from ..schedule import Schedule
@@ -61,9 +61,6 @@ def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnx
     if Schedule(**checkpoint.schedule) != bundle.schedule:
         raise UsageError(f"{bundle.path} and {checkpoint.name} have different noise schedules; "
                          "give the options file that the bundle was exported with")
-    if backend not in CPU_BACKENDS:
-        raise EngineError(f"backend {backend!r} can not be checked by layer; it is one of "
-                          f"{', '.join(CPU_BACKENDS)}, or compare it with saved runs")
     chosen = _choose(bundle, timesteps)
     samples = _samples(bundle, size, images, truths)
     with ExitStack() as stack:
@@ -73,33 +70,35 @@ def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnx
             TorchRunner(bundle, checkpoint, layers=True, channels_last=True),
             EngineRunner(bundle, backend, threads=threads, layers=True)))
         layers = BundleLayers(bundle)
-        packed = CPU_BACKENDS[backend]
-        op = LayerOp(layers, packed=packed, threads=threads)
-        parts = (Segments(layers, packed=packed, threads=threads),
-                 Operators(layers, packed=packed, threads=threads))
-        found = _Found((reference, floor, engine), layers, op, parts, checkpoint,
+        packed = CPU_BACKENDS.get(backend)
+        # On a GPU steps and images are compared, not what is inside a step.
+        parts = None if packed is None else tuple(
+            part(layers, packed=packed, threads=threads)
+            for part in (LayerOp, Segments, Operators))
+        found = _Found((reference, floor, engine), layers, parts, checkpoint,
                        lambda done: on_progress and on_progress(done, len(chosen)))
         padded = found.run(samples[0], bundle, chosen)
         loops = check_loops(samples, reference.engine, floor.engine, engine.engine,
-                            bundle.precision) if images or truths else []
+                            engine.engine.precision) if images or truths else []
+        notes = _notes(bundle, checkpoint, loops, engine.engine.precision, backend)
         described = engine.engine.description, reference.engine.description
         if save is not None:
             save_runs(save, found.runs, overwrite=overwrite)
     return CheckResult(str(bundle.path), checkpoint.name, *described, padded,
                        tuple(found.layers), tuple(found.segments), tuple(found.operators),
-                       tuple(found.steps), tuple(loops), tuple(_notes(bundle, checkpoint, loops)))
+                       tuple(found.steps), tuple(loops), tuple(notes))
 
 
 class _Found:
     """Runs the reference's loop; compares layers, segments, operators and step at each latent."""
 
     def __init__(self, runners: tuple[TorchRunner, TorchRunner, EngineRunner],
-                 bundle_layers: BundleLayers, op: LayerOp, parts: tuple[Segments, Operators],
+                 bundle_layers: BundleLayers, parts: tuple[Any, ...] | None,
                  checkpoint: Checkpoint, on_step: Callable[[int], object]) -> None:
-        self._runners = runners
-        self._bundle_layers, self._op, self._checkpoint = bundle_layers, op, checkpoint
-        (self._segments, self._operators), self._on_step = parts, on_step
-        self._precision = bundle_layers.bundle.precision
+        """``parts``: LayerOp, Segments and Operators, or None to leave them out."""
+        self._runners, self._parts = runners, parts
+        self._bundle_layers, self._checkpoint, self._on_step = bundle_layers, checkpoint, on_step
+        self._precision = runners[2].engine.precision
         self._names = {layer.key: layer.name for layer in bundle_layers.layers}
         self.layers: list[LayerCheck] = []
         self.segments: list[SegmentCheck] = []
@@ -122,9 +121,12 @@ class _Found:
                 "timestep": np.array([timestep], np.int64)}
         reference, floor, engine = self._runners
         expected = reference.infer(feed)
-        self.layers += check_layers(self._bundle_layers, self._op, self._checkpoint,
-                                    reference.engine.network, expected, timestep)
-        self.segments += self._segments.check(feed, expected, timestep)
+        if self._parts is not None:
+            op, segments, operators = self._parts
+            self.layers += check_layers(self._bundle_layers, op, self._checkpoint,
+                                        reference.engine.network, expected, timestep)
+            self.segments += segments.check(feed, expected, timestep)
+            self.operators += operators.check(latent, condition, timestep)
         predictions = {reference.name: expected[PREDICTION]}
         # One run may happen to flip few signs, so the floor is the worst of several.
         floors = []
@@ -142,7 +144,6 @@ class _Found:
                                     self._precision))
         prediction = expected[PREDICTION]
         del found, expected  # their layers are large, and so is what follows
-        self.operators += self._operators.check(latent, condition, timestep)
         self.runs.append(Run(feed, predictions, {runner.name: runner.last_inference_time()
                                                  for runner in self._runners}))
         self._on_step(len(self.steps))
@@ -169,14 +170,17 @@ def _samples(bundle: Bundle, size: tuple[int, int] | None, images: Sequence[str]
     return [noise_sample(bundle.scale, size or NOISE_SIZE)]
 
 
-def _notes(bundle: Bundle, checkpoint: Checkpoint, loops: Sequence[Any]) -> list[str]:
+def _notes(bundle: Bundle, checkpoint: Checkpoint, loops: Sequence[Any], precision: str,
+           backend: str) -> list[str]:
     notes = []
     if bundle.manifest["source"]["sha256"] != checkpoint.sha256:
         notes.append(f"the bundle was made of another file ({bundle.manifest['source']['name']})")
-    if bundle.precision in STEP_SNRS:
-        notes.append(f"precision {bundle.precision}: held to {FAST_STEP_SNR:.0f} dB a step, "
-                     f"{BOUNDS[bundle.precision]:.0f} dB an operator and {FAST_LOOP_PSNR:.0f} dB "
-                     "an image, because products may be rounded")
+    if precision in STEP_SNRS:
+        operator = f", {BOUNDS[precision]:.0f} dB an operator" if precision in BOUNDS else ""
+        notes.append(f"precision {precision}: held to {FAST_STEP_SNR:.0f} dB a step{operator} and "
+                     f"{FAST_LOOP_PSNR:.0f} dB an image, because products may be rounded")
+    if backend not in CPU_BACKENDS:
+        notes.append("the layers were not compared: only backends on the CPU give them")
     if not loops:
         notes.append("whole loops were not compared: no images were given")
     return notes

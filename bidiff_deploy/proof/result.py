@@ -23,7 +23,7 @@ SCHEMA = 2
 @dataclass(frozen=True)
 class StepCheck:
     """One step: engine, and the reference in another layout, against the reference.
-    ``precision``: the bundle's."""
+    ``precision``: the engine's."""
 
     timestep: int
     engine: StepStatistics

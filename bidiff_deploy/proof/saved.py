@@ -59,7 +59,7 @@ def check_saved(bundle: Bundle, path: str, *, backend: str = "onnxruntime",
         for feed, reference, floor in zip(feeds, references, floors):
             found = engine.infer(feed)
             steps.append(StepCheck(int(feed["timestep"][0]), compare_step(reference, found),
-                                   compare_step(reference, floor), bundle.precision))
+                                   compare_step(reference, floor), engine.engine.precision))
         description = engine.engine.description
     return CheckResult(
         str(bundle.path), path, description, "torch, as saved", feeds[0]["noisy"].shape[2:],

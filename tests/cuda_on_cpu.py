@@ -1,0 +1,74 @@
+"""Run as a program, in a process whose op library runs its CUDA operators on the emulated driver:
+``ops FOLDER`` runs every model there on its inputs, ``engine BUNDLE FOLDER`` a bundle."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from bidiff_deploy import load_bundle
+from bidiff_deploy.engines import library
+from bidiff_deploy.engines.onnxruntime import session_options
+
+
+def run_models(folder: Path) -> None:
+    """NAME.onnx on NAME.npz -> NAME.out.npy, or NAME.txt with the sentence of a refusal."""
+    for file in sorted(folder.glob("*.onnx")):
+        options = session_options(1)
+        options.register_custom_ops_library(str(library.library_path()))
+        try:
+            session = onnxruntime.InferenceSession(str(file), options,
+                                                   providers=["CPUExecutionProvider"])
+            with np.load(file.with_suffix(".npz")) as inputs:
+                np.save(file.with_suffix(".out.npy"), session.run(["y"], dict(inputs))[0])
+        except Exception as error:
+            file.with_suffix(".txt").write_text(str(error))
+
+
+def run_engine(path: str, folder: Path) -> None:
+    """FOLDER/in.npz (noisy, condition, timesteps) -> FOLDER/out.npz and FOLDER/out.json."""
+    data = dict(np.load(folder / "in.npz"))
+    noisy, condition = data["noisy"][:1], data["condition"][:1]
+    times = [int(t) for t in data["timesteps"]]
+    out, told = {}, {}
+    with load_bundle(path, backend="onnxruntime-cuda") as engine:
+        told["description"], told["precision"] = engine.description, engine.precision
+        told["kernel"] = engine.kernel
+        out["predictions"] = np.concatenate([engine.predict(noisy, condition, t) for t in times])
+        # Other shapes, more than are kept, then the first once more.
+        for side in (2, 4, 6, 8, 10):
+            engine.predict(noisy[..., :side, :side], condition[..., :side, :side], times[0])
+        out["again"] = engine.predict(noisy, condition, times[0])
+        found = {}
+        workers = [threading.Thread(target=lambda t=t: found.update(
+            {t: engine.predict(noisy, condition, t)})) for t in times[:2]]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        out["threads"] = np.concatenate([found[t] for t in times[:2]])
+        steps = []
+        out["sample"] = engine.sample(condition[0, :, :16, :24], seed=5,
+                                      on_step=lambda done, of: steps.append((done, of)))
+        told["steps"] = steps
+        image = np.random.default_rng(1).integers(0, 256, (5, 17, 3), np.uint8)
+        out["upscaled"] = engine.upscale(image, seed=2, steps=1, tile=64, overlap=8)
+        for name, shape in (("image", (1, 3, 4096, 4096)), ("batch", (64, 3, 64, 64))):
+            engine._free = 2 << 30
+            told[name] = engine._failure(
+                RuntimeError("BFCArena: Failed to allocate memory for requested buffer"), shape)
+        told["other"] = engine._failure(RuntimeError("CUDA failure 700"), (1, 3, 8, 8))
+    np.savez(folder / "out.npz", **out)
+    (folder / "out.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "ops":
+        run_models(Path(sys.argv[2]))
+    else:
+        run_engine(sys.argv[2], Path(sys.argv[3]))
