@@ -204,3 +204,24 @@ def test_zero_is_plus_one(name):
     # All bits are +1: alpha 0 of the first filter, sum 0 of the second.
     assert torch.equal(y, torch.zeros(1, 2, 1, 1))
     assert torch.equal(layer.node(pixel(0.5, -0.0), GROUP)[0, 1], tensor([[0.0]]))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_low_precision_is_for_sums_of_signs_alone(name):
+    """They are exact in bfloat16 up to 256; the gradient has its 8 bits."""
+    generator = torch.Generator().manual_seed(3)
+    torch.manual_seed(3)
+    layer = LAYERS[name](6, 3)
+    x = torch.randn(2, 6, 5, 7, generator=generator)
+    found = []
+    for enabled in (False, True):
+        given = x.clone().requires_grad_()
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y = layer(given, GROUP)
+        y.square().sum().backward()
+        found.append((y, given.grad, layer.weight.grad))
+    (y, by_x, by_weight), (low, low_by_x, low_by_weight) = found
+    assert low.dtype == torch.float32 and torch.equal(y, low)
+    for exact, rounded in ((by_x, low_by_x), (by_weight, low_by_weight)):
+        assert (exact - rounded).norm() < 0.02 * exact.norm()

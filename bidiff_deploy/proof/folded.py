@@ -157,7 +157,7 @@ def _dense_node(module: Any) -> Any:
 
     threshold = module.constants(0).get("threshold")
 
-    def node(x: Any, group: Any) -> Any:
+    def node(x: Any, group: Any = None, low: Any = None) -> Any:
         shifted = x if threshold is None else x + threshold.view(1, -1, 1, 1)
         y = conv2d(torch.sign(shifted), module.weight, padding=module.padding)
         return y + x if module.shortcut else y

@@ -2,21 +2,26 @@
 
 What each computes stands in ``binarizers``; here are their parameters and gradients. Where its
 paper says nothing else, the sign's gradient is Bi-Real Net's and the weight's the clipped
-straight-through estimator, alpha detached, as in ``binarize``.
+straight-through estimator, alpha detached, as in ``binarize``. Under autocast only the sums of
+signs and their gradients are in low precision, as in ``fused``.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..architecture import Block
 from ..binarizers import alignment_factor
 from ..network_config import NetworkConfig
 from .binarize import (INITIAL_SLOPE, BinaryConv2d, BinaryLayer, sign_activation, sign_weight,
                        weight_scale)
-from .fused import binary_conv2d, passed_by_clamp, signs
+from .fused import (autocast_dtype, binary_conv2d, convolution_backward, passed_by_clamp,
+                    signs)
 
 
 def binary_layer(config: NetworkConfig, block: Block) -> BinaryLayer:
@@ -34,6 +39,30 @@ def binary_layer(config: NetworkConfig, block: Block) -> BinaryLayer:
     return BinaryConv2d(channels, k, config.dynamic_group)
 
 
+class _PlainLayer(BinaryLayer):
+    """A layer that is more than BinaryConv; ``compute`` is what it computes, in float32."""
+
+    fused = False
+
+    def forward(self, x: Tensor, group: Tensor) -> Tensor:
+        """(N, C, H, W) float -> (N, C, H, W); ``group`` is not used."""
+        low = autocast_dtype(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.compute(x.float() if low else x, low)
+
+    def compute(self, x: Tensor, low: torch.dtype | None) -> Tensor:
+        """``low``: the type that sums of signs are computed in; None: that of ``x``."""
+        raise NotImplementedError
+
+    def node(self, x: Tensor, group: Tensor | None = None,
+             low: torch.dtype | None = None) -> Tensor:
+        """alpha * conv(sign(x), sign(W)), of what ``node_input`` gives."""
+        return sum_of_signs(sign_activation(x), sign_weight(self.weight), self.padding, low)
+
+    def constants(self, group: int) -> dict[str, Tensor]:
+        return {"alpha": weight_scale(self.weight).flatten()}
+
+
 class _RpReluLayer(BinaryLayer):
     """A layer with RSign's threshold and RPReLU's three vectors, (C,) each."""
 
@@ -45,26 +74,23 @@ class _RpReluLayer(BinaryLayer):
         self.shift_out = nn.Parameter(torch.zeros(channels))
 
 
-class ReActNetConv2d(_RpReluLayer):
+class ReActNetConv2d(_PlainLayer, _RpReluLayer):
     """RPReLU(conv(RSign(x), alpha sign(W)) + x), arXiv 2003.03488.
 
     The paper's alpha of RSign is ``-threshold``; its gamma, beta and zeta of RPReLU are
     ``-shift_in``, ``slope`` and ``shift_out``.
     """
 
-    fused = False
-
-    def forward(self, x: Tensor, group: Tensor) -> Tensor:
-        """(N, C, H, W) float -> (N, C, H, W); ``group`` is not used."""
-        return F.prelu(self.node(x, group) + _column(self.shift_in),
+    def compute(self, x: Tensor, low: torch.dtype | None) -> Tensor:
+        return F.prelu(self.node(x, low=low) + _column(self.shift_in),
                        self.slope) + _column(self.shift_out)
 
-    def node(self, x: Tensor, group: Tensor) -> Tensor:
-        bits = sign_activation(x + _column(self.threshold))
-        return F.conv2d(bits, sign_weight(self.weight), padding=self.padding) + x
+    def node(self, x: Tensor, group: Tensor | None = None,
+             low: torch.dtype | None = None) -> Tensor:
+        return super().node(x + _column(self.threshold), low=low) + x
 
     def constants(self, group: int) -> dict[str, Tensor]:
-        return {"alpha": weight_scale(self.weight).flatten(), "threshold": self.threshold}
+        return {**super().constants(group), "threshold": self.threshold}
 
 
 class BbcuConv2d(_RpReluLayer):
@@ -82,6 +108,7 @@ class BbcuConv2d(_RpReluLayer):
         """(N, C, H, W) float and a group of 0, int64 (1,) -> (N, C, H, W)."""
         rows = (parameter[None] for parameter in (self.threshold, self.shift_in, self.slope,
                                                   self.shift_out))
+        x = x.float() if autocast_dtype(x) else x
         y = binary_conv2d(x * self.factor, self.weight, weight_scale(self.weight), *rows, group,
                           self.padding)
         return y / self.factor
@@ -96,7 +123,7 @@ class BbcuConv2d(_RpReluLayer):
                 "shift_out": self.shift_out / k}
 
 
-class XnorConv2d(BinaryLayer):
+class XnorConv2d(_PlainLayer):
     """alpha K conv(sign(x), sign(W)) + x, arXiv 1603.05279.
 
     K (N, 1, H, W) is the mean of |x| over channels, then over each kernel window, the image padded
@@ -105,31 +132,27 @@ class XnorConv2d(BinaryLayer):
     K's by its own formula.
     """
 
-    fused = shortcut = False
+    shortcut = False
 
-    def forward(self, x: Tensor, group: Tensor) -> Tensor:
-        """(N, C, H, W) float -> (N, C, H, W); ``group`` is not used."""
+    def compute(self, x: Tensor, low: torch.dtype | None) -> Tensor:
         k = self.weight.shape[-1]
         magnitude = F.avg_pool2d(x.abs().mean(1, keepdim=True), k, 1, self.padding)
-        return self.node(x, group) * magnitude + x
+        return self.node(x, low=low) * magnitude + x
 
-    def node(self, x: Tensor, group: Tensor) -> Tensor:
-        return F.conv2d(_XnorSign.apply(x),
-                        _XnorWeight.apply(self.weight, weight_scale(self.weight)),
-                        padding=self.padding)
-
-    def constants(self, group: int) -> dict[str, Tensor]:
-        return {"alpha": weight_scale(self.weight).flatten()}
+    def node(self, x: Tensor, group: Tensor | None = None,
+             low: torch.dtype | None = None) -> Tensor:
+        scaled = _XnorWeight.apply(self.weight, weight_scale(self.weight))
+        return sum_of_signs(_XnorSign.apply(x), scaled, self.padding, low)
 
 
-class DabConv2d(BinaryLayer):
+class DabConv2d(_PlainLayer):
     """s alpha conv(sign(x - t), sign(W)) + x, the binarizer of BiDense, arXiv 2411.10346.
 
     t = center * mean_hw(x) + threshold, (N, C, 1, 1), the mean detached; s = exp(sharpness *
     (mean |x - t| - 1)), one a picture, (N, 1, 1, 1), where the paper has one a channel.
     """
 
-    fused = shortcut = False
+    shortcut = False
 
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__(channels, kernel_size)
@@ -137,21 +160,47 @@ class DabConv2d(BinaryLayer):
         self.threshold = nn.Parameter(torch.zeros(channels))
         self.sharpness = nn.Parameter(1e-3 * torch.randn(1))
 
-    def forward(self, x: Tensor, group: Tensor) -> Tensor:
-        """(N, C, H, W) float -> (N, C, H, W); ``group`` is not used."""
-        shifted = self.node_input(x, group)
+    def compute(self, x: Tensor, low: torch.dtype | None) -> Tensor:
+        shifted = self.node_input(x)
         scale = torch.exp(self.sharpness * (shifted.abs().mean((1, 2, 3), keepdim=True) - 1))
-        return self.node(shifted, group) * scale + x
+        return self.node(shifted, low=low) * scale + x
 
-    def node_input(self, x: Tensor, group: Tensor) -> Tensor:
+    def node_input(self, x: Tensor, group: Tensor | None = None) -> Tensor:
         mean = x.detach().mean((2, 3), keepdim=True)
         return x - (_column(self.center) * mean + _column(self.threshold))
 
-    def node(self, x: Tensor, group: Tensor) -> Tensor:
-        return F.conv2d(sign_activation(x), sign_weight(self.weight), padding=self.padding)
 
-    def constants(self, group: int) -> dict[str, Tensor]:
-        return {"alpha": weight_scale(self.weight).flatten()}
+def sum_of_signs(bits: Tensor, scaled: Tensor, padding: int,
+                 low: torch.dtype | None = None) -> Tensor:
+    """conv(bits, scaled), the sums of signs exact and alpha a factor of them.
+
+    ``bits``: +1 and -1, (N, C, H, W); ``scaled``: alpha and -alpha, one alpha a filter,
+    (Cout, C, k, k); ``low``: the type of the products, None for that of ``bits``. Gradients are
+    those of the convolution.
+    """
+    return _SumOfSigns.apply(bits, scaled, padding, low)
+
+
+class _SumOfSigns(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, bits: Tensor, scaled: Tensor, padding: int,
+                low: torch.dtype | None) -> Tensor:
+        dtype = low or bits.dtype
+        ctx.save_for_backward(bits, scaled)
+        ctx.padding, ctx.low = padding, low
+        y = F.conv2d(bits.to(dtype), signs(scaled).to(dtype), padding=padding)
+        return y.to(bits.dtype).mul_(_alpha(scaled).view(1, -1, 1, 1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        bits, scaled = ctx.saved_tensors
+        return (*convolution_backward(grad, bits, signs(scaled), _alpha(scaled), ctx.padding,
+                                      ctx.low), None, None)
+
+
+def _alpha(scaled: Tensor) -> Tensor:
+    return scaled[:, :1, :1, :1].abs()
 
 
 class _XnorSign(torch.autograd.Function):

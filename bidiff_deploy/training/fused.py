@@ -40,7 +40,7 @@ def binary_conv2d(x: Tensor, weight: Tensor, alpha: Tensor, threshold: Tensor, s
     the products of the gradient. Thresholds are compared, scales multiplied and everything else is
     added in float32, and the result is float32.
     """
-    low = _autocast_dtype(x)
+    low = autocast_dtype(x)
     with torch.autocast(x.device.type, enabled=False):
         return _BinaryConv2d.apply(x.float() if low else x, weight, alpha, threshold, shift_in,
                                    slope, shift_out, group, padding, low)
@@ -73,7 +73,7 @@ class _BinaryConv2d(torch.autograd.Function):
         grad_shift_out = _sum(grad)
         grad_y = torch.addcmul(positive, negative, _channel(slope, group))
         grad_shift_in = _sum(grad_y)
-        grad_bits, grad_weight = _convolution_backward(
+        grad_bits, grad_weight = convolution_backward(
             grad_y, signs(shifted), signs(weight), alpha, ctx.padding, ctx.low)
         # -2 (|x| - 1) inside (-1, 1): the slope of the clipped parabola.
         ramp = shifted.abs().sub_(1).clamp_max_(0).mul_(grad_bits)
@@ -84,9 +84,10 @@ class _BinaryConv2d(torch.autograd.Function):
         return grad_x, passed_by_clamp(grad_weight, weight), None, *rows, None, None, None
 
 
-def _convolution_backward(grad: Tensor, bits: Tensor, weight: Tensor, alpha: Tensor, padding: int,
-                          low: torch.dtype | None) -> tuple[Tensor, Tensor]:
-    """Gradients of conv(bits, alpha * weight), by the bits and by alpha * weight."""
+def convolution_backward(grad: Tensor, bits: Tensor, weight: Tensor, alpha: Tensor, padding: int,
+                         low: torch.dtype | None) -> tuple[Tensor, Tensor]:
+    """Gradients of conv(bits, alpha * weight), by the bits and by alpha * weight; ``weight``, +1
+    and -1, is overwritten."""
     def backward(grad: Tensor, weight: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor, ...]:
         return torch.ops.aten.convolution_backward(
             grad, bits, weight, None, (1, 1), (padding, padding), (1, 1), False, (0, 0), 1,
@@ -100,7 +101,7 @@ def _convolution_backward(grad: Tensor, bits: Tensor, weight: Tensor, alpha: Ten
     return by_bits.float(), by_weight.float()
 
 
-def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """What autocast computes convolutions in; None without it."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
