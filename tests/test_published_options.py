@@ -111,6 +111,24 @@ def test_what_an_option_file_says_is_the_recipe(folder):
         == ["ax2.png"]
 
 
+@pytest.mark.parametrize("scale, crop", [(2, 128), (4, 256)])
+def test_the_published_options_are_our_recipe_of_them(scale, crop):
+    """But for where the data lies, the batch of four GPUs, and what a run keeps."""
+    theirs, _ = read({"scale": scale, "datasets.train.gt_size": crop, "num_gpu": 4,
+                      "datasets.train.num_worker_per_gpu": 8, "train.total_iter": 1_000_000,
+                      "train.scheduler.milestones": [500_000], "logger.print_freq": 500,
+                      "beta_schedule.n_timestep": 2000, "beta_schedule.num_inference_steps": 50,
+                      "network_g": {"type": "BIDiffSRUNet", **NetworkConfig().to_dict()},
+                      "val.metrics.psnr.crop_border": scale})
+    ours = read_recipe(Path(__file__).parent.parent / f"training/bidiff_x{scale}.yaml")
+    trees = [recipe.to_dict() for recipe in (theirs, ours)]
+    for tree in trees:
+        del tree["data"]["train"], tree["data"]["validate"], tree["loading"]["cache"]
+        for key in ("checkpoint_minutes", "keep", "keep_best"):
+            del tree["run"][key]
+    assert trees[0] == trees[1]
+
+
 @pytest.mark.parametrize("settings, expected", [
     ({"train.scheduler.gamma": 0.5}, {"optimizer.schedule": "multistep", "optimizer.gamma": 0.5,
                                       "optimizer.milestones": (500,)}),
