@@ -1,0 +1,1 @@
+"""What a machine with an NVIDIA GPU can prove and measure: ``python tools/gpu_check``."""

@@ -1,0 +1,127 @@
+"""Prove the CUDA kernels on this machine's GPU, and measure them.
+
+    python tools/gpu_check --json gpu.json
+    python tools/gpu_check --only parity,sanitizer
+
+Every path of every operator is held against the CPU's integers over random shapes (and run under
+compute-sanitizer where that is found), the reference cases through backend onnxruntime-cuda; every
+binary operator of the published network is timed by every path, and a step at 256x256 against cuDNN
+(torch, float16, channels_last, CUDA graph) and ONNX Runtime's CUDA provider without our operators.
+What can not run is told in a sentence and the rest goes on. The op library is built if there is
+none. Exit code 1 if anything differs or a kernel fails. Clocks are read, never set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from bidiff_deploy.errors import BidiffError, EngineError  # noqa: E402
+from tools.gpu_check.parts import PARTS, guarded, run  # noqa: E402
+from tools.gpu_check.table import failed, to_text  # noqa: E402
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="gpu_check", description=(__doc__ or "").splitlines()[0])
+    made.add_argument("--only", help=f"parts, of {', '.join(PARTS)}; all by default")
+    made.add_argument("--json", type=Path, help="file for every figure, also written after a part")
+    made.add_argument("--device", type=int, default=0, help="number of the GPU")
+    made.add_argument("--cases", type=int, default=60, help="random problems of each operator")
+    made.add_argument("--seed", type=int, default=0, help="of the random problems")
+    made.add_argument("--largest", type=int, default=130, help="channels and sides of problems")
+    made.add_argument("--batches", default="1,8", help="numbers of images to time")
+    made.add_argument("--size", type=int, default=256, help="side of a step's images")
+    made.add_argument("--network", default="full", help="weights of a step: full, small or tiny")
+    made.add_argument("--reference", default="forward_tiny,forward_small,forward_full_64,"
+                      "forward_full_256", help="reference cases to hold")
+    made.add_argument("--layers", help="time these instead, such as 64@256k3,512@32k1")
+    made.add_argument("--repeats", type=int, default=7, help="measurements, of which the median")
+    made.add_argument("--rounds", type=int, default=20, help="runs of a layer in a measurement")
+    made.add_argument("--steps", type=int, default=20, help="steps in a measurement")
+    made.add_argument("--part", help=argparse.SUPPRESS)  # in a process of its own
+    made.add_argument("--options", help=argparse.SUPPRESS)
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = parser().parse_args(arguments)
+    try:
+        if given.part:
+            result = guarded(PARTS[given.part], json.loads(given.options))
+            given.json.write_text(json.dumps(result))
+            return 0
+        return check(given)
+    except (BidiffError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def check(given: argparse.Namespace) -> int:
+    """All parts, the table and the JSON file; returns the exit code."""
+    names = given.only.split(",") if given.only else list(PARTS)
+    if unknown := sorted(set(names) - set(PARTS)):
+        raise EngineError(f"--only {','.join(unknown)} is no part; parts are {', '.join(PARTS)}")
+    build_library()
+    from bidiff_deploy.engines import cuda_library
+    cuda_library.device_info(given.device)  # without a GPU there is nothing to check
+    options = {name: getattr(given, name) for name in (
+        "device", "cases", "seed", "largest", "size", "network", "layers", "repeats", "rounds",
+        "steps")}
+    options["batches"] = [int(batch) for batch in given.batches.split(",")]
+    options["timesteps"] = [400]
+    options["reference_cases"] = given.reference.split(",")
+    report = {"command": " ".join(["python tools/gpu_check", *sys.argv[1:]]), "options": options,
+              "parts": {}}
+    for name in names:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        report["parts"][name] = run(name, options)
+        if given.json:
+            write_json(given.json, report)
+    print(to_text(report))
+    return 1 if failed(report) else 0
+
+
+def write_json(path: Path, report: dict[str, object]) -> None:
+    """The report, whole or not at all; raises OutputError."""
+    from bidiff_deploy.files import atomic_file
+    with atomic_file(path, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(report, indent=1))
+
+
+def build_library() -> None:
+    """Build the op library into build/gpu_check if this installation has none with CUDA."""
+    from bidiff_deploy.engines import cuda_library, library
+    if library.library_path() is not None:
+        try:
+            cuda_library.cuda_library()
+            return
+        except EngineError:
+            cuda_library.cuda_library.cache_clear()
+            library._library.cache_clear()
+    cmake = shutil.which("cmake") or shutil.which("cmake", path=sysconfig.get_path("scripts"))
+    if cmake is None:
+        raise EngineError("the op library is not built and cmake was not found; pip install cmake, "
+                          "or pip install . in the source folder")
+    folder = ROOT / "build" / "gpu_check"
+    print(f"building the op library in {folder}", file=sys.stderr, flush=True)
+    for command in ([cmake, "-S", str(ROOT / "engines"), "-B", str(folder)],
+                    [cmake, "--build", str(folder), "--target", "bidiff_ops", "--parallel"]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise EngineError("the op library could not be built: "
+                              + (done.stderr.strip().splitlines() or ["no reason given"])[-1])
+    os.environ["BIDIFF_OPS_LIBRARY"] = str(next(folder.glob("libbidiff_ops.*")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""The parts of a check. Each runs in a process of its own: a fault of one kernel spoils its
+process's GPU context, and torch and ONNX Runtime bring CUDA libraries that may not be the same."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bidiff_deploy.errors import BidiffError
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+TIMEOUT = 3600.0  # seconds a part
+Options = dict[str, Any]
+Result = dict[str, Any]
+
+
+def guarded(work: Callable[[Options], Result], options: Options) -> Result:
+    """The part's result with ``ok``, or ``{"ok": False, "reason": sentence}``."""
+    try:
+        return {"ok": True, **work(options)}
+    except BidiffError as error:
+        return {"ok": False, "reason": str(error)}
+    except Exception as error:  # torch's and onnxruntime's own, of which there are many
+        text = " ".join(str(error).split())[:400]
+        return {"ok": False, "reason": f"{type(error).__name__}: {text}"}
+
+
+def run(name: str, options: Options, prefix: tuple[str, ...] = (),
+        timeout: float = TIMEOUT) -> Result:
+    """A part in a process of its own, behind the command ``prefix``; raises nothing but
+    KeyboardInterrupt. Its stderr, with progress, is passed through."""
+    with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
+        result = Path(folder, "result.json")
+        command = [*prefix, sys.executable, str(HERE), "--part", name, "--options",
+                   json.dumps(options), "--json", str(result)]
+        try:
+            done = subprocess.run(command, timeout=timeout, stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, text=True, errors="replace")
+        except subprocess.TimeoutExpired:
+            return {"ok": False, "reason": f"it did not end within {timeout:.0f} seconds"}
+        except OSError as error:
+            return {"ok": False, "reason": f"{command[0]} could not be started: {error.strerror}"}
+        try:
+            found: Result = json.loads(result.read_text())
+        except (OSError, ValueError):
+            found = {"ok": False, "reason": f"its process ended with code {done.returncode} and no "
+                                            "result; what it said is above"}
+        return {**found, "exit_code": done.returncode, "output": done.stdout[-4000:]}
+
+
+def parity(options: Options) -> Result:
+    """Every path of every operator against the CPU."""
+    from bidiff_deploy.engines.cuda_operators import Gpu
+    from bidiff_deploy.progress import Progress
+
+    from .parity import check
+    with Gpu(options["device"]) as gpu, Progress("parity", 1) as progress:
+        found = check(gpu, cases=options["cases"], seed=options["seed"],
+                      largest=options["largest"],
+                      progress=lambda done, total: progress.update(done / total))
+        origin = gpu.origin
+    if found["failures"]:
+        count, first = len(found["failures"]), found["failures"][0]
+        return {**found, "kernels": origin, "ok": False,
+                "reason": f"{count} of {found['runs']} runs differ from the CPU: {first}"}
+    return {**found, "kernels": origin}
+
+
+def sanitizer(options: Options) -> Result:
+    """A few of the parity cases under NVIDIA's compute-sanitizer."""
+    from bidiff_deploy.errors import EngineError
+    tool = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
+    if tool is None:
+        raise EngineError("compute-sanitizer was not found; it is part of NVIDIA's CUDA toolkit")
+    few = {**options, "cases": max(1, options["cases"] // 10), "largest": min(33,
+                                                                             options["largest"])}
+    runs = {}
+    for check in ("memcheck", "racecheck", "synccheck", "initcheck"):
+        found = run("parity", few, (tool, "--tool", check, "--error-exitcode", "99"))
+        runs[check] = {key: found.get(key) for key in ("ok", "reason", "runs", "exit_code")}
+        if found["exit_code"] == 99 or not found["ok"]:
+            lines = [line for line in found.get("output", "").splitlines() if "=====" in line]
+            reason = found.get("reason") or (lines or ["it reported an error"])[0]
+            return {"tool": tool, "checks": runs, "ok": False, "reason": f"{check}: {reason}"}
+    return {"tool": tool, "checks": runs}
+
+
+def reference(options: Options) -> Result:
+    """The reference cases through backend onnxruntime-cuda."""
+    from .steps import hold_reference
+    with tempfile.TemporaryDirectory() as folder:
+        cases = hold_reference(options["reference_cases"], Path(folder))
+    failed = [entry for entry in cases if not entry["ok"]]
+    if failed:
+        return {"cases": cases, "ok": False, "reason": "; ".join(
+            f"{entry['case']} reaches {entry['snr_db']:.1f} dB of {entry['bound_db']:.0f}"
+            for entry in failed)}
+    return {"cases": cases}
+
+
+def machine(options: Options) -> Result:
+    """The GPU, its state and the versions of what is measured."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from bidiff_deploy.engines import cuda_library
+
+    packages = {}
+    for name in ("bidiff-deploy", "onnxruntime-gpu", "onnxruntime", "torch", "numpy",
+                 "nvidia-cuda-nvrtc-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    info = cuda_library.device_info(options["device"])
+    return {"device": vars(info), "paths": cuda_library.paths(info.architecture),
+            "embedded": vars(cuda_library.embedded()), "packages": packages,
+            "python": platform.python_version(), "system": platform.platform(),
+            "state": _state(info.ordinal),
+            "kernels": cuda_library.load_kernels(info.ordinal)}
+
+
+def _state(device: int) -> dict[str, str] | None:
+    """Clocks, temperature and power as nvidia-smi tells; they are read, never set."""
+    fields = ("clocks.sm", "clocks.mem", "clocks.max.sm", "temperature.gpu", "power.draw",
+              "power.limit", "persistence_mode", "driver_version")
+    try:
+        done = subprocess.run(["nvidia-smi", f"--id={device}", "--format=csv,noheader",
+                               f"--query-gpu={','.join(fields)}"], text=True, capture_output=True,
+                              timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    values = done.stdout.strip().split(", ")
+    return dict(zip(fields, values)) if not done.returncode and len(values) == len(fields) else None
+
+
+def layers(options: Options) -> Result:
+    """Every operator's time by every path, for every batch."""
+    from bidiff_deploy.architecture import NetworkConfig
+    from bidiff_deploy.engines.cuda_operators import Gpu
+    from bidiff_deploy.progress import Progress
+
+    from .layers import step_total, time_layers
+    from .shapes import network_operators, parse_layers, single_convolutions
+    if options["layers"]:
+        groups = {"convolutions": parse_layers(options["layers"]), "operators": []}
+    else:
+        config = NetworkConfig()
+        groups = {"convolutions": single_convolutions(config),
+                  "operators": network_operators(config)}
+    found: Result = {"batches": {}}
+    with Gpu(options["device"]) as gpu:
+        found["bandwidth"] = bandwidth = gpu.info.memory_bandwidth
+        for batch in options["batches"]:
+            entry = found["batches"][str(batch)] = {}
+            for name, listed in groups.items():
+                with Progress(f"{name}, batch {batch}", 1) as progress:
+                    entry[name] = time_layers(
+                        gpu, listed, batch=batch, repeats=options["repeats"],
+                        rounds=options["rounds"], bandwidth=bandwidth,
+                        progress=lambda done, total: progress.update(done / total))
+                if name == "operators" and entry[name]:
+                    entry["step_total_ms"] = step_total(entry[name])
+    return found
+
+
+def cudnn(options: Options) -> Result:
+    """cuDNN's float16 convolutions of the same shapes."""
+    from bidiff_deploy.architecture import NetworkConfig
+
+    from .layers import time_cudnn
+    from .shapes import parse_layers, single_convolutions
+    listed = (parse_layers(options["layers"]) if options["layers"]
+              else single_convolutions(NetworkConfig()))
+    return {"batches": {str(batch): time_cudnn(
+        listed, batch=batch, repeats=options["repeats"], rounds=options["rounds"],
+        device=options["device"]) for batch in options["batches"]}}
+
+
+def _step(candidate: str) -> Callable[[Options], Result]:
+    def work(options: Options) -> Result:
+        from .steps import CANDIDATES, reference_bundle
+        found: Result = {"size": options["size"], "batches": {}}
+        with tempfile.TemporaryDirectory() as folder:
+            # Of the same weights; ours may round what a float16 baseline rounds too.
+            precision = "half" if candidate == "ours" else "exact"
+            bundle = reference_bundle(options["network"], options["timesteps"], Path(folder),
+                                      precision=precision)
+            for batch in options["batches"]:
+                result = guarded(lambda _, batch=batch: CANDIDATES[candidate](
+                    bundle, options["timesteps"][0], batch, options["size"], options["repeats"],
+                    options["steps"]), options)
+                found["batches"][str(batch)] = result
+        failed = [entry["reason"] for entry in found["batches"].values() if not entry["ok"]]
+        if len(failed) == len(found["batches"]):
+            return {**found, "ok": False, "reason": failed[0]}
+        return found
+    return work
+
+
+PARTS: dict[str, Callable[[Options], Result]] = {
+    "machine": machine, "parity": parity, "sanitizer": sanitizer, "reference": reference,
+    "layers": layers, "cudnn": cudnn, "step-ours": _step("ours"), "step-torch": _step("torch"),
+    "step-onnxruntime": _step("onnxruntime")}

@@ -1,0 +1,141 @@
+"""Which operators are checked and timed, and what they cost at least: bytes, operations, launches.
+
+Maps are NCHW. Bytes are those that have to cross the GPU's memory if every map is read once and
+written once and nothing stays in a cache; the operator's workspace is not counted, so this is a
+floor. An operation is a multiplication or an addition of one bit or number.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bidiff_deploy.architecture import NetworkConfig, blocks
+from bidiff_deploy.packing import WORD_BITS
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An operator of the network on maps of ``channels`` and side ``size``, ``count`` in a step."""
+
+    operator: str
+    channels: int
+    k: int
+    size: int
+    count: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.operator} {self.channels}@{self.size} k{self.k}"
+
+    @property
+    def branches(self) -> int:
+        """Binary convolutions in it."""
+        return 2 if self.operator in ("BinaryFusion", "BinaryDown", "BinaryUp") else 1
+
+    @property
+    def conv_channels(self) -> int:
+        """Input, and output, channels of each of them."""
+        return self.channels // 2 if self.operator == "BinaryDown" else self.channels
+
+    def operations(self, batch: int) -> int:
+        """Of its convolutions; border taps count like all others."""
+        return (2 * self.branches * batch * self.size ** 2 * self.conv_channels ** 2 * self.k ** 2)
+
+    def bytes_moved(self, batch: int, element_bytes: int) -> int:
+        """Maps that it must read and write, and its packed weights."""
+        area = batch * self.size ** 2
+        # NormBinaryConv reads its input once for the statistics and once for the sums, because the
+        # statistics come first; the second half of a block adds the block's input, not counted.
+        maps = {"BinaryConv": 2, "NormBinaryConv": 3, "BinaryFusion": 3, "BinaryDown": 1.5,
+                "BinaryUp": 3}[self.operator]
+        words = -(-self.conv_channels // WORD_BITS)
+        weights = 4 * self.branches * self.conv_channels * self.k ** 2 * words
+        return int(maps * area * self.channels) * element_bytes + weights
+
+
+def single_convolutions(config: NetworkConfig) -> list[Layer]:
+    """Every shape of binary convolution of a step, as operator BinaryConv with all its inputs."""
+    found: Counter[tuple[int, int, int]] = Counter()
+    for layer in network_operators(config):
+        size = layer.size
+        found[layer.conv_channels, layer.k, size] += layer.count * layer.branches
+    return [Layer("BinaryConv", *shape, count) for shape, count in
+            sorted(found.items(), key=lambda item: (-item[0][2], item[0][0], -item[0][1]))]
+
+
+def network_operators(config: NetworkConfig) -> list[Layer]:
+    """The binary operators of a step as the graph has them, the largest maps first."""
+    names = {"residual": "NormBinaryConv", "fusion": "BinaryFusion", "down": "BinaryDown",
+             "up": "BinaryUp"}
+    found: Counter[tuple[str, int, int, int]] = Counter()
+    for block in blocks(config):
+        if block.binary and block.kind in names:
+            size = config.image_size >> block.level
+            key = names[block.kind], block.channels, block.kernel_size, size
+            found[key] += 2 if block.kind == "residual" else 1
+    return [Layer(*key, count) for key, count in
+            sorted(found.items(), key=lambda item: (-item[0][3], item[0]))]
+
+
+def parse_layers(text: str) -> list[Layer]:
+    """BinaryConv layers of ``32@256k3,512@32k1``; raises ValueError."""
+    found = []
+    for entry in text.split(","):
+        channels, _, rest = entry.partition("@")
+        size, _, k = rest.partition("k")
+        found.append(Layer("BinaryConv", int(channels), int(k), int(size)))
+        if found[-1].k not in (1, 3) or min(found[-1].channels, found[-1].size) < 1:
+            raise ValueError(f"{entry} is no layer such as 64@256k3")
+    return found
+
+
+@dataclass(frozen=True)
+class Case:
+    """One random problem of the parity check. ``channels`` and ``out_channels`` differ only for
+    BinaryConv; ``groups`` divides the channels."""
+
+    operator: str
+    dtype: str
+    batch: int
+    channels: int
+    out_channels: int
+    k: int
+    height: int
+    width: int
+    groups: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return (f"{self.operator} {self.dtype} N{self.batch} C{self.channels} "
+                f"O{self.out_channels} k{self.k} {self.height}x{self.width} seed {self.seed}")
+
+
+def random_cases(operators: Sequence[str], count: int, seed: int, largest: int) -> list[Case]:
+    """``count`` problems of each operator: any channels, heights and widths up to ``largest``, those
+    about the kernels' tiles more often; both types of elements, both sizes of kernel."""
+    random = np.random.default_rng(seed)
+    near = [size for size in (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 128)
+            if size <= largest]
+    found = []
+    for operator in operators:
+        for index in range(count):
+            def side() -> int:
+                return int(random.choice(near) if random.random() < 0.6
+                           else random.integers(1, largest + 1))
+            channels, height, width = (side() for _ in range(3))
+            even = operator in ("BinaryFusion", "BinaryDown", "BinaryUp")
+            channels += channels % 2 if even else 0
+            if operator == "BinaryDown":
+                height, width = height + height % 2, width + width % 2
+            divisors = [value for value in (1, 2, 3, 4, 8, 32) if channels % value == 0]
+            found.append(Case(
+                operator, "float16" if index % 2 else "float32", int(random.integers(1, 4)),
+                channels, side() if operator == "BinaryConv" else channels,
+                1 if index // 2 % 3 == 2 else 3, height, width, int(random.choice(divisors)),
+                int(random.integers(1 << 31))))
+    return found
