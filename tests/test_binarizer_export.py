@@ -14,6 +14,7 @@ pytest.importorskip("onnxruntime")
 from binarizer_setup import (bundle, checkpoint, inputs, network, one_thread,  # noqa: E402, F401
                              predicted, small)
 from conftest import snr  # noqa: E402
+from training_setup import changed, folder  # noqa: E402, F401
 
 from bidiff_deploy import load_bundle  # noqa: E402
 from bidiff_deploy.architecture import parameters  # noqa: E402
@@ -29,7 +30,11 @@ from bidiff_deploy.network_config import NetworkConfig  # noqa: E402
 from bidiff_deploy.options import Options  # noqa: E402
 from bidiff_deploy.proof.check import check_bundle  # noqa: E402
 from bidiff_deploy.proof.folded import folded_network, write_folded  # noqa: E402
-from bidiff_deploy.training.state import load_network, published_state  # noqa: E402
+from bidiff_deploy.training.batches import batches  # noqa: E402
+from bidiff_deploy.training.recipe import recipe_from_dict  # noqa: E402
+from bidiff_deploy.training.state import (load_network, published_state,  # noqa: E402
+                                          write_run)
+from bidiff_deploy.training.trainer import Trainer  # noqa: E402
 
 OTHERS = [name for name in BINARIZERS if name not in (PUBLISHED, "none")]
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
@@ -240,3 +245,23 @@ def test_bbcus_alignment_is_folded_exactly():
     x = np.random.default_rng(0).standard_normal((1, 8, 9, 9)).astype(np.float32)
     b = layer.threshold.numpy()[:, None, None]
     np.testing.assert_array_equal(4 * x + b >= 0, x + folded["threshold"][:, None, None] >= 0)
+
+
+@pytest.mark.parametrize("binarizer", [*OTHERS, "none"])
+def test_the_trainer_trains_and_packs_them(folder, binarizer):  # noqa: F811
+    recipe = recipe_from_dict(changed(network={"binarizer": binarizer, "dropout": 0.0},
+                                      steps=[{"timestep": 12}]))
+    trainer = Trainer(recipe, folder)
+    high, given = next(batches(trainer.crops, recipe.run.batch))
+    before = {name: value.clone() for name, value in trainer.network.named_parameters()}
+    told = [trainer.train_on(high, given)["loss"] for _ in range(8)]
+    assert min(told[-3:]) < told[0]
+    assert all(not torch.equal(value, before[name])
+               for name, value in trainer.network.named_parameters())
+    trainer.task.pack(trainer.state()["params"], folder / "run.pt", folder / "p.safetensors")
+    found = read_checkpoint(folder / "p.safetensors")
+    assert found.config == recipe.network and found.config.binarizer == binarizer
+    write_run(folder / "run.pt", trainer.state())
+    read = read_checkpoint(folder / "run.pt")
+    assert read.config == recipe.network and read.sampling == {"timesteps": [12]}
+    trainer.close()
