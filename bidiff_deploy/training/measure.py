@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,12 @@ from .trainer import Trainer
 __all__ = ["measure", "measured_text"]
 
 WARM_UP = 2  # the first iterations allocate, choose algorithms, and compile
+LEAST, ENOUGH_SECONDS = 3, 60.0  # fewer iterations than asked for where they take long
 
 
 def measure(recipe: Recipe, folder: Path, iterations: int = 10) -> dict[str, Any]:
-    """Run ``iterations`` of a recipe in this process, without photos and without saving anything.
+    """Run ``iterations`` of a recipe in this process, without photos and without saving anything;
+    fewer if they take more than a minute.
 
     Returns seconds_per_iteration (the median), images_per_second, peak_memory_bytes (of the GPU,
     or of this process on a CPU) and what they belong to. Loading photos is not part of it. Raises
@@ -41,8 +45,11 @@ def measure(recipe: Recipe, folder: Path, iterations: int = 10) -> dict[str, Any
             torch.cuda.reset_peak_memory_stats(device)
         began = time.perf_counter()
         trainer.train_on(high, given)  # returns numbers, so a GPU has finished
-        seconds.append(time.perf_counter() - began)
-    median = sorted(seconds[WARM_UP:])[iterations // 2]
+        if index >= WARM_UP:
+            seconds.append(time.perf_counter() - began)
+        if len(seconds) >= LEAST and sum(seconds) > ENOUGH_SECONDS:
+            break
+    median = statistics.median(seconds)
     shapes = parameters(recipe.network)
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -51,7 +58,8 @@ def measure(recipe: Recipe, folder: Path, iterations: int = 10) -> dict[str, Any
         "batch": run.batch, "accumulate": run.accumulate, "crop": crop,
         "precision": run.precision, "compile": run.compile,
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
-        "binary_parameters": sum(_count(found.shape) for found in shapes.values() if found.binary),
+        "binary_parameters": sum(math.prod(found.shape) for found in shapes.values()
+                                 if found.binary),
         "seconds_per_iteration": median, "images_per_second": run.batch / median,
         "peak_memory_bytes": (torch.cuda.max_memory_allocated(device) if device.type == "cuda"
                               else peak_memory()),
@@ -68,10 +76,3 @@ def measured_text(found: dict[str, Any]) -> str:
             f"{found['seconds_per_iteration']:.3f} s an iteration, "
             f"{found['images_per_second']:.2f} images/s\n"
             f"{found['peak_memory_bytes'] / 2**20:.0f} MiB at most")
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count
