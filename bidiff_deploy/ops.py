@@ -27,7 +27,8 @@ ATTENTION = "Attention"
 FUSED = (CONV3X3, PAIR_CONV, NORM_CONV, NORM_BINARY_CONV, BINARY_FUSION, BINARY_DOWN, BINARY_UP,
          ATTENTION)
 PLUGIN_VERSION = "1"  # of BinaryConv, for runtimes that look plugins up by namespace and version
-COMPUTE = ("float32", "bfloat16", "float16")  # the attribute `compute` of operators with float products
+# The attribute `compute` of operators with float products.
+COMPUTE = ("float32", "bfloat16", "float16")
 EPSILON = 1e-5  # of GroupNorm, torch's default
 
 

@@ -18,8 +18,8 @@ import click
 @click.option("--precision", type=click.Choice(["exact", "fast", "half"]), default="exact",
               show_default=True,
               help="exact: float32 wherever the model is float. fast: factors of full-precision "
-                   "products may be rounded to bfloat16, on CPUs that multiply it. half: they and the "
-                   "maps between layers may be float16, on GPUs; on CPUs it runs as exact.")
+                   "products may be rounded to bfloat16, on CPUs that multiply it. half: they and "
+                   "the maps between layers may be float16, on GPUs; on CPUs it runs as exact.")
 @click.option("--overwrite", is_flag=True, help="Replace the bundle if it exists.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on stdout.")

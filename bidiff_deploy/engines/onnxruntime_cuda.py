@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
@@ -119,7 +120,8 @@ class OnnxRuntimeCudaEngine(Engine):
                 latent = step.latent()
         # What is not finite in any step stays so: the update adds a multiple of each prediction.
         if not np.isfinite(latent).all():
-            raise EngineError("the loop's result holds values that are not finite; check the bundle")
+            raise EngineError("the loop's result holds values that are not finite; check the "
+                              "bundle")
         return np.clip(latent, np.float32(0), np.float32(1))
 
     @contextlib.contextmanager
@@ -185,12 +187,22 @@ def _open_session(ort: Any, bundle: Bundle, derived: CudaGraph, options: Any,
               for name, value in derived.constants.items()}
     options.add_external_initializers(list(values), list(values.values()))
     model = append_update(derived.model).SerializeToString(deterministic=True)
-    try:
-        session = ort.InferenceSession(model, options, enable_fallback=0,
-                                       providers=[(target.provider, target.options)])
-    except Exception as error:
-        raise EngineError(f"{bundle.path} can not be opened by onnxruntime {ort.__version__} on "
-                          f"{target.device}: {sentence(error)}") from None
+    settings = target.options
+    while True:
+        try:
+            session = ort.InferenceSession(model, options, enable_fallback=0,
+                                           providers=[(target.provider, settings)])
+            break
+        except Exception as error:
+            text = sentence(error)
+            if settings.get("enable_cuda_graph") != "1" or "cannot use the" not in text:
+                raise EngineError(f"{bundle.path} can not be opened by onnxruntime "
+                                  f"{ort.__version__} on {target.device}: {text}") from None
+            # It places some node on the CPU, which it does not capture.
+            warnings.warn(f"onnxruntime {ort.__version__} captures no CUDA graph of this bundle "
+                          f"({text}); running without, which is slower", RuntimeWarning,
+                          stacklevel=5)
+            settings = {**settings, "enable_cuda_graph": "0"}
     if target.provider not in session.get_providers():
         raise EngineError(f"the CUDA provider of onnxruntime {ort.__version__} did not start; its "
                           "own words are above on stderr, and bidiff-deploy doctor shows driver "

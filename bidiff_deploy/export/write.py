@@ -49,8 +49,9 @@ def export_bundle(checkpoint: Checkpoint, output: str | Path, *, timesteps: Sequ
     """Write the bundle of ``checkpoint`` for ``timesteps`` (descending) to the folder ``output``.
 
     ``precision``: a key of ``PRECISIONS``. ``on_step(done, total)`` is called after each graph.
-    Returns the manifest. The folder appears whole or not at all. Raises UsageError where the scale is not known, OutputError where the
-    folder can not be written or exists and ``overwrite`` is not given.
+    Returns the manifest. The folder appears whole or not at all. Raises UsageError where the scale
+    is not known, OutputError where the folder can not be written or exists and ``overwrite`` is not
+    given.
     """
     if checkpoint.scale is None:
         raise UsageError(f"{checkpoint.name} does not say what factor it upscales by, and no "
