@@ -198,6 +198,13 @@ def test_options_are_checked_before_the_work(set5, options, says):
         assert not model.engine.calls
 
 
+def test_tiles_are_told(tmp_path):
+    save(tmp_path / "Set/a.png", picture(96, 128))
+    with EngineModel(FakeEngine(), {"tile": 64, "overlap": 16}) as model:
+        result = evaluate("fake", model, [open_benchmark(tmp_path / "Set", 2)])
+    assert result.sets[0].images[0].tiles == 6 and "in 6 tiles" in table(result)
+
+
 def test_two_sets_of_one_name(set5):
     with EngineModel(FakeEngine(), {}) as model:
         with pytest.raises(UsageError, match="two data sets are called Set5; rename"):

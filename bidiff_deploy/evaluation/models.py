@@ -23,10 +23,12 @@ OnStep = Callable[[int, int], object]
 
 
 class Model(Protocol):
-    """A context manager that gives the picture of each pair."""
+    """A context manager that gives the picture of each pair; ``tiles``: in how many tiles the last
+    one was computed."""
 
     scale: int
     description: str
+    tiles: int
 
     def __enter__(self) -> Model: ...
 
@@ -50,6 +52,7 @@ class EngineModel(ExitStack):
         self.options = dict(options)
         self.scale = engine.scale
         self.description = engine.description
+        self.tiles = 1
 
     def check(self, benchmark: Benchmark) -> None:
         self.engine.check_loop(self.options.get("steps"), self.options.get("start", "default"),
@@ -61,13 +64,18 @@ class EngineModel(ExitStack):
 
     def picture(self, benchmark: Benchmark, pair: ImagePair, low: np.ndarray,
                 on_step: OnStep) -> np.ndarray:
-        return self.engine.upscale(low, **self.options, on_step=on_step)
+        def on_tile(_: int, count: int) -> None:
+            self.tiles = count
+
+        return self.engine.upscale(low, **self.options, on_step=on_step, on_tile=on_tile)
 
 
 class FolderModel(ExitStack):
     """Pictures by their names: those of the originals or of the low-resolution images, or such a
     name and an ending after a non-letter (``baby_test.png``). Of several data sets each has a
     subfolder of its name, where there is one."""
+
+    tiles = 1
 
     def __init__(self, folder: Path, scale: int) -> None:
         super().__init__()

@@ -14,12 +14,14 @@ BASELINE, MODEL = "bicubic", "model"  # names of what is scored
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One image: the sides of its original, the model's seconds, and scores by what is scored."""
+    """One image: the sides of its original, the model's seconds, in how many tiles it worked, and
+    scores by what is scored."""
 
     name: str
     height: int
     width: int
     seconds: float
+    tiles: int
     scores: dict[str, Scores]
 
 

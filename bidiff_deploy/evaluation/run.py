@@ -89,7 +89,8 @@ def _one(model: Model, benchmark: Benchmark, pair: ImagePair, lpips: Perceptual 
         scores[which] = score(found, truth, pair.scale)
         if lpips is not None:
             scores[which]["lpips"] = lpips(found, truth)
-    return picture, ImageResult(pair.name, pair.height, pair.width, round(seconds, 3), scores)
+    return picture, ImageResult(pair.name, pair.height, pair.width, round(seconds, 3),
+                                model.tiles, scores)
 
 
 def _target(save: Path, benchmark: Benchmark, pair: ImagePair) -> Path:

@@ -43,12 +43,13 @@ class SetTable:
         """One image."""
         cells = [_cell(image.scores[which].get(figure), _COLUMNS[figure][1])
                  for figure in self._figures for which in (BASELINE, MODEL)]
-        return f"{image.name:<{self._wide}}" + "".join(cells) + f"{image.seconds:>9.1f}"
+        tiles = f"  in {image.tiles} tiles" if image.tiles > 1 else ""
+        return f"{image.name:<{self._wide}}" + "".join(cells) + f"{image.seconds:>9.1f}{tiles}"
 
     def mean(self, result: SetResult) -> str:
         """Below the last image."""
         seconds = sum(image.seconds for image in result.images) / len(result.images)
-        return self.row(ImageResult("mean", 0, 0, seconds, result.mean))
+        return self.row(ImageResult("mean", 0, 0, seconds, 1, result.mean))
 
 
 def table(result: Evaluation) -> str:
