@@ -29,14 +29,15 @@ NEEDED = {
 }
 OPTIONAL = {
     "onnxruntime": ("onnxruntime>=1.18", "running bundles on the CPU"),
-    "torch": ("torch>=2.2", "training, .pth checkpoints, check and bench against torch"),
+    "torch": ("torch>=2.4", "training, .pth checkpoints, check and bench against torch"),
     "polygraphy": ("polygraphy", "comparing runners"),
     "openvino": ("openvino", "bench against OpenVINO"),
     "tensorrt": ("tensorrt", "TensorRT engines"),
     "pycuda": ("pycuda", "Polygraphy's TensorRT on arrays of pycuda"),
 }
 ON_NVIDIA = ("tensorrt", "pycuda")  # of no use where there is no NVIDIA driver
-GPU_RUNTIME = "onnxruntime-gpu>=1.18"
+GPU_RUNTIME = "onnxruntime-gpu[cuda,cudnn]>=1.21"
+NVRTC = "nvidia-cuda-nvrtc-cu12>=12.8,<13"
 # Distributions that all install the module onnxruntime, over one another.
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino",
             "onnxruntime-rocm", "onnxruntime-qnn")
@@ -52,19 +53,21 @@ def examine(probe: Probe = run) -> Report:
 
     ``tool``, ``python``, ``system``; ``cpu`` and ``memory`` as ``machine`` has them; ``library``:
     the op library's kernels; ``modules``: {import name: version or reason}; ``cuda``: the NVIDIA
-    driver; ``backends``: for each whether it ran a tiny bundle just now, and the reason if not;
+    driver; ``gpu``: our kernels on each of its GPUs; ``backends``: for each whether it ran a tiny bundle just now, and the reason if not;
     ``missing``: what, what for, and the command that adds it; ``warnings``: sentences. ``probe``
     stands in for ``doctor_probes.run`` in tests. Raises nothing.
     """
     modules = {name: _module(name, probe) for name in (*NEEDED, *OPTIONAL)}
     library, cuda = dict(probe("kernels")), dict(probe("cuda"))
+    gpu = dict(probe("gpu"))
     backends = {name: dict(probe(f"backend:{name}")) for name in BACKENDS}
     report: Report = {
         "tool": __version__,
         "python": {"version": platform.python_version(), "executable": sys.executable},
         "system": platform.platform(),
         "cpu": machine.cpu(), "memory": machine.memory(),
-        "library": library, "modules": modules, "cuda": cuda, "backends": backends,
+        "library": library, "modules": modules, "cuda": cuda, "gpu": gpu,
+        "backends": backends,
     }
     report["missing"] = _missing(report)
     report["warnings"] = _warnings(report, _installed(RUNTIMES))
@@ -119,6 +122,9 @@ def _missing(report: Report) -> list[dict[str, str]]:
         add("op library", "packed binary convolutions, without which bundles run slowly; in the "
             "source folder", ("" if compiler else "apt-get install g++ && ")
             + pip("install", "--force-reinstall", "--no-deps", "."))
+    if any("NVRTC, which compiles them, was not found" in gpu["reason"]
+           for gpu in _gpus(report) if not gpu["ok"]):
+        add("NVRTC", "compiling the GPU kernels", pip("install", NVRTC))
     providers = report["modules"]["onnxruntime"].get("providers", [])
     if nvidia and providers and "CUDAExecutionProvider" not in providers:
         add("CUDAExecutionProvider", "ONNX Runtime on the NVIDIA GPU",
@@ -140,6 +146,8 @@ def _warnings(report: Report, runtimes: list[str]) -> list[str]:
     library = report["library"]
     if not library["ok"] or (library["path"] and library["reason"]):
         found.append(f"the op library can not be used: {library['reason']}")
+    found += [f"GPU {gpu['ordinal']} can not be used: {gpu['reason']}" for gpu in _gpus(report)
+              if not gpu["ok"]]
     for name, backend in report["backends"].items():
         found += [f"backend {name}: {line}" for line in backend.get("warnings", [])]
         wanted = name != CUDA or report["cuda"]["ok"]  # without a driver it is not expected to run
@@ -150,6 +158,11 @@ def _warnings(report: Report, runtimes: list[str]) -> list[str]:
         found.append(f"this process may use {usable:g} of {cores} cores; give --threads "
                      f"{max(1, int(usable))}, because the default is all cores")
     return found
+
+
+def _gpus(report: Report) -> list[dict[str, Any]]:
+    """What the op library says of each GPU; none where it or the driver can not be used."""
+    return list(report["gpu"].get("devices", []))
 
 
 def _installed(names: tuple[str, ...]) -> list[str]:

@@ -106,7 +106,8 @@ def _kernels() -> dict[str, Any]:
 def _cuda() -> dict[str, Any]:
     import ctypes
 
-    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    library = os.environ.get("BIDIFF_LIBCUDA") or (
+        "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     try:
         driver = ctypes.CDLL(library)
     except OSError as error:
@@ -130,6 +131,38 @@ def _cuda() -> dict[str, Any]:
         devices.append({"name": name.value.decode(errors="replace"), "memory": size.value,
                         "compute_capability": f"{major.value}.{minor.value}"})
     return {"version": f"{number.value // 1000}.{number.value % 1000 // 10}", "devices": devices}
+
+
+def _gpu() -> dict[str, Any]:
+    """Our GPU kernels: what is compiled ahead, what can compile, and each GPU as it is loaded."""
+    from .engines import cuda_library, library
+    from .engines.nvrtc_files import nvrtc_files
+    from .errors import EngineError
+
+    if library.library_path() is None:
+        raise EngineError(library.missing_reason())
+    ahead = cuda_library.embedded()
+    devices: list[dict[str, Any]] = []
+    result = {"embedded": list(ahead.architectures), "toolkit": ahead.toolkit,
+              "nvrtc": [str(file) for file in nvrtc_files()], "devices": devices}
+    try:
+        count = cuda_library.device_count()
+    except EngineError:  # told by _cuda
+        return result
+    for ordinal in range(count):
+        info = cuda_library.device_info(ordinal)
+        entry: dict[str, Any] = {"ordinal": ordinal, "ok": False,
+                                 "architecture": info.architecture}
+        devices.append(entry)
+        try:
+            forced = cuda_library.forced_path(ordinal)
+            entry["kernels"] = cuda_library.load_kernels(ordinal, forced)
+            entry["paths"] = list(cuda_library.paths(info.architecture))
+            entry["path"] = entry["paths"][0] if forced == "auto" else forced
+            entry["ok"] = True
+        except EngineError as error:
+            entry["reason"] = str(error)
+    return result
 
 
 def _backend(name: str) -> dict[str, Any]:
@@ -171,5 +204,6 @@ PROBES: dict[str, Callable[..., dict[str, Any]]] = {
     "openvino": _openvino,
     "kernels": _kernels,
     "cuda": _cuda,
+    "gpu": _gpu,
     "backend": _backend,
 }

@@ -20,6 +20,7 @@ def to_text(report: dict[str, Any]) -> str:
         _line("memory", f"{_size(memory['total'])}, {_size(memory['available'])} available"),
         _line("kernels", "; ".join(_kernels(report["library"]))),
         _line("NVIDIA", _cuda(report["cuda"])),
+        _line("GPU kernels", "; ".join(_gpu(report["gpu"]))),
         "",
         *(_line(name, _module(module)) for name, module in report["modules"].items()),
         "",
@@ -73,6 +74,22 @@ def _cuda(cuda: dict[str, Any]) -> str:
     devices = [f"{device['name']} (compute capability {device['compute_capability']}, "
                f"{_size(device['memory'])})" for device in cuda["devices"]]
     return f"up to CUDA {cuda['version']}: {'; '.join(devices) or 'no device'}"
+
+
+def _gpu(gpu: dict[str, Any]) -> Iterable[str]:
+    if not gpu["ok"]:
+        yield str(gpu["reason"])
+        return
+    if gpu["embedded"]:
+        yield (f"compiled by nvcc {gpu['toolkit']} for sm_"
+               + " ".join(str(architecture) for architecture in gpu["embedded"]))
+    else:
+        yield "compiled at first use by NVRTC" + ("" if gpu["nvrtc"] else ", which pip has not "
+                                                  "installed")
+    for device in gpu["devices"]:
+        name = f"GPU {device['ordinal']} (sm_{device['architecture']})"
+        yield (f"{name}: {device['kernels']}, path {device['path']} of {', '.join(device['paths'])}"
+               if device["ok"] else f"{name}: {device['reason']}")
 
 
 def _module(module: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ FOUND = {"kernels": {"ok": True, "path": "/lib/ops.so", "selected": "avx2", "rea
                                  {"name": "avx2", "compiled": True, "supported": True,
                                   "reason": ""}]},
          "cuda": {"ok": False, "reason": "no driver: libcuda.so.1 is absent"},
+         "gpu": {"ok": True, "embedded": [], "toolkit": "", "nvrtc": [], "devices": []},
          "onnxruntime": {"ok": True, "version": "1.20.0", "providers": ["CPUExecutionProvider"]},
          "torch": {"ok": True, "version": "2.5.0", "cuda": None, "cuda_available": False}}
 DRIVER = {"ok": True, "version": "12.4", "devices": [
@@ -156,8 +157,8 @@ def test_missing_extras_are_exit_code_0_with_their_command(monkeypatch):
     missing = {entry["what"]: entry["command"] for entry in report["missing"]}
     # What NVIDIA's is for is of no use without a driver.
     assert set(missing) == {"torch", "openvino", "polygraphy"}
-    assert missing["torch"] == doctor.pip("install", "torch>=2.2")
-    assert sys.executable in missing["torch"] and "'torch>=2.2'" in missing["torch"]
+    assert missing["torch"] == doctor.pip("install", "torch>=2.4")
+    assert sys.executable in missing["torch"] and "'torch>=2.4'" in missing["torch"]
     code, out, err = run(monkeypatch, report=report)
     assert code == 0 and err == ""
     # On a line of its own, to be copied.
@@ -173,12 +174,46 @@ def test_an_nvidia_machine_is_told_what_it_lacks(monkeypatch):
     assert "up to CUDA 12.4: GPU (compute capability 8.9, 24.0 GiB)" in to_text(report)
 
 
+def test_gpu_kernels(monkeypatch):
+    lacking = ("no kernels for GPU 1 (T4, sm_75): this library was built without nvcc, and NVRTC, "
+               "which compiles them, was not found (libnvrtc.so.12: absent)")
+    gpu = {"ok": True, "embedded": [80, 90], "toolkit": "12.9", "nvrtc": [], "devices": [
+        {"ordinal": 0, "ok": True, "architecture": 90, "kernels": "compiled with the library",
+         "paths": ["and", "int8", "popc"], "path": "and"},
+        {"ordinal": 1, "ok": False, "architecture": 75, "reason": lacking}]}
+    report = examine(monkeypatch, gpu=gpu, cuda=DRIVER)
+    told = " ".join(to_text(report).split())
+    assert "GPU kernels compiled by nvcc 12.9 for sm_80 90; GPU 0 (sm_90): compiled with the " \
+           "library, path and of and, int8, popc; GPU 1 (sm_75): no kernels" in told
+    assert f"GPU 1 can not be used: {lacking}" in report["warnings"]
+    commands = {entry["what"]: entry["command"] for entry in report["missing"]}
+    assert commands["NVRTC"] == doctor.pip("install", "nvidia-cuda-nvrtc-cu12>=12.8,<13")
+    absent = examine(monkeypatch, gpu={"ok": False, "reason": "the op library is not built"})
+    assert "GPU kernels     the op library is not built" in to_text(absent)
+    nothing = to_text(examine(monkeypatch))
+    assert "compiled at first use by NVRTC, which pip has not installed" in nothing
+
+
+def test_gpu_kernels_of_this_machine(tmp_path, monkeypatch):
+    import emulated_cuda
+    for name, value in emulated_cuda.variables(tmp_path, BIDIFF_EMULATED_GPUS="90,61").items():
+        monkeypatch.setenv(name, value)
+    driver, found = doctor_probes.run("cuda"), doctor_probes.run("gpu")
+    assert [device["compute_capability"] for device in driver["devices"]] == ["9.0", "6.1"]
+    new, old = found["devices"]
+    assert new["ok"] and new["path"] == new["paths"][0] and new["kernels"].endswith("for sm_90")
+    assert not old["ok"] and "compute capability 6.1" in old["reason"]
+    monkeypatch.setenv("BIDIFF_LIBCUDA", "/no/libcuda.so")
+    assert doctor_probes.run("gpu")["devices"] == []
+    assert "no driver: /no/libcuda.so" in doctor_probes.run("cuda")["reason"]
+
+
 def test_two_runtimes_of_one_name_are_a_warning(monkeypatch):
     report = examine(monkeypatch, installed=("onnxruntime", "onnxruntime-gpu"))
     (warning,) = report["warnings"]
     assert "onnxruntime and onnxruntime-gpu are both installed" in warning
     assert "uninstall -y onnxruntime onnxruntime-gpu" in warning
-    assert "install 'onnxruntime-gpu>=1.18'" in warning
+    assert "install 'onnxruntime-gpu[cuda,cudnn]>=1.21'" in warning
     code, out, err = run(monkeypatch, report=report)
     assert code == 0 and "warning" in out
 
@@ -232,9 +267,10 @@ def test_fewer_usable_cores_than_there_are(monkeypatch):
 
 def test_requirements_are_those_of_the_package():
     text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
-    stated = set(re.findall(r'"([A-Za-z-]+>=[0-9.]+)"', text))
+    stated = set(re.findall(r'"([A-Za-z0-9-]+(?:\[[a-z,]+\])?>=[0-9.]+(?:,<\d+)?)"', text))
     ours = {requirement for requirement, _ in doctor.NEEDED.values()}
-    ours |= {doctor.OPTIONAL["onnxruntime"][0], doctor.OPTIONAL["torch"][0], doctor.GPU_RUNTIME}
+    ours |= {doctor.OPTIONAL["onnxruntime"][0], doctor.OPTIONAL["torch"][0], doctor.GPU_RUNTIME,
+             doctor.NVRTC}
     assert ours <= stated, ours - stated
     base = re.search(r"^dependencies = \[(.*?)^\]", text, re.S | re.M).group(1)
     needed = {requirement for requirement, _ in doctor.NEEDED.values()}

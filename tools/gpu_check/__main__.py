@@ -47,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--layers", help="time these instead, such as 64@256k3,512@32k1")
     made.add_argument("--repeats", type=int, default=7, help="measurements, of which the median")
     made.add_argument("--rounds", type=int, default=20, help="runs of a layer in a measurement")
+    made.add_argument("--cache", type=int, default=160, help="MiB that a layer's maps rotate over, "
+                      "more than the GPU's last cache holds")
     made.add_argument("--steps", type=int, default=20, help="steps in a measurement")
     made.add_argument("--part", help=argparse.SUPPRESS)  # in a process of its own
     made.add_argument("--options", help=argparse.SUPPRESS)
@@ -76,7 +78,7 @@ def check(given: argparse.Namespace) -> int:
     cuda_library.device_info(given.device)  # without a GPU there is nothing to check
     options = {name: getattr(given, name) for name in (
         "device", "cases", "seed", "largest", "size", "network", "layers", "repeats", "rounds",
-        "steps")}
+        "cache", "steps")}
     options["batches"] = [int(batch) for batch in given.batches.split(",")]
     options["timesteps"] = [400]
     options["reference_cases"] = given.reference.split(",")

@@ -12,12 +12,11 @@ from bidiff_deploy.engines.cuda_operators import Branch, Call, Gpu
 
 from .shapes import Layer
 
-_CACHE = 160 << 20  # bytes: maps rotate over more than any GPU's last cache holds
 _MOST_BUFFERS = 24
 
 
 def time_layers(gpu: Gpu, layers: Sequence[Layer], *, batch: int, repeats: int, rounds: int,
-                bandwidth: float, seed: int = 0, cache: int = _CACHE,
+                bandwidth: float, cache: int, seed: int = 0,
                 progress: Callable[[int, int], None] | None = None) -> list[dict[str, Any]]:
     """One entry a layer, float16 maps: milliseconds by path (medians of ``repeats`` of a graph of
     ``rounds``), cold (maps rotate over more memory than a cache) and warm (one set of maps).

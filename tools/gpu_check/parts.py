@@ -165,6 +165,7 @@ def layers(options: Options) -> Result:
                     entry[name] = time_layers(
                         gpu, listed, batch=batch, repeats=options["repeats"],
                         rounds=options["rounds"], bandwidth=bandwidth,
+                        cache=options["cache"] << 20,
                         progress=lambda done, total: progress.update(done / total))
                 if name == "operators" and entry[name]:
                     entry["step_total_ms"] = step_total(entry[name])
