@@ -28,6 +28,7 @@ from bidiff_deploy.engines import library
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 INFO = f"bidiff_deploy-{bidiff_deploy.__version__}.dist-info"
+PLUGIN = "bidiff_deploy/engines/plugin_source/"
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
@@ -97,12 +98,38 @@ def test_the_sdist_has_what_a_build_and_the_tests_need(sdist: Path):
                 ("build", "dist", "demo", "runs", ".git", ".venv", ".ci")]
 
 
+def plugin_sources(names: list[str]) -> set[str]:
+    """Files that ``build-plugin`` compiles."""
+    return {name for name in names if name.startswith(PLUGIN)}
+
+
 def test_the_wheel_holds_the_package_and_nothing_else(names: list[str]):
     package = {name for name in names if not name.startswith(f"{INFO}/")}
-    assert package == sources()
+    assert package == sources() | plugin_sources(names)
     assert {name.removeprefix(f"{INFO}/") for name in set(names) - package} == {
         "METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
     assert "bidiff_deploy/serving/repository/model.py" in package
+
+
+def test_the_plugin_can_be_built_from_the_wheel(wheel: Path, names: list[str], tmp_path: Path):
+    found = plugin_sources(names)
+    for name in found:
+        source = ROOT / "engines" / name.removeprefix(PLUGIN)
+        assert read(wheel, name) == source.read_bytes()
+    assert not [name for name in found if "emulated" in name or "/tests/" in name]
+    cmake = shutil.which("cmake") or shutil.which("cmake", path=sysconfig.get_path("scripts"))
+    if cmake is None or not shutil.which("c++"):
+        pytest.skip("needs cmake and a C++ compiler on PATH")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path, found)
+    # cmake misses files that are to be compiled, the compiler what they include.
+    run(cmake, "-S", tmp_path / PLUGIN / "tensorrt", "-B", tmp_path / "build", cwd=tmp_path,
+        BIDIFF_CUDA="")
+    includes = [f"-I{tmp_path / PLUGIN}", "-std=c++17", "-MM"]
+    run("c++", *includes, *sorted((tmp_path / PLUGIN / "cuda").glob("*.cpp")),
+        *(tmp_path / PLUGIN / "tensorrt" / f"{name}.cpp"
+          for name in ("node_problem", "operators", "plugin_core", "prepared_words")),
+        cwd=tmp_path)
 
 
 def test_one_wheel_serves_every_python(wheel: Path):

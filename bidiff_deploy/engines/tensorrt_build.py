@@ -155,12 +155,14 @@ def _configure(cmake: str, compiler: str, source: Path, build: Path, tensorrt: T
 
 
 def _compile(cmake: str, build: Path, quiet: bool) -> None:
+    failure, jobs = "the plugin does not build", ["--parallel", str(os.cpu_count() or 1)]
+    # First what headers can spoil, then what takes long.
+    _run([cmake, "--build", str(build), *jobs, "--target", "bidiff_tensorrt_adaptor"], failure)
     with Progress("building", 100, quiet=quiet) as progress:
         def told(line: str) -> None:
             if match := re.match(r"\[ *(\d+)%\] \w+ (?:\w+ ){1,2}(?:object )?(\S+)", line):
                 progress.update(int(match[1]), Path(match[2]).name)
-        _run([cmake, "--build", str(build), "--parallel", str(os.cpu_count() or 1)],
-             "the plugin does not build", told)
+        _run([cmake, "--build", str(build), *jobs], failure, told)
 
 
 def _load(file: Path, tensorrt: TensorRt) -> dict[str, object]:
