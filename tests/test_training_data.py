@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 from pathlib import Path
 
@@ -254,6 +256,26 @@ def test_ranks_and_workers_give_the_same_crops(folder, workers):
     assert torch.equal(torch.random.get_rng_state(), before)  # dropout's numbers are not touched
     for part in parts:
         part.close()
+
+
+def test_signals_of_the_whole_group_do_not_end_workers(folder):
+    """Ctrl-C and SIGTERM reach them too, and the last iterations still need their batches."""
+    crops = crops_of(folder)
+    stream = batches(crops, 2, workers=2)
+    next(stream)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGINT)
+        os.kill(worker.pid, signal.SIGTERM)
+    for iteration in range(1, 12):  # more than were cut ahead
+        assert torch.equal(next(stream)[0], crops.batch(2 * iteration, 2)[0])
+    assert all(worker.is_alive() for worker in workers)
+    stream.close()
+    del stream
+    for worker in workers:
+        worker.join(10)
+        assert not worker.is_alive()
 
 
 def test_a_batch_that_can_not_be_shared_out(folder):
