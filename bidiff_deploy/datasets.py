@@ -8,6 +8,7 @@ checked in seconds. Where there are no low-resolution images, ``imresize.make_lo
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import ImageError, UsageError
-from .imresize import make_low
+from .imresize import imresize, make_low
 
 __all__ = ["ImagePair", "check_template", "image_size", "list_images", "listed", "match_names",
            "pair_files", "read_rgb8"]
@@ -34,6 +35,7 @@ class ImagePair:
     scale           how many times larger the original is
     height, width   of the part of the original that is used, multiples of ``scale``
     corner          (top, left) of that part in the file
+    larger          the pair of which this is a smaller version, see ``smaller``
     """
 
     high: Path
@@ -42,6 +44,17 @@ class ImagePair:
     height: int
     width: int
     corner: tuple[int, int] = (0, 0)
+    larger: ImagePair | None = None
+
+    def smaller(self, share: float) -> ImagePair:
+        """This original at ``share`` of its size, in (0, 1): a photo has little detail at its
+        finest, and more when it is made smaller. Only where the low-resolution image is made."""
+        if self.low is not None:
+            raise UsageError(f"{self.high}: has a low-resolution image of its own, {self.low}, so "
+                             "it can not be used at other sizes; leave data.sizes out")
+        height, width = (round(side * share) // self.scale * self.scale
+                         for side in (self.height, self.width))
+        return dataclasses.replace(self, height=height, width=width, corner=(0, 0), larger=self)
 
     @property
     def name(self) -> str:
@@ -49,6 +62,8 @@ class ImagePair:
 
     def read_high(self) -> np.ndarray:
         """uint8 (height, width, 3). Raises ImageError."""
+        if self.larger is not None:
+            return imresize(self.larger.read_high(), self.height, self.width)
         return self._cut(read_rgb8(self.high), self.high, 1)
 
     def read_low(self, high: np.ndarray | None = None) -> np.ndarray:

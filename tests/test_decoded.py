@@ -6,12 +6,17 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 
 from test_training_data import PAIRS, crops_of, folder, picture, save  # noqa: E402, F401
 
-from bidiff_deploy.errors import OutputError  # noqa: E402
+from bidiff_deploy.errors import OutputError, UsageError  # noqa: E402
+from bidiff_deploy.imresize import imresize  # noqa: E402
+from bidiff_deploy.training.decoded import DecodedPhotos  # noqa: E402
+from bidiff_deploy.training.photos import find_sources  # noqa: E402
+from bidiff_deploy.training.recipe import Photo  # noqa: E402
 from bidiff_deploy.training.tiles import SIDE, Tiles, Whole, stored_bytes  # noqa: E402
 
 
@@ -87,3 +92,24 @@ def test_a_cache_that_can_not_be_written(folder, monkeypatch):
     with pytest.raises(OutputError, match=r"need 0.0 GB and 0.0 GB are free; free some space, "
                                           "choose another loading.cache"):
         crops_of(folder, cache=folder / "cache").photos.prepare(1)
+
+
+def test_a_photo_is_used_at_several_sizes(tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    found = [source.files for source in find_sources([Photo("a.png")], tmp_path, 2, 20,
+                                                     sizes=(1.0, 0.5, 0.45))]
+    assert [(pair.height, pair.width) for pair in found] == [(40, 60), (20, 30)]  # 18 is too small
+    assert np.array_equal(found[1].read_high(), imresize(pixels, 20, 30))
+    assert found[1].read_low().shape == (10, 15, 3)
+    cached = DecodedPhotos(found, 1 << 20, tmp_path / "cache")
+    cached.prepare(1)
+    assert np.array_equal(cached[1][0].window(0, 0, 20, 30), imresize(pixels, 20, 30))
+    assert np.array_equal(cached[0][0].window(0, 0, 40, 60), pixels)
+
+
+def test_pairs_can_not_change_their_size(tmp_path):
+    for name, side in (("a", 40), ("ax2", 20)):
+        Image.new("RGB", (side, side)).save(tmp_path / f"{name}.png")
+    with pytest.raises(UsageError, match="has a low-resolution image of its own"):
+        find_sources([Photo("a.png", low="ax2.png")], tmp_path, 2, sizes=(1.0, 0.5))

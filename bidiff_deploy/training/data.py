@@ -80,7 +80,8 @@ def open_crops(recipe: Recipe, folder: Path, rank: int = 0, ranks: int = 1,
     skip = None
     if data.skip_unreadable:
         skip = lambda file, reason: say(f"left out: {reason}")  # noqa: E731
-    sources = find_sources(data.train, folder, recipe.scale, data.crop, skip=skip)
+    sources = find_sources(data.train, folder, recipe.scale, data.crop, skip=skip,
+                           sizes=data.sizes)
     photos = DecodedPhotos([source.files for source in sources],
                            int(loading.memory_gb * 1e9 / ranks),
                            folder / loading.cache if loading.cache else None)

@@ -148,6 +148,8 @@ class DecodedPhotos:
 def _key(pair: ImagePair, part: str) -> str:
     """A name that changes with whatever the stored pixels depend on."""
     facts: list[Any] = [VERSION, SIDE, part, pair.corner, pair.height, pair.width, pair.scale]
+    if pair.larger is not None:
+        facts += [pair.larger.corner, pair.larger.height, pair.larger.width]
     for file in (pair.high, pair.low):
         if file is not None:
             try:

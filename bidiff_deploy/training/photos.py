@@ -23,19 +23,22 @@ class Source:
 
 
 def find_sources(photos: Sequence[Photo], folder: Path, scale: int, smallest: int = 1, *,
-                 cut: bool = False, skip: Callable[[Path, str], None] | None = None
-                 ) -> list[Source]:
+                 cut: bool = False, skip: Callable[[Path, str], None] | None = None,
+                 sizes: Sequence[float] = (1.0,)) -> list[Source]:
     """Every photo of a recipe; paths are relative to ``folder``, or of an installed package.
 
-    ``smallest``, ``cut`` and ``skip`` as ``datasets.pair_files`` has them. Raises UsageError for a
+    ``smallest``, ``cut`` and ``skip`` as ``datasets.pair_files`` has them. ``sizes``: each photo is
+    used at each of these shares of its size, as far as a side of ``smallest`` is left. Raises UsageError for a
     path that does not exist, and for whatever is wrong with a folder, a pair or a photo.
     """
     found = []
     for photo in photos:
         low = _resolve(photo.low, folder) if photo.low else None
-        found += [Source(files, photo.weight) for files in pair_files(
-            _resolve(photo.path, folder), low, photo.template, scale, cut=cut, smallest=smallest,
-            box=photo.box, skip=skip)]
+        for whole in pair_files(_resolve(photo.path, folder), low, photo.template, scale, cut=cut,
+                                smallest=smallest, box=photo.box, skip=skip):
+            used = [whole if size == 1 else whole.smaller(size) for size in sizes]
+            found += [Source(files, photo.weight) for files in used
+                      if min(files.height, files.width) >= max(smallest, scale)]
     return found
 
 

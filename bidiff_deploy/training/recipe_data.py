@@ -46,6 +46,7 @@ class Data:
 
     train: tuple[Photo, ...]
     validate: tuple[Photo, ...] = ()
+    sizes: tuple[float, ...] = (1.0,)  # shares of its size at which each photo is used
     crop: int = 64
     candidates: int = 1  # of this many crops the one that bicubic restores worst is kept
     aligned: bool = True  # crops begin at pixels of the low-resolution image, as inputs do
@@ -58,6 +59,9 @@ class Data:
         if not self.train:
             raise ValueError("data.train names no photo")
         positive(self, "crop", "candidates")
+        if not self.sizes or not all(0 < size <= 1 for size in self.sizes):
+            raise ValueError(f"data.sizes must be shares above 0 and up to 1, not "
+                             f"{list(self.sizes)}")
 
 
 @dataclass(frozen=True)
