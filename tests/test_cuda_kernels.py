@@ -37,11 +37,12 @@ def test_plans_cover_every_output_and_refuse_with_a_sentence():
     assert "plans: 0 failed" in native("cuda_plan_test")
 
 
-@pytest.mark.parametrize("order", ["forward", "reverse", "7"])
-def test_every_operator_path_and_element_against_plain_loops(order):
-    """In several orders of a block's threads: a missing barrier shows in one of them."""
-    cases = 4 if order == "forward" else 1
-    output = native("cuda_kernels_test", str(cases), str(len(order)), BIDIFF_EMULATED_ORDER=order)
+@pytest.mark.parametrize("order, copies", [("forward", "late"), ("reverse", "early"), ("7", "early")])
+def test_every_operator_path_and_element_against_plain_loops(order, copies):
+    """In several orders of a block's threads and of copies: a missing barrier shows in one."""
+    cases = 4 if order == "forward" else 2
+    output = native("cuda_kernels_test", str(cases), str(len(order)), BIDIFF_EMULATED_ORDER=order,
+                    BIDIFF_EMULATED_COPIES=copies)
     assert f"{12 * cases} problems, 0 failed" in output
 
 

@@ -66,7 +66,8 @@ Problem shape_problem(const Case& made) {
   return problem;
 }
 
-Case make_case(Inputs* random, Op op, Element element) {
+// `deep` is one whose sum takes several stages: a buffer is filled again while others are read.
+Case make_case(Inputs* random, Op op, Element element, bool deep) {
   Case made{};
   made.op = op;
   made.element = element;
@@ -78,15 +79,16 @@ Case make_case(Inputs* random, Op op, Element element) {
                       : 1 + random->one_of(70);
   size.height = random->pick({1, 2, 3, 4, 5, 8, 9, 17});
   size.width = random->pick({1, 2, 3, 7, 8, 9, 16, 31, 32, 33, 40});
+  if (deep) size = {1, 528 + random->one_of(40), 2, 6};
   if (splits) size.channels += size.channels % 2;
   if (op == Op::kBinaryDown) {
     size.height += size.height % 2;
     size.width += size.width % 2;
   }
   if (size.channels > 100) size.batch = 1;
-  made.k = random->one_of(3) ? 3 : 1;
+  made.k = deep || random->one_of(3) ? 3 : 1;
   made.out_channels = op == Op::kBinaryConv
-                          ? random->pick({1, 3, 16, 31, 32, 33, 64, 70, size.channels})
+                          ? random->pick({1, 3, 16, 31, 32, 33, 64, 70, deep ? 40 : size.channels})
                           : size.channels;
   made.groups = size.channels % 4 == 0 ? random->pick({1, 2, 4}) : size.channels % 3 ? 1 : 3;
   made.misaligned = random->one_of(4) == 0;
@@ -305,7 +307,8 @@ int main(int count, char** arguments) {
   for (int i = 0; i < cases; ++i) {
     for (int op = 0; op < 6; ++op) {
       for (const Element element : {Element::kFloat32, Element::kFloat16}) {
-        const Case made = make_case(&random, static_cast<Op>(op), element);
+        const bool deep = i == 0 && element == Element::kFloat32;
+        const Case made = make_case(&random, static_cast<Op>(op), element, deep);
         try {
           failures += !check(made);
         } catch (const std::exception& error) {

@@ -2,6 +2,7 @@
 // CUDA kernels are tested against.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -48,10 +49,13 @@ inline Map convolve(const Map& x, const Size& size, const Convolution& conv) {
         for (int64_t c = 0; c < size.channels; ++c) {
           const int weight = weight_sign(conv, size.channels, o, tap, c);
           const int8_t* from = signs.data() + (n * size.channels + c) * plane;
-          for (int64_t i = 0; i < plane; ++i) {
-            const int64_t py = i / size.width + dy, px = i % size.width + dx;
-            if (py < 0 || py >= size.height || px < 0 || px >= size.width) continue;
-            sums[static_cast<size_t>(i)] += weight * from[py * size.width + px];
+          const int64_t left = std::max<int64_t>(0, -dx);
+          const int64_t right = std::min(size.width, size.width - dx);
+          for (int64_t py = std::max<int64_t>(0, -dy); py < std::min(size.height, size.height - dy);
+               ++py) {
+            int32_t* to = sums.data() + py * size.width;
+            const int8_t* row = from + (py + dy) * size.width + dx;
+            for (int64_t px = left; px < right; ++px) to[px] += weight * row[px];
           }
         }
       }

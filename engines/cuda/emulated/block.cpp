@@ -41,10 +41,18 @@ void Block::thread_entry(void* user) {
   block.wait(Thread::State::kDone);
 }
 
+// A warp runs on until all its lanes wait for other warps, so that warps get as far ahead of each
+// other as barriers let them.
 Thread* Block::next_ready() {
-  const unsigned start = running_ ? position_[running_->index] + 1 : 0;
+  if (running_) {
+    const unsigned first = running_->index / kWarp * kWarp;
+    for (unsigned i = 1; i <= kWarp; ++i) {
+      Thread* thread = threads_[first + (running_->index + i) % kWarp].get();
+      if (thread->state == Thread::State::kReady) return thread;
+    }
+  }
   for (unsigned i = 0; i < count_; ++i) {
-    Thread* thread = threads_[order_[(start + i) % count_]].get();
+    Thread* thread = threads_[order_[i]].get();
     if (thread->state == Thread::State::kReady) return thread;
   }
   return nullptr;
@@ -120,8 +128,8 @@ std::string Block::launch(void (*body)(const void* arguments), const void* argum
   while (threads_.size() < threads) threads_.push_back(std::make_unique<Thread>());
   warps_.resize(threads / kWarp);
   order_ = thread_order(threads);
-  position_.resize(threads);
-  for (unsigned i = 0; i < threads; ++i) position_[order_[i]] = i;
+  const char* copies = std::getenv("BIDIFF_EMULATED_COPIES");
+  early_copies = copies && !std::strcmp(copies, "early");
   // Its exact size, so that an address sanitizer sees what lies beyond.
   shared_ = std::make_unique<unsigned char[]>(shared_bytes);
   Block* before = running_block;

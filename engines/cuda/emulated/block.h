@@ -40,6 +40,7 @@ class Block {
 
   Thread& thread() { return *running_; }
   unsigned index[3];
+  bool early_copies = false;  // asynchronous copies happen at once
   unsigned char* shared() { return shared_.get(); }
 
   void synchronize();
@@ -67,8 +68,7 @@ class Block {
 
   std::vector<std::unique_ptr<Thread>> threads_;
   std::vector<Warp> warps_;
-  std::vector<unsigned> order_;     // of threads
-  std::vector<unsigned> position_;  // of a thread in it
+  std::vector<unsigned> order_;  // of threads
   std::unique_ptr<unsigned char[]> shared_;
   Fiber host_;
   Thread* running_ = nullptr;

@@ -29,7 +29,9 @@ const Kernel* find_kernel(int architecture, const char* name);
 // some threads of a block never reach. `arguments` is read before it returns.
 //
 // BIDIFF_EMULATED_ORDER: forward (the default), reverse, or a number that seeds a shuffle: the order
-// in which the threads of a block run between barriers. No result may depend on it.
+// in which the threads of a block run between barriers. BIDIFF_EMULATED_COPIES: late (the default)
+// or early: asynchronous copies happen when they are waited for, or at once. No result may depend
+// on either.
 const char* launch(const Kernel& kernel, const unsigned grid[3], const unsigned block[3],
                    unsigned shared_bytes, const void* arguments);
 

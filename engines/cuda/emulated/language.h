@@ -99,12 +99,17 @@ BIDIFF_DEVICE T load(const T* from) {
 
 #if BIDIFF_EMULATED >= 80
 // A copy is carried out when it is waited for, as late as a GPU may: who forgets to wait reads
-// garbage.
+// garbage. Or, if asked for, at once, as early as a GPU may: who still reads what it replaces does
+// so no more.
 BIDIFF_DEVICE void start_copy(void* to, const void* from, size_t bytes) {
   require_aligned(to, bytes);
   require_aligned(from, bytes);
   emulated::Thread& thread = Block::current().thread();
-  thread.copies.push_back({to, from, bytes, thread.groups});
+  if (Block::current().early_copies) {
+    std::memcpy(to, from, bytes);
+  } else {
+    thread.copies.push_back({to, from, bytes, thread.groups});
+  }
 }
 BIDIFF_DEVICE void commit_copies() { ++Block::current().thread().groups; }
 template <int kGroups>
