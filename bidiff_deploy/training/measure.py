@@ -28,8 +28,8 @@ def measure(recipe: Recipe, folder: Path, iterations: int = 10) -> dict[str, Any
     """Run ``iterations`` of a recipe in this process, without photos and without saving anything;
     fewer if they take more than a minute.
 
-    Returns seconds_per_iteration (the median), images_per_second, peak_memory_bytes (of the GPU,
-    or of this process on a CPU) and what they belong to. Loading photos is not part of it. Raises
+    Returns seconds_per_iteration (the median), images_per_second, cpu_seconds_per_iteration (of all
+    threads), peak_memory_bytes (of the GPU, or of this process on a CPU) and what they belong to. Loading photos is not part of it. Raises
     UsageError as ``trainer.Trainer`` does.
     """
     recipe = dataclasses.replace(recipe, initial="")
@@ -39,14 +39,15 @@ def measure(recipe: Recipe, folder: Path, iterations: int = 10) -> dict[str, Any
     generator = torch.Generator().manual_seed(0)
     high, given = (torch.rand(run.batch, 3, side, side, generator=generator)
                    for side in (crop, low))
-    seconds = []
+    seconds, cpu_seconds = [], []
     for index in range(WARM_UP + iterations):
         if device.type == "cuda" and index == WARM_UP:
             torch.cuda.reset_peak_memory_stats(device)
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         trainer.train_on(high, given)  # returns numbers, so a GPU has finished
         if index >= WARM_UP:
             seconds.append(time.perf_counter() - began)
+            cpu_seconds.append(time.process_time() - cpu_began)
         if len(seconds) >= LEAST and sum(seconds) > ENOUGH_SECONDS:
             break
     median = statistics.median(seconds)
@@ -61,6 +62,7 @@ def measure(recipe: Recipe, folder: Path, iterations: int = 10) -> dict[str, Any
         "binary_parameters": sum(math.prod(found.shape) for found in shapes.values()
                                  if found.binary),
         "seconds_per_iteration": median, "images_per_second": run.batch / median,
+        "cpu_seconds_per_iteration": statistics.median(cpu_seconds),
         "peak_memory_bytes": (torch.cuda.max_memory_allocated(device) if device.type == "cuda"
                               else peak_memory()),
     }
@@ -74,5 +76,6 @@ def measured_text(found: dict[str, Any]) -> str:
             f"{found['precision']}{', compiled' if found['compile'] else ''}, {found['device']}"
             + (f", {found['threads']} threads" if found["device"] == "cpu" else "") + "\n"
             f"{found['seconds_per_iteration']:.3f} s an iteration, "
-            f"{found['images_per_second']:.2f} images/s\n"
+            f"{found['images_per_second']:.2f} images/s, "
+            f"{found['cpu_seconds_per_iteration']:.3f} s of processors\n"
             f"{found['peak_memory_bytes'] / 2**20:.0f} MiB at most")
