@@ -30,6 +30,7 @@ from bidiff_deploy.feedforward.bundle import open_any  # noqa: E402
 from bidiff_deploy.feedforward.network import BbcuConfig  # noqa: E402
 from bidiff_deploy.inspect_bundle import inspect_bundle  # noqa: E402
 from bidiff_deploy.proof.feedforward import check_feedforward  # noqa: E402
+from bidiff_deploy.proof.folded import write_folded  # noqa: E402
 
 # Rounding alone leaves 120 dB and more; one flipped sign would take these networks below 100.
 PICTURE_SNR = 110.0
@@ -114,6 +115,16 @@ def test_stock_onnxruntime_runs_the_file_itself(networks, bundles):
     with torch.inference_mode():
         wanted = networks[2](torch.from_numpy(picture)).numpy()
     assert snr(wanted, session.run(["enlarged"], {"picture": picture})[0]) > PICTURE_SNR
+
+
+def test_folded_to_float32_it_is_the_network(networks, bundles, tmp_path):
+    """The baseline that its speed is measured against."""
+    session = onnxruntime.InferenceSession(
+        str(write_folded(open_any(bundles[3]), 0, tmp_path)), providers=["CPUExecutionProvider"])
+    picture = np.random.default_rng(6).random((1, 3, 6, 7), np.float32)
+    with torch.inference_mode():
+        wanted = networks[3](torch.from_numpy(picture)).numpy()
+    assert snr(wanted, session.run(None, {"picture": picture})[0]) > PICTURE_SNR
 
 
 def test_upscale_keeps_the_form(engine):
