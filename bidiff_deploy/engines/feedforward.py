@@ -65,8 +65,8 @@ class FeedForwardEngine(PictureEngine):
 
     def predict(self, *_: Any, **__: Any) -> NoReturn:
         """Raises UsageError: there is no noise to predict."""
-        raise UsageError("a feed-forward bundle predicts no noise; call enlarge or upscale, or open "
-                         "a diffusion model's bundle")
+        raise UsageError("a feed-forward bundle predicts no noise; call enlarge or upscale, or "
+                         "open a diffusion model's bundle")
 
     def sample(self, *_: Any, **__: Any) -> NoReturn:
         """Raises UsageError: there is no loop to run."""

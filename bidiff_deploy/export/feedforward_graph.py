@@ -74,8 +74,8 @@ class _Builder(Body):
         return self.pixel_shuffle(wide, layer)
 
     def pixel_shuffle(self, wide: ir.Value, layer: Layer) -> ir.Value:
-        """(N, C r^2, H, W) -> (N, C, H r, W r) in torch's order: channel c * r^2 + i * r + j goes to
-        row i and column j of channel c.
+        """(N, C r^2, H, W) -> (N, C, H r, W r) in torch's order: channel c * r^2 + i * r + j goes
+        to row i and column j of channel c.
 
         Two moves of one axis each, which ONNX Runtime does 3.6 times as fast as DepthToSpace.
         """
@@ -89,8 +89,8 @@ class _Builder(Body):
             parts = [size if isinstance(size, ir.Value) else
                      self.constant(np.array([size], np.int64), f"{name}.{to}.{index}")
                      for index, size in enumerate((0, *shape))]
-            return self.op("Reshape", value, self.op("Concat", *parts, axis=0,
-                                                     name=f"{name}.{to}.shape"), name=f"{name}.{to}")
+            sizes = self.op("Concat", *parts, axis=0, name=f"{name}.{to}.shape")
+            return self.op("Reshape", value, sizes, name=f"{name}.{to}")
 
         columns = reshaped(wide, "columns", layer.cin * r, r, -1)  # (N, C r, j, H W)
         columns = self.op("Transpose", columns, perm=[0, 1, 3, 2], name=f"{name}.columns.moved")

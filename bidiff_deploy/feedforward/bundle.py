@@ -63,8 +63,8 @@ def _parse_any(path: Path, manifest: Mapping[str, Any]) -> Bundle | FeedForwardB
         return parse_diffusion(path, manifest)
     check_versions(manifest)
     if manifest["model"] != FEED_FORWARD:
-        raise BundleError(f"its model {str(manifest['model'])[:60]!r} is not known to this version; "
-                          "upgrade bidiff-deploy")
+        raise BundleError(f"its model {str(manifest['model'])[:60]!r} is not known to this "
+                          "version; upgrade bidiff-deploy")
     config = BbcuConfig.from_dict(manifest["network"], "network")
     if set(manifest["network"]) != set(config.to_dict()):
         raise BundleError("its network options are not complete; export the bundle again")
