@@ -37,7 +37,8 @@ def test_plans_cover_every_output_and_refuse_with_a_sentence():
     assert "plans: 0 failed" in native("cuda_plan_test")
 
 
-@pytest.mark.parametrize("order, copies", [("forward", "late"), ("reverse", "early"), ("7", "early")])
+@pytest.mark.parametrize("order, copies",
+                         [("forward", "late"), ("reverse", "early"), ("7", "early")])
 def test_every_operator_path_and_element_against_plain_loops(order, copies):
     """In several orders of a block's threads and of copies: a missing barrier shows in one."""
     cases = 4 if order == "forward" else 2

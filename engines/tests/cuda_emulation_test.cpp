@@ -121,7 +121,8 @@ struct Fragments {
   }
 };
 
-void test_mma(const char* name, const Fragments& form, const std::function<int(int, int)>& product) {
+void test_mma(const char* name, const Fragments& form,
+              const std::function<int(int, int)>& product) {
   Inputs random(5);
   const int mask = form.bits == 8 ? 255 : 1, own = 32 / form.bits, registers = form.rows / 8;
   std::vector<int> a(static_cast<size_t>(form.rows * form.k)), b(static_cast<size_t>(form.k * 8));

@@ -17,7 +17,9 @@ using Values = float[kRuns][kRun];
 template <class T>
 BIDIFF_DEVICE void advance(T (&runs)[kRuns][kRun]) {
 #pragma unroll
-  for (int i = 0; i < (kRuns - 1) * kRun; ++i) runs[i / kRun][i % kRun] = runs[i / kRun + 1][i % kRun];
+  for (int i = 0; i < (kRuns - 1) * kRun; ++i) {
+    runs[i / kRun][i % kRun] = runs[i / kRun + 1][i % kRun];
+  }
 }
 
 // From the counts of a branch to outputs, stored unless another branch follows. `held` has what the

@@ -1,4 +1,4 @@
-// Convolutions with int8 on tensor cores. Every GPU from sm_75 on.
+// Convolutions with int8 tensor cores. Every GPU from sm_75 on.
 #include "conv.h"
 
 #define BIDIFF_CONV(Element, kind) conv<Element, Int8Path, kind>

@@ -1,4 +1,4 @@
-// Convolutions with xor on tensor cores. sm_90 emulates xor with two and instructions, later GPUs with many of int8.
+// Convolutions with xor on tensor cores. sm_90 makes two `and` of it, later GPUs eight int8 products.
 #include "conv.h"
 
 #if BIDIFF_ARCHITECTURE >= 75 && BIDIFF_ARCHITECTURE < 90

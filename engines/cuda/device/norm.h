@@ -124,10 +124,11 @@ BIDIFF_DEVICE GroupMoments group_moments(const NormArguments& norm, int image, i
     squares = load(partials + 2 * lane + 1);
   }
   const float all = static_cast<float>(norm.group_size), near = shuffle(mean, 0);
-  const float shift = divide(warp_sum(multiply(count, lane < norm.parts ? mean - near : 0.0f)), all);
+  const float distance = lane < norm.parts ? mean - near : 0.0f;
+  const float shift = divide(warp_sum(multiply(count, distance)), all);
   GroupMoments found;
   found.mean = near + shift;
-  const float gap = lane < norm.parts ? (mean - near) - shift : 0.0f;
+  const float gap = lane < norm.parts ? distance - shift : 0.0f;
   const float variance = divide(warp_sum(fused(multiply(count, gap), gap, squares)), all);
   found.inverse = divide(1.0f, square_root(variance + kEpsilon));
   return found;
@@ -170,8 +171,9 @@ BIDIFF_DEVICE void apply(const ApplyArguments& arguments) {
   const GroupMoments moments = group_moments(norm, index / norm.channels,
                                              channel / (norm.channels / norm.groups));
   const Affine pair = channel_affine(norm, moments, channel);
-  const Element* x = at<const Element>(arguments.x) + static_cast<long long>(index) * arguments.plane;
-  Element* y = at<Element>(arguments.y) + static_cast<long long>(index) * arguments.plane;
+  const long long start = static_cast<long long>(index) * arguments.plane;
+  const Element* x = at<const Element>(arguments.x) + start;
+  Element* y = at<Element>(arguments.y) + start;
   const int from = segment * kApplyStep;
   if (arguments.aligned) {
     const int first = from + kRun * thread_index();

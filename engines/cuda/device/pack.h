@@ -80,7 +80,9 @@ BIDIFF_DEVICE void pack(const PackArguments& arguments) {
       for (int part = 0; part < kWordBits; part += 16) {
         Element values[16];  // all loads are under way before the first is used
 #pragma unroll
-        for (int i = 0; i < 16; ++i) values[i] = load(at<const Element>(shared.plane[part + i]) + pixel);
+        for (int i = 0; i < 16; ++i) {
+          values[i] = load(at<const Element>(shared.plane[part + i]) + pixel);
+        }
 #pragma unroll
         for (int i = 0; i < 16; ++i) {
           bits |= sign_bit<Element, kNorm>(shared, part + i, to_float(values[i]));

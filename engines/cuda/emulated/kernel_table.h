@@ -28,8 +28,8 @@ const Kernel* find_kernel(int architecture, const char* name);
 // refuse (sizes, shared memory), or misbehaviour that it would not notice, such as a barrier that
 // some threads of a block never reach. `arguments` is read before it returns.
 //
-// BIDIFF_EMULATED_ORDER: forward (the default), reverse, or a number that seeds a shuffle: the order
-// in which the threads of a block run between barriers. BIDIFF_EMULATED_COPIES: late (the default)
+// BIDIFF_EMULATED_ORDER: forward (the default), reverse, or a number that seeds a shuffle: in what
+// order the threads of a block run between barriers. BIDIFF_EMULATED_COPIES: late (the default)
 // or early: asynchronous copies happen when they are waited for, or at once. No result may depend
 // on either.
 const char* launch(const Kernel& kernel, const unsigned grid[3], const unsigned block[3],
