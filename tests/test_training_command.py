@@ -22,10 +22,11 @@ from bidiff_deploy.cli import group as cli  # noqa: E402
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
 
 
-def run(*arguments: str, code: int = 0) -> str:
+def run(*arguments: str | Path, code: int = 0, stdout: bool = False) -> str:
+    """What the command says, on stdout alone or on stderr as well."""
     result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
-    return result.output
+    return result.stdout if stdout else result.output
 
 
 def test_from_a_recipe_to_a_bundle_that_passes_check(folder):
@@ -58,7 +59,7 @@ def test_from_a_recipe_to_a_bundle_that_passes_check(folder):
 
     run("export", folder / "net.safetensors", "-o", folder / "net.bundle")
     verdict = json.loads(run("check", folder / "net.bundle",
-                             folder / "net.safetensors", "--json"))
+                             folder / "net.safetensors", "--json", stdout=True))
     assert verdict["passed"] and verdict["verdicts"], verdict["verdicts"]
 
 
@@ -120,7 +121,8 @@ def test_sigterm_saves_and_ends(folder):
 
 def test_a_measured_step_needs_no_photos(folder):
     (folder / "recipe.yaml").write_text(yaml.safe_dump(changed(data={"train": ["gone"]})))
-    found = json.loads(run("train", folder / "recipe.yaml", "--measure", "--json"))
+    found = json.loads(run("train", folder / "recipe.yaml", "--measure", "--json",
+                           stdout=True))
     assert found["batch"] == 2 and found["crop"] == 16 and found["device"] == "cpu"
     assert found["images_per_second"] == pytest.approx(2 / found["seconds_per_iteration"])
     assert found["peak_memory_bytes"] > 1e8 and 0 < found["binary_parameters"] < found["parameters"]

@@ -29,8 +29,8 @@ def measure(recipe: Recipe, folder: Path, iterations: int = 10) -> dict[str, Any
     fewer if they take more than a minute.
 
     Returns seconds_per_iteration (the median), images_per_second, cpu_seconds_per_iteration (of all
-    threads), peak_memory_bytes (of the GPU, or of this process on a CPU) and what they belong to. Loading photos is not part of it. Raises
-    UsageError as ``trainer.Trainer`` does.
+    threads), peak_memory_bytes (of the GPU, or of this process on a CPU) and what they belong to.
+    Loading photos is not part of it. Raises UsageError as ``trainer.Trainer`` does.
     """
     recipe = dataclasses.replace(recipe, initial="")
     trainer = Trainer(recipe, folder)

@@ -1,7 +1,7 @@
 """Training recipes: YAML files read into frozen dataclasses, unknown keys refused.
 
-What stands in ``data``, ``loading`` and ``steps`` is in ``recipe_data``, what stands in ``optimizer``
-and ``run`` in ``recipe_run``, what stands in ``distill`` in ``recipe_distill``.
+What stands in ``data``, ``loading`` and ``steps`` is in ``recipe_data``, what stands in
+``optimizer`` and ``run`` in ``recipe_run``, what stands in ``distill`` in ``recipe_distill``.
 """
 
 from __future__ import annotations

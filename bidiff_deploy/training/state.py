@@ -31,7 +31,8 @@ RESUMABLE = ("run", "loading")
 
 def published_state(module: BiDiffSR, config: NetworkConfig) -> dict[str, Tensor]:
     """Copies of a network's parameters under published keys and in published shapes."""
-    named = {name: value.detach().float().cpu().numpy() for name, value in module.named_parameters()}
+    named = {name: value.detach().float().cpu().numpy()
+             for name, value in module.named_parameters()}
     return {key: torch.from_numpy(np.array(value, order="C"))
             for key, value in to_published(named, config).items()}
 
