@@ -58,9 +58,8 @@ enum Status : int {
 
 enum DeviceAttribute : int {
   kMultiprocessors = 16,
-  kClockRate = 13,         // kHz
-  kMemoryClockRate = 36,   // kHz
-  kMemoryBusWidth = 37,    // bits
+  kMemoryClockRate = 36,  // kHz
+  kMemoryBusWidth = 37,   // bits
   kCapabilityMajor = 75,
   kCapabilityMinor = 76,
   kSharedMemoryOptIn = 97,

@@ -17,6 +17,12 @@ int attribute(int device, DeviceAttribute which) {
   return value;
 }
 
+// 0 where a driver does not tell, as of memory that a Jetson shares with its CPU.
+double attribute_if_told(int device, DeviceAttribute which) {
+  int value = 0;
+  return driver().device_attribute(&value, which, device) == kSuccess ? value : 0;
+}
+
 DeviceInfo examine(int device, int ordinal) {
   DeviceInfo info{};
   char name[256] = "";
@@ -29,8 +35,8 @@ DeviceInfo examine(int device, int ordinal) {
   info.multiprocessors = attribute(device, kMultiprocessors);
   info.shared_per_block = static_cast<size_t>(attribute(device, kSharedMemoryOptIn));
   // Kilohertz, both edges of the clock, and bits: bytes in a second.
-  info.memory_bandwidth = 2e3 * attribute(device, kMemoryClockRate) *
-                          attribute(device, kMemoryBusWidth) / 8;
+  info.memory_bandwidth = 2e3 * attribute_if_told(device, kMemoryClockRate) *
+                          attribute_if_told(device, kMemoryBusWidth) / 8;
   info.driver_version = driver().version;
   return info;
 }

@@ -166,9 +166,6 @@ EMULATED cuDeviceGetAttribute(int* value, int attribute, int device) {
     case kCapabilityMinor: *value = architecture % 10; return kSuccess;
     case kMultiprocessors: *value = 1; return kSuccess;
     case kSharedMemoryOptIn: *value = shared_bytes(architecture); return kSuccess;
-    case kClockRate:
-    case kMemoryClockRate:
-    case kMemoryBusWidth: *value = 0; return kSuccess;
   }
   return kInvalidValue;
 }
