@@ -195,7 +195,7 @@ def _open_session(ort: Any, bundle: Bundle, derived: CudaGraph, options: Any,
             break
         except Exception as error:
             text = sentence(error)
-            if settings.get("enable_cuda_graph") != "1" or "cannot use the" not in text:
+            if settings.get("enable_cuda_graph") != "1" or "graph capture" not in text:
                 raise EngineError(f"{bundle.path} can not be opened by onnxruntime "
                                   f"{ort.__version__} on {target.device}: {text}") from None
             # It places some node on the CPU, which it does not capture.

@@ -119,8 +119,8 @@ ConvBranch conv_branch(const Problem& problem, int index, const PreparedLayout& 
   ConvBranch made{};
   made.packed = packed;
   made.fragments = branch.prepared;
-  made.offsets = branch.prepared + static_cast<Pointer>(layout.offsets) * sizeof(int);
   made.ones = branch.prepared + static_cast<Pointer>(layout.ones) * sizeof(int);
+  made.totals = branch.prepared + static_cast<Pointer>(layout.totals) * sizeof(int);
   made.alpha = branch.alpha;
   made.rprelu = branch.rprelu;
   made.residual = problem.op == Op::kBinaryConv ? plain_map(problem.residual, problem.out_channels)
@@ -151,6 +151,7 @@ Launch conv_launch(const Problem& problem, const Workspace& space, Pointer works
   arguments.affine = workspace_at + space.affine;
   arguments.y = problem.y;
   arguments.taps = k * k;
+  arguments.in_channels = static_cast<int>(weights.in_channels);
   arguments.words = ceil_div(static_cast<int>(weights.in_channels), kWordBits);
   arguments.chunks = layout.chunks;
   arguments.channels = static_cast<int>(weights.out_channels);
@@ -240,13 +241,13 @@ Plan plan_prepare(const Weights& weights, Pointer words, Pointer prepared) {
   const auto blocks = [](int64_t threads) {
     return (threads + kPrepareThreads - 1) / kPrepareThreads;
   };
-  if (blocks(layout.offsets) > 2147483647) {
+  if (blocks(layout.ones) > 2147483647) {
     throw Error("words of " + std::to_string(layout.words) + " 32-bit words are too many");
   }
   Plan made;
-  made.launches.push_back(make_launch(kPrepareFragments, blocks(layout.offsets), 1,
+  made.launches.push_back(make_launch(kPrepareFragments, blocks(layout.ones), 1,
                                       kPrepareThreads, 0, arguments));
-  made.launches.push_back(make_launch(kPrepareOffsets, blocks(layout.padded_channels), 1,
+  made.launches.push_back(make_launch(kPrepareOnes, blocks(layout.padded_channels), 1,
                                       kPrepareThreads, 0, arguments));
   return made;
 }

@@ -67,7 +67,7 @@ const char* path_name(Path path) {
 }
 
 std::vector<const char*> kernel_names(int architecture) {
-  std::vector<const char*> names = {kPrepareFragments, kPrepareOffsets};
+  std::vector<const char*> names = {kPrepareFragments, kPrepareOnes};
   for (const Element element : kElements) {
     names.insert(names.end(), {pack_kernel(element, false), pack_kernel(element, true),
                                statistics_kernel(element), norm_swish_kernel(element)});

@@ -12,6 +12,6 @@ const char* pack_kernel(Element element, bool norm);
 const char* statistics_kernel(Element element);
 const char* norm_swish_kernel(Element element);
 inline constexpr const char* kPrepareFragments = "bidiff_prepare_fragments";
-inline constexpr const char* kPrepareOffsets = "bidiff_prepare_offsets";
+inline constexpr const char* kPrepareOnes = "bidiff_prepare_ones";
 
 }  // namespace bidiff::cuda

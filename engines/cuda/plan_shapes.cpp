@@ -65,6 +65,11 @@ void check_weights(const Weights& weights) {
                 " output channels can not be used on the GPU: both must be from 1 to " +
                 std::to_string(most));
   }
+  // The ones of a tap are kept in 16 bits.
+  if (weights.in_channels > 65535) {
+    throw Error("words for " + std::to_string(weights.in_channels) +
+                " input channels can not be used on the GPU: at most 65535");
+  }
 }
 
 void check_shapes(const Problem& problem) {
@@ -102,9 +107,6 @@ void check_shapes(const Problem& problem) {
   const Weights weights = branch_weights(problem);
   check_weights(weights);
   const int branches = branch_count(problem.op);
-  const int rows = problem.op == Op::kBinaryUp ? 2 : 1;
-  check_product(problem, {rows, ceil_div_64(weights.out_channels, kBlockChannels)}, kMostRows,
-                "it has too many output channels");
   const Geometry map = geometry(problem);
   check_product(problem, {problem.batch, map.tiles_x, map.tiles_y}, kMostGrid,
                 "it has too many pixels in a batch; use a smaller batch");

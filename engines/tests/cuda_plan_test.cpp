@@ -145,7 +145,7 @@ void test_refusals() {
   refuse(problem_of(Op::kBinaryConv, 1, 64, 1 << 20, 1 << 20), "2^30");
   refuse(problem_of(Op::kBinaryConv, 1 << 20, 1 << 20, 8, 8), "batch times channels");
   refuse(problem_of(Op::kBinaryConv, 1, int64_t{1} << 22, 8, 8), "must be from 1 to 2097120");
-  refuse(problem_of(Op::kBinaryUp, 1, 2097000, 2, 2), "too many output channels");
+  refuse(problem_of(Op::kBinaryUp, 1, 65536, 2, 2), "at most 65535");
   refuse(problem_of(Op::kBinaryConv, 1 << 21, 1, 1024, 1024), "too many pixels");
   refuse(problem_of(Op::kBinaryConv, 1, 1, 1, 1 << 30), "zeros around its rows");
   refuse(problem_of(Op::kBinaryFusion, 1, 33, 8, 8), "channels must be even");
@@ -167,7 +167,7 @@ void test_refusals() {
   // At the limits.
   plan(problem_of(Op::kBinaryConv, 1, 32, 1, 1 << 30, 1), 90, Path::kAuto, 0);
   plan(problem_of(Op::kGroupNormSwish, 1, 64, 1 << 15, 1 << 15), 75, Path::kAuto, 0);
-  plan(problem_of(Op::kBinaryUp, 1, 1048544, 1, 1), 120, Path::kAuto, 0);
+  plan(problem_of(Op::kBinaryUp, 1, 65534, 1, 1), 120, Path::kAuto, 0);
 }
 
 }  // namespace

@@ -59,7 +59,7 @@ struct PackArguments {
 
 struct ConvBranch {
   Address packed;
-  Address fragments, offsets, ones;  // of the prepared form
+  Address fragments, ones, totals;  // of the prepared form
   Address alpha, rprelu;
   ChannelMap residual;
 };
@@ -75,6 +75,7 @@ struct ConvArguments {
   int has_residual;  // a map
   int time_stride;   // 0 for one element
   int taps;          // k * k
+  int in_channels;   // of a branch
   int words;         // of a tap
   int chunks;        // of K
   int channels;      // outputs of a branch

@@ -52,16 +52,30 @@ BIDIFF_DEVICE void find_sums(const ConvArguments& arguments, const ConvBranch& b
                              const Run& run, int channel, const unsigned* boxes,
                              int (&sums)[kRun]) {
   const Geometry& map = arguments.map;
-  const int* offsets = at<const int>(branch.offsets) + channel;
-  const int row = map.halo ? (run.y == 0) | (run.y == map.height - 1) << 1 : 0;
-  const int ones = Path::kSubtractsOnes ? 2 * load(at<const int>(branch.ones) + channel) : 0;
-  const int inside = load(offsets + row * arguments.padded_channels);
+  const unsigned short* ones = at<const unsigned short>(branch.ones) + channel;
+  int inside = arguments.taps * arguments.in_channels, left = 0, right = 0;
+  const int last = map.width - 1 - run.x;  // of the run's pixels, that in the right column
+  if (Path::kSubtractsOnes) {
+    inside -= 2 * (map.halo ? load(at<const int>(branch.totals) + channel)
+                            : static_cast<int>(load(ones)));
+  }
+  if (map.halo) {
+    const auto outside = [&](int tap) {  // what a tap adds where it is outside
+      return 2 * static_cast<int>(load(ones + tap * arguments.padded_channels)) -
+             arguments.in_channels;
+    };
+    for (int row = 0; row < 3; ++row) {
+      if ((row == 0 && run.y == 0) || (row == 2 && run.y == map.height - 1)) {
+        for (int column = 0; column < 3; ++column) inside += outside(3 * row + column);
+      } else {
+        if (run.x == 0) left += outside(3 * row);
+        if (last < kRun) right += outside(3 * row + 2);
+      }
+    }
+  }
 #pragma unroll
   for (int i = 0; i < kRun; ++i) {
-    int offset = inside;
-    const int column = (run.x + i == 0) << 2 | (run.x + i == map.width - 1) << 3;
-    if (map.halo && column) offset = load(offsets + (row | column) * arguments.padded_channels);
-    sums[i] = offset - ones + Path::kScale * sums[i];
+    sums[i] = inside + (i == 0 ? left : 0) + (i == last ? right : 0) + Path::kScale * sums[i];
     if (Path::kCountsPixels) sums[i] -= 2 * static_cast<int>(boxes[i]);
   }
 }

@@ -84,6 +84,7 @@ BIDIFF_DEVICE void from_float(float value, Half* to) {
 BIDIFF_DEVICE float load(const float* from) { return __ldg(from); }
 BIDIFF_DEVICE int load(const int* from) { return __ldg(from); }
 BIDIFF_DEVICE unsigned load(const unsigned* from) { return __ldg(from); }
+BIDIFF_DEVICE unsigned short load(const unsigned short* from) { return __ldg(from); }
 BIDIFF_DEVICE Words4 load(const Words4* from) { return __ldg(from); }
 BIDIFF_DEVICE Half load(const Half* from) {
   return Half{__ldg(reinterpret_cast<const unsigned short*>(from))};

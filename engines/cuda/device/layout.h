@@ -48,22 +48,21 @@ BIDIFF_SHARED int chunk_count(int k, int words) {
 
 // The prepared form of a branch's words, in 32-bit words:
 //   fragments  (output blocks, chunks, 2 tiles of 16 channels, 32 lanes, 4 registers)
-//   offsets    (border classes, padded Cout) int32, see prepare.h
-//   ones       (padded Cout) int32: how many weights are +1
+//   ones       (taps, padded Cout) uint16: how many of the tap's weights are +1
+//   totals     (padded Cout) int32: of all taps; left out where there is one
 struct PreparedLayout {
-  int padded_channels, chunks, classes;
-  long long offsets, ones, words;
+  int padded_channels, chunks, taps;
+  long long ones, totals, words;
 };
 BIDIFF_SHARED PreparedLayout prepared_layout(int out_channels, int in_channels, int k) {
   PreparedLayout layout;
   const int blocks = ceil_div(out_channels, kBlockChannels);
   layout.padded_channels = blocks * kBlockChannels;
   layout.chunks = chunk_count(k, ceil_div(in_channels, kWordBits));
-  layout.classes = k == 3 ? 16 : 1;
-  layout.offsets = static_cast<long long>(blocks) * layout.chunks * kFragmentWords;
-  layout.ones =
-      layout.offsets + static_cast<long long>(layout.classes) * layout.padded_channels;
-  layout.words = layout.ones + layout.padded_channels;
+  layout.taps = k * k;
+  layout.ones = static_cast<long long>(blocks) * layout.chunks * kFragmentWords;
+  layout.totals = layout.ones + static_cast<long long>(layout.taps) * layout.padded_channels / 2;
+  layout.words = layout.totals + (k == 1 ? 0 : layout.padded_channels);
   return layout;
 }
 

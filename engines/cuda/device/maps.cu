@@ -9,7 +9,7 @@
   }
 
 BIDIFF_MAP_KERNEL(bidiff_prepare_fragments, PrepareArguments, kPrepareThreads, prepare_fragment)
-BIDIFF_MAP_KERNEL(bidiff_prepare_offsets, PrepareArguments, kPrepareThreads, prepare_offsets)
+BIDIFF_MAP_KERNEL(bidiff_prepare_ones, PrepareArguments, kPrepareThreads, prepare_ones)
 BIDIFF_MAP_KERNEL(bidiff_statistics_f32, StatisticsArguments, kNormThreads, statistics<float>)
 BIDIFF_MAP_KERNEL(bidiff_statistics_f16, StatisticsArguments, kNormThreads, statistics<Half>)
 BIDIFF_MAP_KERNEL(bidiff_norm_swish_f32, ApplyArguments, kApplyThreads, apply<float>)

@@ -2,9 +2,9 @@
 // border needs.
 //
 // sum = K_valid - 2 * mismatches, where a tap outside the image is zero bits in the packed map.
-// Such a tap counts the ones of its weights as mismatches, so the offset of a border class is
+// Such a tap counts the ones of its weights as mismatches, so with
 //
-//   offset[class][o] = sum over taps of (inside ? Cin : 2 * ones[o][tap])
+//   offset = sum over taps of (inside ? Cin : 2 * ones[tap][o])
 //
 // and the paths find the same sum from what they count (path.h):
 //
@@ -12,11 +12,13 @@
 //   and   n = popcount(a & w), p = popcount(a)       sum = offset - 2 ones + 4 n - 2 p
 //   int8  n = sum of a (0 or 1) times w (-1 or 1)    sum = offset - 2 ones + 2 n
 //
-// for popcount(a ^ w) = p + ones - 2 popcount(a & w), and n of int8 is 2 popcount(a & w) - p. A
-// class has four bits: the pixel is in the top row, the bottom row, the left or the right column.
+// for popcount(a ^ w) = p + ones - 2 popcount(a & w), and n of int8 is 2 popcount(a & w) - p.
 #pragma once
 
+// tensorrt/prepared_words.cpp runs this on the host, with the few functions it needs of its own.
+#ifndef BIDIFF_PREPARE_ON_HOST
 #include "memory.h"
+#endif
 
 namespace bidiff::cuda {
 namespace {
@@ -43,7 +45,7 @@ BIDIFF_DEVICE void prepare_fragment(const PrepareArguments& arguments) {
       prepared_layout(arguments.out_channels, arguments.in_channels, k);
   const long long index =
       static_cast<long long>(block_index()) * kPrepareThreads + thread_index();
-  if (index >= layout.offsets) return;
+  if (index >= layout.ones) return;
   const int reg = static_cast<int>(index % 4), lane = static_cast<int>(index / 4 % 32);
   const int tile = static_cast<int>(index / 128 % 2);
   const int chunk = static_cast<int>(index / kFragmentWords % layout.chunks);
@@ -62,37 +64,28 @@ BIDIFF_DEVICE void prepare_fragment(const PrepareArguments& arguments) {
   at<unsigned>(arguments.prepared)[index] = bits;
 }
 
-// The offsets and ones of one channel.
-BIDIFF_DEVICE void prepare_offsets(const PrepareArguments& arguments) {
+// The ones of one channel.
+BIDIFF_DEVICE void prepare_ones(const PrepareArguments& arguments) {
   const int k = arguments.k, words = ceil_div(arguments.in_channels, kWordBits);
   const PreparedLayout layout =
       prepared_layout(arguments.out_channels, arguments.in_channels, k);
   const int channel = block_index() * kPrepareThreads + thread_index();
   if (channel >= layout.padded_channels) return;
-  int ones[9], all = 0;
-#pragma unroll
-  for (int tap = 0; tap < 9; ++tap) {
-    ones[tap] = 0;
-    if (tap < k * k && channel < arguments.out_channels) {
+  int* prepared = at<int>(arguments.prepared);
+  unsigned short* ones = reinterpret_cast<unsigned short*>(prepared + layout.ones) + channel;
+  int all = 0;
+  for (int tap = 0; tap < layout.taps; ++tap) {
+    int count = 0;
+    if (channel < arguments.out_channels) {
       for (int word = 0; word < words; ++word) {
-        ones[tap] += popcount(weight_word(arguments, channel, tap, word));
+        count += popcount(weight_word(arguments, channel, tap, word));
       }
     }
-    all += ones[tap];
+    ones[static_cast<long long>(tap) * layout.padded_channels] =
+        static_cast<unsigned short>(count);
+    all += count;
   }
-  int* prepared = at<int>(arguments.prepared);
-  prepared[layout.ones + channel] = all;
-  for (int border = 0; border < layout.classes; ++border) {
-    int offset = 0;
-#pragma unroll
-    for (int tap = 0; tap < 9; ++tap) {
-      const bool outside = (tap / 3 == 0 && border & 1) || (tap / 3 == 2 && border & 2) ||
-                           (tap % 3 == 0 && border & 4) || (tap % 3 == 2 && border & 8);
-      if (tap < k * k) offset += outside ? 2 * ones[tap] : arguments.in_channels;
-    }
-    prepared[layout.offsets + static_cast<long long>(border) * layout.padded_channels + channel] =
-        offset;
-  }
+  if (layout.taps > 1) prepared[layout.totals + channel] = all;
 }
 
 }  // namespace
