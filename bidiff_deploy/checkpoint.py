@@ -136,8 +136,9 @@ def _of_the_run(recipe: str, options: Options) -> tuple[Options, dict[str, Any]]
     sampling: dict[str, Any] = {"timesteps": timesteps}
     if from_condition:
         sampling["start"] = timesteps[0]
-    return replace(options, network={**network, **options.network},
-                   schedule={**schedule, **options.schedule}, scale=options.scale or scale), sampling
+    options = replace(options, network={**network, **options.network},
+                      schedule={**schedule, **options.schedule}, scale=options.scale or scale)
+    return options, sampling
 
 
 def _read_bbcu(path: Path, state: Mapping[str, np.ndarray], notes: list[str], options: Options,

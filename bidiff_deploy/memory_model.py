@@ -15,6 +15,7 @@ import functools
 from collections.abc import Iterator
 
 from .architecture import NetworkConfig, blocks
+from .binarizers import NONE
 from .count import count
 
 __all__ = ["cuda_step_bytes", "step_bytes", "step_work"]
@@ -25,6 +26,7 @@ _FIXED = 24 << 20  # scratch of the kernels that does not grow with the image
 _NETWORK_IMAGES = 16  # planes of input, output and their concatenation, alive with the network
 _LOOP_IMAGES = 16  # planes of the sampling loop around it
 _STOCK_MAPS = 2  # maps of the widest level that fused operators spare
+_PLAIN_MAPS = 1  # of those, what binary layers between standard operators hold again
 _ATTENTION_MAPS = 2  # scores and their softmax, where the operators are not fused
 _CUDA_FIXED = 512 << 20  # scratch of cuDNN and cuBLAS, captured graphs; not measured
 _BINARY_SPEED = 16  # binary multiply-accumulates in the time of one in float32, about
@@ -36,7 +38,9 @@ def step_bytes(config: NetworkConfig, height: int, width: int, *, stock: bool = 
     ``stock``: by ONNX Runtime's standard operators, which hold attention's map whole.
     """
     pixels = height * width
-    alive = _alive(config) + (_STOCK_MAPS * config.channels(0) if stock else 0)
+    plain = not config.binary_layers.fused and config.binarizer != NONE
+    alive = _alive(config) + config.channels(0) * (_STOCK_MAPS if stock
+                                                   else _PLAIN_MAPS if plain else 0)
     total = _ARENA * (alive + _NETWORK_IMAGES) * pixels + _LOOP_IMAGES * pixels
     if stock:
         total += _ATTENTION_MAPS * _largest_attention(config, pixels)

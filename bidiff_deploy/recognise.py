@@ -1,9 +1,9 @@
 """Hyper-parameters of a BI-DiffSR network from the keys and shapes of its checkpoint.
 
 Derived: every width, level, block count, attention and full-precision level, the binarizer, and
-the number of TaR/TaA groups. Not in any shape, so taken from options or from the published defaults: the
-GroupNorm groups, the total number of time steps, the dropout, and the resolution that levels are
-named by. Each such assumption is returned as a sentence.
+the number of TaR/TaA groups. Not in any shape, so taken from options or from the published
+defaults: the GroupNorm groups, the total number of time steps, the dropout, and the resolution that
+levels are named by. Each such assumption is returned as a sentence.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ def _binarizer(shapes: Shapes, origin: str) -> str:
         return NONE
     unknown = sorted(found - {"binary_conv"} - set(BINARIZERS))
     if unknown or len(found) > 1:
-        raise _foreign(origin, f"its binary layers are of {' and '.join(sorted(found))}, not of one "
-                               f"of the binarizers {', '.join(BINARIZERS)}")
+        raise _foreign(origin, f"its binary layers are of {' and '.join(sorted(found))}, not of "
+                               f"one of the binarizers {', '.join(BINARIZERS)}")
     return PUBLISHED if not found or found == {"binary_conv"} else found.pop()
 
 

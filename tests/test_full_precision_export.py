@@ -1,4 +1,4 @@
-"""The full-precision counterpart: no binary layer, the same way through files, graphs and engines."""
+"""The full-precision counterpart: no binary layer, the same way through files and engines."""
 
 from __future__ import annotations
 

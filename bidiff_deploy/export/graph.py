@@ -27,8 +27,8 @@ def build_step(checkpoint: Checkpoint, initializer: Initializer,
 
     ``initializer(name, make)`` gives the initializer of that name, calling ``make`` for its value
     unless it has it already. ``step_constants``: ``X.threshold`` and ``X.rprelu`` of every BIConv
-    X whose parameters depend on the step and ``B.time`` of every residual block B. ``compute``: the type that factors of full-precision
-    products may be rounded to, one of ``ops.COMPUTE``.
+    X whose parameters depend on the step and ``B.time`` of every residual block B. ``compute``: the
+    type that factors of full-precision products may be rounded to, one of ``ops.COMPUTE``.
     """
     config = checkpoint.config
     builder = (FloatBuilder if config.binarizer == NONE

@@ -1,8 +1,8 @@
 """The network without packing, in float32: what speed is measured against.
 
-Each BinaryConv becomes Add, Sign, Conv with the dense weights alpha * sign(W), Add, PRelu, Add, Add,
-as an export of the torch network would have it, without those of them that its binarizer does not
-have. All of one step is constant, so that a runtime may fuse what it can.
+Each BinaryConv becomes Add, Sign, Conv with the dense weights alpha * sign(W), Add, PRelu, Add,
+Add, as an export of the torch network would have it, without those of them that its binarizer does
+not have. All of one step is constant, so that a runtime may fuse what it can.
 """
 
 from __future__ import annotations
