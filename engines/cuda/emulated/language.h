@@ -94,7 +94,9 @@ BIDIFF_DEVICE void require_aligned(const void* pointer, size_t bytes) {
 template <class T>
 BIDIFF_DEVICE T load(const T* from) {
   require_aligned(from, sizeof(T));
-  return *from;
+  T value;
+  std::memcpy(static_cast<void*>(&value), static_cast<const void*>(from), sizeof(T));
+  return value;
 }
 
 #if BIDIFF_EMULATED >= 80
