@@ -53,9 +53,10 @@ def examine(probe: Probe = run) -> Report:
 
     ``tool``, ``python``, ``system``; ``cpu`` and ``memory`` as ``machine`` has them; ``library``:
     the op library's kernels; ``modules``: {import name: version or reason}; ``cuda``: the NVIDIA
-    driver; ``gpu``: our kernels on each of its GPUs; ``backends``: for each whether it ran a tiny bundle just now, and the reason if not;
-    ``missing``: what, what for, and the command that adds it; ``warnings``: sentences. ``probe``
-    stands in for ``doctor_probes.run`` in tests. Raises nothing.
+    driver; ``gpu``: our kernels on each of its GPUs; ``backends``: for each whether it ran a tiny
+    bundle just now, and the reason if not; ``missing``: what, what for, and the command that adds
+    it; ``warnings``: sentences. ``probe`` stands in for ``doctor_probes.run`` in tests. Raises
+    nothing.
     """
     modules = {name: _module(name, probe) for name in (*NEEDED, *OPTIONAL)}
     library, cuda = dict(probe("kernels")), dict(probe("cuda"))

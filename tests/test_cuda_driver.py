@@ -125,7 +125,7 @@ def test_several_gpus_and_threads_at_once():
         with Gpu(emulated_cuda.ordinal(architecture)) as opened:
             call = opened.call("BinaryConv", x, [Branch(words, one)])
             found[architecture] = [np.array_equal(call.run(), expected) for _ in range(3)]
-    threads = [threading.Thread(target=work, args=(architecture,)) for architecture in (75, 90, 120)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in (75, 90, 120)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -149,8 +149,9 @@ def test_out_of_memory_says_what_would_fit(gpu):
     with pytest.raises(EngineError) as caught:
         gpu.allocate(4 << 30, "8 latents", units=8)
     assert re.fullmatch(
-        r"GPU 1 \(emulated sm_80\) has no room for 4096 MiB for 8 latents: 102\d MiB of 1024 MiB are "
-        r"free; close other programs on it, or make batch or tiles smaller: of 8 images 2 would fit",
+        r"GPU 1 \(emulated sm_80\) has no room for 4096 MiB for 8 latents: 102\d MiB of 1024 MiB "
+        r"are free; close other programs on it, or make batch or tiles smaller: of 8 images 2 would "
+        r"fit",
         str(caught.value))
     with pytest.raises(EngineError, match="or make batch or tiles smaller$"):
         gpu.allocate(1 << 40)
@@ -173,7 +174,8 @@ def test_arguments_that_do_not_fit(gpu):
             (dict(branches=[]), "BinaryConv has 1 branches, 0 are given"),
             (dict(x=x[0]), r"x must be float32 or float16 \(N, C, H, W\)"),
             (dict(x=x.astype(np.float64)), "not float64"),
-            (dict(branches=[Branch(words[..., :1], one)]), r"words must be int32 \(Cout, k, k, 2\)"),
+            (dict(branches=[Branch(words[..., :1], one)]),
+             r"words must be int32 \(Cout, k, k, 2\)"),
             (dict(branches=[Branch(words, one.astype(np.float16))]), "alpha must be float32"),
             (dict(residual=x.astype(np.float16)), "residual must be float32 as x is")):
         given = {"x": x, "branches": [Branch(words, one)], **change}
@@ -187,8 +189,8 @@ def test_arguments_that_do_not_fit(gpu):
 
 def test_no_driver(tmp_path):
     assert re.fullmatch(
-        r"the NVIDIA driver can not be opened \(/no/libcuda.so: .*\); install it, or choose backend "
-        r"onnxruntime, which needs no GPU", failure(tmp_path, BIDIFF_LIBCUDA="/no/libcuda.so"))
+        r"the NVIDIA driver can not be opened \(/no/libcuda.so: .*\); install it, or choose "
+        r"backend onnxruntime, which needs no GPU", failure(tmp_path, BIDIFF_LIBCUDA="/no/libcuda.so"))
     # A library that is something else.
     assert "has no cuInit, so it is no NVIDIA driver" in failure(
         tmp_path, BIDIFF_LIBCUDA=str(library.library_path()))
@@ -197,7 +199,7 @@ def test_no_driver(tmp_path):
 @pytest.mark.parametrize("variables, match", [
     ({"BIDIFF_EMULATED_GPUS": ""}, "the NVIDIA driver sees no GPU; see what nvidia-smi says"),
     ({"BIDIFF_EMULATED_FAIL": "cuInit=34"}, "is the stub of a CUDA toolkit and no driver"),
-    ({"BIDIFF_EMULATED_FAIL": "cuInit=3"}, "forked after it had been started; start processes with"),
+    ({"BIDIFF_EMULATED_FAIL": "cuInit=3"}, "forked after it had been started; start processes"),
     ({"BIDIFF_EMULATED_FAIL": "cuInit=803"}, "updated while its old kernel module .* restart"),
     ({"BIDIFF_EMULATED_FAIL": "cuInit=804"}, "compatibility library in LD_LIBRARY_PATH"),
     ({"BIDIFF_EMULATED_FAIL": "cuInit=999"}, "does not start, cuInit gave 999; see whether nvidia"),
@@ -213,8 +215,8 @@ def test_a_driver_that_can_not_be_used(tmp_path, variables, match):
 def test_a_failed_launch_names_the_kernel(tmp_path):
     body = "Gpu(0).call('GroupNormSwish', np.ones((1, 2, 3, 4), np.float32)).run()"
     told = failure(tmp_path, body, BIDIFF_EMULATED_FAIL="cuLaunchKernel=719")
-    assert re.match(r"launching bidiff_\w+ failed: CUDA_ERROR_LAUNCH_FAILED \(719\); a kernel read or "
-                    "wrote out of bounds", told)
+    assert re.match(r"launching bidiff_\w+ failed: CUDA_ERROR_LAUNCH_FAILED \(719\); a kernel read "
+                    "or wrote out of bounds", told)
 
 
 def test_the_stand_in_reports_what_a_kernel_touches_beyond_its_memory(tmp_path):

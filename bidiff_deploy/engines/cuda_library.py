@@ -18,9 +18,11 @@ from ..errors import EngineError
 from . import library
 from .nvrtc_files import nvrtc_files
 
-__all__ = ["DeviceInfo", "Embedded", "KernelUse", "Launch", "compile_unit", "cuda_library", "device_count",
-           "device_info", "embedded", "forced_path", "kernel_names", "kernel_use", "launches",
-           "load_kernels", "paths", "units", "use_nvrtc_of_wheels"]
+__all__ = [
+    "DeviceInfo", "Embedded", "KernelUse", "Launch", "compile_unit", "cuda_library", "device_count",
+    "device_info", "embedded", "forced_path", "kernel_names", "kernel_use", "launches",
+    "load_kernels", "paths", "units", "use_nvrtc_of_wheels",
+]
 
 _ERROR_SIZE = 4096
 _TEXT_SIZE = 1 << 16
@@ -28,8 +30,8 @@ _TEXT_SIZE = 1 << 16
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """A GPU. ``architecture`` is 10 * major + minor; sizes in bytes; ``memory_bandwidth`` in bytes a
-    second, 0 if the driver does not say; ``driver`` the CUDA version that the driver supports."""
+    """A GPU. ``architecture`` is 10 * major + minor; sizes in bytes; ``memory_bandwidth`` in bytes
+    a second, 0 if the driver does not say; ``driver`` the CUDA version that the driver supports."""
 
     ordinal: int
     name: str

@@ -1,4 +1,4 @@
-"""Where NVIDIA's run-time compiler lies that pip has installed: wheels put it beside no loader path."""
+"""NVIDIA's run-time compiler as pip installs it: in a folder that no loader looks in."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-# The GPU kernels. Their source is always part of the library, for NVRTC to compile at first use; that
-# takes seconds for the one GPU there is. Machine code for all takes minutes, hence only if asked for:
+# The GPU kernels. Their source is always part of the library, for NVRTC to compile at first use,
+# which takes seconds for one GPU. Machine code for all takes minutes, hence only if asked for:
 #   BIDIFF_CUDA=ON    embed it; needs nvcc, on PATH or in CUDACXX, CUDA_HOME or /usr/local/cuda
 #   BIDIFF_CUDA=OFF   the default; no part of CUDA is needed
 # An environment variable of the same name does it through pip. They become part of the target
@@ -49,9 +49,9 @@ if(BIDIFF_CUDA)
     endif()
   endforeach()
   if(bidiff_nvcc_version LESS needed)
-    message(FATAL_ERROR "bidiff: BIDIFF_CUDA=ON needs nvcc of CUDA ${needed_text} or newer, and none "
-      "is on PATH; install NVIDIA's CUDA toolkit or set CUDACXX, or leave BIDIFF_CUDA out: NVRTC then "
-      "compiles the kernels at first use.")
+    message(FATAL_ERROR "bidiff: BIDIFF_CUDA=ON needs nvcc of CUDA ${needed_text} or newer, and "
+      "none is on PATH; install NVIDIA's CUDA toolkit or set CUDACXX, or leave BIDIFF_CUDA out: "
+      "NVRTC then compiles the kernels at first use.")
   endif()
 endif()
 if(BIDIFF_CUDA)

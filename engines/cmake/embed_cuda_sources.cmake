@@ -22,5 +22,6 @@ foreach(option IN LISTS OPTIONS)
   string(APPEND text "\"${option}\", ")
   math(EXPR index "${index} + 1")
 endforeach()
-string(APPEND text "nullptr};\nconst size_t kCompileOptionCount = ${index};\n\n}  // namespace bidiff::cuda\n")
+string(APPEND text "nullptr};\nconst size_t kCompileOptionCount = ${index};\n\n"
+  "}  // namespace bidiff::cuda\n")
 file(WRITE "${OUTPUT}" "${text}")

@@ -238,7 +238,8 @@ int bidiff_cuda_launches(const BidiffCudaProblem* problem, int architecture, con
                          char* launches, size_t launches_size, char* error, size_t error_size) {
   return guarded(error, error_size, [&] {
     std::ostringstream lines;
-    for (const Launch& launch : plan(problem_of(*problem), architecture, path_of(path), 0).launches) {
+    const Plan made = plan(problem_of(*problem), architecture, path_of(path), 0);
+    for (const Launch& launch : made.launches) {
       lines << launch.kernel;
       for (const unsigned size : launch.grid) lines << ' ' << size;
       for (const unsigned size : launch.block) lines << ' ' << size;

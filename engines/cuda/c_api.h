@@ -1,8 +1,8 @@
 // The CUDA part of the library for Python's ctypes: for tests, doctor and tools/gpu_check.py.
 //
 // As in ../c_api.h, what can fail returns 0 on success, else 1 and one sentence in `error`. A
-// `device` is a GPU's number; its context is the calling thread's current one if that is of the same
-// GPU, else the primary one. Pointers to the GPU's memory are uint64_t.
+// `device` is a GPU's number; its context is the calling thread's current one if that is of the
+// same GPU, else the primary one. Pointers to the GPU's memory are uint64_t.
 #pragma once
 
 #include "../c_api.h"
@@ -27,13 +27,13 @@ BIDIFF_PUBLIC int bidiff_cuda_device_count(int* count, char* error, size_t error
 BIDIFF_PUBLIC int bidiff_cuda_device_info(int device, BidiffCudaDevice* info, char* error,
                                           size_t error_size);
 
-// What the library holds: architectures "75 80" compiled ahead, "" without; and the version of nvcc.
+// What the library holds: architectures "75 80" compiled ahead, or ""; and the version of nvcc.
 BIDIFF_PUBLIC const char* bidiff_cuda_embedded(int* toolkit, uint64_t* bytes);
 // Files of NVRTC, one a line, to try before those that the loader finds. For the whole process.
 BIDIFF_PUBLIC int bidiff_cuda_set_nvrtc(const char* files, char* error, size_t error_size);
 // Needs no GPU: compiles a unit for an architecture, with the NVRTC that a driver of this version
 // goes with, to FOLDER/NAME.cubin or
-// NAME.ptx. `option` is one more for the compiler, or null. `report` gets "NVRTC 12.9 (file): sm_75".
+// NAME.ptx. `option` is one more for the compiler, or null. `report` gets "NVRTC 12.9 (file): sm_75"
 BIDIFF_PUBLIC int bidiff_cuda_compile(const char* unit, int architecture, int driver_version,
                                       const char* option, const char* folder, char* report,
                                       size_t report_size, char* error, size_t error_size);

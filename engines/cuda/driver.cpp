@@ -115,7 +115,8 @@ std::string describe(int code) {
 }
 
 void check(int code, const char* what) {
-  if (code != kSuccess) throw Error(std::string(what) + " failed: " + describe(code) + remedy(code));
+  if (code == kSuccess) return;
+  throw Error(std::string(what) + " failed: " + describe(code) + remedy(code));
 }
 
 }  // namespace bidiff::cuda

@@ -64,7 +64,12 @@ enum DeviceAttribute : int {
   kCapabilityMinor = 76,
   kSharedMemoryOptIn = 97,
 };
-enum FunctionAttribute : int { kSharedSize = 1, kLocalSize = 3, kRegisters = 4, kMaxDynamicShared = 8 };
+enum FunctionAttribute : int {
+  kSharedSize = 1,
+  kLocalSize = 3,
+  kRegisters = 4,
+  kMaxDynamicShared = 8,
+};
 
 // Result, member, exported name, parameters of every driver function that is used.
 #define BIDIFF_CUDA_FUNCTIONS(X)                                                                \
@@ -126,7 +131,7 @@ struct Driver {
 // The driver, opened and initialised once in a process. Throws Error where there is none.
 const Driver& driver();
 
-// Throws Error with a sentence unless `code` is kSuccess. `what` was attempted: "copying to the GPU".
+// Throws Error unless `code` is kSuccess. `what` was attempted: "copying to the GPU".
 void check(int code, const char* what);
 std::string describe(int code);  // "CUDA_ERROR_NO_DEVICE (100)"
 

@@ -31,7 +31,8 @@ DeviceInfo examine(int device, int ordinal) {
   name[sizeof(name) - 1] = 0;
   info.ordinal = ordinal;
   info.name = name;
-  info.architecture = 10 * attribute(device, kCapabilityMajor) + attribute(device, kCapabilityMinor);
+  info.architecture =
+      10 * attribute(device, kCapabilityMajor) + attribute(device, kCapabilityMinor);
   info.multiprocessors = attribute(device, kMultiprocessors);
   info.shared_per_block = static_cast<size_t>(attribute(device, kSharedMemoryOptIn));
   // Kilohertz, both edges of the clock, and bits: bytes in a second.

@@ -126,8 +126,8 @@ def import_torch_cuda() -> Any:
         raise EngineError("torch is not installed; pip install torch, of a build with CUDA"
                           ) from None
     if not torch.cuda.is_available():
-        raise EngineError(f"torch {torch.__version__} does not use the GPU; pip install torch, of a "
-                          "build with CUDA that fits the driver")
+        raise EngineError(f"torch {torch.__version__} does not use the GPU; pip install torch, of "
+                          "a build with CUDA that fits the driver")
     return torch
 
 

@@ -77,7 +77,8 @@ def parity(options: Options) -> Result:
 def sanitizer(options: Options) -> Result:
     """A few of the parity cases under NVIDIA's compute-sanitizer."""
     from bidiff_deploy.errors import EngineError
-    tool = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
+    tool = (shutil.which("compute-sanitizer")
+            or shutil.which("/usr/local/cuda/bin/compute-sanitizer"))
     if tool is None:
         raise EngineError("compute-sanitizer was not found; it is part of NVIDIA's CUDA toolkit")
     few = {**options, "cases": max(1, options["cases"] // 10), "largest": min(33,

@@ -116,8 +116,8 @@ class Case:
 
 
 def random_cases(operators: Sequence[str], count: int, seed: int, largest: int) -> list[Case]:
-    """``count`` problems of each operator: any channels, heights and widths up to ``largest``, those
-    about the kernels' tiles more often; both types of elements, both sizes of kernel."""
+    """``count`` problems of each operator: any channels, heights and widths up to ``largest``,
+    those about the kernels' tiles more often; both types of elements, both sizes of kernel."""
     random = np.random.default_rng(seed)
     near = [size for size in (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 128)
             if size <= largest]

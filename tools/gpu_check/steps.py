@@ -1,4 +1,4 @@
-"""A whole step: our backend against cuDNN in torch and against ONNX Runtime without our operators."""
+"""A step: our backend against cuDNN in torch, and ONNX Runtime without our operators."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def reference_bundle(network: str, timesteps: Sequence[int], folder: Path, *,
     from bidiff_deploy.export.write import export_bundle
     from bidiff_deploy.options import read_options
     if not (REFERENCE / f"layout_{network}.json").is_file():
-        raise EngineError(f"{REFERENCE} has no layout_{network}.json; run this in a checkout of the "
-                          "repository")
+        raise EngineError(f"{REFERENCE} has no layout_{network}.json; run this in a checkout of "
+                          "the repository")
     sys.path.insert(0, str(REFERENCE))
     try:
         from synth_weights import load_layout, synth_state_dict

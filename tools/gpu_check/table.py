@@ -22,9 +22,8 @@ def to_text(report: dict[str, Any]) -> str:
     lines += _steps(parts)
     lines.append("")
     for name, part in parts.items():
-        verdict = _verdict(name, part)
-        lines.append(f"{'ok' if part['ok'] else 'NOT DONE' if _is_absent(name, part) else 'FAILED':9}"
-                     f"{name}: {verdict}")
+        state = "ok" if part["ok"] else "NOT DONE" if _is_absent(name, part) else "FAILED"
+        lines.append(f"{state:9}{name}: {_verdict(name, part)}")
     return "\n".join(lines)
 
 
@@ -111,8 +110,8 @@ def _steps(parts: dict[str, Any]) -> list[str]:
             if not entry["ok"]:
                 continue
             base = ours.get(batch, {})
-            ratio = (f"{entry['ms'] / base['ms']:8.2f}x of ours" if base.get("ok") and base["ms"] > 0
-                     and name != "step-ours" else "")
+            compared = base.get("ok") and base["ms"] > 0 and name != "step-ours"
+            ratio = f"{entry['ms'] / base['ms']:8.2f}x of ours" if compared else ""
             lines.append(f"{name.removeprefix('step-'):<14}batch {batch:<3}{entry['ms']:10.3f} "
                          f"+-{50 * entry['spread']:.0f} %{ratio}")
     return lines

@@ -28,7 +28,9 @@ bool runs(int cubin, int architecture) {
   return cubin / 10 == architecture / 10 && cubin <= architecture;
 }
 
-bool driver_knows(int abi, int driver_version) { return abi < kNewCubin || driver_version >= 13000; }
+bool driver_knows(int abi, int driver_version) {
+  return abi < kNewCubin || driver_version >= 13000;
+}
 
 int cubin_architecture(const Elf64_Ehdr& header) {
   return header.e_ident[EI_ABIVERSION] >= kNewCubin ? (header.e_flags >> 8) & 0xff

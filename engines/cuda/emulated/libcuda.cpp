@@ -284,8 +284,9 @@ EMULATED cuLaunchKernel(Function function, unsigned grid_x, unsigned grid_y, uns
   }
   if (threads > 1024 || threads > kernel.threads) return kLaunchOutOfResources;
   if (shared > static_cast<unsigned>(function->most_shared)) return kInvalidValue;
-  const GraphState::Node node{&kernel, {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared,
-                              std::string(static_cast<const char*>(extra[1]), kernel.argument_bytes)};
+  const std::string arguments(static_cast<const char*>(extra[1]), kernel.argument_bytes);
+  const GraphState::Node node{
+      &kernel, {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared, arguments};
   if (stream && stream->capturing) {
     stream->capturing->nodes.push_back(node);
     return kSuccess;

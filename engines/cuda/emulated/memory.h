@@ -7,8 +7,8 @@
 
 namespace bidiff::cuda::emulated {
 
-// Every block ends, but for its alignment to 256 bytes, where a forbidden page begins, and holds NaNs
-// until it is written; what lies beside it in its pages is checked by damaged_block().
+// Every block ends, but for its alignment to 256 bytes, where a forbidden page begins, and holds
+// NaNs until it is written; what lies beside it in its pages is checked by damaged_block().
 // 0 if the host has no memory.
 uint64_t allocate(size_t bytes);
 bool release(uint64_t pointer);  // false: no block begins there

@@ -27,7 +27,9 @@ int faulted = 0;
 std::vector<int> gpus() {
   std::vector<int> found;
   std::istringstream list(variable("BIDIFF_EMULATED_GPUS", "80"));
-  for (std::string entry; std::getline(list, entry, ',');) found.push_back(std::atoi(entry.c_str()));
+  for (std::string entry; std::getline(list, entry, ',');) {
+    found.push_back(std::atoi(entry.c_str()));
+  }
   return found;
 }
 
