@@ -149,7 +149,8 @@ def test_one_graph_for_each_direction_at_fixed_addresses():
 def test_settings_of_the_provider(monkeypatch):
     monkeypatch.delenv("BIDIFF_CUDA_ON_CPU", raising=False)
     target = cuda_provider.cuda_target(3, True)
-    assert (target.device, target.device_id, target.provider) == ("cuda", 3, "CUDAExecutionProvider")
+    assert (target.device, target.device_id) == ("cuda", 3)
+    assert target.provider == "CUDAExecutionProvider"
     assert target.options["device_id"] == "3" and target.options["enable_cuda_graph"] == "1"
     assert target.options["use_tf32"] == "0"
     assert cuda_provider.cuda_target(0, False).options["enable_cuda_graph"] == "0"
@@ -161,7 +162,7 @@ class FakeRuntime:
     __version__ = "9.9"
     OrtValue = ort.OrtValue
 
-    def __init__(self, refusal: str, providers: tuple[str, ...] = (cuda_provider.PROVIDER,)) -> None:
+    def __init__(self, refusal: str, providers=(cuda_provider.PROVIDER,)) -> None:
         self.refusal, self.providers, self.tried = refusal, providers, []
 
     def InferenceSession(self, model, options, providers, enable_fallback):  # noqa: N802
@@ -189,5 +190,11 @@ def test_a_session_without_graphs_where_none_can_be_captured(reference, monkeypa
     assert runtime.tried == ["1", "0"]
     with pytest.raises(EngineError, match="can not be opened by onnxruntime 9.9 on cuda: broken"):
         open_with(FakeRuntime("broken"), bundle, monkeypatch)
+    place = "/src/long/path.cc:63 static Info From() [ONNXRuntimeError] : 1 : FAIL : "
+    for said, reason in ((f"{place}x.h:1 Unknown option", "on cuda: x.h:1 Unknown option$"),
+                         ("/a.cc:1 CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ;",
+                          "on cuda: CUDA failure 100: no CUDA-capable device is detected$")):
+        with pytest.raises(EngineError, match=reason):
+            open_with(FakeRuntime(said), bundle, monkeypatch)
     with pytest.raises(EngineError, match="CUDA provider of onnxruntime 9.9 did not start"):
         open_with(FakeRuntime("", ("CPUExecutionProvider",)), bundle, monkeypatch)

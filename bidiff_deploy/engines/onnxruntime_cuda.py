@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
 import threading
 import warnings
 from collections import OrderedDict
@@ -150,7 +151,7 @@ class OnnxRuntimeCudaEngine(Engine):
 
     def _failure(self, error: Exception, shape: tuple[int, ...]) -> str:
         batch, _, height, width = shape
-        text = sentence(error)
+        text = _reason(error)
         tried = f"a step at {width}x{height}" + (f", batch {batch}," if batch > 1 else "")
         if not any(sign in text.lower() for sign in _OUT_OF_MEMORY):
             return f"onnxruntime could not run {tried} on {self._device.name}: {text}"
@@ -194,7 +195,7 @@ def _open_session(ort: Any, bundle: Bundle, derived: CudaGraph, options: Any,
                                            providers=[(target.provider, settings)])
             break
         except Exception as error:
-            text = sentence(error)
+            text = _reason(error)
             if settings.get("enable_cuda_graph") != "1" or "graph capture" not in text:
                 raise EngineError(f"{bundle.path} can not be opened by onnxruntime "
                                   f"{ort.__version__} on {target.device}: {text}") from None
@@ -208,6 +209,14 @@ def _open_session(ort: Any, bundle: Bundle, derived: CudaGraph, options: Any,
                           "own words are above on stderr, and bidiff-deploy doctor shows driver "
                           "and versions")
     return session
+
+
+def _reason(error: Exception) -> str:
+    """What CUDA or ONNX Runtime says, without the places in its source that come before."""
+    text = " ".join(str(error).split())
+    if found := re.search(r"(CUDA|CUDNN|CUBLAS) failure [^;]{1,200}", text):
+        return found[0].strip()
+    return sentence(Exception(text.rpartition(" FAIL : ")[2]))
 
 
 def _device_memory(device_id: int) -> tuple[int, int]:
