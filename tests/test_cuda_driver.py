@@ -149,8 +149,8 @@ def test_out_of_memory_says_what_would_fit(gpu):
     with pytest.raises(EngineError) as caught:
         gpu.allocate(4 << 30, "8 latents", units=8)
     assert re.fullmatch(
-        r"GPU 1 \(emulated sm_80\) has no room for 4096 MiB for 8 latents: 102\d MiB of 1024 MiB "
-        r"are free; close other programs on it, or make batch or tiles smaller: of 8 images 2 would "
+        r"GPU 1 \(emulated sm_80\) has no room for 4096 MiB for 8 latents: 102\d MiB of 1024 "
+        r"MiB are free; close other programs on it, or make batch or tiles smaller: of 8 images 2 would "
         r"fit",
         str(caught.value))
     with pytest.raises(EngineError, match="or make batch or tiles smaller$"):
@@ -190,7 +190,8 @@ def test_arguments_that_do_not_fit(gpu):
 def test_no_driver(tmp_path):
     assert re.fullmatch(
         r"the NVIDIA driver can not be opened \(/no/libcuda.so: .*\); install it, or choose "
-        r"backend onnxruntime, which needs no GPU", failure(tmp_path, BIDIFF_LIBCUDA="/no/libcuda.so"))
+        r"backend onnxruntime, which needs no GPU",
+        failure(tmp_path, BIDIFF_LIBCUDA="/no/libcuda.so"))
     # A library that is something else.
     assert "has no cuInit, so it is no NVIDIA driver" in failure(
         tmp_path, BIDIFF_LIBCUDA=str(library.library_path()))

@@ -33,7 +33,7 @@ BIDIFF_PUBLIC const char* bidiff_cuda_embedded(int* toolkit, uint64_t* bytes);
 BIDIFF_PUBLIC int bidiff_cuda_set_nvrtc(const char* files, char* error, size_t error_size);
 // Needs no GPU: compiles a unit for an architecture, with the NVRTC that a driver of this version
 // goes with, to FOLDER/NAME.cubin or
-// NAME.ptx. `option` is one more for the compiler, or null. `report` gets "NVRTC 12.9 (file): sm_75"
+// NAME.ptx. `option`: one more for the compiler, or null. `report` gets "NVRTC 12.9 (FILE): sm_75"
 BIDIFF_PUBLIC int bidiff_cuda_compile(const char* unit, int architecture, int driver_version,
                                       const char* option, const char* folder, char* report,
                                       size_t report_size, char* error, size_t error_size);
