@@ -150,8 +150,8 @@ def test_out_of_memory_says_what_would_fit(gpu):
         gpu.allocate(4 << 30, "8 latents", units=8)
     assert re.fullmatch(
         r"GPU 1 \(emulated sm_80\) has no room for 4096 MiB for 8 latents: 102\d MiB of 1024 "
-        r"MiB are free; close other programs on it, or make batch or tiles smaller: of 8 images 2 would "
-        r"fit",
+        r"MiB are free; close other programs on it, or make batch or tiles smaller: of 8 images 2 "
+        r"would fit",
         str(caught.value))
     with pytest.raises(EngineError, match="or make batch or tiles smaller$"):
         gpu.allocate(1 << 40)
