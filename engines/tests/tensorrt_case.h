@@ -29,14 +29,13 @@ inline Bytes map_bytes(const std::vector<float>& values, cuda::Element element) 
   return {memory.as<uint8_t>(), memory.as<uint8_t>() + size};
 }
 
-// Memory of the GPU for as long as it lives, at the end of a block: a read behind it is a fault.
+// Memory of the GPU for as long as it lives, aligned to 256 bytes but for `skip`. What is touched behind
+// it is noticed.
 class GpuMemory {
  public:
-  GpuMemory(cuda::Device& device, size_t bytes, size_t alignment = 16)
-      : device_(device), block_(device.allocate(bytes + cuda::kPreparedAlignment)) {
-    const size_t whole = (bytes + cuda::kPreparedAlignment - 1) / cuda::kPreparedAlignment *
-                         cuda::kPreparedAlignment;
-    pointer = block_ + (whole - bytes) / alignment * alignment;
+  GpuMemory(cuda::Device& device, size_t bytes, size_t skip = 0)
+      : device_(device), block_(device.allocate(bytes + skip)) {
+    pointer = block_ + skip;
   }
   GpuMemory(cuda::Device& device, const Bytes& bytes) : GpuMemory(device, bytes.size()) {
     device.upload(pointer, bytes.data(), bytes.size());
@@ -201,7 +200,7 @@ class NodeOnGpu {
     for (size_t i = 0; i < node_.contract_words.size(); ++i) {
       const cuda::Weights weights = cuda::branch_weights(problem);
       const cuda::Pointer words = keep(node_.contract_words[i]);
-      problem.branch[i].prepared = keep(cuda::prepared_bytes(weights), cuda::kPreparedAlignment);
+      problem.branch[i].prepared = keep(cuda::prepared_bytes(weights));
       cuda::run(device_, cuda::plan_prepare(weights, words, problem.branch[i].prepared), nullptr);
     }
     for (size_t i = 0; i < node_.present.size(); ++i) {
@@ -223,7 +222,7 @@ class NodeOnGpu {
       }
     }
     const size_t bytes = cuda::workspace_bytes(problem);
-    const cuda::Pointer workspace = keep(bytes, cuda::kPreparedAlignment);
+    const cuda::Pointer workspace = keep(bytes);
     clear();
     cuda::run(device_, cuda::plan(problem, device_.architecture(), device_.path(), workspace),
               nullptr);
