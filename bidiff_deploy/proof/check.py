@@ -18,7 +18,7 @@ from ..noise import gaussian_noise
 from ..resample import pad_reflect
 from ..schedule import Schedule
 from .bundle_layers import BundleLayers
-from .compare import FAST_STEP_SNR, PREDICTION, STEP_SNRS, compare_step, nudged
+from .compare import PREDICTION, STEP_SNRS, compare_step, nudged
 from .inputs import Sample, image_samples, noise_sample
 from .layers import LayerCheck, LayerOp, check_layers
 from .loops import FAST_LOOP_PSNR, check_loops
@@ -177,8 +177,9 @@ def _notes(bundle: Bundle, checkpoint: Checkpoint, loops: Sequence[Any], precisi
         notes.append(f"the bundle was made of another file ({bundle.manifest['source']['name']})")
     if precision in STEP_SNRS:
         operator = f", {BOUNDS[precision]:.0f} dB an operator" if precision in BOUNDS else ""
-        notes.append(f"precision {precision}: held to {FAST_STEP_SNR:.0f} dB a step{operator} and "
-                     f"{FAST_LOOP_PSNR:.0f} dB an image, because products may be rounded")
+        notes.append(f"precision {precision}: held to {STEP_SNRS[precision]:.0f} dB a step"
+                     f"{operator} and {FAST_LOOP_PSNR:.0f} dB an image, because products may be "
+                     "rounded")
     if backend not in CPU_BACKENDS:
         notes.append("the layers were not compared: only backends on the CPU give them")
     if not loops:
