@@ -2,11 +2,12 @@
 
     python tools/tensorrt_headers.py FOLDER... [--interface v2|v3|auto|both] [--json FILE]
 
-A FOLDER holds NvInfer.h, itself or in ``include``: the folder ``include`` of github.com/NVIDIA/TensorRT
-at a version's tag will do. Nothing of TensorRT runs: the plugin is linked with a stand-in for
-libnvinfer.so that is compiled with the same headers, and then created, negotiated with, serialised,
-cloned and enqueued by their interface, on the emulated GPU. Needs cmake, a C++ compiler and
-cuda_runtime_api.h. Exit code 0 only if every version compiled, linked and passed.
+A FOLDER holds NvInfer.h, itself or in ``include``: the folder ``include`` of
+github.com/NVIDIA/TensorRT at a version's tag will do. Nothing of TensorRT runs: the plugin is
+linked with a stand-in for libnvinfer.so that is compiled with the same headers, and then created,
+negotiated with, serialised, cloned and enqueued by their interface, on the emulated GPU. Needs
+cmake, a C++ compiler and cuda_runtime_api.h. Exit code 0 only if every version compiled, linked and
+passed.
 """
 
 from __future__ import annotations
@@ -144,14 +145,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, \
             Progress("emulated driver", len(wanted) + 1) as progress:
         checker = Checker(Path(folder), cuda_include, options.cases)
+        print(f"{'TensorRT':<12}{'interface':<22}{'compiled':<10}{'linked':<8}"
+              "ran (stand-in, emulated)", flush=True)
         for index, (include, version, interface) in enumerate(wanted):
             progress.update(index + 1, f"TensorRT {version}")
-            rows.append(checker.check(include, version, interface))
-    print(f"{'TensorRT':<12}{'interface':<22}{'compiled':<10}{'linked':<8}ran (stand-in, emulated)")
-    for row in rows:
-        words = ["yes" if done else "NO" for done in (row.compiled, row.linked, row.passed)]
-        print(f"{row.version:<12}{row.interface:<22}{words[0]:<10}{words[1]:<8}{words[2]}"
-              + (f"  {row.why}" if row.why else ""))
+            rows.append(row := checker.check(include, version, interface))
+            progress.clear()
+            words = ["yes" if done else "NO" for done in (row.compiled, row.linked, row.passed)]
+            print(f"{row.version:<12}{row.interface:<22}{words[0]:<10}{words[1]:<8}{words[2]}"
+                  + (f"  {row.why}" if row.why else ""), flush=True)
     if options.json:
         Path(options.json).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n",
                                       encoding="utf-8")

@@ -1,7 +1,7 @@
 """Where headers and libraries lie that the TensorRT plugin is built from.
 
-NVIDIA ships TensorRT as an archive (``include/``, ``lib/``), as Debian packages (below ``/usr``) and
-as wheels, which have the libraries alone.
+NVIDIA ships TensorRT as an archive (``include/``, ``lib/``), as Debian packages (below ``/usr``)
+and as wheels, which have the libraries alone.
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ def plugin_source() -> Path:
                    here.parent / "plugin_source" / "tensorrt"):
         if (folder / "CMakeLists.txt").is_file():
             return folder
-    raise EngineError("this installation has no sources of the TensorRT plugin; install the package "
-                      "anew with pip install --force-reinstall --no-deps bidiff-deploy")
+    raise EngineError("this installation has no sources of the TensorRT plugin; install the "
+                      "package anew with pip install --force-reinstall --no-deps bidiff-deploy")
 
 
 def _include_folders(root: Path) -> Iterator[Path]:

@@ -32,7 +32,7 @@ Int32 = npt.NDArray[np.int32]
 
 
 def default_folder(version: tuple[int, ...]) -> Path:
-    """Where the plugin for a version of TensorRT is kept: below $XDG_DATA_HOME or ~/.local/share."""
+    """Where the plugin for a version of TensorRT is: below $XDG_DATA_HOME or ~/.local/share."""
     home = os.environ.get("XDG_DATA_HOME")
     data = Path(home) if home and os.path.isabs(home) else Path.home() / ".local" / "share"
     return data / "bidiff_deploy" / f"tensorrt-{version[0]}.{version[1]}"
@@ -60,8 +60,9 @@ def find_plugin(version: str) -> Path:
         file = default_folder((major, older)) / LIBRARIES[0]
         if file.is_file() and _built_for(file.with_name(DESCRIPTION)) == (major, older):
             return file
-    raise EngineError(f"there is no plugin for TensorRT {major}.{minor}; build it with bidiff-deploy "
-                      "build-plugin --tensorrt-root DIR, or name it with BIDIFF_TENSORRT_PLUGIN")
+    raise EngineError(f"there is no plugin for TensorRT {major}.{minor}; build it with "
+                      "bidiff-deploy build-plugin --tensorrt-root DIR, or name it with "
+                      "BIDIFF_TENSORRT_PLUGIN")
 
 
 class PluginLibrary:
@@ -79,8 +80,9 @@ class PluginLibrary:
             raise EngineError(f"{file} can not be loaded ({error}); build it again with "
                               "bidiff-deploy build-plugin --overwrite") from None
         if version != ABI_VERSION:
-            raise EngineError(f"{file} has ABI version {version}, this package needs {ABI_VERSION}; "
-                              "build it again with bidiff-deploy build-plugin --overwrite")
+            raise EngineError(f"{file} has ABI version {version}, this package needs "
+                              f"{ABI_VERSION}; build it again with bidiff-deploy build-plugin "
+                              "--overwrite")
         size, pointer, error = ctypes.c_int64, ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t]
         for name in ("version", "interface", "embedded"):
             getattr(self._library, f"bidiff_tensorrt_{name}").restype = ctypes.c_char_p

@@ -27,7 +27,8 @@ void log(nvinfer1::ILogger::Severity severity, const std::string& sentence) noex
 // Where the logger is found instead, of a library that TensorRT has loaded itself.
 void set_logger(nvinfer1::ILogger* logger) noexcept;
 
-// The result of `body`, or `failure` after an error was logged: no exception may cross into TensorRT.
+// The result of `body`, or `failure` after an error was logged: no exception may cross into
+// TensorRT.
 template <class Result, class Body>
 Result guarded(Result failure, Body body) noexcept {
   try {

@@ -8,8 +8,8 @@
 namespace bidiff::tensorrt {
 namespace {
 
-// What kernels read at once of prepared words. TensorRT aligns its own memory to 256 bytes, and asks
-// it of addresses that it is given.
+// What kernels read at once of prepared words. TensorRT aligns its own memory to 256 bytes, and
+// asks it of addresses that it is given.
 constexpr cuda::Pointer kWordsAlignment = 16;
 
 class Reader {
@@ -202,8 +202,8 @@ void check_attributes(const Operator& of, const Attributes& attributes) {
                       std::to_string(attributes.kernel));
   }
   if (has_words(of) && attributes.kernel && attributes.layout != prepared_layout_number()) {
-    throw cuda::Error(name + "its words were prepared for another version of this library (layout " +
-                      std::to_string(attributes.layout) + ", not " +
+    throw cuda::Error(name + "its words were prepared for another version of this library "
+                      "(layout " + std::to_string(attributes.layout) + ", not " +
                       std::to_string(prepared_layout_number()) +
                       "); derive the graph and build the engine anew with this library");
   }

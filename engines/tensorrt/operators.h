@@ -54,9 +54,9 @@ inline bool has_norm(const Operator& of) {
 }
 inline bool has_words(const Operator& of) { return of.op != cuda::Op::kGroupNormSwish; }
 
-// The inputs that a node has, in its order. Bit i of `mask` stands for input i of the contract; with
-// kLeadingInputs they are the contract's first `count`. Throws cuda::Error: a required input is
-// left out, a bit too many, or the mask says another number than `count`.
+// The inputs that a node has, in its order. Bit i of `mask` stands for input i of the contract;
+// with kLeadingInputs they are the contract's first `count`. Throws cuda::Error: a required input
+// is left out, a bit too many, or the mask says another number than `count`.
 constexpr int64_t kLeadingInputs = -1;
 std::vector<Input> present_inputs(const Operator& of, int64_t mask, int count);
 

@@ -25,8 +25,8 @@ int bit_count(int64_t mask) {
   return count;
 }
 
-// Of every map that is no larger. Tiles are chosen by shape, so that a smaller map may need a little
-// more: at most what one more of the largest tiles would.
+// Of every map that is no larger. Tiles are chosen by shape, so that a smaller map may need a
+// little more: at most what one more of the largest tiles would.
 size_t most_workspace(const cuda::Problem& problem) {
   cuda::Problem grown = problem;
   grown.height += 16;

@@ -1,7 +1,7 @@
 // One node of the graph: everything of a plugin that does not depend on a version of TensorRT.
 //
-// The adaptors (plugin_v2.cpp, plugin_v3.cpp) translate TensorRT's calls to these. TensorRT clones a
-// plugin for each execution context; objects hold no memory of the GPU and nothing that enqueue
+// The adaptors (plugin_v2.cpp, plugin_v3.cpp) translate TensorRT's calls to these. TensorRT clones
+// a plugin for each execution context; objects hold no memory of the GPU and nothing that enqueue
 // writes, so that copies are cheap and one object serves any number of threads.
 #pragma once
 

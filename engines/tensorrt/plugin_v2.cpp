@@ -1,4 +1,5 @@
-// The plugin by the interface of TensorRT 8.5 to 9, IPluginV2DynamicExt, which 10 and 11 still have.
+// The plugin by the interface of TensorRT 8.5 to 9, IPluginV2DynamicExt, which 10 and 11 still
+// have.
 #include <cstring>
 
 #include "adaptor.h"

@@ -5,7 +5,8 @@
 
 #include "../cuda/device/arguments.h"
 
-// The device source itself, for the one thread that `place` says: no second description of the form.
+// The device source itself, for the one thread that `place` says: no second description of the
+// form.
 namespace bidiff::cuda {
 namespace {
 

@@ -1,6 +1,7 @@
-// The library for IPluginRegistry::loadLibrary, trtexec --dynamicPlugins and --setPluginsToSerialize,
-// of TensorRT 8.6 and newer: TensorRT asks it for its creators and registers them itself. It refuses
-// a library whose creators are registered already, hence this one beside register_static.cpp.
+// The library for IPluginRegistry::loadLibrary, trtexec --dynamicPlugins and
+// --setPluginsToSerialize, of TensorRT 8.6 and newer: TensorRT asks it for its creators and
+// registers them itself. It refuses a library whose creators are registered already, hence this one
+// beside register_static.cpp.
 #include "adaptor.h"
 
 using bidiff::tensorrt::Creator;

@@ -9,14 +9,15 @@ namespace {
 
 const bool registered = [] {
   return guarded(false, [] {
-    bool all = true;
+    nvinfer1::IPluginRegistry* registry = getPluginRegistry();
+    bool all = registry != nullptr;
     for (Creator* creator : creators()) {
-      all = getPluginRegistry()->registerCreator(*creator, kNamespace) && all;
+      all = registry && registry->registerCreator(*creator, kNamespace) && all;
     }
     if (!all) {
       log(nvinfer1::ILogger::Severity::kWARNING,
-          "bidiff: some of this library's plugins were registered before, by another copy of it, "
-          "and are used from there");
+          "bidiff: TensorRT did not register some of this library's plugins; another copy of it "
+          "was loaded before, and is used instead");
     }
     return all;
   });

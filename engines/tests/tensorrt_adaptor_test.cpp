@@ -1,7 +1,7 @@
-// A plugin library in the hands of a stand-in for TensorRT: loaded, found in the registry, negotiated
-// with, written to an engine and read back, cloned and enqueued on the emulated GPU, by the very
-// interface that TensorRT calls. Exit code 0 passed, 1 failed.
-// Arguments: the two libraries (the second "" before TensorRT 8.6), cases (2), seed (1).
+// A plugin library in the hands of a stand-in for TensorRT: loaded, found in the registry,
+// negotiated with, written to an engine and read back, cloned and enqueued on the emulated GPU, by
+// the very interface that TensorRT calls. Exit code 0 passed, 1 failed. Arguments: the two
+// libraries (the second "" before TensorRT 8.6), cases (2), seed (1).
 #include <dlfcn.h>
 
 #include <cstdio>

@@ -29,8 +29,8 @@ inline Bytes map_bytes(const std::vector<float>& values, cuda::Element element) 
   return {memory.as<uint8_t>(), memory.as<uint8_t>() + size};
 }
 
-// Memory of the GPU for as long as it lives, aligned to 256 bytes but for `skip`. What is touched behind
-// it is noticed.
+// Memory of the GPU for as long as it lives, aligned to 256 bytes but for `skip`. What is touched
+// behind it is noticed.
 class GpuMemory {
  public:
   GpuMemory(cuda::Device& device, size_t bytes, size_t skip = 0)

@@ -5,7 +5,8 @@
 
 #include <string>
 
-// The registered creator, an IPluginCreator, or IPluginCreatorInterface from TensorRT 10 on; or null.
+// The registered creator, an IPluginCreator, or IPluginCreatorInterface from TensorRT 10 on; or
+// null.
 __attribute__((visibility("default"))) void* stand_in_creator(const char* name, const char* space);
 // What was logged since the last call, a line each.
 __attribute__((visibility("default"))) std::string stand_in_messages();
