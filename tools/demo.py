@@ -83,6 +83,15 @@ def side_by_side(panels: dict[str, np.ndarray], scores: dict[str, str], size: in
     return sheet
 
 
+def sampling(engine) -> str:
+    """How the engine samples by default, in words."""
+    count = len(engine.timesteps)
+    steps = f"{count} step{'s' if count > 1 else ''} ({', '.join(map(str, engine.timesteps))})"
+    if engine.default_start is None:
+        return f"{steps} from pure noise"
+    return f"{steps} from the input noised to timestep {engine.default_start}"
+
+
 def upscale_photo(engines: dict, path: Path, folder: Path) -> dict:
     """Make one photo small, upscale it, write the pictures; returns its figures."""
     scale = engines[EXACT].scale
@@ -188,8 +197,9 @@ def main() -> None:
     results = []
     with (load_bundle(arguments.exact, threads=arguments.threads) as exact,
           load_bundle(arguments.fast, threads=arguments.threads) as fast):
-        print(f"{arguments.exact}: x{exact.scale}, time steps "
-              f"{', '.join(map(str, exact.timesteps))}, {exact.description}")
+        print(f"{arguments.exact}: x{exact.scale}, {sampling(exact)}, {exact.description}")
+        print("(sampled as the checkpoint advises, the best row of the table in "
+              "training/README.md)")
         for photo in arguments.photos:
             results.append(upscale_photo({EXACT: exact, FAST: fast}, photo, arguments.output))
             print(f"{photo.name}: {results[-1]['width']}x{results[-1]['height']} in "
