@@ -479,7 +479,7 @@ def test_without_torch_it_says_what_to_install(reference, tmp_path):
 
 
 def test_the_shipped_model_passes(tmp_path):
-    """Trained weights flip signs by the ten thousand on rounding alone: one run of the reference in
+    """Trained weights flip signs by the hundred on rounding alone: one run of the reference in
     another layout may by chance show few of them, so the floor is the worst of several."""
     training = Path(__file__).parent.parent / "training"
     checkpoint = read_checkpoint(training / "demo_x2.safetensors")
@@ -487,5 +487,5 @@ def test_the_shipped_model_passes(tmp_path):
     result = check_bundle(open_bundle(tmp_path / "b"), checkpoint, size=(128, 128),
                           images=[str(training / "photos" / "chelsea.png")])
     assert result, result.failures
-    assert all(step.floor.flips > 1000 for step in result.steps)
+    assert all(step.floor.flips > 100 for step in result.steps)
     assert result.loops and result.loops[0].psnr > 40
