@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +97,39 @@ def test_a_cache_that_can_not_be_written(folder, monkeypatch):
         crops_of(folder, cache=folder / "cache").photos.prepare(1)
 
 
+_FEW_FILES = """
+import os, resource, sys
+from pathlib import Path
+from PIL import Image
+from bidiff_deploy.training.decoded import OPEN, DecodedPhotos
+from bidiff_deploy.training.photos import find_sources
+from bidiff_deploy.training.recipe import Photo
+
+folder, count = Path(sys.argv[1]), OPEN + 20
+(folder / "many").mkdir()
+for index in range(count):
+    Image.new("RGB", (8, 8), (index, 0, 0)).save(folder / "many" / f"{index:04d}.png")
+pairs = [source.files for source in find_sources([Photo("many")], folder, 2)]
+photos = DecodedPhotos(pairs, 1 << 30, folder / "cache")
+taken = len(os.listdir("/proc/self/fd"))
+resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 2 * OPEN + 12,) * 2)
+photos.prepare(2)
+assert len(os.listdir("/proc/self/fd")) <= taken + 2
+for _ in range(2):
+    for index in range(count):
+        assert (photos[index][0].window(0, 0, 8, 8) == (index, 0, 0)).all()
+        assert (photos[index][1].window(0, 0, 4, 4) == (index, 0, 0)).all()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
+def test_a_cache_of_more_files_than_a_process_may_open(tmp_path):
+    done = subprocess.run([sys.executable, "-c", _FEW_FILES, str(tmp_path)], text=True,
+                          capture_output=True,
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_photo_is_used_at_several_sizes(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -106,6 +142,16 @@ def test_a_photo_is_used_at_several_sizes(tmp_path):
     cached.prepare(1)
     assert np.array_equal(cached[1][0].window(0, 0, 20, 30), imresize(pixels, 20, 30))
     assert np.array_equal(cached[0][0].window(0, 0, 40, 60), pixels)
+
+
+def test_sizes_that_leave_no_photo(tmp_path):
+    for name, side in (("a", 36), ("b", 40)):
+        Image.new("RGB", (side, side)).save(tmp_path / f"{name}.png")
+    with pytest.raises(UsageError, match=r"b.png: has 40x40 pixels, of which data.sizes \[0.5\] "
+                                         "leave less than a crop of 32.*smaller data.crop$"):
+        find_sources([Photo("a.png"), Photo("b.png")], tmp_path, 2, 32, sizes=(0.5,))
+    assert len(find_sources([Photo("b.png")], tmp_path, 2, 20, sizes=(0.5,))) == 1
+    assert find_sources([], tmp_path, 2, 32, sizes=(0.5,)) == []
 
 
 def test_pairs_can_not_change_their_size(tmp_path):

@@ -19,6 +19,7 @@ from .tiles import SIDE, Tiles, Whole, stored_bytes
 __all__ = ["DecodedPhotos", "Planes"]
 
 VERSION = 1  # of what is stored; another one has other names
+OPEN = 128  # pairs of files that stay mapped: each takes two of the process's file descriptors
 Planes = tuple["Whole | Tiles", "Whole | Tiles"]  # the photo, its low-resolution image
 
 
@@ -27,7 +28,8 @@ class DecodedPhotos:
 
     ``memory``: bytes that decoded photos may take in this process, the least recently used are
     dropped first. ``cache``: a folder of tiles, named by path, size and time of the files, so that
-    a changed photo is decoded anew; with it nothing is kept in memory by us.
+    a changed photo is decoded anew; with it nothing is kept in memory by us, and of its files the
+    ``OPEN`` pairs used last stay mapped.
     """
 
     def __init__(self, pairs: Sequence[ImagePair], memory: int, cache: Path | None = None) -> None:
@@ -82,7 +84,8 @@ class DecodedPhotos:
         count = len(self.pairs)
         order = [(first + step) % count for step in range(count)]
         with ThreadPoolExecutor(max(threads, 1)) as pool:  # decoders release Python's lock
-            waiting = {pool.submit(self._load, index): index for index in order}
+            work = self._load if self.cache is None else self._store
+            waiting = {pool.submit(work, index): index for index in order}
             try:
                 for done, future in enumerate(as_completed(waiting), 1):
                     self._prepared(waiting[future], future, skip)
@@ -93,11 +96,16 @@ class DecodedPhotos:
 
     def _prepared(self, index: int, future: Any, skip: bool) -> None:
         try:
-            self._keep(index, future.result())
+            planes = future.result()
+            if planes is not None:
+                self._keep(index, planes)
         except ImageError as error:
             if not skip:
                 raise UsageError(f"{error}, or set data.skip_unreadable") from None
             self.unreadable[index] = str(error)
+
+    def _store(self, index: int) -> None:
+        self._load(index)  # not kept: the cache may have more files than a process may open
 
     def _load(self, index: int) -> Planes:
         pair = self.pairs[index]
@@ -130,7 +138,7 @@ class DecodedPhotos:
             return
         self._kept[index] = planes
         self._bytes += size
-        while self._bytes > self.memory:
+        while self._bytes > self.memory or (self.cache is not None and len(self._kept) > OPEN):
             _, dropped = self._kept.popitem(last=False)
             self._bytes -= sum(plane.nbytes for plane in dropped)
 

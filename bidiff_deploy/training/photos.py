@@ -28,17 +28,25 @@ def find_sources(photos: Sequence[Photo], folder: Path, scale: int, smallest: in
     """Every photo of a recipe; paths are relative to ``folder``, or of an installed package.
 
     ``smallest``, ``cut`` and ``skip`` as ``datasets.pair_files`` has them. ``sizes``: each photo is
-    used at each of these shares of its size, as far as a side of ``smallest`` is left. Raises UsageError for a
-    path that does not exist, and for whatever is wrong with a folder, a pair or a photo.
+    used at each of these shares of its size, as far as a side of ``smallest`` is left. Raises
+    UsageError for a path that does not exist, for whatever is wrong with a folder, a pair or a
+    photo, and if the sizes leave no photo.
     """
-    found = []
+    found, wholes = [], []
     for photo in photos:
         low = _resolve(photo.low, folder) if photo.low else None
         for whole in pair_files(_resolve(photo.path, folder), low, photo.template, scale, cut=cut,
                                 smallest=smallest, box=photo.box, skip=skip):
+            wholes.append(whole)
             used = [whole if size == 1 else whole.smaller(size) for size in sizes]
             found += [Source(files, photo.weight) for files in used
                       if min(files.height, files.width) >= max(smallest, scale)]
+    if wholes and not found:
+        largest = max(wholes, key=lambda pair: min(pair.height, pair.width))
+        raise UsageError(f"{largest.high}: has {largest.height}x{largest.width} pixels, of which "
+                         f"data.sizes {list(sizes)} leave less than a crop of {smallest}, as of "
+                         "every other photo; use larger photos, larger sizes or a smaller "
+                         "data.crop")
     return found
 
 
