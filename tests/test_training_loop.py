@@ -164,3 +164,21 @@ def test_machines_that_can_not_run_it(folder, run, says):
     with pytest.raises(UsageError, match=says):
         train(recipe_from_dict(changed(run=run)), folder, folder / "run")
     assert not (folder / "run").exists()
+
+
+def test_a_validation_that_does_not_fit_leaves_a_checkpoint(folder, monkeypatch):
+    def exhausted(*_):
+        raise torch.OutOfMemoryError("no room")
+
+    recipe, out = recipe_from_dict(TREE), folder / "run"
+    train(recipe, folder, folder / "whole", report=silent)
+    lines: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("bidiff_deploy.training.diffusion.restored", exhausted)
+        with pytest.raises(UsageError, match="validating a.png, 20x30 pixels, does not fit into "
+                                             "the memory of cpu; give it a box"):
+            train(recipe, folder, out, report=lines.append)
+    assert lines[-1].endswith("checkpoint.pt: iteration 3, saved before ending")
+    train(recipe, folder, out, resume=True, report=silent)
+    whole, again = load(folder / "whole/checkpoint.pt"), load(out / "checkpoint.pt")
+    assert states_equal(whole["params"], again["params"])

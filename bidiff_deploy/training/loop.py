@@ -18,7 +18,7 @@ from .distributed import Processes, ProcessLost, processes
 from .log import CSV, Log
 from .recipe import Recipe
 from .state import read_run
-from .trainer import Trainer
+from .trainer import Trainer, ValidationOutOfMemory
 
 __all__ = ["train"]
 
@@ -71,7 +71,7 @@ def _run(recipe: Recipe, folder: Path, out: Path, resume: bool, found: Processes
         with contextlib.closing(Log(out, trainer.iteration, say)) as log:
             try:
                 ended_early = _loop(trainer, stopped, checkpoints, log, say)
-            except ProcessLost:
+            except (ProcessLost, ValidationOutOfMemory):
                 _save_what_is_whole(trainer, checkpoints, say)
                 raise
             checkpoints.save(trainer.state())
@@ -144,7 +144,8 @@ def _validate(trainer: Trainer, loss: float, checkpoints: Checkpoints | None, lo
 
 
 def _save_what_is_whole(trainer: Trainer, checkpoints: Checkpoints, say: Report) -> None:
-    """After another process was lost: the last whole iteration is complete in this one."""
+    """The last iteration, which is complete in this process whatever became of others or of a
+    validation."""
     if trainer.iteration:
         with contextlib.suppress(BidiffError):
             checkpoints.save(trainer.state())

@@ -22,7 +22,11 @@ from .precision import Precision
 from .recipe import Recipe
 from .task import make_task
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "ValidationOutOfMemory"]
+
+
+class ValidationOutOfMemory(UsageError):
+    """A validation photo does not fit into memory; the last iteration is whole."""
 
 
 class Trainer:
@@ -122,14 +126,23 @@ class Trainer:
 
     def validate(self) -> list[dict[str, Any]]:
         """Of every validation photo its name, the PSNR-Y of bicubic and of the averaged weights in
-        dB, and, of as many as ``run.pictures``, the pictures, uint8 (H, W, 3)."""
+        dB, and, of as many as ``run.pictures``, the pictures, uint8 (H, W, 3). Raises
+        ValidationOutOfMemory."""
         from .validate import measured
 
         shown = self.recipe.run.pictures
         found = []
         for index, pair in enumerate(self.pairs):
             first = index * self.processes.ranks + self.processes.rank < shown
-            found.append(measured(pair, self.task.restored(self.average, pair), pictures=first))
+            try:
+                picture = self.task.restored(self.average, pair)
+            except (torch.OutOfMemoryError, MemoryError):
+                height, width = pair.high.shape[:2]
+                raise ValidationOutOfMemory(
+                    f"validating {pair.name}, {height}x{width} pixels, does not fit into the "
+                    f"memory of {self.device}; give it a box in data.validate, or name a smaller "
+                    "photo") from None
+            found.append(measured(pair, picture, pictures=first))
         return self.processes.gather(found)
 
     def state(self) -> dict[str, Any]:
