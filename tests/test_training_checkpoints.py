@@ -64,6 +64,21 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     assert iteration(checkpoints.newest) == 1
 
 
+def test_what_a_killed_run_left_is_removed(folder):
+    out = folder / "run"
+    out.mkdir()
+    kept = ["checkpoint.pt.tmp", ".checkpoint.pt.tmp", ".photo.png.0123abcd.tmp",
+            ".checkpoint.pt.0123abcd.tmp.pt"]
+    for name in (*kept, ".checkpoint.pt.0123abcd.tmp", ".checkpoint.pt.ffffffff.tmp"):
+        (out / name).write_text("half")
+    recipe = recipe_from_dict(changed(run={"iterations": 1}))
+    train(recipe, folder, out, report=silent)
+    (out / ".checkpoint.pt.00000000.tmp").write_text("half")
+    train(recipe, folder, out, resume=True, report=silent)
+    assert {path.name for path in out.iterdir()} - {"checkpoint.pt", "log.csv"} - {
+        path.name for path in out.glob("events.*")} == set(kept)
+
+
 def test_the_best_is_by_validated_psnr(folder):
     out = folder / "run"
     recipe = recipe_from_dict(changed(run={"validate_every": 1, "keep_best": True}))

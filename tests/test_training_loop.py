@@ -182,3 +182,31 @@ def test_a_validation_that_does_not_fit_leaves_a_checkpoint(folder, monkeypatch)
     train(recipe, folder, out, resume=True, report=silent)
     whole, again = load(folder / "whole/checkpoint.pt"), load(out / "checkpoint.pt")
     assert states_equal(whole["params"], again["params"])
+
+
+def test_a_resume_with_another_batch_or_seed_is_refused(folder):
+    out = folder / "run"
+    train(recipe_from_dict(changed(run={"iterations": 2})), folder, out, report=silent)
+    for run, says in (({"batch": 4}, r"was made with run.batch=2, on which"),
+                      ({"seed": 1}, r"was made with run.seed=0, on which"),
+                      ({"batch": 4, "seed": 1}, r"was made with run.batch=2, run.seed=0, on")):
+        with pytest.raises(CheckpointError, match=says):
+            train(recipe_from_dict(changed(run=run)), folder, out, resume=True)
+    lines: list[str] = []
+    train(recipe_from_dict(changed(run={"iterations": 3, "precision": "bfloat16"})), folder, out,
+          resume=True, report=lines.append)
+    assert lines[0] == "run.precision was float32, and is bfloat16 from here on"
+    lines.clear()
+    train(recipe_from_dict(changed(run={"iterations": 3, "precision": "bfloat16"})), folder, out,
+          resume=True, report=lines.append)
+    assert not [line for line in lines if "precision" in line]
+
+
+@pytest.mark.parametrize("key", ["scaler", "seconds", "best"])
+def test_a_checkpoint_that_lacks_a_part_is_refused(folder, key):
+    recipe, out = recipe_from_dict(changed(run={"iterations": 1})), folder / "run"
+    state = load(train(recipe, folder, out, report=silent))
+    del state[key]
+    torch.save(state, out / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match="holds no training state"):
+        train(recipe, folder, out, resume=True)

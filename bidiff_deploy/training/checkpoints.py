@@ -17,6 +17,7 @@ from .state import write_run
 __all__ = ["BEST", "Checkpoints", "NEWEST"]
 
 NEWEST, BEST = "checkpoint.pt", "best.pt"
+_LEFTOVER = re.compile(rf"\.{re.escape(NEWEST)}\.[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}")
 _OLDER = re.compile(r"checkpoint_(\d{8,})\.pt")
 
 
@@ -54,6 +55,13 @@ class Checkpoints:
         for path in self.older()[:-(self.keep - 1) or None]:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+    def remove_leftovers(self) -> None:
+        """Remove what a run that was killed while it wrote the newest has left in the folder."""
+        for path in self.folder.iterdir():
+            if _LEFTOVER.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def older(self) -> list[Path]:
         """The numbered checkpoints, oldest first."""

@@ -16,7 +16,7 @@ from ..progress import duration
 from .checkpoints import NEWEST, Checkpoints
 from .distributed import Processes, ProcessLost, processes
 from .log import CSV, Log
-from .recipe import Recipe
+from .recipe import Recipe, Run
 from .state import read_run
 from .trainer import Trainer, ValidationOutOfMemory
 
@@ -58,7 +58,11 @@ def _run(recipe: Recipe, folder: Path, out: Path, resume: bool, found: Processes
          say: Report) -> None:
     trainer = Trainer(recipe, folder, found, say)
     if resume:
-        trainer.load_state(read_run(out / NEWEST, recipe))
+        state = read_run(out / NEWEST, recipe)
+        trainer.load_state(state)
+        before = state["recipe"].get("run", {}).get("precision", Run.precision)
+        if before != recipe.run.precision:
+            say(f"run.precision was {before}, and is {recipe.run.precision} from here on")
     trainer.open_photos()  # what is wrong with them is told before a folder is made
     with _caught_signals() as stopped, contextlib.closing(trainer):
         if found.rank:
@@ -68,6 +72,7 @@ def _run(recipe: Recipe, folder: Path, out: Path, resume: bool, found: Processes
         if not resume:
             (out / CSV).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
         checkpoints = Checkpoints(out, recipe.run.keep, trainer.iteration if resume else None)
+        checkpoints.remove_leftovers()
         with contextlib.closing(Log(out, trainer.iteration, say)) as log:
             try:
                 ended_early = _loop(trainer, stopped, checkpoints, log, say)

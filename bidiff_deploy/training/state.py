@@ -25,8 +25,10 @@ from ..state_files import read_state
 from .network import BiDiffSR
 from .recipe import Recipe, recipe_from_dict
 
-# What two recipes may differ in when one continues a run of the other.
+# What two recipes may differ in when one continues a run of the other, and what not even in run:
+# other crops, noise and timesteps would follow, some of them for the second time.
 RESUMABLE = ("run", "loading")
+_FIXED = ("batch", "seed")
 
 
 def published_state(module: BiDiffSR, config: NetworkConfig) -> dict[str, Tensor]:
@@ -89,7 +91,8 @@ class _ErrorKept(io.RawIOBase):
 
 
 def read_run(path: Path, recipe: Recipe) -> dict[str, Any]:
-    """A run's own checkpoint. Raises CheckpointError if it is none, or of another recipe."""
+    """A run's own checkpoint. Raises CheckpointError if it is none, or of another recipe, batch or
+    seed."""
     state = _read(path)
     try:  # an older version may have written fewer keys
         stored, given = recipe_from_dict(state["recipe"]).to_dict(), recipe.to_dict()
@@ -100,6 +103,11 @@ def read_run(path: Path, recipe: Recipe) -> dict[str, Any]:
     if changed:
         raise CheckpointError(f"{path}: was made by another recipe ({', '.join(changed)} differ); "
                               "resume with the recipe and settings it was started with")
+    was = [f"run.{key}={stored['run'][key]}" for key in _FIXED
+           if stored["run"][key] != given["run"][key]]
+    if was:
+        raise CheckpointError(f"{path}: was made with {', '.join(was)}, on which the crops and the "
+                              "noise depend; resume with the same, or start another run")
     return state
 
 
@@ -119,7 +127,8 @@ def _read(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises whatever the damaged bytes happen to provoke
         raise CheckpointError(f"{path}: can not be read as a training checkpoint "
                               f"({type(error).__name__}); start the run anew") from None
-    wanted = {"params", "params_ema", "recipe", "optimizer", "objective", "iteration", "best"}
+    wanted = {"params", "params_ema", "recipe", "optimizer", "objective", "scaler", "iteration",
+              "seconds", "best"}
     if not isinstance(state, dict) or not wanted <= set(state):
         raise CheckpointError(f"{path}: holds no training state; name the folder of a run")
     return state
