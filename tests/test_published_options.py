@@ -233,7 +233,7 @@ def test_what_has_no_counterpart_is_named_in_one_line():
     ({"path.pretrain_network_g": 3}, "3 is no path"),
     ({"train.optim_g.type": "AdamW"}, "optim_g.type: 'AdamW' is not supported, only 'Adam' is"),
     ({"train.optim_g.weight_decay": 0.1}, "there is no weight decay"),
-    ({"train.pixel_opt.type": "MSELoss"}, "the loss is L1 on the noise"),
+    ({"train.pixel_opt.type": "CharbonnierLoss"}, "the loss is L1 or, by MSELoss, L2"),
     ({"train.perceptual_opt": {"type": "PerceptualLoss"}}, "perceptual_opt.type: .* L1"),
     ({"train.scheduler": {"type": "CosineAnnealingRestartLR", "periods": [400, 600]}},
      "has no counterpart; use MultiStepLR"),
@@ -258,3 +258,8 @@ def test_the_command_trains_from_an_option_file(folder):
     assert result.exit_code == 0, result.output
     assert "passed over: logger.save_checkpoint_freq" in result.output
     assert (folder / "net.safetensors").is_file() and (folder / "run/checkpoint.pt").is_file()
+
+
+def test_the_loss_is_l1_or_l2(folder):
+    assert read({})[0].loss == "l1"
+    assert read({"train.pixel_opt.type": "MSELoss"})[0].loss == "l2"

@@ -7,12 +7,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training_setup import TREE, changed, folder  # noqa: E402, F401
+from training_setup import TREE, changed, folder, silent  # noqa: E402, F401
 
 from bidiff_deploy import sampler  # noqa: E402
-from bidiff_deploy.training.diffusion import DiffusionTask, add_noise, ddim_update  # noqa: E402
+from bidiff_deploy.errors import CheckpointError  # noqa: E402
+from bidiff_deploy.training.diffusion import (DiffusionTask, NoiseLoss, add_noise,  # noqa: E402
+                                              ddim_update)
+from bidiff_deploy.training.distill import DistillationLoss  # noqa: E402
 from bidiff_deploy.training.draws import Draws  # noqa: E402
+from bidiff_deploy.training.loop import train  # noqa: E402
 from bidiff_deploy.training.recipe import recipe_from_dict  # noqa: E402
+from bidiff_deploy.training.recipe_distill import Distill  # noqa: E402
 from bidiff_deploy.training.trainer import Trainer  # noqa: E402
 from bidiff_deploy.training.validate import as_predict  # noqa: E402
 
@@ -107,3 +112,57 @@ def test_steps_are_drawn_by_their_shares(folder):
     task = DiffusionTask(recipe_from_dict(TREE), folder)
     drawn = [task.drawn_step(Draws(0, iteration, 0, CPU)).timestep for iteration in range(3000)]
     assert drawn.count(12) == pytest.approx(2000, abs=100) and set(drawn) == {12, 6}
+
+
+class Fixed(torch.nn.Module):
+    """A network that always predicts the same, and has no blocks."""
+
+    blocks = ()
+
+    def __init__(self, *values: float) -> None:
+        super().__init__()
+        self.config = recipe_from_dict(TREE).network
+        self.values = torch.tensor(values)
+
+    def predict(self, *_) -> torch.Tensor:
+        return self.values
+
+
+def test_losses_by_hand():
+    """Predicted 1, -1, 2, against 0, 1, 2: differences 1, -2, 0; the teacher's 1, 1, 1."""
+    inputs = (None, None, torch.tensor([6.0]), torch.tensor([0]), torch.tensor([0.0, 1.0, 2.0]))
+    student, teacher = Fixed(1.0, -1.0, 2.0), Fixed(1.0, 1.0, 1.0)
+    for kind, value in (("l1", 1.0), ("l2", 5 / 3)):
+        assert NoiseLoss(student, kind)(*inputs)["loss"].item() == pytest.approx(value)
+        found = DistillationLoss(student, teacher, Distill("x", target=2.0), kind)(*inputs)
+        assert set(found) == {"loss", kind, "output"}
+        assert found[kind].item() == pytest.approx(value)
+        assert found["loss"].item() == pytest.approx(2 * value + 1)  # the output's part is L1
+
+
+def test_the_recipe_names_the_loss(folder):
+    losses = {}
+    for kind in ("l1", "l2"):
+        trainer = Trainer(recipe_from_dict({**changed(network={"dropout": 0.0}), "loss": kind}),
+                          folder)
+        high, given = trainer.crops.batch(0, 2)
+        inputs = trainer.task.prepare(trainer.network, high, given, Draws(0, 0, 0, CPU))
+        with torch.no_grad():
+            difference = trainer.network.predict(*inputs[:-1]) - inputs[-1]
+        expected = difference.abs().mean() if kind == "l1" else difference.square().mean()
+        losses[kind] = trainer.train_on(high, given)["loss"]
+        assert losses[kind] == pytest.approx(expected.item(), rel=1e-4)
+    assert losses["l1"] != pytest.approx(losses["l2"])
+
+
+def test_a_run_of_a_recipe_without_a_loss_resumes(folder):
+    out = folder / "run"
+    path = train(recipe_from_dict(changed(run={"iterations": 1})), folder, out, report=silent)
+    state = torch.load(path, weights_only=True)
+    assert state["recipe"].pop("loss") == "l1"
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=r"another recipe \(loss differ\)"):
+        train(recipe_from_dict({**TREE, "loss": "l2"}), folder, out, resume=True)
+    train(recipe_from_dict(changed(run={"iterations": 2})), folder, out, resume=True,
+          report=silent)
+    assert torch.load(path, weights_only=True)["iteration"] == 2

@@ -1,4 +1,4 @@
-"""Training of BI-DiffSR: L1 on the noise, one timestep a batch."""
+"""Training of BI-DiffSR: L1 or L2 on the noise, one timestep a batch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..published_keys import from_published
 from .data import CONDITION, Pair
 from .distill import DistillationLoss, load_teacher
 from .draws import Draws
+from .losses import noise_error
 from .network import BiDiffSR
 from .recipe import Recipe, Step
 from .state import load_network, load_published, published_state
@@ -24,16 +25,16 @@ __all__ = ["DiffusionTask"]
 
 
 class NoiseLoss(nn.Module):
-    """Mean |prediction - noise|, of the tensors of ``DiffusionTask.prepare``."""
+    """``losses.noise_error`` of the tensors of ``DiffusionTask.prepare``."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, kind: str = "l1") -> None:
         super().__init__()
-        self.network = network
+        self.network, self.kind = network, kind
 
     def forward(self, noisy: Tensor, condition: Tensor, timestep: Tensor, group: Tensor,
                 target: Tensor) -> dict[str, Tensor]:
         prediction = self.network.predict(noisy, condition, timestep, group)
-        return {"loss": (prediction.float() - target).abs().mean()}
+        return {"loss": noise_error(prediction, target, self.kind)}
 
 
 class DiffusionTask:
@@ -54,10 +55,11 @@ class DiffusionTask:
     def objective(self, network: nn.Module) -> nn.Module:
         recipe, distill = self.recipe, self.recipe.distill
         if not distill.teacher:
-            return NoiseLoss(network)
+            return NoiseLoss(network, recipe.loss)
         teacher = load_teacher(self.folder / distill.teacher, recipe.network, recipe.schedule,
                                distill)
-        return DistillationLoss(network, teacher.to(memory_format=torch.channels_last), distill)
+        return DistillationLoss(network, teacher.to(memory_format=torch.channels_last), distill,
+                                recipe.loss)
 
     def prepare(self, network: nn.Module, high: Tensor, given: Tensor,
                 draws: Draws) -> tuple[Tensor, ...]:

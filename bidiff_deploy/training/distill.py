@@ -20,6 +20,7 @@ from ..checkpoint import read_checkpoint
 from ..errors import CheckpointError, UsageError
 from ..network_config import NetworkConfig
 from ..schedule import Schedule
+from .losses import noise_error
 from .network import BiDiffSR
 from .recipe_distill import Distill
 
@@ -32,15 +33,17 @@ class DistillationLoss(nn.Module):
     """The objective of a run with a teacher; the module of ``Task.objective``.
 
     ``network`` is trained, ``teacher`` frozen and always in evaluation. Called with the tensors of
-    ``DiffusionTask.prepare``; gives the weighted ``loss`` and its unweighted parts: ``l1`` against
-    the noise, ``output`` and ``features`` against the teacher, where their weight is above 0.
+    ``DiffusionTask.prepare``; gives the weighted ``loss`` and its unweighted parts: ``l1`` or
+    ``l2``, whichever ``kind`` is, against the noise, ``output`` and ``features`` against the
+    teacher, where their weight is above 0.
     """
 
-    def __init__(self, network: BiDiffSR, teacher: BiDiffSR, distill: Distill) -> None:
+    def __init__(self, network: BiDiffSR, teacher: BiDiffSR, distill: Distill,
+                 kind: str = "l1") -> None:
         super().__init__()
         self.network = network
         self.teacher = teacher.requires_grad_(False).eval()
-        self.distill = distill
+        self.distill, self.kind = distill, kind
         self.blocks = distill.blocks or tuple(
             block.name for block in teacher.blocks if block.kind not in _OUTER)
 
@@ -57,7 +60,7 @@ class DistillationLoss(nn.Module):
         ours: dict[str, Tensor] | None = {} if weights.features else None
         theirs: dict[str, Tensor] | None = {} if weights.features else None
         prediction = self.network.predict(noisy, condition, timestep, group, ours).float()
-        parts = {"l1": (prediction - target).abs().mean()}
+        parts = {self.kind: noise_error(prediction, target, self.kind)}
         if weights.output or weights.features:
             config = self.teacher.config
             its_group = timestep.long() * config.dynamic_group // config.total_step
@@ -68,7 +71,7 @@ class DistillationLoss(nn.Module):
         if ours is not None and theirs is not None:
             parts["features"] = torch.stack([feature_distance(ours[name], theirs[name])
                                              for name in self.blocks]).mean()
-        shares = {"l1": weights.target, "output": weights.output, "features": weights.features}
+        shares = {self.kind: weights.target, "output": weights.output, "features": weights.features}
         return {"loss": sum(shares[name] * part for name, part in parts.items()), **parts}
 
 

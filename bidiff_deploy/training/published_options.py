@@ -4,7 +4,7 @@
     datasets.train, datasets.val*           data, loading.workers, run.batch
     network_g, beta_schedule                network, betas, steps; uniform is 1
     path.pretrain_network_g                 initial
-    train, val.val_freq, logger.print_freq  optimizer, run
+    train, val.val_freq, logger.print_freq  optimizer, loss, run
 
 What asks for another training than ours is refused. What has no counterpart and changes no result
 is named in one line; nothing is passed over in silence but names and what is off.
@@ -48,10 +48,11 @@ _ONLY = (
     ("path.resume_state", (), "continue a run with --resume"),
     ("train.optim_g.type", ("Adam",), "write a recipe for what is close to it"),
     ("train.optim_g.weight_decay", (0,), "there is no weight decay"),
-    ("train.pixel_opt.type", ("L1Loss",), "the loss is L1 on the noise"),
+    ("train.pixel_opt.type", ("L1Loss", "MSELoss"),
+     "the loss is L1 or, by MSELoss, L2 on the noise"),
     ("train.pixel_opt.loss_weight", (1,), "scale the learning rate instead"),
     ("train.pixel_opt.reduction", ("mean",), "scale the learning rate instead"),
-    ("train.*_opt.type", (), "the loss is L1 on the noise alone"),
+    ("train.*_opt.type", (), "the loss is L1 or L2 on the noise alone"),
 )
 
 
@@ -72,9 +73,11 @@ def recipe_tree(tree: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], li
         raise UsageError(f"{path}: is an option file without datasets.train, so there is nothing "
                          "to train on; give one of training, or score a model with bidiff-deploy "
                          "evaluate")
+    loss = "l2" if flat.peek("train.pixel_opt.type") == "MSELoss" else "l1"
     for pattern, allowed, remedy in _ONLY:
         flat.only(pattern, allowed, remedy)
     recipe, notes = _recipe(flat, tree, path)
+    recipe["loss"] = loss
     for pattern in _PASSED:
         flat.drop(pattern)
     if left := flat.keys():

@@ -26,6 +26,7 @@ from .values import build, one_of, plain
 __all__ = ["Data", "Distill", "Loading", "ORIGINS", "Optimizer", "Photo", "Recipe", "Run", "Step",
            "read_recipe", "recipe_from_dict"]
 
+LOSSES = ("l1", "l2")
 _NETWORKS = {DIFFUSION: NetworkConfig, FEED_FORWARD: BbcuConfig}
 
 
@@ -34,10 +35,11 @@ class Recipe:
     """Everything a training run depends on besides the photos' pixels.
 
     ``model`` is the kind of network, bi-diffsr or bbcu, of which ``network`` are the options; for
-    bbcu none of ``steps``, ``betas`` and ``uniform`` has a meaning.
+    bbcu none of ``steps``, ``betas``, ``uniform`` and ``loss`` has a meaning.
     ``steps`` are the timesteps that sampling will visit, descending; a number stands for so many
     of them, evenly spaced and noised from photos. ``uniform`` is the share of iterations at a
     timestep drawn from all of the schedule instead, noised from photos: 1 is the published way.
+    ``loss`` is the one against the noise, l1 or l2, see ``losses``.
     """
 
     scale: int
@@ -47,6 +49,7 @@ class Recipe:
     network: NetworkConfig | BbcuConfig = field(default_factory=NetworkConfig)
     betas: tuple[float, ...] = (Schedule.beta_start, Schedule.beta_end)
     uniform: float = 0.0
+    loss: str = "l1"
     initial: str = ""  # checkpoint to start from, relative to the recipe
     distill: Distill = field(default_factory=Distill)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -57,10 +60,14 @@ class Recipe:
         if not 2 <= self.scale <= 8:
             raise ValueError(f"scale must be 2 to 8, not {self.scale}")
         one_of("model", self.model, tuple(_NETWORKS))
+        one_of("loss", self.loss, LOSSES)
         if self.model == DIFFUSION:
             self._check_diffusion()
         elif self.steps:
             raise ValueError(f"steps are of a diffusion model; leave them out for {self.model}")
+        elif self.loss != LOSSES[0]:
+            raise ValueError(f"loss is of a diffusion model; leave it out for {self.model}, which "
+                             "learns by l1 between pictures")
         elif self.distill.teacher:
             raise ValueError(f"distill is of a diffusion model; leave it out for {self.model}")
         elif self.network.scale != self.scale:
