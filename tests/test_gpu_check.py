@@ -237,7 +237,8 @@ def report() -> dict:
             "name": "H100", "architecture": 90, "driver": "13.0"}},
         "parity": {"ok": True, "runs": 100, "cases": 20, "paths": ["and", "popc"]},
         "sanitizer": {"ok": False, "reason": "compute-sanitizer was not found; it is ..."},
-        "reference": {"ok": True, "cases": [{"case": "forward_tiny", "snr_db": 127.6}]},
+        "reference": {"ok": True, "cases": [
+            {"case": "forward_tiny", "precision": "half", "snr_db": 15.6}]},
         "layers": {"ok": True, "batches": {"1": {
             "convolutions": [], "operators": [entry],
             "step_total_ms": {"and": 0.08, "popc": 2.0, "best": 0.08}}}},
@@ -257,6 +258,7 @@ def test_the_table():
     assert "torch batch 1 5.000 +-2 % 2.50x of ours" in lines
     assert "ok parity: 100 runs of 20 cases equal the CPU's, paths and, popc" in lines
     assert "NOT DONE sanitizer: compute-sanitizer was not found; it is ..." in lines
+    assert "ok reference: forward_tiny half 15.6 dB" in lines
     assert any("batch 8: out of memory" in line for line in lines)
     assert max(map(len, text.splitlines())) <= 140
 
@@ -272,11 +274,42 @@ def test_what_counts_as_failed():
 
 
 def test_reference_cases_have_bounds_and_files():
-    for case, (network, bound) in steps.CASES.items():
-        assert (steps.REFERENCE / f"{case}.npz").is_file() and bound >= 40
+    for case, (network, bounds) in steps.CASES.items():
+        assert (steps.REFERENCE / f"{case}.npz").is_file()
+        assert bounds["exact"] >= 40 and bounds["half"] >= 12
         assert (steps.REFERENCE / f"layout_{network}.json").is_file()
     assert steps.snr(np.ones(4), np.ones(4)) == float("inf")
     assert steps.snr(np.ones(4), np.full(4, 1.1)) == pytest.approx(20)
+
+
+def test_reference_cases_are_held_in_both_precisions(tmp_path, monkeypatch):
+    """On the device that is asked for; what the engine makes of them here is replaced by what the
+    files hold, and once by noise."""
+    opened = []
+
+    class Replayed:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def predict(self, noisy, condition, timestep):
+            with np.load(steps.REFERENCE / "forward_tiny.npz") as file:
+                index = list(file["timesteps"]).index(timestep)
+                return file["prediction"][index] * scale
+
+    def load(bundle, *, backend, device):
+        opened.append((steps.open_bundle(bundle).precision, backend, device))
+        return Replayed()
+    monkeypatch.setattr(steps, "load_bundle", load)
+    scale = 0.9  # 20 dB: enough in float16 alone
+    exact, half = steps.hold_reference(["forward_tiny"], tmp_path, 3)
+    assert [entry["snr_db"] for entry in (exact, half)] == pytest.approx([20, 20], abs=0.1)
+    assert not exact["ok"] and half["ok"] and half["precision"] == "half"
+    assert opened == [("float32", "onnxruntime-cuda", 3), ("float16", "onnxruntime-cuda", 3)]
+    with pytest.raises(EngineError, match="forward_huge is no reference case; they are forward_"):
+        steps.hold_reference(["forward_huge"], tmp_path)
 
 
 def test_reference_bundles_come_of_the_cases(tmp_path, monkeypatch):

@@ -95,14 +95,14 @@ def sanitizer(options: Options) -> Result:
 
 
 def reference(options: Options) -> Result:
-    """The reference cases through backend onnxruntime-cuda."""
+    """The reference cases through backend onnxruntime-cuda, in float32 and in float16."""
     from .steps import hold_reference
     with tempfile.TemporaryDirectory() as folder:
-        cases = hold_reference(options["reference_cases"], Path(folder))
+        cases = hold_reference(options["reference_cases"], Path(folder), options["device"])
     failed = [entry for entry in cases if not entry["ok"]]
     if failed:
         return {"cases": cases, "ok": False, "reason": "; ".join(
-            f"{entry['case']} reaches {entry['snr_db']:.1f} dB of {entry['bound_db']:.0f}"
+            f"{entry['case']} in precision {entry['precision']} reaches {entry['snr_db']:.1f} dB of {entry['bound_db']:.0f}"
             for entry in failed)}
     return {"cases": cases}
 
@@ -198,7 +198,7 @@ def _step(candidate: str) -> Callable[[Options], Result]:
             for batch in options["batches"]:
                 result = guarded(lambda _, batch=batch: CANDIDATES[candidate](
                     bundle, options["timesteps"][0], batch, options["size"], options["repeats"],
-                    options["steps"]), options)
+                    options["steps"], options["device"]), options)
                 found["batches"][str(batch)] = result
         failed = [entry["reason"] for entry in found["batches"].values() if not entry["ok"]]
         if len(failed) == len(found["batches"]):

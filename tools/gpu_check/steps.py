@@ -20,10 +20,15 @@ from .layers import captured, import_torch_cuda, timed
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "tests" / "reference"
-# Signal to noise in dB that a step in float32 must reach against the published implementation:
-# another order of summation leaves 125 where no sign flips, about 45 where a few do.
-CASES = {"forward_tiny": ("tiny", 100.0), "forward_small": ("small", 60.0),
-         "forward_full_64": ("full", 40.0), "forward_full_256": ("full", 40.0)}
+# Signal to noise in dB that a step must reach against the published implementation. In float32,
+# another order of summation leaves 125 where no sign flips, about 45 where a few do. In float16,
+# signs flip everywhere, and one is a large part of a sum over few channels: the emulated kernels
+# have 16 with 8 to 16 channels, 24 with 32, 36 with the published 32 to 512.
+CASES: dict[str, tuple[str, dict[str, float]]] = {
+    "forward_tiny": ("tiny", {"exact": 100.0, "half": 12.0}),
+    "forward_small": ("small", {"exact": 60.0, "half": 20.0}),
+    "forward_full_64": ("full", {"exact": 40.0, "half": 30.0}),
+    "forward_full_256": ("full", {"exact": 40.0, "half": 30.0})}
 
 
 def reference_bundle(network: str, timesteps: Sequence[int], folder: Path, *,
@@ -64,20 +69,25 @@ def snr(reference: np.ndarray, found: np.ndarray) -> float:
     return 10 * float(np.log10(np.sum(reference ** 2) / error)) if error else float("inf")
 
 
-def hold_reference(cases: Sequence[str], folder: Path) -> list[dict[str, Any]]:
-    """Each reference case through backend onnxruntime-cuda: the least SNR of its steps, and
-    whether it reaches the bound."""
+def hold_reference(cases: Sequence[str], folder: Path, device: int = 0) -> list[dict[str, Any]]:
+    """Each reference case through backend onnxruntime-cuda, in float32 and in float16: the least
+    SNR of its steps, and whether it reaches the bound."""
     found = []
     for case in cases:
-        network, bound = CASES[case]
+        if case not in CASES:
+            raise EngineError(f"{case} is no reference case; they are {', '.join(CASES)}")
+        network, bounds = CASES[case]
         with np.load(REFERENCE / f"{case}.npz") as file:
             data = dict(file)
         timesteps = [int(timestep) for timestep in data["timesteps"]]
-        bundle = reference_bundle(network, timesteps, folder)
-        with load_bundle(bundle, backend="onnxruntime-cuda") as engine:
-            least = min(snr(expected, engine.predict(data["noisy"], data["condition"], timestep))
-                        for timestep, expected in zip(timesteps, data["prediction"]))
-        found.append({"case": case, "snr_db": least, "bound_db": bound, "ok": least >= bound})
+        for precision, bound in bounds.items():
+            bundle = reference_bundle(network, timesteps, folder, precision=precision)
+            with load_bundle(bundle, backend="onnxruntime-cuda", device=device) as engine:
+                least = min(snr(expected, engine.predict(data["noisy"], data["condition"],
+                                                         timestep))
+                            for timestep, expected in zip(timesteps, data["prediction"]))
+            found.append({"case": case, "precision": precision, "snr_db": least,
+                          "bound_db": bound, "ok": least >= bound})
     return found
 
 
@@ -89,11 +99,11 @@ def random_images(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def time_ours(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
-              steps: int) -> dict[str, Any]:
+              steps: int, device: int = 0) -> dict[str, Any]:
     """Milliseconds a step of backend onnxruntime-cuda: of a loop's steps on the device, with the
     step's row of constants copied to it each time, as in a loop."""
     noisy, condition = random_images(batch, size)
-    with load_bundle(bundle, backend="onnxruntime-cuda") as engine:
+    with load_bundle(bundle, backend="onnxruntime-cuda", device=device) as engine:
         engine.predict(noisy, condition, timestep)  # the first runs capture the CUDA graph
         row = engine._rows.row(timestep, (np.float32(0), np.float32(1), np.float32(1),
                                           np.float32(0)))
@@ -115,15 +125,15 @@ def time_ours(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
 
 
 def time_torch(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
-               steps: int) -> dict[str, Any]:
+               steps: int, device: int = 0) -> dict[str, Any]:
     """The folded network in float16, channels_last, by cuDNN, as a CUDA graph."""
     torch = import_torch_cuda()
     from bidiff_deploy.proof.folded import folded_network
     torch.backends.cudnn.benchmark = True
-    with torch.inference_mode():
-        network = folded_network(open_bundle(bundle), timestep).cuda().half().to(
+    with torch.inference_mode(), torch.cuda.device(device):
+        network = folded_network(open_bundle(bundle), timestep).to("cuda").half().to(
             memory_format=torch.channels_last)
-        inputs = [torch.from_numpy(image).cuda().half().contiguous(
+        inputs = [torch.from_numpy(image).to("cuda").half().contiguous(
             memory_format=torch.channels_last) for image in random_images(batch, size)]
         run = captured(torch, lambda: network(*inputs, timestep), steps)
         times = [timed(torch, run) / steps for _ in range(repeats)]
@@ -133,7 +143,7 @@ def time_torch(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
 
 
 def time_onnxruntime(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
-                     steps: int) -> dict[str, Any]:
+                     steps: int, device: int = 0) -> dict[str, Any]:
     """The folded graph in float16 under ONNX Runtime's CUDA provider, bound, as a CUDA graph."""
     import onnx
 
@@ -141,7 +151,7 @@ def time_onnxruntime(bundle: Path, timestep: int, batch: int, size: int, repeats
     from bidiff_deploy.engines.onnxruntime import import_onnxruntime
     from bidiff_deploy.proof.folded import write_folded
     ort = import_onnxruntime()
-    target = cuda_target(0, cuda_graph=True)
+    target = cuda_target(device, cuda_graph=True)
     if target.device != "cpu":
         require_provider(ort)
     from onnxruntime.transformers.float16 import convert_float_to_float16

@@ -53,7 +53,8 @@ def _verdict(name: str, part: dict[str, Any]) -> str:
     if name == "sanitizer":
         return f"no error by {', '.join(part['checks'])}"
     if name == "reference":
-        return ", ".join(f"{entry['case']} {entry['snr_db']:.1f} dB" for entry in part["cases"])
+        return ", ".join(f"{entry['case']} {entry['precision']} {entry['snr_db']:.1f} dB"
+                         for entry in part["cases"])
     if name in _STEPS:
         what = next(entry["what"] for entry in part["batches"].values() if entry["ok"])
         lacking = [f"batch {batch}: {entry['reason']}" for batch, entry in part["batches"].items()
