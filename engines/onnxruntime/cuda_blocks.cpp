@@ -38,9 +38,11 @@ class TwoBranches {
     return problem;
   }
 
-  void finish(Call& call, cuda::Problem* problem, const Dims& dims) {
+  // Of branches that were read with `in_channels` channels each.
+  void finish(Call& call, cuda::Problem* problem, int64_t in_channels, const Dims& dims) {
     problem->y = device_pointer(call.output_data(dims));
-    runner_.run(call, *problem, {&first_, &second_});
+    const cuda::Weights weights = {in_channels, in_channels, problem->k};
+    runner_.run(call, *problem, {{&first_, weights}, {&second_, weights}});
   }
 
  private:
@@ -66,7 +68,7 @@ class BinaryFusion : public TwoBranches {
     cuda::Problem both =
         problem(call, cuda::Op::kBinaryFusion, element, x, map, map.channels);
     both.second = device_pointer(skip.data);
-    finish(call, &both, x.dims);
+    finish(call, &both, map.channels, x.dims);
   }
 };
 
@@ -87,7 +89,8 @@ class BinaryDown : public TwoBranches {
                  "channels, height and width of x must be even");
     cuda::Problem both =
         problem(call, cuda::Op::kBinaryDown, element, x, map, map.channels / 2);
-    finish(call, &both, {map.batch, map.channels * 2, map.height / 2, map.width / 2});
+    finish(call, &both, map.channels / 2,
+           {map.batch, map.channels * 2, map.height / 2, map.width / 2});
   }
 };
 
@@ -106,7 +109,8 @@ class BinaryUp : public TwoBranches {
     const MapShape map = call.map(x, "x");
     call.require(map.channels % 2 == 0, "the channels of x must be even");
     cuda::Problem both = problem(call, cuda::Op::kBinaryUp, element, x, map, map.channels);
-    finish(call, &both, {map.batch, map.channels / 2, map.height * 2, map.width * 2});
+    finish(call, &both, map.channels,
+           {map.batch, map.channels / 2, map.height * 2, map.width * 2});
   }
 };
 

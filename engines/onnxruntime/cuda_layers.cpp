@@ -55,7 +55,7 @@ class BinaryConv {
     read_time(call, call.input(6), shape.out_channels, &problem);
     problem.y = device_pointer(
         call.output_data({shape.batch, shape.out_channels, shape.height, shape.width}));
-    runner_.run(call, problem, {&branch_});
+    runner_.run(call, problem, {{&branch_, weights_of(shape)}});
   }
 
   const Api& api;
@@ -96,7 +96,7 @@ class NormBinaryConv {
     }
     problem.x = device_pointer(x.data);
     problem.y = device_pointer(call.output_data(x.dims));
-    runner_.run(call, problem, {&branch_});
+    runner_.run(call, problem, {{&branch_, weights_of(shape)}});
   }
 
   const Api& api;

@@ -39,11 +39,6 @@ Shape CudaBranch::read(const Call& call, const Dims& x_dims, int index, cuda::Pr
   call.require(words_ != nullptr, "words must be a constant of the graph on CUDA");
   Shape shape{};
   call.require(read_shape(x_dims, dims_, &shape));
-  const cuda::Weights weights = {shape.out_channels, shape.in_channels, shape.kernel};
-  call.require(!prepared_ || weights.in_channels == weights_.in_channels,
-               "x must have " + std::to_string(weights_.in_channels) + " channels for these words "
-               "in every run");
-  weights_ = weights;
   cuda::Branch& branch = problem->branch[index];
   branch.alpha = device_pointer(call.vector(call.input(first_ + 1), "alpha", shape.out_channels,
                                             false));
@@ -60,35 +55,42 @@ Shape CudaBranch::read(const Call& call, const Dims& x_dims, int index, cuda::Pr
   return shape;
 }
 
-cuda::Pointer CudaBranch::prepared(cuda::Device& device, cuda::Stream stream) {
-  if (prepared_) return prepared_;
+cuda::Pointer CudaBranch::prepared(const Call& call, const cuda::Weights& weights,
+                                   cuda::Device& device, cuda::Stream stream) {
+  if (prepared_) {
+    call.require(weights.in_channels == weights_.in_channels,
+                 "x must have " + std::to_string(weights_.in_channels) + " channels for these "
+                 "words in every run");
+    return prepared_;
+  }
   const size_t bytes = static_cast<size_t>(element_count(dims_)) * sizeof(int32_t);
   struct Guard {
     cuda::Device& device;
     cuda::Pointer pointer;
     ~Guard() { device.release(pointer); }
   } raw{device, device.allocate(bytes, "words on their way to the GPU")},
-      made{device, device.allocate(cuda::prepared_bytes(weights_), "the binary weights")};
+      made{device, device.allocate(cuda::prepared_bytes(weights), "the binary weights")};
   device.upload(raw.pointer, words_, bytes);
   // A copy from pageable memory may still be on its way, on a stream that others do not wait for.
   device.synchronize(nullptr);
-  const cuda::Plan plan = cuda::plan_prepare(weights_, raw.pointer, made.pointer);
+  const cuda::Plan plan = cuda::plan_prepare(weights, raw.pointer, made.pointer);
   device.load(plan);
   cuda::run(device, plan, stream);
   device.synchronize(stream);
   device_ = &device;
+  weights_ = weights;
   std::swap(prepared_, made.pointer);
   return prepared_;
 }
 
 void CudaRunner::run(const Call& call, cuda::Problem problem,
-                     std::initializer_list<CudaBranch*> branches) {
+                     std::initializer_list<BranchUse> branches) {
   const auto stream = static_cast<cuda::Stream>(call.gpu_stream());
   const std::lock_guard<std::mutex> lock(mutex_);
   cuda::Device& device = open();
   int index = 0;
-  for (CudaBranch* branch : branches) {
-    problem.branch[index++].prepared = branch->prepared(device, stream);
+  for (const BranchUse& use : branches) {
+    problem.branch[index++].prepared = use.branch->prepared(call, use.weights, device, stream);
   }
   Workspace& scratch = workspace(stream);
   const std::lock_guard<std::mutex> alone(scratch.mutex);

@@ -35,23 +35,34 @@ class CudaBranch {
 
   // Checks the four against an input of `x_dims` and fills all of branch `index` but its words.
   Shape read(const Call& call, const Dims& x_dims, int index, cuda::Problem* problem);
-  // The words on the GPU, put there by the first call.
-  cuda::Pointer prepared(cuda::Device& device, cuda::Stream stream);
+  // The words on the GPU, put there by the first call. Not for two threads at once.
+  cuda::Pointer prepared(const Call& call, const cuda::Weights& weights, cuda::Device& device,
+                         cuda::Stream stream);
 
  private:
   const size_t first_;
   const int32_t* words_ = nullptr;  // of the session, as long as it lives
   Dims dims_;
-  cuda::Weights weights_{};
+  cuda::Weights weights_{};  // what was prepared
   cuda::Device* device_ = nullptr;
   cuda::Pointer prepared_ = 0;
 };
+
+// A branch and what `read` found of its words in this run.
+struct BranchUse {
+  CudaBranch* branch;
+  cuda::Weights weights;
+};
+
+inline cuda::Weights weights_of(const Shape& shape) {
+  return {shape.out_channels, shape.in_channels, shape.kernel};
+}
 
 // Puts problems on the stream of a call. Nothing is synchronised but in a node's first run, which
 // loads the kernels and prepares the words.
 class CudaRunner {
  public:
-  void run(const Call& call, cuda::Problem problem, std::initializer_list<CudaBranch*> branches);
+  void run(const Call& call, cuda::Problem problem, std::initializer_list<BranchUse> branches);
 
  private:
   cuda::Device& open();
