@@ -75,8 +75,8 @@ struct Api {
   BIDIFF_ORT(98, release_type_info, void, (TypeInfo* type), (type))
   BIDIFF_ORT(99, release_tensor_info, void, (TensorInfo* info), (info))
   BIDIFF_ORT(193, gpu_stream, Status*, (const KernelContext* context, void** out), (context, out))
-  BIDIFF_ORT(234, kernel_input_type, Status*, (const KernelInfo* info, size_t index, TypeInfo** out),
-             (info, index, out))
+  BIDIFF_ORT(234, kernel_input_type, Status*,
+             (const KernelInfo* info, size_t index, TypeInfo** out), (info, index, out))
   BIDIFF_ORT(249, constant_input, Status*,
              (const KernelInfo* info, size_t index, int* is_constant, const Value** out),
              (info, index, is_constant, out))

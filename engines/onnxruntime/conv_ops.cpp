@@ -16,7 +16,9 @@ class GroupNormSwish {
   static constexpr Size kSize = Size::kSame;
 
   GroupNormSwish(const Api& api, const KernelInfo* info)
-      : api(api), floats_(kernels_or_refuse(api)), groups_(integer_attribute(api, info, "groups")) {}
+      : api(api),
+        floats_(kernels_or_refuse(api)),
+        groups_(integer_attribute(api, info, "groups")) {}
 
   void compute(Call& call) {
     const Tensor x = call.input(0);

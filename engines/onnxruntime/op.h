@@ -15,7 +15,8 @@ namespace bidiff::ort {
 
 // Height and width of an operator's output beside those of its first input.
 enum class Size { kSame, kDouble, kHalf };
-// Where its channels come from: its first input, the first dimension of input i, or x, doubled or halved.
+// Where its channels come from: its first input, the first dimension of input i, or x, doubled or
+// halved.
 constexpr int kChannelsOfX = -1, kTwiceOfX = -2, kHalfOfX = -3;
 
 // Shape inference is given no OrtApi, so an op carries the one it was registered with; a runtime
