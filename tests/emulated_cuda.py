@@ -40,7 +40,8 @@ def built(target: str) -> Path:
         for command in ([cmake, "-S", str(ROOT / "engines"), "-B", str(folder)],
                         [cmake, "--build", str(folder), "--target", target, "--parallel", "2"]):
             done = subprocess.run(command, capture_output=True, text=True,
-                                  env={**os.environ, "BIDIFF_NO_LIBRARY": "", "BIDIFF_CUDA": ""})
+                                  env={**os.environ, "BIDIFF_NO_LIBRARY": "",
+                                       "BIDIFF_CUDA": "OFF"})
             assert done.returncode == 0, done.stdout + done.stderr
             assert "warning:" not in done.stderr, done.stderr
     return folder
@@ -57,7 +58,8 @@ def variables(cache: Path, **changed: str) -> dict[str, str]:
     """Environment in which the op library finds the stand-in; ``changed`` comes on top."""
     return {"BIDIFF_LIBCUDA": str(stand_in()), "BIDIFF_NVRTC": str(stand_in()),
             "BIDIFF_EMULATED_GPUS": ",".join(map(str, GPUS)), "XDG_CACHE_HOME": str(cache),
-            "BIDIFF_CUDA_PATH": "", **changed}
+            # Kernels come from NVRTC's stand-in, whether or not nvcc was there for the library.
+            "BIDIFF_EMULATED_FATBINS": "0", "BIDIFF_CUDA_PATH": "", **changed}
 
 
 @contextmanager

@@ -149,7 +149,7 @@ def test_a_gpu_that_the_compiler_does_not_know(load, tmp_path, gpu, known, origi
 
 @pytest.mark.parametrize("variables, match", [
     ({"BIDIFF_NVRTC": "/no/libnvrtc.so"},
-     r"built without nvcc, and NVRTC, which compiles them, was not found \(/no/libnvrtc.so: .*\); "
+     r"(built without nvcc|do not fit, .*), and NVRTC, which compiles them, was not found \(/no/libnvrtc.so: .*\); "
      r"pip install 'nvidia-cuda-nvrtc-cu12>=12.8,<13', or name a libnvrtc.so by BIDIFF_NVRTC$"),
     ({"BIDIFF_EMULATED_NVRTC": "13000"},
      r"the NVIDIA driver supports CUDA 12.9 and can not load what NVRTC 13.0 compiles; update the "
@@ -237,9 +237,12 @@ def test_make_cuda_without_nvcc(cuda_table, monkeypatch, capsys):
 
 
 FAKE = """#!{python}
+import os
 import sys
 if sys.argv[1:] == ["--version"]:
     sys.exit(print("Cuda compilation tools, release {release}, V{release}.1"))
+if os.environ.get("FAKE_NVCC_REFUSES"):
+    sys.exit("host_config.h(1): fatal error: unsupported GNU version")
 out, unit = sys.argv[sys.argv.index("-o") + 1], sys.argv[-1]
 if "-arch=sm_75" in sys.argv and "int8" in unit:
     sys.exit(f"{{unit}}(12): error: no such instruction")
@@ -265,7 +268,8 @@ def configure(folder: Path, nvcc: Path, *options: str) -> subprocess.CompletedPr
     if cmake is None or not shutil.which("c++"):
         pytest.skip("needs cmake and a C++ compiler on PATH")
     return subprocess.run([cmake, "-S", str(ROOT / "engines"), "-B", str(folder), *options],
-                          env={**os.environ, "CUDACXX": str(nvcc), "BIDIFF_NO_LIBRARY": ""},
+                          env={**os.environ, "CUDACXX": str(nvcc), "BIDIFF_NO_LIBRARY": "",
+                               "BIDIFF_CUDA": ""},
                           capture_output=True, text=True)
 
 
@@ -288,7 +292,59 @@ def test_the_library_with_machine_code(tmp_path):
 def test_machine_code_needs_an_nvcc_that_knows_the_gpus(tmp_path):
     done = configure(tmp_path / "build", fake_nvcc(tmp_path, "12.4"), "-DBIDIFF_CUDA=ON")
     assert done.returncode == 1
-    assert "BIDIFF_CUDA=ON needs nvcc of CUDA 12.8" in " ".join(done.stderr.split())
+    assert "BIDIFF_CUDA=ON, but nvcc of CUDA 12.8 or newer was not found; install" in " ".join(
+        done.stderr.split())
+
+
+def embedded_units(folder: Path) -> int:
+    source = (folder / "cuda_fatbins.cpp").read_text()
+    return int(re.search(r"kFatbinCount = (\d+);", source)[1])
+
+
+def test_machine_code_is_embedded_where_nvcc_can(tmp_path):
+    folder = tmp_path / "build"
+    done = configure(folder, fake_nvcc(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert f"GPU kernels are compiled ahead by {tmp_path / 'nvcc'}" in done.stdout
+    assert embedded_units(folder) == len(cuda_library.units())
+    # The same folder, when nvcc was forbidden afterwards.
+    done = configure(folder, fake_nvcc(tmp_path), "-DBIDIFF_CUDA=OFF")
+    assert done.returncode == 0 and embedded_units(folder) == 0
+
+
+@pytest.mark.parametrize("release, environment, says", [
+    ("12.4", {}, "nvcc of CUDA 12.8 or newer was not found"),
+    ("13.0", {"FAKE_NVCC_REFUSES": "1"},
+     r"\S+/nvcc does not compile here \(host_config.h\(1\): fatal error: unsupported GNU version\)")])
+def test_an_nvcc_that_will_not_do_is_no_error(tmp_path, monkeypatch, release, environment, says):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    done = configure(tmp_path / "build", fake_nvcc(tmp_path, release))
+    assert done.returncode == 0, done.stderr
+    told, = [line for line in done.stdout.splitlines() if "NVRTC" in line]
+    assert re.fullmatch(f"-- bidiff: {says}; NVRTC will compile the GPU kernels at first use", told)
+    assert embedded_units(tmp_path / "build") == 0
+    done = configure(tmp_path / "other", fake_nvcc(tmp_path, release), "-DBIDIFF_CUDA=ON")
+    told = " ".join(done.stderr.split())
+    assert done.returncode == 1 and re.search(f"BIDIFF_CUDA=ON, but {says}; install", told)
+
+
+def test_an_unknown_setting_is_refused(tmp_path):
+    done = configure(tmp_path / "build", fake_nvcc(tmp_path), "-DBIDIFF_CUDA=perhaps")
+    assert done.returncode == 1
+    assert "BIDIFF_CUDA=PERHAPS is not known; set AUTO, ON or OFF" in " ".join(done.stderr.split())
+
+
+def test_embedded_kernels_are_loaded_where_the_driver_knows_them(load):
+    ahead = cuda_library.embedded()
+    if not ahead.architectures:
+        pytest.skip("the op library was built without nvcc")
+    major, minor = map(int, ahead.toolkit.split("."))
+    given = {"BIDIFF_EMULATED_FATBINS": "1", "BIDIFF_NVRTC": "/no/libnvrtc.so",
+             "BIDIFF_EMULATED_DRIVER": str(1000 * major + 10 * minor)}
+    for gpu in ahead.architectures:
+        assert load(**given, BIDIFF_EMULATED_GPUS=str(gpu)) == \
+            f"compiled with the library by nvcc {ahead.toolkit}"
 
 
 def test_the_table_of_make_cuda(cuda_table, tmp_path, monkeypatch, capsys):

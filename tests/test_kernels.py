@@ -213,7 +213,8 @@ def native_build(tmp_path_factory) -> Path:
     if not shutil.which("cmake") or not shutil.which("c++"):
         pytest.skip("needs cmake and a C++ compiler on PATH")
     folder = tmp_path_factory.mktemp("native")
-    configure = ["cmake", "-S", str(ROOT / "engines"), "-B", str(folder), "-DBIDIFF_BUILD_TESTS=ON"]
+    configure = ["cmake", "-S", str(ROOT / "engines"), "-B", str(folder), "-DBIDIFF_BUILD_TESTS=ON",
+                 "-DBIDIFF_CUDA=OFF"]
     subprocess.run(configure, check=True, capture_output=True, timeout=60)
     built = subprocess.run(["cmake", "--build", str(folder), "--parallel", "2"],
                            capture_output=True, text=True, timeout=300)

@@ -32,7 +32,7 @@ def core_test() -> Path:
                      "-DCMAKE_CXX_FLAGS=-O1"],
                     [cmake, "--build", str(folder), "--parallel", "2"]):
         done = subprocess.run(command, capture_output=True, text=True,
-                              env={**os.environ, "BIDIFF_CUDA": ""})
+                              env={**os.environ, "BIDIFF_CUDA": "OFF"})
         assert done.returncode == 0, done.stdout + done.stderr
     return folder / "tensorrt_core_test"
 

@@ -124,7 +124,7 @@ def test_the_plugin_can_be_built_from_the_wheel(wheel: Path, names: list[str], t
         archive.extractall(tmp_path, found)
     # cmake misses files that are to be compiled, the compiler what they include.
     run(cmake, "-S", tmp_path / PLUGIN / "tensorrt", "-B", tmp_path / "build", cwd=tmp_path,
-        BIDIFF_CUDA="")
+        BIDIFF_CUDA="OFF")
     includes = [f"-I{tmp_path / PLUGIN}", "-std=c++17", "-MM"]
     run("c++", *includes, *sorted((tmp_path / PLUGIN / "cuda").glob("*.cpp")),
         *(tmp_path / PLUGIN / "tensorrt" / f"{name}.cpp"
@@ -174,7 +174,8 @@ def test_the_library_is_installed_where_it_is_looked_for(tmp_path: Path):
     cmake = shutil.which("cmake") or shutil.which("cmake", path=sysconfig.get_path("scripts"))
     if cmake is None or not shutil.which("c++"):
         pytest.skip("needs cmake and a C++ compiler on PATH")
-    run(cmake, "-S", ROOT / "engines", "-B", tmp_path, cwd=tmp_path, BIDIFF_NO_LIBRARY="")
+    run(cmake, "-S", ROOT / "engines", "-B", tmp_path, cwd=tmp_path, BIDIFF_NO_LIBRARY="",
+        BIDIFF_CUDA="OFF")
     script = (tmp_path / "cmake_install.cmake").read_text(encoding="utf-8")
     assert any(f"bidiff_deploy/engines/{name}" in script for name in library._NAMES)
 

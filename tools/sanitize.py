@@ -48,7 +48,8 @@ def main() -> int:
                    "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=99",
                    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"}
     with tempfile.TemporaryDirectory(prefix="bidiff-sanitize-") as folder:
-        configure = [cmake(), "-S", str(ROOT / "engines"), "-B", folder, "-DBIDIFF_SANITIZE=ON"]
+        configure = [cmake(), "-S", str(ROOT / "engines"), "-B", folder, "-DBIDIFF_SANITIZE=ON",
+                     "-DBIDIFF_CUDA=OFF"]
         subprocess.run(configure, check=True, stdout=subprocess.DEVNULL)
         subprocess.run([cmake(), "--build", folder, "-j", "2"], check=True,
                        stdout=subprocess.DEVNULL)

@@ -69,13 +69,13 @@ class Checker:
     def __init__(self, folder: Path, cuda_include: Path, cases: int) -> None:
         self.folder, self.cuda_include, self.cases = folder, cuda_include, cases
         emulated = folder / "emulated"
-        must(run("cmake", "-S", ROOT / "engines", "-B", emulated, BIDIFF_CUDA="",
+        must(run("cmake", "-S", ROOT / "engines", "-B", emulated, BIDIFF_CUDA="OFF",
                  BIDIFF_NO_LIBRARY=""), "the op library")
         must(run("cmake", "--build", emulated, "--target", "bidiff_emulated_cuda"),
              "the emulated driver")
         self.driver = emulated / "libbidiff_emulated_cuda.so"
         core = folder / "core"
-        must(run("cmake", "-S", plugin_source(), "-B", core, BIDIFF_CUDA=""), "the core")
+        must(run("cmake", "-S", plugin_source(), "-B", core, BIDIFF_CUDA="OFF"), "the core")
         must(run("cmake", "--build", core, "--target", "bidiff_tensorrt_core"), "the core")
         self.core = core / "libbidiff_tensorrt_core.a"
 

@@ -1,16 +1,27 @@
-# The GPU kernels. Their source is always part of the library, for NVRTC to compile at first use,
-# which takes seconds for one GPU. Machine code for all takes minutes, hence only if asked for:
-#   BIDIFF_CUDA=ON    embed it; needs nvcc, on PATH or in CUDACXX, CUDA_HOME or /usr/local/cuda
-#   BIDIFF_CUDA=OFF   the default; no part of CUDA is needed
-# An environment variable of the same name does it through pip. They become part of the target
-# BIDIFF_CUDA_TARGET, which is the op library unless the TensorRT plugin sets it.
+# The GPU kernels. Their source is always part of the library, for NVRTC to compile at first use.
+# Machine code for all GPUs saves those seconds and NVRTC itself; nvcc takes a minute or two for it.
+#   BIDIFF_CUDA=AUTO  the default: embed it if an nvcc is found that compiles for every GPU here
+#   BIDIFF_CUDA=ON    embed it, or say in an error why not
+#   BIDIFF_CUDA=OFF   do not look for nvcc
+# nvcc is looked for on PATH, and in CUDACXX, CUDA_HOME, CUDA_PATH and /usr/local/cuda. No other
+# part of CUDA is needed. An environment variable of the same name does it through pip. The kernels
+# become part of the target BIDIFF_CUDA_TARGET, the op library unless the TensorRT plugin sets it.
 if(NOT BIDIFF_CUDA_TARGET)
   set(BIDIFF_CUDA_TARGET bidiff_ops)
 endif()
 get_filename_component(bidiff_engines ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)
-option(BIDIFF_CUDA "Embed GPU kernels compiled by nvcc" OFF)
-if(DEFINED ENV{BIDIFF_CUDA} AND NOT "$ENV{BIDIFF_CUDA}" MATCHES "^(0|OFF|)$")
-  set(BIDIFF_CUDA ON)
+set(BIDIFF_CUDA AUTO CACHE STRING "Embed GPU kernels compiled by nvcc: AUTO, ON or OFF")
+set(bidiff_cuda ${BIDIFF_CUDA})
+if(NOT "$ENV{BIDIFF_CUDA}" STREQUAL "")
+  set(bidiff_cuda $ENV{BIDIFF_CUDA})
+endif()
+string(TOUPPER "${bidiff_cuda}" bidiff_cuda)
+if(bidiff_cuda MATCHES "^(0|OFF|NO|FALSE|N|)$")
+  set(bidiff_cuda OFF)
+elseif(bidiff_cuda MATCHES "^(1|ON|YES|TRUE|Y)$")
+  set(bidiff_cuda ON)
+elseif(NOT bidiff_cuda STREQUAL "AUTO")
+  message(FATAL_ERROR "bidiff: BIDIFF_CUDA=${bidiff_cuda} is not known; set AUTO, ON or OFF")
 endif()
 # Cubins run on later minor versions of their major version, PTX of the last on what comes after.
 set(BIDIFF_CUDA_ARCHITECTURES "75;80;86;87;89;90;100;120" CACHE STRING
@@ -29,15 +40,24 @@ add_custom_command(OUTPUT cuda_sources.cpp
   COMMENT "Embedding the source of the GPU kernels" VERBATIM)
 target_sources(${BIDIFF_CUDA_TARGET} PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/cuda_sources.cpp)
 
-set(bidiff_fatbins)
-set(bidiff_nvcc_version 0)
-if(BIDIFF_CUDA)
+set(bidiff_cuda_codes)
+foreach(architecture ${BIDIFF_CUDA_ARCHITECTURES})
+  list(APPEND bidiff_cuda_codes -gencode arch=compute_${architecture},code=sm_${architecture})
+endforeach()
+list(GET BIDIFF_CUDA_ARCHITECTURES -1 last)
+list(APPEND bidiff_cuda_codes -gencode arch=compute_${last},code=compute_${last})
+
+# Sets in the caller: bidiff_nvcc_version, and why nvcc can not be used, empty if it can.
+function(bidiff_find_nvcc reason)
+  set(${reason} "" PARENT_SCOPE)
   find_program(BIDIFF_NVCC NAMES $ENV{CUDACXX} nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH
     PATHS /usr/local/cuda PATH_SUFFIXES bin)
+  set(version 0)
   if(BIDIFF_NVCC)
-    execute_process(COMMAND ${BIDIFF_NVCC} --version OUTPUT_VARIABLE told RESULT_VARIABLE code)
+    execute_process(COMMAND ${BIDIFF_NVCC} --version OUTPUT_VARIABLE told RESULT_VARIABLE code
+      ERROR_QUIET)
     if(code EQUAL 0 AND told MATCHES "release ([0-9]+)\\.([0-9]+)")
-      math(EXPR bidiff_nvcc_version "1000 * ${CMAKE_MATCH_1} + 10 * ${CMAKE_MATCH_2}")
+      math(EXPR version "1000 * ${CMAKE_MATCH_1} + 10 * ${CMAKE_MATCH_2}")
     endif()
   endif()
   set(needed 11080)
@@ -48,25 +68,63 @@ if(BIDIFF_CUDA)
       set(needed_text 12.8)
     endif()
   endforeach()
-  if(bidiff_nvcc_version LESS needed)
-    message(FATAL_ERROR "bidiff: BIDIFF_CUDA=ON needs nvcc of CUDA ${needed_text} or newer, and "
-      "none is on PATH; install NVIDIA's CUDA toolkit or set CUDACXX, or leave BIDIFF_CUDA out: "
-      "NVRTC then compiles the kernels at first use.")
+  if(version LESS needed)
+    set(${reason} "nvcc of CUDA ${needed_text} or newer was not found" PARENT_SCOPE)
+    return()
+  endif()
+  set(bidiff_nvcc_version ${version} PARENT_SCOPE)
+  # An nvcc may refuse the host's compiler or a GPU, or lack parts of itself: seen by a tiny kernel,
+  # once for an nvcc.
+  set(asked "${BIDIFF_NVCC} ${version} ${bidiff_cuda_codes}")
+  if("${BIDIFF_NVCC_WORKS}" STREQUAL "${asked}")
+    return()
+  endif()
+  set(probe ${CMAKE_CURRENT_BINARY_DIR}/bidiff_probe)
+  file(WRITE ${probe}.cu "extern \"C\" __global__ void bidiff_probe(int* x) { *x = 1; }\n")
+  file(REMOVE ${probe}.fatbin)
+  execute_process(COMMAND ${BIDIFF_NVCC} -fatbin ${bidiff_cuda_options} ${bidiff_cuda_codes}
+      -Xfatbin -compress-all -o ${probe}.fatbin ${probe}.cu
+    RESULT_VARIABLE code OUTPUT_VARIABLE told ERROR_VARIABLE told TIMEOUT 120)
+  if(NOT code EQUAL 0 OR NOT EXISTS ${probe}.fatbin)
+    if(NOT told MATCHES "([^\n]*(error|fatal|unsupported)[^\n]*)")
+      string(REGEX MATCH "[^\n]+" told "${told}")
+    else()
+      set(told "${CMAKE_MATCH_1}")
+    endif()
+    string(STRIP "${told}" told)
+    if(told STREQUAL "")
+      set(told "exit code ${code}")
+    endif()
+    set(${reason} "${BIDIFF_NVCC} does not compile here (${told})" PARENT_SCOPE)
+    return()
+  endif()
+  set(BIDIFF_NVCC_WORKS "${asked}" CACHE INTERNAL "nvcc and GPUs that a tiny kernel compiled for")
+endfunction()
+
+set(bidiff_fatbins)
+set(bidiff_nvcc_version 0)
+if(NOT bidiff_cuda STREQUAL "OFF")
+  bidiff_find_nvcc(bidiff_reason)
+  if(bidiff_reason STREQUAL "")
+    message(STATUS "bidiff: GPU kernels are compiled ahead by ${BIDIFF_NVCC}")
+  elseif(bidiff_cuda STREQUAL "AUTO")
+    message(STATUS "bidiff: ${bidiff_reason}; NVRTC will compile the GPU kernels at first use")
+    set(bidiff_cuda OFF)
+    set(bidiff_nvcc_version 0)
+  else()
+    message(FATAL_ERROR "bidiff: BIDIFF_CUDA=ON, but ${bidiff_reason}; install NVIDIA's CUDA "
+      "toolkit or set CUDACXX, or leave BIDIFF_CUDA out: NVRTC then compiles the kernels at first "
+      "use.")
   endif()
 endif()
-if(BIDIFF_CUDA)
-  set(codes)
-  foreach(architecture ${BIDIFF_CUDA_ARCHITECTURES})
-    list(APPEND codes -gencode arch=compute_${architecture},code=sm_${architecture})
-  endforeach()
-  list(GET BIDIFF_CUDA_ARCHITECTURES -1 last)
-  list(APPEND codes -gencode arch=compute_${last},code=compute_${last})
+if(NOT bidiff_cuda STREQUAL "OFF")
   foreach(unit ${bidiff_cuda_units})
     get_filename_component(name ${unit} NAME_WE)
     set(fatbin ${CMAKE_CURRENT_BINARY_DIR}/${name}.fatbin)
+    # Two threads: units are compiled beside each other, and each takes much memory.
     # Dependencies of a unit are not asked for: device sources are few, and all belong together.
     add_custom_command(OUTPUT ${fatbin}
-      COMMAND ${BIDIFF_NVCC} -fatbin --threads 0 ${bidiff_cuda_options} ${codes}
+      COMMAND ${BIDIFF_NVCC} -fatbin --threads 2 ${bidiff_cuda_options} ${bidiff_cuda_codes}
         -Xfatbin -compress-all -o ${fatbin} ${unit}
       DEPENDS ${bidiff_cuda_sources}
       COMMENT "Compiling ${name}.cu for ${BIDIFF_CUDA_ARCHITECTURES}" VERBATIM)

@@ -3,6 +3,7 @@
 //   BIDIFF_EMULATED_GPUS    architectures of the GPUs: "75,90"; default 80, empty for none
 //   BIDIFF_EMULATED_MEMORY  bytes of each GPU; default 1 GiB
 //   BIDIFF_EMULATED_DRIVER  version of CUDA: 13000; default 12090
+//   BIDIFF_EMULATED_FATBINS 0: those in the op library do not fit; default 1
 //   BIDIFF_EMULATED_FAIL    "cuInit=803,cuModuleLoadData=200": these functions fail so
 #pragma once
 
