@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from training_setup import TREE, changed, folder, silent, states_equal  # noqa: E402, F401
 
 from bidiff_deploy.errors import CheckpointError, OutputError, UsageError  # noqa: E402
+from bidiff_deploy.metrics import psnr_y, ssim_y  # noqa: E402
 from bidiff_deploy.training.loop import train  # noqa: E402
 from bidiff_deploy.training.optimizer import learning_rate  # noqa: E402
 from bidiff_deploy.training.recipe import Optimizer, recipe_from_dict  # noqa: E402
@@ -210,3 +211,27 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(folder, key):
     torch.save(state, out / "checkpoint.pt")
     with pytest.raises(CheckpointError, match="holds no training state"):
         train(recipe, folder, out, resume=True)
+
+
+def test_what_a_validation_measures(folder):
+    recipe, lines = recipe_from_dict(changed(run={"iterations": 1})), []
+    train(recipe, folder, folder / "run", report=lines.append)
+    trainer = Trainer(recipe, folder)
+    trainer.load_state(load(folder / "run/checkpoint.pt"))
+    (pair,), (found,) = trainer.pairs, trainer.validate()
+    picture = trainer.task.restored(trainer.average, pair)
+    assert found["network"] == psnr_y(picture, pair.high, 2)
+    assert found["ssim_y"] == ssim_y(picture, pair.high, 2) and 0 < found["ssim_y"] < 1
+    assert any(line.endswith(f"over bicubic, SSIM-Y {found['ssim_y']:.4f}") for line in lines)
+    (row,) = csv.DictReader((folder / "run/log.csv").open())
+    assert row["ssim_y"] == f"{found['ssim_y']:.4f}"
+
+
+def test_a_photo_too_small_for_ssim_is_validated(folder):
+    small = {"path": "photos/a.png", "box": [0, 0, 12, 12]}
+    recipe, lines = recipe_from_dict(changed(data={"validate": [small]},
+                                             run={"iterations": 1})), []
+    train(recipe, folder, folder / "run", report=lines.append)
+    assert any(line.endswith("dB over bicubic") for line in lines)
+    (row,) = csv.DictReader((folder / "run/log.csv").open())
+    assert row["ssim_y"] == "nan" and np.isfinite(float(row["psnr_y"]))

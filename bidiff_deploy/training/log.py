@@ -17,7 +17,8 @@ from ..files import atomic_file
 __all__ = ["COLUMNS", "CSV", "Log", "write_errors"]
 
 CSV = "log.csv"
-COLUMNS = ("iteration", "minutes", "loss", "learning_rate", "psnr_y", "gain_over_bicubic")
+COLUMNS = ("iteration", "minutes", "loss", "learning_rate", "psnr_y", "gain_over_bicubic",
+           "ssim_y")
 
 
 class Log:
@@ -50,7 +51,7 @@ class Log:
             name, np.concatenate(pictures, axis=1), iteration, dataformats="HWC"))
 
     def row(self, iteration: int, minutes: float, loss: float, rate: float,
-            psnr: float, gain: float) -> None:
+            psnr: float, gain: float, ssim: float) -> None:
         """One line of log.csv, at a validation. Raises OutputError."""
         with write_errors(self._path):
             fresh = not self._path.exists()
@@ -59,9 +60,10 @@ class Log:
                 if fresh:
                     writer.writerow(COLUMNS)
                 writer.writerow([iteration, f"{minutes:.2f}", f"{loss:.5f}", f"{rate:.3e}",
-                                 f"{psnr:.3f}", f"{gain:.3f}"])
+                                 f"{psnr:.3f}", f"{gain:.3f}", f"{ssim:.4f}"])
         self.scalars(iteration, {name: value for name, value in (
-            ("validation/psnr_y", psnr), ("validation/gain_over_bicubic", gain))
+            ("validation/psnr_y", psnr), ("validation/gain_over_bicubic", gain),
+            ("validation/ssim_y", ssim))
             if math.isfinite(value)})
 
     def close(self) -> None:
@@ -90,18 +92,23 @@ def write_errors(path: Path) -> Iterator[None]:
 
 
 def _drop_rows(path: Path, iteration: int) -> None:
-    """Leave rows of log.csv up to ``iteration``, and no file where there would be none."""
+    """Leave rows of log.csv up to ``iteration``, and no file where there would be none. A table of
+    an older version gets the columns it lacks, empty."""
     if not path.exists():
         return
     with write_errors(path):
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             header, *rows = list(csv.reader(file)) or [list(COLUMNS)]
         kept = [row for row in rows if row and row[0].isdigit() and int(row[0]) <= iteration]
-        if len(kept) == len(rows):
+        older = len(header) < len(COLUMNS) and tuple(header) == COLUMNS[:len(header)]
+        if len(kept) == len(rows) and not older:
             return
         if not kept:
             path.unlink()
             return
+        if older:
+            header = list(COLUMNS)
+            kept = [row + [""] * (len(COLUMNS) - len(row)) for row in kept]
         with atomic_file(path, overwrite=True) as temporary, temporary.open(
                 "w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([header, *kept])

@@ -134,11 +134,12 @@ def _validate(trainer: Trainer, loss: float, checkpoints: Checkpoints | None, lo
     if log is None or checkpoints is None:
         return
     psnr, bicubic = (_mean([score[key] for score in scores]) for key in ("network", "bicubic"))
+    ssim = _mean([score["ssim_y"] for score in scores if not math.isnan(score["ssim_y"])])
     if scores:
         say(f"iteration {trainer.iteration}  PSNR-Y {psnr:.2f} dB, {psnr - bicubic:+.2f} dB over "
-            "bicubic")
+            "bicubic" + ("" if math.isnan(ssim) else f", SSIM-Y {ssim:.4f}"))
     log.row(trainer.iteration, trainer.seconds / 60, loss, trainer.learning_rate(), psnr,
-            psnr - bicubic)
+            psnr - bicubic, ssim)
     for score in scores:
         if "pictures" in score:
             log.pictures(trainer.iteration, f"validation/{score['name']}", score["pictures"])

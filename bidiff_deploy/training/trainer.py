@@ -125,9 +125,8 @@ class Trainer:
         return losses
 
     def validate(self) -> list[dict[str, Any]]:
-        """Of every validation photo its name, the PSNR-Y of bicubic and of the averaged weights in
-        dB, and, of as many as ``run.pictures``, the pictures, uint8 (H, W, 3). Raises
-        ValidationOutOfMemory."""
+        """What ``validate.measured`` says of every validation photo under the averaged weights,
+        with the pictures of as many as ``run.pictures``. Raises ValidationOutOfMemory."""
         from .validate import measured
 
         shown = self.recipe.run.pictures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -38,17 +39,20 @@ def restored(network: BiDiffSR, pair: Pair, recipe: Recipe) -> np.ndarray:
 
 
 def measured(pair: Pair, picture: np.ndarray, *, pictures: bool = False) -> dict[str, Any]:
-    """The pair's name, and ``bicubic`` and ``network``: PSNR-Y in dB of Matlab's bicubic and of
-    ``picture``, uint8 (H, W, 3), as ``bidiff-deploy evaluate`` measures them; infinite for one
-    without a fault. ``pictures``: with the two and the photo, as ``pictures``."""
+    """The pair's name; ``bicubic`` and ``network``, PSNR-Y in dB of Matlab's bicubic and of
+    ``picture``, uint8 (H, W, 3), as ``bidiff-deploy evaluate`` measures them, infinite for one
+    without a fault; and ``ssim_y`` of ``picture``, NaN where the photo is too small for it.
+    ``pictures``: with the two and the photo, as ``pictures``."""
     enlarged = bicubic(pair.low, pair.scale)
-    found: dict[str, Any] = {"name": pair.name, "bicubic": _psnr(enlarged, pair),
-                             "network": _psnr(picture, pair)}
+    figures = score(picture, pair.high, pair.scale)
+    found: dict[str, Any] = {
+        "name": pair.name, "network": _or(figures["psnr_y"], math.inf),
+        "bicubic": _or(score(enlarged, pair.high, pair.scale)["psnr_y"], math.inf),
+        "ssim_y": _or(figures["ssim_y"], math.nan)}
     if pictures:
         found["pictures"] = [enlarged, picture, pair.high]
     return found
 
 
-def _psnr(picture: np.ndarray, pair: Pair) -> float:
-    value = score(picture, pair.high, pair.scale)["psnr_y"]
-    return float("inf") if value is None else value
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
