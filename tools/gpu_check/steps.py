@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from bidiff_deploy.bundle import open_bundle
 from bidiff_deploy.errors import EngineError
 
 from .layers import captured, import_torch_cuda, timed
+from .stock import random_images, time_onnxruntime
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "tests" / "reference"
@@ -91,13 +91,6 @@ def hold_reference(cases: Sequence[str], folder: Path, device: int = 0) -> list[
     return found
 
 
-def random_images(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Latent and condition, float32 (batch, 3, size, size)."""
-    random = np.random.default_rng(0)
-    return (random.standard_normal((batch, 3, size, size)).astype(np.float32),
-            random.random((batch, 3, size, size)).astype(np.float32))
-
-
 def time_ours(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
               steps: int, device: int = 0) -> dict[str, Any]:
     """Milliseconds a step of backend onnxruntime-cuda: of a loop's steps on the device, with the
@@ -107,7 +100,8 @@ def time_ours(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
         engine.predict(noisy, condition, timestep)  # the first runs capture the CUDA graph
         row = engine._rows.row(timestep, (np.float32(0), np.float32(1), np.float32(1),
                                           np.float32(0)))
-        with engine._running(noisy.shape) as step:
+
+        def measure(step: DeviceStep) -> list[float]:
             step.load(noisy, condition)
             for _ in range(4):
                 step.run(row)
@@ -119,7 +113,9 @@ def time_ours(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
                     step.run(row)
                 step.latent()  # waits, and copies one latent
                 return 1e3 * (time.perf_counter() - start) / steps
-            times = [run() for _ in range(repeats)]
+            return [run() for _ in range(repeats)]
+
+        times = engine._with_step(noisy.shape, measure)
         return {"ms": statistics.median(times), "spread": max(times) / min(times) - 1,
                 "what": engine.description}
 
@@ -140,48 +136,6 @@ def time_torch(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
     return {"ms": statistics.median(times), "spread": max(times) / min(times) - 1,
             "what": f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, float16, "
                     "channels_last, CUDA graph"}
-
-
-def time_onnxruntime(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
-                     steps: int, device: int = 0) -> dict[str, Any]:
-    """The folded graph in float16 under ONNX Runtime's CUDA provider, bound, as a CUDA graph."""
-    import onnx
-
-    from bidiff_deploy.engines.cuda_provider import cuda_target, require_provider
-    from bidiff_deploy.engines.onnxruntime import import_onnxruntime
-    from bidiff_deploy.proof.folded import write_folded
-    ort = import_onnxruntime()
-    target = cuda_target(device, cuda_graph=True)
-    if target.device != "cpu":
-        require_provider(ort)
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        model = onnx.load(write_folded(open_bundle(bundle), timestep, folder))
-        half = convert_float_to_float16(model, disable_shape_infer=True)
-        file = folder / "half.onnx"
-        onnx.save_model(half, file, save_as_external_data=True, location="half.bin")
-        session = ort.InferenceSession(file, providers=[(target.provider, target.options)])
-    if target.provider not in session.get_providers():
-        raise EngineError("ONNX Runtime's CUDA provider did not start; its own words are on stderr")
-    binding = session.io_binding()
-    for name, image in zip(("noisy", "condition"), random_images(batch, size)):
-        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(
-            image.astype(np.float16), target.device, target.device_id))
-    output = ort.OrtValue.ortvalue_from_shape_and_type((batch, 3, size, size), np.float16,
-                                                       target.device, target.device_id)
-    binding.bind_ortvalue_output("prediction", output)
-
-    def run() -> float:
-        start = time.perf_counter()
-        for _ in range(steps):
-            session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-        return 1e3 * (time.perf_counter() - start) / steps
-    run()
-    times = [run() for _ in range(repeats)]
-    return {"ms": statistics.median(times), "spread": max(times) / min(times) - 1,
-            "what": f"onnxruntime {ort.__version__}, float16, no operators of ours, CUDA graph"}
 
 
 CANDIDATES: dict[str, Callable[..., dict[str, Any]]] = {
