@@ -111,6 +111,12 @@ def test_the_shipped_recipe_keeps_the_demo_photos_out():
             assert x + w <= left or left + width <= x or y + h <= top or top + height <= y
 
 
+def test_the_recipe_for_own_photos_has_the_design_of_the_shipped_one():
+    own, demo = (read_recipe(SHIPPED / f"{name}_x2.yaml") for name in ("folder", "demo"))
+    assert (own.network, own.steps, own.uniform, own.data.sizes) == (
+        demo.network, demo.steps, demo.uniform, demo.data.sizes)
+
+
 def test_a_feed_forward_recipe_has_no_timesteps():
     tree = {key: value for key, value in TREE.items() if key not in ("steps", "network")}
     recipe = recipe_from_dict({**tree, "model": "bbcu", "network": {"channels": 8, "blocks": 1}})
