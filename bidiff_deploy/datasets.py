@@ -145,8 +145,9 @@ def pair_files(high: Path, low: Path | None, template: str, scale: int, *, cut: 
               an error
 
     Raises UsageError, one sentence that names the files: an empty folder, names without a partner,
-    sizes that do not fit the scale, images that are too small or, without ``skip``, unreadable, and
-    a box that is not inside or, with low-resolution images, not on their pixels.
+    two originals with one partner, sizes that do not fit the scale, images that are too small or,
+    without ``skip``, unreadable, and a box that is not inside or, with low-resolution images, not
+    on their pixels.
     """
     check_template(template)
     highs = list_images(high) if high.is_dir() else [high]
@@ -158,6 +159,7 @@ def pair_files(high: Path, low: Path | None, template: str, scale: int, *, cut: 
             partners, alone, spare = match_names(highs, list_images(low), template)
             if alone or spare:
                 raise UsageError(_unpaired(high, low, template, alone, spare))
+            _check_distinct(partners)
         else:
             partners = {high: low}
     pairs = []
@@ -206,6 +208,16 @@ def _unpaired(high: Path, low: Path, template: str, alone: list[Path], spare: li
             parts.append(f"{listed([path.name for path in files])} of {folder} {have} {reason}")
     return (f"{' and '.join(parts)}, going by the template {template!r}; complete the folders or "
             "correct the template")
+
+
+def _check_distinct(partners: dict[Path, Path]) -> None:
+    """UsageError where two originals, such as a.png and a.jpg, have one partner."""
+    taken: dict[Path, Path] = {}
+    for high, low in partners.items():
+        first = taken.setdefault(low, high)
+        if first is not high:
+            raise UsageError(f"{first} and {high.name} beside it have one low-resolution image, "
+                             f"{low}; keep the original that it was made of, and remove the other")
 
 
 def listed(names: Sequence[str]) -> str:

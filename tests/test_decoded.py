@@ -159,3 +159,10 @@ def test_pairs_can_not_change_their_size(tmp_path):
         Image.new("RGB", (side, side)).save(tmp_path / f"{name}.png")
     with pytest.raises(UsageError, match="has a low-resolution image of its own"):
         find_sources([Photo("a.png", low="ax2.png")], tmp_path, 2, sizes=(1.0, 0.5))
+
+
+def test_originals_with_one_partner_are_refused(folder):
+    save(folder / PAIRS.path / "0001.jpg", picture(36, 34))
+    with pytest.raises(UsageError, match=r"0001.jpg and 0001.png beside it have one low-resolution "
+                                         r"image, .*0001x2.png; keep the original"):
+        find_sources([PAIRS], folder, 2)

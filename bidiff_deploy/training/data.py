@@ -77,9 +77,12 @@ def open_crops(recipe: Recipe, folder: Path, rank: int = 0, ranks: int = 1,
     if rank:
         say = lambda line: None  # noqa: E731
     data, loading = recipe.data, recipe.loading
-    skip = None
-    if data.skip_unreadable:
-        skip = lambda file, reason: say(f"left out: {reason}")  # noqa: E731
+
+    def skip(_: Path, reason: str) -> None:
+        if not data.skip_unreadable:
+            raise UsageError(f"{reason}, or set data.skip_unreadable")
+        say(f"left out: {reason}")
+
     sources = find_sources(data.train, folder, recipe.scale, data.crop, skip=skip,
                            sizes=data.sizes)
     photos = DecodedPhotos([source.files for source in sources],
