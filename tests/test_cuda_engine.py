@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,12 @@ import pytest
 from conftest import snr
 
 from bidiff_deploy import load_bundle, ops
+from bidiff_deploy.bundle import open_bundle
 from bidiff_deploy.engines import library
 from bidiff_deploy.engines.half_graph import MAPS
 from bidiff_deploy.engines.onnxruntime import session_options
 from bidiff_deploy.export.write import export_bundle
+from bidiff_deploy.memory_model import cuda_step_bytes
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -225,6 +228,22 @@ def test_runs_repeat(engine_run):
     out = engine_run.out
     np.testing.assert_array_equal(out["again"][0], out["predictions"][0])
     np.testing.assert_array_equal(out["threads"], out["predictions"][:2])
+    np.testing.assert_array_equal(out["first_threads"], np.repeat(out["predictions"][:2], 3, 0))
+
+
+def test_a_callback_can_not_use_the_engine_of_its_loop(engine_run):
+    told = engine_run.told["callback"]
+    assert len(told) == 10 and all("on_step can not use the engine" in text for text in told)
+    np.testing.assert_array_equal(engine_run.out["sample_with_calls"], engine_run.out["sample"])
+
+
+def test_a_failed_run_leaves_nothing_behind(engine_run):
+    memory, damaged = engine_run.told["failures"]
+    assert memory[0] == "EngineError" and "has no memory left for a step at" in memory[1]
+    assert memory[2:] == [True, False]  # no error that would keep its buffers, no buffers
+    assert damaged[:2] == ["BundleError", "step.onnx is gone"]
+    np.testing.assert_array_equal(engine_run.out["after_failures"],
+                                  engine_run.out["predictions"][0][None])
 
 
 def test_the_loop_is_the_loop_of_the_cpu(engine_run):
@@ -250,7 +269,15 @@ def test_a_lack_of_memory_names_what_fits(engine_run):
     assert "of the 2048 MiB that were free" in told["image"]
     side = int(told["image"].rpartition("--tile ")[2].split(",")[0])
     assert 64 <= side < 4096 and side % 64 == 0
-    assert "batch 64" in told["batch"] and "make the batch smaller" in told["batch"]
+    config, half = open_bundle(engine_run.bundle).config, engine_run.precision == "half"
+    room = int(0.9 * (2 << 30))
+    for fits, limit in ((side, room), (side + 64, None)):
+        needed = cuda_step_bytes(config, fits, fits, half=half)
+        assert needed <= room if limit else needed > room
+    batch = int(re.search(r"batch 64,.*make the batch smaller: (\d+) fits?$", told["batch"])[1])
+    fixed = cuda_step_bytes(config, 0, 0, half=half)
+    each = cuda_step_bytes(config, 64, 64, half=half) - fixed
+    assert batch == (room - fixed) // each and 1 < batch < 32
     assert told["other"].startswith("onnxruntime could not run a step at 8x8 on emulated sm_80")
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from bidiff_deploy import EngineError, load_bundle
 from bidiff_deploy.bundle import open_bundle
-from bidiff_deploy.engines import cuda_provider, library, onnxruntime_cuda
+from bidiff_deploy.engines import cuda_provider, cuda_session, library
 from bidiff_deploy.engines.cuda_graph import derive
 from bidiff_deploy.engines.device_step import NO_GRAPH, DeviceStep
 from bidiff_deploy.engines.onnxruntime import session_options
@@ -177,8 +177,8 @@ def open_with(runtime, bundle, monkeypatch):
     monkeypatch.delenv("BIDIFF_CUDA_ON_CPU", raising=False)
     opened = open_bundle(bundle)
     graph = derive(StepGraphs(opened).promoted(), opened.config, float16=False)
-    return onnxruntime_cuda._open_session(runtime, opened, graph, session_options(1),
-                                          cuda_provider.cuda_target(0, True))
+    return cuda_session.open_session(runtime, opened, graph, session_options(1),
+                                     cuda_provider.cuda_target(0, True))
 
 
 def test_a_session_without_graphs_where_none_can_be_captured(reference, monkeypatch):

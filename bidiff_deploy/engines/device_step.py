@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import BundleError
 from .cuda_provider import Target
 from .loop_graph import FACTORS, LATENT
 from .step_graphs import StepGraphs
@@ -45,11 +46,16 @@ class StepRows:
         self.size += -(-count // _ALIGNMENT) * _ALIGNMENT
 
     def row(self, timestep: int, factors: Sequence[np.float32]) -> np.ndarray:
-        """A step's row, float32 (size,), with the factors of ``sampler.update_factors``."""
+        """A step's row, float32 (size,), with the factors of ``sampler.update_factors``. Raises
+        BundleError where the step's constants are not of the first step's shapes."""
         if timestep not in self._rows:
             row = np.zeros(self.size, np.float32)
             for name, value in self._graphs.constants(timestep).items():
-                offset, _ = self.places[name]
+                offset, shape = self.places[name]
+                if value.shape != shape or value.dtype != np.float32:
+                    raise BundleError(
+                        f"{self._graphs.path} has {name} as {value.dtype} {value.shape} in step "
+                        f"{timestep} but as float32 {shape} in another; export the bundle again")
                 row[offset:offset + value.size] = value.ravel()
             self._rows[timestep] = row
         row = self._rows[timestep]

@@ -13,6 +13,7 @@ import numpy as np
 
 from bidiff_deploy import load_bundle
 from bidiff_deploy.bundle import open_bundle
+from bidiff_deploy.engines.device_step import DeviceStep
 from bidiff_deploy.errors import EngineError
 
 from .layers import captured, import_torch_cuda, timed
