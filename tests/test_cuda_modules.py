@@ -149,7 +149,8 @@ def test_a_gpu_that_the_compiler_does_not_know(load, tmp_path, gpu, known, origi
 
 @pytest.mark.parametrize("variables, match", [
     ({"BIDIFF_NVRTC": "/no/libnvrtc.so"},
-     r"(built without nvcc|do not fit, .*), and NVRTC, which compiles them, was not found \(/no/libnvrtc.so: .*\); "
+     r"(built without nvcc|do not fit, .*), and NVRTC, which compiles them, was not found "
+     r"\(/no/libnvrtc.so: .*\); "
      r"pip install 'nvidia-cuda-nvrtc-cu12>=12.8,<13', or name a libnvrtc.so by BIDIFF_NVRTC$"),
     ({"BIDIFF_EMULATED_NVRTC": "13000"},
      r"the NVIDIA driver supports CUDA 12.9 and can not load what NVRTC 13.0 compiles; update the "
@@ -315,7 +316,8 @@ def test_machine_code_is_embedded_where_nvcc_can(tmp_path):
 @pytest.mark.parametrize("release, environment, says", [
     ("12.4", {}, "nvcc of CUDA 12.8 or newer was not found"),
     ("13.0", {"FAKE_NVCC_REFUSES": "1"},
-     r"\S+/nvcc does not compile here \(host_config.h\(1\): fatal error: unsupported GNU version\)")])
+     r"\S+/nvcc does not compile here "
+     r"\(host_config.h\(1\): fatal error: unsupported GNU version\)")])
 def test_an_nvcc_that_will_not_do_is_no_error(tmp_path, monkeypatch, release, environment, says):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -104,7 +104,8 @@ def reference(options: Options) -> Result:
     failed = [entry for entry in cases if not entry["ok"]]
     if failed:
         return {"cases": cases, "ok": False, "reason": "; ".join(
-            f"{entry['case']} in precision {entry['precision']} reaches {entry['snr_db']:.1f} dB of {entry['bound_db']:.0f}"
+            f"{entry['case']} in precision {entry['precision']} reaches "
+            f"{entry['snr_db']:.1f} dB of {entry['bound_db']:.0f}"
             for entry in failed)}
     return {"cases": cases}
 

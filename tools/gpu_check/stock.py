@@ -58,9 +58,9 @@ def time_onnxruntime(bundle: Path, timestep: int, batch: int, size: int, repeats
     if not able:
         raise EngineError(next(iter(found.values()))["reason"])
     best = min(able, key=lambda name: float(able[name]["ms"]))
-    graph = "CUDA graph" if able[best]["cuda_graph"] else "no CUDA graph"
+    how = f"{best}, {'CUDA graph' if able[best]['cuda_graph'] else 'no CUDA graph'}"
     return {"ms": able[best]["ms"], "spread": able[best]["spread"], "variants": found,
-            "what": f"onnxruntime {ort.__version__}, float16, no operators of ours, {best}, {graph}"}
+            "what": f"onnxruntime {ort.__version__}, float16, no operators of ours, {how}"}
 
 
 def _time_variant(ort: Any, file: Path, target: Target, options: dict[str, str], batch: int,
