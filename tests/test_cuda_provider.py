@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import emulated_cuda
@@ -19,6 +21,7 @@ from bidiff_deploy.bundle import open_bundle
 from bidiff_deploy.engines import cuda_provider, cuda_session, library
 from bidiff_deploy.engines.cuda_graph import derive
 from bidiff_deploy.engines.device_step import NO_GRAPH, DeviceStep
+from bidiff_deploy.engines.device_thread import DeviceThread
 from bidiff_deploy.engines.onnxruntime import session_options
 from bidiff_deploy.engines.step_graphs import StepGraphs
 
@@ -96,6 +99,49 @@ def test_libraries_of_the_provider_that_are_missing(tmp_path):
 def test_devices_that_are_none(reference, options, says):
     with pytest.raises(EngineError, match=says):
         load_bundle(reference.bundle("tiny", [0]), **options)
+
+
+def test_kernels_of_the_forced_path_and_a_word_where_they_take_long(monkeypatch, capfd):
+    asked = []
+
+    def slow(device, path):
+        asked.append((device, path))
+        time.sleep(0.2 if device else 0)
+        return "somewhere"
+
+    monkeypatch.setattr(cuda_session.cuda_library, "load_kernels", slow)
+    monkeypatch.setattr(cuda_session.cuda_library, "forced_path", lambda device: "popc")
+    monkeypatch.setattr(cuda_session, "_NOTICE_SECONDS", 0.05)
+    assert cuda_session.load_kernels(0, "fast GPU") == "somewhere"
+    assert cuda_session.load_kernels(1, "slow GPU") == "somewhere"
+    assert asked == [(0, "popc"), (1, "popc")]
+    told = capfd.readouterr()
+    assert told.out == "" and told.err.count("\n") == 1
+    assert told.err.startswith("preparing the CUDA kernels for slow GPU; ")
+
+
+def test_a_thread_of_the_device_hands_back_results_and_errors():
+    thread = DeviceThread()
+    assert thread.call(threading.get_ident) == thread.call(threading.get_ident)
+    assert thread.call(threading.get_ident) != threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        thread.call(divmod, 1, 0)
+    assert thread.call(divmod, 7, 2) == (3, 1)
+    thread.close()
+
+
+def test_an_interrupt_ends_the_wait_for_the_device():
+    """Ctrl-C reaches who waits; what runs is waited for by the next call."""
+    code = ("import os, signal, time\n"
+            "from bidiff_deploy.engines.device_thread import DeviceThread\n"
+            "thread, done = DeviceThread(), []\n"
+            "def work():\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(0.3)\n"
+            "    done.append(1)\n"
+            "try:\n    thread.call(work)\n"
+            "except KeyboardInterrupt:\n    print(len(done), thread.call(len, done))\n"
+            "thread.close()\n")
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=60)
+    assert done.stdout == "0 1\n", done.stderr
 
 
 # -- CUDA graphs -----------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bidiff_deploy import load_bundle, sampler
+from bidiff_deploy import BundleError, load_bundle, sampler
 from bidiff_deploy.bundle import open_bundle
 from bidiff_deploy.engines import library
 from bidiff_deploy.engines.cuda_graph import derive
@@ -148,3 +150,14 @@ def test_rows_hold_every_constant_of_a_step(reference):
             count = int(np.prod(shape))
             np.testing.assert_array_equal(row[offset:offset + count].reshape(shape),
                                           constants[name])
+
+
+@pytest.mark.parametrize("later", [np.zeros((2, 3), np.float32), np.zeros(5, np.float32),
+                                   np.zeros(6, np.int32)], ids=["rank", "size", "dtype"])
+def test_constants_that_are_another_shape_in_a_later_step(later):
+    values = {9: {"a": np.ones(6, np.float32)}, 0: {"a": later}}
+    rows = StepRows(SimpleNamespace(path="some.bundle", constants=values.get), 9)
+    factors = [np.float32(value) for value in (5, 6, 7, 8)]
+    assert rows.row(9, factors)[:6].tolist() == [1] * 6
+    with pytest.raises(BundleError, match="some.bundle has a as .* in step 0 .*export the bundle"):
+        rows.row(0, factors)

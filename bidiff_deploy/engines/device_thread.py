@@ -15,11 +15,12 @@ _Result = TypeVar("_Result")
 
 
 class DeviceThread:
-    """Runs calls one after the other, in the order of their arrival; its thread starts with the
-    first."""
+    """Runs calls one after the other, in the order of their arrival."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bidiff-device")
+        # Now, because an interrupt while the pool starts its thread has it start a second one.
+        self._pool.submit(int).result()
 
     def call(self, function: Callable[_Arguments, _Result], *args: _Arguments.args,
              **kwargs: _Arguments.kwargs) -> _Result:
