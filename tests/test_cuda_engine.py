@@ -288,8 +288,27 @@ def test_the_command_line(engine_run, tmp_path, cache):
     done = subprocess.run(
         [sys.executable, "-m", "bidiff_deploy", "upscale", str(engine_run.bundle),
          str(tmp_path / "in.png"), "-o", str(tmp_path / "out.png"), "--backend",
-         "onnxruntime-cuda", "--steps", "1", "--quiet"], text=True, capture_output=True,
-        env={**os.environ, **emulated_cuda.variables(cache, BIDIFF_CUDA_ON_CPU="1",
-                                                     BIDIFF_EMULATED_GPUS="80")})
+         "onnxruntime-cuda", "--device", "0", "--steps", "1", "--quiet"], text=True,
+        capture_output=True, env={**os.environ, **emulated_cuda.variables(
+            cache, BIDIFF_CUDA_ON_CPU="1", BIDIFF_EMULATED_GPUS="80")})
     assert done.returncode == 0, done.stderr
     assert Image.open(tmp_path / "out.png").size == (16, 16)
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["upscale", "in.png", "-o", "out.png"], "device=1 is a GPU, which backend onnxruntime does"),
+    (["bench"], "device 1 is a GPU, which none of the baselines uses; measure against"),
+], ids=["upscale", "bench"])
+def test_a_device_where_no_gpu_is_used(reference, tmp_path, monkeypatch, arguments, says):
+    from click.testing import CliRunner
+    from PIL import Image
+
+    from bidiff_deploy.cli import group
+
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save("in.png")
+    name, *others = arguments
+    bundle = str(reference.bundle("tiny", [999, 400, 0]))
+    done = CliRunner().invoke(group, [name, bundle, *others, "--device", "1"])
+    assert done.exit_code == 1 and says in done.output
+    assert not (tmp_path / "out.png").exists()

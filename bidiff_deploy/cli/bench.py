@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @click.option("--size", default="256x256", show_default=True, metavar="HxW",
               help="Height and width of the network's input, which is the output's size.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+@click.option("--device", type=click.IntRange(min=0), metavar="N",
+              help="Number of the GPU, with --against onnxruntime-cuda. Default: 0.")
 @click.option("--against", default="onnxruntime,onnxruntime-minus-sign", show_default=True,
               metavar="NAME,...",
               help="Baselines: torch, onnxruntime, onnxruntime-minus-sign, openvino, "
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
                    "do it in.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON on stdout.")
-def command(bundle: str, size: str, threads: int | None, against: str, steps: int | None,
-            rounds: int, profile: bool, quiet: bool, as_json: bool) -> None:
+def command(bundle: str, size: str, threads: int | None, device: int | None, against: str,
+            steps: int | None, rounds: int, profile: bool, quiet: bool, as_json: bool) -> None:
     """Measure speed and memory of BUNDLE against float32 baselines.
 
     A baseline is the same network with its binary weights folded to float32 convolutions, in torch
@@ -54,7 +56,7 @@ def command(bundle: str, size: str, threads: int | None, against: str, steps: in
     with Progress("bench", 1, quiet=quiet) as progress:
         result = bench_bundle(opened, size=shape, threads=threads or os.cpu_count() or 1,
                               against=names, steps=steps, rounds=rounds, bounds=profile,
-                              on_progress=progress.update)
+                              device=device, on_progress=progress.update)
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(json.dumps(result.to_dict(), indent=1) if as_json else table(result, profile))

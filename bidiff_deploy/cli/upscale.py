@@ -45,6 +45,8 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
                    "detail is lost.")
 @click.option("--threads", type=int, help="Threads an operator may use. Default: all cores.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="What runs the graphs.")
+@click.option("--device", type=click.IntRange(min=0), metavar="N",
+              help="Number of the GPU, with --backend onnxruntime-cuda. Default: 0.")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="png",
               show_default=True, help="Of images that go to a folder; 'same' as each input.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
@@ -55,8 +57,8 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
 def command(bundle: str, inputs: tuple[str, ...], output: str, seed: int, steps: int | None,
             start: str | None, tile: str, memory: str | None, overlap: int | None,
-            match_color: bool, threads: int | None, backend: str, form: str, overwrite: bool,
-            resume: bool, quiet: bool, as_json: bool) -> None:
+            match_color: bool, threads: int | None, backend: str, device: int | None, form: str,
+            overwrite: bool, resume: bool, quiet: bool, as_json: bool) -> None:
     """Upscale the images IN... with BUNDLE.
 
     IN is a PNG, JPEG, WebP or TIFF file of 8 or 16 bits; a folder, of which all images at any
@@ -90,7 +92,8 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, seed: int, steps:
     results: list[Result] = []
     interrupted = 0
     try:
-        with _termination(), load_bundle(bundle, threads=threads, backend=backend) as engine, \
+        with _termination(), \
+                load_bundle(bundle, threads=threads, backend=backend, device=device) as engine, \
                 Progress("upscale", len(jobs), quiet=quiet) as progress:
             _check_options(engine, options)
             recorded = {"backend": backend, "start": "default", **options}

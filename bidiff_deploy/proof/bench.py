@@ -24,7 +24,7 @@ import numpy as np
 
 from .. import sampler
 from ..bundle import Bundle
-from ..engines import library
+from ..engines import CUDA, library
 from ..errors import EngineError, UsageError
 from ..noise import gaussian_noise
 from . import candidates
@@ -116,14 +116,15 @@ class BenchResult:
 def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
                  against: Sequence[str] = ("onnxruntime", "onnxruntime-minus-sign"),
                  steps: int | None = None, rounds: int = ROUNDS, bounds: bool = False,
-                 on_progress: Callable[[float], None] | None = None) -> BenchResult:
+                 device: int | None = None, on_progress: Callable[[float], None] | None = None
+                 ) -> BenchResult:
     """Measure ``bundle`` at ``size`` (height, width) and the baselines ``against``.
 
     ``steps``: how many an image takes (default: what the bundle visits). ``bounds``: also measure
-    what the machine can do, for ``profile``. ``on_progress``: called with the share done, 0 to 1.
-    Raises UsageError for unknown baselines or sizes the network can
-    not take, EngineError where the packed engine can not run; a baseline that can not is noted in
-    ``unavailable``.
+    what the machine can do, for ``profile``. ``device``: number of the GPU of the baseline that
+    runs on one. ``on_progress``: called with the share done, 0 to 1. Raises UsageError for unknown
+    baselines, sizes the network can not take, or a device that none uses; EngineError where the
+    packed engine can not run; a baseline that can not is noted in ``unavailable``.
     """
     multiple = bundle.config.size_multiple
     if size[0] % multiple or size[1] % multiple:
@@ -131,6 +132,9 @@ def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
     if unknown := [name for name in against if name not in BASELINES]:
         raise UsageError(f"{unknown[0]!r} can not be measured against; known are "
                          f"{', '.join(BASELINES)}")
+    if device is not None and CUDA not in against:
+        raise UsageError(f"device {device} is a GPU, which none of the baselines uses; measure "
+                         f"against {CUDA}, or leave the device out")
     if library.library_path() is None:
         raise EngineError(library.missing_reason())
     visited = sampler.pick_timesteps(bundle.timesteps, steps, bundle.default_start)
@@ -148,7 +152,7 @@ def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
         candidates.prepare(names, bundle, timestep, folder)
         fresh: dict[str, dict[str, Any]] = {}
         for index, name in enumerate(names):
-            found = _fresh_process(name, bundle, timestep, size, threads, folder)
+            found = _fresh_process(name, bundle, timestep, size, threads, folder, device or 0)
             (unavailable if "error" in found else fresh)[name] = found.get("error", found)
             report(0.3 * (index + 1) / len(names))
         if PACKED in unavailable:
@@ -156,7 +160,7 @@ def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
         noisy, condition = candidates.inputs(size)
         # Before the baselines are loaded: some keep threads that never rest.
         profile = profile_step(bundle, timestep, noisy, condition, threads, bounds=bounds)
-        loaded = {name: candidates.load(name, bundle.path, timestep, threads, folder)
+        loaded = {name: candidates.load(name, bundle.path, timestep, threads, folder, device or 0)
                   for name in fresh}
         seconds, predictions = _take_turns(loaded, noisy, condition, rounds,
                                            lambda share: report(0.3 + 0.6 * share))
@@ -209,8 +213,8 @@ def _ratio(slow: list[float], fast: list[float]) -> tuple[float, float, float]:
 
 
 def _fresh_process(name: str, bundle: Bundle, timestep: int, size: tuple[int, int], threads: int,
-                   folder: Path) -> dict[str, Any]:
-    arguments = [name, bundle.path, timestep, *size, threads, folder]
+                   folder: Path, device: int) -> dict[str, Any]:
+    arguments = [name, bundle.path, timestep, *size, threads, folder, device]
     done = subprocess.run([sys.executable, "-m", candidates.__name__, *map(str, arguments)],
                           capture_output=True, text=True)
     try:

@@ -43,15 +43,17 @@ class Candidate(abc.ABC):
         """The prediction, float32 (N, 3, H, W)."""
 
 
-def load(name: str, bundle: Path, timestep: int, threads: int, folder: Path) -> Candidate:
-    """Load a candidate; baselines of FOLDED read ``folder``, where ``prepare`` wrote.
+def load(name: str, bundle: Path, timestep: int, threads: int, folder: Path,
+         device: int = 0) -> Candidate:
+    """Load a candidate; baselines of FOLDED read ``folder``, where ``prepare`` wrote; one on a GPU
+    takes number ``device``.
 
     Raises EngineError where it is not installed or this CPU does not have it.
     """
     if name == PACKED:
         return _Packed(bundle, timestep, threads, "onnxruntime")
     if name == CUDA:
-        return _Packed(bundle, timestep, threads, CUDA)
+        return _Packed(bundle, timestep, threads, CUDA, device)
     if name == "torch":
         return _Torch(bundle, timestep, threads)
     if name.startswith("onnxruntime"):
@@ -71,10 +73,11 @@ def prepare(names: list[str], bundle: Bundle, timestep: int, folder: Path) -> No
 
 
 class _Packed(Candidate):
-    def __init__(self, bundle: Path, timestep: int, threads: int, backend: str) -> None:
+    def __init__(self, bundle: Path, timestep: int, threads: int, backend: str,
+                 device: int | None = None) -> None:
         from .. import load_bundle
 
-        self._engine = load_bundle(bundle, threads=threads, backend=backend)
+        self._engine = load_bundle(bundle, threads=threads, backend=backend, device=device)
         self._timestep = timestep
         self.description = self._engine.description
 
@@ -146,13 +149,15 @@ def inputs(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main(arguments: list[str]) -> None:
-    """Arguments: a candidate's name, bundle, timestep, height, width, threads and folder."""
+    """Arguments: a candidate's name, bundle, timestep, height, width, threads, folder and
+    the number of the GPU."""
     from ..memory import peak_memory
 
-    name, bundle, timestep, height, width, threads, folder = arguments
+    name, bundle, timestep, height, width, threads, folder, device = arguments
     try:
         started = time.perf_counter()
-        candidate = load(name, Path(bundle), int(timestep), int(threads), Path(folder))
+        candidate = load(name, Path(bundle), int(timestep), int(threads), Path(folder),
+                         int(device))
         loaded = time.perf_counter()
         noisy, condition = inputs((int(height), int(width)))
         before = time.perf_counter()
