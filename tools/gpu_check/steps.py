@@ -18,6 +18,7 @@ from bidiff_deploy.errors import EngineError
 
 from .layers import captured, import_torch_cuda, timed
 from .stock import random_images, time_onnxruntime
+from .work import step_work
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "tests" / "reference"
@@ -117,8 +118,9 @@ def time_ours(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
             return [run() for _ in range(repeats)]
 
         times = engine._with_step(noisy.shape, measure)
-        return {"ms": statistics.median(times), "spread": max(times) / min(times) - 1,
-                "what": engine.description}
+        what = engine.description
+    return {"ms": statistics.median(times), "spread": max(times) / min(times) - 1, "what": what,
+            "work": step_work(bundle, batch, size, device)}
 
 
 def time_torch(bundle: Path, timestep: int, batch: int, size: int, repeats: int,

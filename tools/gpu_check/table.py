@@ -114,8 +114,27 @@ def _steps(parts: dict[str, Any]) -> list[str]:
             compared = base.get("ok") and base["ms"] > 0 and name != "step-ours"
             ratio = f"{entry['ms'] / base['ms']:8.2f}x of ours" if compared else ""
             lines.append(f"{name.removeprefix('step-'):<14}batch {batch:<3}{entry['ms']:10.3f} "
-                         f"+-{50 * entry['spread']:.0f} %{ratio}")
+                         f"+-{50 * entry['spread']:.0f} %{ratio}{_beside_floor(entry)}")
+    for batch, entry in ours.items():
+        if work := entry.get("work"):
+            lines.append(_work(batch, work))
     return lines
+
+
+def _beside_floor(entry: dict[str, Any]) -> str:
+    floor = entry.get("work", {}).get("floor_ms")
+    return f"{entry['ms'] / floor:8.1f} x floor of {floor:.3f}" if floor else ""
+
+
+def _work(batch: str, work: dict[str, Any]) -> str:
+    operations, launches, weights = work["operations"], work["launches"], work["weights"]
+    held = weights["binary"] + weights["others"]
+    return (f"  batch {batch}: {work['bytes'] / 1e6:.0f} MB moved at least; G operations: "
+            + ", ".join(f"{name} {value / 1e9:.1f}" for name, value in operations.items())
+            + f"; launches: ours {launches['ours']}, others about {launches['others']}\n"
+            f"  weights on the device {held / 1e6:.2f} MB ({weights['binary'] / 1e6:.2f} of it "
+            f"binary), {'within' if weights['ok'] else 'MORE THAN'} 1/9 of float16's "
+            f"{weights['float16'] / 1e6:.2f} MB")
 
 
 def _sum(entries: list[dict[str, Any]], key: str) -> float | None:
