@@ -149,15 +149,15 @@ def inputs(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main(arguments: list[str]) -> None:
-    """Arguments: a candidate's name, bundle, timestep, height, width, threads, folder and
-    the number of the GPU."""
+    """Arguments: a candidate's name, bundle, timestep, height, width, threads, folder and,
+    for one on a GPU, its number."""
     from ..memory import peak_memory
 
-    name, bundle, timestep, height, width, threads, folder, device = arguments
+    name, bundle, timestep, height, width, threads, folder, *device = arguments
     try:
         started = time.perf_counter()
         candidate = load(name, Path(bundle), int(timestep), int(threads), Path(folder),
-                         int(device))
+                         *map(int, device))
         loaded = time.perf_counter()
         noisy, condition = inputs((int(height), int(width)))
         before = time.perf_counter()
