@@ -192,7 +192,10 @@ def _checked(high: Path, low: Path | None, scale: int, cut: bool, smallest: int,
         raise UsageError(f"{high}: box {list(box)} must begin at multiples of the scale {scale}, "
                          f"because {low} is given")
     used = [side // scale * scale for side in part]
-    if min(used) < max(smallest, scale):
+    if min(used) < scale:
+        raise UsageError(f"{high}: {part[0]}x{part[1]} pixels are less than one of a low-resolution "
+                         f"image {scale} times smaller; leave it out")
+    if min(used) < smallest:
         raise UsageError(f"{high}: {part[0]}x{part[1]} pixels are less than a crop of {smallest}; "
                          "use a larger photo or a smaller crop")
     return ImagePair(high, low, scale, *used, corner=(top, left))

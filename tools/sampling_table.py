@@ -24,6 +24,7 @@ from PIL import Image
 from bidiff_deploy import load_bundle
 from bidiff_deploy.checkpoint import read_checkpoint
 from bidiff_deploy.engines.base import Engine
+from bidiff_deploy.errors import BidiffError
 from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.images import read_image
 from bidiff_deploy.metrics import psnr_y, ssim_y
@@ -123,14 +124,16 @@ def _scores(images: Sequence[np.ndarray], photo: np.ndarray, scale: int) -> dict
 
 def markdown(result: Sequence[dict]) -> str:
     names = list(result[0]["photos"])
-    lines = ["| sampled from | steps | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    lines = ["| sampled from | steps | " + " | ".join(names) + " |",
+             "|---" * (len(names) + 2) + "|"]
     for row in result:
         cells = []
         for name in names:
             scores, base = row["photos"][name], result[0]["photos"][name]
             gain = "" if row is result[0] else f" ({scores['psnr_y'] - base['psnr_y']:+.2f})"
             cells.append(f"{scores['psnr_y']:.2f} dB{gain} / {scores['ssim_y']:.4f}")
-        lines.append(f"| {row['name']} | {len(row['timesteps']) or ''} | " + " | ".join(cells) + " |")
+        steps = len(row["timesteps"]) or ""
+        lines.append(f"| {row['name']} | {steps} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -159,4 +162,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BidiffError as error:
+        sys.exit(f"error: {error}")

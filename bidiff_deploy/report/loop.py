@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import sampler
-from ..errors import EngineError, ImageError
-from ..metrics import psnr_y, ssim_y
+from ..errors import EngineError
+from ..evaluation.scores import score
 from .pictures import Encoded, Input, detail, encode, resized
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _picture(engine: Engine, one: Input, request: Request, budget: int,
     ours = np.asarray(engine.upscale(low, request.seed, steps=request.steps, on_step=on_step))
     seconds = time.perf_counter() - started
     pictures = {"bicubic": resized(low, width, height), "packed": ours}
-    scores = {} if truth is None else {name: _scores(picture, truth, engine.scale)
+    scores = {} if truth is None else {name: score(picture, truth, engine.scale)
                                        for name, picture in pictures.items()}
     if truth is not None:
         pictures["original"] = truth
@@ -120,17 +120,6 @@ def _picture(engine: Engine, one: Input, request: Request, budget: int,
     used = 0 if cut is None else sum(map(len, cut.uris.values()))
     return Picture(one.name, width, height, low.shape[1], low.shape[0], seconds, one.low is None,
                    scores, (top, left, side), encode(pictures, budget - used), cut)
-
-
-def _scores(picture: np.ndarray, truth: np.ndarray, border: int) -> dict[str, float | None]:
-    found: dict[str, float | None] = {}
-    for name, measure in (("psnr_y", psnr_y), ("ssim_y", ssim_y)):
-        try:
-            value = measure(picture, truth, border)
-        except ImageError:  # too small
-            value = math.nan
-        found[name] = value if math.isfinite(value) else None
-    return found
 
 
 def watched(request: Request, one: Input, report: Callable[[float], None]) -> Strip:

@@ -121,7 +121,8 @@ def read_recipe(path: Path, settings: Sequence[str] = (),
         raise UsageError(f"{path}: can not be read ({error.strerror}); "
                          "give a recipe file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
+        raise UsageError(f"{path}: is no YAML ({' '.join(str(error).split())}); "
+                         "give a recipe file") from None
     if not isinstance(tree, dict):
         raise UsageError(f"{path}: a recipe is a mapping with keys such as network, data, steps")
     if is_published(tree):
