@@ -85,14 +85,17 @@ def test_a_ramp_stays_one_and_colours_are_apart(scale):
                                       imresize(image[..., channel], 24 // scale, 36 // scale))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(scale=st.integers(2, 4), data=st.data())
 def test_pillow_agrees_inside(scale, data):
     """Both round after each axis, in another order of axes, and Pillow leaves out what is beyond
     the border. An error of half a level after the first axis grows by at most sum |weights| =
-    304/256 (x2; 1.19 for the others) in the second, which adds half a level: 1.1 each, 2 apart."""
+    304/256 (x2; 1.19 for the others) in the second, which adds half a level: 1.1 each, 2 apart.
+    Pixels are such that neither clips what is between the axes: clipping in another order of
+    axes has no such bound."""
     shape = data.draw(st.tuples(st.integers(5, 12), st.integers(5, 12)))
-    pixels = data.draw(hnp.arrays(np.uint8, (shape[0] * scale, shape[1] * scale, 3)))
+    pixels = data.draw(hnp.arrays(np.uint8, (shape[0] * scale, shape[1] * scale, 3),
+                                  elements=st.integers(64, 191)))
     found = make_low(pixels, scale).astype(int)
     pillow = np.asarray(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BICUBIC))
     inside = slice(2, -2)
