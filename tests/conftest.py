@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 REFERENCE = Path(__file__).parent / "reference"
+pytest_plugins = ["report_pages"]  # its fixture is made once for all files
 sys.path.insert(0, str(REFERENCE))
 
 from synth_weights import load_layout, synth_state_dict  # noqa: E402

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import functools
-import hashlib
 import importlib.machinery
 import importlib.util
-import json
 import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Browser, find_chromium
-from click.testing import CliRunner
 from PIL import Image
+from report_pages import (
+    Page,
+    check_self_contained,
+    needs_check,
+    needs_library,
+    one_examination,
+    picture,
+    run,
+)
 
-from bidiff_deploy import doctor
 from bidiff_deploy.bundle import open_bundle
-from bidiff_deploy.cli import group
-from bidiff_deploy.engines import library
 from bidiff_deploy.errors import BidiffError, UsageError
 from bidiff_deploy.report.charts import Bar, Column, bars, columns, stack
 from bidiff_deploy.report.collect import MOST_IMAGES, Report, Request, collect
@@ -38,128 +38,17 @@ SECTIONS = ("pictures", "loop", "speed", "parity", "memory", "packed", "bundle",
 PAYLOAD = "\"'></p><script>alert(1)</script><img src=x onerror=alert(1)>&amp;\u202e\x00 style="
 NAME = "\"><img src=x onerror=alert(1)>&lt;b>.png"  # a file may be called so
 
-needs_library = pytest.mark.skipif(library.library_path() is None, reason="no op library")
-needs_check = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("torch", "polygraphy")),
-    reason="torch or polygraphy is not installed")
-needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="no chromium")
-
-
-class Page(HTMLParser):
-    """Elements as (tag, attributes), text, and whether what opens closes."""
-
-    VOID = {"img", "input", "meta", "br", "link"}
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        assert len(dict(attrs)) == len(attrs)
-        self.elements.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open[-1:] not in (["style"], ["script"]):
-            self.text.append(data)
-
-    @property
-    def structure(self) -> list[tuple[str, tuple[str, ...]]]:
-        return [(tag, tuple(attributes)) for tag, attributes in self.elements]
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    def ids(self) -> list[str]:
-        return [attributes["id"] for _, attributes in self.elements if "id" in attributes]
-
-    def words(self) -> str:
-        return " ".join(" ".join(self.text).split())
-
-
-def check_self_contained(text: str) -> Page:
-    """One policy, one style and one script with the policy's hashes, and no address at all."""
-    page = Page(text)
-    (policy,) = [meta["content"] for meta in page.all("meta")
-                 if meta.get("http-equiv") == "Content-Security-Policy"]
-    assert policy.startswith("default-src 'none'; img-src data:;") and "unsafe" not in policy
-    for tag in ("style", "script"):
-        (body,) = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
-        digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
-        assert f"{tag}-src 'sha256-{digest}'" in policy
-        assert "url(" not in body and "@import" not in body and "http" not in body
-    for tag, attributes in page.elements:
-        assert tag not in ("link", "iframe", "object", "embed", "base", "form", "audio", "video")
-        for name, value in attributes.items():
-            assert not name.startswith("on") and name not in ("style", "srcset", "action")
-            if name == "src":
-                assert value.startswith("data:image/")
-            if name in ("href", "xlink:href"):
-                assert value.startswith("#") and value[1:] in page.ids()
-    assert len(page.ids()) == len(set(page.ids()))
-    for image in page.all("img"):
-        assert image["alt"] and int(image["width"]) and int(image["height"])
-    for label in page.all("svg"):
-        assert label.get("aria-hidden") or label.get("aria-label") or not label.get("role")
-    return page
-
-
-def run(*arguments) -> tuple[int, str, str]:
-    result = CliRunner().invoke(group, ["report", *map(str, arguments)])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
-
-
-def picture(path: Path, height: int, width: int, seed: int = 0) -> Path:
-    """Smooth colours with a bright square, so that scores are finite and a detail exists."""
-    rows, across = np.mgrid[0:height, 0:width]
-    pixels = np.stack([255 * rows / height, 255 * across / width,
-                       128 + 100 * np.sin(rows / 5 + seed)], -1)
-    pixels[height // 3:height // 2, width // 3:width // 2] = 240
-    Image.fromarray(pixels.astype(np.uint8)).save(path)
-    return path
-
 
 @pytest.fixture(scope="module", autouse=True)
-def one_examination():
-    """The machine is examined once, which takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(doctor, "examine", functools.cache(doctor.examine))
+def examined_once():
+    with one_examination():
         yield
-
-
-@pytest.fixture(scope="module")
-def whole(reference, tmp_path_factory) -> tuple[Path, dict]:
-    """A page with every section, and the data behind it."""
-    folder = tmp_path_factory.mktemp("page")
-    bundle = reference.bundle("tiny", [999, 400, 0])
-    truths = folder / "photos"
-    truths.mkdir()
-    picture(truths / "first.png", 98, 131)
-    picture(truths / "second.png", 64, 64, 2)
-    page = folder / "report.html"
-    code, out, err = run(bundle, reference.checkpoint("tiny"), "--options",
-                         reference.options("tiny"), "--truth", truths, "-o", page, "--size",
-                         "32x32", "--rounds", 1, "--against", "onnxruntime,openvino", "--threads",
-                         1, "--json")
-    assert code == 0, err
-    return page, json.loads(out)
 
 
 @needs_library
 @needs_check
-def test_a_page_has_every_section_and_needs_nothing_else(whole):
-    path, data = whole
+def test_a_page_has_every_section_and_needs_nothing_else(report_page):
+    path, data = report_page
     text = path.read_text(encoding="utf-8")
     page = check_self_contained(text)
     assert set(SECTIONS) <= set(page.ids())
@@ -183,8 +72,8 @@ def test_a_page_has_every_section_and_needs_nothing_else(whole):
 
 @needs_library
 @needs_check
-def test_every_chart_has_a_table_and_words(whole):
-    text = whole[0].read_text(encoding="utf-8")
+def test_every_chart_has_a_table_and_words(report_page):
+    text = report_page[0].read_text(encoding="utf-8")
     page = Page(text)
     for section in re.split(r"<section", text)[1:]:
         charts = section.count('class="bars"') + section.count('class="columns"')
@@ -211,9 +100,9 @@ def hostile(value, skip=frozenset()):
 
 @needs_library
 @needs_check
-def test_hostile_text_stays_text(whole):
+def test_hostile_text_stays_text(report_page):
     """The page of strings full of markup has the elements of the page of plain ones."""
-    data = whole[1]
+    data = report_page[1]
     image = Picture("a.png", 8, 8, 4, 4, 1.0, True, {}, (0, 0, 8), *2 * [encode(
         {name: np.zeros((8, 8, 3), np.uint8) for name in ("bicubic", "packed")}, 10_000)])
     fields = {name: data[name] for name in ("inspection", "doctor", "bench", "parity")}
@@ -474,132 +363,3 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert "BUNDLE [CHECKPOINT] [IMAGES...]" in done.stdout
-
-
-_CONTRAST = """(() => {
-  const parse = text => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(
-    v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const wrong = [];
-  for (const part of document.querySelectorAll("body, body *")) {
-    const own = [...part.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
-    if (!own || part.closest(".compare, svg") || !part.offsetParent) continue;
-    let behind = part, back;
-    do {
-      back = parse(getComputedStyle(behind).backgroundColor);
-      behind = behind.parentElement;
-    } while (back.length === 4 && back[3] === 0 && behind);
-    const front = parse(getComputedStyle(part).color);
-    const [high, low] = [light(front), light(back)].sort((a, b) => b - a);
-    const ratio = (high + 0.05) / (low + 0.05);
-    if (ratio < 4.5) wrong.push(part.tagName + " " + part.className + " " + ratio.toFixed(2));
-  }
-  return wrong.join("; ");
-})()"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    opened = Browser(find_chromium(), tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
-
-
-@needs_library
-@needs_check
-@needs_chromium
-def test_in_a_browser_it_loads_nothing_and_says_nothing(whole, browser):
-    browser.view(1200)
-    browser.open(whole[0].as_uri())
-    assert browser.errors == []
-    asked = {url for url in browser.requests if not url.startswith("data:")}
-    assert asked <= {whole[0].as_uri(), "about:blank"}
-    broken = browser.evaluate("[...document.images].filter(i => !i.naturalWidth).length")
-    assert broken == 0
-    # What gets past all escaping would still not run, nor load.
-    browser.evaluate("document.body.insertAdjacentHTML('beforeend', "
-                     "'<img src=x onerror=\"window.ran = 1\">'); "
-                     "const s = document.createElement('script'); s.textContent = 'ran = 1'; "
-                     "document.body.append(s)")
-    assert browser.evaluate("typeof window.ran") == "undefined"
-
-
-@needs_library
-@needs_check
-@needs_chromium
-def test_the_slider_moves_by_keyboard(whole, browser):
-    browser.view(1200)
-    browser.open(whole[0].as_uri())
-    browser.evaluate("document.querySelector('input.line').focus()")
-    at = "document.querySelector('.compare').style.getPropertyValue('--at')"
-    assert browser.evaluate(at) == "50%"
-    for _ in range(3):
-        browser.press("ArrowRight", 39)
-    assert browser.evaluate(at) == "53%"
-    browser.press("Home", 36)
-    assert browser.evaluate(at) == "0%"
-    assert browser.evaluate("document.querySelector('input.line').ariaValueText || document"
-                            ".querySelector('input.line').getAttribute('aria-valuetext')") == (
-        "0 % bicubic, 100 % packed")
-    shown = ("getComputedStyle(document.querySelector('.compare .{}')).visibility")
-    assert browser.evaluate(shown.format("original")) == "hidden"
-    browser.evaluate("document.querySelector('.choice input[value=original]').click()")
-    assert browser.evaluate(shown.format("original")) == "visible"
-    assert browser.evaluate(shown.format("bicubic")) == "hidden"
-
-
-@needs_library
-@needs_check
-@needs_chromium
-@pytest.mark.parametrize("width", [320, 360, 768, 1200])
-def test_nothing_is_wider_than_the_screen(whole, browser, width):
-    browser.view(width)
-    browser.open(whole[0].as_uri())
-    browser.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-    assert browser.evaluate("document.documentElement.scrollWidth") <= width
-
-
-@needs_library
-@needs_check
-@needs_chromium
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_in_both_themes(whole, browser, scheme):
-    browser.view(1000, scheme=scheme)
-    browser.open(whole[0].as_uri())
-    browser.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-    assert browser.evaluate(_CONTRAST) == ""
-    back = "getComputedStyle(document.body).backgroundColor"
-    before = browser.evaluate(back)
-    other = {"light": 2, "dark": 1}[scheme]  # auto, light, dark
-    for _ in range(other):
-        browser.evaluate("document.getElementById('theme').click()")
-    assert browser.evaluate(back) != before and browser.evaluate(_CONTRAST) == ""
-    for _ in range(3 - other):
-        browser.evaluate("document.getElementById('theme').click()")
-    assert browser.evaluate(back) == before
-
-
-@needs_library
-@needs_check
-@needs_chromium
-def test_paper_is_light_and_shows_everything(whole, browser):
-    browser.view(1000, scheme="dark")
-    browser.open(whole[0].as_uri())
-    browser.evaluate("document.getElementById('theme').click(); "
-                     "document.getElementById('theme').click()")
-    assert browser.evaluate("document.documentElement.dataset.theme") == "dark"
-    browser.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert browser.evaluate("document.querySelectorAll('details:not([open])').length") == 0
-    browser.call("Emulation.setEmulatedMedia", media="print", features=[
-        {"name": "prefers-color-scheme", "value": "dark"}])
-    assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == (
-        "rgb(255, 255, 255)")
-    assert browser.evaluate(_CONTRAST) == ""
-    hidden = ("[...document.querySelectorAll('.frame')].filter(f => getComputedStyle(f)"
-              ".visibility !== 'visible' || getComputedStyle(f).clipPath !== 'none').length")
-    assert browser.evaluate(hidden) == 0
-    browser.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert browser.evaluate("document.querySelectorAll('details[open]').length") == 0
-    browser.call("Emulation.setEmulatedMedia", media="", features=[])
-    browser.evaluate("document.getElementById('theme').click()")
