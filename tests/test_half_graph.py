@@ -12,11 +12,11 @@ from bidiff_deploy import ops, sampler
 from bidiff_deploy.bundle import open_bundle
 from bidiff_deploy.engines import library
 from bidiff_deploy.engines.cuda_graph import KERNELS, derive
-from bidiff_deploy.engines.device_step import StepRows
 from bidiff_deploy.engines.half_graph import MAPS, half
 from bidiff_deploy.engines.loop_graph import FACTORS, append_update
 from bidiff_deploy.engines.onnxruntime import session_options
 from bidiff_deploy.engines.step_graphs import StepGraphs
+from bidiff_deploy.engines.step_rows import StepRows
 from bidiff_deploy.errors import EngineError
 from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.ops import DOMAIN

@@ -14,10 +14,11 @@ from bidiff_deploy.bundle import open_bundle
 from bidiff_deploy.engines import library
 from bidiff_deploy.engines.cuda_graph import derive
 from bidiff_deploy.engines.cuda_provider import Target
-from bidiff_deploy.engines.device_step import DeviceStep, StepRows
+from bidiff_deploy.engines.device_step import DeviceStep
 from bidiff_deploy.engines.loop_graph import FACTORS, LATENT, append_update
 from bidiff_deploy.engines.onnxruntime import session_options
 from bidiff_deploy.engines.step_graphs import StepGraphs
+from bidiff_deploy.engines.step_rows import StepRows
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

@@ -12,56 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BundleError
 from .cuda_provider import Target
-from .loop_graph import FACTORS, LATENT
-from .step_graphs import StepGraphs
+from .loop_graph import LATENT
 
-_ALIGNMENT = 64  # floats: 256 bytes, as an allocation on a GPU has
 # ONNX Runtime captures a graph for each number, and none for this one.
 NO_GRAPH = -1
-
-
-class StepRows:
-    """The constants of every step as one row: vectors at multiples of 256 bytes, then the four
-    factors of the loop's update.
-
-    places  ``{input: (offset in floats, shape)}``
-    size    floats of a row
-    """
-
-    def __init__(self, graphs: StepGraphs, timestep: int) -> None:
-        self._graphs = graphs
-        self._rows: dict[int, np.ndarray] = {}
-        self.places: dict[str, tuple[int, tuple[int, ...]]] = {}
-        self.size = 0
-        for name, value in graphs.constants(timestep).items():
-            self._place(name, value.shape)
-        for name in FACTORS:
-            self._place(name, (1,))
-
-    def _place(self, name: str, shape: tuple[int, ...]) -> None:
-        self.places[name] = (self.size, shape)
-        count = int(np.prod(shape))
-        self.size += -(-count // _ALIGNMENT) * _ALIGNMENT
-
-    def row(self, timestep: int, factors: Sequence[np.float32]) -> np.ndarray:
-        """A step's row, float32 (size,), with the factors of ``sampler.update_factors``. Raises
-        BundleError where the step's constants are not of the first step's shapes."""
-        if timestep not in self._rows:
-            row = np.zeros(self.size, np.float32)
-            for name, value in self._graphs.constants(timestep).items():
-                offset, shape = self.places[name]
-                if value.shape != shape or value.dtype != np.float32:
-                    raise BundleError(
-                        f"{self._graphs.path} has {name} as {value.dtype} {value.shape} in step "
-                        f"{timestep} but as float32 {shape} in another; export the bundle again")
-                row[offset:offset + value.size] = value.ravel()
-            self._rows[timestep] = row
-        row = self._rows[timestep]
-        for name, factor in zip(FACTORS, factors, strict=True):
-            row[self.places[name][0]] = factor
-        return row
 
 
 class DeviceStep:
