@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 REFERENCE = Path(__file__).parent / "reference"
-pytest_plugins = ["report_pages"]  # its fixture is made once for all files
+pytest_plugins = ["emulated_cuda", "report_pages"]  # fixtures of several files
 sys.path.insert(0, str(REFERENCE))
 
 from synth_weights import load_layout, synth_state_dict  # noqa: E402

@@ -79,6 +79,13 @@ def emulated(cache: Path, **changed: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@pytest.fixture(scope="module")
+def on_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """This process on the stand-in while a file's tests run."""
+    with emulated(tmp_path_factory.mktemp("cache")):
+        yield
+
+
 def python(code: str, cache: Path, **changed: str) -> subprocess.CompletedProcess[str]:
     """``code`` in a Python of its own on the stand-in."""
     return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=300,

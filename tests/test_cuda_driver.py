@@ -29,11 +29,7 @@ except EngineError as error:
 """
 X = np.ones((1, 3, 4, 5), np.float32)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def on_stand_in(tmp_path_factory):
-    with emulated_cuda.emulated(tmp_path_factory.mktemp("cache")):
-        yield
+pytestmark = pytest.mark.usefixtures("on_stand_in")
 
 
 @pytest.fixture

@@ -29,11 +29,7 @@ except EngineError as error:
 """
 COMPILED, CACHED = "compiled by NVRTC 12.9 for sm_80", "cached from NVRTC 12.9 for sm_80"
 
-
-@pytest.fixture(scope="module", autouse=True)
-def on_stand_in(tmp_path_factory):
-    with emulated_cuda.emulated(tmp_path_factory.mktemp("cache")):
-        yield
+pytestmark = pytest.mark.usefixtures("on_stand_in")
 
 
 @pytest.fixture

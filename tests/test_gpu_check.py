@@ -29,11 +29,7 @@ PUBLISHED = {(32, 3, 256, 2), (64, 3, 256, 4), (64, 3, 128, 2), (128, 3, 128, 6)
 TINY = ["--cases", "1", "--largest", "5", "--layers", "32@2k1", "--batches", "1", "--repeats", "1",
         "--rounds", "1", "--cache", "0", "--steps", "1", "--size", "16", "--network", "tiny"]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def on_stand_in(tmp_path_factory):
-    with emulated_cuda.emulated(tmp_path_factory.mktemp("cache")):
-        yield
+pytestmark = pytest.mark.usefixtures("on_stand_in")
 
 
 @pytest.fixture

@@ -17,11 +17,7 @@ from tools.gpu_check import parity, shapes  # noqa: E402
 
 from bidiff_deploy.engines.cuda_operators import OPERATORS, Call, Gpu  # noqa: E402
 
-
-@pytest.fixture(scope="module", autouse=True)
-def on_stand_in(tmp_path_factory):
-    with emulated_cuda.emulated(tmp_path_factory.mktemp("cache")):
-        yield
+pytestmark = pytest.mark.usefixtures("on_stand_in")
 
 
 @pytest.fixture

@@ -19,11 +19,7 @@ from bidiff_deploy.bundle import open_bundle  # noqa: E402
 from bidiff_deploy.count import count  # noqa: E402
 from bidiff_deploy.engines import cuda_library  # noqa: E402
 
-
-@pytest.fixture(scope="module", autouse=True)
-def on_stand_in(tmp_path_factory):
-    with emulated_cuda.emulated(tmp_path_factory.mktemp("cache")):
-        yield
+pytestmark = pytest.mark.usefixtures("on_stand_in")
 
 
 def test_the_work_of_a_step(tmp_path, monkeypatch):
