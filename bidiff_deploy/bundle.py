@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Callable, Mapping, TypeVar
 
 from .architecture import NetworkConfig
-from .checkpoint import file_sha256
 from .errors import BidiffError, BundleError
+from .files import file_sha256
 from .packing import PACKING_VERSION
 from .schedule import Schedule
 

@@ -7,7 +7,6 @@ size) and gives the same ``Checkpoint`` for both. Only ``.pth`` and ``.pt`` need
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from .errors import CheckpointError
 from .feedforward import recognise as bbcu
-from .files import atomic_file
+from .files import atomic_file, file_sha256
 from .models import DIFFUSION, Config, config_from_dict, model_of, parameters
 from .network_config import NetworkConfig
 from .options import Options, check_scale
@@ -188,15 +187,6 @@ def write_packed(path: str | Path, checkpoint: Checkpoint, *, overwrite: bool = 
     data = save(tensors, {"bidiff": json.dumps(header, sort_keys=True)})
     with atomic_file(path, overwrite) as temporary:
         temporary.write_bytes(data)
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, hex, read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _read_packed(path: Path, tensors: Mapping[str, np.ndarray], text: str, options: Options,

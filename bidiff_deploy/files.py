@@ -7,6 +7,7 @@ crash is never taken for a result. Every failure is an OutputError with one sent
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -17,7 +18,8 @@ from pathlib import Path
 
 from .errors import BidiffError, OutputError
 
-__all__ = ["TEMPORARY_SUFFIX", "atomic_directory", "atomic_file", "check_target", "make_directory"]
+__all__ = ["TEMPORARY_SUFFIX", "atomic_directory", "atomic_file", "check_target", "file_sha256",
+           "make_directory"]
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -173,6 +175,15 @@ def _replaceable(target: Path, shown: str, marker: str | None) -> bool:
         return (marker is not None and (target / marker).is_file()) or not any(target.iterdir())
     except OSError as error:
         raise _output_error(error, shown) from None
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file, hex, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -9,7 +9,6 @@ as the last one after a crash, are passed over.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -18,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import OutputError
+from .files import file_sha256
 
-__all__ = ["FILE_NAME", "Journal", "Record", "file_digest"]
+__all__ = ["FILE_NAME", "Journal", "Record"]
 
 FILE_NAME = ".bidiff-upscale.jsonl"
 _MAX_BYTES = 1 << 28  # half a million outputs; a longer one is none of ours
@@ -68,9 +68,9 @@ class Journal:
                              if record.options.get(key) != options.get(key))
             return f"it was made with another --{', --'.join(changed)}"
         try:
-            if target.stat().st_size != record.bytes or file_digest(target) != record.sha256:
+            if target.stat().st_size != record.bytes or file_sha256(target) != record.sha256:
                 return "it is damaged or was changed"
-            if file_digest(source) != record.input:
+            if file_sha256(source) != record.input:
                 return f"{source} has changed since"
         except OSError as error:
             return f"{error.filename} can not be read ({error.strerror})"
@@ -122,9 +122,3 @@ class Journal:
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue
         return records
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,8 +10,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from bidiff_deploy.architecture import NetworkConfig, blocks, parameters
-from bidiff_deploy.checkpoint import file_sha256, read_checkpoint, write_packed
+from bidiff_deploy.checkpoint import read_checkpoint, write_packed
 from bidiff_deploy.errors import CheckpointError
+from bidiff_deploy.files import file_sha256
 from bidiff_deploy.options import Options, read_options
 from bidiff_deploy.published_keys import from_published, to_published
 

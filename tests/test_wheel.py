@@ -13,7 +13,6 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-import tomllib
 import zipfile
 from email.message import Message
 from importlib.util import find_spec
@@ -24,6 +23,11 @@ import pytest
 import bidiff_deploy
 from bidiff_deploy.cli import COMMANDS
 from bidiff_deploy.engines import library
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest brings it
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, Sequence
+from typing import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +57,7 @@ class Gpu:
         self.origin = load_kernels(ordinal)
         self._blocks: set[int] = set()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Gpu:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,

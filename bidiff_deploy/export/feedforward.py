@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from .. import __version__
 from ..bundle import FORMAT, MANIFEST, OPSET_VERSION, SCHEMA_VERSION
-from ..checkpoint import Checkpoint, file_sha256
+from ..checkpoint import Checkpoint
 from ..feedforward.bundle import GRAPH, KIND
-from ..files import atomic_directory
+from ..files import atomic_directory, file_sha256
 from ..models import model_of
 from ..ops import ONNX_OPSET
 from ..packing import PACKING_VERSION

@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from .. import __version__
 from ..bundle import FORMAT, MANIFEST, OPSET_VERSION, SCHEMA_VERSION
-from ..checkpoint import Checkpoint, file_sha256
+from ..checkpoint import Checkpoint
 from ..errors import UsageError
-from ..files import atomic_directory
+from ..files import atomic_directory, file_sha256
 from ..packing import PACKING_VERSION
 from ..schedule import Schedule
 from .fold import group_parameters, time_vectors
