@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import pipeline
+from .bundle import manifest_digest
 from .errors import OutputError
 from .files import make_directory
 from .images import Image, check_output, decode_image, read_bytes, write_image
@@ -153,5 +153,4 @@ def finished_before(jobs: Jobs, journal: Journal, engine: Engine, recorded: Mapp
 
 def bundle_digest(engine: Engine) -> str:
     """SHA-256 of a bundle's manifest, which holds the hash of each of its files."""
-    text = json.dumps(dict(engine.bundle.manifest), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return manifest_digest(engine.bundle.manifest)

@@ -10,6 +10,7 @@ bounded, and every file is checked against its hash before anything reads it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -87,6 +88,11 @@ def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
     names that leave the folder, a newer schema, a feed-forward network's bundle.
     """
     return open_with(Path(path), parse_diffusion, verify)
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 that stands for a bundle: of its manifest, which holds the hash of each file."""
+    return hashlib.sha256(json.dumps(dict(manifest), sort_keys=True).encode()).hexdigest()
 
 
 def open_with(path: Path, parse: Callable[[Path, Mapping[str, Any]], Opened],
