@@ -1,0 +1,135 @@
+"""Which names the Python bindings of a TensorRT version have: tables in ``tensorrt_names/``, and how
+they are made.
+
+The bindings themselves are imported, in a process of their own, over libraries that export every
+function they link to and return null. No part of TensorRT but its bindings is needed, and no GPU.
+A table is written by
+
+    python tests/tensorrt_names.py FOLDER NAME VERSION [--python PYTHON]
+
+where FOLDER holds what was unpacked of a wheel, NAME is its module (tensorrt, tensorrt_bindings),
+and PYTHON has the version that the wheel was made for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+TABLES = Path(__file__).with_name("tensorrt_names")
+VERSIONS = tuple(sorted((file.stem for file in TABLES.glob("*.json")),
+                        key=lambda text: tuple(map(int, text.split(".")))))
+
+# Classes that the engines touch, and their nearest neighbours.
+CLASSES = (
+    "Builder", "BuilderFlag", "DataType", "DeviceType", "EngineCapability", "ErrorCode",
+    "ExecutionContextAllocationStrategy", "HardwareCompatibilityLevel", "IBuilderConfig",
+    "ICudaEngine", "IEngineInspector", "IErrorRecorder", "IExecutionContext", "IHostMemory",
+    "ILayer", "ILogger", "ILogger.Severity", "INetworkDefinition", "IOptimizationProfile",
+    "IPluginRegistry", "IProfiler", "IProgressMonitor", "ITensor", "ITimingCache",
+    "LayerInformationFormat", "LayerType", "Logger", "MemoryPoolType",
+    "NetworkDefinitionCreationFlag", "OnnxParser", "OnnxParserFlag", "ParserError",
+    "PreviewFeature", "Profiler", "ProfilingVerbosity", "QuantizationFlag", "Runtime",
+    "TacticSource", "TensorFormat", "TensorIOMode", "TensorLocation")
+
+# Runs in the bindings' process. Enumerations give their numbers, other classes their names.
+_DUMP = """
+import importlib, json, sys
+folder, name, classes = sys.argv[1], sys.argv[2], sys.argv[3].split()
+sys.path.insert(0, folder)
+module = importlib.import_module(name)
+public = lambda of: sorted(entry for entry in dir(of) if not entry.startswith("_"))
+table = {"version": module.__version__, "module": public(module), "classes": {}}
+for path in classes:
+    found = module
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if found is not None:
+        members = getattr(found, "__members__", None)
+        table["classes"][path] = (public(found) if members is None else
+                                  {key: int(value) for key, value in members.items()})
+print(json.dumps(table))
+"""
+
+
+def write_stubs(bindings: Path, folder: Path) -> Path:
+    """Libraries for ``bindings`` (its tensorrt.so) in ``folder``: each that it needs of TensorRT is
+    there, and every function of them returns null."""
+    folder.mkdir(parents=True, exist_ok=True)
+    dynamic = _output("readelf", "-dW", str(bindings))
+    needed = re.findall(r"NEEDED.*\[(libnv[^\]]+)\]", dynamic)
+    assert needed, f"{bindings} needs no library of TensorRT"
+    wanted = [line.split()[-1] for line in _output("nm", "-D", "--undefined-only",
+                                                   str(bindings)).splitlines()]
+    ours = sorted({name for name in wanted if re.fullmatch(r"(create|get|init)[A-Z]\w+|_ZN\d+nv\w+", name)})
+    source = "".join(f'extern "C" void* {name}() {{ return nullptr; }}\n' for name in ours)
+    for index, name in enumerate(needed):
+        subprocess.run(["c++", "-shared", "-fPIC", "-x", "c++", "-", f"-Wl,-soname,{name}", "-o",
+                        str(folder / name)], input=source if index == 0 else "", text=True,
+                       check=True)
+    return folder
+
+
+def dump(folder: Path, name: str, stubs: Path, python: str = sys.executable) -> dict[str, Any]:
+    """The table of the bindings whose module ``name`` lies in ``folder``."""
+    done = subprocess.run([python, "-c", _DUMP, str(folder), name, " ".join(CLASSES)], text=True,
+                          capture_output=True, env={**os.environ, "LD_LIBRARY_PATH": str(stubs)})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@functools.lru_cache(maxsize=None)
+def table(version: str) -> dict[str, Any]:
+    """A committed table: ``version`` in full, ``module`` names, ``classes`` -> names, or of an
+    enumeration names -> numbers."""
+    return json.loads((TABLES / f"{version}.json").read_text())
+
+
+def has(version: str, *path: str) -> bool:
+    """Whether ``tensorrt.PATH`` exists in that version. Of classes that are not in the tables only
+    the name itself is known; what is below an enumeration's member is not asked."""
+    found = table(version)
+    if path[0] not in found["module"]:
+        return False
+    for depth in range(len(path) - 1, 0, -1):
+        names = found["classes"].get(".".join(path[:depth]))
+        if names is not None:
+            return path[depth] in names or path[depth] in ("__members__", "__init__", "__name__")
+    return True
+
+
+def write(made: dict[str, Any], version: str) -> None:
+    """Commit-able text: one class a line."""
+    lines = [f'{json.dumps(name)}: {json.dumps(names)}' for name, names
+             in sorted(made["classes"].items())]
+    TABLES.mkdir(exist_ok=True)
+    (TABLES / f"{version}.json").write_text(
+        '{"version": %s,\n"module": %s,\n"classes": {\n%s\n}}\n' % (
+            json.dumps(made["version"]), json.dumps(made["module"]), ",\n".join(lines)))
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, check=True, text=True, capture_output=True).stdout
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the table of a version.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("version")
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--stubs", type=Path, default=Path("build/tensorrt_stubs"))
+    given = parser.parse_args()
+    stubs = write_stubs(given.folder / given.name / "tensorrt.so", given.stubs / given.version)
+    write(dump(given.folder, given.name, stubs, given.python), given.version)
+
+
+if __name__ == "__main__":
+    main()
