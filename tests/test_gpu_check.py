@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from tools.checks import reference  # noqa: E402
 from tools.gpu_check import __main__ as program  # noqa: E402
 from tools.gpu_check import layers, parity, parts, shapes, steps, table  # noqa: E402
 
@@ -270,12 +271,12 @@ def test_what_counts_as_failed():
 
 
 def test_reference_cases_have_bounds_and_files():
-    for case, (network, bounds) in steps.CASES.items():
-        assert (steps.REFERENCE / f"{case}.npz").is_file()
+    for case, (network, bounds) in reference.CASES.items():
+        assert (reference.REFERENCE / f"{case}.npz").is_file()
         assert bounds["exact"] >= 40 and bounds["half"] >= 12
-        assert (steps.REFERENCE / f"layout_{network}.json").is_file()
-    assert steps.snr(np.ones(4), np.ones(4)) == float("inf")
-    assert steps.snr(np.ones(4), np.full(4, 1.1)) == pytest.approx(20)
+        assert (reference.REFERENCE / f"layout_{network}.json").is_file()
+    assert reference.snr(np.ones(4), np.ones(4)) == float("inf")
+    assert reference.snr(np.ones(4), np.full(4, 1.1)) == pytest.approx(20)
 
 
 def test_reference_cases_are_held_in_both_precisions(tmp_path, monkeypatch):
@@ -291,7 +292,7 @@ def test_reference_cases_are_held_in_both_precisions(tmp_path, monkeypatch):
             return None
 
         def predict(self, noisy, condition, timestep):
-            with np.load(steps.REFERENCE / "forward_tiny.npz") as file:
+            with np.load(reference.REFERENCE / "forward_tiny.npz") as file:
                 index = list(file["timesteps"]).index(timestep)
                 return file["prediction"][index] * scale
 
@@ -309,9 +310,9 @@ def test_reference_cases_are_held_in_both_precisions(tmp_path, monkeypatch):
 
 
 def test_reference_bundles_come_of_the_cases(tmp_path, monkeypatch):
-    bundle = steps.reference_bundle("tiny", [400], tmp_path, precision="half")
+    bundle = reference.reference_bundle("tiny", [400], tmp_path, precision="half")
     assert (bundle / "manifest.json").is_file()
-    assert steps.reference_bundle("tiny", [400], tmp_path, precision="half") == bundle
-    monkeypatch.setattr(steps, "REFERENCE", tmp_path)
+    assert reference.reference_bundle("tiny", [400], tmp_path, precision="half") == bundle
+    monkeypatch.setattr(reference, "REFERENCE", tmp_path)
     with pytest.raises(EngineError, match="has no layout_tiny.json; run this in a checkout"):
-        steps.reference_bundle("tiny", [400], tmp_path)
+        reference.reference_bundle("tiny", [400], tmp_path)

@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tools.gpu_check import parts, steps, stock  # noqa: E402
+from tools.checks import gpu_state, reference  # noqa: E402
+from tools.gpu_check import stock  # noqa: E402
 
 from bidiff_deploy.engines.cuda_provider import Target, cuda_target  # noqa: E402
 from bidiff_deploy.errors import EngineError  # noqa: E402
@@ -29,25 +30,25 @@ def test_clocks_are_those_of_the_gpu_by_its_place(tmp_path, monkeypatch):
         text.value = f"0000:{handle.value}:00.0".encode()
         return 0
     driver = SimpleNamespace(cuInit=lambda flags: 0, cuDeviceGet=get, cuDeviceGetPCIBusId=place)
-    monkeypatch.setattr(parts.ctypes, "CDLL", lambda name: driver)
+    monkeypatch.setattr(gpu_state.ctypes, "CDLL", lambda name: driver)
     tool = tmp_path / "nvidia-smi"
     tool.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/asked\necho "1, 2, 3, 4, 5, 6, 7, 8"\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    state = parts._state(1)
+    state = gpu_state.gpu_state(1)
     assert (tmp_path / "asked").read_text() == "--id=0000:41:00.0\n"
     assert state["pci_bus_id"] == "0000:41:00.0" and state["driver_version"] == "8"
     driver.cuDeviceGet = lambda handle, device: 101
-    assert parts._state(1) is None
+    assert gpu_state.gpu_state(1) is None
     del driver.cuDeviceGetPCIBusId, driver.cuDeviceGet
-    assert parts._state(1) is None
+    assert gpu_state.gpu_state(1) is None
 
 
 def test_no_driver_no_place(monkeypatch):
     monkeypatch.setenv("BIDIFF_LIBCUDA", "/no/libcuda.so")
-    assert parts.pci_bus_id(0) is None
+    assert gpu_state.pci_bus_id(0) is None
     monkeypatch.setenv("BIDIFF_LIBCUDA", ctypes.util.find_library("c") or "libc.so.6")
-    assert parts.pci_bus_id(0) is None  # it opens, and is no driver
+    assert gpu_state.pci_bus_id(0) is None  # it opens, and is no driver
 
 
 def test_the_baseline_may_try_everything(monkeypatch):
@@ -80,7 +81,7 @@ def test_the_baseline_runs(tmp_path, monkeypatch):
     """Of ONNX Runtime's own operators; here by its CPU provider."""
     for name, value in emulated_cuda.variables(tmp_path, BIDIFF_CUDA_ON_CPU="1").items():
         monkeypatch.setenv(name, value)
-    bundle = steps.reference_bundle("tiny", [400], tmp_path)
+    bundle = reference.reference_bundle("tiny", [400], tmp_path)
     found = stock.time_onnxruntime(bundle, 400, 1, 16, 2, 1)
     assert found["ms"] > 0 and found["variants"]["CPU"]["ms"] == found["ms"]
     assert found["what"].endswith("no operators of ours, CPU, no CUDA graph")

@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tools.gpu_check import steps, table, work  # noqa: E402
+from tools.checks.reference import reference_bundle  # noqa: E402
+from tools.gpu_check import table, work  # noqa: E402
 
 from bidiff_deploy.bundle import open_bundle  # noqa: E402
 from bidiff_deploy.count import count  # noqa: E402
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("on_stand_in")
 
 def test_the_work_of_a_step(tmp_path, monkeypatch):
     device = emulated_cuda.ordinal(90)
-    bundle = steps.reference_bundle("tiny", [400], tmp_path, precision="half")
+    bundle = reference_bundle("tiny", [400], tmp_path, precision="half")
     made = work.step_work(bundle, 1, 32, device)
     layers = count(open_bundle(bundle).config, 32, 32)
     assert made["operations"] == {"binary": 2 * layers.binary_macs, "float": 2 * layers.float_macs,
@@ -46,7 +47,7 @@ def test_the_work_of_a_step(tmp_path, monkeypatch):
                      for given in ((8, 32), (1, 64)))
     maps = made["bytes"] - held
     assert maps > 0 and eight == 8 * maps and larger == 4 * maps
-    exact = work.step_work(steps.reference_bundle("tiny", [400], tmp_path), 1, 32, device)
+    exact = work.step_work(reference_bundle("tiny", [400], tmp_path), 1, 32, device)
     assert exact["bytes"] - sum(exact["weights"][name] for name in ("binary", "others")) == 2 * maps
     assert made["floor_ms"] is None  # of a GPU that does not tell its bandwidth
     told = dataclasses.replace(cuda_library.device_info(device), memory_bandwidth=2e12)

@@ -15,11 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
-import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +23,9 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from bidiff_deploy.errors import BidiffError, EngineError  # noqa: E402
-from tools.gpu_check.parts import PARTS, guarded, run  # noqa: E402
+from tools.checks.op_library import build_library  # noqa: E402
+from tools.checks.processes import guarded, write_json  # noqa: E402
+from tools.gpu_check.parts import PARTS, run  # noqa: E402
 from tools.gpu_check.table import failed, to_text  # noqa: E402
 
 
@@ -73,7 +71,7 @@ def check(given: argparse.Namespace) -> int:
     names = given.only.split(",") if given.only else list(PARTS)
     if unknown := sorted(set(names) - set(PARTS)):
         raise EngineError(f"--only {','.join(unknown)} is no part; parts are {', '.join(PARTS)}")
-    build_library()
+    build_library(ROOT / "build" / "gpu_check")
     from bidiff_deploy.engines import cuda_library
     cuda_library.device_info(given.device)  # without a GPU there is nothing to check
     options = {name: getattr(given, name) for name in (
@@ -91,38 +89,6 @@ def check(given: argparse.Namespace) -> int:
             write_json(given.json, report)
     print(to_text(report))
     return 1 if failed(report) else 0
-
-
-def write_json(path: Path, report: dict[str, object]) -> None:
-    """The report, whole or not at all; raises OutputError."""
-    from bidiff_deploy.files import atomic_file
-    with atomic_file(path, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(report, indent=1))
-
-
-def build_library() -> None:
-    """Build the op library into build/gpu_check if this installation has none with CUDA."""
-    from bidiff_deploy.engines import cuda_library, library
-    if library.library_path() is not None:
-        try:
-            cuda_library.cuda_library()
-            return
-        except EngineError:
-            cuda_library.cuda_library.cache_clear()
-            library._library.cache_clear()
-    cmake = shutil.which("cmake") or shutil.which("cmake", path=sysconfig.get_path("scripts"))
-    if cmake is None:
-        raise EngineError("the op library is not built and cmake was not found; pip install cmake, "
-                          "or pip install . in the source folder")
-    folder = ROOT / "build" / "gpu_check"
-    print(f"building the op library in {folder}", file=sys.stderr, flush=True)
-    for command in ([cmake, "-S", str(ROOT / "engines"), "-B", str(folder)],
-                    [cmake, "--build", str(folder), "--target", "bidiff_ops", "--parallel"]):
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise EngineError("the op library could not be built: "
-                              + (done.stderr.strip().splitlines() or ["no reason given"])[-1])
-    os.environ["BIDIFF_OPS_LIBRARY"] = str(next(folder.glob("libbidiff_ops.*")))
 
 
 if __name__ == "__main__":

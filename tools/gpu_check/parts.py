@@ -3,59 +3,23 @@ process's GPU context, and torch and ONNX Runtime bring CUDA libraries that may 
 
 from __future__ import annotations
 
-import ctypes
-import json
-import os
 import platform
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from bidiff_deploy.errors import BidiffError
+from tools.checks.gpu_state import gpu_state, package_versions
+from tools.checks.processes import TIMEOUT, Options, Result, guarded, run_apart
+from tools.checks.reference import below_bounds, reference_bundle
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-TIMEOUT = 3600.0  # seconds a part
-Options = dict[str, Any]
-Result = dict[str, Any]
-
-
-def guarded(work: Callable[[Options], Result], options: Options) -> Result:
-    """The part's result with ``ok``, or ``{"ok": False, "reason": sentence}``."""
-    try:
-        return {"ok": True, **work(options)}
-    except BidiffError as error:
-        return {"ok": False, "reason": str(error)}
-    except Exception as error:  # torch's and onnxruntime's own, of which there are many
-        text = " ".join(str(error).split())[:400]
-        return {"ok": False, "reason": f"{type(error).__name__}: {text}"}
 
 
 def run(name: str, options: Options, prefix: tuple[str, ...] = (),
         timeout: float = TIMEOUT) -> Result:
-    """A part in a process of its own, behind the command ``prefix``; raises nothing but
-    KeyboardInterrupt. Its stderr, with progress, is passed through."""
-    with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
-        result = Path(folder, "result.json")
-        command = [*prefix, sys.executable, str(HERE), "--part", name, "--options",
-                   json.dumps(options), "--json", str(result)]
-        try:
-            done = subprocess.run(command, timeout=timeout, stdin=subprocess.DEVNULL,
-                                  stdout=subprocess.PIPE, text=True, errors="replace")
-        except subprocess.TimeoutExpired:
-            return {"ok": False, "reason": f"it did not end within {timeout:.0f} seconds"}
-        except OSError as error:
-            return {"ok": False, "reason": f"{command[0]} could not be started: {error.strerror}"}
-        try:
-            found: Result = json.loads(result.read_text())
-        except (OSError, ValueError):
-            found = {"ok": False, "reason": f"its process ended with code {done.returncode} and no "
-                                            "result; what it said is above"}
-        return {**found, "exit_code": done.returncode, "output": done.stdout[-4000:]}
+    """A part in a process of its own; see ``run_apart``."""
+    return run_apart(HERE, name, options, prefix, timeout)
 
 
 def parity(options: Options) -> Result:
@@ -101,67 +65,24 @@ def reference(options: Options) -> Result:
     from .steps import hold_reference
     with tempfile.TemporaryDirectory() as folder:
         cases = hold_reference(options["reference_cases"], Path(folder), options["device"])
-    failed = [entry for entry in cases if not entry["ok"]]
-    if failed:
-        return {"cases": cases, "ok": False, "reason": "; ".join(
-            f"{entry['case']} in precision {entry['precision']} reaches "
-            f"{entry['snr_db']:.1f} dB of {entry['bound_db']:.0f}"
-            for entry in failed)}
+    if reason := below_bounds(cases):
+        return {"cases": cases, "ok": False, "reason": reason}
     return {"cases": cases}
 
 
 def machine(options: Options) -> Result:
     """The GPU, its state and the versions of what is measured."""
-    from importlib.metadata import PackageNotFoundError, version
-
     from bidiff_deploy.engines import cuda_library
 
-    packages = {}
-    for name in ("bidiff-deploy", "onnxruntime-gpu", "onnxruntime", "torch", "numpy",
-                 "nvidia-cuda-nvrtc-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    packages = package_versions(
+        "bidiff-deploy", "onnxruntime-gpu", "onnxruntime", "torch", "numpy",
+        "nvidia-cuda-nvrtc-cu12", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
     info = cuda_library.device_info(options["device"])
     return {"device": vars(info), "paths": cuda_library.paths(info.architecture),
             "embedded": vars(cuda_library.embedded()), "packages": packages,
             "python": platform.python_version(), "system": platform.platform(),
-            "state": _state(info.ordinal),
+            "state": gpu_state(info.ordinal),
             "kernels": cuda_library.load_kernels(info.ordinal)}
-
-
-def _state(device: int) -> dict[str, str] | None:
-    """Clocks, temperature and power as nvidia-smi tells; they are read, never set. None if it does
-    not, or if the driver does not say which GPU is meant: nvidia-smi counts them by their places
-    on the bus, CUDA by speed and only those of CUDA_VISIBLE_DEVICES."""
-    place = pci_bus_id(device)
-    if place is None:
-        return None
-    fields = ("clocks.sm", "clocks.mem", "clocks.max.sm", "temperature.gpu", "power.draw",
-              "power.limit", "persistence_mode", "driver_version")
-    try:
-        done = subprocess.run(["nvidia-smi", f"--id={place}", "--format=csv,noheader",
-                               f"--query-gpu={','.join(fields)}"], text=True, capture_output=True,
-                              timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    values = done.stdout.strip().split(", ")
-    if done.returncode or len(values) != len(fields):
-        return None
-    return {"pci_bus_id": place, **dict(zip(fields, values))}
-
-
-def pci_bus_id(device: int) -> str | None:
-    """Where CUDA's GPU of that number is, such as 0000:3b:00.0; None if the driver does not say."""
-    place, handle = ctypes.create_string_buffer(32), ctypes.c_int()
-    try:
-        driver = ctypes.CDLL(os.environ.get("BIDIFF_LIBCUDA") or "libcuda.so.1")
-        failed = (driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(handle), device)
-                  or driver.cuDeviceGetPCIBusId(place, len(place), handle))
-    except (OSError, AttributeError):
-        return None
-    return None if failed else place.value.decode()
 
 
 def layers(options: Options) -> Result:
@@ -210,7 +131,7 @@ def cudnn(options: Options) -> Result:
 
 def _step(candidate: str) -> Callable[[Options], Result]:
     def work(options: Options) -> Result:
-        from .steps import CANDIDATES, reference_bundle
+        from .steps import CANDIDATES
         found: Result = {"size": options["size"], "batches": {}}
         with tempfile.TemporaryDirectory() as folder:
             # Of the same weights; ours may round what a float16 baseline rounds too.

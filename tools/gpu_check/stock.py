@@ -13,13 +13,7 @@ import numpy as np
 from bidiff_deploy.bundle import open_bundle
 from bidiff_deploy.engines.cuda_provider import Target, cuda_target, require_provider
 from bidiff_deploy.errors import EngineError
-
-
-def random_images(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Latent and condition, float32 (batch, 3, size, size)."""
-    random = np.random.default_rng(0)
-    return (random.standard_normal((batch, 3, size, size)).astype(np.float32),
-            random.random((batch, 3, size, size)).astype(np.float32))
+from tools.checks.timing import random_images
 
 
 def variants(target: Target) -> dict[str, dict[str, str]]:
