@@ -33,11 +33,14 @@ def load_bundle(path: str | os.PathLike[str], *, threads: int | None = None,
 
     ``path``: the bundle's directory. ``threads``: how many threads one operator may use (default:
     all cores). ``backend``: ``"onnxruntime"`` (CPU, packed kernels), ``"onnxruntime-stock"``
-    (the same graphs through their function bodies in float32: the baseline) or
-    ``"onnxruntime-cuda"`` (NVIDIA GPU number ``device``, by default 0). Returns an
-    ``Engine``, a context manager with ``predict``, ``sample`` and ``upscale``; of a feed-forward
-    network's bundle a ``FeedForwardEngine``, with ``enlarge`` and ``upscale``. Raises BundleError
-    for a bundle that is damaged or foreign, EngineError for a backend that can not run here.
+    (the same graphs through their function bodies in float32: the baseline); on NVIDIA GPU number
+    ``device``, by default 0: ``"onnxruntime-cuda"``, ``"tensorrt"`` (our plugin), and the baselines
+    ``"tensorrt-dense"`` and ``"tensorrt-dense-int8"`` (binary layers as TensorRT's convolutions).
+    Those of TensorRT run the plans that ``bidiff-deploy build`` made, at the shapes that these are
+    for; ``threads`` means nothing to them. Returns an ``Engine``, a context manager with
+    ``predict``, ``sample`` and ``upscale``; of a feed-forward network's bundle a
+    ``FeedForwardEngine``, with ``enlarge`` and ``upscale``. Raises BundleError for a bundle that is
+    damaged or foreign, EngineError for a backend that can not run here.
     """
     from .engines import open_engine
 

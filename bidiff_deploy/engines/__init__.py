@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from .feedforward import FeedForwardEngine
 
 CUDA = "onnxruntime-cuda"
-BACKENDS = ("onnxruntime", "onnxruntime-stock", CUDA)
+TENSORRT = {"tensorrt": "plugin", "tensorrt-dense": "dense", "tensorrt-dense-int8": "dense-int8"}
+ON_GPU = (CUDA, *TENSORRT)
+BACKENDS = ("onnxruntime", "onnxruntime-stock", *ON_GPU)
 
 
 def open_engine(path: str | os.PathLike[str], *, threads: int | None, backend: str,
@@ -26,21 +28,25 @@ def open_engine(path: str | os.PathLike[str], *, threads: int | None, backend: s
     if device is not None and (isinstance(device, bool) or not isinstance(device, int)
                                or not 0 <= device <= 1024):
         raise EngineError(f"device={device!r} must be the number of a GPU, from 0")
-    if device is not None and backend != CUDA:
+    if device is not None and backend not in ON_GPU:
         raise EngineError(f"device={device} is a GPU, which backend {backend} does not use; choose "
-                          f"{CUDA}, or leave device out")
+                          f"{CUDA} or tensorrt, or leave device out")
     from ..feedforward.bundle import FeedForwardBundle, open_any
     from .feedforward import FeedForwardEngine
     from .onnxruntime import OnnxRuntimeEngine
 
     bundle, packed = open_any(os.fspath(path)), backend == "onnxruntime"
+    if backend in ON_GPU and isinstance(bundle, FeedForwardBundle):
+        raise EngineError(f"{path} is a feed-forward bundle, which backend {backend} does not "
+                          "run; choose onnxruntime")
     if backend == CUDA:
         from .onnxruntime_cuda import OnnxRuntimeCudaEngine
 
-        if isinstance(bundle, FeedForwardBundle):
-            raise EngineError(f"{path} is a feed-forward bundle, which backend {CUDA} does not "
-                              "run; choose onnxruntime")
         return OnnxRuntimeCudaEngine(bundle, device_id=device or 0, threads=threads)
+    if backend in TENSORRT:
+        from .tensorrt import TensorRtEngine
+
+        return TensorRtEngine(bundle, variant=TENSORRT[backend], device_id=device or 0)
     if isinstance(bundle, FeedForwardBundle):
         return FeedForwardEngine(bundle, threads=threads, packed=packed)
     return OnnxRuntimeEngine(bundle, threads=threads, packed=packed)

@@ -43,6 +43,8 @@ class DeviceFailure(EngineError):
     """What a device or its driver refuses: in the midst of a step, the buffers of its shape are
     given back."""
 
+    out_of_memory = False  # known to be that, whatever the text says
+
 
 class Step(Protocol):
     """The buffers of one shape on a device; every call is made by the device's thread."""
@@ -202,7 +204,8 @@ class DeviceEngine(Engine):
         batch, _, height, width = shape
         text = self._reason(error)
         tried = f"a step at {width}x{height}" + (f", batch {batch}," if batch > 1 else "")
-        if not any(sign in text.lower() for sign in OUT_OF_MEMORY):
+        if not (getattr(error, "out_of_memory", False)
+                or any(sign in text.lower() for sign in OUT_OF_MEMORY)):
             return f"{self.runtime} could not run {tried} on {self._device.name}: {text}"
         fixed = self.step_bytes(0, 0)
         each = self.step_bytes(height, width) - fixed

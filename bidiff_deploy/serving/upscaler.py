@@ -42,7 +42,7 @@ class Upscaler:
 
     def __init__(self, engine: Engine, *, max_batch: int = 1, tile: Tile = "auto",
                  memory: int | None = None) -> None:
-        engine.tile_plan(1, 1, tile, memory)  # refuses options that never fit
+        engine.check_tiles(tile, memory)  # refuses options that never fit
         self.engine, self.max_batch = engine, max_batch
         self.tile, self.memory = tile, memory
 

@@ -1,0 +1,209 @@
+"""Backends ``tensorrt``, ``tensorrt-dense`` and ``tensorrt-dense-int8``: plans that ``build`` made.
+
+A plan runs the shapes of its profile and no other. So the engine takes for each shape the plan that
+needs the least memory (``tensorrt_plans``), cuts images into tiles that a plan runs, and names the
+command that builds what is missing. A whole loop is one CUDA graph where nothing listens to its
+steps, and one a step where something does (``tensorrt_context``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..bundle import Bundle, manifest_digest
+from ..errors import EngineError
+from ..sampler import OnStep
+from ..tile_choice import Tile
+from ..tiling import MIN_TILE, TilePlan
+from . import cuda_library
+from .device_engine import DeviceEngine, Factors
+from .step_graphs import StepGraphs
+from .tensorrt_api import open_tensorrt, plugin_digest
+from .tensorrt_context import Activations, DeviceRows, OpenPlan, TensorRtStep
+from .tensorrt_device import Device, open_device
+from .tensorrt_plans import Here, Plan, check, choose, default_folder, read_plans
+
+_PLANS = 2  # kept open though no shape with buffers uses them
+_USUAL_TILE, _LARGEST_TILE = 256, 1024
+
+
+class TensorRtEngine(DeviceEngine):
+    """The plans of one variant, and one set of buffers on the device for each shape."""
+
+    kernel = "tensorrt"
+    runtime = "tensorrt"
+
+    def __init__(self, bundle: Bundle, *, variant: str = "plugin", device_id: int = 0,
+                 cuda_graph: bool = True) -> None:
+        """Open the plans of a verified bundle on GPU ``device_id``.
+
+        ``variant``: one of ``tensorrt_sidecar.VARIANTS``; ``cuda_graph``: capture what recurs.
+        Raises EngineError, each with its remedy: no TensorRT, plugin, GPU or binding of the driver,
+        no plan, or none that was built for this machine.
+        """
+        api = open_tensorrt()
+        super().__init__(bundle, StepGraphs(bundle))
+        self._api, self._variant, self._device_id = api, variant, device_id
+        self._device = cuda_library.device_info(device_id)
+        plugin = api.plugin() if variant == "plugin" else None
+        self._here = Here(
+            tensorrt=api.name, gpu=self._device.name, architecture=self._device.architecture,
+            driver=self._device.driver, plugin=None if plugin is None else plugin_digest(plugin),
+            layout=None if plugin is None else plugin.layout, precision=self.precision,
+            bundle=manifest_digest(bundle.manifest), path=bundle.path, device=device_id)
+        self._refused: list[str] = []
+        self._plans = [plan for plan in read_plans(default_folder(bundle), self._refused)
+                       if (plan.info.variant, plan.info.precision) == (variant, self.precision)]
+        self._stale: list[tuple[Plan, str]] = []
+        self._open: OrderedDict[Path, OpenPlan] = OrderedDict()
+        self._require_a_plan()
+        self._thread.call(self._open_device, cuda_graph)
+
+    def _require_a_plan(self) -> None:
+        """Raise now what every shape would be refused with."""
+        for plan in list(self._plans):
+            if self._content(plan) is not None:
+                return
+        if self._stale:
+            raise EngineError(self._stale[0][1])
+        side = -(-_USUAL_TILE // self.unit) * self.unit
+        self._choose((1, side, side))
+
+    def _open_device(self, cuda_graph: bool) -> None:
+        self._gpu: Device = open_device(self._device_id, graphs=cuda_graph)
+        try:
+            self._activations = Activations(self._gpu)
+            self._device_rows = DeviceRows(self._gpu, self._rows.size, len(self.timesteps))
+            try:
+                if len(self._plans) == 1:
+                    self._opened(self._plans[0])
+                self._free, _ = self._gpu.memory()
+            except BaseException:
+                self._device_rows.release()
+                raise
+        except BaseException:
+            self._open.clear()
+            with contextlib.suppress(EngineError):  # what failed before is told
+                self._gpu.close()
+            raise
+
+    @property
+    def description(self) -> str:
+        """Backend, version, GPU, variant, bindings of the driver and precision."""
+        return (f"tensorrt {self._api.name}, {self._device.name}, {self._variant}, by "
+                f"{self._gpu.name}, {self.precision}")
+
+    def tile_plan(self, height: int, width: int, tile: Tile = "auto", memory: int | None = None,
+                  overlap: int | None = None) -> TilePlan:
+        """As every engine's, of shapes that a plan runs.
+
+        "auto": the whole image where the usual rules allow it and a plan runs it, else the largest
+        square tile up to 1024 that one runs and that fits; the whole image where no tile does.
+        Raises EngineError, with the shapes that there are, where no plan runs what is asked for.
+        """
+        wanted = super().tile_plan(height, width, tile, memory, overlap)
+        if self._fits(wanted) and (tile != "auto" or wanted.whole):
+            return wanted
+        if tile == "auto":
+            room = self._room if memory is None else memory
+            least = max(MIN_TILE, -(-2 * (overlap or 0) // self.unit) * self.unit)
+            top = _LARGEST_TILE // self.unit * self.unit
+            plans = [plan for plan in (
+                super(TensorRtEngine, self).tile_plan(height, width, side, None, overlap)
+                for side in (*range(top, least - 1, -self.unit), None)) if self._fits(plan)]
+            fitting = [plan for plan in plans if plan.peak_bytes <= room]
+            if fitting:
+                return fitting[0]
+            if plans and memory is None:
+                return min(plans, key=lambda plan: plan.peak_bytes)
+        self._choose((1, wanted.tile_height, wanted.tile_width))
+        raise EngineError(f"no plan runs tiles that need at most {memory} bytes; give more memory")
+
+    def check_tiles(self, tile: Tile, memory: int | None) -> None:
+        if tile is not None:
+            side = 4 * _LARGEST_TILE  # of which tiles are cut in any case
+            self.tile_plan(side, side, tile, memory)
+
+    def _fits(self, plan: TilePlan) -> bool:
+        return self._batch_that_runs(1, plan.tile_height, plan.tile_width) == 1
+
+    def _batch_that_runs(self, most: int, height: int, width: int) -> int:
+        found = 0
+        for plan in self._plans:
+            profile = plan.info.profile
+            batch = min(most, profile.maximum[0])
+            if profile.contains((batch, height, width)):
+                found = max(found, batch)
+        return found
+
+    def _run_loop(self, first: np.ndarray, condition: np.ndarray, timesteps: tuple[int, ...],
+                  factors: Sequence[Factors], on_step: OnStep | None) -> np.ndarray:
+        if on_step is not None:  # its steps have to be done when it is told so
+            return super()._run_loop(first, condition, timesteps, factors, on_step)
+
+        def rows() -> np.ndarray:
+            return np.stack([self._rows.row(*step) for step in zip(timesteps, factors)])
+
+        def whole(step: TensorRtStep) -> np.ndarray:
+            step.load(first, condition)
+            return step.loop((timesteps, tuple(map(tuple, factors))), rows, len(timesteps))
+
+        return self._with_step(condition.shape, whole)
+
+    def _new_step(self, shape: tuple[int, ...]) -> TensorRtStep:
+        batch, _, height, width = shape
+        opened = self._opened(self._choose((batch, height, width)))
+        return TensorRtStep(self._gpu, opened, self._activations, self._device_rows, shape,
+                            self._rows.places)
+
+    def _choose(self, shape: tuple[int, int, int]) -> Plan:
+        """The plan that runs a shape; EngineError: none, or only one that does not fit here."""
+        try:
+            return choose(self._plans, self._variant, self.precision, shape,
+                          bundle=self.bundle.path, device=self._device_id, refused=self._refused)
+        except EngineError:
+            for plan, told in self._stale:
+                if plan.info.profile.contains(shape):
+                    raise EngineError(told) from None
+            raise
+
+    def _opened(self, plan: Plan) -> OpenPlan:
+        """The plan, deserialised; others that no shape uses are given back."""
+        if plan.path in self._open:
+            self._open.move_to_end(plan.path)
+            return self._open[plan.path]
+        content = self._content(plan)
+        if content is None:
+            raise EngineError(self._stale[-1][1])
+        used = {step.opened.plan.path for step in self._steps.values()}
+        unused = [path for path in self._open if path not in used]
+        for path in unused[:max(0, len(unused) - _PLANS + 1)]:
+            self._open.pop(path).release()
+        self._open[plan.path] = OpenPlan(self._api, plan, content, self._rows.places)
+        return self._open[plan.path]
+
+    def _content(self, plan: Plan) -> bytes | None:
+        """The plan's bytes; None, and the plan is put aside, where it may not be opened here."""
+        try:
+            return check(plan, self._here)
+        except EngineError as error:
+            self._plans.remove(plan)
+            self._stale.append((plan, str(error)))
+            return None
+
+    def _reason(self, error: Exception) -> str:
+        return " ".join(str(error).split()) or type(error).__name__
+
+    def _free_device(self) -> None:
+        for opened in self._open.values():
+            opened.release()
+        self._open.clear()
+        with contextlib.suppress(EngineError):  # a GPU that has failed refuses even this
+            self._activations.release()
+            self._device_rows.release()
+            self._gpu.close()
