@@ -15,14 +15,15 @@ _LINE_SECONDS = 10.0  # elsewhere: a log should not fill up
 
 
 class Progress:
-    """Progress of ``total`` equal pieces of work, as a context manager.
+    """Progress of ``total`` equal pieces of work, as a context manager; None: nobody knows of how
+    many, and only the time that has passed is told.
 
     On a terminal the line is redrawn in place; elsewhere a line is written every ten seconds, so
     that short jobs leave no trace in a log. ``quiet`` writes nothing at all. The estimate takes
     the pieces left to cost what those done did. A stream that can not be written is ignored.
     """
 
-    def __init__(self, label: str, total: float, *, quiet: bool = False,
+    def __init__(self, label: str, total: float | None, *, quiet: bool = False,
                  stream: TextIO | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self.label = label
@@ -47,7 +48,8 @@ class Progress:
             self.label = label
         now = self._clock()
         pause = _REDRAW_SECONDS if self._in_place else _LINE_SECONDS
-        if self._stream is None or (now - self._written < pause and done < self.total):
+        unfinished = self.total is None or done < self.total
+        if self._stream is None or (now - self._written < pause and unfinished):
             return
         if not self._in_place and now - self._started < _LINE_SECONDS:
             return
@@ -61,6 +63,8 @@ class Progress:
             self._width = 0
 
     def _line(self, done: float, elapsed: float) -> str:
+        if self.total is None:
+            return f"{self.label}: {duration(elapsed)}"
         share = min(done / self.total, 1.0) if self.total else 1.0
         text = f"{self.label}: {100 * share:3.0f}%, {duration(elapsed)}"
         if 0 < share < 1:

@@ -18,6 +18,7 @@ from ..errors import BidiffError
 COMMANDS = {
     "export": ("export", "Turn a checkpoint into a bundle of packed per-step graphs."),
     "export-triton": ("export_triton", "Write a model repository that serves a bundle in Triton."),
+    "build": ("build", "Build a TensorRT plan of a bundle."),
     "build-plugin": ("build_plugin", "Build the plugin library for a TensorRT."),
     "pack": ("pack", "Shrink a checkpoint to sign bits, scales and the rest."),
     "upscale": ("upscale", "Upscale images with a bundle."),

@@ -27,12 +27,12 @@ def print_assumptions(assumptions: Iterable[str]) -> None:
         click.echo(f"assumed: {line}", err=True)
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, option: str = "--memory") -> int:
     """``2GB``, ``512MiB``, ``1.5G`` or ``1000000`` as bytes. Raises UsageError."""
     match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(?:([kmgt])(i?))?b?", text,
                          re.IGNORECASE)
     if match is None or float(match[1]) == 0:
-        raise UsageError(f"--memory {text!r} must be a number of bytes with a unit, such as 2GB, "
+        raise UsageError(f"{option} {text!r} must be a number of bytes with a unit, such as 2GB, "
                          "512MiB or 800k")
     power = " kmgt".index((match[2] or " ").lower())
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)

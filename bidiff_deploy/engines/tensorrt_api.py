@@ -11,7 +11,6 @@ Names differ between versions; what the builder and the engine do about it is he
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import re
 import sys
@@ -22,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError
+from ..files import file_sha256
 from .tensorrt_plugin import PluginLibrary, find_plugin
 
-__all__ = ["OLDEST", "Api", "Log", "open_tensorrt", "plugin_digest"]
+__all__ = ["OLDEST", "Api", "Log", "open_tensorrt", "plugin_digest",
+           "plugin_missing"]
 
 OLDEST = (8, 5)
 _KEPT = 20
@@ -150,8 +151,7 @@ def open_tensorrt(verbose: bool = False) -> Api:
 def plugin_digest(library: PluginLibrary) -> str:
     """SHA-256 of a plugin library's file."""
     try:
-        with open(library.file, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_sha256(library.file)
     except OSError as error:
         raise EngineError(f"{library.file} can not be read: {error.strerror}") from None
 

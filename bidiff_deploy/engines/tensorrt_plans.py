@@ -17,10 +17,13 @@ from pathlib import Path
 from ..bundle import Bundle, manifest_digest
 from ..errors import EngineError
 from ..files import atomic_file, check_target, make_directory
+from .cuda_library import DeviceInfo
+from .tensorrt_api import Api, plugin_digest
+from .tensorrt_plugin import PluginLibrary
 from .tensorrt_sidecar import MAX_SIDECAR_BYTES, PlanInfo, Profile, Shape, parse
 
 __all__ = ["SUFFIX", "Here", "Plan", "PlanInfo", "Profile", "build_command", "check", "choose",
-           "default_folder", "read_plans", "targets", "write_plan"]
+           "default_folder", "here", "read_plans", "targets", "write_plan"]
 
 SUFFIX, SIDECAR_SUFFIX = ".plan", ".json"
 _MAX_PLANS = 1000
@@ -50,6 +53,15 @@ class Here:
     precision: str
     path: Path
     device: int = 0
+
+
+def here(api: Api, bundle: Bundle, gpu: DeviceInfo, plugin: PluginLibrary | None,
+         precision: str) -> Here:
+    """What plans of a bundle have to fit on a GPU; ``plugin``: None for a variant without."""
+    return Here(api.name, gpu.name, gpu.architecture, gpu.driver,
+                None if plugin is None else plugin_digest(plugin),
+                None if plugin is None else plugin.layout, manifest_digest(bundle.manifest),
+                precision, bundle.path, gpu.ordinal)
 
 
 def default_folder(bundle: Bundle) -> Path:

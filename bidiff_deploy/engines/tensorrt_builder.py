@@ -1,0 +1,204 @@
+"""Bundle -> plan: derive the graph, let TensorRT parse it, choose kernels, write the plan.
+
+TensorRT works in a thread of its own while this one tells how far it is and hears of Ctrl-C.
+Nothing is written before the plan is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import progress
+from ..bundle import Bundle
+from ..errors import BidiffError, EngineError, UsageError
+from . import cuda_library, tensorrt_cache, tensorrt_plans
+from .base import PADDING_MULTIPLE
+from .primary_context import current_gpu
+from .tensorrt_api import Api, open_tensorrt
+from .tensorrt_network import Parsed, Settings, configure, parse
+from .tensorrt_plans import Here, Plan, PlanInfo, Profile
+from .tensorrt_progress import BuildProgress, monitor_of
+from .tensorrt_sidecar import VARIANTS
+
+__all__ = ["BuildInterrupted", "build_plan", "check_profile", "default_profile", "precision_of"]
+
+_TICK_SECONDS = 0.2
+_DEFAULT_SIDES = (64, 256, 512)
+
+
+class BuildInterrupted(KeyboardInterrupt):
+    """Ctrl-C ended a build; ``running``: TensorRT, which can not be told before 8.6, goes on."""
+
+    def __init__(self, running: bool) -> None:
+        super().__init__()
+        self.running = running
+
+
+def precision_of(bundle: Bundle) -> str:
+    """What plans of a bundle compute in; bfloat16 is left unused."""
+    return "float16" if bundle.precision == "float16" else "float32"
+
+
+def default_profile(bundle: Bundle, batch: int = 1) -> Profile:
+    """64x64 to 512x512, best at 256x256, rounded up to what the network takes."""
+    unit = _unit(bundle)
+    low, middle, high = ((batch, size, size) for size in (
+        -(-side // unit) * unit for side in _DEFAULT_SIDES))
+    return Profile(low, middle, high)
+
+
+def check_profile(profile: Profile, bundle: Bundle) -> None:
+    """Raises UsageError for shapes that the loop never has, or that are out of order."""
+    unit = _unit(bundle)
+    for shape in (profile.minimum, profile.optimum, profile.maximum):
+        if any(side < 1 or side % unit for side in shape[1:]) or shape[0] < 1:
+            raise UsageError(f"{_text(shape)} (batch x height x width) can not be run: height and "
+                             f"width must be multiples of {unit}, which inputs are padded to")
+    for name, low, high in (("--min", profile.minimum, profile.optimum),
+                            ("--opt", profile.optimum, profile.maximum)):
+        if any(a > b for a, b in zip(low, high)):
+            raise UsageError(f"{name} {_text(low)} is larger than {_text(high)}; give --min, "
+                             "--opt and --max in ascending order")
+
+
+def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
+               folder: Path | None = None, device: int = 0, workspace: int | None = None,
+               level: int | None = None, overwrite: bool = False, quiet: bool = False,
+               verbose: bool = False, notes: list[str] | None = None) -> Plan:
+    """Build one plan on GPU ``device`` and write it with its sidecar.
+
+    Args:
+        variant: plugin, dense or dense-int8.
+        folder: None: ``default_folder``.
+        workspace, level: as in ``Settings``.
+        notes: gets sentences about what was done without.
+
+    Raises:
+        EngineError: no TensorRT, plugin or GPU; or TensorRT fails, for want of memory or otherwise.
+        UsageError: shapes that can not be run.
+        OutputError: the plan is there, or can not be written.
+        BuildInterrupted: Ctrl-C.
+    """
+    from .step_graphs import StepGraphs
+    from .tensorrt_graph import derive
+
+    if variant not in VARIANTS:
+        raise EngineError(f"variant {variant!r} is not known; known are {', '.join(VARIANTS)}")
+    check_profile(profile, bundle)
+    notes = [] if notes is None else notes
+    folder = tensorrt_plans.default_folder(bundle) if folder is None else folder
+    precision = precision_of(bundle)
+    settings = Settings(variant, precision == "float16", profile, workspace, level)
+    api = open_tensorrt(verbose)
+    gpu = cuda_library.device_info(device)
+    plugin = api.plugin() if variant == "plugin" else None
+    here = tensorrt_plans.here(api, bundle, gpu, plugin, precision)
+    tensorrt_plans.targets(folder, f"{variant}-{precision}-{profile.label}", overwrite)
+    graph = derive(StepGraphs(bundle).promoted(), bundle.config, variant=variant,
+                   float16=settings.float16, plugin=plugin,
+                   shape=profile.optimum if profile.static else None)
+    cache = tensorrt_cache.cache_file(api.name, gpu)
+    state, started = BuildProgress(), time.monotonic()
+
+    def build() -> Any:
+        # A function, so that TensorRT's objects are gone before the GPU is no longer current.
+        builder = api.builder()
+        parsed = parse(api, builder, graph, plugin)
+        config = configure(api, builder, parsed.network, graph, settings, notes)
+        tensorrt_cache.attach(config, tensorrt_cache.read(cache))
+        plan = _run(api, builder, parsed, config, state, settings, gpu)
+        if remark := tensorrt_cache.save(config, cache):
+            notes.append(remark)
+        return plan
+
+    def work() -> Any:
+        with current_gpu(device):
+            return build()
+
+    plan = _watch(work, state, f"building {precision} {variant}", quiet,
+                  cancels=hasattr(api.trt, "IProgressMonitor"))
+    content = memoryview(plan)
+    info = _info(here, settings, content, graph.opset, time.monotonic() - started)
+    return tensorrt_plans.write_plan(folder, content, info, overwrite)
+
+
+def _run(api: Api, builder: Any, parsed: Parsed, config: Any, state: BuildProgress,
+         settings: Settings, gpu: cuda_library.DeviceInfo) -> Any:
+    """The serialised engine; in the worker's thread."""
+    monitor = monitor_of(api.trt, state)
+    if monitor is not None:
+        config.progress_monitor = monitor
+    api.log.clear()
+    plan = builder.build_serialized_network(parsed.network, config)
+    if plan is not None or state.cancelled:
+        return plan
+    reason = api.log.sentence("it tells no reason")
+    if api.log.out_of_memory:
+        smaller = "a smaller --size or --batch" if settings.profile.static else "a smaller --max"
+        raise EngineError(f"{gpu.name} has no memory left to build a plan for "
+                          f"{settings.profile.label} ({reason}); try {smaller}, limit "
+                          "--workspace, or close other programs on the GPU")
+    more = " or more --workspace" if settings.workspace is not None else ""
+    raise EngineError(f"TensorRT {api.name} could not build a plan for {settings.profile.label} on "
+                      f"{gpu.name}: {reason}; see all that it logs with --verbose{more}")
+
+
+def _watch(work: Callable[[], Any], state: BuildProgress, label: str, quiet: bool,
+           cancels: bool) -> Any:
+    """What ``work`` gives, done in a thread, with progress told; Ctrl-C cancels it."""
+    result: list[Any] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(work())
+        except BidiffError as error:
+            # Its frames hold TensorRT's objects, which are to go in this thread.
+            failure.append(error.with_traceback(None))
+        except BaseException as error:
+            failure.append(error)
+
+    # A daemon, because a TensorRT that can not be told to stop must not keep the process alive.
+    thread = threading.Thread(target=run, name="tensorrt-build", daemon=True)
+    with progress.Progress(label, 1 if cancels else None, quiet=quiet) as shown:
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(_TICK_SECONDS)
+                share, phase = state.state()
+                # Not finished before it is: the plan has still to be serialised.
+                shown.update(min(share, 0.99), f"{label}, {phase}" if phase else label)
+        except KeyboardInterrupt:
+            state.cancel()
+            if cancels:
+                shown.update(state.state()[0], f"{label}, stopping")
+                thread.join()
+            raise BuildInterrupted(thread.is_alive()) from None
+    if failure:
+        raise failure[0]
+    return result[0]
+
+
+def _info(here: Here, settings: Settings, content: memoryview, opset: int,
+          seconds: float) -> PlanInfo:
+    return PlanInfo(
+        tensorrt=here.tensorrt, gpu=here.gpu, architecture=here.architecture, driver=here.driver,
+        plugin=here.plugin, layout=here.layout, bundle=here.bundle, variant=settings.variant,
+        precision=here.precision, profile=settings.profile, bytes=content.nbytes,
+        sha256=hashlib.sha256(content).hexdigest(), opset=opset, level=settings.level,
+        workspace=settings.workspace, seconds=round(seconds, 3))
+
+
+def _unit(bundle: Bundle) -> int:
+    """What heights and widths of the loop are multiples of."""
+    return math.lcm(PADDING_MULTIPLE, bundle.config.size_multiple)
+
+
+def _text(shape: tuple[int, int, int]) -> str:
+    return "x".join(map(str, shape))
