@@ -3,7 +3,14 @@
 #include <cstdio>
 #include <cstring>
 
+#define TEXT_OF(value) #value
+#define TEXT(value) TEXT_OF(value)
+
 namespace bidiff::tensorrt {
+
+const char* headers_version() {
+  return TEXT(NV_TENSORRT_MAJOR) "." TEXT(NV_TENSORRT_MINOR) "." TEXT(NV_TENSORRT_PATCH);
+}
 namespace {
 
 constexpr const char *kGroups = "groups", *kInputs = "inputs", *kKernel = "kernel",

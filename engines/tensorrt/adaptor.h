@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "built_for.h"
 #include "plugin_core.h"
 
 namespace bidiff::tensorrt {
@@ -19,8 +20,6 @@ using Creator = nvinfer1::IPluginCreator;
 
 // One for each operator, of the interface that this library was built for; they live for ever.
 const std::vector<Creator*>& creators();
-// "IPluginV3" or "IPluginV2DynamicExt".
-const char* interface_name();
 
 // To the logger of TensorRT, or to stderr where it has none yet.
 void log(nvinfer1::ILogger::Severity severity, const std::string& sentence) noexcept;

@@ -5,7 +5,7 @@
 
 #include "../cuda/module.h"
 #include "../cuda/nvrtc.h"
-#include "adaptor.h"
+#include "built_for.h"
 #include "prepared_words.h"
 
 namespace {
@@ -23,16 +23,11 @@ int told(char* error, size_t error_size, Body body) noexcept {
   return 1;
 }
 
-#define TEXT_OF(value) #value
-#define TEXT(value) TEXT_OF(value)
-
 }  // namespace
 
 int bidiff_tensorrt_abi_version() { return kPluginAbiVersion; }
 
-const char* bidiff_tensorrt_version() {
-  return TEXT(NV_TENSORRT_MAJOR) "." TEXT(NV_TENSORRT_MINOR) "." TEXT(NV_TENSORRT_PATCH);
-}
+const char* bidiff_tensorrt_version() { return bidiff::tensorrt::headers_version(); }
 
 const char* bidiff_tensorrt_interface() { return bidiff::tensorrt::interface_name(); }
 

@@ -3,7 +3,9 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 #include "../driver.h"
@@ -52,6 +54,8 @@ struct GraphState {
     const Kernel* kernel;
     unsigned grid[3], block[3], shared;
     std::string arguments;
+    std::function<int()> work;  // of a node without a kernel
+    bool unlocked = false;      // calls code that may wait for another thread
   };
   std::vector<Node> nodes;
 };
@@ -96,6 +100,7 @@ class FaultReport {
 };
 
 int execute(const GraphState::Node& node) {
+  if (!node.kernel) return node.work();
   const FaultReport report(node.kernel->name);
   const std::string misbehaviour =
       launch(*node.kernel, node.grid, node.block, node.shared, node.arguments.data());
@@ -104,6 +109,25 @@ int execute(const GraphState::Node& node) {
   const std::string damage = damaged_block();
   return damage.empty() ? kSuccess : fault(kIllegalAddress, name + damage);
 }
+
+// Copies and the like, which streams order among kernels: at once, or when the graph is launched.
+int enqueue(Stream stream, std::function<int()> work) {
+  if (stream && stream->capturing) {
+    stream->capturing->nodes.push_back({nullptr, {}, {}, 0, "", std::move(work)});
+    return kSuccess;
+  }
+  return captured ? kStreamCaptureUnsupported : work();
+}
+
+int copy(void* to, const void* from, size_t bytes, bool to_device, bool from_device) {
+  const auto outside = [&](const void* pointer) {
+    return !is_allocated(reinterpret_cast<uint64_t>(pointer), bytes);
+  };
+  if ((to_device && outside(to)) || (from_device && outside(from))) return kInvalidValue;
+  std::memmove(to, from, bytes);
+  return kSuccess;
+}
+void* at(Pointer pointer) { return reinterpret_cast<void*>(pointer); }
 
 }  // namespace
 
@@ -178,6 +202,25 @@ EMULATED cuDevicePrimaryCtxRetain(Context* context, int device) {
   Context& made = (*primary)[device];
   if (!made) made = new ContextState{device};
   *context = made;
+  return kSuccess;
+}
+
+EMULATED cuDevicePrimaryCtxRelease_v2(int device) {
+  ENTER("cuDevicePrimaryCtxRelease");
+  return exists(device) ? kSuccess : kInvalidDevice;
+}
+
+EMULATED cuDevicePrimaryCtxGetState(int device, unsigned* flags, int* active) {
+  ENTER("cuDevicePrimaryCtxGetState");
+  *flags = 0;
+  *active = 1;
+  return exists(device) ? kSuccess : kInvalidDevice;
+}
+
+EMULATED cuCtxSetCurrent(Context context) {
+  ENTER("cuCtxSetCurrent");
+  if (!contexts.empty()) contexts.pop_back();
+  if (context) contexts.push_back(context);
   return kSuccess;
 }
 
@@ -286,7 +329,7 @@ EMULATED cuLaunchKernel(Function function, unsigned grid_x, unsigned grid_y, uns
   if (shared > static_cast<unsigned>(function->most_shared)) return kInvalidValue;
   const std::string arguments(static_cast<const char*>(extra[1]), kernel.argument_bytes);
   const GraphState::Node node{
-      &kernel, {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared, arguments};
+      &kernel, {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared, arguments, {}};
   if (stream && stream->capturing) {
     stream->capturing->nodes.push_back(node);
     return kSuccess;
@@ -318,15 +361,58 @@ EMULATED cuMemFree_v2(Pointer pointer) {
 
 EMULATED cuMemcpyHtoD_v2(Pointer to, const void* from, size_t bytes) {
   ENTER_UNCAPTURED("cuMemcpyHtoD");
-  if (!is_allocated(to, bytes)) return kInvalidValue;
-  std::memcpy(reinterpret_cast<void*>(to), from, bytes);
-  return kSuccess;
+  return copy(at(to), from, bytes, true, false);
 }
 
 EMULATED cuMemcpyDtoH_v2(void* to, Pointer from, size_t bytes) {
   ENTER_UNCAPTURED("cuMemcpyDtoH");
-  if (!is_allocated(from, bytes)) return kInvalidValue;
-  std::memcpy(to, reinterpret_cast<const void*>(from), bytes);
+  return copy(to, at(from), bytes, false, true);
+}
+
+EMULATED cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, Stream stream) {
+  ENTER("cuMemcpyHtoDAsync");
+  return enqueue(stream, [=] { return copy(at(to), from, bytes, true, false); });
+}
+
+EMULATED cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, Stream stream) {
+  ENTER("cuMemcpyDtoHAsync");
+  return enqueue(stream, [=] { return copy(to, at(from), bytes, false, true); });
+}
+
+EMULATED cuMemcpyDtoD_v2(Pointer to, Pointer from, size_t bytes) {
+  ENTER_UNCAPTURED("cuMemcpyDtoD");
+  return copy(at(to), at(from), bytes, true, true);
+}
+
+EMULATED cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, Stream stream) {
+  ENTER("cuMemcpyDtoDAsync");
+  return enqueue(stream, [=] { return copy(at(to), at(from), bytes, true, true); });
+}
+
+EMULATED cuMemsetD8Async(Pointer to, unsigned char value, size_t bytes, Stream stream) {
+  ENTER("cuMemsetD8Async");
+  return enqueue(stream, [=] {
+    if (!is_allocated(to, bytes)) return static_cast<int>(kInvalidValue);
+    std::memset(at(to), value, bytes);
+    return static_cast<int>(kSuccess);
+  });
+}
+
+EMULATED cuMemAllocHost_v2(void** pointer, size_t bytes) {
+  ENTER_UNCAPTURED("cuMemAllocHost");
+  if (contexts.empty()) return kInvalidContext;
+  if (!bytes) return kInvalidValue;
+  *pointer = std::malloc(bytes);
+  return *pointer ? kSuccess : kOutOfMemory;
+}
+
+EMULATED cuMemHostAlloc(void** pointer, size_t bytes, unsigned) {
+  return cuMemAllocHost_v2(pointer, bytes);
+}
+
+EMULATED cuMemFreeHost(void* pointer) {
+  ENTER_UNCAPTURED("cuMemFreeHost");
+  std::free(pointer);
   return kSuccess;
 }
 
@@ -352,6 +438,22 @@ EMULATED cuStreamDestroy_v2(Stream stream) {
 EMULATED cuStreamSynchronize(Stream) {
   ENTER_UNCAPTURED("cuStreamSynchronize");
   return contexts.empty() ? kInvalidContext : kSuccess;
+}
+
+EMULATED cuStreamIsCapturing(Stream stream, int* status) {
+  ENTER("cuStreamIsCapturing");
+  *status = stream && stream->capturing;
+  return kSuccess;
+}
+
+EMULATED cuStreamWaitEvent(Stream, Event, unsigned) {
+  ENTER("cuStreamWaitEvent");
+  return kSuccess;
+}
+
+EMULATED cuStreamQuery(Stream) {
+  ENTER_UNCAPTURED("cuStreamQuery");
+  return kSuccess;
 }
 
 EMULATED cuEventCreate(Event* event, unsigned) {
@@ -409,9 +511,14 @@ EMULATED cuGraphInstantiateWithFlags(GraphExec* exec, Graph graph, unsigned long
 }
 
 EMULATED cuGraphLaunch(GraphExec exec, Stream) {
-  ENTER_UNCAPTURED("cuGraphLaunch");
+  std::unique_lock<std::recursive_mutex> lock(machine());
+  if (const int failure = enter("cuGraphLaunch")) return failure;
+  if (captured) return kStreamCaptureUnsupported;
   for (const GraphState::Node& node : exec->graph.nodes) {
-    if (const int failure = execute(node)) return failure;
+    if (node.unlocked) lock.unlock();
+    const int failure = execute(node);
+    if (node.unlocked) lock.lock();
+    if (failure) return node.unlocked ? fault(kLaunchFailed, "a host function failed") : failure;
   }
   return kSuccess;
 }
@@ -426,4 +533,26 @@ EMULATED cuGraphDestroy(Graph graph) {
   ENTER("cuGraphDestroy");
   delete graph;
   return kSuccess;
+}
+
+// For tests: code of the host that runs in the stream's order, as a kernel would, also whenever a
+// graph that captured it is launched. What it does is not locked, for it may wait for a thread that
+// waits for this machine. It returns 0, or anything else for a failure.
+EMULATED bidiff_emulated_launch(Stream stream, int (*work)(void*), void* data) {
+  {
+    ENTER("bidiff_emulated_launch");
+    if (stream && stream->capturing) {
+      stream->capturing->nodes.push_back(
+          {nullptr, {}, {}, 0, "", [=] { return work(data); }, true});
+      return kSuccess;
+    }
+    if (captured) return kStreamCaptureUnsupported;
+  }
+  return work(data) ? kLaunchFailed : kSuccess;
+}
+
+// For tests: whether these bytes are in one block of device memory.
+EMULATED bidiff_emulated_is_allocated(Pointer pointer, size_t bytes) {
+  const std::lock_guard<std::recursive_mutex> lock(machine());
+  return is_allocated(pointer, bytes);
 }
