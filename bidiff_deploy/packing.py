@@ -40,6 +40,11 @@ def unpack_signs(words: np.ndarray, in_channels: int) -> np.ndarray:
     return np.ascontiguousarray((bits.astype(np.float32) * 2 - 1).transpose(0, 3, 1, 2))
 
 
+def dense_weight(words: np.ndarray, alpha: np.ndarray, in_channels: int) -> np.ndarray:
+    """alpha * sign, float32 (Cout, Cin, k, k), of packed words and scales."""
+    return unpack_signs(words, in_channels) * np.asarray(alpha)[:, None, None, None]
+
+
 @dataclass(frozen=True)
 class BinaryWeight:
     """The two things a BIConv keeps of its latent weights.
@@ -70,4 +75,4 @@ class BinaryWeight:
 
     def to_float(self) -> np.ndarray:
         """alpha * sign as latent weights, float32 (Cout, Cin, k, k): they binarise to the same."""
-        return unpack_signs(self.words, self.in_channels) * self.alpha[:, None, None, None]
+        return dense_weight(self.words, self.alpha, self.in_channels)

@@ -21,7 +21,7 @@ from ..bundle import Bundle
 from ..errors import EngineError
 from ..export.graph import short
 from ..ops import BINARY_CONV
-from ..packing import unpack_signs
+from ..packing import dense_weight
 from .bundle_layers import BundleLayers
 from .compare import PREDICTION
 
@@ -126,11 +126,6 @@ def _without_zeros(nodes: list[onnx.NodeProto],
                 for index, name in enumerate(names):
                     names[index] = PREDICTION if name == value else name
     return kept
-
-
-def dense_weight(words: np.ndarray, alpha: np.ndarray, in_channels: int) -> np.ndarray:
-    """alpha * sign, float32 (Cout, Cin, k, k), of packed words and scales."""
-    return unpack_signs(words, in_channels) * np.asarray(alpha)[:, None, None, None]
 
 
 def _split_pair(block: Block, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:

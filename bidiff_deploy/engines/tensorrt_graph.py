@@ -1,0 +1,118 @@
+"""The graph that TensorRT's parser is given, derived from a bundle's step graph.
+
+It is the graph for CUDA (``cuda_graph``) with the loop's update behind it (``loop_graph``),
+without function bodies, which parsers before 10.7 would put in our nodes' place, in the opset and
+the operators that every supported parser takes (``lower_opset``). Our operators are nodes of the
+plugin (``tensorrt_nodes``) or standard operators (``tensorrt_dense``). The types of its values say
+what is computed in float16: TensorRT 11 knows no other way, and 10 is told to do likewise. All
+weights are inside; what differs between steps are inputs. Needs ``onnx``, no runtime.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from ..architecture import NetworkConfig
+from ..errors import EngineError, UsageError
+from ..graph_shapes import infer_shapes
+from ..op_definitions import opened
+from ..ops import DOMAIN, VERSION
+from . import cuda_graph
+from .loop_graph import LATENT, append_update
+from .lower_opset import OPSET, Lowering
+from .step_graphs import PromotedGraph
+from .tensorrt_dense import Dense
+from .tensorrt_nodes import PluginNodes, Words
+
+__all__ = ["VARIANTS", "TensorRtGraph", "derive"]
+
+PLUGIN, DENSE, DENSE_INT8 = VARIANTS = ("plugin", "dense", "dense-int8")
+_IR_VERSION = 8  # what ONNX wrote when TensorRT 8.5 came
+_LIMIT = (1 << 31) - 1  # bytes of a message of protobuf
+
+
+@dataclass(frozen=True)
+class TensorRtGraph:
+    """A derived graph.
+
+    model    a serialised ModelProto, for ``parser.parse``
+    inputs   dimensions of every input, in order: ``noisy``, ``condition``, the step's constants,
+             the four ``loop_graph.FACTORS``; a dimension that is free is "N", "H" or "W". All
+             float32, as the outputs are
+    outputs  ``prediction`` and ``latent``, the image at the next timestep
+    opset    of standard operators
+    """
+
+    model: bytes
+    inputs: dict[str, tuple[int | str, ...]]
+    outputs: tuple[str, ...]
+    opset: int
+
+
+def derive(promoted: PromotedGraph, config: NetworkConfig, *, variant: str, float16: bool,
+           plugin: Words | None = None, shape: tuple[int, int, int] | None = None
+           ) -> TensorRtGraph:
+    """The graph for TensorRT of a bundle's promoted graph.
+
+    Args:
+        config: the bundle's network.
+        variant: one of ``VARIANTS``: our plugin's nodes; no plugin, binary convolutions in the
+            type of the maps; no plugin, these in int8.
+        float16: whether maps between the first layer and the prediction are float16.
+        plugin: of variant ``plugin``: what prepares words. None: the contract's words stay, and
+            the plugin prepares them in every run.
+        shape: (N, H, W) of the images; None leaves them free.
+
+    Raises:
+        UsageError: an unknown variant, or a shape that the network can not take.
+        EngineError: a graph that TensorRT can not take, with the reason.
+    """
+    if variant not in VARIANTS:
+        raise UsageError(f"{variant!r} is no variant of a TensorRT graph; use one of "
+                         f"{', '.join(VARIANTS)}")
+    multiple = config.size_multiple
+    if shape is not None and (len(shape) != 3 or min(shape) < 1 or shape[1] % multiple
+                              or shape[2] % multiple):
+        raise UsageError(f"the shape {shape} must be a batch, a height and a width, the latter "
+                         f"two multiples of {multiple}")
+    derived = cuda_graph.derive(promoted, config, float16=float16)
+    height, width = shape[1:] if shape else (8 * multiple, 8 * multiple)
+    _, shapes = infer_shapes(opened(onnx.load_model_from_string(promoted.model)), height, width)
+    ours = PluginNodes(plugin) if variant == PLUGIN else Dense(int8=variant == DENSE_INT8)
+    nodes, constants = Lowering(derived.model, derived.constants, shapes,
+                                shape[0] if shape else None, ours).run()
+    source = derived.model.graph
+    graph = helper.make_graph(nodes, "step", source.input, source.output)
+    imports = [helper.make_opsetid("", OPSET)]
+    if variant == PLUGIN:
+        imports.append(helper.make_opsetid(DOMAIN, VERSION))
+    model = append_update(helper.make_model(graph, producer_name="bidiff_deploy",
+                                            opset_imports=imports, ir_version=_IR_VERSION))
+    images = dict(zip("NHW", shape)) if shape else {}
+    for value in (*model.graph.input, *model.graph.output):
+        if value.type.tensor_type.elem_type != TensorProto.FLOAT:
+            raise EngineError(f"the input {value.name} is not float32; export the bundle again")
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in images:
+                dim.dim_value = images[dim.dim_param]
+    return TensorRtGraph(_serialised(model, constants),
+                         {value.name: tuple(dim.dim_value or dim.dim_param
+                                            for dim in value.type.tensor_type.shape.dim)
+                          for value in model.graph.input},
+                         (source.output[0].name, LATENT), OPSET)
+
+
+def _serialised(model: onnx.ModelProto, constants: dict[str, np.ndarray]) -> bytes:
+    """The model with its constants inside."""
+    size = sum(value.nbytes for value in constants.values())
+    if size < _LIMIT:
+        model.graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(value), name)
+                                       for name, value in constants.items())
+        if model.ByteSize() <= _LIMIT:
+            return model.SerializeToString(deterministic=True)
+    raise EngineError(f"the graph's weights take {size} bytes, but one that TensorRT parses can "
+                      f"have {_LIMIT}; use a backend with packed weights")
