@@ -16,7 +16,7 @@ from typing import Any, Callable, Mapping
 
 from . import __version__, machine
 from .doctor_probes import run
-from .engines import BACKENDS, CUDA
+from .engines import BACKENDS, ON_GPU, TENSORRT
 
 # Import name -> (what pip installs, what it is for). Versions as pyproject.toml has them.
 NEEDED = {
@@ -32,17 +32,20 @@ OPTIONAL = {
     "torch": ("torch>=2.4", "training, .pth checkpoints, check and bench against torch"),
     "polygraphy": ("polygraphy", "comparing runners"),
     "openvino": ("openvino", "bench against OpenVINO"),
-    "tensorrt": ("tensorrt", "TensorRT engines"),
-    "pycuda": ("pycuda", "Polygraphy's TensorRT on arrays of pycuda"),
+    "tensorrt": ("tensorrt", "building and running plans of TensorRT"),
+    "cuda": ("cuda-python", "TensorRT's steps as CUDA graphs"),
+    "pycuda": ("pycuda", "memory and copies of the TensorRT backends, for which cuda-python will do "
+                         "too"),
 }
-ON_NVIDIA = ("tensorrt", "pycuda")  # of no use where there is no NVIDIA driver
+ON_NVIDIA = ("tensorrt", "cuda", "pycuda")  # of no use where there is no NVIDIA driver
 GPU_RUNTIME = "onnxruntime-gpu[cuda,cudnn]>=1.21"
 NVRTC = "nvidia-cuda-nvrtc-cu12>=12.8,<13"
 # Distributions that all install the module onnxruntime, over one another.
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino",
             "onnxruntime-rocm", "onnxruntime-qnn")
 _PROBES = {"onnxruntime": "onnxruntime", "torch": "torch", "openvino": "openvino",
-           "pycuda": "module:pycuda.driver"}
+           "cuda": "cuda_python", "pycuda": "module:pycuda.driver"}
+PLUGIN = "bidiff-deploy build-plugin --tensorrt-root DIR"
 
 Report = dict[str, Any]
 Probe = Callable[[str], Mapping[str, Any]]
@@ -53,14 +56,14 @@ def examine(probe: Probe = run) -> Report:
 
     ``tool``, ``python``, ``system``; ``cpu`` and ``memory`` as ``machine`` has them; ``library``:
     the op library's kernels; ``modules``: {import name: version or reason}; ``cuda``: the NVIDIA
-    driver; ``gpu``: our kernels on each of its GPUs; ``backends``: for each whether it ran a tiny
-    bundle just now, and the reason if not; ``missing``: what, what for, and the command that adds
-    it; ``warnings``: sentences. ``probe`` stands in for ``doctor_probes.run`` in tests. Raises
+    driver; ``gpu``: our kernels on each of its GPUs; ``plugin``: that for TensorRT; ``backends``:
+    for each whether it ran a tiny bundle just now, and the reason if not; ``missing``: what, what
+    for, and the command that adds it; ``warnings``: sentences. ``probe`` stands in for ``doctor_probes.run`` in tests. Raises
     nothing.
     """
     modules = {name: _module(name, probe) for name in (*NEEDED, *OPTIONAL)}
     library, cuda = dict(probe("kernels")), dict(probe("cuda"))
-    gpu = dict(probe("gpu"))
+    gpu, plugin = dict(probe("gpu")), dict(probe("plugin"))
     backends = {name: dict(probe(f"backend:{name}")) for name in BACKENDS}
     report: Report = {
         "tool": __version__,
@@ -68,7 +71,7 @@ def examine(probe: Probe = run) -> Report:
         "system": platform.platform(),
         "cpu": machine.cpu(), "memory": machine.memory(),
         "library": library, "modules": modules, "cuda": cuda, "gpu": gpu,
-        "backends": backends,
+        "plugin": plugin, "backends": backends,
     }
     report["missing"] = _missing(report)
     report["warnings"] = _warnings(report, _installed(RUNTIMES))
@@ -115,6 +118,8 @@ def _missing(report: Report) -> list[dict[str, str]]:
             continue
         if name == "onnxruntime" and nvidia:
             requirement, purpose = GPU_RUNTIME, "running bundles"
+        if name == "tensorrt":  # of the major version of CUDA that the driver is for
+            requirement = f"tensorrt-cu{12 if str(report['cuda']['version']) < '13' else 13}"
         again = ["--force-reinstall"] if module["installed"] else []
         add(name, purpose, pip("install", *again, requirement))
     library = report["library"]
@@ -126,6 +131,8 @@ def _missing(report: Report) -> list[dict[str, str]]:
     if any("NVRTC, which compiles them, was not found" in gpu["reason"]
            for gpu in _gpus(report) if not gpu["ok"]):
         add("NVRTC", "compiling the GPU kernels", pip("install", NVRTC))
+    if report["modules"]["tensorrt"]["ok"] and nvidia and not report["plugin"]["ok"]:
+        add("TensorRT plugin", "backend tensorrt; DIR has TensorRT's headers", PLUGIN)
     providers = report["modules"]["onnxruntime"].get("providers", [])
     if nvidia and providers and "CUDAExecutionProvider" not in providers:
         add("CUDAExecutionProvider", "ONNX Runtime on the NVIDIA GPU",
@@ -151,14 +158,21 @@ def _warnings(report: Report, runtimes: list[str]) -> list[str]:
               if not gpu["ok"]]
     for name, backend in report["backends"].items():
         found += [f"backend {name}: {line}" for line in backend.get("warnings", [])]
-        wanted = name != CUDA or report["cuda"]["ok"]  # without a driver it is not expected to run
-        if not backend["ok"] and wanted and report["modules"]["onnxruntime"]["ok"]:
+        if not backend["ok"] and _expected(name, report) and report["modules"]["onnxruntime"]["ok"]:
             found.append(f"backend {name} did not run a bundle: {backend['reason']}")
     cores, usable = report["cpu"]["cores"], report["cpu"]["usable_cores"]
     if cores and usable < cores:
         found.append(f"this process may use {usable:g} of {cores} cores; give --threads "
                      f"{max(1, int(usable))}, because the default is all cores")
     return found
+
+
+def _expected(name: str, report: Report) -> bool:
+    """Whether a backend lacks nothing that is told of elsewhere."""
+    if name in ON_GPU and not report["cuda"]["ok"]:
+        return False
+    return name not in TENSORRT or bool(report["modules"]["tensorrt"]["ok"] and (
+        TENSORRT[name] != "plugin" or report["plugin"]["ok"]))
 
 
 def _gpus(report: Report) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, Callable
 
 TIMEOUT = 120.0  # seconds; torch on a busy machine takes tens
@@ -165,17 +166,44 @@ def _gpu() -> dict[str, Any]:
     return result
 
 
+def _cuda_python() -> dict[str, Any]:
+    import importlib.metadata
+
+    for name in ("cuda.bindings.driver", "cuda.cuda"):  # the second before 12.6
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:  # others install a folder cuda, too
+            continue
+        for distribution in ("cuda-bindings", "cuda-python"):
+            try:
+                return {"version": importlib.metadata.version(distribution)}
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return {"version": None}
+    return {"ok": False, "installed": False, "reason": "not installed"}
+
+
+def _plugin() -> dict[str, Any]:
+    """The plugin library for the installed TensorRT."""
+    from .engines.tensorrt_api import open_tensorrt
+
+    api = open_tensorrt()
+    library = api.plugin()
+    return {"path": str(library.file), "tensorrt": api.name, "built_for": library.tensorrt,
+            "interface": library.interface, "embedded": list(library.architectures)}
+
+
 def _backend(name: str) -> dict[str, Any]:
     """Make a bundle of a tiny random network and predict one step with it."""
     import tempfile
     import warnings
-    from pathlib import Path
 
     import numpy as np
 
     from . import load_bundle
     from .architecture import NetworkConfig, parameters
     from .checkpoint import from_latent
+    from .engines import TENSORRT
     from .export.write import export_bundle
 
     config = NetworkConfig(inner_channel=8, norm_groups=2, channel_mults=(1, 2), res_blocks=1,
@@ -188,6 +216,8 @@ def _backend(name: str) -> dict[str, Any]:
         warnings.simplefilter("always")
         path = Path(folder) / "doctor.bundle"
         export_bundle(checkpoint, path, timesteps=(5,))
+        if name in TENSORRT:
+            _build_plan(path, TENSORRT[name])
         with load_bundle(path, threads=1, backend=name) as engine:
             image = random.standard_normal((1, 3, 16, 16)).astype(np.float32)
             engine.predict(image, image, 5)
@@ -195,6 +225,17 @@ def _backend(name: str) -> dict[str, Any]:
     return {"description": description,
             "warnings": [str(warning.message) for warning in caught
                          if issubclass(warning.category, RuntimeWarning)]}
+
+
+def _build_plan(path: Path, variant: str) -> None:
+    from .bundle import open_bundle
+    from .engines.tensorrt_builder import build_plan
+    from .engines.tensorrt_sidecar import Profile
+
+    # Of this process alone; the plan goes with the bundle.
+    os.environ["BIDIFF_TENSORRT_PLANS"] = str(path.with_suffix(".plans"))
+    shape = (1, 16, 16)
+    build_plan(open_bundle(path), Profile(shape, shape, shape), variant=variant, quiet=True)
 
 
 PROBES: dict[str, Callable[..., dict[str, Any]]] = {
@@ -205,5 +246,7 @@ PROBES: dict[str, Callable[..., dict[str, Any]]] = {
     "kernels": _kernels,
     "cuda": _cuda,
     "gpu": _gpu,
+    "cuda_python": _cuda_python,
+    "plugin": _plugin,
     "backend": _backend,
 }

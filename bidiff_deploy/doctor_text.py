@@ -21,6 +21,8 @@ def to_text(report: dict[str, Any]) -> str:
         _line("kernels", "; ".join(_kernels(report["library"]))),
         _line("NVIDIA", _cuda(report["cuda"])),
         _line("GPU kernels", "; ".join(_gpu(report["gpu"]))),
+        *([_line("plugin", _plugin(report["plugin"]))] if report["modules"]["tensorrt"]["ok"]
+          else []),
         "",
         *(_line(name, _module(module)) for name, module in report["modules"].items()),
         "",
@@ -90,6 +92,15 @@ def _gpu(gpu: dict[str, Any]) -> Iterable[str]:
         name = f"GPU {device['ordinal']} (sm_{device['architecture']})"
         yield (f"{name}: {device['kernels']}, path {device['path']} of {', '.join(device['paths'])}"
                if device["ok"] else f"{name}: {device['reason']}")
+
+
+def _plugin(plugin: dict[str, Any]) -> str:
+    if not plugin["ok"]:
+        return str(plugin["reason"])
+    kernels = (f"kernels for sm_{' '.join(plugin['embedded'])}" if plugin.get("embedded")
+               else "kernels compiled at first use by NVRTC")
+    return (f"{plugin.get('path')}, built for TensorRT {plugin.get('built_for')}, "
+            f"{plugin.get('interface')}, {kernels}")
 
 
 def _module(module: dict[str, Any]) -> str:

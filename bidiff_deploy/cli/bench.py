@@ -16,11 +16,12 @@ if TYPE_CHECKING:
               help="Height and width of the network's input, which is the output's size.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
 @click.option("--device", type=click.IntRange(min=0), metavar="N",
-              help="Number of the GPU, with --against onnxruntime-cuda. Default: 0.")
+              help="Number of the GPU of the baselines that run on one. Default: 0.")
 @click.option("--against", default="onnxruntime,onnxruntime-minus-sign", show_default=True,
               metavar="NAME,...",
               help="Baselines: torch, onnxruntime, onnxruntime-minus-sign, openvino, "
-                   "openvino-bf16; or onnxruntime-cuda, the bundle itself on an NVIDIA GPU.")
+                   "openvino-bf16; or the bundle itself on an NVIDIA GPU: onnxruntime-cuda, "
+                   "tensorrt, tensorrt-dense, tensorrt-dense-int8.")
 @click.option("--steps", type=click.IntRange(min=1),
               help="How many steps an image takes. Default: all that the bundle visits.")
 @click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True,

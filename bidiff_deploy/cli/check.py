@@ -17,7 +17,11 @@ PATH = click.Path(readable=False)
 @click.argument("checkpoint", type=PATH)
 @click.option("--options", type=PATH, help="YAML file in the published form; without it, what no "
                                            "tensor shows is taken from the bundle.")
-@click.option("--backend", default="onnxruntime", show_default=True, help="What runs the graphs.")
+@click.option("--backend", default="onnxruntime", show_default=True,
+              help="What runs the graphs: onnxruntime, onnxruntime-stock, onnxruntime-cuda, tensorrt, "
+                   "tensorrt-dense or tensorrt-dense-int8.")
+@click.option("--device", type=click.IntRange(min=0), metavar="N",
+              help="Number of the GPU, with a backend that runs on one. Default: 0.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
 @click.option("--images", type=PATH, multiple=True, metavar="FOLDER|FILE",
               help="Low-resolution images, to compare whole loops on; may be repeated.")
@@ -32,10 +36,10 @@ PATH = click.Path(readable=False)
 @click.option("--overwrite", is_flag=True, help="Replace the file of --save if it exists.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print every statistic as JSON on stdout.")
-def command(bundle: str, checkpoint: str, options: str | None, backend: str, threads: int | None,
-            images: tuple[str, ...], truth: tuple[str, ...], timesteps: str | None,
-            size: str | None, save: str | None, overwrite: bool, quiet: bool,
-            as_json: bool) -> None:
+def command(bundle: str, checkpoint: str, options: str | None, backend: str, device: int | None,
+            threads: int | None, images: tuple[str, ...], truth: tuple[str, ...],
+            timesteps: str | None, size: str | None, save: str | None, overwrite: bool,
+            quiet: bool, as_json: bool) -> None:
     """Compare BUNDLE with CHECKPOINT, run by torch on the same inputs.
 
     Each binary layer is fed the reference's own input: its integers must be exact, its output
@@ -54,7 +58,7 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, thr
     """
     from ..bundle import Bundle
     from ..checkpoint import read_checkpoint
-    from ..engines import BACKENDS
+    from ..engines import BACKENDS, CUDA, ON_GPU
     from ..errors import CheckpointError, EngineError, UsageError
     from ..feedforward.bundle import open_any
     from ..files import check_target
@@ -65,6 +69,9 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, thr
 
     if backend not in BACKENDS:
         raise EngineError(f"backend {backend!r} is not known; known are {', '.join(BACKENDS)}")
+    if device is not None and backend not in ON_GPU:
+        raise UsageError(f"--device {device} is a GPU, which backend {backend} does not use; "
+                         f"choose {CUDA} or tensorrt, or leave --device out")
     if save is not None:
         check_target(save, overwrite)
     listed = parse_timesteps(timesteps)
@@ -85,10 +92,11 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, thr
     if checkpoint.lower().endswith(".json"):
         if options or images or truth or timesteps or size or save:
             raise UsageError(f"{checkpoint} holds runs that are repeated as they are; of the "
-                             "options only --backend, --threads, --quiet and --json apply")
+                             "options only --backend, --device, --threads, --quiet and --json apply")
         from ..proof.saved import check_saved
 
-        _report(check_saved(opened, checkpoint, backend=backend, threads=threads), as_json)
+        _report(check_saved(opened, checkpoint, backend=backend, threads=threads,
+                            device=device), as_json)
         return
     if options:
         found = read_checkpoint(checkpoint, read_options(options))
@@ -99,8 +107,8 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, thr
             # If it can be read by itself, it is of another network, and that is told better below.
             found = read_checkpoint(checkpoint)
     with Progress("check", 1, quiet=quiet) as progress:
-        result = check_bundle(opened, found, backend=backend, threads=threads, timesteps=listed,
-                              size=shape, images=images, truths=truth, save=save,
+        result = check_bundle(opened, found, backend=backend, device=device, threads=threads,
+                              timesteps=listed, size=shape, images=images, truths=truth, save=save,
                               overwrite=overwrite,
                               on_progress=lambda done, total: progress.update(done / total))
     _report(result, as_json)

@@ -44,9 +44,11 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
               help="Take the low frequencies of the input: no shift of colour stays, and no "
                    "detail is lost.")
 @click.option("--threads", type=int, help="Threads an operator may use. Default: all cores.")
-@click.option("--backend", default="onnxruntime", show_default=True, help="What runs the graphs.")
+@click.option("--backend", default="onnxruntime", show_default=True,
+              help="What runs the graphs: onnxruntime, onnxruntime-stock, onnxruntime-cuda, tensorrt, "
+                   "tensorrt-dense or tensorrt-dense-int8.")
 @click.option("--device", type=click.IntRange(min=0), metavar="N",
-              help="Number of the GPU, with --backend onnxruntime-cuda. Default: 0.")
+              help="Number of the GPU, with a backend that runs on one. Default: 0.")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="png",
               show_default=True, help="Of images that go to a folder; 'same' as each input.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import numpy as np
@@ -63,14 +62,21 @@ class CudaPythonDriver(_Calls):
         super().__init__(binding)
         self._call("cuInit", 0)
         self._device = self._call("cuDeviceGet", ordinal)
-        context = self._call("cuDevicePrimaryCtxRetain", self._device)
+        self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
         try:
-            self._call("cuCtxPushCurrent", context)
+            self.enter()
             self._stream = self._call("cuStreamCreate", _NON_BLOCKING)
+            self.leave()
         except CudaError:
             self._call("cuDevicePrimaryCtxRelease", self._device)
             raise
         self.stream = int(self._stream)
+
+    def enter(self) -> None:
+        self._call("cuCtxPushCurrent", self._context)
+
+    def leave(self) -> None:
+        self._call("cuCtxPopCurrent")
 
     def allocate(self, count: int) -> tuple[int, Any]:
         owner = self._call("cuMemAlloc", count)
@@ -96,9 +102,9 @@ class CudaPythonDriver(_Calls):
         return int(free), int(total)
 
     def close(self) -> None:
+        self.enter()
         self._call("cuStreamDestroy", self._stream)
-        with contextlib.suppress(CudaError):  # someone may have popped what we pushed
-            self._call("cuCtxPopCurrent")
+        self.leave()
         self._call("cuDevicePrimaryCtxRelease", self._device)
 
 

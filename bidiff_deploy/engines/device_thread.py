@@ -28,6 +28,12 @@ class DeviceThread:
         itself goes on, and the next waits for it. Raises RuntimeError after ``close``."""
         return self._pool.submit(function, *args, **kwargs).result()
 
+    def end_with(self, function: Callable[[], object]) -> None:
+        """Run this last, and wait for nothing: any thread may call it, this one too. Raises
+        RuntimeError once the interpreter is ending."""
+        self._pool.submit(function)
+        self._pool.shutdown(wait=False)
+
     def close(self) -> None:
         """Wait for what still runs and end the thread."""
         self._pool.shutdown()

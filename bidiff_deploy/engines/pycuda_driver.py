@@ -37,13 +37,18 @@ class PycudaDriver:
         self._call(drv.init)
         # TensorRT and our kernels use the primary context, too.
         self._context = self._call(self._call(drv.Device, ordinal).retain_primary_context)
-        self._call(self._context.push)
+        self.enter()
         try:
             self._stream = self._call(drv.Stream, _NON_BLOCKING)
-        except CudaError:
-            self._leave()
-            raise
+        finally:
+            self.leave()
         self.stream = int(self._stream.handle)
+
+    def enter(self) -> None:
+        self._call(self._context.push)
+
+    def leave(self) -> None:
+        self._call(self._context.pop)
 
     def _call(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         try:
@@ -76,9 +81,7 @@ class PycudaDriver:
         return int(free), int(total)
 
     def close(self) -> None:
+        self.enter()
         self._stream = None  # which destroys it; pycuda has no call that does
-        self._leave()
-
-    def _leave(self) -> None:
-        self._call(self._context.pop)
+        self.leave()
         self._call(self._context.detach)

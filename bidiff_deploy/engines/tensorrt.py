@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ..bundle import Bundle, manifest_digest
+from ..bundle import Bundle
 from ..errors import EngineError
 from ..sampler import OnStep
 from ..tile_choice import Tile
@@ -23,13 +24,14 @@ from ..tiling import MIN_TILE, TilePlan
 from . import cuda_library
 from .device_engine import DeviceEngine, Factors
 from .step_graphs import StepGraphs
-from .tensorrt_api import open_tensorrt, plugin_digest
+from .tensorrt_api import open_tensorrt
 from .tensorrt_context import Activations, DeviceRows, OpenPlan, TensorRtStep
-from .tensorrt_device import Device, open_device
-from .tensorrt_plans import Here, Plan, check, choose, default_folder, read_plans
+from .tensorrt_device import open_device
+from .tensorrt_plans import Plan, check, choose, default_folder, here, read_plans
 
 _PLANS = 2  # kept open though no shape with buffers uses them
 _USUAL_TILE, _LARGEST_TILE = 256, 1024
+_Result = TypeVar("_Result")
 
 
 class TensorRtEngine(DeviceEngine):
@@ -51,16 +53,14 @@ class TensorRtEngine(DeviceEngine):
         self._api, self._variant, self._device_id = api, variant, device_id
         self._device = cuda_library.device_info(device_id)
         plugin = api.plugin() if variant == "plugin" else None
-        self._here = Here(
-            tensorrt=api.name, gpu=self._device.name, architecture=self._device.architecture,
-            driver=self._device.driver, plugin=None if plugin is None else plugin_digest(plugin),
-            layout=None if plugin is None else plugin.layout, precision=self.precision,
-            bundle=manifest_digest(bundle.manifest), path=bundle.path, device=device_id)
+        self._here = here(api, bundle, self._device, plugin, self.precision)
         self._refused: list[str] = []
         self._plans = [plan for plan in read_plans(default_folder(bundle), self._refused)
                        if (plan.info.variant, plan.info.precision) == (variant, self.precision)]
         self._stale: list[tuple[Plan, str]] = []
         self._open: OrderedDict[Path, OpenPlan] = OrderedDict()
+        self._gpu: Any = None
+        self._device_rows: Any = None
         self._require_a_plan()
         self._thread.call(self._open_device, cuda_graph)
 
@@ -75,21 +75,16 @@ class TensorRtEngine(DeviceEngine):
         self._choose((1, side, side))
 
     def _open_device(self, cuda_graph: bool) -> None:
-        self._gpu: Device = open_device(self._device_id, graphs=cuda_graph)
+        gpu = open_device(self._device_id, graphs=cuda_graph)
+        self._gpu, self._activations = gpu, Activations(gpu)
         try:
-            self._activations = Activations(self._gpu)
-            self._device_rows = DeviceRows(self._gpu, self._rows.size, len(self.timesteps))
-            try:
+            with gpu.current():
+                self._device_rows = DeviceRows(gpu, self._rows.size, len(self.timesteps))
                 if len(self._plans) == 1:
                     self._opened(self._plans[0])
-                self._free, _ = self._gpu.memory()
-            except BaseException:
-                self._device_rows.release()
-                raise
+                self._free, _ = gpu.memory()
         except BaseException:
-            self._open.clear()
-            with contextlib.suppress(EngineError):  # what failed before is told
-                self._gpu.close()
+            self._release()
             raise
 
     @property
@@ -199,11 +194,30 @@ class TensorRtEngine(DeviceEngine):
     def _reason(self, error: Exception) -> str:
         return " ".join(str(error).split()) or type(error).__name__
 
+    def _act(self, shape: tuple[int, ...],
+             action: Callable[[TensorRtStep], _Result]) -> _Result:
+        with self._gpu.current():
+            return super()._act(shape, action)
+
+    def _release(self) -> None:
+        gpu, self._gpu = self._gpu, None
+        with contextlib.suppress(EngineError):  # a GPU that has failed refuses even this
+            with gpu.current():
+                super()._release()
+        with contextlib.suppress(EngineError):
+            gpu.close()
+
     def _free_device(self) -> None:
         for opened in self._open.values():
             opened.release()
         self._open.clear()
-        with contextlib.suppress(EngineError):  # a GPU that has failed refuses even this
-            self._activations.release()
+        self._activations.release()
+        if self._device_rows is not None:
             self._device_rows.release()
-            self._gpu.close()
+
+    def __del__(self) -> None:
+        # What pycuda has allocated only the device's thread can free.
+        if getattr(self, "_gpu", None) is not None and not self.closed:
+            self.closed = True
+            with contextlib.suppress(RuntimeError):  # the interpreter ends, and so does the context
+                self._thread.end_with(self._release)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,11 +28,16 @@ class CudaError(DeviceFailure):
 
 
 class Driver(Protocol):
-    """What a binding does for us, on one stream of a GPU whose primary context is current on the
-    thread that made it. All calls come from that thread, all raise CudaError."""
+    """What a binding does for us, on one stream of a GPU. All calls come from the thread that made
+    it, all but ``close`` between ``enter`` and ``leave``; all raise CudaError."""
 
     name: str
     stream: int  # handle
+
+    def enter(self) -> None:
+        """Make the GPU's primary context current."""
+
+    def leave(self) -> None: ...
 
     def allocate(self, count: int) -> tuple[int, Any]:
         """(address, what ``free`` takes)"""
@@ -103,7 +108,7 @@ class Graph:
 
 class Device:
     """One GPU with one stream, on which all work is done in order. Every call has to come from the
-    thread that opened it, and raises CudaError where the driver refuses."""
+    thread that opened it, within ``current``, and raises CudaError where the driver refuses."""
 
     def __init__(self, driver: Driver, maker: GraphMaker | None) -> None:
         self._driver, self._maker = driver, maker
@@ -115,6 +120,16 @@ class Device:
         """The bindings in use, with their versions."""
         return " and ".join(dict.fromkeys(
             one.name for one in (self._driver, self._maker) if one is not None))
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """The GPU's primary context is this thread's as long as the block runs. It is not left so:
+        pycuda ends the process if a thread ends with a context of its."""
+        self._driver.enter()
+        try:
+            yield
+        finally:
+            self._driver.leave()
 
     @property
     def captures(self) -> bool:
@@ -179,13 +194,13 @@ class Device:
         return None
 
     def close(self) -> None:
-        """Give back stream and context; memory and graphs have to be gone."""
+        """Give back stream and context, outside of ``current``; memory and graphs have to be
+        gone."""
         self._driver.close()
 
 
 def open_device(ordinal: int, *, graphs: bool = True) -> Device:
-    """GPU ``ordinal``, its primary context current on this thread from now until ``close``;
-    ``graphs``: capture what can be.
+    """GPU ``ordinal``, for this thread. ``graphs``: capture what can be.
 
     Raises EngineError where neither binding is installed, or the driver has no such GPU.
     """

@@ -24,7 +24,7 @@ import numpy as np
 
 from .. import sampler
 from ..bundle import Bundle
-from ..engines import CUDA, library
+from ..engines import ON_GPU, library
 from ..errors import EngineError, UsageError
 from ..noise import gaussian_noise
 from . import candidates
@@ -121,8 +121,8 @@ def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
     """Measure ``bundle`` at ``size`` (height, width) and the baselines ``against``.
 
     ``steps``: how many an image takes (default: what the bundle visits). ``bounds``: also measure
-    what the machine can do, for ``profile``. ``device``: number of the GPU of the baseline that
-    runs on one. ``on_progress``: called with the share done, 0 to 1. Raises UsageError for unknown
+    what the machine can do, for ``profile``. ``device``: number of the GPU of the baselines that
+    run on one. ``on_progress``: called with the share done, 0 to 1. Raises UsageError for unknown
     baselines, sizes the network can not take, or a device that none uses; EngineError where the
     packed engine can not run; a baseline that can not is noted in ``unavailable``.
     """
@@ -132,9 +132,10 @@ def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
     if unknown := [name for name in against if name not in BASELINES]:
         raise UsageError(f"{unknown[0]!r} can not be measured against; known are "
                          f"{', '.join(BASELINES)}")
-    if device is not None and CUDA not in against:
+    if device is not None and not set(ON_GPU).intersection(against):
         raise UsageError(f"device {device} is a GPU, which none of the baselines uses; measure "
-                         f"against {CUDA}, or leave the device out")
+                         f"against {', '.join(ON_GPU[:-1])} or {ON_GPU[-1]}, or leave the device "
+                         "out")
     if library.library_path() is None:
         raise EngineError(library.missing_reason())
     visited = sampler.pick_timesteps(bundle.timesteps, steps, bundle.default_start)
@@ -165,6 +166,8 @@ def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
         seconds, predictions = _take_turns(loaded, noisy, condition, rounds,
                                            lambda share: report(0.3 + 0.6 * share))
         descriptions = {name: one.description for name, one in loaded.items()}
+        for one in loaded.values():
+            one.close()
         del loaded
     measured = []
     for name, times in seconds.items():

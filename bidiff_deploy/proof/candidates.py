@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle import Bundle
-from ..engines import CUDA
+from ..engines import ON_GPU
 from ..engines.onnxruntime import import_onnxruntime
 from ..errors import EngineError, UsageError
 
@@ -27,7 +27,7 @@ BASELINES = {
     "torch": ("torch",), "onnxruntime": ("onnxruntime",),
     "onnxruntime-minus-sign": ("onnxruntime-minus-sign",),
     "openvino": ("openvino", "openvino-bf16"), "openvino-bf16": ("openvino-bf16",),
-    CUDA: (CUDA,)}
+    **{name: (name,) for name in ON_GPU}}
 # Those that read a folded ONNX file, and whether it has Sign nodes.
 FOLDED = {"onnxruntime": True, "onnxruntime-minus-sign": False, "openvino": True,
           "openvino-bf16": True}
@@ -42,6 +42,9 @@ class Candidate(abc.ABC):
     def __call__(self, noisy: np.ndarray, condition: np.ndarray) -> np.ndarray:
         """The prediction, float32 (N, 3, H, W)."""
 
+    def close(self) -> None:
+        """Give back what the candidate holds, where that does not go with it."""
+
 
 def load(name: str, bundle: Path, timestep: int, threads: int, folder: Path,
          device: int = 0) -> Candidate:
@@ -52,8 +55,8 @@ def load(name: str, bundle: Path, timestep: int, threads: int, folder: Path,
     """
     if name == PACKED:
         return _Packed(bundle, timestep, threads, "onnxruntime")
-    if name == CUDA:
-        return _Packed(bundle, timestep, threads, CUDA, device)
+    if name in ON_GPU:
+        return _Packed(bundle, timestep, threads, name, device)
     if name == "torch":
         return _Torch(bundle, timestep, threads)
     if name.startswith("onnxruntime"):
@@ -83,6 +86,9 @@ class _Packed(Candidate):
 
     def __call__(self, noisy: np.ndarray, condition: np.ndarray) -> np.ndarray:
         return self._engine.predict(noisy, condition, self._timestep)
+
+    def close(self) -> None:
+        self._engine.close()
 
 
 class _Torch(Candidate):
@@ -164,6 +170,7 @@ def main(arguments: list[str]) -> None:
         candidate(noisy, condition)
         first = time.perf_counter() - before
         candidate(noisy, condition)
+        candidate.close()
     except (EngineError, UsageError) as error:
         print(json.dumps({"error": str(error)}))
         return

@@ -35,12 +35,14 @@ OnProgress = Callable[[int, int], None]
 
 
 def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnxruntime",
-                 threads: int | None = None, timesteps: Sequence[int] | None = None,
+                 device: int | None = None, threads: int | None = None,
+                 timesteps: Sequence[int] | None = None,
                  size: tuple[int, int] | None = None, images: Sequence[str] = (),
                  truths: Sequence[str] = (), save: str | None = None, overwrite: bool = False,
                  on_progress: OnProgress | None = None) -> CheckResult:
     """Compare the network of ``checkpoint`` in torch with ``bundle`` in ``backend``.
 
+    device     number of the GPU, where the backend runs on one
     timesteps  those to check (default: the first of each TaR/TaA group, and the last)
     size       (height, width) of the network's input: of the noise without ``images``, else what
                they are cropped to; 64x64 and 256x256
@@ -68,7 +70,7 @@ def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnx
         reference, floor, engine = (stack.enter_context(runner) for runner in (
             TorchRunner(bundle, checkpoint, layers=True),
             TorchRunner(bundle, checkpoint, layers=True, channels_last=True),
-            EngineRunner(bundle, backend, threads=threads, layers=True)))
+            EngineRunner(bundle, backend, threads=threads, device=device, layers=True)))
         layers = BundleLayers(bundle)
         packed = CPU_BACKENDS.get(backend)
         # On a GPU steps and images are compared, not what is inside a step.

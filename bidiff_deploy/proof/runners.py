@@ -174,16 +174,18 @@ class EngineRunner(_Runner):
     """
 
     def __init__(self, bundle: Bundle, backend: str = "onnxruntime", *,
-                 threads: int | None = None, layers: bool = False,
+                 threads: int | None = None, device: int | None = None, layers: bool = False,
                  name: str | None = None) -> None:
         super().__init__(name=name or backend)
         self.backend = backend
+        self._device = device
         self._bundle = bundle
         self._threads = threads
         self._layers = layers
 
     def activate_impl(self) -> None:
-        self.engine = open_engine(self._bundle.path, threads=self._threads, backend=self.backend)
+        self.engine = open_engine(self._bundle.path, threads=self._threads, backend=self.backend,
+                                  device=self._device)
         self._taps = (_Taps(self._bundle, self._threads, CPU_BACKENDS[self.backend])
                       if self._layers and self.backend in CPU_BACKENDS else None)
 

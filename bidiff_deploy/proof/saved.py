@@ -47,15 +47,16 @@ def save_runs(path: str, runs: Sequence[Run], *, overwrite: bool = False) -> Non
 
 
 def check_saved(bundle: Bundle, path: str, *, backend: str = "onnxruntime",
-                threads: int | None = None) -> CheckResult:
-    """Compare ``bundle`` in ``backend`` with the torch runs that ``path`` holds, step by step.
+                device: int | None = None, threads: int | None = None) -> CheckResult:
+    """Compare ``bundle`` in ``backend``, on GPU ``device`` where it runs on one, with the torch
+    runs that ``path`` holds, step by step.
 
     Needs Polygraphy, not torch. Raises UsageError for a file that is no such runs or has timesteps
     that the bundle lacks, EngineError for a backend that can not run.
     """
     steps = []
     feeds, references, floors = _load(path)
-    with EngineRunner(bundle, backend, threads=threads) as engine:
+    with EngineRunner(bundle, backend, threads=threads, device=device) as engine:
         for feed, reference, floor in zip(feeds, references, floors):
             found = engine.infer(feed)
             steps.append(StepCheck(int(feed["timestep"][0]), compare_step(reference, found),
