@@ -6,11 +6,14 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bidiff_deploy.errors import EngineError
+
+if TYPE_CHECKING:
+    from bidiff_deploy.checkpoint import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "tests" / "reference"
@@ -25,11 +28,10 @@ CASES: dict[str, tuple[str, dict[str, float]]] = {
     "forward_full_256": ("full", {"exact": 40.0, "half": 30.0})}
 
 
-def reference_bundle(network: str, timesteps: Sequence[int], folder: Path, *,
-                     precision: str = "exact") -> Path:
-    """A bundle of the reference cases' weights; raises EngineError without the cases."""
+def reference_checkpoint(network: str, folder: Path) -> Checkpoint:
+    """The reference cases' weights, by way of files in ``folder``; raises EngineError without the
+    cases."""
     from bidiff_deploy.checkpoint import read_checkpoint
-    from bidiff_deploy.export.write import export_bundle
     from bidiff_deploy.options import read_options
     if not (REFERENCE / f"layout_{network}.json").is_file():
         raise EngineError(f"{REFERENCE} has no layout_{network}.json; run this in a checkout of "
@@ -49,10 +51,18 @@ def reference_bundle(network: str, timesteps: Sequence[int], folder: Path, *,
                           "linear_start": 1e-6, "linear_end": 1e-2}}))
     if not weights.exists():
         save_file(synth_state_dict(layout["shapes"], 0), weights)
+    return read_checkpoint(weights, read_options(options))
+
+
+def reference_bundle(network: str, timesteps: Sequence[int], folder: Path, *,
+                     precision: str = "exact") -> Path:
+    """A bundle of the reference cases' weights; raises EngineError without the cases."""
+    from bidiff_deploy.export.write import export_bundle
     path = folder / f"{network}_{precision}_{'_'.join(map(str, timesteps[:3]))}.bundle"
+    checkpoint = reference_checkpoint(network, folder)
     if not path.exists():
-        export_bundle(read_checkpoint(weights, read_options(options)), path,
-                      timesteps=tuple(sorted(timesteps, reverse=True)), precision=precision)
+        export_bundle(checkpoint, path, timesteps=tuple(sorted(timesteps, reverse=True)),
+                      precision=precision)
     return path
 
 

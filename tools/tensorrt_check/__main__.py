@@ -1,0 +1,166 @@
+"""Prove the TensorRT backend on this machine's GPU, and measure it.
+
+    python tools/tensorrt_check --json trt.json --tensorrt-root DIR
+    python tools/tensorrt_check --json trt.json --parts parity-plugin,speed-demo
+
+Needs a GPU and TensorRT 8.5 or newer with its Python bindings. The reference cases and crops of
+photos go through every variant (plugin, dense, dense int8); builds, memory, steps and loops are
+measured, ours against dense engines and onnxruntime-cuda in turn in one process; trtexec runs the
+plugin without Python. The plugin is built if there is none, into --work, where plans lie, too. What
+can not run is told in a sentence and the rest goes on. Started again with the same --json and
+options, it keeps the parts that are done. Exit code 1 if parity fails. Clocks are read, never set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from bidiff_deploy.errors import BidiffError, UsageError  # noqa: E402
+from tools.checks.op_library import build_library  # noqa: E402
+from tools.checks.processes import Options, Result, guarded, write_json  # noqa: E402
+from tools.tensorrt_check.parts import PARTS, run  # noqa: E402
+from tools.tensorrt_check.table import failed, to_text  # noqa: E402
+
+_MAX_REPORT = 1 << 24
+_FIRST = ("machine", "plugin")  # always made anew: the others hang on them
+_QUICK = {"steps": 10, "repeats": 3, "network": "small", "batches": "1",
+          "reference": "forward_tiny,forward_small"}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="tensorrt_check", allow_abbrev=False,
+                                   description=(__doc__ or "").splitlines()[0])
+    made.add_argument("--parts", help=f"of {', '.join(PARTS)}; all by default")
+    made.add_argument("--json", type=Path, help="file for every figure, also written after a part")
+    made.add_argument("--tensorrt-root", help="folder with TensorRT's headers, to build the plugin")
+    made.add_argument("--quick", action="store_true", help="little of everything: small networks, "
+                      "10 steps, batch 1")
+    made.add_argument("--again", action="store_true", help="measure what --json has, too, and "
+                      "build the plugin in --work anew")
+    made.add_argument("--work", type=Path, default=ROOT / "build" / "tensorrt_check",
+                      help="folder for plugin and plans")
+    made.add_argument("--device", type=int, default=0, help="number of the GPU")
+    made.add_argument("--batches", default="1,8", help="numbers of images to time")
+    made.add_argument("--size", type=int, default=256, help="side of images")
+    made.add_argument("--steps", type=int, default=50, help="of a loop")
+    made.add_argument("--repeats", type=int, default=9, help="rounds, of which the median")
+    made.add_argument("--network", default="full", help="weights for build, memory and trtexec: "
+                      "full, small or tiny")
+    made.add_argument("--reference", default="forward_tiny,forward_small,forward_full_64,"
+                      "forward_full_256", help="reference cases to hold")
+    made.add_argument("--part", help=argparse.SUPPRESS)  # in a process of its own
+    made.add_argument("--options", help=argparse.SUPPRESS)
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = parser().parse_args(arguments)
+    try:
+        if given.part:
+            result = guarded(PARTS[given.part], json.loads(given.options))
+            given.json.write_text(json.dumps(result))
+            return 0
+        return check(given)
+    except (BidiffError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def check(given: argparse.Namespace) -> int:
+    """All parts, the table and the JSON file; returns the exit code."""
+    names = given.parts.split(",") if given.parts else list(PARTS)
+    if unknown := sorted(set(names) - set(PARTS)):
+        raise UsageError(f"--parts {','.join(unknown)} is no part; parts are {', '.join(PARTS)}")
+    options = options_of(given)
+    earlier = {} if given.again else read_report(given.json, options)
+    build_library(ROOT / "build" / "gpu_check")
+    report: Result = {"command": " ".join(["python tools/tensorrt_check", *sys.argv[1:]]),
+                      "options": options, "parts": {}}
+    for name in _FIRST:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        report["parts"][name] = run(name, options)
+        if name == "machine":
+            if not report["parts"][name]["ok"]:
+                raise UsageError(f"nothing can be checked here: {report['parts'][name]['reason']}")
+    enter(options, report["parts"]["plugin"])
+    if not same_machine(earlier, report):
+        earlier = {}
+    # Those that are not asked for stay in the file, too.
+    report["parts"].update({name: part for name, part in earlier.items() if name not in _FIRST
+                            and (name not in names or part.get("ok"))})
+    for name in names:
+        if name not in _FIRST and not report["parts"].get(name, {}).get("ok"):
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            report["parts"][name] = run(name, options)
+        if given.json:
+            write_json(given.json, report)
+    report["parts"] = {name: report["parts"][name] for name in PARTS if name in report["parts"]}
+    print(to_text(report))
+    return 1 if failed(report) else 0
+
+
+def options_of(given: argparse.Namespace) -> Options:
+    """What the parts are told, the same for every part."""
+    values = vars(given)
+    if given.quick:
+        defaults = vars(parser().parse_args([]))
+        values = {**values, **{name: value for name, value in _QUICK.items()
+                               if values[name] == defaults[name]}}
+    options = {name: values[name] for name in ("device", "size", "steps", "repeats", "network",
+                                               "tensorrt_root", "again")}
+    if min(options["size"], options["steps"], options["repeats"]) < 1:
+        raise UsageError("--size, --steps and --repeats must be at least 1")
+    return {**options, "work": str(given.work.resolve()),
+            "batches": [int(batch) for batch in values["batches"].split(",")],
+            "reference_cases": values["reference"].split(",")}
+
+
+def enter(options: Options, plugin: Result) -> None:
+    """The environment of the other parts: their plugin, and their plans in the folder ``work``."""
+    if plugin["ok"]:
+        os.environ["BIDIFF_TENSORRT_PLUGIN"] = plugin["file"]
+    os.environ["XDG_DATA_HOME"] = str(Path(options["work"], "data"))
+    os.environ.pop("BIDIFF_TENSORRT_PLANS", None)  # one folder for all bundles is none for many
+
+
+def read_report(path: Path | None, options: Options) -> dict[str, Result]:
+    """The parts of an earlier report of the same options; none if there is none."""
+    if path is None or not path.exists():
+        return {}
+    try:
+        with open(path, "rb") as file:
+            found = json.loads(file.read(_MAX_REPORT))
+        told, parts = found["options"], found["parts"]
+        valid = all(isinstance(part, dict) for part in parts.values()) and set(parts) <= set(PARTS)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        valid, told, parts = False, None, {}
+    if not valid:
+        raise UsageError(f"{path} is no report of tensorrt_check; name another file, or remove it")
+    ignored = ("again", "tensorrt_root")
+    if ({name: value for name, value in told.items() if name not in ignored}
+            != {name: value for name, value in options.items() if name not in ignored}):
+        raise UsageError(f"{path} was measured with other options; name another file, give the "
+                         "same ones, or --again")
+    return dict(parts)
+
+
+def same_machine(earlier: dict[str, Result], report: Result) -> bool:
+    """Whether what was measured was measured here, by this TensorRT and this plugin."""
+    def told(parts: dict[str, Result]) -> list[object]:
+        return [parts.get("machine", {}).get("tensorrt"),
+                parts.get("machine", {}).get("device", {}).get("name"),
+                parts.get("machine", {}).get("device", {}).get("driver"),
+                parts.get("plugin", {}).get("sha256")]
+    return told(earlier) == told(report["parts"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""What building costs, and what an engine of many steps takes more than one of one step."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bidiff_deploy.bundle import open_bundle
+from tools.checks.processes import Options, Result, guarded
+from tools.checks.timing import random_images
+
+from .engines import load, network_bundle
+
+# Seconds of many steps over those of one.
+MOST_TIMES = 2.0
+_VARIANTS = (("plugin", "exact"), ("plugin", "half"), ("dense", "half"), ("dense-int8", "half"))
+
+
+def build(options: Options) -> Result:
+    """Seconds and bytes of each variant's plan, each with an empty timing cache; of the plugin's
+    in float16 those of one timestep, too."""
+    steps, size = options["steps"], options["size"]
+    wanted = [(variant, precision, steps) for variant, precision in _VARIANTS]
+    wanted.insert(1, ("plugin", "half", 1))
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        # What TensorRT and the driver load for the first build of a process is no part of a build.
+        guarded(lambda _: _cold("tiny", ("plugin", "half", 1), 64, folder, options["device"]), {})
+        for entry in wanted:
+            result = guarded(lambda _, entry=entry: _cold(options["network"], entry, size, folder,
+                                                          options["device"]), options)
+            found.append({**dict(zip(("variant", "precision", "steps"), entry)), **result})
+    result = {"size": size, "network": options["network"], "plans": found}
+    seconds = {(entry["variant"], entry["precision"], entry["steps"]): entry["seconds"]
+               for entry in found if entry["ok"]}
+    one, many = (seconds.get(("plugin", "half", count)) for count in (1, steps))
+    if one and many:
+        result["times_one_step"] = many / one
+    failed = [entry["reason"] for entry in found if not entry["ok"]]
+    return {**result, **({"ok": False, "reason": failed[0]} if failed else {})}
+
+
+def _cold(network: str, wanted: tuple[str, str, int], size: int, folder: Path,
+          device: int) -> Result:
+    from bidiff_deploy.engines.tensorrt_builder import build_plan
+    from bidiff_deploy.engines.tensorrt_plans import Profile
+    variant, precision, steps = wanted
+    bundle = open_bundle(network_bundle(network, steps, folder, precision))
+    shape = (1, size, size)
+    with tempfile.TemporaryDirectory() as scratch, _empty_cache(scratch):
+        plan = build_plan(bundle, Profile(shape, shape, shape), variant=variant, device=device,
+                          folder=Path(scratch, "plans"), overwrite=True)
+        return {"seconds": plan.info.seconds, "bytes": plan.info.bytes}
+
+
+@contextmanager
+def _empty_cache(folder: str) -> Iterator[None]:
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["XDG_CACHE_HOME"]
+        else:
+            os.environ["XDG_CACHE_HOME"] = before
+
+
+def memory(options: Options) -> Result:
+    """Bytes of the GPU that an engine takes, open and with its loop captured, of one step and of
+    many: by what the driver has left, so other programs on the GPU spoil it."""
+    from bidiff_deploy.engines.cuda_operators import Gpu
+    steps, found = options["steps"], []
+    with tempfile.TemporaryDirectory() as name, Gpu(options["device"]) as gpu:
+        folder = Path(name)
+
+        def taken(variant: str, precision: str, count: int) -> Result:
+            bundle = network_bundle(options["network"], count, folder, precision)
+            noise, condition = random_images(1, options["size"])
+            before = gpu.free_memory
+            with load(bundle, variant, (1, *noise.shape[2:]), options["device"]) as engine:
+                opened, least = before - gpu.free_memory, gpu.free_memory
+                for _ in range(3):  # the second is captured, the third launched
+                    engine.sample(condition, noise, start=None)
+                    least = min(least, gpu.free_memory)
+            return {"opened_bytes": opened, "peak_bytes": before - least}
+
+        for variant, precision in _VARIANTS:
+            for count in sorted({1, steps}):
+                # Once before: code that CUDA loads at first use stays, and is no engine's.
+                guarded(lambda _, given=(variant, precision, count): taken(*given), options)
+                entry = guarded(lambda _, given=(variant, precision, count): taken(*given), options)
+                found.append({"variant": variant, "precision": precision, "steps": count, **entry})
+    failed = [entry["reason"] for entry in found if not entry["ok"]]
+    bad = {"ok": False, "reason": failed[0]} if failed else {}
+    return {"size": options["size"], "network": options["network"], "engines": found, **bad}

@@ -1,0 +1,66 @@
+"""Bundles to check with, and engines of them: what is not built yet is built."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from bidiff_deploy import load_bundle
+from bidiff_deploy.bundle import open_bundle
+from bidiff_deploy.errors import EngineError
+from tools.checks.reference import ROOT, reference_checkpoint
+
+BACKENDS = {"plugin": "tensorrt", "dense": "tensorrt-dense", "dense-int8": "tensorrt-dense-int8"}
+DEMO = ROOT / "training" / "demo_x2.safetensors"
+PHOTOS = ROOT / "training" / "photos"
+Shape = tuple[int, int, int]
+
+
+def network_bundle(network: str, steps: int | None, folder: Path, precision: str) -> Path:
+    """A bundle in ``folder``, of ``steps`` evenly spaced timesteps or, for None, those that the
+    checkpoint advises.
+
+    ``network``: demo, the model that is shipped, or full, small, tiny, the published network and
+    two small ones with the weights of the reference cases. ``precision``: exact or half.
+    """
+    from bidiff_deploy.checkpoint import read_checkpoint
+    from bidiff_deploy.export.write import choose_timesteps, export_bundle
+    path = folder / f"{network}_{precision}_{steps or 'advised'}.bundle"
+    if path.exists():
+        return path
+    if network == "demo":
+        if not DEMO.is_file():
+            raise EngineError(f"{DEMO} is not there; run this in a checkout of the repository")
+        checkpoint = read_checkpoint(DEMO)
+    else:
+        checkpoint = reference_checkpoint(network, folder)
+    export_bundle(checkpoint, path, timesteps=choose_timesteps(checkpoint, steps=steps),
+                  precision=precision)
+    return path
+
+
+def ensure_plan(bundle: Path, variant: str, shape: Shape, device: int) -> Any:
+    """The plan of a bundle for one shape (N, H, W): the one that is there if it fits this machine,
+    else a new one. Raises EngineError."""
+    from bidiff_deploy.engines import tensorrt_plans as plans
+    from bidiff_deploy.engines.cuda_library import device_info
+    from bidiff_deploy.engines.tensorrt_api import open_tensorrt
+    from bidiff_deploy.engines.tensorrt_builder import build_plan, precision_of
+    opened, profile = open_bundle(bundle), plans.Profile(shape, shape, shape)
+    api, precision = open_tensorrt(), precision_of(opened)
+    plugin = api.plugin() if variant == "plugin" else None
+    here = plans.here(api, opened, device_info(device), plugin, precision)
+    for plan in plans.read_plans(plans.default_folder(opened)):
+        info = plan.info
+        if (info.variant, info.precision, info.profile) == (variant, precision, profile):
+            with contextlib.suppress(EngineError):
+                plans.check(plan, here)
+                return plan
+    return build_plan(opened, profile, variant=variant, device=device, overwrite=True)
+
+
+def load(bundle: Path, variant: str, shape: Shape, device: int) -> Any:
+    """An engine of a bundle whose plan for the shape is there, or is built now."""
+    ensure_plan(bundle, variant, shape, device)
+    return load_bundle(bundle, backend=BACKENDS[variant], device=device)

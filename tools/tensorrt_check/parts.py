@@ -1,0 +1,46 @@
+"""The parts of a check; each runs in a process of its own."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+from tools.checks.gpu_state import gpu_state, package_versions
+from tools.checks.processes import Options, Result, run_apart
+
+from . import building, native, parity, speed
+
+HERE = Path(__file__).resolve().parent
+TIMEOUT = 4 * 3600.0  # a build takes minutes, on a Jetson many
+# What exit code 1 stands for. The rest is measured, and told where it can not be.
+PROOFS = ("machine", "parity-plugin", "parity-dense", "parity-dense-int8", "pictures")
+
+
+def run(name: str, options: Options, timeout: float = TIMEOUT) -> Result:
+    """A part in a process of its own; see ``run_apart``."""
+    return run_apart(HERE, name, options, timeout=timeout)
+
+
+def machine(options: Options) -> Result:
+    """GPU, TensorRT and what is installed beside it."""
+    from bidiff_deploy.engines import cuda_library
+    from bidiff_deploy.engines.tensorrt_api import open_tensorrt
+    info = cuda_library.device_info(options["device"])
+    api = open_tensorrt()
+    api.builder()  # says what is wrong with driver or GPU
+    return {"device": vars(info), "tensorrt": api.name, "python": platform.python_version(),
+            "system": platform.platform(), "state": gpu_state(info.ordinal),
+            "packages": package_versions(
+                "bidiff-deploy", "numpy", "onnx", "pycuda", "cuda-python", "cuda-bindings",
+                "onnxruntime", "onnxruntime-gpu", "nvidia-cuda-nvrtc-cu12")}
+
+
+PARTS: dict[str, Callable[[Options], Result]] = {
+    "machine": machine, "plugin": native.plugin,
+    **{f"parity-{variant}": functools.partial(parity.steps, variant)
+       for variant in parity.BACKENDS},
+    "pictures": parity.pictures, "build": building.build, "memory": building.memory,
+    "speed-published": functools.partial(speed.speed, "full"),
+    "speed-demo": functools.partial(speed.speed, "demo"), "trtexec": native.trtexec}
