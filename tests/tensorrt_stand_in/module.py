@@ -87,6 +87,10 @@ def make(version: str) -> types.ModuleType:
         "nptype": lambda kind: _nptype(kind.name),
         "volume": lambda shape: int(np.prod(tuple(shape))),
     }
+    kinds = {"float32": "FLOAT", "float16": "HALF", "int8": "INT8", "int32": "INT32",
+             "int64": "INT64", "bool": "BOOL", "uint8": "UINT8"}
+    functions.update({name: getattr(module.DataType, kind) for name, kind in kinds.items()
+                      if hasattr(module.DataType, kind)})
     for name, function in functions.items():
         if name in module._names:
             setattr(module, name, function)

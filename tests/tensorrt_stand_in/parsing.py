@@ -44,6 +44,9 @@ class ITensor:
         program = self._network._program
         return program.inputs[self._name][1] if self._name in program.inputs else ()
 
+    is_shape_tensor = property(lambda self: False)
+    is_execution_tensor = property(lambda self: True)
+
     @property
     def is_network_input(self) -> bool:
         return self._name in self._network._program.inputs
