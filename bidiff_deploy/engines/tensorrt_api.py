@@ -176,7 +176,7 @@ def _import() -> Any:
     version = getattr(module, "__version__", None)
     if not isinstance(version, str) or not hasattr(module, "ILogger"):
         # A folder of that name is enough for Python, such as engines/tensorrt of the sources.
-        place = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "?")
+        place = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", [])), "")
         raise EngineError(f"the module tensorrt at {place} is not NVIDIA's; start in another "
                           "folder, or pip install tensorrt-cu12")
     if _numbers(version)[:2] < OLDEST:

@@ -144,9 +144,9 @@ def _run(api: Api, builder: Any, parsed: Parsed, config: Any, state: BuildProgre
         raise EngineError(f"{gpu.name} has no memory left to build a plan for "
                           f"{settings.profile.label} ({reason}); try {smaller}, limit "
                           "--workspace, or close other programs on the GPU")
-    more = " or more --workspace" if settings.workspace is not None else ""
+    remedy = "give more --workspace, or " if settings.workspace is not None else ""
     raise EngineError(f"TensorRT {api.name} could not build a plan for {settings.profile.label} on "
-                      f"{gpu.name}: {reason}; see all that it logs with --verbose{more}")
+                      f"{gpu.name} ({reason}); {remedy}see all that it logs with --verbose")
 
 
 def _watch(work: Callable[[], Any], state: BuildProgress, label: str, quiet: bool,
@@ -154,6 +154,8 @@ def _watch(work: Callable[[], Any], state: BuildProgress, label: str, quiet: boo
     """What ``work`` gives, done in a thread, with progress told; Ctrl-C cancels it."""
     result: list[Any] = []
     failure: list[BaseException] = []
+    # Not the thread's own state: a join that Ctrl-C ends takes the thread for finished.
+    finished = threading.Event()
 
     def run() -> None:
         try:
@@ -163,14 +165,15 @@ def _watch(work: Callable[[], Any], state: BuildProgress, label: str, quiet: boo
             failure.append(error.with_traceback(None))
         except BaseException as error:
             failure.append(error)
+        finally:
+            finished.set()
 
     # A daemon, because a TensorRT that can not be told to stop must not keep the process alive.
     thread = threading.Thread(target=run, name="tensorrt-build", daemon=True)
     with progress.Progress(label, 1 if cancels else None, quiet=quiet) as shown:
         thread.start()
         try:
-            while thread.is_alive():
-                thread.join(_TICK_SECONDS)
+            while not finished.wait(_TICK_SECONDS):
                 share, phase = state.state()
                 # Not finished before it is: the plan has still to be serialised.
                 shown.update(min(share, 0.99), f"{label}, {phase}" if phase else label)
@@ -178,8 +181,8 @@ def _watch(work: Callable[[], Any], state: BuildProgress, label: str, quiet: boo
             state.cancel()
             if cancels:
                 shown.update(state.state()[0], f"{label}, stopping")
-                thread.join()
-            raise BuildInterrupted(thread.is_alive()) from None
+                finished.wait()
+            raise BuildInterrupted(not finished.is_set()) from None
     if failure:
         raise failure[0]
     return result[0]

@@ -93,7 +93,7 @@ class Program:
             inferred = shape_inference.infer_shapes(part.model, check_type=True, strict_mode=True)
             known = {value.name: value.type.tensor_type.elem_type
                      for value in inferred.graph.value_info}
-            self.types.update({name: known[name] for name in part.outputs})
+            self.types.update(known)
             part.model.graph.output.extend(
                 helper.make_tensor_value_info(name, self.types[name], None)
                 for name in part.outputs)
