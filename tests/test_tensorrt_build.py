@@ -3,6 +3,7 @@ the timing cache, progress, Ctrl-C, each failure in a sentence; and ``--graph`` 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -38,6 +39,7 @@ from bidiff_deploy.engines.tensorrt_plans import Profile
 from bidiff_deploy.engines.tensorrt_progress import BuildProgress
 from bidiff_deploy.errors import EngineError, UsageError
 from bidiff_deploy.export.write import export_bundle
+from bidiff_deploy.progress import Progress
 
 VERSIONS = tensorrt_names.VERSIONS
 OLD, NEW = "8.5.3", "11.4.0"
@@ -347,6 +349,20 @@ def test_before_there_was_a_monitor_the_time_alone_is_told(tiny, place, tmp_path
     with tensorrt_stand_in.in_process(tmp_path, OLD):
         run(tiny, "--size", "32x32", "--no-plugin", "--quiet")
     assert Recorder.made.total is None and Recorder.made.quiet
+
+
+def test_progress_of_unknown_length():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    now = [0.0]
+    stream = Terminal()
+    with Progress("building", None, stream=stream, clock=lambda: now[0]) as shown:
+        for now[0] in (0.05, 65.0):
+            shown.update(0.0, "building, still")
+    lines = [line.strip() for line in stream.getvalue().split("\r") if line.strip()]
+    assert lines == ["building, still: 1:05 min"]
 
 
 def test_ctrl_c_ends_the_build_and_leaves_nothing(tiny, place, tmp_path, monkeypatch):

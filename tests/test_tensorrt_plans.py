@@ -399,8 +399,9 @@ def test_tensorrt_that_is_not_installed(installed):
 
 @pytest.mark.parametrize("code, told", [
     ("raise ImportError('libcudnn.so.8: cannot open shared object file')",
-     r"libcudnn.so.8: cannot open.*install what has libcudnn.so.8"),
-    ("raise OSError('libnvinfer.so.10: undefined symbol')", "libnvinfer.so.10"),
+     r"libcudnn.so.8: cannot open.*pip install nvidia-cudnn-cu11.* the folder of libcudnn.so.8 in"),
+    ("raise OSError('libnvinfer.so.10: undefined symbol')",
+     "install it again with .*, or name the folder of libnvinfer.so.10 in LD_LIBRARY_PATH"),
     ("import tensorrt_bindings_that_are_missing", "tensorrt_bindings_that_are_missing.*reinstall"),
     ("raise RuntimeError", r"\(RuntimeError\).*force-reinstall"),
     (None, "is not NVIDIA's"),

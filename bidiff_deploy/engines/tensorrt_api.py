@@ -187,11 +187,11 @@ def _import() -> Any:
 
 def _broken(error: Exception) -> EngineError:
     text = _one_line(str(error)) or type(error).__name__
+    remedy = "install it again with pip install --force-reinstall tensorrt-cu12"
     if match := re.search(r"lib[\w+.-]+\.so[\w.]*", text):
-        remedy = (f"install what has {match[0]} (pip install nvidia-cudnn-cu11 nvidia-cublas-cu11 "
-                  "for TensorRT 8 of a wheel), or name its folder in LD_LIBRARY_PATH")
-    else:
-        remedy = "install it again with pip install --force-reinstall tensorrt-cu12"
+        if not match[0].startswith("libnv"):  # not its own: wheels of 8 need these
+            remedy = "pip install nvidia-cudnn-cu11 nvidia-cublas-cu11 for TensorRT 8 of a wheel"
+        remedy += f", or name the folder of {match[0]} in LD_LIBRARY_PATH"
     return EngineError(f"TensorRT is installed but can not be loaded ({text}); {remedy}")
 
 
