@@ -97,7 +97,7 @@ def has(version: str, *path: str) -> bool:
     the name itself is known; what is below an enumeration's member is not asked."""
     found = table(version)
     if path[0] not in found["module"]:
-        return False
+        return path == ("__version__",)
     for depth in range(len(path) - 1, 0, -1):
         names = found["classes"].get(".".join(path[:depth]))
         if names is not None:
