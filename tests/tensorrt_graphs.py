@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from bidiff_deploy.engines import library
+from bidiff_deploy.engines.graph_writer import OPERATORS
 from bidiff_deploy.engines.half_graph import MAPS
 from bidiff_deploy.engines.onnxruntime import session_options
 from bidiff_deploy.op_definitions import functions
-from bidiff_deploy.ops import DOMAIN, ONNX_OPSET
+from bidiff_deploy.ops import DOMAIN, VERSION
+
+# What importers of onnx-tensorrt 8.5, 8.6, 10.0 and 10.1 take, as read: element types of the first
+# input, and the number of inputs.
+MAP, SIZES = {TensorProto.FLOAT, TensorProto.FLOAT16}, {TensorProto.INT64}
+PARSED = {
+    "Abs": (MAP, 1), "Add": (MAP, 2), "AveragePool": (MAP, 1), "Cast": (MAP, 1), "Clip": (MAP, 3),
+    "Concat": (MAP | SIZES, None), "Conv": (MAP, None), "DepthToSpace": (MAP, 1),
+    "DequantizeLinear": ({TensorProto.INT8}, 3), "Div": (MAP, 2), "Exp": (MAP, 1),
+    "MatMul": (MAP, 2), "Min": (MAP, 2), "Mul": (MAP, 2), "QuantizeLinear": (MAP, 3),
+    "ReduceMean": (MAP, 1), "Relu": (MAP, 1), "Reshape": (MAP, 2), "Shape": (MAP, 1),
+    "Sigmoid": (MAP, 1), "Sign": (MAP, 1), "Slice": (MAP | SIZES, None), "Softmax": (MAP, 1),
+    "SpaceToDepth": (MAP, 1), "Split": (MAP, 1), "Sqrt": (MAP, 1), "Sub": (MAP, 2),
+    "Transpose": (MAP, 1)}
+ATTRIBUTES = {"Shape": set(), "Split": {"axis"}, "Cast": {"to"}, "Reshape": set(),
+              "ReduceMean": {"axes", "keepdims"}, "Concat": {"axis"}, "Slice": set(),
+              "DequantizeLinear": {"axis"}, "QuantizeLinear": {"axis"}}
 
 LAYOUT = 77
 _KEY = np.int32(0x5A5A5A5A)
@@ -43,8 +62,7 @@ def contract(model: onnx.ModelProto) -> onnx.ModelProto:
     made = onnx.ModelProto()
     made.CopyFrom(model)
     del made.graph.node[:], made.opset_import[:]
-    made.opset_import.extend([helper.make_opsetid("", ONNX_OPSET - 1),
-                              helper.make_opsetid(DOMAIN, 2)])
+    made.opset_import.extend([model.opset_import[0], helper.make_opsetid(DOMAIN, VERSION)])
     types = value_types(model)
     zero = numpy_helper.from_array(np.zeros(1, np.float32), "absent")
     made.graph.initializer.append(zero)
@@ -52,7 +70,7 @@ def contract(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.domain != DOMAIN:
             made.graph.node.append(node)
             continue
-        said = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        said = attributes(node)
         given, inputs = iter(node.input), []
         for index, name in enumerate(names[node.op_type]):
             value = next(given) if said["inputs"] >> index & 1 else ""
@@ -85,12 +103,43 @@ def contract(model: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
+def check_form(model: onnx.ModelProto, static: bool) -> None:
+    """That every parser takes the model's nodes, those of our domain left out."""
+    graph, found = model.graph, value_types(model)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    read = {name for node in graph.node for name in node.input}
+    assert read >= set(constants) and "" not in read
+    assert all(tensor.data_location != TensorProto.EXTERNAL for tensor in graph.initializer)
+    assert len({node.name for node in graph.node}) == len(graph.node)
+    for node in graph.node:
+        if node.domain == DOMAIN:
+            continue
+        types, count = PARSED[node.op_type]
+        assert node.domain == "" and node.op_type in OPERATORS
+        assert found[node.input[0]] in types and count in (None, len(node.input)), node
+        assert set(attributes(node)) <= ATTRIBUTES.get(node.op_type, set(attributes(node))), node
+        if node.op_type == "Reshape":
+            assert not static or node.input[1] in constants
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            scale, zero = (constants[name] for name in node.input[1:])
+            assert scale.dtype == np.float32 and (scale > 0).all()
+            assert zero.dtype == np.int8 and not zero.any() and zero.shape == scale.shape
+        if node.op_type == "Slice":
+            assert all(name in constants for name in node.input[1:])
+            assert constants[node.input[2]].max() < 2**31
+    assert not (static and any(node.op_type == "Shape" for node in graph.node))
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
 def value_types(model: onnx.ModelProto) -> dict[str, int]:
     """Element type of every value, told by the nodes alone; each of its inputs' rules holds."""
     found = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
     found.update((tensor.name, tensor.data_type) for tensor in model.graph.initializer)
     for node in model.graph.node:
-        said = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        said = attributes(node)
         given = found[node.input[0]]
         if node.op_type == "Cast":
             given = said["to"]
@@ -104,11 +153,12 @@ def value_types(model: onnx.ModelProto) -> dict[str, int]:
     return found
 
 
-def session(model: bytes | onnx.ModelProto) -> ort.InferenceSession:
+def session(model: onnx.ModelProto, fuse: bool = True) -> ort.InferenceSession:
     """On the CPU, with our op library where a graph has nodes of ours."""
     options = session_options(1)
-    proto = onnx.load_model_from_string(model) if isinstance(model, bytes) else model
-    if any(node.domain == DOMAIN for node in proto.graph.node):
+    if not fuse:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if any(node.domain == DOMAIN for node in model.graph.node):
         options.register_custom_ops_library(str(library.library_path()))
-    return ort.InferenceSession(proto.SerializeToString(), options,
+    return ort.InferenceSession(model.SerializeToString(), options,
                                 providers=["CPUExecutionProvider"])

@@ -7,12 +7,12 @@ with +-alpha, in the type of the maps or in int8, and group norms of reductions.
   and ``Where`` is a layer of its own, which older versions keep out of fused kernels.
 - The binarised map is what the convolution pads with zeros, as the contract has it.
 - int8 is said by QuantizeLinear and DequantizeLinear. Signs have scale 1; weights are stored as
-  floats that become +-1 by their channel's alpha, because 8.5 takes int8 constants nowhere, and
-  scales are float32, the only type that opset 17 has for them.
+  floats that become +-1 by their channel's alpha, because 8.5 takes int8 constants nowhere. Scales
+  are float32, the only type that opset 17 has for them; in opset 19 they are as the maps are.
 - In a graph with float16 maps an operator's inside is float32 between two casts, as its kernel
   computes, or signs would be those of rounded values: the norm, the sum that a sign is taken of,
   what follows a convolution. What only moves values does so in float16, and convolutions take and
-  give it; by int8 they give float32.
+  give it, or what their scales are.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..errors import EngineError
 from ..op_blocks import block_functions
 from ..ops import BINARY_CONV, DOMAIN, EPSILON, GROUP_NORM_SWISH
 from ..packing import dense_weight, words_per_tap
+from .graph_writer import OPSET
 from .lower_opset import Lowering
 
 
@@ -102,20 +103,19 @@ class Dense:
     def _convolution(self, graph: Lowering, name: str, signs: str, weight: np.ndarray,
                      maps: np.dtype) -> str:
         k = weight.shape[-1]
+        if self._int8 and graph.opset == OPSET:
+            maps = np.dtype(np.float32)
+        with np.errstate(over="ignore"):
+            narrow = weight.astype(maps)
+        if not np.array_equal(np.isfinite(weight), np.isfinite(narrow)):
+            raise EngineError(f"the scales of {name} are beyond the range of float16; export the "
+                              "bundle with --precision exact")
+        signs, taps = graph.cast(signs, maps), graph.constant(narrow, f"{name}/weight")
         if self._int8:
-            signs = _quantised(graph, signs, np.float32(1), f"{name}/signs")
-            scale = np.abs(weight).max(axis=(1, 2, 3))
+            signs = _quantised(graph, signs, np.ones((), maps), f"{name}/signs")
+            scale = np.abs(narrow).max(axis=(1, 2, 3))
             scale[scale == 0] = 1
-            taps = _quantised(graph, graph.constant(weight, f"{name}/weight"), scale,
-                              f"{name}/weight")
-        else:
-            signs = graph.cast(signs, maps)
-            with np.errstate(over="ignore"):
-                narrow = weight.astype(maps)
-            if not np.array_equal(np.isfinite(weight), np.isfinite(narrow)):
-                raise EngineError(f"the scales of {name} are beyond the range of float16; export "
-                                  "the bundle with --precision exact")
-            taps = graph.constant(narrow, f"{name}/weight")
+            taps = _quantised(graph, taps, scale, f"{name}/weight")
         return graph.op("Conv", signs, taps, output=f"{name}/sums", kernel_shape=[k, k],
                         pads=[k // 2] * 4)
 
@@ -140,10 +140,9 @@ def _weight(graph: Lowering, words: str, alpha: str, x: str) -> np.ndarray:
 
 def _quantised(graph: Lowering, name: str, scale: np.ndarray, label: str) -> str:
     """A value through int8 and back; ``scale`` has one number or one for each first index."""
-    zero = graph.constant(np.zeros(np.shape(scale), np.int8), f"zero_{np.size(scale)}")
-    factor = graph.constant(np.asarray(scale, np.float32),
-                            f"{label}_scale" if np.ndim(scale) else "unit_scale")
-    axis = {"axis": 0} if np.ndim(scale) else {}
+    zero = graph.constant(np.zeros(scale.shape, np.int8), f"zero_{scale.size}")
+    factor = graph.constant(scale, f"{label}_scale" if scale.ndim else "unit_scale")
+    axis = {"axis": 0} if scale.ndim else {}
     stored = graph.op("QuantizeLinear", name, factor, zero, output=f"{label}_int8", **axis)
     return graph.op("DequantizeLinear", stored, factor, zero, output=f"{label}_float", **axis)
 

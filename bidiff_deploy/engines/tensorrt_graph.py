@@ -23,7 +23,8 @@ from ..op_definitions import opened
 from ..ops import DOMAIN, VERSION
 from . import cuda_graph
 from .loop_graph import LATENT, append_update
-from .lower_opset import OPSET, Lowering
+from .graph_writer import OPSET, OPSET_OF_10
+from .lower_opset import Lowering
 from .step_graphs import PromotedGraph
 from .tensorrt_dense import Dense
 from .tensorrt_nodes import PluginNodes, Words
@@ -31,7 +32,7 @@ from .tensorrt_nodes import PluginNodes, Words
 __all__ = ["VARIANTS", "TensorRtGraph", "derive"]
 
 PLUGIN, DENSE, DENSE_INT8 = VARIANTS = ("plugin", "dense", "dense-int8")
-_IR_VERSION = 8  # what ONNX wrote when TensorRT 8.5 came
+_IR_VERSION = 8  # what ONNX wrote when TensorRT 8.5 came; 9 is the first with opset 19
 _LIMIT = (1 << 31) - 1  # bytes of a message of protobuf
 
 
@@ -54,8 +55,8 @@ class TensorRtGraph:
 
 
 def derive(promoted: PromotedGraph, config: NetworkConfig, *, variant: str, float16: bool,
-           plugin: Words | None = None, shape: tuple[int, int, int] | None = None
-           ) -> TensorRtGraph:
+           plugin: Words | None = None, shape: tuple[int, int, int] | None = None,
+           opset: int = OPSET) -> TensorRtGraph:
     """The graph for TensorRT of a bundle's promoted graph.
 
     Args:
@@ -66,14 +67,19 @@ def derive(promoted: PromotedGraph, config: NetworkConfig, *, variant: str, floa
         plugin: of variant ``plugin``: what prepares words. None: the contract's words stay, and
             the plugin prepares them in every run.
         shape: (N, H, W) of the images; None leaves them free.
+        opset: 17, which every TensorRT takes, or 19, which those from 10 on do: with it, variant
+            ``dense-int8`` has float16 between its convolutions where maps are.
 
     Raises:
-        UsageError: an unknown variant, or a shape that the network can not take.
+        UsageError: an unknown variant or opset, or a shape that the network can not take.
         EngineError: a graph that TensorRT can not take, with the reason.
     """
     if variant not in VARIANTS:
         raise UsageError(f"{variant!r} is no variant of a TensorRT graph; use one of "
                          f"{', '.join(VARIANTS)}")
+    if opset not in (OPSET, OPSET_OF_10):
+        raise UsageError(f"opset {opset} is none that graphs for TensorRT are written in; use "
+                         f"{OPSET} or {OPSET_OF_10}")
     multiple = config.size_multiple
     if shape is not None and (len(shape) != 3 or min(shape) < 1 or shape[1] % multiple
                               or shape[2] % multiple):
@@ -83,15 +89,21 @@ def derive(promoted: PromotedGraph, config: NetworkConfig, *, variant: str, floa
     height, width = shape[1:] if shape else (8 * multiple, 8 * multiple)
     _, shapes = infer_shapes(opened(onnx.load_model_from_string(promoted.model)), height, width)
     ours = PluginNodes(plugin) if variant == PLUGIN else Dense(int8=variant == DENSE_INT8)
-    nodes, constants = Lowering(derived.model, derived.constants, shapes,
-                                shape[0] if shape else None, ours).run()
+    lowering = Lowering(derived.model, derived.constants, shapes, shape[0] if shape else None,
+                        ours, opset)
+    try:
+        nodes, constants = lowering.run()
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise EngineError("the bundle's graph is not as its network's is, so TensorRT's can not be "
+                          f"made of it ({error!r}); export the bundle again") from None
     source = derived.model.graph
     graph = helper.make_graph(nodes, "step", source.input, source.output)
-    imports = [helper.make_opsetid("", OPSET)]
+    imports = [helper.make_opsetid("", opset)]
     if variant == PLUGIN:
         imports.append(helper.make_opsetid(DOMAIN, VERSION))
     model = append_update(helper.make_model(graph, producer_name="bidiff_deploy",
-                                            opset_imports=imports, ir_version=_IR_VERSION))
+                                            opset_imports=imports,
+                                            ir_version=_IR_VERSION + (opset > OPSET)))
     images = dict(zip("NHW", shape)) if shape else {}
     for value in (*model.graph.input, *model.graph.output):
         if value.type.tensor_type.elem_type != TensorProto.FLOAT:
@@ -103,14 +115,14 @@ def derive(promoted: PromotedGraph, config: NetworkConfig, *, variant: str, floa
                          {value.name: tuple(dim.dim_value or dim.dim_param
                                             for dim in value.type.tensor_type.shape.dim)
                           for value in model.graph.input},
-                         (source.output[0].name, LATENT), OPSET)
+                         (source.output[0].name, LATENT), opset)
 
 
 def _serialised(model: onnx.ModelProto, constants: dict[str, np.ndarray]) -> bytes:
     """The model with its constants inside."""
     size = sum(value.nbytes for value in constants.values())
     if size < _LIMIT:
-        model.graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(value), name)
+        model.graph.initializer.extend(numpy_helper.from_array(np.asarray(value, order="C"), name)
                                        for name, value in constants.items())
         if model.ByteSize() <= _LIMIT:
             return model.SerializeToString(deterministic=True)
