@@ -1,76 +1,35 @@
-// The driver functions that driver.h names, for GPUs that are this CPU: streams run at once, and
-// kernels are those of kernel_table.h. It checks what a real driver and compute-sanitizer check.
-#include <chrono>
+// The driver functions that driver.h names and others that bindings ask for, for GPUs that are this
+// CPU: streams run at once, and kernels are those of kernel_table.h. It checks what a real driver and
+// compute-sanitizer check. Here: devices, contexts, modules and launches.
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <vector>
 
-#include "../driver.h"
 #include "images.h"
 #include "kernel_table.h"
-#include "memory.h"
-#include "state.h"
-
-using namespace bidiff::cuda;
-using namespace bidiff::cuda::emulated;
-
-#define EMULATED extern "C" __attribute__((visibility("default"))) int
-// The machine is locked until the function returns, and faults are sticky.
-#define ENTER(function)                                               \
-  const std::lock_guard<std::recursive_mutex> lock(machine());        \
-  if (const int failure = enter(function)) return failure
-// The same for what may not happen while this thread captures a graph.
-#define ENTER_UNCAPTURED(function) \
-  ENTER(function);                 \
-  if (captured) return kStreamCaptureUnsupported
+#include "libcuda.h"
 
 namespace bidiff::cuda {
 
-struct ContextState {
-  int device;
-};
 struct ModuleState {
   int architecture;
-  Image image;
+  emulated::Image image;
 };
 struct FunctionState {
-  const Kernel* kernel;
+  const emulated::Kernel* kernel;
   int architecture;
   int most_shared;
-};
-struct StreamState {
-  GraphState* capturing = nullptr;
-};
-struct EventState {
-  std::chrono::steady_clock::time_point time;
-  bool recorded = false;
-};
-
-struct GraphState {
-  struct Node {
-    const Kernel* kernel;
-    unsigned grid[3], block[3], shared;
-    std::string arguments;
-    std::function<int()> work;  // of a node without a kernel
-    bool unlocked = false;      // calls code that may wait for another thread
-  };
-  std::vector<Node> nodes;
-};
-struct GraphExecState {
-  GraphState graph;
 };
 
 }  // namespace bidiff::cuda
 
+using namespace bidiff::cuda;
+using namespace bidiff::cuda::emulated;
+
 namespace {
 
 constexpr int kDefaultShared = 48 << 10;
-thread_local Stream captured = nullptr;  // the stream that this thread captures
-
-thread_local std::vector<Context> contexts;
 const char* running = "";  // kernel
 
 bool exists(int device) { return device >= 0 && device < static_cast<int>(gpus().size()); }
@@ -99,35 +58,15 @@ class FaultReport {
   struct sigaction before_ {};
 };
 
-int execute(const GraphState::Node& node) {
-  if (!node.kernel) return node.work();
-  const FaultReport report(node.kernel->name);
-  const std::string misbehaviour =
-      launch(*node.kernel, node.grid, node.block, node.shared, node.arguments.data());
-  const std::string name = std::string(node.kernel->name) + ": ";
+int execute(const Kernel& kernel, const unsigned* grid, const unsigned* block, unsigned shared,
+            const char* arguments) {
+  const FaultReport report(kernel.name);
+  const std::string misbehaviour = launch(kernel, grid, block, shared, arguments);
+  const std::string name = std::string(kernel.name) + ": ";
   if (!misbehaviour.empty()) return fault(kLaunchFailed, name + misbehaviour);
   const std::string damage = damaged_block();
   return damage.empty() ? kSuccess : fault(kIllegalAddress, name + damage);
 }
-
-// Copies and the like, which streams order among kernels: at once, or when the graph is launched.
-int enqueue(Stream stream, std::function<int()> work) {
-  if (stream && stream->capturing) {
-    stream->capturing->nodes.push_back({nullptr, {}, {}, 0, "", std::move(work)});
-    return kSuccess;
-  }
-  return captured ? kStreamCaptureUnsupported : work();
-}
-
-int copy(void* to, const void* from, size_t bytes, bool to_device, bool from_device) {
-  const auto outside = [&](const void* pointer) {
-    return !is_allocated(reinterpret_cast<uint64_t>(pointer), bytes);
-  };
-  if ((to_device && outside(to)) || (from_device && outside(from))) return kInvalidValue;
-  std::memmove(to, from, bytes);
-  return kSuccess;
-}
-void* at(Pointer pointer) { return reinterpret_cast<void*>(pointer); }
 
 }  // namespace
 
@@ -328,231 +267,8 @@ EMULATED cuLaunchKernel(Function function, unsigned grid_x, unsigned grid_y, uns
   if (threads > 1024 || threads > kernel.threads) return kLaunchOutOfResources;
   if (shared > static_cast<unsigned>(function->most_shared)) return kInvalidValue;
   const std::string arguments(static_cast<const char*>(extra[1]), kernel.argument_bytes);
-  const GraphState::Node node{
-      &kernel, {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared, arguments, {}};
-  if (stream && stream->capturing) {
-    stream->capturing->nodes.push_back(node);
-    return kSuccess;
-  }
-  return captured ? kStreamCaptureUnsupported : execute(node);
-}
-
-EMULATED cuMemGetInfo_v2(size_t* free, size_t* total) {
-  ENTER("cuMemGetInfo");
-  *total = memory_bytes();
-  *free = *total - std::min(*total, allocated_bytes());
-  return contexts.empty() ? kInvalidContext : kSuccess;
-}
-
-EMULATED cuMemAlloc_v2(Pointer* pointer, size_t bytes) {
-  ENTER_UNCAPTURED("cuMemAlloc");
-  if (contexts.empty()) return kInvalidContext;
-  if (!bytes) return kInvalidValue;
-  const size_t used = allocated_bytes(), total = memory_bytes();
-  if (used > total || bytes > total - used) return kOutOfMemory;
-  *pointer = allocate(bytes);
-  return *pointer ? kSuccess : kOutOfMemory;
-}
-
-EMULATED cuMemFree_v2(Pointer pointer) {
-  ENTER_UNCAPTURED("cuMemFree");
-  return release(pointer) ? kSuccess : kInvalidValue;
-}
-
-EMULATED cuMemcpyHtoD_v2(Pointer to, const void* from, size_t bytes) {
-  ENTER_UNCAPTURED("cuMemcpyHtoD");
-  return copy(at(to), from, bytes, true, false);
-}
-
-EMULATED cuMemcpyDtoH_v2(void* to, Pointer from, size_t bytes) {
-  ENTER_UNCAPTURED("cuMemcpyDtoH");
-  return copy(to, at(from), bytes, false, true);
-}
-
-EMULATED cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, Stream stream) {
-  ENTER("cuMemcpyHtoDAsync");
-  return enqueue(stream, [=] { return copy(at(to), from, bytes, true, false); });
-}
-
-EMULATED cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, Stream stream) {
-  ENTER("cuMemcpyDtoHAsync");
-  return enqueue(stream, [=] { return copy(to, at(from), bytes, false, true); });
-}
-
-EMULATED cuMemcpyDtoD_v2(Pointer to, Pointer from, size_t bytes) {
-  ENTER_UNCAPTURED("cuMemcpyDtoD");
-  return copy(at(to), at(from), bytes, true, true);
-}
-
-EMULATED cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, Stream stream) {
-  ENTER("cuMemcpyDtoDAsync");
-  return enqueue(stream, [=] { return copy(at(to), at(from), bytes, true, true); });
-}
-
-EMULATED cuMemsetD8Async(Pointer to, unsigned char value, size_t bytes, Stream stream) {
-  ENTER("cuMemsetD8Async");
-  return enqueue(stream, [=] {
-    if (!is_allocated(to, bytes)) return static_cast<int>(kInvalidValue);
-    std::memset(at(to), value, bytes);
-    return static_cast<int>(kSuccess);
+  return enqueue(stream, [=, &kernel] {
+    const unsigned grid[3] = {grid_x, grid_y, grid_z}, block[3] = {block_x, block_y, block_z};
+    return execute(kernel, grid, block, shared, arguments.data());
   });
-}
-
-EMULATED cuMemAllocHost_v2(void** pointer, size_t bytes) {
-  ENTER_UNCAPTURED("cuMemAllocHost");
-  if (contexts.empty()) return kInvalidContext;
-  if (!bytes) return kInvalidValue;
-  *pointer = std::malloc(bytes);
-  return *pointer ? kSuccess : kOutOfMemory;
-}
-
-EMULATED cuMemHostAlloc(void** pointer, size_t bytes, unsigned) {
-  return cuMemAllocHost_v2(pointer, bytes);
-}
-
-EMULATED cuMemFreeHost(void* pointer) {
-  ENTER_UNCAPTURED("cuMemFreeHost");
-  std::free(pointer);
-  return kSuccess;
-}
-
-EMULATED cuMemsetD8_v2(Pointer to, unsigned char value, size_t bytes) {
-  ENTER_UNCAPTURED("cuMemsetD8");
-  if (!is_allocated(to, bytes)) return kInvalidValue;
-  std::memset(reinterpret_cast<void*>(to), value, bytes);
-  return kSuccess;
-}
-
-EMULATED cuStreamCreate(Stream* stream, unsigned) {
-  ENTER("cuStreamCreate");
-  *stream = new StreamState;
-  return contexts.empty() ? kInvalidContext : kSuccess;
-}
-
-EMULATED cuStreamDestroy_v2(Stream stream) {
-  ENTER("cuStreamDestroy");
-  delete stream;
-  return kSuccess;
-}
-
-EMULATED cuStreamSynchronize(Stream) {
-  ENTER_UNCAPTURED("cuStreamSynchronize");
-  return contexts.empty() ? kInvalidContext : kSuccess;
-}
-
-EMULATED cuStreamIsCapturing(Stream stream, int* status) {
-  ENTER("cuStreamIsCapturing");
-  *status = stream && stream->capturing;
-  return kSuccess;
-}
-
-EMULATED cuStreamWaitEvent(Stream, Event, unsigned) {
-  ENTER("cuStreamWaitEvent");
-  return kSuccess;
-}
-
-EMULATED cuStreamQuery(Stream) {
-  ENTER_UNCAPTURED("cuStreamQuery");
-  return kSuccess;
-}
-
-EMULATED cuEventCreate(Event* event, unsigned) {
-  ENTER("cuEventCreate");
-  *event = new EventState;
-  return kSuccess;
-}
-
-EMULATED cuEventDestroy_v2(Event event) {
-  ENTER("cuEventDestroy");
-  delete event;
-  return kSuccess;
-}
-
-EMULATED cuEventRecord(Event event, Stream) {
-  ENTER("cuEventRecord");
-  event->time = std::chrono::steady_clock::now();
-  event->recorded = true;
-  return kSuccess;
-}
-
-EMULATED cuEventSynchronize(Event event) {
-  ENTER_UNCAPTURED("cuEventSynchronize");
-  return event->recorded ? kSuccess : kInvalidValue;
-}
-
-EMULATED cuEventElapsedTime(float* milliseconds, Event start, Event end) {
-  ENTER("cuEventElapsedTime");
-  if (!start->recorded || !end->recorded) return kInvalidValue;
-  *milliseconds = std::chrono::duration<float, std::milli>(end->time - start->time).count();
-  return kSuccess;
-}
-
-EMULATED cuStreamBeginCapture_v2(Stream stream, int) {
-  ENTER_UNCAPTURED("cuStreamBeginCapture");
-  if (!stream) return kStreamCaptureUnsupported;
-  stream->capturing = new GraphState;
-  captured = stream;
-  return kSuccess;
-}
-
-EMULATED cuStreamEndCapture(Stream stream, Graph* graph) {
-  ENTER("cuStreamEndCapture");
-  if (!stream || stream != captured) return kInvalidValue;
-  *graph = stream->capturing;
-  captured = nullptr;
-  stream->capturing = nullptr;
-  return kSuccess;
-}
-
-EMULATED cuGraphInstantiateWithFlags(GraphExec* exec, Graph graph, unsigned long long) {
-  ENTER("cuGraphInstantiate");
-  *exec = new GraphExecState{*graph};
-  return kSuccess;
-}
-
-EMULATED cuGraphLaunch(GraphExec exec, Stream) {
-  std::unique_lock<std::recursive_mutex> lock(machine());
-  if (const int failure = enter("cuGraphLaunch")) return failure;
-  if (captured) return kStreamCaptureUnsupported;
-  for (const GraphState::Node& node : exec->graph.nodes) {
-    if (node.unlocked) lock.unlock();
-    const int failure = execute(node);
-    if (node.unlocked) lock.lock();
-    if (failure) return node.unlocked ? fault(kLaunchFailed, "a host function failed") : failure;
-  }
-  return kSuccess;
-}
-
-EMULATED cuGraphExecDestroy(GraphExec exec) {
-  ENTER("cuGraphExecDestroy");
-  delete exec;
-  return kSuccess;
-}
-
-EMULATED cuGraphDestroy(Graph graph) {
-  ENTER("cuGraphDestroy");
-  delete graph;
-  return kSuccess;
-}
-
-// For tests: code of the host that runs in the stream's order, as a kernel would, also whenever a
-// graph that captured it is launched. What it does is not locked, for it may wait for a thread that
-// waits for this machine. It returns 0, or anything else for a failure.
-EMULATED bidiff_emulated_launch(Stream stream, int (*work)(void*), void* data) {
-  {
-    ENTER("bidiff_emulated_launch");
-    if (stream && stream->capturing) {
-      stream->capturing->nodes.push_back(
-          {nullptr, {}, {}, 0, "", [=] { return work(data); }, true});
-      return kSuccess;
-    }
-    if (captured) return kStreamCaptureUnsupported;
-  }
-  return work(data) ? kLaunchFailed : kSuccess;
-}
-
-// For tests: whether these bytes are in one block of device memory.
-EMULATED bidiff_emulated_is_allocated(Pointer pointer, size_t bytes) {
-  const std::lock_guard<std::recursive_mutex> lock(machine());
-  return is_allocated(pointer, bytes);
 }
