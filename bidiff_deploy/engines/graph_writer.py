@@ -96,14 +96,19 @@ class GraphWriter:
         self.append(node)
         return name
 
-    def rows(self, name: str, count: int) -> list[str]:
-        """A value's parts along its first axis, which stays; the same for all that ask."""
-        if ("rows", name) not in self._made:
+    def columns(self, name: str, count: int) -> list[str]:
+        """The rows of a vector (count, C) as a map's factors or terms, (1, C, 1, 1) each; the same
+        for all that ask."""
+        if name in self.constants:
+            rows = self.constants[name].reshape(count, 1, -1, 1, 1)
+            return [self._once(("row", name, index), lambda row=row, index=index: self.constant(
+                row, f"{name}/{index}")) for index, row in enumerate(rows)]
+        if ("row", name, 0) not in self._made:
             parts = [self._unique(f"{name}/{index}") for index in range(count)]
-            self.split(helper.make_node("Split", [name], parts, axis=0))
-            self._made["rows", name] = name
-            self._made.update((("rows", name, index), part) for index, part in enumerate(parts))
-        return [self._made["rows", name, index] for index in range(count)]
+            maps = self.reshape(name, count, -1, 1, 1)
+            self.split(helper.make_node("Split", [maps], parts, axis=0))
+            self._made.update((("row", name, index), part) for index, part in enumerate(parts))
+        return [self._made["row", name, index] for index in range(count)]
 
     def constant(self, value: np.ndarray, name: str) -> str:
         """The name of a constant; one for each value that there is of a ``name``."""

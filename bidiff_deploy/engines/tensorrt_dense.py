@@ -4,7 +4,8 @@ Before: ``BinaryConv``, ``GroupNormSwish`` and what fuses them. After: convoluti
 with +-alpha, in the type of the maps or in int8, and group norms of reductions.
 
 - The sign is Sign(Sign(x + threshold) + 0.5), which is +1 at both zeros. Comparisons give booleans
-  and ``Where`` is a layer of its own, which older versions keep out of fused kernels.
+  and ``Where`` is a layer of its own, which older versions keep out of fused kernels. (Of NaN it
+  is no sign, nor need it be: the shortcut carries NaN on.)
 - The binarised map is what the convolution pads with zeros, as the contract has it.
 - int8 is said by QuantizeLinear and DequantizeLinear. Signs have scale 1; weights are stored as
   floats that become +-1 by their channel's alpha, because 8.5 takes int8 constants nowhere. Scales
@@ -150,14 +151,10 @@ def _quantised(graph: Lowering, name: str, scale: np.ndarray, label: str) -> str
 def _rprelu(graph: Lowering, name: str, y: str, rprelu: str) -> str:
     if graph.absent(rprelu):
         return y
-    if rprelu in graph.constants:
-        rows = graph.constants[rprelu]
-        before, slope, after = (graph.column(graph.constant(row, f"{rprelu}/{label}"))
-                                for row, label in zip(rows, ("shift_in", "slope", "shift_out")))
-        if not rows[0].any() and not rows[2].any() and np.all(rows[1] == 1):
-            return y
-    else:
-        before, slope, after = map(graph.column, graph.rows(rprelu, 3))
+    rows = graph.constants.get(rprelu)
+    if rows is not None and not rows[0].any() and not rows[2].any() and np.all(rows[1] == 1):
+        return y
+    before, slope, after = graph.columns(rprelu, 3)
     y = graph.op("Add", y, before, output=f"{name}/moved")
     y = graph.rectify(y, slope, f"{name}/rectified")
     return graph.op("Add", y, after, output=f"{name}/activated")
