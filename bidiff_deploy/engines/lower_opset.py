@@ -1,8 +1,8 @@
 """A derived graph in the operators and the opset that every parser of TensorRT from 8.5 on takes.
 
 Before: opset 18, as a bundle's graphs have it, their definitions opened. After: opset 17, the
-operators of ``OPERATORS``, constants as initializers. What is asked for by the parsers (onnx-tensorrt 8.5 to
-10.1, and its newest published source) and by what TensorRT fuses:
+operators of ``OPERATORS``, constants as initializers. What the parsers ask for (onnx-tensorrt 8.5
+to 10.1, and its newest published source), and what TensorRT fuses:
 
 - ``Split`` has no ``num_outputs`` and ``ReduceMean`` takes its axes as an attribute: both changed
   in opset 18, and 8.5 knows no later form. (Opset 19, for parsers from 10 on, is for float16 scales
