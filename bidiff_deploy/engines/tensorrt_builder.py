@@ -101,7 +101,7 @@ def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
     here = tensorrt_plans.here(api, bundle, gpu, plugin, precision)
     tensorrt_plans.targets(folder, f"{variant}-{precision}-{profile.label}", overwrite)
     graph = derive(StepGraphs(bundle).promoted(), bundle.config, variant=variant,
-                   float16=settings.float16, plugin=plugin,
+                   float16=settings.float16, plugin=plugin, opset=_opset(api, settings),
                    shape=profile.optimum if profile.static else None)
     cache = tensorrt_cache.cache_file(api.name, gpu)
     state, started = BuildProgress(), time.monotonic()
@@ -126,6 +126,15 @@ def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
     content = memoryview(plan)
     info = _info(here, settings, content, graph.opset, time.monotonic() - started)
     return tensorrt_plans.write_plan(folder, content, info, overwrite)
+
+
+def _opset(api: Api, settings: Settings) -> int:
+    """The later one for its float16 scales, without which a float16 network has float32 between
+    its int8 convolutions; parsers before TensorRT 10 do not read it."""
+    from .graph_writer import OPSET, OPSET_OF_10
+
+    later = settings.variant == "dense-int8" and settings.float16 and not api.weakly_typed
+    return OPSET_OF_10 if later else OPSET
 
 
 def _run(api: Api, builder: Any, parsed: Parsed, config: Any, state: BuildProgress,
