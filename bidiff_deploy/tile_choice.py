@@ -11,12 +11,12 @@ from . import machine
 from .errors import UsageError
 from .tiling import MIN_TILE, OVERLAP, Sides, TilePlan, plan_tiles
 
-__all__ = ["Tile", "choose"]
+__all__ = ["Tile", "WHOLE_PIXELS", "choose"]
 
 Tile = int | None | Literal["auto"]
 
 # Attention's time grows with the square of the area: a larger image is run faster in tiles.
-_WHOLE_PIXELS = 1 << 20
+WHOLE_PIXELS = 1 << 20
 _SIDES = range(256, 1025, 64)  # of tiles, where memory allows; smaller ones see too little
 _SMALL_SIDES = (192, 128, MIN_TILE)
 _UNKNOWN_BUDGET = 2 << 30  # where the machine does not tell its memory
@@ -24,7 +24,7 @@ _UNKNOWN_BUDGET = 2 << 30  # where the machine does not tell its memory
 
 def choose(size: Sides, tile: Tile, memory: int | None, overlap: int | None, unit: int,
            work: Callable[[int, int], float], step_bytes: Callable[[int, int], int], *,
-           usual_overlap: int = OVERLAP, whole_pixels: int = _WHOLE_PIXELS) -> TilePlan:
+           usual_overlap: int = OVERLAP, whole_pixels: int = WHOLE_PIXELS) -> TilePlan:
     """The plan of an output of ``size``; the options are those of ``Engine.upscale_image``.
 
     ``work`` and ``step_bytes`` of a height and width: relative time, and peak bytes.

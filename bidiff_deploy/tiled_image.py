@@ -40,14 +40,15 @@ def upscale(engine: Engine, image: Image, plan: TilePlan, *, seed: int = 0,
     done = 0
 
     def step(steps: int, all_steps: int) -> None:
-        if on_step is not None:
-            on_step(done * all_steps + steps, plan.count * all_steps)
+        on_step(done * all_steps + steps, plan.count * all_steps)
 
+    # An engine may run a loop that nothing listens to as one piece of work.
+    loop["on_step"] = None if on_step is None else step
     for row, top in enumerate(plan.rows.starts):
         for column, left in enumerate(plan.columns.starts):
             condition = _condition(image.pixels, engine.scale, plan, top, left, engine.unit)
             noise = gaussian_noise(condition.shape, seed, top=top, left=left)
-            tile = engine.sample(condition, noise=noise, seed=seed, on_step=step, **loop)
+            tile = engine.sample(condition, noise=noise, seed=seed, **loop)
             blender.add(row, column, tile[0])
             done += 1
             if on_tile is not None:

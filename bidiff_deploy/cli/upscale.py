@@ -189,4 +189,4 @@ def _check_options(engine: Engine, options: dict[str, Any]) -> None:
     engine.check_loop(options["steps"], options.get("start", "default"),
                       options.get("match_color", False))
     gaussian_noise((1, 1, 1, 1), options["seed"])
-    engine.tile_plan(1, 1, options["tile"], options["memory"], options["overlap"])
+    engine.check_tiles(options["tile"], options["memory"], options["overlap"])

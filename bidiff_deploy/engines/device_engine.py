@@ -203,10 +203,11 @@ class DeviceEngine(Engine):
     def _failure(self, error: Exception, shape: tuple[int, ...]) -> str:
         batch, _, height, width = shape
         text = self._reason(error)
-        tried = f"a step at {width}x{height}" + (f", batch {batch}," if batch > 1 else "")
+        tried = f"a step at {width}x{height}" + (f", batch {batch}" if batch > 1 else "")
         if not (getattr(error, "out_of_memory", False)
                 or any(sign in text.lower() for sign in OUT_OF_MEMORY)):
-            return f"{self.runtime} could not run {tried} on {self._device.name}: {text}"
+            return (f"{self.runtime} could not run {tried}{',' * (batch > 1)} on "
+                    f"{self._device.name}: {text}")
         fixed = self.step_bytes(0, 0)
         each = self.step_bytes(height, width) - fixed
         told = (f"{self._device.name} has no memory left for {tried}, which needs about "

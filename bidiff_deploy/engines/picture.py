@@ -68,9 +68,9 @@ class PictureEngine(abc.ABC):
         """How ``upscale_image`` would run an image of ``height`` x ``width`` pixels (before
         enlarging); sizes in the plan are the output's."""
 
-    def check_tiles(self, tile: Any, memory: int | None) -> None:
-        """Raise where these options of ``tile_plan`` fit no image."""
-        self.tile_plan(1, 1, tile=tile, memory=memory)  # type: ignore[call-arg]
+    def check_tiles(self, tile: Any, memory: int | None, overlap: int | None = None) -> None:
+        """Raise UsageError where these options of ``tile_plan`` fit no image."""
+        self.tile_plan(1, 1, tile, memory, overlap)  # type: ignore[call-arg]
 
     @abc.abstractmethod
     def upscale_image(self, image: images.Image, seed: int = 0, **options: Any) -> images.Image:

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..bundle import Bundle
-from ..errors import EngineError
+from ..errors import EngineError, UsageError
 from ..sampler import OnStep
-from ..tile_choice import Tile
+from ..tile_choice import WHOLE_PIXELS, Tile
 from ..tiling import MIN_TILE, TilePlan
 from . import cuda_library
 from .device_engine import DeviceEngine, Factors
@@ -101,28 +101,40 @@ class TensorRtEngine(DeviceEngine):
         square tile up to 1024 that one runs and that fits; the whole image where no tile does.
         Raises EngineError, with the shapes that there are, where no plan runs what is asked for.
         """
-        wanted = super().tile_plan(height, width, tile, memory, overlap)
-        if self._fits(wanted) and (tile != "auto" or wanted.whole):
-            return wanted
         if tile == "auto":
-            room = self._room if memory is None else memory
-            least = max(MIN_TILE, -(-2 * (overlap or 0) // self.unit) * self.unit)
-            top = _LARGEST_TILE // self.unit * self.unit
-            plans = [plan for plan in (
-                super(TensorRtEngine, self).tile_plan(height, width, side, None, overlap)
-                for side in (*range(top, least - 1, -self.unit), None)) if self._fits(plan)]
-            fitting = [plan for plan in plans if plan.peak_bytes <= room]
-            if fitting:
-                return fitting[0]
-            if plans and memory is None:
-                return min(plans, key=lambda plan: plan.peak_bytes)
-        self._choose((1, wanted.tile_height, wanted.tile_width))
-        raise EngineError(f"no plan runs tiles that need at most {memory} bytes; give more memory")
+            if memory is not None:
+                super().tile_plan(height, width, tile, memory, overlap)  # too little for any tile
+            return self._auto_plan(height, width, memory, overlap)
+        plan = super().tile_plan(height, width, tile, memory, overlap)
+        if not self._fits(plan):
+            self._choose((1, plan.tile_height, plan.tile_width))
+        return plan
 
-    def check_tiles(self, tile: Tile, memory: int | None) -> None:
-        if tile is not None:
-            side = 4 * _LARGEST_TILE  # of which tiles are cut in any case
-            self.tile_plan(side, side, tile, memory)
+    def _auto_plan(self, height: int, width: int, memory: int | None,
+                   overlap: int | None) -> TilePlan:
+        def planned(side: int | None) -> TilePlan:
+            return super(TensorRtEngine, self).tile_plan(height, width, side, None, overlap)
+
+        whole = planned(None)
+        least = max(MIN_TILE, -(-2 * (overlap or 0) // self.unit) * self.unit)
+        most = _LARGEST_TILE // self.unit * self.unit
+        plans = [*map(planned, range(most, least - 1, -self.unit)), whole]
+        if whole.height * whole.width <= WHOLE_PIXELS:
+            plans.insert(0, whole)
+        plans = [plan for plan in plans if self._fits(plan)]
+        if not plans:
+            self._choose((1, whole.tile_height, whole.tile_width))
+        room = self._room if memory is None else memory
+        fitting = [plan for plan in plans if plan.peak_bytes <= room]
+        if fitting:
+            return fitting[0]
+        if memory is not None:
+            raise UsageError(f"memory {memory >> 20} MiB is too little for the plans that there "
+                             "are; give more, or build a plan of smaller tiles")
+        return min(plans, key=lambda plan: plan.peak_bytes)  # the estimate may be too high
+
+    def check_tiles(self, tile: Tile, memory: int | None, overlap: int | None = None) -> None:
+        super().tile_plan(1, 1, tile, memory, overlap)  # which plan runs it hangs on the image
 
     def _fits(self, plan: TilePlan) -> bool:
         return self._batch_that_runs(1, plan.tile_height, plan.tile_width) == 1

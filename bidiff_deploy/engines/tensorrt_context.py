@@ -53,7 +53,11 @@ class OpenPlan:
         api.log.clear()
         self.engine: Any = self._runtime.deserialize_cuda_engine(content)
         if self.engine is None:
-            raise self.failure(f"{plan.path} could not be opened")
+            failure = self.failure(f"{plan.path} could not be opened")
+            remedy = ("close other programs on the GPU" if failure.out_of_memory else
+                      "build it again with bidiff-deploy build --overwrite")
+            failure.args = (f"{failure}; {remedy}",)
+            raise failure
         found, expected = self._tensors(), {**dict.fromkeys((*_IMAGES, *places), True),
                                             _PREDICTION: False, LATENT: False}
         if found != expected:

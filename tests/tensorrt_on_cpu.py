@@ -1,0 +1,304 @@
+"""Run as a program in a process of the stand-in for TensorRT: ``WHAT BUNDLE FOLDER`` writes arrays
+to FOLDER/out.npz and what was told to FOLDER/out.json."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import threading
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from bidiff_deploy import BidiffError, load_bundle
+from bidiff_deploy.bundle import open_bundle
+from bidiff_deploy.engines import TENSORRT
+from bidiff_deploy.engines.cuda_session import device_memory
+from bidiff_deploy.engines.tensorrt_builder import build_plan
+from bidiff_deploy.engines.tensorrt_context import TensorRtStep
+from bidiff_deploy.engines.tensorrt_device import Device, Graph
+from bidiff_deploy.engines.tensorrt_sidecar import Profile
+
+
+class Counts:
+    """How often steps are put on the stream, by hand or into a graph, and graphs are launched."""
+
+    def __init__(self) -> None:
+        self.enqueued = self.launched = 0
+        self.threads: set[int] = set()
+        enqueue, launch = TensorRtStep._enqueue, Graph.launch
+
+        def counted_enqueue(step, side):
+            self.enqueued += 1
+            self.threads.add(threading.get_ident())
+            enqueue(step, side)
+
+        def counted_launch(graph):
+            self.launched += 1
+            launch(graph)
+
+        TensorRtStep._enqueue, Graph.launch = counted_enqueue, counted_launch
+
+    def take(self) -> list[int]:
+        found, self.enqueued, self.launched = [self.enqueued, self.launched], 0, 0
+        return found
+
+
+@contextmanager
+def failing(**variables: str):
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            del os.environ[name]
+        os.environ.update({name: before[name] for name in variables if name in before})
+
+
+def told_by(call) -> list:
+    """Kind and text of what a call raises, and whether the error holds another one."""
+    try:
+        call()
+    except BidiffError as error:
+        return [type(error).__name__, str(error), error.__context__ is None]
+    return ["", "", True]
+
+
+def static(*shape: int) -> Profile:
+    return Profile(shape, shape, shape)
+
+
+def build(path: str, *profiles: Profile, variant: str = "plugin") -> None:
+    for profile in profiles:
+        build_plan(open_bundle(path), profile, variant=variant, quiet=True)
+
+
+def run_engine(path: str, folder: Path, out: dict, told: dict) -> None:
+    data = dict(np.load(folder / "in.npz"))
+    noisy, condition = data["noisy"][:1], data["condition"][:1]
+    times = [int(t) for t in data["timesteps"]]
+    small = condition[..., :8, :16]
+    counts = Counts()
+    build(path, static(1, *noisy.shape[2:]), Profile((1, 8, 8), (1, 16, 16), (2, 24, 24)))
+    with load_bundle(path, backend="tensorrt") as engine:
+        told["description"], told["kernel"] = engine.description, engine.kernel
+        told["precision"] = engine.precision
+        out["predictions"] = np.concatenate([engine.predict(noisy, condition, t) for t in times])
+        told["first"] = counts.take()
+        # Other shapes, more than are kept, then the first once more.
+        for side in (8, 16, 24, 12, 20):
+            engine.predict(noisy[..., :side, :side], condition[..., :side, :side], times[0])
+        told["shapes"], told["plans"] = len(engine._steps), len(engine._open)
+        out["again"] = engine.predict(noisy, condition, times[0])
+        pair = np.concatenate([noisy, noisy[..., ::-1]])[..., :8, :16]
+        both = np.concatenate([small, small[..., ::-1]])
+        out["batch"] = engine.predict(pair, both, times[0])
+        out["singles"] = np.concatenate([engine.predict(
+            np.ascontiguousarray(pair[i:i + 1]), np.ascontiguousarray(both[i:i + 1]), times[0])
+            for i in (0, 1)])
+        found = {}
+        workers = [threading.Thread(target=lambda t=t: found.update(
+            {t: engine.predict(noisy, condition, t)})) for t in times[:2]]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        out["threads"] = np.concatenate([found[t] for t in times[:2]])
+        counts.take()
+        loops(engine, small, counts, out, told)
+        callbacks(engine, small, out, told)
+    assert len(counts.threads) == 1 and threading.get_ident() not in counts.threads
+    told["closed"] = told_by(lambda: engine.predict(noisy, condition, times[0]))
+
+
+def loops(engine, condition, counts: Counts, out: dict, told: dict) -> None:
+    """Loops as one graph, and step by step; what each put on the stream."""
+    steps: list = []
+    many = len(engine.timesteps)
+    stepwise = {"seed": 5, "on_step": lambda done, of: steps.append([done, of])}
+    out["sample"] = engine.sample(condition, **stepwise)
+    told["steps"] = list(steps)
+    counts.take()
+    for index in range(3):
+        out[f"loop{index}"] = engine.sample(condition, seed=5)
+        told[f"loop{index}"] = counts.take()
+    # As many steps, other timesteps, factors, noise: the same graph. Odd and even numbers.
+    for name, options in (("two", {"steps": 2}), ("start", {"steps": 2, "start": 400}),
+                          ("one", {"steps": 1}), ("all", {"seed": 6})):
+        found = [engine.sample(condition, **{"seed": 7, **options}) for _ in range(2)]
+        counts.take()
+        found.append(engine.sample(condition, **{"seed": 7, **options}))
+        told[f"loop_{name}"] = counts.take()
+        found.append(engine.sample(condition, **{"seed": 7, **options},
+                                   on_step=lambda done, of: None))
+        out[f"loops_{name}"] = np.stack(found)
+    told["loops"] = len(engine._steps[condition.shape]._loops)
+    assert many > 2
+
+
+def callbacks(engine, condition, out: dict, told: dict) -> None:
+    told["callback"] = []
+
+    def on_step(done, of):
+        for call in (lambda: engine.sample(condition, seed=6),
+                     lambda: engine.predict(condition, condition,
+                                            engine.timesteps[0])):
+            told["callback"].append(told_by(call)[1])
+
+    out["sample_with_calls"] = engine.sample(condition[0], seed=5, on_step=on_step)
+
+    def stop(done, of):
+        raise ArithmeticError
+
+    try:
+        engine.sample(condition, seed=9, on_step=stop)
+    except ArithmeticError:
+        out["sample_after_stop"] = engine.sample(condition, seed=5)
+
+
+def run_failures(path: str, folder: Path, out: dict, told: dict) -> None:
+    """Everything that may fail while an engine is open, and that it runs on after each."""
+    build(path, Profile((1, 8, 8), (1, 16, 16), (4, 24, 24)), static(1, 64, 64))
+    random = np.random.default_rng(0)
+    noisy, condition = random.random((2, 1, 3, 24, 24), np.float32)
+    at = {side: (noisy[..., :side, :side], condition[..., :side, :side]) for side in (8, 16, 24)}
+    before = device_memory(0)[0]
+    with load_bundle(path, backend="tensorrt") as engine:
+        first = engine.timesteps[0]
+        expected = {side: engine.predict(*images, first) for side, images in at.items()}
+        # The smallest first, so that activations move while its graphs are kept.
+        sample = engine.sample(at[8][1], seed=1)
+        for name, variables, images in (
+                ("memory", {"BIDIFF_EMULATED_FAIL": "cuMemAlloc=2"}, (noisy[..., :8, :16],
+                                                                     condition[..., :8, :16])),
+                ("context", {"BIDIFF_STAND_IN_FAIL": "context"}, (noisy[..., :16, :8],
+                                                                 condition[..., :16, :8])),
+                ("enqueue", {"BIDIFF_STAND_IN_FAIL": "enqueue"}, (noisy[..., :8, :24],
+                                                                 condition[..., :8, :24])),
+                ("copy", {"BIDIFF_EMULATED_FAIL": "cuMemcpyHtoDAsync=719"}, at[16]),
+                ("launch", {"BIDIFF_EMULATED_FAIL": "cuGraphLaunch=1"}, at[8])):
+            with failing(**variables):
+                call = lambda images=images: engine.predict(*images, first)  # noqa: E731
+                told[name] = [*told_by(call), images[0].shape in engine._steps]
+            for side, images in at.items():
+                for _ in range(2):
+                    np.testing.assert_array_equal(engine.predict(*images, first), expected[side])
+        with failing(BIDIFF_STAND_IN_FAIL="enqueue"):
+            told["loop"] = told_by(lambda: engine.sample(at[8][1], seed=1))
+        for _ in range(3):
+            np.testing.assert_array_equal(engine.sample(at[8][1], seed=1), sample)
+        four = np.repeat(noisy, 4, 0)
+        with failing(BIDIFF_EMULATED_FAIL="cuMemAlloc=2"):
+            engine._free = 1 << 40
+            told["batch"] = told_by(lambda: engine.predict(four, four, first))
+        told["none"] = told_by(lambda: engine.predict(np.zeros((1, 3, 32, 32), np.float32),
+                                                      np.zeros((1, 3, 32, 32), np.float32), first))
+        told["tile"] = engine._failure(MemoryError("cuMemAlloc: out of memory"),
+                                       (1, 3, 4096, 4096))
+    told["freed"] = [before, device_memory(0)[0]]
+    capture_fails(path, at[16], told)
+    leave_open(path, at[16], told)
+
+
+def capture_fails(path: str, images, told: dict) -> None:
+    capture = Device.capture
+    for name in ("cuStreamBeginCapture", "cuGraphInstantiate", "invalidated"):
+        if name == "invalidated":  # by what a stream that is captured refuses
+            Device.capture = lambda self, work: capture(self, lambda: (work(), self.synchronise()))
+        with load_bundle(path, backend="tensorrt") as engine, warnings.catch_warnings(
+                record=True) as caught, failing(BIDIFF_EMULATED_FAIL=f"{name}=900"):
+            warnings.simplefilter("always")
+            steps = [engine.predict(*images, engine.timesteps[0]) for _ in range(4)]
+            loops = [engine.sample(images[1], seed=1) for _ in range(3)]
+            for found in (steps, loops):
+                for one in found[1:]:
+                    np.testing.assert_array_equal(one, found[0])
+        told[name] = [str(one.message) for one in caught
+                      if issubclass(one.category, RuntimeWarning)]
+    Device.capture = capture
+
+
+def leave_open(path: str, images, told: dict) -> None:
+    """An engine that nobody closes."""
+    before = device_memory(0)[0]
+    engine = load_bundle(path, backend="tensorrt")
+    thread = engine._thread
+    engine.predict(*images, engine.timesteps[0])
+    held = before - device_memory(0)[0]
+    del engine
+    gc.collect()
+    thread._pool.shutdown()
+    told["left"] = [held > 0, before - device_memory(0)[0]]
+
+
+def run_opening(path: str, folder: Path, out: dict, told: dict) -> None:
+    """What opening is refused with, and plans of other places."""
+    plans = Path(os.environ["BIDIFF_TENSORRT_PLANS"])
+
+    def opening(backend: str = "tensorrt") -> list:
+        return told_by(lambda: load_bundle(path, backend=backend).close())
+
+    told["empty"] = {backend: opening(backend) for backend in TENSORRT}
+    build(path, static(1, 16, 16))
+    told["built"] = opening()
+    (sidecar,) = plans.glob("*.json")
+    text = sidecar.read_text()
+    sidecar.write_text(text.replace('"architecture": 80', '"architecture": 87'))
+    told["gpu"] = opening()
+    sidecar.write_text("{}")
+    told["sidecar"] = opening()
+    sidecar.write_text(text)
+    with failing(BIDIFF_STAND_IN_FAIL="deserialize"):
+        told["deserialize"] = opening()
+    with failing(BIDIFF_EMULATED_FAIL="cuStreamCreate=2"):
+        told["stream"] = opening()
+    with failing(BIDIFF_TENSORRT_PLUGIN="/nonexistent/plugin.so"):
+        told["plugin"] = opening()
+    # One that fits beside one that does not.
+    build(path, static(1, 24, 24))
+    sidecar.write_text(text.replace('"tensorrt": "', '"tensorrt": "9.'))
+    image = np.zeros((1, 3, 24, 24), np.float32)
+    with load_bundle(path, backend="tensorrt") as engine:
+        told["beside"] = told_by(lambda: engine.predict(image, image, engine.timesteps[0]))
+        image = image[..., :16, :16]
+        told["stale"] = told_by(lambda: engine.predict(image, image, engine.timesteps[0]))
+    told["free"] = device_memory(0)[0]
+
+
+def run_variants(path: str, folder: Path, out: dict, told: dict) -> None:
+    """One step and one loop by each variant, and by the backend onnxruntime-cuda."""
+    random = np.random.default_rng(3)
+    noisy, condition = random.random((2, 1, 3, 16, 24), np.float32)
+    for backend, variant in TENSORRT.items():
+        build(path, static(1, 16, 24), variant=variant)
+        with load_bundle(path, backend=backend, device=0) as engine:
+            told[backend] = engine.description
+            out[f"{backend}.predict"] = engine.predict(noisy, condition, engine.timesteps[0])
+            out[f"{backend}.sample"] = engine.sample(condition, seed=1)
+    os.environ["BIDIFF_CUDA_ON_CPU"] = "1"
+    with load_bundle(path, backend="onnxruntime-cuda") as engine:
+        out["cuda.predict"] = engine.predict(noisy, condition, engine.timesteps[0])
+        out["cuda.sample"] = engine.sample(condition, seed=1)
+
+
+def main(what: str, path: str, folder: Path) -> None:
+    out: dict[str, np.ndarray] = {}
+    told: dict = {}
+    {"engine": run_engine, "failures": run_failures, "opening": run_opening,
+     "variants": run_variants}[what](path, folder, out, told)
+    np.savez(folder / "out.npz", **out)
+    (folder / "out.json").write_text(json.dumps(told))
+
+
+if os.environ.get("BIDIFF_TEST_PYCUDA"):
+    sys.path.insert(0, str(Path(__file__).with_name("pycuda_stand_in")))
+else:
+    sys.modules["pycuda"] = None  # type: ignore[assignment] # whether or not it is installed
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

@@ -1,0 +1,261 @@
+"""Memory, copies, streams and captured graphs by cuda-python and by pycuda, on the emulated
+driver; and what is said where a binding is missing, old or broken."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorrt_stand_in
+
+from bidiff_deploy import EngineError
+from bidiff_deploy.engines import cuda_python_driver, library, pycuda_driver, tensorrt_device
+from bidiff_deploy.engines.tensorrt_context import Activations, DeviceRows
+from bidiff_deploy.engines.tensorrt_device import CudaError, Device
+
+STAND_IN = Path(__file__).with_name("pycuda_stand_in")
+# In a process that begins with the emulated driver as its libcuda.so.1.
+PROGRAM = """
+import os, sys, threading, warnings
+import numpy as np
+binding = sys.argv[1]
+if "pycuda" in binding:
+    sys.path.insert(0, sys.argv[2])
+else:
+    sys.modules["pycuda"] = None
+if "cuda-python" not in binding:
+    sys.modules["cuda"] = sys.modules["cuda.bindings"] = None
+from bidiff_deploy import EngineError
+from bidiff_deploy.engines.tensorrt_device import CudaError, open_device
+
+def refused(call):
+    try:
+        call()
+    except EngineError as error:
+        return type(error).__name__ + " " + str(error)
+
+def work():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        device = open_device(1)
+    print("opened", device.name, device.captures, [str(one.message) for one in caught])
+    values = np.arange(1024, dtype=np.float32)
+    with device.current():
+        before = device.memory()[0]
+        first, second = device.allocate(4096), device.allocate(4096)
+        assert device.stream and first.address % 256 == 0 == second.address % 256
+        device.upload(first.address, values)
+        device.copy(second.address, first.address, 4096)
+        assert np.array_equal(device.download(second.address, (4, 256)), values.reshape(4, 256))
+        graph = device.capture(lambda: device.copy(first.address, second.address + 2048, 2048))
+        assert np.array_equal(device.download(first.address, (1024,)), values)  # recorded alone
+        if graph is not None:
+            for _ in range(2):
+                graph.launch()
+                found = device.download(first.address, (1024,))
+                assert np.array_equal(found, np.concatenate([values[512:], values[512:]]))
+                device.upload(first.address, values)
+                device.synchronise()
+            graph.release()
+            graph.release()
+        print("memory", refused(lambda: device.allocate(1 << 50)))
+        os.environ["BIDIFF_EMULATED_FAIL"] = "cuStreamSynchronize=700"
+        print("failed", refused(device.synchronise))
+        del os.environ["BIDIFF_EMULATED_FAIL"]
+        assert device.memory()[0] < before
+        first.free()
+        first.free()
+        second.free()
+        assert device.memory()[0] == before and first.address == 0
+    device.close()
+    print("ordinal", refused(lambda: open_device(9)))
+
+thread = threading.Thread(target=work)  # which ends with no context of its own
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
+@pytest.mark.parametrize("binding", ["cuda-python", "pycuda", "pycuda and cuda-python"])
+def test_a_device(tmp_path, binding):
+    pytest.importorskip("cuda.bindings")
+    done = tensorrt_stand_in.run(PROGRAM, tmp_path, binding, str(STAND_IN),
+                                 BIDIFF_EMULATED_GPUS="80,87")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    told = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert told.keys() == {"opened", "memory", "failed", "ordinal"}, done.stdout
+    name, captures = told["opened"].split(" [")[0].rsplit(" ", 1)
+    assert [word for word in name.split() if not word[0].isdigit()] == binding.split()
+    assert captures == str("cuda-python" in binding)
+    assert ("pycuda captures no CUDA graphs; running without, which is slower; pip install "
+            "cuda-python" in told["opened"]) == (binding == "pycuda")
+    assert told["memory"].startswith("CudaError cuMemAlloc: ")
+    assert "memory" in told["memory"].lower()
+    assert told["failed"].startswith("CudaError cuStreamSynchronize: ")
+    assert told["ordinal"].startswith("EngineError GPU 9 can not be used: cuDeviceGet: ")
+
+
+def without(monkeypatch, *names: str) -> None:
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+def test_neither_binding(monkeypatch):
+    without(monkeypatch, "pycuda", "cuda", "cuda.bindings")
+    with pytest.raises(EngineError, match=r"neither pycuda \(not installed\) nor cuda-python \(not "
+                                          "installed.*pip install cuda-python pycuda"):
+        tensorrt_device.open_device(0)
+
+
+def test_a_pycuda_that_is_broken(monkeypatch, tmp_path):
+    (tmp_path / "pycuda").mkdir()
+    (tmp_path / "pycuda" / "__init__.py").write_text("VERSION_TEXT = '1'")
+    (tmp_path / "pycuda" / "driver.py").write_text("raise ImportError('libcuda.so.1:\\n absent')")
+    for name in ("pycuda", "pycuda.driver"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert pycuda_driver.find() == (None, "libcuda.so.1: absent")
+    without(monkeypatch, "cuda", "cuda.bindings")
+    with pytest.raises(EngineError, match="neither pycuda .libcuda.so.1: absent. nor"):
+        tensorrt_device.open_device(0)
+
+
+class Codes(SimpleNamespace):
+    """Functions of a driver binding that note their calls; names of ``failing`` give 2."""
+
+    def __init__(self, *names: str, failing: tuple[str, ...] = ()) -> None:
+        super().__init__(CUstream=int, calls=[], CUstreamCaptureMode=SimpleNamespace(
+            CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1))
+        for name in names:
+            setattr(self, name, lambda *arguments, name=name: (
+                self.calls.append((name, *arguments)) or 2 * (name in failing), f"{name}()"))
+
+
+GRAPHS = ("cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphDestroy", "cuGraphLaunch",
+          "cuGraphExecDestroy")
+
+
+@pytest.mark.parametrize("instantiate", ["cuGraphInstantiate", "cuGraphInstantiateWithFlags"])
+def test_graphs_by_cuda_python_of_cuda_11_and_12(instantiate):
+    # Before CUDA 12 both names are there, and the plain one takes other arguments.
+    names = {instantiate, "cuGraphInstantiate"}
+    binding = Codes(*GRAPHS, *names)
+    graphs = cuda_python_driver.CudaPythonGraphs(binding)
+    graphs.begin(5)
+    made = graphs.end(5)
+    graphs.launch(made, 5)
+    graphs.destroy(made)
+    assert binding.calls == [
+        ("cuStreamBeginCapture", 5, 1), ("cuStreamEndCapture", 5),
+        (instantiate, "cuStreamEndCapture()", 0), ("cuGraphDestroy", "cuStreamEndCapture()"),
+        ("cuGraphLaunch", f"{instantiate}()", 5), ("cuGraphExecDestroy", f"{instantiate}()")]
+
+
+def test_cuda_python_before_12_6(monkeypatch):
+    old = ModuleType("cuda")
+    old.__path__ = []  # a package without the folder bindings
+    old.cuda = ModuleType("cuda.cuda")
+    monkeypatch.setitem(sys.modules, "cuda", old)
+    monkeypatch.setitem(sys.modules, "cuda.cuda", old.cuda)
+    without(monkeypatch, "cuda.bindings")
+    assert cuda_python_driver.find() == (old.cuda, "")
+
+
+def test_a_function_that_the_driver_lacks():
+    binding = Codes("cuGraphDestroy")
+
+    def lacking(*arguments):
+        raise RuntimeError('Function "cuStreamEndCapture" not found')
+
+    binding.cuStreamEndCapture = lacking
+    graphs = cuda_python_driver.CudaPythonGraphs(binding)
+    with pytest.raises(CudaError, match='cuStreamEndCapture: Function "cuStreamEndCapture" not f'):
+        graphs.end(1)
+    with pytest.raises(CudaError, match="cuStreamBeginCapture: "):
+        graphs.begin(1)
+
+
+# -- captures, rows and activations on a device of nothing but notes ------------------------------
+
+
+class Notes:
+    """A driver whose addresses count up."""
+
+    name, stream = "notes", 1
+
+    def __init__(self) -> None:
+        self.calls, self._next = [], 256
+
+    def allocate(self, count):
+        address, self._next = self._next, self._next + -(-count // 256) * 256
+        self.calls.append(("allocate", count))
+        return address, address
+
+    def __getattr__(self, name):
+        return lambda *arguments: self.calls.append((name, *arguments))
+
+
+def captured(*failing: str) -> tuple[Device, Codes]:
+    binding = Codes(*GRAPHS, "cuGraphInstantiate", failing=failing)
+    return Device(Notes(), cuda_python_driver.CudaPythonGraphs(binding)), binding
+
+
+@pytest.mark.parametrize("failing", ["cuStreamBeginCapture", "cuStreamEndCapture",
+                                     "cuGraphInstantiate", "work"])
+def test_a_capture_that_fails_is_told_once_and_not_tried_again(failing):
+    device, binding = captured(failing)
+
+    def work():
+        if failing == "work":
+            raise CudaError("cuLaunchKernel: no")
+
+    with pytest.warns(RuntimeWarning, match="can not be captured as a CUDA graph .*slower"):
+        assert device.capture(work) is None
+    names = [name for name, *_ in binding.calls]
+    # The stream has left the capture, and no graph is left behind.
+    assert ("cuStreamEndCapture" in names) == (failing != "cuStreamBeginCapture")
+    made = failing in ("cuGraphInstantiate", "work")
+    assert names.count("cuGraphDestroy") == made
+    assert names.count("cuGraphExecDestroy") == (failing == "work")
+    del binding.calls[:]
+    assert device.capture(work) is None and binding.calls == [] and not device.captures
+
+
+def test_a_mistake_in_what_is_captured_is_no_failed_capture():
+    device, binding = captured()
+    with pytest.raises(ZeroDivisionError):
+        device.capture(lambda: divmod(1, 0))
+    assert [name for name, *_ in binding.calls][-1] == "cuGraphExecDestroy" and device.captures
+
+
+def test_rows_are_copied_to_the_device_once():
+    device = Device(driver := Notes(), None)
+    rows = DeviceRows(device, 64, 3)
+    assert driver.calls == [("allocate", 256 * 4)]
+    table = np.zeros((2, 64), np.float32)
+    made = []
+    for key in ("a", "a", "b"):
+        rows.load(key, lambda: made.append(1) or table)
+    rows.take(1)
+    assert len(made) == 2
+    assert driver.calls[1:] == [("upload", 512, table)] * 2 + [("copy", 256, 768, 256)]
+    rows.forget()
+    rows.load("b", lambda: made.append(1) or table)
+    assert len(made) == 3
+
+
+def test_activations_move_where_they_grow():
+    device = Device(driver := Notes(), None)
+    activations = Activations(device)
+    activations.ensure(1000)
+    first, generation = activations.address, activations.generation
+    activations.ensure(500)
+    assert (activations.address, activations.generation) == (first, generation)
+    activations.ensure(2000)
+    # Freed first: both might not find room.
+    assert driver.calls == [("allocate", 1000), ("free", first), ("allocate", 2000)]
+    assert activations.generation > generation and activations.size == 2000
