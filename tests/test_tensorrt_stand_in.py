@@ -345,6 +345,8 @@ def test_graphs_that_no_parser_takes(open_trt: Any) -> None:
     assert missing in refused(made, "10.9.0")
     assert open_trt("10.16.1").network(made)[0] is not None
     assert missing in refused(wrap([helper.make_node("Unheard", ["x"], ["y"])], [x], [y]))
+    assert missing in refused(wrap([helper.make_node("Hardmax", ["x"], ["y"])], [x], [y]), "8.5.3")
+    assert trt.network(wrap([helper.make_node("Hardmax", ["x"], ["y"])], [x], [y]))[0] is not None
     # The plugin's own refusals.
     made = node(op, given, {"kernel": 2}, None)
     assert "Could not create plugin" in refused(made)
@@ -353,6 +355,23 @@ def test_graphs_that_no_parser_takes(open_trt: Any) -> None:
     assert "invalid graph" in refused(mixed)
     made = trt.network(wrap([identity], [x], [y]))[0]
     assert not trt.trt.OnnxParser(made, trt.logger).parse(b"no graph")
+
+
+def test_quantisation_that_no_parser_takes(open_trt: Any) -> None:
+    def told(zero: np.ndarray | None, scale: float = 0.5, version: str = "10.3.0") -> str | None:
+        constants = {"scale": np.float32(scale), **({} if zero is None else {"zero": zero})}
+        return open_trt(version).network(wrap(
+            [helper.make_node("QuantizeLinear", ["x", *constants], ["q"]),
+             helper.make_node("DequantizeLinear", ["q", *constants], ["y"])],
+            [info("x", [1, 3, 4, 4])], [info("y", None)],
+            [numpy_helper.from_array(value, name) for name, value in constants.items()]))[1]
+
+    for version in ("8.5.3", "10.3.0"):
+        assert told(np.int8(0), version=version) is None
+        assert "symmetric" in told(np.int8(1), version=version)
+        assert "positive" in told(np.int8(0), -1.0, version=version)
+        assert "same size" in told(np.zeros(3, np.int8), version=version)
+    assert "3 inputs" in told(None, version="8.5.3")
 
 
 def test_the_plugin_of_another_major_version_is_not_there(open_trt: Any) -> None:

@@ -1,7 +1,7 @@
 // Single nodes of the TensorRT plugin without TensorRT, for the stand-in of its Python module
-// (tests/tensorrt_stand_in). With ../tensorrt/c_api.cpp it is the library that tests give out as the
-// plugin, so that the words they prepare are the kernels' own; for which TensorRT it was built is
-// what BIDIFF_STAND_IN_PLUGIN says.
+// (tests/tensorrt_stand_in). With ../tensorrt/c_api.cpp it is the library that tests give out as
+// the plugin, so that the words they prepare are the kernels' own; for which TensorRT it was built
+// is what BIDIFF_STAND_IN_PLUGIN says.
 #include <cstdio>
 #include <cstdlib>
 #include <memory>

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import tensorrt_names
 
-from . import building, nodes, parsing, running
+from . import building, configuration, context, network, nodes, objects, parsing, running
 from .filtered import Absent, enumeration, new, restricted
 
 _BASES = {"Logger": "ILogger", "IHostMemory": bytearray}
-TEMPLATES = {**building.TEMPLATES, **parsing.TEMPLATES, **running.TEMPLATES}
+TEMPLATES = {**objects.TEMPLATES, **configuration.TEMPLATES, **building.TEMPLATES,
+             **network.TEMPLATES, **parsing.TEMPLATES, **running.TEMPLATES, **context.TEMPLATES}
 
 
 class Dims(tuple):
@@ -83,7 +84,7 @@ def make(version: str) -> types.ModuleType:
         "Dims": Dims,
         "get_plugin_registry": lambda: new(module.IPluginRegistry),
         "init_libnvinfer_plugins": lambda logger, namespace: bool(
-            building.checked(logger, module.ILogger)),
+            objects.checked(logger, module.ILogger)),
         "nptype": lambda kind: _nptype(kind.name),
         "volume": lambda shape: int(np.prod(tuple(shape))),
     }

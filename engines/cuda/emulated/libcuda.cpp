@@ -1,6 +1,6 @@
-// The driver functions that driver.h names and others that bindings ask for, for GPUs that are this
-// CPU: streams run at once, and kernels are those of kernel_table.h. It checks what a real driver and
-// compute-sanitizer check. Here: devices, contexts, modules and launches.
+// The driver functions that driver.h names, and others that bindings ask for, for GPUs that are
+// this CPU: streams run at once, and kernels are those of kernel_table.h. They check what a real
+// driver and compute-sanitizer check. Here: devices, contexts, modules and launches.
 #include <csignal>
 #include <cstdio>
 #include <cstring>

@@ -1,5 +1,5 @@
-// The emulated driver's streams, events and graphs. What a stream does is done when it is asked for;
-// while a graph is captured it is kept, and done whenever the graph is launched.
+// The emulated driver's streams, events and graphs. What a stream does is done when it is asked
+// for; while a graph is captured it is kept, and done whenever the graph is launched.
 #include <chrono>
 #include <utility>
 
