@@ -19,9 +19,9 @@ from bidiff_deploy.bundle import open_bundle
 from bidiff_deploy.engines import TENSORRT
 from bidiff_deploy.engines.cuda_session import device_memory
 from bidiff_deploy.engines.tensorrt_builder import build_plan
-from bidiff_deploy.engines.tensorrt_context import TensorRtStep
 from bidiff_deploy.engines.tensorrt_device import Device, Graph
 from bidiff_deploy.engines.tensorrt_sidecar import Profile
+from bidiff_deploy.engines.tensorrt_step import TensorRtStep
 
 
 class Counts:
@@ -166,7 +166,7 @@ def run_failures(path: str, folder: Path, out: dict, told: dict) -> None:
     build(path, Profile((1, 8, 8), (1, 16, 16), (4, 24, 24)), static(1, 64, 64))
     random = np.random.default_rng(0)
     noisy, condition = random.random((2, 1, 3, 24, 24), np.float32)
-    at = {side: (noisy[..., :side, :side], condition[..., :side, :side]) for side in (8, 16, 24)}
+    at = {side: (noisy[..., :side, :side], condition[..., :side, :side]) for side in (8, 16)}
     before = device_memory(0)[0]
     with load_bundle(path, backend="tensorrt") as engine:
         first = engine.timesteps[0]
@@ -201,8 +201,24 @@ def run_failures(path: str, folder: Path, out: dict, told: dict) -> None:
         told["tile"] = engine._failure(MemoryError("cuMemAlloc: out of memory"),
                                        (1, 3, 4096, 4096))
     told["freed"] = [before, device_memory(0)[0]]
-    capture_fails(path, at[16], told)
-    leave_open(path, at[16], told)
+    capture_fails(path, at[8], told)
+    leave_open(path, at[8], told)
+
+
+def run_pycuda(path: str, folder: Path, out: dict, told: dict) -> None:
+    """The same with pycuda for memory, copies and stream, as short as it goes."""
+    build(path, static(1, 8, 16))
+    noisy, condition = np.random.default_rng(0).random((2, 1, 3, 8, 16), np.float32)
+    before = device_memory(0)[0]
+    with load_bundle(path, backend="tensorrt") as engine:
+        told["description"], first = engine.description, engine.timesteps[0]
+        out["steps"] = np.stack([engine.predict(noisy, condition, first) for _ in range(3)])
+        with failing(BIDIFF_EMULATED_FAIL="cuMemcpyHtoDAsync=2"):
+            told["memory"] = told_by(lambda: engine.predict(noisy, condition, first))
+        out["loops"] = np.stack([engine.sample(condition, seed=1) for _ in range(3)] + [
+            engine.sample(condition, seed=1, on_step=lambda done, of: None)])
+    told["freed"] = [before, device_memory(0)[0]]
+    leave_open(path, (noisy, condition), told)
 
 
 def capture_fails(path: str, images, told: dict) -> None:
@@ -290,12 +306,12 @@ def main(what: str, path: str, folder: Path) -> None:
     out: dict[str, np.ndarray] = {}
     told: dict = {}
     {"engine": run_engine, "failures": run_failures, "opening": run_opening,
-     "variants": run_variants}[what](path, folder, out, told)
+     "pycuda": run_pycuda, "variants": run_variants}[what](path, folder, out, told)
     np.savez(folder / "out.npz", **out)
     (folder / "out.json").write_text(json.dumps(told))
 
 
-if os.environ.get("BIDIFF_TEST_PYCUDA"):
+if sys.argv[1:2] == ["pycuda"]:
     sys.path.insert(0, str(Path(__file__).with_name("pycuda_stand_in")))
 else:
     sys.modules["pycuda"] = None  # type: ignore[assignment] # whether or not it is installed

@@ -3,7 +3,7 @@
 A plan runs the shapes of its profile and no other. So the engine takes for each shape the plan that
 needs the least memory (``tensorrt_plans``), cuts images into tiles that a plan runs, and names the
 command that builds what is missing. A whole loop is one CUDA graph where nothing listens to its
-steps, and one a step where something does (``tensorrt_context``).
+steps, and one a step where something does (``tensorrt_step``).
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from . import cuda_library
 from .device_engine import DeviceEngine, Factors
 from .step_graphs import StepGraphs
 from .tensorrt_api import open_tensorrt
-from .tensorrt_context import Activations, DeviceRows, OpenPlan, TensorRtStep
+from .tensorrt_context import Activations, DeviceRows, OpenPlan
 from .tensorrt_device import open_device
 from .tensorrt_plans import Plan, check, choose, default_folder, here, read_plans
+from .tensorrt_step import TensorRtStep
 
 _PLANS = 2  # kept open though no shape with buffers uses them
 _USUAL_TILE, _LARGEST_TILE = 256, 1024

@@ -1,17 +1,11 @@
-"""A plan opened for running, and the steps of one shape on it.
+"""What the steps of all shapes share: a plan opened for running, memory for activations, and rows.
 
-An engine holds a plan's weights once. Each shape has an execution context of its own, all contexts
-share one block of memory for activations, and everything stands at addresses that do not change:
-so a step, or a whole loop, is captured as a CUDA graph once and launched for any timesteps and
-factors. What differs between steps is one row of float32: of a loop all rows are copied to a table
-on the device at once, and each step begins by copying its own from there.
+Names that differ between versions of TensorRT are looked for, not versions.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,15 +14,15 @@ from ..errors import EngineError
 from .device_engine import DeviceFailure
 from .loop_graph import LATENT
 from .tensorrt_api import Api
-from .tensorrt_device import Device, Graph, Memory
+from .tensorrt_device import Device, Memory
 from .tensorrt_plans import Plan
 
-__all__ = ["Activations", "DeviceRows", "OpenPlan", "TensorRtFailure", "TensorRtStep"]
+__all__ = ["Activations", "DeviceRows", "FLOAT", "IMAGES", "OpenPlan", "PREDICTION",
+           "TensorRtFailure"]
 
-_LOOPS = 2  # captured loops that a shape keeps, by their number of steps
-_FLOAT = 4
-_IMAGES = ("noisy", "condition")
-_PREDICTION = "prediction"
+FLOAT = 4  # bytes
+IMAGES = ("noisy", "condition")
+PREDICTION = "prediction"
 
 
 class TensorRtFailure(DeviceFailure):
@@ -58,8 +52,8 @@ class OpenPlan:
                       "build it again with bidiff-deploy build --overwrite")
             failure.args = (f"{failure}; {remedy}",)
             raise failure
-        found, expected = self._tensors(), {**dict.fromkeys((*_IMAGES, *places), True),
-                                            _PREDICTION: False, LATENT: False}
+        found, expected = self._tensors(), {**dict.fromkeys((*IMAGES, *places), True),
+                                            PREDICTION: False, LATENT: False}
         if found != expected:
             different = sorted(name for name in found.keys() | expected.keys()
                                if found.get(name) != expected.get(name))
@@ -91,6 +85,14 @@ class OpenPlan:
         if hasattr(context, "update_device_memory_size_for_shapes"):
             return int(context.update_device_memory_size_for_shapes())
         return int(self.engine.device_memory_size)
+
+    @staticmethod
+    def give_memory(context: Any, address: int, size: int) -> None:
+        """Where a context's activations lie."""
+        if hasattr(context, "set_device_memory"):
+            context.set_device_memory(address, size)
+        else:  # before TensorRT 10.3
+            context.device_memory = address
 
     def failure(self, what: str) -> TensorRtFailure:
         """``what`` failed, and why by TensorRT's log."""
@@ -141,7 +143,7 @@ class DeviceRows:
 
     def __init__(self, device: Device, size: int, most: int) -> None:
         """``size``: floats of a row; ``most``: rows that a loop can have."""
-        self._device, self.bytes = device, _FLOAT * size
+        self._device, self.bytes = device, FLOAT * size
         self._memory = device.allocate(self.bytes * (1 + most))
         self._table: object = None
         self.row = self._memory.address
@@ -170,149 +172,3 @@ class DeviceRows:
 
     def release(self) -> None:
         self._memory.free()
-
-
-class TensorRtStep:
-    """``device_engine.Step`` by TensorRT: one shape, with the latent in two buffers that change
-    places from step to step. Made by the device's thread."""
-
-    def __init__(self, device: Device, opened: OpenPlan, activations: Activations, rows: DeviceRows,
-                 shape: Sequence[int],
-                 places: Mapping[str, tuple[int, tuple[int, ...]]]) -> None:
-        """``places`` as ``StepRows`` has them, of the rows in ``rows``."""
-        self.opened = opened
-        self._device, self._activations, self._rows = device, activations, rows
-        self._shape = tuple(shape)
-        self._graphs: list[Graph | None] = [None, None]
-        self._loops: OrderedDict[int, Graph | None] = OrderedDict()
-        self._side = 0
-        self._warm = False
-        self._generation = -1
-        self._buffers: list[Memory] = []
-        self._context: Any = None
-        try:
-            count = _FLOAT * int(np.prod(self._shape))
-            for _ in range(4):
-                self._buffers.append(device.allocate(count))
-            self._latents, self._condition, self._prediction = (
-                self._buffers[:2], self._buffers[2], self._buffers[3])
-            self._context = opened.context()
-            self._bind(places)
-            self._needed = opened.activation_bytes(self._context)
-        except BaseException:
-            self.release()
-            raise
-
-    def _bind(self, places: Mapping[str, tuple[int, tuple[int, ...]]]) -> None:
-        addresses = {"condition": self._condition.address, _PREDICTION: self._prediction.address,
-                     **{name: self._rows.row + _FLOAT * offset
-                        for name, (offset, _) in places.items()}}
-        for name in _IMAGES:
-            if not self._context.set_input_shape(name, self._shape):
-                raise self.opened.failure(f"shape {self._shape} of {name}")
-        for name, address in addresses.items():
-            self._address(name, address)
-
-    def _address(self, name: str, address: int) -> None:
-        if not self._context.set_tensor_address(name, address):
-            raise self.opened.failure(f"address of {name}")
-
-    def load(self, latent: np.ndarray, condition: np.ndarray) -> None:
-        self._side = 0
-        for target, source in ((self._latents[0], latent), (self._condition, condition)):
-            self._device.upload(target.address, np.ascontiguousarray(source, np.float32))
-        self._device.synchronise()
-
-    def run(self, row: np.ndarray) -> None:
-        """One step, done when this returns. The first run of a shape captures nothing: it may be
-        the only one, and TensorRT prepares itself in it."""
-        self._prepare()
-        self._rows.put(row)
-        if self._warm and self._graphs[self._side] is None:
-            self._graphs[self._side] = self._device.capture(lambda: self._enqueue(self._side))
-        graph = self._graphs[self._side]
-        if graph is None:
-            self._enqueue(self._side)
-        else:
-            graph.launch()
-        self._device.synchronise()
-        self._warm = True
-        self._side = 1 - self._side
-
-    def loop(self, key: object, rows: Callable[[], np.ndarray], steps: int) -> np.ndarray:
-        """The latent after ``steps`` steps of the table that ``rows`` makes and ``key`` stands
-        for; the latent that is loaded is where they begin. Captured when their number recurs."""
-        self._prepare()
-        self._rows.load(key, rows)
-        graph = self._loop_graph(steps)
-        if graph is None:
-            self._steps(steps)
-        else:
-            graph.launch()
-        self._device.synchronise()
-        self._warm = True
-        self._side = steps % 2
-        return self.latent()
-
-    def _loop_graph(self, steps: int) -> Graph | None:
-        if steps not in self._loops:
-            while len(self._loops) >= _LOOPS:
-                _, oldest = self._loops.popitem(last=False)
-                if oldest is not None:
-                    oldest.release()
-            self._loops[steps] = None  # seen once
-            return None
-        self._loops.move_to_end(steps)
-        if self._loops[steps] is None and self._warm:
-            self._loops[steps] = self._device.capture(lambda: self._steps(steps))
-        return self._loops[steps]
-
-    def _steps(self, steps: int) -> None:
-        for step in range(steps):
-            self._rows.take(step)
-            self._enqueue(step % 2)
-
-    def _enqueue(self, side: int) -> None:
-        self._address("noisy", self._latents[side].address)
-        self._address(LATENT, self._latents[1 - side].address)
-        if not self._context.execute_async_v3(self._device.stream):
-            raise self.opened.failure("execute_async_v3")
-
-    def _prepare(self) -> None:
-        """Activations where they are now: what was captured elsewhere is of no use."""
-        self._activations.ensure(self._needed)
-        if self._generation == self._activations.generation:
-            return
-        self._forget()
-        memory = self._activations
-        if hasattr(self._context, "set_device_memory"):
-            self._context.set_device_memory(memory.address, memory.size)
-        else:
-            self._context.device_memory = memory.address
-        self._generation = memory.generation
-
-    def prediction(self) -> np.ndarray:
-        return self._device.download(self._prediction.address, self._shape)
-
-    def latent(self) -> np.ndarray:
-        return self._device.download(self._latents[self._side].address, self._shape)
-
-    def _forget(self) -> None:
-        graphs = [*self._graphs, *self._loops.values()]
-        self._graphs, self._warm = [None, None], False
-        self._loops = OrderedDict.fromkeys(self._loops)
-        for graph in graphs:
-            if graph is not None:
-                graph.release()
-
-    def release(self) -> None:
-        """Give back graphs, then the context, then the buffers; what one refuses hinders no
-        other."""
-        for give_back in (self._device.synchronise, self._forget):
-            with contextlib.suppress(EngineError):
-                give_back()
-        self._context = None
-        self._rows.forget()
-        for memory in self._buffers:
-            with contextlib.suppress(EngineError):
-                memory.free()
