@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import warnings
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from bidiff_deploy.bundle import open_bundle
 from bidiff_deploy.engines import TENSORRT
 from bidiff_deploy.engines.cuda_session import device_memory
 from bidiff_deploy.engines.tensorrt_builder import build_plan
+from bidiff_deploy.engines.tensorrt_context import OpenPlan
 from bidiff_deploy.engines.tensorrt_device import Device, Graph
 from bidiff_deploy.engines.tensorrt_sidecar import Profile
 from bidiff_deploy.engines.tensorrt_step import TensorRtStep
@@ -30,7 +32,16 @@ class Counts:
     def __init__(self) -> None:
         self.enqueued = self.launched = 0
         self.threads: set[int] = set()
-        enqueue, launch = TensorRtStep._enqueue, Graph.launch
+        self.contexts: dict = {}
+        enqueue, launch, context = TensorRtStep._enqueue, Graph.launch, OpenPlan.context
+
+        def counted_context(opened):
+            # Of contexts that are there: the program keeps none alive.
+            made = weakref.ref(found := context(opened))
+            self.contexts.setdefault(id(opened), []).append(made)
+            alive = [one for one in self.contexts[id(opened)] if one() is not None]
+            self.most = max(self.most, len(alive) * (not opened.plan.info.profile.static))
+            return found
 
         def counted_enqueue(step, side):
             self.enqueued += 1
@@ -42,6 +53,7 @@ class Counts:
             launch(graph)
 
         TensorRtStep._enqueue, Graph.launch = counted_enqueue, counted_launch
+        OpenPlan.context, self.most = counted_context, 0
 
     def take(self) -> list[int]:
         found, self.enqueued, self.launched = [self.enqueued, self.launched], 0, 0
@@ -94,6 +106,7 @@ def run_engine(path: str, folder: Path, out: dict, told: dict) -> None:
         for side in (8, 16, 24, 12, 20):
             engine.predict(noisy[..., :side, :side], condition[..., :side, :side], times[0])
         told["shapes"], told["plans"] = len(engine._steps), len(engine._open)
+        told["contexts"] = counts.most
         out["again"] = engine.predict(noisy, condition, times[0])
         pair = np.concatenate([noisy, noisy[..., ::-1]])[..., :8, :16]
         both = np.concatenate([small, small[..., ::-1]])

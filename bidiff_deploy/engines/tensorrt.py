@@ -28,6 +28,7 @@ from .tensorrt_api import open_tensorrt
 from .tensorrt_context import Activations, DeviceRows, OpenPlan
 from .tensorrt_device import open_device
 from .tensorrt_plans import Plan, check, choose, default_folder, here, read_plans
+from .tensorrt_sidecar import Shape
 from .tensorrt_step import TensorRtStep
 
 _PLANS = 2  # kept open though no shape with buffers uses them
@@ -59,7 +60,7 @@ class TensorRtEngine(DeviceEngine):
         self._plans = [plan for plan in read_plans(default_folder(bundle), self._refused)
                        if (plan.info.variant, plan.info.precision) == (variant, self.precision)]
         self._stale: list[tuple[Plan, str]] = []
-        self._open: OrderedDict[Path, OpenPlan] = OrderedDict()
+        self._open: OrderedDict[tuple[Path, Shape | None], OpenPlan] = OrderedDict()
         self._gpu: Any = None
         self._device_rows: Any = None
         self._require_a_plan()
@@ -82,7 +83,7 @@ class TensorRtEngine(DeviceEngine):
             with gpu.current():
                 self._device_rows = DeviceRows(gpu, self._rows.size, len(self.timesteps))
                 if len(self._plans) == 1:
-                    self._opened(self._plans[0])
+                    self._opened(self._plans[0], self._plans[0].info.profile.optimum)
                 self._free, _ = gpu.memory()
         except BaseException:
             self._release()
@@ -165,11 +166,11 @@ class TensorRtEngine(DeviceEngine):
 
     def _new_step(self, shape: tuple[int, ...]) -> TensorRtStep:
         batch, _, height, width = shape
-        opened = self._opened(self._choose((batch, height, width)))
+        opened = self._opened(self._choose((batch, height, width)), (batch, height, width))
         return TensorRtStep(self._gpu, opened, self._activations, self._device_rows, shape,
                             self._rows.places)
 
-    def _choose(self, shape: tuple[int, int, int]) -> Plan:
+    def _choose(self, shape: Shape) -> Plan:
         """The plan that runs a shape; EngineError: none, or only one that does not fit here."""
         try:
             return choose(self._plans, self._variant, self.precision, shape,
@@ -180,20 +181,23 @@ class TensorRtEngine(DeviceEngine):
                     raise EngineError(told) from None
             raise
 
-    def _opened(self, plan: Plan) -> OpenPlan:
+    def _opened(self, plan: Plan, shape: Shape) -> OpenPlan:
         """The plan, deserialised; others that no shape uses are given back."""
-        if plan.path in self._open:
-            self._open.move_to_end(plan.path)
-            return self._open[plan.path]
+        # Before TensorRT 9 contexts of an engine can not share an optimization profile.
+        alone = self._api.version[0] < 9 and not plan.info.profile.static
+        key = plan.path, shape if alone else None
+        if key in self._open:
+            self._open.move_to_end(key)
+            return self._open[key]
         content = self._content(plan)
         if content is None:
             raise EngineError(self._stale[-1][1])
-        used = {step.opened.plan.path for step in self._steps.values()}
-        unused = [path for path in self._open if path not in used]
-        for path in unused[:max(0, len(unused) - _PLANS + 1)]:
-            self._open.pop(path).release()
-        self._open[plan.path] = OpenPlan(self._api, plan, content, self._rows.places)
-        return self._open[plan.path]
+        used = [step.opened for step in self._steps.values()]
+        unused = [other for other, opened in self._open.items() if opened not in used]
+        for other in unused[:max(0, len(unused) - _PLANS + 1)]:
+            self._open.pop(other).release()
+        self._open[key] = OpenPlan(self._api, plan, content, self._rows.places)
+        return self._open[key]
 
     def _content(self, plan: Plan) -> bytes | None:
         """The plan's bytes; None, and the plan is put aside, where it may not be opened here."""
