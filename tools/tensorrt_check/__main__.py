@@ -87,9 +87,8 @@ def check(given: argparse.Namespace) -> int:
     for name in _FIRST:
         print(f"{name} ...", file=sys.stderr, flush=True)
         report["parts"][name] = run(name, options)
-        if name == "machine":
-            if not report["parts"][name]["ok"]:
-                raise UsageError(f"nothing can be checked here: {report['parts'][name]['reason']}")
+        if name == "machine" and not report["parts"][name]["ok"]:
+            raise UsageError(f"nothing can be checked here: {report['parts'][name]['reason']}")
     enter(options, report["parts"]["plugin"])
     if not same_machine(earlier, report):
         earlier = {}

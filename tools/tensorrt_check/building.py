@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -29,10 +30,10 @@ def build(options: Options) -> Result:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # What TensorRT and the driver load for the first build of a process is no part of a build.
-        guarded(lambda _: _cold("tiny", ("plugin", "half", 1), 64, folder, options["device"]), {})
+        guarded(functools.partial(_cold, "tiny", ("plugin", "half", 1), 64, folder), options)
         for entry in wanted:
-            result = guarded(lambda _, entry=entry: _cold(options["network"], entry, size, folder,
-                                                          options["device"]), options)
+            result = guarded(functools.partial(_cold, options["network"], entry, size, folder),
+                             options)
             found.append({**dict(zip(("variant", "precision", "steps"), entry)), **result})
     result = {"size": size, "network": options["network"], "plans": found}
     seconds = {(entry["variant"], entry["precision"], entry["steps"]): entry["seconds"]
@@ -45,15 +46,15 @@ def build(options: Options) -> Result:
 
 
 def _cold(network: str, wanted: tuple[str, str, int], size: int, folder: Path,
-          device: int) -> Result:
+          options: Options) -> Result:
     from bidiff_deploy.engines.tensorrt_builder import build_plan
     from bidiff_deploy.engines.tensorrt_plans import Profile
     variant, precision, steps = wanted
     bundle = open_bundle(network_bundle(network, steps, folder, precision))
     shape = (1, size, size)
     with tempfile.TemporaryDirectory() as scratch, _empty_cache(scratch):
-        plan = build_plan(bundle, Profile(shape, shape, shape), variant=variant, device=device,
-                          folder=Path(scratch, "plans"), overwrite=True)
+        plan = build_plan(bundle, Profile(shape, shape, shape), variant=variant,
+                          device=options["device"], folder=Path(scratch, "plans"), overwrite=True)
         return {"seconds": plan.info.seconds, "bytes": plan.info.bytes}
 
 
@@ -78,7 +79,7 @@ def memory(options: Options) -> Result:
     with tempfile.TemporaryDirectory() as name, Gpu(options["device"]) as gpu:
         folder = Path(name)
 
-        def taken(variant: str, precision: str, count: int) -> Result:
+        def taken(variant: str, precision: str, count: int, options: Options) -> Result:
             bundle = network_bundle(options["network"], count, folder, precision)
             noise, condition = random_images(1, options["size"])
             before = gpu.free_memory
@@ -92,8 +93,9 @@ def memory(options: Options) -> Result:
         for variant, precision in _VARIANTS:
             for count in sorted({1, steps}):
                 # Once before: code that CUDA loads at first use stays, and is no engine's.
-                guarded(lambda _, given=(variant, precision, count): taken(*given), options)
-                entry = guarded(lambda _, given=(variant, precision, count): taken(*given), options)
+                measure = functools.partial(taken, variant, precision, count)
+                guarded(measure, options)
+                entry = guarded(measure, options)
                 found.append({"variant": variant, "precision": precision, "steps": count, **entry})
     failed = [entry["reason"] for entry in found if not entry["ok"]]
     bad = {"ok": False, "reason": failed[0]} if failed else {}

@@ -3,6 +3,7 @@ this project's CPU engine."""
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,20 @@ def steps(variant: str, options: Options) -> Result:
         folder = Path(name)
         for case in options["reference_cases"]:
             for precision in ("exact", "half"):
-                entry = guarded(lambda _, case=case, precision=precision: hold_reference(
-                    case, precision, bound_of(case, variant, precision), folder,
-                    lambda bundle, shape: load(bundle, variant, (shape[0], *shape[2:]),
-                                               options["device"])), options)
+                entry = guarded(functools.partial(_hold, case, variant, precision, folder),
+                                options)
                 found.append({"case": case, "precision": precision, **entry})
     wrong = [f"{entry['case']} {entry['precision']}: " + entry.get("reason", (
         f"{entry.get('snr_db', 0):.1f} dB of {entry.get('bound_db') or 0:.0f}"))
         for entry in found if not entry["ok"]]
     return {"cases": found, **({"ok": False, "reason": "; ".join(wrong)} if wrong else {})}
+
+
+def _hold(case: str, variant: str, precision: str, folder: Path, options: Options) -> Result:
+    def opened(bundle: Path, shape: tuple[int, ...]) -> Any:
+        batch, _, height, width = shape
+        return load(bundle, variant, (batch, height, width), options["device"])
+    return hold_reference(case, precision, bound_of(case, variant, precision), folder, opened)
 
 
 def pictures(options: Options) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import statistics
 import tempfile
 import time
@@ -34,7 +35,7 @@ def speed(network: str, options: Options) -> Result:
     with tempfile.TemporaryDirectory() as name:
         for batch in options["batches"]:
             found["batches"][str(batch)] = guarded(
-                lambda _, batch=batch: _batch(network, batch, Path(name), options), options)
+                functools.partial(_batch, network, batch, Path(name)), options)
     failed = [f"batch {batch}: {entry['reason']}" for batch, entry in found["batches"].items()
               if not entry["ok"]]
     return {**found, **({"ok": False, "reason": "; ".join(failed)} if failed else {})}
