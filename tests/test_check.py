@@ -441,7 +441,9 @@ def test_the_command_fails_with_exit_code_1(reference, tmp_path):
 @pytest.mark.parametrize("options, says", [
     (["--size", "16"], "height and width"), (["--size", "0x8"], "height and width"),
     (["--timesteps", "5"], "no timestep 5"), (["--timesteps", "a"], "whole numbers"),
-    (["--backend", "cuda"], "not known"), (["--images", "absent.png"], "absent.png")])
+    (["--backend", "cuda"], "not known"),
+    (["--device", "1"], "--device 1 is a GPU, which backend onnxruntime does not use"),
+    (["--images", "absent.png"], "absent.png")])
 def test_the_command_refuses_in_one_sentence(reference, options, says):
     done = CliRunner().invoke(group, [
         "check", str(reference.bundle("tiny", TIMES)), str(reference.checkpoint("tiny")),

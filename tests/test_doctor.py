@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from bidiff_deploy import doctor, doctor_probes, machine
 from bidiff_deploy.cli import group
 from bidiff_deploy.doctor_text import WIDTH, to_text
-from bidiff_deploy.engines import BACKENDS, library
+from bidiff_deploy.engines import BACKENDS, TENSORRT, library
 
 FOUND = {"kernels": {"ok": True, "path": "/lib/ops.so", "selected": "avx2", "reason": "",
                      "kernels": [{"name": "avx512bw", "compiled": True, "supported": False,
@@ -172,6 +172,38 @@ def test_an_nvidia_machine_is_told_what_it_lacks(monkeypatch):
     assert "uninstall -y onnxruntime &&" in missing["CUDAExecutionProvider"]
     assert "onnxruntime-gpu" in missing["CUDAExecutionProvider"]
     assert "up to CUDA 12.4: GPU (compute capability 8.9, 24.0 GiB)" in to_text(report)
+
+
+@pytest.mark.parametrize("driver, wheel", [("11.4", "tensorrt-cu12"), ("12.4", "tensorrt-cu12"),
+                                           ("13.0", "tensorrt-cu13")])
+def test_tensorrt_that_is_missing(monkeypatch, driver, wheel):
+    not_there = {"ok": False, "installed": False, "reason": "not installed"}
+    lacking = {"ok": False, "reason": "TensorRT is not installed; pip install tensorrt-cu12"}
+    report = examine(monkeypatch, absent=("tensorrt", "pycuda"), cuda={**DRIVER, "version": driver},
+                     plugin=lacking, cuda_python=not_there,
+                     **{f"backend:{name}": lacking for name in TENSORRT})
+    missing = {entry["what"]: entry["command"] for entry in report["missing"]}
+    assert missing["tensorrt"] == doctor.pip("install", wheel)
+    # A folder cuda of others is no cuda-python.
+    assert missing["cuda"] == doctor.pip("install", "cuda-python") and "pycuda" in missing
+    assert "TensorRT plugin" not in missing and report["warnings"] == []
+    text = to_text(report)
+    assert "backend tensorrt-dense: TensorRT is not installed" in text and "\nplugin" not in text
+
+
+def test_a_plugin_that_is_missing(monkeypatch):
+    told = "there is no plugin for TensorRT 10.3; build it with bidiff-deploy build-plugin"
+    report = examine(monkeypatch, cuda=DRIVER, plugin={"ok": False, "reason": told},
+                     **{"backend:tensorrt": {"ok": False, "reason": told},
+                        "backend:tensorrt-dense": {"ok": False, "reason": "no memory"}})
+    missing = {entry["what"]: entry["command"] for entry in report["missing"]}
+    assert missing["TensorRT plugin"] == doctor.PLUGIN
+    assert report["warnings"] == ["backend tensorrt-dense did not run a bundle: no memory"]
+    assert f"plugin          {told[:60]}" in to_text(report)
+    there = {"ok": True, "path": "/p.so", "tensorrt": "10.3.0", "built_for": "10.3.0",
+             "interface": "IPluginV3", "embedded": ["80", "87"]}
+    text = to_text(examine(monkeypatch, cuda=DRIVER, plugin=there))
+    assert "/p.so, built for TensorRT 10.3.0, IPluginV3, kernels for sm_80 87" in text
 
 
 def test_gpu_kernels(monkeypatch):
