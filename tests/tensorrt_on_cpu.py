@@ -295,7 +295,14 @@ def run_opening(path: str, folder: Path, out: dict, told: dict) -> None:
     with load_bundle(path, backend="tensorrt") as engine:
         told["beside"] = told_by(lambda: engine.predict(image, image, engine.timesteps[0]))
         image = image[..., :16, :16]
+        with failing(BIDIFF_EMULATED_FAIL="cuCtxPushCurrent=700"):
+            told["context"] = told_by(lambda: engine.predict(image, image, engine.timesteps[0]))
         told["stale"] = told_by(lambda: engine.predict(image, image, engine.timesteps[0]))
+    # It would take less memory than one that is for many shapes.
+    build(path, Profile((1, 8, 8), (1, 16, 16), (1, 32, 32)))
+    with load_bundle(path, backend="tensorrt") as engine:
+        told["next"] = told_by(lambda: engine.predict(image, image, engine.timesteps[0]))
+    told["description"] = engine.description  # though it is closed
     told["free"] = device_memory(0)[0]
 
 

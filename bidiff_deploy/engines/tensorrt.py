@@ -22,7 +22,7 @@ from ..sampler import OnStep
 from ..tile_choice import WHOLE_PIXELS, Tile
 from ..tiling import MIN_TILE, TilePlan
 from . import cuda_library
-from .device_engine import DeviceEngine, Factors
+from .device_engine import DeviceEngine, DeviceFailure, Factors
 from .step_graphs import StepGraphs
 from .tensorrt_api import open_tensorrt
 from .tensorrt_context import Activations, DeviceRows, OpenPlan
@@ -78,7 +78,7 @@ class TensorRtEngine(DeviceEngine):
 
     def _open_device(self, cuda_graph: bool) -> None:
         gpu = open_device(self._device_id, graphs=cuda_graph)
-        self._gpu, self._activations = gpu, Activations(gpu)
+        self._gpu, self._bindings, self._activations = gpu, gpu.name, Activations(gpu)
         try:
             with gpu.current():
                 self._device_rows = DeviceRows(gpu, self._rows.size, len(self.timesteps))
@@ -93,7 +93,7 @@ class TensorRtEngine(DeviceEngine):
     def description(self) -> str:
         """Backend, version, GPU, variant, bindings of the driver and precision."""
         return (f"tensorrt {self._api.name}, {self._device.name}, {self._variant}, by "
-                f"{self._gpu.name}, {self.precision}")
+                f"{self._bindings}, {self.precision}")
 
     def tile_plan(self, height: int, width: int, tile: Tile = "auto", memory: int | None = None,
                   overlap: int | None = None) -> TilePlan:
@@ -166,7 +166,9 @@ class TensorRtEngine(DeviceEngine):
 
     def _new_step(self, shape: tuple[int, ...]) -> TensorRtStep:
         batch, _, height, width = shape
-        opened = self._opened(self._choose((batch, height, width)), (batch, height, width))
+        opened = None
+        while opened is None:  # the next best, where a plan turns out to be of another machine
+            opened = self._opened(self._choose((batch, height, width)), (batch, height, width))
         return TensorRtStep(self._gpu, opened, self._activations, self._device_rows, shape,
                             self._rows.places)
 
@@ -181,8 +183,9 @@ class TensorRtEngine(DeviceEngine):
                     raise EngineError(told) from None
             raise
 
-    def _opened(self, plan: Plan, shape: Shape) -> OpenPlan:
-        """The plan, deserialised; others that no shape uses are given back."""
+    def _opened(self, plan: Plan, shape: Shape) -> OpenPlan | None:
+        """The plan, deserialised; others that no shape uses are given back. None where it may not
+        be opened here."""
         # Before TensorRT 9 contexts of an engine can not share an optimization profile.
         alone = self._api.version[0] < 9 and not plan.info.profile.static
         key = plan.path, shape if alone else None
@@ -191,7 +194,7 @@ class TensorRtEngine(DeviceEngine):
             return self._open[key]
         content = self._content(plan)
         if content is None:
-            raise EngineError(self._stale[-1][1])
+            return None
         used = [step.opened for step in self._steps.values()]
         unused = [other for other, opened in self._open.items() if opened not in used]
         for other in unused[:max(0, len(unused) - _PLANS + 1)]:
@@ -204,7 +207,8 @@ class TensorRtEngine(DeviceEngine):
         try:
             return check(plan, self._here)
         except EngineError as error:
-            self._plans.remove(plan)
+            # A new list: another thread may be looking for tiles in this one.
+            self._plans = [other for other in self._plans if other is not plan]
             self._stale.append((plan, str(error)))
             return None
 
@@ -213,8 +217,12 @@ class TensorRtEngine(DeviceEngine):
 
     def _act(self, shape: tuple[int, ...],
              action: Callable[[TensorRtStep], _Result]) -> _Result:
-        with self._gpu.current():
-            return super()._act(shape, action)
+        try:
+            with self._gpu.current():
+                return super()._act(shape, action)
+        except DeviceFailure as error:  # of the context itself
+            told = self._failure(error, shape)
+        raise EngineError(told)
 
     def _release(self) -> None:
         gpu, self._gpu = self._gpu, None
