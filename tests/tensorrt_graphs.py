@@ -13,6 +13,7 @@ from bidiff_deploy.engines import library
 from bidiff_deploy.engines.graph_writer import OPERATORS
 from bidiff_deploy.engines.half_graph import MAPS
 from bidiff_deploy.engines.onnxruntime import session_options
+from bidiff_deploy.engines.step_rows import rows_apart
 from bidiff_deploy.op_definitions import functions
 from bidiff_deploy.ops import DOMAIN, VERSION
 
@@ -162,3 +163,8 @@ def session(model: onnx.ModelProto, fuse: bool = True) -> ort.InferenceSession:
         options.register_custom_ops_library(str(library.library_path()))
     return ort.InferenceSession(model.SerializeToString(), options,
                                 providers=["CPUExecutionProvider"])
+
+
+def step_inputs(variant, constants):
+    """A step's constants as the graph of a variant takes them."""
+    return constants if variant == "plugin" else rows_apart(constants)

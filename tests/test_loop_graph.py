@@ -136,14 +136,21 @@ def test_the_derived_graph_is_the_shipped_one(loop, reference):
             assert snr(engine.predict(noisy, condition, timestep), step.prediction()) > 100
 
 
-def test_rows_hold_every_constant_of_a_step(reference):
+@pytest.mark.parametrize("apart", [False, True])
+def test_rows_hold_every_constant_of_a_step(reference, apart):
     graphs = StepGraphs(open_bundle(reference.bundle("tiny", [999, 400, 0])))
-    rows = StepRows(graphs, 999)
+    rows = StepRows(graphs, 999, apart=apart)
     factors = sampler.update_factors(0.3, 0.6)
     for timestep in (999, 0, 999):
         row = rows.row(timestep, factors)
         assert row.dtype == np.float32 and row.shape == (rows.size,)
-        constants = {**graphs.constants(timestep),
+        step = graphs.constants(timestep)
+        if apart:
+            tables = [name for name, value in step.items() if value.shape[:1] == (3,)]
+            assert tables and all(name.endswith("rprelu") for name in tables)
+            for name in tables:
+                step.update(zip((f"{name}/{row}" for row in range(3)), step.pop(name)))
+        constants = {**step,
                      **{name: np.array([factor]) for name, factor in zip(FACTORS, factors)}}
         assert set(constants) == set(rows.places)
         for name, (offset, shape) in rows.places.items():
@@ -161,4 +168,14 @@ def test_constants_that_are_another_shape_in_a_later_step(later):
     factors = [np.float32(value) for value in (5, 6, 7, 8)]
     assert rows.row(9, factors)[:6].tolist() == [1] * 6
     with pytest.raises(BundleError, match="some.bundle has a as .* in step 0 .*export the bundle"):
+        rows.row(0, factors)
+
+
+@pytest.mark.parametrize("later", [(2, 4), (4, 4), (3, 5), (4,)], ids=str)
+def test_tables_that_are_another_shape_in_a_later_step(later):
+    values = {9: {"a": np.ones((3, 4), np.float32)}, 0: {"a": np.ones(later, np.float32)}}
+    rows = StepRows(SimpleNamespace(path="some.bundle", constants=values.get), 9, apart=True)
+    factors = [np.float32(value) for value in (5, 6, 7, 8)]
+    rows.row(9, factors)
+    with pytest.raises(BundleError, match="export the bundle"):
         rows.row(0, factors)

@@ -11,7 +11,8 @@ pytest.importorskip("onnxruntime")
 
 from binarizer_setup import bundle, inputs, network, one_thread, small  # noqa: E402, F401
 from conftest import snr  # noqa: E402
-from tensorrt_graphs import FakePlugin, check_form, contract, session  # noqa: E402
+from tensorrt_graphs import (FakePlugin, check_form, contract, session,  # noqa: E402
+                             step_inputs)
 
 from bidiff_deploy import load_bundle  # noqa: E402
 from bidiff_deploy.binarizers import BINARIZERS, PUBLISHED  # noqa: E402
@@ -40,7 +41,7 @@ def made(request, tmp_path_factory):
 def test_the_network_is_the_bundles(made, variant):
     bundled, graphs, expected = made
     noisy, condition = inputs()
-    feeds = {"noisy": noisy, "condition": condition, **graphs.constants(STEP),
+    feeds = {"noisy": noisy, "condition": condition, **step_inputs(variant, graphs.constants(STEP)),
              **dict.fromkeys(FACTORS, np.ones(1, np.float32))}
     plugin = FakePlugin() if variant == "plugin" else None
     # Maps of 11 bits flip signs, but where there are none.

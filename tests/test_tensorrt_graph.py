@@ -22,7 +22,7 @@ from bidiff_deploy.engines.tensorrt_nodes import BRANCHES
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 from tensorrt_graphs import (LAYOUT, FakePlugin, attributes, check_form, contract,  # noqa: E402
-                             session, unprepared, value_types)
+                             session, step_inputs, unprepared, value_types)
 
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 T, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
@@ -53,7 +53,8 @@ class Made:
         if key not in self._sessions:
             self._sessions[key] = session(contract(self.model(*arguments, **options)))
         factors = zip(FACTORS, sampler.update_factors(*alphas), strict=True)
-        feeds = {"noisy": noisy, "condition": condition, **self.graphs.constants(timestep),
+        constants = step_inputs((*arguments, "plugin")[0], self.graphs.constants(timestep))
+        feeds = {"noisy": noisy, "condition": condition, **constants,
                  **{name: np.array([value]) for name, value in factors}}
         return self._sessions[key].run(["prediction", "latent"], feeds)
 
@@ -129,8 +130,10 @@ def test_types_agree(tiny, variant, float16, shape):
 def test_inputs_are_listed(tiny, variant, shape):
     derived = tiny.derive(variant, shape=shape)
     n, h, w = shape or "NHW"
-    constants = tiny.graphs.constants(400)
-    assert list(derived.inputs) == ["noisy", "condition", *tiny.promoted.inputs, *FACTORS]
+    constants = step_inputs(variant, tiny.graphs.constants(400))
+    assert list(derived.inputs) == ["noisy", "condition", *constants, *FACTORS]
+    assert len(constants) == len(tiny.promoted.inputs) + (variant != "plugin") * 2 * sum(
+        name.endswith("rprelu") for name in tiny.promoted.inputs)
     assert derived.outputs == ("prediction", "latent")
     for name, dims in derived.inputs.items():
         expected = ((n, 3, h, w) if name in ("noisy", "condition") else (1,) if name in FACTORS

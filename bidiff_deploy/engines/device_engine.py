@@ -73,10 +73,11 @@ class DeviceEngine(Engine):
     _device: Any
     _free: int
 
-    def __init__(self, bundle: Bundle, graphs: StepGraphs) -> None:
-        """``graphs`` of the bundle; starts the device's thread."""
+    def __init__(self, bundle: Bundle, graphs: StepGraphs, *, rows_apart: bool = False) -> None:
+        """``graphs`` of the bundle; ``rows_apart``: what runs takes the steps' constants as
+        ``step_rows.rows_apart`` has them. Starts the device's thread."""
         super().__init__(bundle)
-        self._rows = StepRows(graphs, self.timesteps[0])
+        self._rows = StepRows(graphs, self.timesteps[0], apart=rows_apart)
         self._steps: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         # One step at a time: buffers, and the workspace of the kernels, are shared.
         self._lock = threading.RLock()

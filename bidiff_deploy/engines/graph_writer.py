@@ -98,7 +98,9 @@ class GraphWriter:
 
     def columns(self, name: str, count: int) -> list[str]:
         """The rows of a vector (count, C) as a map's factors or terms, (1, C, 1, 1) each; the same
-        for all that ask."""
+        for all that ask. Rows that are inputs of their own are called ``name/0`` and so on."""
+        if f"{name}/0" in self.vectors:
+            return [self.column(f"{name}/{index}") for index in range(count)]
         if name in self.constants:
             rows = self.constants[name].reshape(count, 1, -1, 1, 1)
             return [self._once(("row", name, index), lambda row=row, index=index: self.constant(

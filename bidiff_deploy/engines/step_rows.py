@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,9 +10,19 @@ from ..errors import BundleError
 from .loop_graph import FACTORS
 from .step_graphs import StepGraphs
 
-__all__ = ["StepRows"]
+__all__ = ["StepRows", "rows_apart"]
 
 _ALIGNMENT = 64  # floats: 256 bytes, as an allocation on a GPU has
+
+
+def rows_apart(constants: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A step's constants with the rows of every table (R, C) as vectors (C) of their own, called
+    ``table/0`` and so on: for graphs that would have to take the tables apart in every step."""
+    apart: dict[str, np.ndarray] = {}
+    for name, value in constants.items():
+        apart.update({name: value} if value.ndim != 2 else
+                     {f"{name}/{index}": row for index, row in enumerate(value)})
+    return apart
 
 
 class StepRows:
@@ -23,15 +33,20 @@ class StepRows:
     size    floats of a row
     """
 
-    def __init__(self, graphs: StepGraphs, timestep: int) -> None:
-        self._graphs = graphs
+    def __init__(self, graphs: StepGraphs, timestep: int, *, apart: bool = False) -> None:
+        """``apart``: constants as ``rows_apart`` has them."""
+        self._graphs, self._apart = graphs, apart
         self._rows: dict[int, np.ndarray] = {}
         self.places: dict[str, tuple[int, tuple[int, ...]]] = {}
         self.size = 0
-        for name, value in graphs.constants(timestep).items():
+        for name, value in self._constants(timestep).items():
             self._place(name, value.shape)
         for name in FACTORS:
             self._place(name, (1,))
+
+    def _constants(self, timestep: int) -> Mapping[str, np.ndarray]:
+        constants = self._graphs.constants(timestep)
+        return rows_apart(constants) if self._apart else constants
 
     def _place(self, name: str, shape: tuple[int, ...]) -> None:
         self.places[name] = (self.size, shape)
@@ -44,7 +59,12 @@ class StepRows:
         the first step's shapes."""
         if timestep not in self._rows:
             row = np.zeros(self.size, np.float32)
-            for name, value in self._graphs.constants(timestep).items():
+            constants = self._constants(timestep)
+            # Of a table with more or fewer rows.
+            if odd := sorted(constants.keys() ^ self.places.keys() - set(FACTORS)):
+                raise BundleError(f"{self._graphs.path} has {odd[0]} in step {timestep} or in "
+                                  "another, but not in both; export the bundle again")
+            for name, value in constants.items():
                 offset, shape = self.places[name]
                 if value.shape != shape or value.dtype != np.float32:
                     raise BundleError(

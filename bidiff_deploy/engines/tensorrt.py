@@ -51,7 +51,7 @@ class TensorRtEngine(DeviceEngine):
         no plan, or none that was built for this machine.
         """
         api = open_tensorrt()
-        super().__init__(bundle, StepGraphs(bundle))
+        super().__init__(bundle, StepGraphs(bundle), rows_apart=variant != "plugin")
         self._api, self._variant, self._device_id = api, variant, device_id
         self._device = cuda_library.device_info(device_id)
         plugin = api.plugin() if variant == "plugin" else None

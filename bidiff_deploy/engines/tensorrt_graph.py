@@ -41,9 +41,9 @@ class TensorRtGraph:
     """A derived graph.
 
     model    a serialised ModelProto, for ``parser.parse``
-    inputs   dimensions of every input, in order: ``noisy``, ``condition``, the step's constants,
-             the four ``loop_graph.FACTORS``; a dimension that is free is "N", "H" or "W". All
-             float32, as the outputs are
+    inputs   dimensions of every input, in order: ``noisy``, ``condition``, the step's constants
+             (without plugin as ``step_rows.rows_apart`` has them), the four ``loop_graph.FACTORS``;
+             a dimension that is free is "N", "H" or "W". All float32, as the outputs are
     outputs  ``prediction`` and ``latent``, the image at the next timestep
     opset    of standard operators
     """
@@ -89,6 +89,8 @@ def derive(promoted: PromotedGraph, config: NetworkConfig, *, variant: str, floa
     height, width = shape[1:] if shape else (8 * multiple, 8 * multiple)
     _, shapes = infer_shapes(opened(onnx.load_model_from_string(promoted.model)), height, width)
     ours = PluginNodes(plugin) if variant == PLUGIN else Dense(int8=variant == DENSE_INT8)
+    if variant != PLUGIN:
+        _take_apart(derived.model.graph)
     lowering = Lowering(derived.model, derived.constants, shapes, shape[0] if shape else None,
                         ours, opset)
     try:
@@ -116,6 +118,23 @@ def derive(promoted: PromotedGraph, config: NetworkConfig, *, variant: str, floa
                                             for dim in value.type.tensor_type.shape.dim)
                           for value in model.graph.input},
                          (source.output[0].name, LATENT), opset)
+
+
+def _take_apart(graph: onnx.GraphProto) -> None:
+    """Inputs as ``step_rows.rows_apart`` has them: three slices for every RPReLU, in every step,
+    would be kernels of their own."""
+    apart = []
+    for value in graph.input:
+        sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        if len(sizes) != 2:
+            apart.append(value)
+            continue
+        kind = value.type.tensor_type.elem_type
+        apart += [helper.make_tensor_value_info(f"{value.name}/{index}", kind, sizes[1:])
+                  for index in range(sizes[0])]
+    kept = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in apart]
+    del graph.input[:]
+    graph.input.extend(kept)
 
 
 def _serialised(model: onnx.ModelProto, constants: dict[str, np.ndarray]) -> bytes:
