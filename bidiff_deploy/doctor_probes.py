@@ -185,7 +185,7 @@ def _cuda_python() -> dict[str, Any]:
 
 def _plugin() -> dict[str, Any]:
     """The plugin library for the installed TensorRT."""
-    from .engines.tensorrt_api import open_tensorrt
+    from .engines.tensorrt.api import open_tensorrt
 
     api = open_tensorrt()
     library = api.plugin()
@@ -229,8 +229,8 @@ def _backend(name: str) -> dict[str, Any]:
 
 def _build_plan(path: Path, variant: str) -> None:
     from .bundle import open_bundle
-    from .engines.tensorrt_builder import build_plan
-    from .engines.tensorrt_sidecar import Profile
+    from .engines.tensorrt.builder import build_plan
+    from .engines.tensorrt.sidecar import Profile
 
     # Of this process alone; the plan goes with the bundle.
     os.environ["BIDIFF_TENSORRT_PLANS"] = str(path.with_suffix(".plans"))

@@ -10,7 +10,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from bidiff_deploy.engines import library
-from bidiff_deploy.engines.graph_writer import OPERATORS
+from bidiff_deploy.engines.tensorrt.graph_writer import OPERATORS
 from bidiff_deploy.engines.half_graph import MAPS
 from bidiff_deploy.engines.onnxruntime import session_options
 from bidiff_deploy.engines.step_rows import rows_apart

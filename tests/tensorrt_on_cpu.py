@@ -19,11 +19,11 @@ from bidiff_deploy import BidiffError, load_bundle
 from bidiff_deploy.bundle import open_bundle
 from bidiff_deploy.engines import TENSORRT
 from bidiff_deploy.engines.cuda_session import device_memory
-from bidiff_deploy.engines.tensorrt_builder import build_plan
-from bidiff_deploy.engines.tensorrt_context import OpenPlan
-from bidiff_deploy.engines.tensorrt_device import Device, Graph
-from bidiff_deploy.engines.tensorrt_sidecar import Profile
-from bidiff_deploy.engines.tensorrt_step import TensorRtStep
+from bidiff_deploy.engines.tensorrt.builder import build_plan
+from bidiff_deploy.engines.tensorrt.context import OpenPlan
+from bidiff_deploy.engines.tensorrt.device import Device, Graph
+from bidiff_deploy.engines.tensorrt.sidecar import Profile
+from bidiff_deploy.engines.tensorrt.step import TensorRtStep
 
 
 class Counts:

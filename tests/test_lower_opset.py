@@ -9,9 +9,9 @@ from conftest import snr
 from bidiff_deploy import EngineError, ops
 from bidiff_deploy.engines import library
 from bidiff_deploy.engines.half_graph import MAPS
-from bidiff_deploy.engines.lower_opset import Lowering
-from bidiff_deploy.engines.tensorrt_dense import Dense
-from bidiff_deploy.engines.tensorrt_nodes import PluginNodes
+from bidiff_deploy.engines.tensorrt.lower_opset import Lowering
+from bidiff_deploy.engines.tensorrt.dense import Dense
+from bidiff_deploy.engines.tensorrt.nodes import PluginNodes
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -20,7 +20,7 @@ from bidiff_deploy.bundle import open_bundle  # noqa: E402
 from bidiff_deploy.engines import library  # noqa: E402
 from bidiff_deploy.engines.loop_graph import FACTORS  # noqa: E402
 from bidiff_deploy.engines.step_graphs import StepGraphs  # noqa: E402
-from bidiff_deploy.engines.tensorrt_graph import VARIANTS, derive  # noqa: E402
+from bidiff_deploy.engines.tensorrt.graph import VARIANTS, derive  # noqa: E402
 
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)

@@ -114,7 +114,7 @@ def bundle(reference) -> str:
 
 def test_tensorrt_is_opened(tmp_path: Path) -> None:
     done = real("""
-from bidiff_deploy.engines.tensorrt_api import open_tensorrt
+from bidiff_deploy.engines.tensorrt.api import open_tensorrt
 api = open_tensorrt()
 assert isinstance(api.logger, api.trt.ILogger)
 api.logger.log(api.trt.ILogger.Severity.ERROR, "told")

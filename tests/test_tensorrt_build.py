@@ -27,16 +27,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bidiff_deploy.bundle import manifest_digest, open_bundle
 from bidiff_deploy.cli import group
-from bidiff_deploy.engines import (
-    tensorrt_builder,
-    tensorrt_cache,
-    tensorrt_graph,
-    tensorrt_network,
-    tensorrt_plans,
-)
+from bidiff_deploy.engines.tensorrt import (builder as tensorrt_builder, graph as tensorrt_graph,
+                                            network as tensorrt_network, plans as tensorrt_plans,
+                                            timing_cache as tensorrt_cache)
 from bidiff_deploy.engines.cuda_library import device_info
-from bidiff_deploy.engines.tensorrt_plans import Profile
-from bidiff_deploy.engines.tensorrt_progress import BuildProgress
+from bidiff_deploy.engines.tensorrt.plans import Profile
+from bidiff_deploy.engines.tensorrt.progress import BuildProgress
 from bidiff_deploy.errors import EngineError, UsageError
 from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.progress import Progress

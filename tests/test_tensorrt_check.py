@@ -255,7 +255,7 @@ def test_a_plugin_that_can_not_be_built_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.delenv("BIDIFF_TENSORRT_PLUGIN", raising=False)
     monkeypatch.setattr(native, "_headers", lambda root: False)
-    monkeypatch.setattr("bidiff_deploy.engines.tensorrt_api.open_tensorrt", lambda: SimpleNamespace(
+    monkeypatch.setattr("bidiff_deploy.engines.tensorrt.api.open_tensorrt", lambda: SimpleNamespace(
         name="10.3.0", version=(10, 3, 0)))
     with pytest.raises(EngineError, match="there is no plugin for TensorRT 10.3; build it with"):
         native.plugin({"work": str(tmp_path), "again": False, "tensorrt_root": None})

@@ -12,9 +12,11 @@ import pytest
 import tensorrt_stand_in
 
 from bidiff_deploy import EngineError
-from bidiff_deploy.engines import cuda_python_driver, library, pycuda_driver, tensorrt_device
-from bidiff_deploy.engines.tensorrt_context import Activations, DeviceRows
-from bidiff_deploy.engines.tensorrt_device import CudaError, Device
+from bidiff_deploy.engines.tensorrt import (cuda_python_driver, device as tensorrt_device,
+                                            pycuda_driver)
+from bidiff_deploy.engines import library
+from bidiff_deploy.engines.tensorrt.context import Activations, DeviceRows
+from bidiff_deploy.engines.tensorrt.device import CudaError, Device
 
 STAND_IN = Path(__file__).with_name("pycuda_stand_in")
 # In a process that begins with the emulated driver as its libcuda.so.1.
@@ -29,7 +31,7 @@ else:
 if "cuda-python" not in binding:
     sys.modules["cuda"] = sys.modules["cuda.bindings"] = None
 from bidiff_deploy import EngineError
-from bidiff_deploy.engines.tensorrt_device import CudaError, open_device
+from bidiff_deploy.engines.tensorrt.device import CudaError, open_device
 
 def refused(call):
     try:

@@ -16,9 +16,9 @@ from conftest import snr
 from bidiff_deploy import EngineError, UsageError, load_bundle
 from bidiff_deploy.bundle import open_bundle
 from bidiff_deploy.engines import TENSORRT, library
-from bidiff_deploy.engines import tensorrt as backend
+from bidiff_deploy.engines.tensorrt import engine as backend
 from bidiff_deploy.engines.step_graphs import StepGraphs
-from bidiff_deploy.engines.tensorrt_sidecar import PlanInfo, Profile
+from bidiff_deploy.engines.tensorrt.sidecar import PlanInfo, Profile
 from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.memory_model import cuda_step_bytes
 

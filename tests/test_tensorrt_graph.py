@@ -12,12 +12,13 @@ from conftest import snr
 
 from bidiff_deploy import EngineError, UsageError, load_bundle, ops, sampler
 from bidiff_deploy.bundle import open_bundle
-from bidiff_deploy.engines import cuda_graph, library, tensorrt_graph
+from bidiff_deploy.engines import cuda_graph, library
+from bidiff_deploy.engines.tensorrt import graph as tensorrt_graph
 from bidiff_deploy.engines.half_graph import MAPS
 from bidiff_deploy.engines.loop_graph import FACTORS
 from bidiff_deploy.engines.step_graphs import StepGraphs
-from bidiff_deploy.engines.tensorrt_graph import VARIANTS, derive
-from bidiff_deploy.engines.tensorrt_nodes import BRANCHES
+from bidiff_deploy.engines.tensorrt.graph import VARIANTS, derive
+from bidiff_deploy.engines.tensorrt.nodes import BRANCHES
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

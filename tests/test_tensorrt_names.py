@@ -14,7 +14,9 @@ import tensorrt_names
 import tensorrt_stand_in
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted((ROOT / "bidiff_deploy" / "engines").glob("tensorrt*.py"))
+# Two are about the driver's bindings, of which there are no tables.
+FILES = sorted(set((ROOT / "bidiff_deploy" / "engines" / "tensorrt").glob("[a-z]*.py"))
+               - set((ROOT / "bidiff_deploy" / "engines" / "tensorrt").glob("*_driver.py")))
 VERSIONS = tensorrt_names.VERSIONS
 # Names that only some versions have; the engines ask for each by hasattr, getattr or the version.
 SOME = {

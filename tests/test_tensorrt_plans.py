@@ -19,20 +19,11 @@ from hypothesis import strategies as st
 
 from bidiff_deploy.bundle import open_bundle
 from bidiff_deploy.cli import build as build_cli
-from bidiff_deploy.engines import tensorrt_api, tensorrt_plans, tensorrt_sidecar
-from bidiff_deploy.engines.tensorrt_plans import (
-    Here,
-    Plan,
-    PlanInfo,
-    Profile,
-    build_command,
-    check,
-    choose,
-    default_folder,
-    read_plans,
-    targets,
-    write_plan,
-)
+from bidiff_deploy.engines.tensorrt import (api as tensorrt_api, plans as tensorrt_plans,
+                                            sidecar as tensorrt_sidecar)
+from bidiff_deploy.engines.tensorrt.plans import (Here, Plan, PlanInfo, Profile, build_command,
+                                                  check, choose, default_folder, read_plans,
+                                                  targets, write_plan)
 from bidiff_deploy.errors import EngineError, OutputError
 
 CONTENT = b"a plan"

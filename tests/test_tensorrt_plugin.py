@@ -15,7 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from bidiff_deploy.cli import group
-from bidiff_deploy.engines import tensorrt_build, tensorrt_files, tensorrt_plugin
+from bidiff_deploy.engines.tensorrt import (plugin as tensorrt_plugin,
+                                            plugin_build as tensorrt_build,
+                                            plugin_files as tensorrt_files)
 from bidiff_deploy.errors import EngineError, UsageError
 
 ROOT = Path(__file__).parents[1]

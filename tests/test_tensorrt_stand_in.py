@@ -14,7 +14,7 @@ import tensorrt_stand_in
 from conftest import snr
 
 from bidiff_deploy import ops
-from bidiff_deploy.engines.tensorrt_plugin import PluginLibrary
+from bidiff_deploy.engines.tensorrt.plugin import PluginLibrary
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

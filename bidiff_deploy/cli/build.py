@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..engines import TENSORRT
+
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from ..engines.tensorrt_sidecar import Profile
+    from ..engines.tensorrt.sidecar import Profile
 
 PATH = click.Path(readable=False)
-# Backends that have something to build, and what of it.
-_VARIANTS = {"tensorrt": "plugin", "tensorrt-dense": "dense", "tensorrt-dense-int8": "dense-int8"}
 
 
 @click.command()
@@ -63,14 +63,14 @@ def command(bundle: str, backend: str, size: str | None, batch: int | None, mini
     The first build takes minutes, mostly to time kernels; later ones know these times. With
     --no-plugin the plan is of --backend tensorrt-dense, with --int8 too of tensorrt-dense-int8.
     """
-    from ..engines.tensorrt_builder import check_profile
+    from ..engines.tensorrt.builder import check_profile
     from ..errors import EngineError, UsageError
     from ..feedforward.bundle import FeedForwardBundle, open_any
     from ._shared import parse_bytes
 
-    if backend not in _VARIANTS:
+    if backend not in TENSORRT:
         raise EngineError(f"backend {backend!r} has nothing to build; choose tensorrt")
-    variant = _VARIANTS[backend]
+    variant = TENSORRT[backend]
     if no_plugin and variant == "plugin":
         variant = "dense"
     if int8 and variant == "plugin":
@@ -101,7 +101,7 @@ def _build(bundle: Bundle, profile: Profile, variant: str, output: str | None, q
     import sys
     from pathlib import Path
 
-    from ..engines.tensorrt_builder import build_plan
+    from ..engines.tensorrt.builder import build_plan
 
     notes: list[str] = []
     try:
@@ -121,9 +121,9 @@ def _write_graph(bundle: Bundle, variant: str, profile: Profile | None, path: st
                  overwrite: bool) -> dict[str, Any]:
     """The derived graph as a file, of one shape if the profile has but one."""
     from ..engines.step_graphs import StepGraphs
-    from ..engines.tensorrt_api import open_tensorrt
-    from ..engines.tensorrt_builder import precision_of
-    from ..engines.tensorrt_graph import derive
+    from ..engines.tensorrt.api import open_tensorrt
+    from ..engines.tensorrt.builder import precision_of
+    from ..engines.tensorrt.graph import derive
     from ..errors import EngineError
     from ..files import atomic_file, check_target
 
@@ -164,8 +164,8 @@ def _tell(result: dict[str, Any], as_json: bool) -> None:
 def _profile(bundle: Bundle, size: str | None, batch: int | None, minimum: str | None,
              optimum: str | None, maximum: str | None) -> tuple[Profile, bool]:
     """The shapes that the options mean, and whether they mean any."""
-    from ..engines.tensorrt_builder import default_profile
-    from ..engines.tensorrt_sidecar import Profile
+    from ..engines.tensorrt.builder import default_profile
+    from ..engines.tensorrt.sidecar import Profile
     from ..errors import UsageError
     from .check import parse_size
 

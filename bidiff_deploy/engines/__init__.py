@@ -44,7 +44,7 @@ def open_engine(path: str | os.PathLike[str], *, threads: int | None, backend: s
 
         return OnnxRuntimeCudaEngine(bundle, device_id=device or 0, threads=threads)
     if backend in TENSORRT:
-        from .tensorrt import TensorRtEngine
+        from .tensorrt.engine import TensorRtEngine
 
         return TensorRtEngine(bundle, variant=TENSORRT[backend], device_id=device or 0)
     if isinstance(bundle, FeedForwardBundle):

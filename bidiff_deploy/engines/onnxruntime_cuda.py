@@ -12,8 +12,6 @@ would break the capture off, and the engine raise EngineError; the next call beg
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..bundle import Bundle
 from ..errors import EngineError
 from . import cuda_library

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .tensorrt_device import CudaError
+from .device import CudaError
 
 __all__ = ["CudaPythonDriver", "CudaPythonGraphs", "find"]
 
@@ -56,7 +56,7 @@ class _Calls:
 
 
 class CudaPythonDriver(_Calls):
-    """``tensorrt_device.Driver``."""
+    """``device.Driver``."""
 
     def __init__(self, binding: Any, ordinal: int) -> None:
         super().__init__(binding)
@@ -109,7 +109,7 @@ class CudaPythonDriver(_Calls):
 
 
 class CudaPythonGraphs(_Calls):
-    """``tensorrt_device.GraphMaker``, on the context that is current."""
+    """``device.GraphMaker``, on the context that is current."""
 
     def begin(self, stream: int) -> None:
         # What other threads do meanwhile is none of this capture's business.

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EngineError
-from .nvrtc_files import nvrtc_files
+from ...errors import EngineError
+from ..nvrtc_files import nvrtc_files
 
 __all__ = ["ABI_VERSION", "DESCRIPTION", "LIBRARIES", "PluginLibrary", "default_folder",
            "find_plugin"]

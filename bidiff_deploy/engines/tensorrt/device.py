@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import EngineError
-from .device_engine import DeviceFailure
+from ...errors import EngineError
+from ..device_engine import DeviceFailure
 
 __all__ = ["CudaError", "Device", "Driver", "Graph", "GraphMaker", "INSTALL", "Memory",
            "open_device"]

@@ -29,8 +29,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ..errors import EngineError
-from ..graph_shapes import STANDARD, Shape
+from ...errors import EngineError
+from ...graph_shapes import STANDARD, Shape
 from .graph_writer import OPSET, GraphWriter, reshaped
 
 _INT32_MAX = 2**31 - 1

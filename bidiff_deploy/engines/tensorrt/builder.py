@@ -14,17 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import progress
-from ..bundle import Bundle
-from ..errors import BidiffError, EngineError, UsageError
-from . import cuda_library, tensorrt_cache, tensorrt_plans
-from .base import PADDING_MULTIPLE
-from .primary_context import current_gpu
-from .tensorrt_api import Api, open_tensorrt
-from .tensorrt_network import Parsed, Settings, configure, parse
-from .tensorrt_plans import Here, Plan, PlanInfo, Profile
-from .tensorrt_progress import BuildProgress, monitor_of
-from .tensorrt_sidecar import VARIANTS
+from ... import progress
+from ...bundle import Bundle
+from ...errors import BidiffError, EngineError, UsageError
+from .. import cuda_library
+from ..base import PADDING_MULTIPLE
+from ..primary_context import current_gpu
+from . import plans, timing_cache
+from .api import Api, open_tensorrt
+from .network import Parsed, Settings, configure, parse
+from .plans import Here, Plan, PlanInfo, Profile
+from .progress import BuildProgress, monitor_of
+from .sidecar import VARIANTS
 
 __all__ = ["BuildInterrupted", "build_plan", "check_profile", "default_profile", "precision_of"]
 
@@ -85,25 +86,25 @@ def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
         OutputError: the plan is there, or can not be written.
         BuildInterrupted: Ctrl-C.
     """
-    from .step_graphs import StepGraphs
-    from .tensorrt_graph import derive
+    from ..step_graphs import StepGraphs
+    from .graph import derive
 
     if variant not in VARIANTS:
         raise EngineError(f"variant {variant!r} is not known; known are {', '.join(VARIANTS)}")
     check_profile(profile, bundle)
     notes = [] if notes is None else notes
-    folder = tensorrt_plans.default_folder(bundle) if folder is None else folder
+    folder = plans.default_folder(bundle) if folder is None else folder
     precision = precision_of(bundle)
     settings = Settings(variant, precision == "float16", profile, workspace, level)
     api = open_tensorrt(verbose)
     gpu = cuda_library.device_info(device)
     plugin = api.plugin() if variant == "plugin" else None
-    here = tensorrt_plans.here(api, bundle, gpu, plugin, precision)
-    tensorrt_plans.targets(folder, f"{variant}-{precision}-{profile.label}", overwrite)
+    here = plans.here(api, bundle, gpu, plugin, precision)
+    plans.targets(folder, f"{variant}-{precision}-{profile.label}", overwrite)
     graph = derive(StepGraphs(bundle).promoted(), bundle.config, variant=variant,
                    float16=settings.float16, plugin=plugin, opset=_opset(api, settings),
                    shape=profile.optimum if profile.static else None)
-    cache = tensorrt_cache.cache_file(api.name, gpu)
+    cache = timing_cache.cache_file(api.name, gpu)
     state, started = BuildProgress(), time.monotonic()
 
     def build() -> Any:
@@ -111,9 +112,9 @@ def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
         builder = api.builder()
         parsed = parse(api, builder, graph, plugin)
         config = configure(api, builder, parsed.network, graph, settings, notes)
-        tensorrt_cache.attach(config, tensorrt_cache.read(cache))
+        timing_cache.attach(config, timing_cache.read(cache))
         plan = _run(api, builder, parsed, config, state, settings, gpu)
-        if remark := tensorrt_cache.save(config, cache):
+        if remark := timing_cache.save(config, cache):
             notes.append(remark)
         return plan
 
@@ -125,7 +126,7 @@ def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
                   cancels=hasattr(api.trt, "IProgressMonitor"))
     content = memoryview(plan)
     info = _info(here, settings, content, graph.opset, time.monotonic() - started)
-    return tensorrt_plans.write_plan(folder, content, info, overwrite)
+    return plans.write_plan(folder, content, info, overwrite)
 
 
 def _opset(api: Api, settings: Settings) -> int:

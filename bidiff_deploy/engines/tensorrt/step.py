@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EngineError
-from .loop_graph import LATENT
-from .tensorrt_context import FLOAT, IMAGES, PREDICTION, Activations, DeviceRows, OpenPlan
-from .tensorrt_device import Device, Graph, Memory
+from ...errors import EngineError
+from ..loop_graph import LATENT
+from .context import FLOAT, IMAGES, PREDICTION, Activations, DeviceRows, OpenPlan
+from .device import Device, Graph, Memory
 
 __all__ = ["TensorRtStep"]
 

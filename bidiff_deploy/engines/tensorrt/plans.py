@@ -1,7 +1,7 @@
 """TensorRT plans on disk: where they are, which one runs a shape, and whether it may.
 
 A plan, ``plugin-float16-1x256x256.plan``, has a sidecar of the same name that ends in ``.json``
-(``tensorrt_sidecar``). Plans of a bundle share a folder. ``build`` writes them, the engines read.
+(``sidecar``). Plans of a bundle share a folder. ``build`` writes them, the engines read.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bundle import Bundle, manifest_digest
-from ..errors import EngineError
-from ..files import atomic_file, check_target, make_directory
-from .cuda_library import DeviceInfo
-from .tensorrt_api import Api, plugin_digest
-from .tensorrt_plugin import PluginLibrary
-from .tensorrt_sidecar import MAX_SIDECAR_BYTES, PlanInfo, Profile, Shape, parse
+from ...bundle import Bundle, manifest_digest
+from ...errors import EngineError
+from ...files import atomic_file, check_target, make_directory
+from ..cuda_library import DeviceInfo
+from .api import Api, plugin_digest
+from .plugin import PluginLibrary
+from .sidecar import MAX_SIDECAR_BYTES, PlanInfo, Profile, Shape, parse
 
 __all__ = ["SUFFIX", "Here", "Plan", "PlanInfo", "Profile", "build_command", "check", "choose",
            "default_folder", "here", "read_plans", "targets", "write_plan"]

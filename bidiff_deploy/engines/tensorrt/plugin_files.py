@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import EngineError
+from ...errors import EngineError
 
 __all__ = ["TensorRt", "find_cuda_include", "find_tensorrt", "plugin_source"]
 
@@ -130,8 +130,8 @@ def plugin_source() -> Path:
         EngineError: this installation has no sources.
     """
     here = Path(__file__).resolve()
-    for folder in (here.parents[2] / "engines" / "tensorrt",
-                   here.parent / "plugin_source" / "tensorrt"):
+    for folder in (here.parents[3] / "engines" / "tensorrt",
+                   here.parents[1] / "plugin_source" / "tensorrt"):
         if (folder / "CMakeLists.txt").is_file():
             return folder
     raise EngineError("this installation has no sources of the TensorRT plugin; install the "

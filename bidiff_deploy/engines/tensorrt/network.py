@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import TensorProto
 
-from ..errors import EngineError, UsageError
-from ..graph_shapes import STANDARD
-from ..ops import DOMAIN
-from .tensorrt_api import Api, plugin_missing
-from .tensorrt_plugin import PluginLibrary
-from .tensorrt_sidecar import Profile
+from ...errors import EngineError, UsageError
+from ...graph_shapes import STANDARD
+from ...ops import DOMAIN
+from .api import Api, plugin_missing
+from .plugin import PluginLibrary
+from .sidecar import Profile
 
 if TYPE_CHECKING:
-    from .tensorrt_graph import TensorRtGraph
+    from .graph import TensorRtGraph
 
 __all__ = ["Parsed", "Settings", "configure", "keep_precision", "parse", "value_types"]
 

@@ -24,10 +24,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ..errors import EngineError
-from ..op_blocks import block_functions
-from ..ops import BINARY_CONV, DOMAIN, EPSILON, GROUP_NORM_SWISH
-from ..packing import dense_weight, words_per_tap
+from ...errors import EngineError
+from ...op_blocks import block_functions
+from ...ops import BINARY_CONV, DOMAIN, EPSILON, GROUP_NORM_SWISH
+from ...packing import dense_weight, words_per_tap
 from .graph_writer import OPSET
 from .lower_opset import Lowering
 

@@ -11,9 +11,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputError
-from ..files import atomic_file, make_directory
-from .cuda_library import DeviceInfo
+from ...errors import OutputError
+from ...files import atomic_file, make_directory
+from ..cuda_library import DeviceInfo
 
 __all__ = ["MAX_BYTES", "attach", "cache_file", "read", "save"]
 

@@ -13,7 +13,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..errors import EngineError
+from ...errors import EngineError
 
 __all__ = ["FORMAT", "MAX_SIDECAR_BYTES", "PRECISIONS", "VARIANTS", "VERSION", "PlanInfo",
            "Profile", "Shape", "parse"]

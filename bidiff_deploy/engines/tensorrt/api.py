@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import EngineError
-from ..files import file_sha256
-from .tensorrt_plugin import PluginLibrary, find_plugin
+from ...errors import EngineError
+from ...files import file_sha256
+from .plugin import PluginLibrary, find_plugin
 
 __all__ = ["OLDEST", "Api", "Log", "open_tensorrt", "plugin_digest",
            "plugin_missing"]

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EngineError
-from .device_engine import DeviceFailure
-from .loop_graph import LATENT
-from .tensorrt_api import Api
-from .tensorrt_device import Device, Memory
-from .tensorrt_plans import Plan
+from ...errors import EngineError
+from ..device_engine import DeviceFailure
+from ..loop_graph import LATENT
+from .api import Api
+from .device import Device, Memory
+from .plans import Plan
 
 __all__ = ["Activations", "DeviceRows", "FLOAT", "IMAGES", "OpenPlan", "PREDICTION",
            "TensorRtFailure"]

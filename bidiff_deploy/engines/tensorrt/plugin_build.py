@@ -14,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import EngineError, UsageError
-from ..files import atomic_directory
-from ..progress import Progress
-from .cuda_library import device_count, device_info
-from .tensorrt_files import TensorRt, find_cuda_include, find_tensorrt, plugin_source
-from .tensorrt_plugin import DESCRIPTION, LIBRARIES, default_folder
+from ...errors import EngineError, UsageError
+from ...files import atomic_directory
+from ...progress import Progress
+from ..cuda_library import device_count, device_info
+from .plugin import DESCRIPTION, LIBRARIES, default_folder
+from .plugin_files import TensorRt, find_cuda_include, find_tensorrt, plugin_source
 
 __all__ = ["Built", "build_plugin", "choose_architectures"]
 

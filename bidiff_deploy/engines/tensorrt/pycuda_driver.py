@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .tensorrt_device import CudaError
+from .device import CudaError
 
 __all__ = ["PycudaDriver", "find"]
 
@@ -27,7 +27,7 @@ def find() -> tuple[Any, str]:
 
 
 class PycudaDriver:
-    """``tensorrt_device.Driver``."""
+    """``device.Driver``."""
 
     def __init__(self, drv: Any, ordinal: int) -> None:
         import pycuda

@@ -1,9 +1,9 @@
 """Backends ``tensorrt``, ``tensorrt-dense`` and ``tensorrt-dense-int8``: plans that ``build`` made.
 
 A plan runs the shapes of its profile and no other. So the engine takes for each shape the plan that
-needs the least memory (``tensorrt_plans``), cuts images into tiles that a plan runs, and names the
+needs the least memory (``plans``), cuts images into tiles that a plan runs, and names the
 command that builds what is missing. A whole loop is one CUDA graph where nothing listens to its
-steps, and one a step where something does (``tensorrt_step``).
+steps, and one a step where something does (``step``).
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..bundle import Bundle
-from ..errors import EngineError, UsageError
-from ..sampler import OnStep
-from ..tile_choice import WHOLE_PIXELS, Tile
-from ..tiling import MIN_TILE, TilePlan
-from . import cuda_library
-from .device_engine import DeviceEngine, DeviceFailure, Factors
-from .step_graphs import StepGraphs
-from .tensorrt_api import open_tensorrt
-from .tensorrt_context import Activations, DeviceRows, OpenPlan
-from .tensorrt_device import open_device
-from .tensorrt_plans import Plan, check, choose, default_folder, here, read_plans
-from .tensorrt_sidecar import Shape
-from .tensorrt_step import TensorRtStep
+from ...bundle import Bundle
+from ...errors import EngineError, UsageError
+from ...sampler import OnStep
+from ...tile_choice import WHOLE_PIXELS, Tile
+from ...tiling import MIN_TILE, TilePlan
+from .. import cuda_library
+from ..device_engine import DeviceEngine, DeviceFailure, Factors
+from ..step_graphs import StepGraphs
+from .api import open_tensorrt
+from .context import Activations, DeviceRows, OpenPlan
+from .device import open_device
+from .plans import Plan, check, choose, default_folder, here, read_plans
+from .sidecar import Shape
+from .step import TensorRtStep
 
 _PLANS = 2  # kept open though no shape with buffers uses them
 _USUAL_TILE, _LARGEST_TILE = 256, 1024
@@ -46,7 +46,7 @@ class TensorRtEngine(DeviceEngine):
                  cuda_graph: bool = True) -> None:
         """Open the plans of a verified bundle on GPU ``device_id``.
 
-        ``variant``: one of ``tensorrt_sidecar.VARIANTS``; ``cuda_graph``: capture what recurs.
+        ``variant``: one of ``sidecar.VARIANTS``; ``cuda_graph``: capture what recurs.
         Raises EngineError, each with its remedy: no TensorRT, plugin, GPU or binding of the driver,
         no plan, or none that was built for this machine.
         """

@@ -1,7 +1,7 @@
 """Writes nodes in operators that every parser of TensorRT from 8.5 on takes.
 
 A writer knows of each value its type, of each constant its value, and of the maps their channels,
-so that who lowers an operator (``lower_opset``, ``tensorrt_dense``, ``tensorrt_nodes``) says what
+so that who lowers an operator (``lower_opset``, ``dense``, ``nodes``) says what
 is computed and no more: casts and reshapes of one value are one node, those of constants none.
 """
 
@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ..errors import EngineError
-from ..graph_shapes import STANDARD, Shape
+from ...errors import EngineError
+from ...graph_shapes import STANDARD, Shape
 
 OPSET = 17
 OPSET_OF_10 = 19  # for TensorRT 10 and later

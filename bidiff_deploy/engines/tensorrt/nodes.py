@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from ..errors import EngineError
-from ..ops import (
+from ...errors import EngineError
+from ...ops import (
     BINARY_CONV,
     BINARY_DOWN,
     BINARY_FUSION,
@@ -34,7 +34,7 @@ OPTIONAL = {BINARY_CONV: (5, 6), NORM_BINARY_CONV: (7, 8)}
 
 
 class Words(Protocol):
-    """What prepares words: ``tensorrt_plugin.PluginLibrary``."""
+    """What prepares words: ``plugin.PluginLibrary``."""
 
     @property
     def layout(self) -> int: ...

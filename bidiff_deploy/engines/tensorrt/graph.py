@@ -3,7 +3,7 @@
 It is the graph for CUDA (``cuda_graph``) with the loop's update behind it (``loop_graph``),
 without function bodies, which parsers before 10.7 would put in our nodes' place, in the opset and
 the operators that every supported parser takes (``lower_opset``). Our operators are nodes of the
-plugin (``tensorrt_nodes``) or standard operators (``tensorrt_dense``). The types of its values say
+plugin (``nodes``) or standard operators (``dense``). The types of its values say
 what is computed in float16: TensorRT 11 knows no other way, and 10 is told to do likewise. All
 weights are inside; what differs between steps are inputs. Needs ``onnx``, no runtime.
 """
@@ -16,18 +16,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..architecture import NetworkConfig
-from ..errors import EngineError, UsageError
-from ..graph_shapes import infer_shapes
-from ..op_definitions import opened
-from ..ops import DOMAIN, VERSION
-from . import cuda_graph
-from .loop_graph import LATENT, append_update
+from ...architecture import NetworkConfig
+from ...errors import EngineError, UsageError
+from ...graph_shapes import infer_shapes
+from ...op_definitions import opened
+from ...ops import DOMAIN, VERSION
+from .. import cuda_graph
+from ..loop_graph import LATENT, append_update
+from ..step_graphs import PromotedGraph
+from .dense import Dense
 from .graph_writer import OPSET, OPSET_OF_10
 from .lower_opset import Lowering
-from .step_graphs import PromotedGraph
-from .tensorrt_dense import Dense
-from .tensorrt_nodes import PluginNodes, Words
+from .nodes import PluginNodes, Words
 
 __all__ = ["VARIANTS", "TensorRtGraph", "derive"]
 
