@@ -1,183 +1,33 @@
 """The stand-in for TensorRT that other tests rely on: its nodes compute what the op library does,
-captured graphs compute it again, and it refuses what TensorRT refuses."""
+captured graphs compute it again, and it has the names that TensorRT has."""
 
 from __future__ import annotations
 
-import ctypes
-from typing import Any, Iterator
+from typing import Any
 
-import emulated_cuda
 import numpy as np
 import pytest
 import tensorrt_names
 import tensorrt_stand_in
 from conftest import snr
 
-from bidiff_deploy import ops
-from bidiff_deploy.engines.tensorrt.plugin import PluginLibrary
-
-onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+from tensorrt_networks import (  # noqa: E402
+    SHAPES,
+    Bound,
+    Stream,
+    Trt,
+    image,
+    node,
+    open_trt,
+    small,
+    trt,
+)
 from tensorrt_stand_in import module, nodes  # noqa: E402
 from test_cuda_engine import MAPS, cases, on_the_cpus_kernels  # noqa: E402
 
-helper, numpy_helper, FLOAT = onnx.helper, onnx.numpy_helper, onnx.TensorProto.FLOAT
-WORDS = {ops.BINARY_CONV: [1], ops.NORM_BINARY_CONV: [3], ops.BINARY_FUSION: [2, 6],
-         ops.BINARY_DOWN: [1, 5], ops.BINARY_UP: [1, 5]}
-
-
-class Trt:
-    """TensorRT of a version in this process, and the ways to use it that tests need."""
-
-    def __init__(self, trt: Any, library: PluginLibrary) -> None:
-        self.trt, self.library, self.told = trt, library, []
-        told = self.told
-
-        class Logger(trt.ILogger):
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-
-            def log(self, severity: Any, message: str) -> None:
-                told.append(message)
-
-        self.logger = Logger()
-        self.builder = trt.Builder(self.logger)
-
-    def network(self, model: Any, flags: tuple[str, ...] | None = None) -> tuple[Any, Any]:
-        """A network of the graph, or what the parser says of it."""
-        kinds = self.trt.NetworkDefinitionCreationFlag
-        if flags is None:
-            flags = ("EXPLICIT_BATCH",) if self.trt._version[0] < 10 else ("STRONGLY_TYPED",)
-        network = self.builder.create_network(sum(1 << int(getattr(kinds, f)) for f in flags))
-        parser = self.trt.OnnxParser(network, self.logger)
-        if parser.parse(model.SerializeToString()):
-            return network, None
-        return None, parser.get_error(0).desc()
-
-    def plan(self, model: Any, shapes: dict[str, list[tuple[int, ...]]] | None = None,
-             change: Any = None, **network: Any) -> Any:
-        config = self.builder.create_builder_config()
-        if shapes:
-            profile = self.builder.create_optimization_profile()
-            for name, (least, best, most) in shapes.items():
-                profile.set_shape(name, least, best, most)
-            config.add_optimization_profile(profile)
-        if change:
-            change(config)
-        made, error = self.network(model, **network)
-        assert made is not None, error
-        return self.builder.build_serialized_network(made, config)
-
-    def engine(self, plan: Any) -> Any:
-        return self.trt.Runtime(self.logger).deserialize_cuda_engine(plan)
-
-
-class Stream:
-    """A stream of the emulated GPU, and graphs that are captured on it."""
-
-    def __init__(self) -> None:
-        self.handle = ctypes.c_void_p()
-        nodes._call("cuStreamCreate", ctypes.byref(self.handle), 1)
-
-    def capture(self, work: Any) -> Any:
-        graph, made = ctypes.c_void_p(), ctypes.c_void_p()
-        nodes._call("cuStreamBeginCapture_v2", self.handle, 1)
-        try:
-            work()
-        finally:
-            nodes._call("cuStreamEndCapture", self.handle, ctypes.byref(graph))
-        nodes._call("cuGraphInstantiateWithFlags", ctypes.byref(made), graph, ctypes.c_uint64(0))
-        return lambda: nodes._call("cuGraphLaunch", made, self.handle)
-
-
-class Bound:
-    """A context with memory for every tensor."""
-
-    def __init__(self, context: Any, **inputs: np.ndarray) -> None:
-        self.context, self.memories, self.stream = context, {}, Stream()
-        self.inputs = {}
-        for name, value in inputs.items():
-            assert context.set_input_shape(name, value.shape)
-        for name in context._engine._names:
-            shape = tuple(context.get_tensor_shape(name))
-            dtype = context._engine._program.dtype(name)
-            memory = nodes.DeviceMemory(int(np.prod(shape)) * dtype.itemsize)
-            self.memories[name] = memory, nodes.view(memory.address, shape, dtype)
-            assert context.set_tensor_address(name, memory.address)
-        self.put(**inputs)
-
-    def put(self, **inputs: np.ndarray) -> None:
-        for name, value in inputs.items():
-            self.memories[name][1][...] = value
-
-    def enqueue(self) -> bool:
-        return self.context.execute_async_v3(self.stream.handle.value)
-
-    def run(self) -> np.ndarray:
-        assert self.enqueue()
-        return self.result()
-
-    def result(self) -> np.ndarray:
-        return self.memories["y"][1].copy()
-
-
-@pytest.fixture
-def open_trt(tmp_path_factory) -> Iterator[Any]:
-    """A function: the stand-in of a version; for as long as the test runs."""
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
-        def made(version: str = "10.3.0", **changed: str) -> Trt:
-            trt = stack.enter_context(tensorrt_stand_in.in_process(
-                tmp_path_factory.getbasetemp() / "kernels", version, **changed))
-            return Trt(trt, PluginLibrary(tensorrt_stand_in.plugin()))
-
-        yield made
-
-
-@pytest.fixture
-def trt(open_trt) -> Trt:
-    return open_trt()
-
-
-def node(op: str, given: list[np.ndarray | None], attributes: dict[str, int],
-         library: PluginLibrary | None, half: bool = False, version: str = "1") -> Any:
-    """One node of the plugin, its words prepared where a library is given."""
-    types = onnx.TensorProto
-    inputs, constants, names, mask, extra = [], [], [], 0, dict(attributes)
-    for index, value in enumerate(given):
-        if value is None:
-            continue
-        mask |= 1 << index
-        names.append(f"i{index}")
-        if library is not None and index in WORDS.get(op, []):
-            extra |= {"kernel": value.shape[1], "layout": library.layout}
-            channels = given[0].shape[1] // (2 if op == ops.BINARY_DOWN else 1)
-            value = library.prepare_words(value, channels)
-        if index in MAPS[op]:
-            kind = types.FLOAT16 if half else types.FLOAT
-            inputs.append(helper.make_tensor_value_info(names[-1], kind, value.shape))
-        else:
-            constants.append(numpy_helper.from_array(value, names[-1]))
-    made = helper.make_node(op, names, ["y"], domain=ops.DOMAIN, plugin_version=version,
-                            plugin_namespace="bidiff", **extra)
-    made.attribute.append(helper.make_attribute("inputs", mask))
-    y = helper.make_tensor_value_info("y", types.FLOAT16 if half else types.FLOAT, None)
-    return wrap([made], inputs, [y], constants)
-
-
-def wrap(graph_nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: list[Any] = [],
-         opset: int = 17, functions: list[Any] = []) -> Any:
-    graph = helper.make_graph(graph_nodes, "test", inputs, outputs, constants)
-    return helper.make_model(graph, ir_version=8, functions=functions, opset_imports=[
-        helper.make_opsetid("", opset), helper.make_opsetid(ops.DOMAIN, 1)])
-
-
-def info(name: str, shape: Any, kind: int = FLOAT) -> Any:
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
-# -- numbers -----------------------------------------------------------------------------------
+__all__ = ["open_trt", "trt"]  # fixtures
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
@@ -199,33 +49,6 @@ def test_a_node_is_the_op_librarys(trt: Trt, name: str, prepared: bool, half: bo
         assert snr(expected, found) > (70 if half else 110)
     else:
         np.testing.assert_array_equal(found, expected.astype(found.dtype))
-
-
-def small(batch: Any = "N", height: Any = "H", width: Any = "W") -> Any:
-    """conv -> BinaryConv -> two branches of standard operators -> sum."""
-    rng = np.random.default_rng(3)
-    constants = [numpy_helper.from_array(value, name) for name, value in {
-        "kernel": rng.standard_normal((4, 3, 3, 3)).astype(np.float32),
-        "words": rng.integers(-2**31, 2**31, (8, 3, 3, 1)).astype(np.int32),
-        "alpha": rng.standard_normal(8).astype(np.float32),
-        "shift": rng.standard_normal((8, 1, 1)).astype(np.float32)}.items()]
-    attributes = dict(domain=ops.DOMAIN, plugin_namespace="bidiff", plugin_version="1")
-    return wrap([
-        helper.make_node("Conv", ["x", "kernel"], ["a"], pads=[1] * 4),
-        helper.make_node("Relu", ["a"], ["r"]),
-        helper.make_node("BinaryConv", ["a", "words", "alpha"], ["b"], **attributes),
-        helper.make_node("Concat", ["r", "r"], ["c"], axis=1),
-        helper.make_node("Add", ["b", "c"], ["d"]),
-        helper.make_node("BinaryConv", ["d", "words", "alpha"], ["e"], **attributes),
-        helper.make_node("Add", ["e", "shift"], ["y"])],
-        [info("x", [batch, 3, height, width])], [info("y", None)], constants)
-
-
-SHAPES = {"x": [(1, 3, 4, 4), (1, 3, 8, 8), (2, 3, 12, 16)]}
-
-
-def image(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def expected_of_small(x: np.ndarray) -> np.ndarray:
@@ -284,9 +107,6 @@ def test_contexts_share_memory_that_the_user_gives(trt: Trt) -> None:
     assert not bounds[1].enqueue() and str(sizes[1]) in trt.told[-1]
 
 
-# -- what TensorRT demands -----------------------------------------------------------------------
-
-
 def test_what_an_enqueue_demands(trt: Trt, capfd: pytest.CaptureFixture[str]) -> None:
     engine = trt.engine(trt.plan(small(), SHAPES))
     context = engine.create_execution_context()
@@ -314,194 +134,6 @@ def test_what_an_enqueue_demands(trt: Trt, capfd: pytest.CaptureFixture[str]) ->
     assert context.execute_async_v3(stream.handle.value)
     stream.capture(lambda: context.execute_async_v3(stream.handle.value))
     assert "2048 bytes are not allocated" in capfd.readouterr().err
-
-
-def test_graphs_that_no_parser_takes(open_trt: Any) -> None:
-    trt = open_trt()
-    y, x = info("y", None), info("x", [1, 3, 4, 4])
-    identity = helper.make_node("Relu", ["x"], ["y"])
-
-    def refused(made: Any, version: str = "10.3.0", **flags: Any) -> str:
-        network, error = open_trt(version).network(made, **flags)
-        assert network is None
-        return error
-
-    assert "explicit batch" in refused(wrap([identity], [x], [y]), "8.5.3", flags=())
-    newer = wrap([identity], [x], [y], opset=18)
-    assert "opset 18" in refused(newer, "8.5.3") and trt.network(newer)[0] is not None
-    function = helper.make_function(ops.DOMAIN, "Same", ["a"], ["b"],
-                                    [helper.make_node("Relu", ["a"], ["b"])],
-                                    [helper.make_opsetid("", 17)])
-    assert "local function Same" in refused(wrap([helper.make_node(
-        "Same", ["x"], ["y"], domain=ops.DOMAIN)], [x], [y], functions=[function]))
-    op, given, attributes = cases()["conv_bare"]
-    missing = "Plugin not found, are the plugin name, version, and namespace correct?"
-    assert missing in refused(node(op, given, attributes, None, version="2"))
-    # Only later parsers look for a plugin in the node's domain.
-    made = node(op, given, attributes, None)
-    kept = [entry for entry in made.graph.node[0].attribute if entry.name != "plugin_namespace"]
-    del made.graph.node[0].attribute[:]
-    made.graph.node[0].attribute.extend(kept)
-    assert missing in refused(made, "10.9.0")
-    assert open_trt("10.16.1").network(made)[0] is not None
-    assert missing in refused(wrap([helper.make_node("Unheard", ["x"], ["y"])], [x], [y]))
-    assert missing in refused(wrap([helper.make_node("Hardmax", ["x"], ["y"])], [x], [y]), "8.5.3")
-    assert trt.network(wrap([helper.make_node("Hardmax", ["x"], ["y"])], [x], [y]))[0] is not None
-    # The plugin's own refusals.
-    made = node(op, given, {"kernel": 2}, None)
-    assert "Could not create plugin" in refused(made)
-    mixed = wrap([helper.make_node("Add", ["x", "h"], ["y"])],
-                 [x, info("h", [1, 3, 4, 4], onnx.TensorProto.FLOAT16)], [y])
-    assert "invalid graph" in refused(mixed)
-    made = trt.network(wrap([identity], [x], [y]))[0]
-    assert not trt.trt.OnnxParser(made, trt.logger).parse(b"no graph")
-
-
-def test_quantisation_that_no_parser_takes(open_trt: Any) -> None:
-    def told(zero: np.ndarray | None, scale: float = 0.5, version: str = "10.3.0") -> str | None:
-        constants = {"scale": np.float32(scale), **({} if zero is None else {"zero": zero})}
-        return open_trt(version).network(wrap(
-            [helper.make_node("QuantizeLinear", ["x", *constants], ["q"]),
-             helper.make_node("DequantizeLinear", ["q", *constants], ["y"])],
-            [info("x", [1, 3, 4, 4])], [info("y", None)],
-            [numpy_helper.from_array(value, name) for name, value in constants.items()]))[1]
-
-    for version in ("8.5.3", "10.3.0"):
-        assert told(np.int8(0), version=version) is None
-        assert "symmetric" in told(np.int8(1), version=version)
-        assert "positive" in told(np.int8(0), -1.0, version=version)
-        assert "same size" in told(np.zeros(3, np.int8), version=version)
-    assert "3 inputs" in told(None, version="8.5.3")
-
-
-def test_the_plugin_of_another_major_version_is_not_there(open_trt: Any) -> None:
-    op, given, attributes = cases()["conv_bare"]
-    made = node(op, given, attributes, None)
-    plan = open_trt().plan(made)
-    trt = open_trt(BIDIFF_STAND_IN_PLUGIN="11.4.0")
-    assert "Plugin not found" in trt.network(made)[1]
-    assert trt.engine(plan) is None and "Could not find plugin" in trt.told[-1]
-
-
-def test_networks_that_are_not_built(open_trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(trt: Trt, words: str, made: Any, *arguments: Any, **flags: Any) -> None:
-        assert trt.plan(made, *arguments, **flags) is None
-        assert words in trt.told[-1], trt.told
-
-    old, new = open_trt("8.5.3"), open_trt("10.3.0")
-    half = wrap([helper.make_node("Relu", ["x"], ["y"])],
-                [info("x", [1, 3], onnx.TensorProto.FLOAT16)],
-                [info("y", None, onnx.TensorProto.FLOAT16)])
-    refused(old, "fp16 is not configured", half)
-    fp16 = old.trt.BuilderFlag.FP16
-    assert old.plan(half, None, lambda config: config.set_flag(fp16)) is not None
-    refused(new, "strongly typed", half, None,
-            lambda config: config.set_flag(new.trt.BuilderFlag.FP16))
-    refused(new, "no optimization profile", small())
-    refused(new, "no shapes in the optimization profile", small(), {"z": SHAPES["x"]})
-    refused(new, "does not go with its dimensions", small(), {"x": [(1, 4, 4, 4)] * 3})
-    refused(new, "insufficient workspace", small(), SHAPES, lambda config:
-            config.set_memory_pool_limit(new.trt.MemoryPoolType.WORKSPACE, 1))
-    with pytest.raises(ValueError, match="inconsistent"):
-        new.builder.create_optimization_profile().set_shape("x", (2, 3), (1, 3), (2, 3))
-    with pytest.raises(TypeError, match="BuilderFlag"):
-        new.builder.create_builder_config().set_flag(new.trt.MemoryPoolType.WORKSPACE)
-    with pytest.raises(AttributeError, match="optimisation_level"):
-        new.builder.create_builder_config().optimisation_level = 3
-    monkeypatch.setenv("BIDIFF_STAND_IN_FAIL", "build,enqueue")
-    refused(new, "implementation", small(), SHAPES)
-    with pytest.raises(TypeError, match="ILogger"):
-        new.trt.Builder(type("Logger", (new.trt.ILogger,), {"__init__": lambda self: None})())
-
-
-def test_a_build_tells_its_progress_and_can_be_cancelled(trt: Trt) -> None:
-    class Monitor(trt.trt.IProgressMonitor):
-        def __init__(self, last: int) -> None:
-            trt.trt.IProgressMonitor.__init__(self)
-            self.last, self.told = last, []
-
-        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            self.told.append((phase, parent, steps))
-
-        def step_complete(self, phase: str, step: int) -> bool:
-            self.told.append((phase, step))
-            return len(self.told) < self.last
-
-        def phase_finish(self, phase: str) -> None:
-            self.told.append(phase)
-
-    def build(last: int) -> tuple[Any, Monitor]:
-        monitor = Monitor(last)
-        return trt.plan(small(), SHAPES, lambda config: setattr(config, "progress_monitor",
-                                                                monitor)), monitor
-
-    plan, monitor = build(1000)
-    assert plan is not None and monitor.told[0] == ("Building Engine", None, 2)
-    assert monitor.told[-1] == "Building Engine" and len(monitor.told) == 13
-    plan, monitor = build(5)
-    assert plan is None and len(monitor.told) == 5 and "cancelled" in trt.told[-1]
-
-
-def test_the_timing_cache_and_what_a_plan_says(trt: Trt) -> None:
-    content, plans = b"", []
-    for _ in range(2):
-        def change(config: Any) -> None:
-            config.clear_flag(trt.trt.BuilderFlag.TF32)
-            cache = config.create_timing_cache(content)
-            assert config.set_timing_cache(cache, ignore_mismatch=False)
-            made.append(config)
-
-        made: list[Any] = []
-        plans.append(tensorrt_stand_in.read_plan(trt.plan(small(), SHAPES, change))[0])
-        content = bytes(made[0].get_timing_cache().serialize())
-    assert [plan["timed"] for plan in plans] == [5, 0]  # equal layers are timed once
-    assert plans[0]["tensorrt"] == "10.3.0" and plans[0]["flags"] == []
-    assert plans[0]["profiles"] == [{"x": [list(shape) for shape in SHAPES["x"]]}]
-    config = trt.builder.create_builder_config()
-    assert config.create_timing_cache(b"nothing of the kind") is None
-    other = config.create_timing_cache(content.replace(b"10.3.0", b"10.2.0"))
-    assert not config.set_timing_cache(other, ignore_mismatch=False)
-
-
-def test_plans_of_others_are_refused(open_trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    trt = open_trt()
-    plan = bytes(trt.plan(small(), SHAPES))
-
-    def refused(opened: Trt, words: str, content: bytes) -> None:
-        assert opened.engine(content) is None and words in opened.told[-1]
-
-    for damaged in (plan[:-1], b"", plan[:40] + bytes([plan[40] ^ 1]) + plan[41:]):
-        refused(trt, "Magic tag", damaged)
-    refused(open_trt("10.9.0"), "Version tag", plan)
-    monkeypatch.setenv("BIDIFF_STAND_IN_FAIL", "deserialize,context")
-    refused(trt, "OutOfMemory", plan)
-    monkeypatch.delenv("BIDIFF_STAND_IN_FAIL")
-    engine = trt.engine(plan)
-    monkeypatch.setenv("BIDIFF_EMULATED_FAIL", "cuMemAlloc=2")  # as too little memory does
-    refused(trt, "OutOfMemory", plan)
-    assert engine.create_execution_context() is None and "OutOfMemory" in trt.told[-1]
-    strategy = trt.trt.ExecutionContextAllocationStrategy.USER_MANAGED
-    assert engine.create_execution_context(strategy) is not None
-
-
-# -- processes and names -------------------------------------------------------------------------
-
-PLAN_OF_ANOTHER_GPU = """
-import sys, tensorrt as trt
-engine = trt.Runtime(trt.Logger()).deserialize_cuda_engine(open(sys.argv[1], "rb").read())
-sys.exit(engine is not None)
-"""
-
-
-def test_a_plan_of_another_gpu(trt: Trt, tmp_path) -> None:
-    file = tmp_path / "small.plan"
-    x, y = info("x", [1, 3, 4, 4]), info("y", None)
-    file.write_bytes(trt.plan(wrap([helper.make_node("Relu", ["x"], ["y"])], [x], [y])))
-    here = str(emulated_cuda.GPUS[0])
-    for gpu, code in ((here, 1), ("90", 0)):
-        done = tensorrt_stand_in.run(PLAN_OF_ANOTHER_GPU, tmp_path, str(file),
-                                     BIDIFF_EMULATED_GPUS=gpu)
-        assert done.returncode == code and ("incompatible device" in done.stderr) == (code == 0)
 
 
 CUDA_PYTHON = """
