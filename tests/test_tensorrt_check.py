@@ -83,7 +83,8 @@ def test_what_is_done_is_kept_and_what_failed_is_made_again(run, tmp_path):
     assert run(Parts(memory=bad, build={"ok": True, "n": 1}), "--json", file, "--parts",
                "build,memory") == 0
     given = Parts(build={"ok": True, "n": 2})
-    assert run(given, "--json", file) == 0
+    # The folder of plans may have been moved.
+    assert run(given, "--json", file, "--work", tmp_path / "moved") == 0
     assert "build" not in given.ran and "memory" in given.ran and "trtexec" in given.ran
     assert json.loads(file.read_text())["parts"]["build"]["n"] == 1
     given = Parts(build={"ok": True, "n": 3})
@@ -287,17 +288,27 @@ def test_the_whole_tool_on_the_stand_in(tmp_path):
                               env=environment, timeout=120)
         assert file.is_file(), done.stderr
         return done.returncode, done.stdout, json.loads(file.read_text())["parts"]
-    code, text, found = check("machine,parity-dense,build,memory,trtexec")
+    code, text, found = check("machine,parity-dense,build,build-dense,speed-network,memory,trtexec")
     assert code == 0, text
     assert "TensorRT 10.3.0, emulated sm_80" in text
-    assert all(found[name]["ok"] for name in ("machine", "plugin", "parity-dense", "build"))
-    assert [entry["steps"] for entry in found["build"]["plans"]] == [2, 1, 2, 2, 2]
+    assert all(found[name]["ok"] for name in ("machine", "plugin", "parity-dense", "build",
+                                              "build-dense", "speed-network", "memory"))
+    assert [entry["steps"] for entry in found["build"]["plans"]] == [2, 1, 2]
+    assert [entry["variant"] for entry in found["build-dense"]["plans"]] == ["dense", "dense-int8"]
     assert all(entry["bytes"] > 0 for entry in found["build"]["plans"])
+    timed, = found["speed-network"]["batches"].values()
+    assert found["speed-network"]["network"] == "tiny"
+    assert {"plugin float32", "dense float16", "dense int8"} <= set(timed["ratios"])
     assert all(entry["peak_bytes"] >= entry["opened_bytes"] > 0
                for entry in found["memory"]["engines"])
     plans = {path: path.stat().st_mtime_ns for path in work.rglob("*.plan")}
+    # A part that was cut off begins again, with the plans that it had built.
+    report = json.loads(file.read_text())
+    del report["parts"]["parity-dense"], report["parts"]["memory"]
+    file.write_text(json.dumps(report))
     code, text, again = check("build,memory,parity-dense")
     assert code == 0 and again["build"] == found["build"] and "trtexec" in again
+    assert again["parity-dense"]["ok"] and again["memory"]["ok"]
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*.plan")} == plans
 
 

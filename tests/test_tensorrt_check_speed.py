@@ -128,7 +128,7 @@ def test_what_is_missing_is_told_and_the_rest_is_timed(bench):
     assert entry["ok"] and set(entry["ratios"]) == {"plugin float32", "dense int8"}
     assert entry["candidates"]["onnxruntime-cuda float16"] == {
         "ok": False, "reason": "None is not installed"}
-    text = table.to_text({"parts": {"speed-published": {"ok": True, **found}}})
+    text = table.to_text({"parts": {"speed-network": {"ok": True, **found}}})
     assert "dense float16               dense is not installed" in text
     found, *_ = bench(missing=(("plugin", "half"),))
     assert found["batches"]["1"]["ratios"] == {}
@@ -146,12 +146,12 @@ def test_what_fails_on_the_way_spoils_no_other(bench):
 
 def test_the_table(bench):
     found, *_ = bench()
-    text = table.to_text({"parts": {"speed-published": {"ok": True, **found}}})
+    text = table.to_text({"parts": {"speed-network": {"ok": True, **found}}})
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "full, batch 2, 8x8, loop of 5 steps, ms; x: as long as plugin float16" in lines
     assert "dense float16 3.000 1.50 8.500 1.42 17.000 1.42 0 %" in lines
     assert "plugin float16 2.000 6.000 12.000 0 %" in lines
-    assert ("ok speed-published: batch 1: the plugin's loop is 1.42x as fast as dense float16 "
+    assert ("ok speed-network: batch 1: the plugin's loop is 1.42x as fast as dense float16 "
             "(1.42 to 1.42; the aim is 1.5x); batch 2:") in " ".join(text.split())
     assert max(map(len, text.splitlines()[:-1])) <= 110
 
@@ -171,15 +171,18 @@ def test_builds_start_with_an_empty_cache(monkeypatch, tmp_path):
         return SimpleNamespace(info=SimpleNamespace(seconds=seconds, bytes=1000))
     monkeypatch.setattr(tensorrt_builder, "build_plan", build_plan)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = building.build(OPTIONS)
-    assert os.environ["XDG_CACHE_HOME"] == str(tmp_path) and len(set(caches)) == 6
-    assert found["times_one_step"] == 1.5 and not found["ok"]
-    assert found["reason"] == "TensorRT has no memory left"
-    assert [(entry["variant"], entry["steps"], entry["ok"]) for entry in found["plans"]] == [
+    found = building.build(building.PLUGIN, OPTIONS)
+    assert os.environ["XDG_CACHE_HOME"] == str(tmp_path) and len(set(caches)) == 4
+    assert found["times_one_step"] == 1.5 and "reason" not in found
+    dense = building.build(building.DENSE, OPTIONS)
+    assert len(set(caches)) == 7 and "times_one_step" not in dense and not dense["ok"]
+    assert dense["reason"] == "TensorRT has no memory left"
+    plans = found["plans"] + dense["plans"]
+    assert [(entry["variant"], entry["steps"], entry["ok"]) for entry in plans] == [
         ("plugin", 5, True), ("plugin", 1, True), ("plugin", 5, True), ("dense", 5, False),
         ("dense-int8", 5, True)]
     done = {**found, "ok": True}
-    text = table.to_text({"parts": {"build": done}})
+    text = table.to_text({"parts": {"build": done, "build-dense": dense}})
     assert "ok       build: many steps take 1.50x the time of one, within 2x" in text
     assert "dense half                 5  TensorRT has no memory left" in text
     text = table.to_text({"parts": {"build": {**done, "times_one_step": 2.5}}})

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bidiff_deploy.errors import BidiffError
+from bidiff_deploy.errors import BidiffError, UsageError
 from bidiff_deploy.files import atomic_file
 
 TIMEOUT = 3600.0  # seconds a part
@@ -27,6 +28,29 @@ def guarded(work: Callable[[Options], Result], options: Options) -> Result:
     except Exception as error:  # torch's and onnxruntime's own, of which there are many
         text = " ".join(str(error).split())[:400]
         return {"ok": False, "reason": f"{type(error).__name__}: {text}"}
+
+
+def exit_code(given: argparse.Namespace, parts: Mapping[str, Callable[[Options], Result]],
+              check: Callable[[argparse.Namespace], int]) -> int:
+    """A tool's exit code: of ``check``, or in a process of ``run_apart``, whose part is run and
+    its result written. What is refused is a line on stderr and exit code 1."""
+    try:
+        if given.part:
+            result = guarded(parts[given.part], json.loads(given.options))
+            given.json.write_text(json.dumps(result))
+            return 0
+        return check(given)
+    except (BidiffError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def chosen(option: str, text: str | None, parts: Mapping[str, object]) -> list[str]:
+    """Names of the parts that an option lists, all if it is not given; raises UsageError."""
+    names = text.split(",") if text else list(parts)
+    if unknown := sorted(set(names) - set(parts)):
+        raise UsageError(f"{option} {','.join(unknown)} is no part; parts are {', '.join(parts)}")
+    return names
 
 
 def run_apart(program: Path, name: str, options: Options, prefix: tuple[str, ...] = (),

@@ -14,7 +14,6 @@ none. Exit code 1 if anything differs or a kernel fails. Clocks are read, never 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -22,9 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from bidiff_deploy.errors import BidiffError, EngineError  # noqa: E402
 from tools.checks.op_library import build_library  # noqa: E402
-from tools.checks.processes import guarded, write_json  # noqa: E402
+from tools.checks.processes import chosen, exit_code, write_json  # noqa: E402
 from tools.gpu_check.parts import PARTS, run  # noqa: E402
 from tools.gpu_check.table import failed, to_text  # noqa: E402
 
@@ -54,23 +52,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    given = parser().parse_args(arguments)
-    try:
-        if given.part:
-            result = guarded(PARTS[given.part], json.loads(given.options))
-            given.json.write_text(json.dumps(result))
-            return 0
-        return check(given)
-    except (BidiffError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_code(parser().parse_args(arguments), PARTS, check)
 
 
 def check(given: argparse.Namespace) -> int:
     """All parts, the table and the JSON file; returns the exit code."""
-    names = given.only.split(",") if given.only else list(PARTS)
-    if unknown := sorted(set(names) - set(PARTS)):
-        raise EngineError(f"--only {','.join(unknown)} is no part; parts are {', '.join(PARTS)}")
+    names = chosen("--only", given.only, PARTS)
     build_library(ROOT / "build" / "gpu_check")
     from bidiff_deploy.engines import cuda_library
     cuda_library.device_info(given.device)  # without a GPU there is nothing to check

@@ -3,12 +3,30 @@
     python tools/tensorrt_check --json trt.json --tensorrt-root DIR
     python tools/tensorrt_check --json trt.json --parts parity-plugin,speed-demo
 
-Needs a GPU and TensorRT 8.5 or newer with its Python bindings. The reference cases and crops of
-photos go through every variant (plugin, dense, dense int8); builds, memory, steps and loops are
-measured, ours against dense engines and onnxruntime-cuda in turn in one process; trtexec runs the
-plugin without Python. The plugin is built if there is none, into --work, where plans lie, too. What
-can not run is told in a sentence and the rest goes on. Started again with the same --json and
-options, it keeps the parts that are done. Exit code 1 if parity fails. Clocks are read, never set.
+Needs a GPU, TensorRT 8.5 or newer with its Python bindings, Python 3.10 or newer and the checkout
+with the package's requirements; no torch and no network. The reference cases and crops of photos
+go through every variant (plugin, dense, dense int8); builds, memory, steps and loops are measured,
+ours against dense engines and onnxruntime-cuda in turn in one process; trtexec runs the plugin
+without Python. The plugin is built if there is none, into --work, where plans lie, too. What can
+not run is told in a sentence and the rest goes on. Exit code 1 if parity fails. Clocks are read,
+never set.
+
+Where a command may take a few minutes only, give the same one again and again. Parts that are done
+are kept in --json. One that was cut off begins again with the plans that it had built, but for
+build and build-dense, which measure builds that start with nothing. --json and --work may go along
+to another machine with the same GPU, driver and TensorRT. How long a build takes on a GPU is not
+known yet; how many engines a part builds at most:
+
+    parity-plugin, parity-dense, parity-dense-int8    8 each
+    pictures                                          6, of the demo model
+    build, build-dense                                3 and 2, and a tiny one each
+    speed-network, speed-demo                         4 for each of --batches
+    memory                                            8, of which speed-network has built 4
+    trtexec                                           1
+
+So: first --quick, whose networks are small; then, with another --json, --parts parity-plugin,
+speed-demo, speed-network, build and the rest, each in a command of its own. Where build does not
+end in time, --network small with a --json of its own does.
 """
 
 from __future__ import annotations
@@ -23,9 +41,15 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from bidiff_deploy.errors import BidiffError, UsageError  # noqa: E402
+from bidiff_deploy.errors import UsageError  # noqa: E402
 from tools.checks.op_library import build_library  # noqa: E402
-from tools.checks.processes import Options, Result, guarded, write_json  # noqa: E402
+from tools.checks.processes import (  # noqa: E402
+    Options,
+    Result,
+    chosen,
+    exit_code,
+    write_json,
+)
 from tools.tensorrt_check.parts import PARTS, run  # noqa: E402
 from tools.tensorrt_check.table import failed, to_text  # noqa: E402
 
@@ -41,8 +65,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--parts", help=f"of {', '.join(PARTS)}; all by default")
     made.add_argument("--json", type=Path, help="file for every figure, also written after a part")
     made.add_argument("--tensorrt-root", help="folder with TensorRT's headers, to build the plugin")
-    made.add_argument("--quick", action="store_true", help="little of everything: small networks, "
-                      "10 steps, batch 1")
+    made.add_argument("--quick", action="store_true", help="little of everything: --network small, "
+                      "10 steps, batch 1, two reference cases")
     made.add_argument("--again", action="store_true", help="measure what --json has, too, and "
                       "build the plugin in --work anew")
     made.add_argument("--work", type=Path, default=ROOT / "build" / "tensorrt_check",
@@ -52,8 +76,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--size", type=int, default=256, help="side of images")
     made.add_argument("--steps", type=int, default=50, help="of a loop")
     made.add_argument("--repeats", type=int, default=9, help="rounds, of which the median")
-    made.add_argument("--network", default="full", help="weights for build, memory and trtexec: "
-                      "full, small or tiny")
+    made.add_argument("--network", default="full", help="weights for build, memory, "
+                      "speed-network and trtexec: full, small or tiny")
     made.add_argument("--reference", default="forward_tiny,forward_small,forward_full_64,"
                       "forward_full_256", help="reference cases to hold")
     made.add_argument("--part", help=argparse.SUPPRESS)  # in a process of its own
@@ -62,23 +86,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    given = parser().parse_args(arguments)
-    try:
-        if given.part:
-            result = guarded(PARTS[given.part], json.loads(given.options))
-            given.json.write_text(json.dumps(result))
-            return 0
-        return check(given)
-    except (BidiffError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_code(parser().parse_args(arguments), PARTS, check)
 
 
 def check(given: argparse.Namespace) -> int:
     """All parts, the table and the JSON file; returns the exit code."""
-    names = given.parts.split(",") if given.parts else list(PARTS)
-    if unknown := sorted(set(names) - set(PARTS)):
-        raise UsageError(f"--parts {','.join(unknown)} is no part; parts are {', '.join(PARTS)}")
+    names = chosen("--parts", given.parts, PARTS)
     options = options_of(given)
     earlier = {} if given.again else read_report(given.json, options)
     build_library(ROOT / "build" / "gpu_check")
@@ -143,7 +156,7 @@ def read_report(path: Path | None, options: Options) -> dict[str, Result]:
         valid, told, parts = False, None, {}
     if not valid:
         raise UsageError(f"{path} is no report of tensorrt_check; name another file, or remove it")
-    ignored = ("again", "tensorrt_root")
+    ignored = ("again", "tensorrt_root", "work")
     if ({name: value for name, value in told.items() if name not in ignored}
             != {name: value for name, value in options.items() if name not in ignored}):
         raise UsageError(f"{path} was measured with other options; name another file, give the "

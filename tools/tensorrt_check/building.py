@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,20 +17,22 @@ from .engines import load, network_bundle
 
 # Seconds of many steps over those of one.
 MOST_TIMES = 2.0
-_VARIANTS = (("plugin", "exact"), ("plugin", "half"), ("dense", "half"), ("dense-int8", "half"))
+PLUGIN = ("plugin", "exact"), ("plugin", "half")
+DENSE = ("dense", "half"), ("dense-int8", "half")
 
 
-def build(options: Options) -> Result:
-    """Seconds and bytes of each variant's plan, each with an empty timing cache; of the plugin's
-    in float16 those of one timestep, too."""
+def build(variants: Sequence[tuple[str, str]], options: Options) -> Result:
+    """Seconds and bytes of the plan of each variant and precision, each with an empty timing cache;
+    of the plugin's in float16 those of one timestep, too."""
     steps, size = options["steps"], options["size"]
-    wanted = [(variant, precision, steps) for variant, precision in _VARIANTS]
-    wanted.insert(1, ("plugin", "half", 1))
+    wanted = [(*variant, steps) for variant in variants]
+    if ("plugin", "half") in variants:
+        wanted.insert(1, ("plugin", "half", 1))
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # What TensorRT and the driver load for the first build of a process is no part of a build.
-        guarded(functools.partial(_cold, "tiny", ("plugin", "half", 1), 64, folder), options)
+        guarded(functools.partial(_cold, "tiny", (*variants[0], 1), 64, folder), options)
         for entry in wanted:
             result = guarded(functools.partial(_cold, options["network"], entry, size, folder),
                              options)
@@ -90,7 +92,7 @@ def memory(options: Options) -> Result:
                     least = min(least, gpu.free_memory)
             return {"opened_bytes": opened, "peak_bytes": before - least}
 
-        for variant, precision in _VARIANTS:
+        for variant, precision in PLUGIN + DENSE:
             for count in sorted({1, steps}):
                 # Once before: code that CUDA loads at first use stays, and is no engine's.
                 measure = functools.partial(taken, variant, precision, count)

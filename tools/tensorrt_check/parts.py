@@ -41,6 +41,7 @@ PARTS: dict[str, Callable[[Options], Result]] = {
     "machine": machine, "plugin": native.plugin,
     **{f"parity-{variant}": functools.partial(parity.steps, variant)
        for variant in parity.BACKENDS},
-    "pictures": parity.pictures, "build": building.build, "memory": building.memory,
-    "speed-published": functools.partial(speed.speed, "full"),
-    "speed-demo": functools.partial(speed.speed, "demo"), "trtexec": native.trtexec}
+    "pictures": parity.pictures, "build": functools.partial(building.build, building.PLUGIN),
+    "speed-network": functools.partial(speed.speed, None),
+    "speed-demo": functools.partial(speed.speed, "demo"), "memory": building.memory,
+    "build-dense": functools.partial(building.build, building.DENSE), "trtexec": native.trtexec}

@@ -27,9 +27,11 @@ KINDS = ("step", "loop", "stepwise")
 _WARM = 3  # loops: in the second it is captured
 
 
-def speed(network: str, options: Options) -> Result:
+def speed(network: str | None, options: Options) -> Result:
     """Milliseconds of a step, of a loop as one CUDA graph, and of a loop step by step, by batch and
-    candidate: medians, spreads, and ratios to ours, which are of rounds."""
+    candidate: medians, spreads, and ratios to ours, which are of rounds. ``network``: as
+    ``network_bundle`` has it, or None for that of the options."""
+    network = network or options["network"]
     found: Result = {"network": network, "size": options["size"], "steps": options["steps"],
                      "batches": {}}
     with tempfile.TemporaryDirectory() as name:
