@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import tensorrt
 
 from bidiff_deploy import BidiffError, load_bundle
 from bidiff_deploy.bundle import open_bundle
@@ -30,27 +31,34 @@ class Counts:
     """How often steps are put on the stream, by hand or into a graph, and graphs are launched."""
 
     def __init__(self) -> None:
-        self.enqueued = self.launched = 0
+        self.enqueued = self.launched = self.addressed = 0
         self.threads: set[int] = set()
         self.contexts: dict = {}
         enqueue, launch, context = TensorRtStep._enqueue, Graph.launch, OpenPlan.context
 
-        def counted_context(opened):
+        def counted_context(opened, stream):
             # Of contexts that are there: the program keeps none alive.
-            made = weakref.ref(found := context(opened))
+            made = weakref.ref(found := context(opened, stream))
             self.contexts.setdefault(id(opened), []).append(made)
             alive = [one for one in self.contexts[id(opened)] if one() is not None]
             self.most = max(self.most, len(alive) * (not opened.plan.info.profile.static))
             return found
 
-        def counted_enqueue(step, side):
+        def counted_enqueue(step):
             self.enqueued += 1
             self.threads.add(threading.get_ident())
-            enqueue(step, side)
+            enqueue(step)
 
         def counted_launch(graph):
             self.launched += 1
             launch(graph)
+
+        def counted_address(context, name, memory):
+            self.addressed += 1
+            return address(context, name, memory)
+
+        address = tensorrt.IExecutionContext.set_tensor_address
+        tensorrt.IExecutionContext.set_tensor_address = counted_address
 
         TensorRtStep._enqueue, Graph.launch = counted_enqueue, counted_launch
         OpenPlan.context, self.most = counted_context, 0
@@ -107,6 +115,9 @@ def run_engine(path: str, folder: Path, out: dict, told: dict) -> None:
             engine.predict(noisy[..., :side, :side], condition[..., :side, :side], times[0])
         told["shapes"], told["plans"] = len(engine._steps), len(engine._open)
         told["contexts"] = counts.most
+        # As often as there are tensors of a context: none is moved once it is captured.
+        made = sum(map(len, counts.contexts.values()))
+        told["addressed"] = [counts.addressed, made * (len(engine._rows.places) + 4)]
         out["again"] = engine.predict(noisy, condition, times[0])
         pair = np.concatenate([noisy, noisy[..., ::-1]])[..., :8, :16]
         both = np.concatenate([small, small[..., ::-1]])

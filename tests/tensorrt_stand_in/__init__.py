@@ -84,12 +84,14 @@ def _variables(cache: Path, version: str, changed: dict[str, str]) -> dict[str, 
 
 def environment(cache: Path, version: str = "10.3.0", **changed: str) -> dict[str, str]:
     """All of the environment in which a new Python has the stand-in."""
-    made = {**os.environ, **_variables(cache, version, changed)}
-    drivers = cache / "driver"
-    if not drivers.exists():
-        drivers.mkdir(parents=True)
-        (drivers / "libcuda.so.1").symlink_to(emulated_cuda.stand_in())
-    for name, folders in (("LD_LIBRARY_PATH", [drivers]),
+    driver = cache / "driver" / "libcuda.so.1"
+    if not driver.exists():
+        driver.parent.mkdir(parents=True)
+        # A copy: built anew while a process runs, it would be loaded there twice, as two machines.
+        shutil.copyfile(emulated_cuda.stand_in(), driver)
+    made = {**os.environ, **_variables(cache, version, {
+        "BIDIFF_LIBCUDA": str(driver), "BIDIFF_NVRTC": str(driver), **changed})}
+    for name, folders in (("LD_LIBRARY_PATH", [driver.parent]),
                           ("PYTHONPATH", [_HERE / "site", _HERE.parent])):
         made[name] = os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get(name)])])
     return made

@@ -20,7 +20,8 @@ class IExecutionContext:
 
     def _create(self, engine: Any, own: bool) -> None:
         self._engine = engine
-        self._profile = 0
+        # The first of an engine has profile 0 from the start, even if it is no more.
+        self._profile = -1 if engine._apart and engine._contexts else 0
         self._addresses: dict[str, int] = {}
         self._memory: int | None = None
         self._memory_size = 0
@@ -53,12 +54,18 @@ class IExecutionContext:
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         if not 0 <= profile_index < len(self._engine._profiles):
             return self._engine._fail(f"no optimization profile {profile_index}")
+        if self._engine._taken(profile_index, self):
+            return self._engine._fail(f"Error Code 3: API Usage Error (profile {profile_index} is "
+                                      "used by another execution context)")
         self._profile, self._shapes = profile_index, dict(self._static)
         self._laid, self._warm = None, False
         return True
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
         shape = tuple(operator.index(size) for size in shape)
+        if self._profile < 0:
+            return self._engine._fail("Error Code 3: API Usage Error (no optimization profile was "
+                                      "selected)")
         profile = self._engine._profiles[self._profile]
         if name not in profile:
             return self._engine._fail(f"Error Code 3: API Usage Error ({name} is no input)")
@@ -132,6 +139,8 @@ class IExecutionContext:
         if injected("enqueue"):
             raise Refused("Error Code 1: Cuda Runtime (an illegal memory access was encountered)")
         program = self._engine._program
+        if self._profile < 0:
+            raise Refused("Error Code 3: API Usage Error (no optimization profile was selected)")
         if missing := self.infer_shapes():
             raise Refused("Error Code 3: API Usage Error (Parameter check failed, condition: "
                           f"allInputDimensionsSpecified. The shape of {missing[0]} is not set)")

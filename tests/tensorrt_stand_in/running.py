@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,10 @@ class ICudaEngine:
         self._laid = [program.lay({name: shapes[2] for name, shapes in profile.items()})
                       for profile in self._profiles]
         self._workspaces = [program.workspaces(laid.given) for laid in self._laid]
+        # Before TensorRT 10 each context of an engine of many shapes has a profile of its own.
+        self._apart = self._trt._version[0] < 10 and any(
+            -1 in shape for _, shape in program.inputs.values())
+        self._contexts: list[weakref.ref[Any]] = []
 
     num_io_tensors = property(lambda self: len(self._names))
     num_bindings = property(lambda self: len(self._names))
@@ -150,10 +155,18 @@ class ICudaEngine:
             if injected("context"):
                 raise Refused("Error Code 2: OutOfMemory (Requested amount of GPU memory could not "
                               "be allocated.)")
-            return new(self._trt.IExecutionContext, self, own)
+            made = new(self._trt.IExecutionContext, self, own)
+            self._contexts.append(weakref.ref(made))
+            return made
         except (Refused, nodes.DriverError) as error:
             self._fail(told(error))
             return None
+
+    def _taken(self, profile: int, by: Any) -> bool:
+        """Whether a context has that profile which another can not have then."""
+        others = [one for one in (context() for context in self._contexts)
+                  if one is not None and one is not by]
+        return self._apart and any(one._profile == profile for one in others)
 
     def _fail(self, text: str) -> bool:
         self._logger.log(self._trt.ILogger.Severity.ERROR, text)

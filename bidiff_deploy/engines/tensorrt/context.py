@@ -5,7 +5,7 @@ Names that differ between versions of TensorRT are looked for, not versions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,13 @@ PREDICTION = "prediction"
 
 
 class TensorRtFailure(DeviceFailure):
-    """What TensorRT refuses while it runs, in the words of its log."""
+    """What TensorRT refuses while it runs, in the words of its log, which is empty afterwards:
+    it is no reason of what fails next."""
 
     def __init__(self, api: Api, what: str) -> None:
         super().__init__(f"{what}: {api.log.sentence('it tells no reason')}")
         self.out_of_memory = api.log.out_of_memory
+        api.log.clear()
 
 
 class OpenPlan:
@@ -52,32 +54,41 @@ class OpenPlan:
                       "build it again with bidiff-deploy build --overwrite")
             failure.args = (f"{failure}; {remedy}",)
             raise failure
-        found, expected = self._tensors(), {**dict.fromkeys((*IMAGES, *places), True),
-                                            PREDICTION: False, LATENT: False}
+        expected: dict[str, tuple[bool, tuple[int, ...] | None]] = {
+            **dict.fromkeys(IMAGES, (True, ())), **dict.fromkeys((PREDICTION, LATENT), (False, ())),
+            **{name: (True, shape) for name, (_, shape) in places.items()}}
+        found = self._tensors(places)
         if found != expected:
             different = sorted(name for name in found.keys() | expected.keys()
                                if found.get(name) != expected.get(name))
             raise EngineError(f"{plan.path} does not fit the bundle, by its tensor {different[0]}; "
                               "build it again with bidiff-deploy build --overwrite")
 
-    def _tensors(self) -> dict[str, bool | None]:
-        """Names of inputs and outputs -> whether it is an input; None: not of float32."""
+    def _tensors(self, sized: Container[str]) -> dict[str, tuple[bool, tuple[int, ...] | None]]:
+        """Names of inputs and outputs -> whether it is an input, and its shape, () of what is not
+        ``sized``; None: not of float32."""
         trt, engine = self._api.trt, self.engine
-        found: dict[str, bool | None] = {}
+        found: dict[str, tuple[bool, tuple[int, ...] | None]] = {}
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
-            found[name] = (engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-                           if engine.get_tensor_dtype(name) == trt.DataType.FLOAT else None)
+            shape = tuple(engine.get_tensor_shape(name)) if name in sized else ()
+            found[name] = (engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT,
+                           shape if engine.get_tensor_dtype(name) == trt.DataType.FLOAT else None)
         return found
 
-    def context(self) -> Any:
-        """A new execution context without memory for activations."""
+    def context(self, stream: int) -> Any:
+        """A new execution context without memory for activations; what it needs is put on
+        ``stream``."""
         self._api.log.clear()
         strategy = getattr(self._api.trt, "ExecutionContextAllocationStrategy", None)
         made = (self.engine.create_execution_context_without_device_memory() if strategy is None
                 else self.engine.create_execution_context(strategy.USER_MANAGED))
         if made is None:
             raise self.failure("no execution context")
+        # Before TensorRT 8.6 only an engine's first context has a profile from the start.
+        if made.active_optimization_profile < 0 and not made.set_optimization_profile_async(
+                0, stream):
+            raise self.failure("the optimization profile")
         return made
 
     def activation_bytes(self, context: Any) -> int:

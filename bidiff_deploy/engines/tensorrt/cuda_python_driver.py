@@ -38,7 +38,8 @@ class _Calls:
     def _call(self, function: str, *arguments: Any) -> Any:
         try:
             code, *values = getattr(self._binding, function)(*arguments)
-        except (AttributeError, RuntimeError, TypeError) as error:  # of another driver or binding
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            # Of another driver or binding: a function or, ValueError, an error that it lacks.
             raise CudaError(f"{function}: {error}") from None
         if int(code):
             raise CudaError(f"{function}: {self._text(code)}")

@@ -26,7 +26,7 @@ from ..device_engine import DeviceEngine, DeviceFailure, Factors
 from ..step_graphs import StepGraphs
 from .api import open_tensorrt
 from .context import Activations, DeviceRows, OpenPlan
-from .device import open_device
+from .device import CudaError, open_device
 from .plans import Plan, check, choose, default_folder, here, read_plans
 from .sidecar import Shape
 from .step import TensorRtStep
@@ -85,8 +85,11 @@ class TensorRtEngine(DeviceEngine):
                 if len(self._plans) == 1:
                     self._opened(self._plans[0], self._plans[0].info.profile.optimum)
                 self._free, _ = gpu.memory()
-        except BaseException:
+        except BaseException as error:
             self._release()
+            if isinstance(error, CudaError):
+                raise EngineError(f"{self._device.name} can not be used: {error}; close other "
+                                  "programs on the GPU, which nvidia-smi shows") from None
             raise
 
     @property
@@ -186,17 +189,19 @@ class TensorRtEngine(DeviceEngine):
     def _opened(self, plan: Plan, shape: Shape) -> OpenPlan | None:
         """The plan, deserialised; others that no shape uses are given back. None where it may not
         be opened here."""
-        # Before TensorRT 9 contexts of an engine can not share an optimization profile.
-        alone = self._api.version[0] < 9 and not plan.info.profile.static
+        # Before TensorRT 10 contexts of an engine can not share an optimization profile.
+        alone = self._api.version[0] < 10 and not plan.info.profile.static
         key = plan.path, shape if alone else None
+        used = [step.opened for step in self._steps.values()]
+        unused = [other for other, opened in self._open.items() if opened not in used]
+        if key not in self._open and (same := [other for other in unused if other[0] == key[0]]):
+            self._open[key] = self._open.pop(same[0])  # its shape has been given back
         if key in self._open:
             self._open.move_to_end(key)
             return self._open[key]
         content = self._content(plan)
         if content is None:
             return None
-        used = [step.opened for step in self._steps.values()]
-        unused = [other for other, opened in self._open.items() if opened not in used]
         for other in unused[:max(0, len(unused) - _PLANS + 1)]:
             self._open.pop(other).release()
         self._open[key] = OpenPlan(self._api, plan, content, self._rows.places)

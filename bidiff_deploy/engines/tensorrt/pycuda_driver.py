@@ -23,6 +23,8 @@ def find() -> tuple[Any, str]:
         return None, "not installed"
     except Exception as error:  # a broken one may raise anything
         return None, " ".join(str(error).split()) or type(error).__name__
+    if not hasattr(drv.Device, "retain_primary_context"):
+        return None, "too old"  # TensorRT and our kernels use the primary context
     return drv, ""
 
 
@@ -35,7 +37,6 @@ class PycudaDriver:
         self._drv = drv
         self.name = f"pycuda {pycuda.VERSION_TEXT}"
         self._call(drv.init)
-        # TensorRT and our kernels use the primary context, too.
         self._context = self._call(self._call(drv.Device, ordinal).retain_primary_context)
         self.enter()
         try:

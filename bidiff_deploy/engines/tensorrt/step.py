@@ -2,8 +2,10 @@
 
 Each shape has an execution context of its own, and everything stands at addresses that do not
 change: so a step, or a whole loop, is captured as a CUDA graph once and launched for any timesteps
-and factors. What differs between steps is one row of float32: of a loop all rows are copied to a
-table on the device at once, and each step begins by copying its own from there.
+and factors. TensorRT leaves undefined what a graph does whose context was changed after it was
+captured, so not even the latent's addresses are: each step ends by copying the new latent to where
+the next one reads it. What differs between steps is one row of float32: of a loop all rows are
+copied to a table on the device at once, and each step begins by copying its own from there.
 """
 
 from __future__ import annotations
@@ -26,8 +28,7 @@ _LOOPS = 2  # captured loops that a shape keeps, by their number of steps
 
 
 class TensorRtStep:
-    """``device_engine.Step`` by TensorRT: one shape, with the latent in two buffers that change
-    places from step to step. Made by the device's thread."""
+    """``device_engine.Step`` by TensorRT: one shape. Made by the device's thread."""
 
     def __init__(self, device: Device, opened: OpenPlan, activations: Activations, rows: DeviceRows,
                  shape: Sequence[int],
@@ -36,20 +37,18 @@ class TensorRtStep:
         self.opened = opened
         self._device, self._activations, self._rows = device, activations, rows
         self._shape = tuple(shape)
-        self._graphs: list[Graph | None] = [None, None]
+        self._graph: Graph | None = None  # of a step
         self._loops: OrderedDict[int, Graph | None] = OrderedDict()
-        self._side = 0
         self._warm = False
         self._generation = -1
         self._buffers: list[Memory] = []
         self._context: Any = None
         try:
-            count = FLOAT * int(np.prod(self._shape))
+            self._bytes = FLOAT * int(np.prod(self._shape))
             for _ in range(4):
-                self._buffers.append(device.allocate(count))
-            self._latents, self._condition, self._prediction = (
-                self._buffers[:2], self._buffers[2], self._buffers[3])
-            self._context = opened.context()
+                self._buffers.append(device.allocate(self._bytes))
+            self._noisy, self._latent, self._condition, self._prediction = self._buffers
+            self._context = opened.context(device.stream)
             self._bind(places)
             self._needed = opened.activation_bytes(self._context)
         except BaseException:
@@ -57,22 +56,19 @@ class TensorRtStep:
             raise
 
     def _bind(self, places: Mapping[str, tuple[int, tuple[int, ...]]]) -> None:
-        addresses = {"condition": self._condition.address, PREDICTION: self._prediction.address,
+        addresses = {"noisy": self._noisy.address, "condition": self._condition.address,
+                     PREDICTION: self._prediction.address, LATENT: self._latent.address,
                      **{name: self._rows.row + FLOAT * offset
                         for name, (offset, _) in places.items()}}
         for name in IMAGES:
             if not self._context.set_input_shape(name, self._shape):
                 raise self.opened.failure(f"shape {self._shape} of {name}")
         for name, address in addresses.items():
-            self._address(name, address)
-
-    def _address(self, name: str, address: int) -> None:
-        if not self._context.set_tensor_address(name, address):
-            raise self.opened.failure(f"address of {name}")
+            if not self._context.set_tensor_address(name, address):
+                raise self.opened.failure(f"address of {name}")
 
     def load(self, latent: np.ndarray, condition: np.ndarray) -> None:
-        self._side = 0
-        for target, source in ((self._latents[0], latent), (self._condition, condition)):
+        for target, source in ((self._noisy, latent), (self._condition, condition)):
             self._device.upload(target.address, np.ascontiguousarray(source, np.float32))
         self._device.synchronise()
 
@@ -81,16 +77,14 @@ class TensorRtStep:
         the only one, and TensorRT prepares itself in it."""
         self._prepare()
         self._rows.put(row)
-        if self._warm and self._graphs[self._side] is None:
-            self._graphs[self._side] = self._device.capture(lambda: self._enqueue(self._side))
-        graph = self._graphs[self._side]
-        if graph is None:
-            self._enqueue(self._side)
+        if self._warm and self._graph is None:
+            self._graph = self._device.capture(self._enqueue)
+        if self._graph is None:
+            self._enqueue()
         else:
-            graph.launch()
+            self._graph.launch()
         self._device.synchronise()
         self._warm = True
-        self._side = 1 - self._side
 
     def loop(self, key: object, rows: Callable[[], np.ndarray], steps: int) -> np.ndarray:
         """The latent after ``steps`` steps of the table that ``rows`` makes and ``key`` stands
@@ -104,7 +98,6 @@ class TensorRtStep:
             graph.launch()
         self._device.synchronise()
         self._warm = True
-        self._side = steps % 2
         return self.latent()
 
     def _loop_graph(self, steps: int) -> Graph | None:
@@ -123,13 +116,12 @@ class TensorRtStep:
     def _steps(self, steps: int) -> None:
         for step in range(steps):
             self._rows.take(step)
-            self._enqueue(step % 2)
+            self._enqueue()
 
-    def _enqueue(self, side: int) -> None:
-        self._address("noisy", self._latents[side].address)
-        self._address(LATENT, self._latents[1 - side].address)
+    def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self._device.stream):
             raise self.opened.failure("execute_async_v3")
+        self._device.copy(self._noisy.address, self._latent.address, self._bytes)
 
     def _prepare(self) -> None:
         """Activations where they are now: what was captured elsewhere is of no use."""
@@ -144,11 +136,11 @@ class TensorRtStep:
         return self._device.download(self._prediction.address, self._shape)
 
     def latent(self) -> np.ndarray:
-        return self._device.download(self._latents[self._side].address, self._shape)
+        return self._device.download(self._latent.address, self._shape)
 
     def _forget(self) -> None:
-        graphs = [*self._graphs, *self._loops.values()]
-        self._graphs, self._warm = [None, None], False
+        graphs = [self._graph, *self._loops.values()]
+        self._graph, self._warm = None, False
         self._loops = OrderedDict.fromkeys(self._loops)
         for graph in graphs:
             if graph is not None:

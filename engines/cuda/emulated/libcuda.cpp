@@ -80,21 +80,6 @@ EMULATED cuDriverGetVersion(int* version) {
   return kSuccess;
 }
 
-EMULATED cuGetErrorName(int code, const char** name) {
-  static const struct { int code; const char* name; } known[] = {
-      {kInvalidValue, "CUDA_ERROR_INVALID_VALUE"}, {kOutOfMemory, "CUDA_ERROR_OUT_OF_MEMORY"},
-      {kNoDevice, "CUDA_ERROR_NO_DEVICE"}, {kInvalidImage, "CUDA_ERROR_INVALID_IMAGE"},
-      {kNoBinaryForGpu, "CUDA_ERROR_NO_BINARY_FOR_GPU"}, {kNotFound, "CUDA_ERROR_NOT_FOUND"},
-      {kUnsupportedPtxVersion, "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"},
-      {kIllegalAddress, "CUDA_ERROR_ILLEGAL_ADDRESS"}, {kLaunchFailed, "CUDA_ERROR_LAUNCH_FAILED"}};
-  for (const auto& entry : known) {
-    if (entry.code == code) return *name = entry.name, kSuccess;
-  }
-  return *name = nullptr, kInvalidValue;
-}
-
-EMULATED cuGetErrorString(int code, const char** text) { return cuGetErrorName(code, text); }
-
 EMULATED cuDeviceGetCount(int* count) {
   ENTER("cuDeviceGetCount");
   *count = static_cast<int>(gpus().size());

@@ -17,7 +17,9 @@ int copy(void* to, const void* from, size_t bytes, bool to_device, bool from_dev
   if ((to_device && outside(to)) || (from_device && outside(from))) return kInvalidValue;
   std::memmove(to, from, bytes);
   return kSuccess;
-}void* at(Pointer pointer) { return reinterpret_cast<void*>(pointer); }
+}
+
+void* at(Pointer pointer) { return reinterpret_cast<void*>(pointer); }
 
 }  // namespace
 
