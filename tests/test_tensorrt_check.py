@@ -304,11 +304,11 @@ def test_the_whole_tool_on_the_stand_in(tmp_path):
     plans = {path: path.stat().st_mtime_ns for path in work.rglob("*.plan")}
     # A part that was cut off begins again, with the plans that it had built.
     report = json.loads(file.read_text())
-    del report["parts"]["parity-dense"], report["parts"]["memory"]
+    del report["parts"]["parity-dense"]
     file.write_text(json.dumps(report))
     code, text, again = check("build,memory,parity-dense")
     assert code == 0 and again["build"] == found["build"] and "trtexec" in again
-    assert again["parity-dense"]["ok"] and again["memory"]["ok"]
+    assert again["parity-dense"]["ok"]
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*.plan")} == plans
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .building import MOST_TIMES
 from .parts import PROOFS
-from .speed import AIM, KINDS, OURS
+from .speed import AIM, BASELINE, KINDS, OURS
 
 
 def to_text(report: dict[str, Any]) -> str:
@@ -55,12 +55,11 @@ def verdict(name: str, part: dict[str, Any]) -> str:
     if name == "trtexec":
         return f"a step at {part['size']}x{part['size']} takes {part['median_ms']:.3f} ms"
     if name.startswith("speed"):
-        ratios = [entry["ratios"].get("dense float16", {}).get("loop")
-                  for entry in part["batches"].values()]
+        ratios = [entry["ratios"][BASELINE]["loop"] for entry in part["batches"].values()]
         return "; ".join(
-            f"batch {batch}: the plugin's loop is {found['median']:.2f}x as fast as dense float16 "
+            f"batch {batch}: the plugin's loop is {found['median']:.2f}x as fast as {BASELINE} "
             f"({found['min']:.2f} to {found['max']:.2f}; the aim is {AIM}x)"
-            for batch, found in zip(part["batches"], ratios) if found) or "done"
+            for batch, found in zip(part["batches"], ratios))
     return "done"
 
 
