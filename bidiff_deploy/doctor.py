@@ -58,13 +58,16 @@ def examine(probe: Probe = run) -> Report:
     the op library's kernels; ``modules``: {import name: version or reason}; ``cuda``: the NVIDIA
     driver; ``gpu``: our kernels on each of its GPUs; ``plugin``: that for TensorRT; ``backends``:
     for each whether it ran a tiny bundle just now, and the reason if not; ``missing``: what, what
-    for, and the command that adds it; ``warnings``: sentences. ``probe`` stands in for ``doctor_probes.run`` in tests. Raises
-    nothing.
+    for, and the command that adds it; ``warnings``: sentences. ``probe`` stands in for
+    ``doctor_probes.run`` in tests. Raises nothing.
     """
     modules = {name: _module(name, probe) for name in (*NEEDED, *OPTIONAL)}
     library, cuda = dict(probe("kernels")), dict(probe("cuda"))
     gpu, plugin = dict(probe("gpu")), dict(probe("plugin"))
-    backends = {name: dict(probe(f"backend:{name}")) for name in BACKENDS}
+    # Without TensorRT all of its backends lack the same.
+    lacking = {} if modules["tensorrt"]["ok"] else dict(probe("backend:tensorrt"))
+    backends = {name: dict(lacking if lacking and name in TENSORRT else probe(f"backend:{name}"))
+                for name in BACKENDS}
     report: Report = {
         "tool": __version__,
         "python": {"version": platform.python_version(), "executable": sys.executable},

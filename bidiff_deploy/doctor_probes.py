@@ -17,14 +17,18 @@ from pathlib import Path
 from typing import Any, Callable
 
 TIMEOUT = 120.0  # seconds; torch on a busy machine takes tens
+BUILD_TIMEOUT = 600.0  # TensorRT's builder reads gigabytes, which small boards have on slow cards
 _MARK = "bidiff-probe:"  # modules may print on import as well
 _CODE = ("import sys; sys.path[:] = sys.argv[2:]; "
          "from bidiff_deploy.doctor_probes import main; main(sys.argv[1])")
 
 
-def run(probe: str, timeout: float = TIMEOUT) -> dict[str, Any]:
+def run(probe: str, timeout: float | None = None) -> dict[str, Any]:
     """Result of ``PROBES[name]``, where ``probe`` is ``name`` or ``name:argument``: its dict, with
-    ``ok`` true, or ``{"ok": False, "reason": sentence}``."""
+    ``ok`` true, or ``{"ok": False, "reason": sentence}``. ``timeout``: seconds, by default longer
+    for what builds a plan of TensorRT."""
+    if timeout is None:
+        timeout = BUILD_TIMEOUT if probe.startswith("backend:tensorrt") else TIMEOUT
     # The same modules as here are to be found, and none in the folder that this was called from.
     path = [entry for entry in sys.path if entry and os.path.isabs(entry)]
     try:
@@ -229,13 +233,17 @@ def _backend(name: str) -> dict[str, Any]:
 
 def _build_plan(path: Path, variant: str) -> None:
     from .bundle import open_bundle
+    from .engines.tensorrt.api import open_tensorrt
     from .engines.tensorrt.builder import build_plan
     from .engines.tensorrt.sidecar import Profile
 
     # Of this process alone; the plan goes with the bundle.
     os.environ["BIDIFF_TENSORRT_PLANS"] = str(path.with_suffix(".plans"))
     shape = (1, 16, 16)
-    build_plan(open_bundle(path), Profile(shape, shape, shape), variant=variant, quiet=True)
+    # Whether it runs is asked, not how fast: no kernels are timed, where there is such a level.
+    level = 0 if open_tensorrt().version >= (8, 6) else None
+    build_plan(open_bundle(path), Profile(shape, shape, shape), variant=variant, level=level,
+               quiet=True)
 
 
 PROBES: dict[str, Callable[..., dict[str, Any]]] = {

@@ -140,7 +140,8 @@ def make_directory(path: str | os.PathLike[str]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise OutputError(f"can not create folder {folder}: a file of that name exists") from None
+        raise OutputError(f"can not create folder {folder}: a file of that name exists; choose "
+                          "another place") from None
     except (OSError, ValueError) as error:
         raise _output_error(error, str(folder)) from None
     return folder

@@ -32,7 +32,9 @@ _KEPT = 20
 _LONGEST = 500
 _OUT_OF_MEMORY = ("out of memory", "outofmemory", "cuda error 2", "could not allocate",
                   "insufficient memory", "not enough memory", "failed to allocate",
-                  "requested amount of gpu memory", "unable to allocate", "cudaerrormemory")
+                  "memory is insufficient", "requested amount of gpu memory",
+                  "unable to allocate", "cudaerrormemory")
+_OTHER_PRECISION = "obeys the requested constraints"
 _PLUGIN_MISSING = ("plugin not found", "could not find plugin", "no importer registered",
                    "cannot find plugin", "failed to load plugin", "find creator")
 
@@ -70,7 +72,13 @@ class Log:
     @property
     def out_of_memory(self) -> bool:
         """Whether something said so."""
-        return any(sign in self.text().lower() for sign in _OUT_OF_MEMORY)
+        text = self.text().lower()
+        return any(sign in text for sign in _OUT_OF_MEMORY)
+
+    @property
+    def other_precision(self) -> bool:
+        """Whether a layer has no kernel in the precision that it was told to prefer."""
+        return _OTHER_PRECISION in self.text().lower()
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,13 @@ from .api import Api, open_tensorrt
 from .network import Parsed, Settings, configure, parse
 from .plans import Here, Plan, PlanInfo, Profile
 from .progress import BuildProgress, monitor_of
-from .sidecar import VARIANTS
+from .sidecar import MAX_WORKSPACE, VARIANTS
 
 __all__ = ["BuildInterrupted", "build_plan", "check_profile", "default_profile", "precision_of"]
 
 _TICK_SECONDS = 0.2
 _DEFAULT_SIDES = (64, 256, 512)
+_MOST_VALUES = (1 << 31) - 1  # of a tensor of TensorRT's
 
 
 class BuildInterrupted(KeyboardInterrupt):
@@ -56,11 +57,16 @@ def default_profile(bundle: Bundle, batch: int = 1) -> Profile:
 
 def check_profile(profile: Profile, bundle: Bundle) -> None:
     """Raises UsageError for shapes that the loop never has, or that are out of order."""
-    unit = _unit(bundle)
+    unit, channels = _unit(bundle), bundle.config.inner_channel
     for shape in (profile.minimum, profile.optimum, profile.maximum):
         if any(side < 1 or side % unit for side in shape[1:]) or shape[0] < 1:
             raise UsageError(f"{_text(shape)} (batch x height x width) can not be run: height and "
                              f"width must be multiples of {unit}, which inputs are padded to")
+        if math.prod(shape) * channels > _MOST_VALUES:
+            raise UsageError(f"{_text(shape)} (batch x height x width) with {channels} channels is "
+                             f"more than the {_MOST_VALUES} values that a map of TensorRT's can "
+                             "have; choose a smaller shape, which larger images are run in tiles "
+                             "of")
     for name, low, high in (("--min", profile.minimum, profile.optimum),
                             ("--opt", profile.optimum, profile.maximum)):
         if any(a > b for a, b in zip(low, high)):
@@ -92,6 +98,9 @@ def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
     if variant not in VARIANTS:
         raise EngineError(f"variant {variant!r} is not known; known are {', '.join(VARIANTS)}")
     check_profile(profile, bundle)
+    if workspace is not None and not 0 < workspace <= MAX_WORKSPACE:
+        raise UsageError(f"--workspace {workspace} must be from 1 to {MAX_WORKSPACE} bytes; leave "
+                         "it out for all that the GPU has")
     notes = [] if notes is None else notes
     folder = plans.default_folder(bundle) if folder is None else folder
     precision = precision_of(bundle)
@@ -114,6 +123,10 @@ def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
         config = configure(api, builder, parsed.network, graph, settings, notes)
         timing_cache.attach(config, timing_cache.read(cache))
         plan = _run(api, builder, parsed, config, state, settings, gpu)
+        if plan is not None and api.log.other_precision:
+            notes.append("TensorRT has no kernel for some layer in the graph's precision, and took "
+                         "one in another; see which with --verbose, and compare the results with "
+                         "bidiff-deploy check")
         if remark := timing_cache.save(config, cache):
             notes.append(remark)
         return plan

@@ -1,8 +1,8 @@
 """A derived graph as TensorRT's network, and the configuration that it is built with.
 
 Precision is the graph's: where TensorRT would choose for itself, which it does before 10, each
-layer is told the type that its values have in the graph, and has to keep to it. TF32 is off
-everywhere. Needs ``onnx``.
+layer is told the type that its values have in the graph, and departs from it only where there is
+no kernel in that type. TF32 is off everywhere. Needs ``onnx``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Parsed", "Settings", "configure", "keep_precision", "parse", "value_types"]
 
-# Names of the libraries behind the kernels that a TensorRT before 10 takes from elsewhere.
+# Names of the libraries behind the kernels that a TensorRT before 10 takes from elsewhere: one or
+# another, by the version of CUDA that it was built for, which is 11 before 8.6.
 _KERNEL_LIBRARIES = {
     "CUBLAS": ("libcublas.so.11", "libcublas.so.12"),
     "CUBLAS_LT": ("libcublasLt.so.11", "libcublasLt.so.12"),
@@ -72,7 +73,8 @@ def parse(api: Api, builder: Any, graph: TensorRtGraph, plugin: PluginLibrary | 
         return Parsed(network, parser)
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     told = "; ".join(dict.fromkeys(" ".join(str(error.desc()).split()) for error in errors[:3]))
-    if plugin_missing(f"{told}\n{api.log.text()}") and plugin is not None:
+    ours = not errors or _domain(graph.model, errors[0].node()) in (None, DOMAIN)
+    if plugin_missing(f"{told}\n{api.log.text()}") and plugin is not None and ours:
         raise EngineError(f"{plugin.file} is loaded, but TensorRT {api.name} does not know its "
                           f"plugins: it was built for TensorRT {plugin.tensorrt}; build it again "
                           "with bidiff-deploy build-plugin --overwrite, or build with --no-plugin")
@@ -101,11 +103,13 @@ def configure(api: Api, builder: Any, network: Any, graph: TensorRtGraph,
     if api.weakly_typed:
         if settings.float16:
             config.set_flag(trt.BuilderFlag.FP16)
-            config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+            # Not OBEY: one layer without a kernel in its type would end the build, and a softmax
+            # between int8 convolutions is such a one for TensorRT 8.
+            config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
             keep_precision(api, network, graph.model)
         if settings.variant == "dense-int8":
             config.set_flag(trt.BuilderFlag.INT8)
-        _leave_out_libraries(trt, config, notes)
+        _leave_out_libraries(api, config, notes)
     if not settings.profile.static:
         _add_profile(builder, config, graph, settings.profile)
     return config
@@ -189,11 +193,15 @@ def _result(node: onnx.NodeProto, types: dict[str, int]) -> int:
 
 def _add_profile(builder: Any, config: Any, graph: TensorRtGraph, profile: Profile) -> None:
     made = builder.create_optimization_profile()
-    for name, dims in graph.inputs.items():
-        if any(isinstance(dim, str) for dim in dims):
-            made.set_shape(name, *(_dims(dims, shape) for shape in (
-                profile.minimum, profile.optimum, profile.maximum)))
-    if config.add_optimization_profile(made) < 0:
+    try:
+        for name, dims in graph.inputs.items():
+            if any(isinstance(dim, str) for dim in dims):
+                made.set_shape(name, *(_dims(dims, shape) for shape in (
+                    profile.minimum, profile.optimum, profile.maximum)))
+        taken = config.add_optimization_profile(made) >= 0
+    except RuntimeError:  # what the bindings make of a shape that is refused
+        taken = False
+    if not taken:
         raise EngineError(f"TensorRT does not take the shapes {profile.label}; build a static "
                           "plan with --size")
 
@@ -203,12 +211,13 @@ def _dims(dims: tuple[int | str, ...], shape: tuple[int, int, int]) -> tuple[int
     return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in dims)
 
 
-def _leave_out_libraries(trt: Any, config: Any, notes: list[str]) -> None:
+def _leave_out_libraries(api: Api, config: Any, notes: list[str]) -> None:
     """Do without kernels of libraries that are not installed, which TensorRT would fail over."""
     sources, missing = config.get_tactic_sources(), []
     for name, files in _KERNEL_LIBRARIES.items():
-        source = getattr(trt.TacticSource, name, None)
-        if source is None or not sources >> int(source) & 1 or any(map(_can_open, files)):
+        source = getattr(api.trt.TacticSource, name, None)
+        usable = files[:1] if api.version < (8, 6) else files
+        if source is None or not sources >> int(source) & 1 or any(map(_can_open, usable)):
             continue
         sources &= ~(1 << int(source))
         missing.append(name)
@@ -227,6 +236,12 @@ def _can_open(file: str) -> bool:
         places = [] if spec is None else list(spec.submodule_search_locations or ())
         return any(next(Path(place).glob(f"*/lib/{file}"), None) for place in places)
     return True
+
+
+def _domain(model: bytes, index: int) -> str | None:
+    """Domain of the node that the parser's index means, if it means one."""
+    nodes = onnx.load_model_from_string(model).graph.node
+    return nodes[index].domain if 0 <= index < len(nodes) else None
 
 
 def _node(model: bytes, index: int) -> str:

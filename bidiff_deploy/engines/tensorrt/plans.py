@@ -78,7 +78,7 @@ def read_plans(folder: str | os.PathLike[str], refused: list[str] | None = None)
     folder, plans, remarks = Path(folder), [], [] if refused is None else refused
     try:
         files = sorted(file for file in folder.iterdir() if file.suffix == SUFFIX)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
     except OSError as error:
         raise EngineError(f"the folder of plans {folder} can not be read: {error.strerror}; "
@@ -116,16 +116,17 @@ def choose(plans: Iterable[Plan], variant: str, precision: str, shape: Shape, *,
     if fitting:
         return min(fitting, key=lambda plan: (plan.info.profile.area, not plan.info.profile.static,
                                               plan.info.profile.optimum, plan.path.name))
+    left_out = list(refused)
+    # One that was left out may have the very name.
     command = build_command(bundle, variant, Profile(shape, shape, shape), device=device,
-                            overwrite=False)
-    wanted = "x".join(map(str, shape))
+                            overwrite=bool(left_out))
+    wanted, reason = "x".join(map(str, shape)), "".join(f" ({text})" for text in left_out[:1])
     if not same:
-        reason = "".join(f" ({text})" for text in list(refused)[:1])
         raise EngineError(f"there is no {variant} plan in {precision} for this bundle{reason}; "
                           f"build one with `{command}`")
     there = ", ".join(sorted(plan.info.profile.label for plan in same)[:8])
     raise EngineError(f"no {variant} plan in {precision} runs batch x height x width {wanted}, "
-                      f"only {there}; build one with `{command}`")
+                      f"only {there}{reason}; build one with `{command}`")
 
 
 def check(plan: Plan, here: Here) -> bytes:

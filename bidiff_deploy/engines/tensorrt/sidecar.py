@@ -15,16 +15,18 @@ from typing import Any
 
 from ...errors import EngineError
 
-__all__ = ["FORMAT", "MAX_SIDECAR_BYTES", "PRECISIONS", "VARIANTS", "VERSION", "PlanInfo",
+__all__ = ["FORMAT", "MAX_SIDECAR_BYTES", "MAX_WORKSPACE", "PRECISIONS", "VARIANTS", "VERSION", "PlanInfo",
            "Profile", "Shape", "parse"]
 
 FORMAT, VERSION = "bidiff-tensorrt-plan", 1
 VARIANTS = ("plugin", "dense", "dense-int8")
 PRECISIONS = ("float32", "float16")
 MAX_SIDECAR_BYTES = 1 << 16
+MAX_WORKSPACE = 1 << 50  # more than any GPU has
 _MAX_SIDE, _MAX_BATCH, _MAX_NUMBER = 1 << 16, 1 << 12, 1 << 40
 _NAME = re.compile(r"[ -~]{1,200}")
-_VERSION = re.compile(r"\d{1,4}(\.\d{1,6}){1,4}")
+# Wheels of 9 are 9.3.0.post12.dev1.
+_VERSION = re.compile(r"\d{1,4}(\.[a-z]{0,4}\d{1,6}){1,6}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 Shape = tuple[int, int, int]
@@ -153,7 +155,7 @@ def _valid(key: str, value: Any) -> bool:
 
 
 _NUMBERS = {"architecture": (10, 10_000), "bytes": (1, _MAX_NUMBER), "opset": (1, 1000),
-            "level": (0, 100), "workspace": (1, _MAX_NUMBER), "layout": (-(1 << 63), 1 << 64)}
+            "level": (0, 100), "workspace": (1, MAX_WORKSPACE), "layout": (-(1 << 63), 1 << 64)}
 _CHOICES = {"variant": VARIANTS, "precision": PRECISIONS}
 _TEXTS = {"tensorrt": _VERSION, "gpu": _NAME, "driver": _VERSION, "plugin": _DIGEST,
           "bundle": _DIGEST, "sha256": _DIGEST}
