@@ -55,11 +55,12 @@ def verdict(name: str, part: dict[str, Any]) -> str:
     if name == "trtexec":
         return f"a step at {part['size']}x{part['size']} takes {part['median_ms']:.3f} ms"
     if name.startswith("speed"):
-        ratios = [entry["ratios"][BASELINE]["loop"] for entry in part["batches"].values()]
+        ratios = [entry["ratios"].get(BASELINE, {}).get("loop")
+                  for entry in part["batches"].values()]
         return "; ".join(
             f"batch {batch}: the plugin's loop is {found['median']:.2f}x as fast as {BASELINE} "
             f"({found['min']:.2f} to {found['max']:.2f}; the aim is {AIM}x)"
-            for batch, found in zip(part["batches"], ratios))
+            for batch, found in zip(part["batches"], ratios) if found) or "done"
     return "done"
 
 
