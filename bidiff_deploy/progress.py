@@ -34,6 +34,16 @@ class Progress:
         self._in_place = self._stream is not None and self._stream.isatty()
         self._width = 0
 
+    @property
+    def shown(self) -> bool:
+        """Whether anything is ever written."""
+        return self._stream is not None
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether the line is redrawn in place, for somebody who looks at it."""
+        return self._in_place
+
     def __enter__(self) -> Progress:
         return self
 

@@ -297,6 +297,8 @@ def run_opening(path: str, folder: Path, out: dict, told: dict) -> None:
         told["deserialize"] = opening()
     with failing(BIDIFF_EMULATED_FAIL="cuStreamCreate=2"):
         told["stream"] = opening()
+    with failing(BIDIFF_EMULATED_FAIL="cuMemAlloc=2"):
+        told["memory"] = opening()
     with failing(BIDIFF_TENSORRT_PLUGIN="/nonexistent/plugin.so"):
         told["plugin"] = opening()
     # One that fits beside one that does not.

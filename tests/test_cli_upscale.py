@@ -7,6 +7,7 @@ import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from fake_engine import FakeEngine
 import bidiff_deploy
 from bidiff_deploy import journal
 from bidiff_deploy.cli import group
+from bidiff_deploy.cli.upscale import _listener
 from bidiff_deploy.images import read_image, to_condition, write_image
 
 
@@ -235,6 +237,23 @@ def test_start_and_steps_reach_the_engine(setting: Setting) -> None:
 def test_quiet_prints_nothing(setting: Setting) -> None:
     setting.photo("a.png")
     assert setting.run("a.png", "-o", "b.png", "--quiet").output == ""
+
+
+@pytest.mark.parametrize("whole_loops, on_terminal, shown, expected", [
+    (False, True, True, ["on_step"]), (False, False, True, ["on_step"]),
+    (True, True, True, ["on_step"]), (True, False, True, ["on_tile"]),
+    (True, False, False, []), (False, False, False, [])])
+def test_who_listens_to_steps(whole_loops, on_terminal, shown, expected) -> None:
+    """Where it makes a loop slower, steps are told only to a terminal; where it is quiet, to
+    nobody."""
+    told: list[tuple] = []
+    progress = SimpleNamespace(shown=shown, on_terminal=on_terminal,
+                               update=lambda *values: told.append(values))
+    listeners = _listener(progress, 2, "a.png", 4, whole_loops)
+    assert list(listeners) == expected
+    for listen in listeners.values():
+        listen(1, 4)
+    assert [round(done, 2) for done, _ in told] == [2] + [2.25] * len(expected)
 
 
 def test_an_unwritable_folder_is_refused(setting: Setting, monkeypatch) -> None:

@@ -71,3 +71,11 @@ def test_a_broken_stream_does_not_end_the_job() -> None:
     (90061, "25:01:01 h")])
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("stream, quiet, told", [
+    (io.StringIO(), False, (True, False)), (Terminal(), False, (True, True)),
+    (Terminal(), True, (False, False))], ids=["log", "terminal", "quiet"])
+def test_who_looks_on(stream, quiet, told) -> None:
+    progress = Progress("work", 1, stream=stream, quiet=quiet)
+    assert (progress.shown, progress.on_terminal) == told

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
-import numpy as np
 import pytest
 import tensorrt_stand_in
+from driver_notes import GRAPHS, Codes
 
 from bidiff_deploy import EngineError
 from bidiff_deploy.engines.tensorrt import (cuda_python_driver, device as tensorrt_device,
                                             pycuda_driver)
 from bidiff_deploy.engines import library
-from bidiff_deploy.engines.tensorrt.context import Activations, DeviceRows
-from bidiff_deploy.engines.tensorrt.device import CudaError, Device
+from bidiff_deploy.engines.tensorrt.device import CudaError
 
 STAND_IN = Path(__file__).with_name("pycuda_stand_in")
 # In a process that begins with the emulated driver as its libcuda.so.1.
@@ -126,21 +125,6 @@ def test_a_pycuda_that_is_broken(monkeypatch, tmp_path):
         tensorrt_device.open_device(0)
 
 
-class Codes(SimpleNamespace):
-    """Functions of a driver binding that note their calls; names of ``failing`` give 2."""
-
-    def __init__(self, *names: str, failing: tuple[str, ...] = ()) -> None:
-        super().__init__(CUstream=int, calls=[], CUstreamCaptureMode=SimpleNamespace(
-            CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1))
-        for name in names:
-            setattr(self, name, lambda *arguments, name=name: (
-                self.calls.append((name, *arguments)) or 2 * (name in failing), f"{name}()"))
-
-
-GRAPHS = ("cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphDestroy", "cuGraphLaunch",
-          "cuGraphExecDestroy")
-
-
 @pytest.mark.parametrize("instantiate", ["cuGraphInstantiate", "cuGraphInstantiateWithFlags"])
 def test_graphs_by_cuda_python_of_cuda_11_and_12(instantiate):
     # Before CUDA 12 both names are there, and the plain one takes other arguments.
@@ -181,83 +165,30 @@ def test_a_function_that_the_driver_lacks():
         graphs.begin(1)
 
 
-# -- captures, rows and activations on a device of nothing but notes ------------------------------
+def test_an_error_that_the_binding_does_not_know():
+    binding = Codes()
+
+    def newer(*arguments):
+        raise ValueError("911 is not a valid CUresult")
+
+    binding.cuGraphLaunch = newer
+    with pytest.raises(CudaError, match="cuGraphLaunch: 911 is not a valid CUresult"):
+        cuda_python_driver.CudaPythonGraphs(binding).launch(1, 1)
 
 
-class Notes:
-    """A driver whose addresses count up."""
-
-    name, stream = "notes", 1
-
-    def __init__(self) -> None:
-        self.calls, self._next = [], 256
-
-    def allocate(self, count):
-        address, self._next = self._next, self._next + -(-count // 256) * 256
-        self.calls.append(("allocate", count))
-        return address, address
-
-    def __getattr__(self, name):
-        return lambda *arguments: self.calls.append((name, *arguments))
+def test_a_pycuda_without_primary_contexts(monkeypatch):
+    old = ModuleType("pycuda.driver")
+    old.Device = type("Device", (), {})
+    package = ModuleType("pycuda")
+    package.driver = old
+    monkeypatch.setitem(sys.modules, "pycuda", package)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", old)
+    assert pycuda_driver.find() == (None, "too old")
 
 
-def captured(*failing: str) -> tuple[Device, Codes]:
-    binding = Codes(*GRAPHS, "cuGraphInstantiate", failing=failing)
-    return Device(Notes(), cuda_python_driver.CudaPythonGraphs(binding)), binding
-
-
-@pytest.mark.parametrize("failing", ["cuStreamBeginCapture", "cuStreamEndCapture",
-                                     "cuGraphInstantiate", "work"])
-def test_a_capture_that_fails_is_told_once_and_not_tried_again(failing):
-    device, binding = captured(failing)
-
-    def work():
-        if failing == "work":
-            raise CudaError("cuLaunchKernel: no")
-
-    with pytest.warns(RuntimeWarning, match="can not be captured as a CUDA graph .*slower"):
-        assert device.capture(work) is None
-    names = [name for name, *_ in binding.calls]
-    # The stream has left the capture, and no graph is left behind.
-    assert ("cuStreamEndCapture" in names) == (failing != "cuStreamBeginCapture")
-    made = failing in ("cuGraphInstantiate", "work")
-    assert names.count("cuGraphDestroy") == made
-    assert names.count("cuGraphExecDestroy") == (failing == "work")
-    del binding.calls[:]
-    assert device.capture(work) is None and binding.calls == [] and not device.captures
-
-
-def test_a_mistake_in_what_is_captured_is_no_failed_capture():
-    device, binding = captured()
-    with pytest.raises(ZeroDivisionError):
-        device.capture(lambda: divmod(1, 0))
-    assert [name for name, *_ in binding.calls][-1] == "cuGraphExecDestroy" and device.captures
-
-
-def test_rows_are_copied_to_the_device_once():
-    device = Device(driver := Notes(), None)
-    rows = DeviceRows(device, 64, 3)
-    assert driver.calls == [("allocate", 256 * 4)]
-    table = np.zeros((2, 64), np.float32)
-    made = []
-    for key in ("a", "a", "b"):
-        rows.load(key, lambda: made.append(1) or table)
-    rows.take(1)
-    assert len(made) == 2
-    assert driver.calls[1:] == [("upload", 512, table)] * 2 + [("copy", 256, 768, 256)]
-    rows.forget()
-    rows.load("b", lambda: made.append(1) or table)
-    assert len(made) == 3
-
-
-def test_activations_move_where_they_grow():
-    device = Device(driver := Notes(), None)
-    activations = Activations(device)
-    activations.ensure(1000)
-    first, generation = activations.address, activations.generation
-    activations.ensure(500)
-    assert (activations.address, activations.generation) == (first, generation)
-    activations.ensure(2000)
-    # Freed first: both might not find room.
-    assert driver.calls == [("allocate", 1000), ("free", first), ("allocate", 2000)]
-    assert activations.generation > generation and activations.size == 2000
+def test_the_stand_ins_driver_is_one_file_of_the_process(tmp_path):
+    """Loaded from two, or built anew in between, it would be two machines."""
+    made = tensorrt_stand_in.environment(tmp_path)
+    driver = Path(made["LD_LIBRARY_PATH"].split(":")[0]) / "libcuda.so.1"
+    assert made["BIDIFF_LIBCUDA"] == made["BIDIFF_NVRTC"] == str(driver)
+    assert not driver.samefile(tensorrt_stand_in.emulated_cuda.stand_in())

@@ -13,14 +13,9 @@ import pytest
 import tensorrt_stand_in
 from conftest import snr
 
-from bidiff_deploy import EngineError, UsageError, load_bundle
-from bidiff_deploy.bundle import open_bundle
+from bidiff_deploy import load_bundle
 from bidiff_deploy.engines import TENSORRT, library
-from bidiff_deploy.engines.tensorrt import engine as backend
-from bidiff_deploy.engines.step_graphs import StepGraphs
-from bidiff_deploy.engines.tensorrt.sidecar import PlanInfo, Profile
 from bidiff_deploy.export.write import export_bundle
-from bidiff_deploy.memory_model import cuda_step_bytes
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("cuda.bindings")
@@ -28,7 +23,6 @@ if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 
 PROGRAM = Path(__file__).with_name("tensorrt_on_cpu.py")
-COMMAND = "from bidiff_deploy.cli import main; main()"
 
 
 def run(what: str, bundle: Path, folder: Path, version: str) -> SimpleNamespace:
@@ -215,6 +209,8 @@ def test_what_opening_is_refused_with(reference, tmp_path):
                        ("sidecar", "does not describe a TensorRT plan"),
                        ("deserialize", "could not be opened: Error Code 2: OutOfMemory"),
                        ("stream", "GPU 0 can not be used: cuStreamCreate: CUDA_ERROR_OUT_OF_MEM"),
+                       ("memory", "emulated sm_80 can not be used: cuMemAlloc: CUDA_ERROR_OUT_OF_"
+                                  "MEMORY (CUDA_ERROR_OUT_OF_MEMORY); close other programs"),
                        ("plugin", "/nonexistent/plugin.so"),
                        ("context", "tensorrt could not run a step at 16x16 on emulated sm_80: "
                                    "cuCtxPushCurrent: CUDA_ERROR"),
@@ -222,168 +218,3 @@ def test_what_opening_is_refused_with(reference, tmp_path):
         assert told[name][0] and says in told[name][1], told[name]
     assert "`bidiff-deploy build " in told["gpu"][1] and "`bidiff-deploy build " in told["stale"][1]
     assert told["free"] == 1 << 30  # engines that could not be opened hold nothing
-
-
-# -- tiles -------------------------------------------------------------------------------------
-
-
-def engine_with(bundle: Path, *profiles: Profile, free: int = 1 << 60) -> backend.TensorRtEngine:
-    """An engine that has plans but opens none: what it says needs no GPU."""
-    opened = open_bundle(bundle)
-    engine = backend.TensorRtEngine.__new__(backend.TensorRtEngine)
-    super(backend.TensorRtEngine, engine).__init__(opened, StepGraphs(opened))
-    engine._variant, engine._device_id, engine._free = "plugin", 0, free
-    engine._refused, engine._stale = [], []
-    engine._plans = [SimpleNamespace(path=Path(f"{index}.plan"), info=PlanInfo(
-        "10.3.0", "GPU", 87, "12.4", "0" * 64, 1, "0" * 64, "plugin", "float32", profile, 1,
-        "0" * 64, 17, None, None, 1.0)) for index, profile in enumerate(profiles)]
-    engine._gpu = None
-    return engine
-
-
-def ranged(low: int, high: int, batch: int = 1) -> Profile:
-    return Profile((1, low, low), (1, low, low), (batch, high, high))
-
-
-def static(height: int, width: int) -> Profile:
-    return Profile((1, height, width), (1, height, width), (1, height, width))
-
-
-@pytest.fixture(scope="module")
-def tiny(reference):
-    return reference.bundle("tiny", [999, 400, 0])  # scale 4
-
-
-@pytest.mark.parametrize("profiles, size, tile, expected", [
-    ([ranged(64, 512)], (100, 60), "auto", (1, 400, 240)),       # whole
-    ([ranged(64, 512)], (200, 150), "auto", (4, 512, 512)),      # a side too long: largest tiles
-    ([ranged(64, 512)], (200, 50), "auto", (2, 512, 200)),       # one tile wide
-    ([ranged(64, 200)], (100, 100), "auto", (9, 200, 200)),      # no power of two
-    ([static(256, 256)], (100, 100), "auto", (4, 256, 256)),
-    ([static(256, 256), static(400, 400)], (100, 100), "auto", (1, 400, 400)),
-    ([static(256, 256), ranged(64, 384)], (100, 100), "auto", (4, 384, 384)),
-    ([static(400, 600)], (100, 150), "auto", (1, 400, 600)),     # whole, though no square
-    ([static(1200, 1600)], (300, 400), "auto", (1, 1200, 1600)),  # whole, as no tile is there
-    ([ranged(64, 512)], (100, 60), 128, (12, 128, 128)),
-    ([ranged(64, 512)], (100, 60), None, (1, 400, 240)),
-    ([static(128, 128)], (32, 32), 64, None),
-    ([static(128, 128)], (20, 20), "auto", None),
-    ([ranged(64, 128)], (60, 60), None, None),
-    ([ranged(64, 128)], (60, 60), 256, None),
-], ids=str)
-def test_tiles_are_shapes_that_a_plan_runs(tiny, profiles, size, tile, expected):
-    engine = engine_with(tiny, *profiles)
-    if expected is None:
-        with pytest.raises(EngineError, match="no plugin plan in float32 runs batch x height x "
-                                              "width .*, only .*; build one with `bidiff-deploy "
-                                              "build .* --size") as error:
-            engine.tile_plan(*size, tile)
-        assert all(profile.label in str(error.value) for profile in profiles)
-        return
-    plan = engine.tile_plan(*size, tile)
-    assert (plan.count, plan.tile_height, plan.tile_width) == expected
-
-
-def test_tiles_and_the_memory(tiny):
-    """The least memory of a plan is what its tile needs, and the rows of pixels under way."""
-    config = open_bundle(tiny).config
-
-    def needed(side: int) -> int:
-        return cuda_step_bytes(config, side, side, half=False) + 12 * side * 800
-
-    engine = engine_with(tiny, ranged(64, 512), free=needed(288) * 10 // 9 + 10)
-    plan = engine.tile_plan(200, 200)
-    assert (plan.tile_height, plan.tile_width) == (288, 288)
-    assert engine.tile_plan(200, 200, memory=needed(264)).tile_height == 264
-    assert engine.tile_plan(200, 200, memory=needed(1024)).whole is False
-    with pytest.raises(UsageError, match="memory .* is too little"):
-        engine.tile_plan(200, 200, memory=1 << 20)
-    # Plans of larger tiles alone: the least that there is, unless memory was named.
-    engine = engine_with(tiny, static(400, 400), static(512, 512), free=needed(288))
-    assert engine.tile_plan(200, 200).tile_height == 400
-    with pytest.raises(UsageError, match=r"memory \d+ MiB is too little for the plans"):
-        engine.tile_plan(200, 200, memory=needed(288))
-    with pytest.raises(UsageError, match="tile is 'big'"):
-        engine.tile_plan(200, 200, "big")
-    with pytest.raises(UsageError, match="overlap 200 is more than half"):
-        engine.tile_plan(200, 200, 256, overlap=200)
-    assert engine.tile_plan(200, 200, overlap=200).tile_height == 400
-
-
-def test_options_are_checked_without_an_image(tiny):
-    engine = engine_with(tiny, static(256, 256))
-    for tile in ("auto", 256, 128, None):
-        engine.check_tiles(tile, None)
-    with pytest.raises(UsageError, match="but memory is 1 MiB"):
-        engine.check_tiles(256, 1 << 20)
-
-
-def test_a_batch_and_a_side_that_plans_run(tiny):
-    engine = engine_with(tiny, ranged(64, 128, batch=4), static(64, 64))
-    assert engine._batch_that_runs(8, 64, 64) == 4 and engine._batch_that_runs(3, 64, 64) == 3
-    assert engine._batch_that_runs(8, 256, 64) == 0
-    assert engine._side_that_fits(512) == 128 and engine._side_that_fits(64) is None
-    assert engine_with(tiny, static(48, 48))._side_that_fits(512) is None
-
-
-# -- commands ----------------------------------------------------------------------------------
-
-
-def command(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    done = tensorrt_stand_in.run(COMMAND, folder, *arguments, version="10.3.0",
-                                 BIDIFF_TENSORRT_PLANS=str(folder / "plans"))
-    return done.returncode, done.stdout, done.stderr
-
-
-def test_the_commands(reference, tmp_path):
-    from PIL import Image
-
-    bundle = str(reference.bundle("tiny", [999, 400, 0]))
-    Image.fromarray(np.full((4, 6, 3), 90, np.uint8)).save(tmp_path / "in.png")
-    upscale = ("upscale", bundle, str(tmp_path / "in.png"), "-o", str(tmp_path / "out.png"),
-               "--backend", "tensorrt", "--device", "0", "--quiet")
-    code, _, told = command(tmp_path, *upscale)
-    assert code == 1 and told.startswith("error: there is no plugin plan") and "`" in told
-    assert told.count("\n") == 1
-    for options in ((), ("--no-plugin",)):
-        code, _, told = command(tmp_path, "build", bundle, "--size", "16x24", "--quiet", *options)
-        assert code == 0, told
-    code, _, told = command(tmp_path, *upscale)
-    assert code == 0 and Image.open(tmp_path / "out.png").size == (24, 16), told
-    code, found, told = command(
-        tmp_path, "bench", bundle, "--size", "16x24", "--against",
-        "tensorrt-dense,tensorrt-dense-int8", "--rounds", "1", "--json", "--quiet",
-        "--threads", "1", "--device", "0")
-    assert code == 0, told
-    result = json.loads(found)
-    assert [one["name"] for one in result["measured"]] == ["packed", "tensorrt-dense"]
-    assert all(one["snr"] > 100 for one in result["measured"][1:])
-    assert "there is no dense-int8 plan" in result["unavailable"]["tensorrt-dense-int8"]
-
-
-def test_check_on_a_gpu(reference, tmp_path):
-    pytest.importorskip("torch")
-    pytest.importorskip("polygraphy")
-    bundle = str(reference.bundle("tiny", [999, 400, 0]))
-    code, _, told = command(tmp_path, "build", bundle, "--size", "16x24", "--quiet")
-    assert code == 0, told
-    code, found, told = command(
-        tmp_path, "check", bundle, str(reference.checkpoint("tiny")), "--options",
-        str(reference.options("tiny")), "--backend", "tensorrt", "--device", "0", "--timesteps",
-        "400", "--size", "16x24", "--threads", "1", "--quiet")
-    assert code == 0, found + told
-    assert "tensorrt 10.3.0" in found and "only backends on the CPU give them" in found
-
-
-def test_the_doctor_builds_and_runs_a_plan(tmp_path):
-    program = ("import sys\nfrom bidiff_deploy import doctor_probes\nimport json\n"
-               "print(json.dumps({name: doctor_probes.run(name) for name in "
-               "('plugin', 'cuda_python', 'backend:tensorrt', 'backend:tensorrt-dense-int8')}))")
-    done = tensorrt_stand_in.run(program, tmp_path, version="10.3.0")
-    found = json.loads(done.stdout)
-    assert found["plugin"]["ok"] and found["plugin"]["tensorrt"].startswith("10.3.0")
-    assert found["cuda_python"]["ok"] and found["cuda_python"]["version"]
-    for name in ("tensorrt", "tensorrt-dense-int8"):
-        probe = found[f"backend:{name}"]
-        assert probe["ok"] and f", {TENSORRT[name]}, by " in probe["description"], probe
-        assert probe["warnings"] == []

@@ -45,8 +45,8 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
                    "detail is lost.")
 @click.option("--threads", type=int, help="Threads an operator may use. Default: all cores.")
 @click.option("--backend", default="onnxruntime", show_default=True,
-              help="What runs the graphs: onnxruntime, onnxruntime-stock, onnxruntime-cuda, tensorrt, "
-                   "tensorrt-dense or tensorrt-dense-int8.")
+              help="What runs the graphs: onnxruntime, onnxruntime-stock, onnxruntime-cuda, "
+                   "tensorrt, tensorrt-dense or tensorrt-dense-int8.")
 @click.option("--device", type=click.IntRange(min=0), metavar="N",
               help="Number of the GPU, with a backend that runs on one. Default: 0.")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="png",
@@ -118,7 +118,8 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, seed: int, steps:
             upscale_files(engine, jobs, options, report, overwrite=overwrite, journal=journal,
                           recorded=recorded, done=done,
                           listen=lambda job, plan: _listener(
-                              progress, place[job.index], _label(job, len(jobs)), plan.count))
+                              progress, place[job.index], _label(job, len(jobs)), plan.count,
+                              engine.whole_loops))
     except KeyboardInterrupt as error:
         interrupted = error.args[0] if isinstance(error, _Terminated) else 2
     if as_json:
@@ -146,8 +147,13 @@ def _label(job: Job, count: int) -> str:
     return f"[{job.index + 1}/{count}] {job.source.name}" if count > 1 else job.source.name
 
 
-def _listener(progress: Progress, place: int, label: str, tiles: int) -> dict[str, Any]:
-    """What makes progress of what an engine tells of the image that is ``place``th to be done."""
+def _listener(progress: Progress, place: int, label: str, tiles: int,
+              whole_loops: bool) -> dict[str, Any]:
+    """What makes progress of what an engine tells of the image that is ``place``th to be done.
+
+    ``whole_loops``: an engine's loops are faster where nothing listens to their steps, which is
+    done only for somebody who looks on.
+    """
     progress.update(place, label)
 
     def on_step(done: int, total: int) -> None:
@@ -156,7 +162,13 @@ def _listener(progress: Progress, place: int, label: str, tiles: int) -> dict[st
         where = f"tile {tile + 1} of {tiles}, " if tiles > 1 else ""
         progress.update(place + done / total, f"{label}, {where}step {step + 1} of {each}")
 
-    return {"on_step": on_step}
+    def on_tile(done: int, total: int) -> None:
+        progress.update(place + done / total, f"{label}, tile {done} of {total}")
+
+    if not progress.shown:
+        return {}
+    return {"on_tile": on_tile} if whole_loops and not progress.on_terminal else {
+        "on_step": on_step}
 
 
 class _Terminated(KeyboardInterrupt):

@@ -30,6 +30,7 @@ class PictureEngine(abc.ABC):
 
     channels = 3
     kernel = ""  # of the binary convolutions; "stock": the graphs' standard operators
+    whole_loops = False  # whether a loop is faster where nothing listens to its steps
 
     def __init__(self, bundle: Bundle | FeedForwardBundle) -> None:
         self.bundle = bundle

@@ -25,6 +25,7 @@ from .. import cuda_library
 from ..device_engine import DeviceEngine, DeviceFailure, Factors
 from ..step_graphs import StepGraphs
 from .api import open_tensorrt
+from .builder import default_profile
 from .context import Activations, DeviceRows, OpenPlan
 from .device import CudaError, open_device
 from .plans import Plan, check, choose, default_folder, here, read_plans
@@ -41,6 +42,7 @@ class TensorRtEngine(DeviceEngine):
 
     kernel = "tensorrt"
     runtime = "tensorrt"
+    whole_loops = True
 
     def __init__(self, bundle: Bundle, *, variant: str = "plugin", device_id: int = 0,
                  cuda_graph: bool = True) -> None:
@@ -127,8 +129,10 @@ class TensorRtEngine(DeviceEngine):
         if whole.height * whole.width <= WHOLE_PIXELS:
             plans.insert(0, whole)
         plans = [plan for plan in plans if self._fits(plan)]
-        if not plans:
-            self._choose((1, whole.tile_height, whole.tile_width))
+        if not plans:  # what would be run here, had it been built
+            usual = whole if whole.height * whole.width <= WHOLE_PIXELS else planned(
+                max(_USUAL_TILE, least))
+            self._choose((1, usual.tile_height, usual.tile_width))
         room = self._room if memory is None else memory
         fitting = [plan for plan in plans if plan.peak_bytes <= room]
         if fitting:
@@ -180,11 +184,17 @@ class TensorRtEngine(DeviceEngine):
         try:
             return choose(self._plans, self._variant, self.precision, shape,
                           bundle=self.bundle.path, device=self._device_id, refused=self._refused)
-        except EngineError:
+        except EngineError as error:
             for plan, told in self._stale:
                 if plan.info.profile.contains(shape):
                     raise EngineError(told) from None
-            raise
+            usual = default_profile(self.bundle)
+            if not usual.contains(shape) or not all(plan.info.profile.static
+                                                    for plan in self._plans):
+                raise
+            low, high = ("x".join(map(str, one[1:])) for one in (usual.minimum, usual.maximum))
+            raise EngineError(f"{error}, or without --size for all shapes from {low} to {high}"
+                              ) from None
 
     def _opened(self, plan: Plan, shape: Shape) -> OpenPlan | None:
         """The plan, deserialised; others that no shape uses are given back. None where it may not
