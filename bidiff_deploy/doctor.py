@@ -34,8 +34,8 @@ OPTIONAL = {
     "openvino": ("openvino", "bench against OpenVINO"),
     "tensorrt": ("tensorrt", "building and running plans of TensorRT"),
     "cuda": ("cuda-python", "TensorRT's steps as CUDA graphs"),
-    "pycuda": ("pycuda", "memory and copies of the TensorRT backends, for which cuda-python will do "
-                         "too"),
+    "pycuda": ("pycuda", "memory and copies of the TensorRT backends, for which cuda-python will "
+                         "do too"),
 }
 ON_NVIDIA = ("tensorrt", "cuda", "pycuda")  # of no use where there is no NVIDIA driver
 GPU_RUNTIME = "onnxruntime-gpu[cuda,cudnn]>=1.21"

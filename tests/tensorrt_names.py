@@ -1,5 +1,5 @@
-"""Which names the Python bindings of a TensorRT version have: tables in ``tensorrt_names/``, and how
-they are made.
+"""Which names the Python bindings of a TensorRT version have: tables in ``tensorrt_names/``, and
+how they are made.
 
 The bindings themselves are imported, in a process of their own, over libraries that export every
 function they link to and return null. No part of TensorRT but its bindings is needed, and no GPU.
@@ -68,7 +68,8 @@ def write_stubs(bindings: Path, folder: Path) -> Path:
     assert needed, f"{bindings} needs no library of TensorRT"
     wanted = [line.split()[-1] for line in _output("nm", "-D", "--undefined-only",
                                                    str(bindings)).splitlines()]
-    ours = sorted({name for name in wanted if re.fullmatch(r"(create|get|init)[A-Z]\w+|_ZN\d+nv\w+", name)})
+    ours = sorted({name for name in wanted
+                   if re.fullmatch(r"(create|get|init)[A-Z]\w+|_ZN\d+nv\w+", name)})
     source = "".join(f'extern "C" void* {name}() {{ return nullptr; }}\n' for name in ours)
     for index, name in enumerate(needed):
         subprocess.run(["c++", "-shared", "-fPIC", "-x", "c++", "-", f"-Wl,-soname,{name}", "-o",

@@ -191,6 +191,27 @@ def test_tensorrt_that_is_missing(monkeypatch, driver, wheel):
     assert "backend tensorrt-dense: TensorRT is not installed" in text and "\nplugin" not in text
 
 
+def test_tensorrt_that_is_missing_is_tried_but_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(doctor.importlib.util, "find_spec",
+                        lambda name: None if name == "tensorrt" else object())
+    report = doctor.examine(lambda name: asked.append(name) or {
+        "ok": not name.startswith("backend:tensorrt"), "version": "1.0", "reason": name,
+        "providers": [], "path": "p", "devices": []})
+    assert [name for name in asked if name.startswith("backend:tensorrt")] == ["backend:tensorrt"]
+    assert {report["backends"][name]["reason"] for name in doctor.TENSORRT} == {"backend:tensorrt"}
+
+
+@pytest.mark.parametrize("probe, seconds", [
+    ("backend:tensorrt-dense", doctor_probes.BUILD_TIMEOUT), ("torch", doctor_probes.TIMEOUT)])
+def test_what_builds_a_plan_may_take_longer(probe, seconds, monkeypatch):
+    def stopped(*_, timeout, **__):
+        raise subprocess.TimeoutExpired("x", timeout)
+
+    monkeypatch.setattr(doctor_probes.subprocess, "run", stopped)
+    assert f"within {seconds:.0f} seconds" in doctor_probes.run(probe)["reason"]
+
+
 def test_a_plugin_that_is_missing(monkeypatch):
     told = "there is no plugin for TensorRT 10.3; build it with bidiff-deploy build-plugin"
     report = examine(monkeypatch, cuda=DRIVER, plugin={"ok": False, "reason": told},

@@ -100,8 +100,8 @@ def test_a_layer_without_a_kernel_in_its_precision_is_a_remark(bundle, told, pla
         def build(self, network, config):
             if config.get_flag(trt.BuilderFlag.FP16):
                 self.logger.log(trt.ILogger.Severity.WARNING,
-                                "No implementation of layer m0 obeys the requested constraints. I.e. "
-                                "no conforming implementation was found for requested layer "
+                                "No implementation of layer m0 obeys the requested constraints. "
+                                "I.e. no conforming implementation was found for requested layer "
                                 "computation precision and output precision. Using fastest "
                                 "implementation instead.")
             return real(self, network, config)
@@ -202,6 +202,26 @@ def test_a_plugin_that_is_loaded_but_not_for_this_tensorrt(tiny, place, tmp_path
         text = refusal(tiny, "--size", "32x32")
     assert "does not know its plugins: it was built for TensorRT 8.5.3; build it again" in text
     assert not list(place.glob("*")) and "Assertion" not in text
+
+
+def test_a_plugin_that_is_built_anew_is_still_the_one_that_is_loaded(tiny, tmp_path):
+    """As by another run of these tests."""
+    program = """
+import os, shutil, sys
+from bidiff_deploy.cli import main
+from bidiff_deploy.engines.tensorrt.api import open_tensorrt
+
+file = os.environ["BIDIFF_TENSORRT_PLUGIN"]
+open_tensorrt().plugin()
+shutil.copy(file, file + ".new")
+os.replace(file + ".new", file)
+sys.argv[1:] = ["build", sys.argv[1], "--size", "32x32"]
+main()
+"""
+    plugin = shutil.copy(tensorrt_stand_in.plugin(), tmp_path)
+    done = tensorrt_stand_in.run(program, tmp_path, str(tiny), BIDIFF_TENSORRT_PLUGIN=str(plugin),
+                                 BIDIFF_TENSORRT_PLANS=str(tmp_path / "plans"))
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("options", [("--no-plugin",), ()])

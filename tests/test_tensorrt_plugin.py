@@ -165,6 +165,29 @@ def test_headers_that_do_not_compile_are_said(tmp_path: Path) -> None:
     assert "does not build" in told and "half a header" in told
 
 
+def test_a_place_for_it_that_can_not_be_is_said(tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    write_library(write_headers(tmp_path / "trt"))
+    (tmp_path / "cuda" / "crt").mkdir(parents=True)
+    for name in ("cuda_runtime_api.h", "crt/host_defines.h"):
+        (tmp_path / "cuda" / name).write_text("")
+    (tmp_path / "data").write_text("in the way")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    done = CliRunner().invoke(group, ["build-plugin", "--tensorrt-root", str(tmp_path / "trt"),
+                                      "--cuda-root", str(tmp_path / "cuda")])
+    assert done.exit_code == 1 and done.stderr.startswith("error: can not "), done.output
+    assert done.output.count("\n") == 1
+
+
+def test_a_plugin_that_hangs_when_it_is_loaded_is_said(tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt_build, "_LOAD_SECONDS", 0.3)
+    monkeypatch.setattr(tensorrt_build, "_LOAD", "import time; time.sleep(30)")
+    found = tensorrt_files.TensorRt(tmp_path, tmp_path / "libnvinfer.so.10", (10, 3, 0))
+    with pytest.raises(EngineError, match="takes more than 0.3 seconds"):
+        tensorrt_build._load(tmp_path / "plugin.so", found)
+
+
 def test_the_plugin_of_a_version_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.delenv("BIDIFF_TENSORRT_PLUGIN", raising=False)

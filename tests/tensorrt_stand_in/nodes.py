@@ -35,7 +35,9 @@ class _Tensor(ctypes.Structure):
 def registered(major: int) -> ctypes.CDLL | None:
     """The plugin library that this process has loaded for that version."""
     with open("/proc/self/maps") as maps:
-        found = re.findall(r"(/\S*/libbidiff_tensorrt[^/\s]*\.so)$", maps.read(), re.M)
+        # One that was built anew since it was loaded is "(deleted)", and dlopen still gives it.
+        found = re.findall(r"(/\S*/libbidiff_tensorrt[^/\s]*\.so)(?: \(deleted\))?$", maps.read(),
+                           re.M)
     for file in dict.fromkeys(found):
         library = ctypes.CDLL(file)
         library.bidiff_tensorrt_version.restype = ctypes.c_char_p

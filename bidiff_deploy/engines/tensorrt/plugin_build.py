@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import EngineError, UsageError
-from ...files import atomic_directory
+from ...files import atomic_directory, make_directory
 from ...progress import Progress
 from ..cuda_library import device_count, device_info
 from .plugin import DESCRIPTION, LIBRARIES, default_folder
@@ -76,7 +76,7 @@ def build_plugin(root: str | os.PathLike[str], output: str | os.PathLike[str] | 
     codes = choose_architectures(architectures)
     folder = default_folder(tensorrt.version) if output is None else Path(output)
     if output is None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(folder.parent)
     with atomic_directory(folder, overwrite, marker=DESCRIPTION) as target, \
             tempfile.TemporaryDirectory() as build:
         _configure(cmake, compiler, source, Path(build), tensorrt, cuda_include, codes)
@@ -166,8 +166,13 @@ def _compile(cmake: str, build: Path, quiet: bool) -> None:
 
 
 def _load(file: Path, tensorrt: TensorRt) -> dict[str, object]:
-    done = subprocess.run([sys.executable, "-c", _LOAD, str(file)], capture_output=True, text=True,
-                          timeout=_LOAD_SECONDS)
+    try:
+        done = subprocess.run([sys.executable, "-c", _LOAD, str(file)], capture_output=True,
+                              text=True, timeout=_LOAD_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise EngineError(f"the plugin was built, but to load it with {tensorrt.library} takes "
+                          f"more than {_LOAD_SECONDS} seconds; see whether TensorRT itself runs"
+                          ) from None
     lines = done.stderr.strip().splitlines()
     try:
         return dict(json.loads(done.stdout.splitlines()[-1]))

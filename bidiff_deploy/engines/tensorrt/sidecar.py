@@ -15,8 +15,8 @@ from typing import Any
 
 from ...errors import EngineError
 
-__all__ = ["FORMAT", "MAX_SIDECAR_BYTES", "MAX_WORKSPACE", "PRECISIONS", "VARIANTS", "VERSION", "PlanInfo",
-           "Profile", "Shape", "parse"]
+__all__ = ["FORMAT", "MAX_SIDECAR_BYTES", "MAX_WORKSPACE", "PRECISIONS", "VARIANTS", "VERSION",
+           "PlanInfo", "Profile", "Shape", "parse"]
 
 FORMAT, VERSION = "bidiff-tensorrt-plan", 1
 VARIANTS = ("plugin", "dense", "dense-int8")
