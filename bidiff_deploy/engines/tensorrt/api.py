@@ -44,17 +44,21 @@ class Log:
 
     def __init__(self) -> None:
         self._lines: deque[tuple[bool, str]] = deque(maxlen=_KEPT)
+        self._other_precision = False
         self._lock = threading.Lock()
 
     def add(self, error: bool, text: str) -> None:
         """Keep a message; ``error``: not only a warning."""
         with self._lock:
             self._lines.append((error, _one_line(text)))
+            # Of the whole text, in which names of fused layers may be long.
+            self._other_precision |= _OTHER_PRECISION in text.lower()
 
     def clear(self) -> None:
         """Forget what was said, before something that may fail."""
         with self._lock:
             self._lines.clear()
+            self._other_precision = False
 
     def text(self) -> str:
         """All of it, for a search."""
@@ -78,7 +82,8 @@ class Log:
     @property
     def other_precision(self) -> bool:
         """Whether a layer has no kernel in the precision that it was told to prefer."""
-        return _OTHER_PRECISION in self.text().lower()
+        with self._lock:
+            return self._other_precision
 
 
 @dataclass(frozen=True)
