@@ -53,6 +53,7 @@ def test_a_node_that_becomes_several_layers_keeps_its_precision_in_all():
         "back": Layer("IDENTITY", ("f", "float")),
         "softmax_sizes": Layer("SHAPE", ("(Unnamed) 2", "int32"), shape=True),
         "softmax_floats": Layer("ELEMENTWISE", ("(Unnamed) 3", "float"), shape=True),
+        "softmax_cast": Layer("CAST", ("(Unnamed) 5", "half")),
         "softmax": Layer("SOFTMAX", ("m", "float")),
         "shape": Layer("SHAPE", ("n", "int32"), shape=True),
         "plugin": Layer("PLUGIN_V2", ("p", "half")),
@@ -62,13 +63,13 @@ def test_a_node_that_becomes_several_layers_keeps_its_precision_in_all():
     listed = list(layers.values())
     network = SimpleNamespace(num_layers=len(listed), get_layer=lambda index: listed[index])
     trt = SimpleNamespace(float32="float", float16="half", LayerType=SimpleNamespace(
-        CONSTANT="CONSTANT", SHAPE="SHAPE", IDENTITY="IDENTITY"))
+        CONSTANT="CONSTANT", SHAPE="SHAPE", IDENTITY="IDENTITY", CAST="CAST"))
     tensorrt_network.keep_precision(SimpleNamespace(trt=trt), network, model.SerializeToString())
     half, full = ({"precision": kind, 0: kind} for kind in ("half", "float"))
     assert {name: layer.told for name, layer in layers.items()} == {
         "cast": {}, "add_shuffle": half, "add": half, "back": {}, "softmax_sizes": {},
-        "softmax_floats": {}, "softmax": full, "shape": {}, "plugin": {0: "half"}, "constant": {},
-        "mul": full}
+        "softmax_floats": {}, "softmax_cast": {}, "softmax": full, "shape": {},
+        "plugin": {0: "half"}, "constant": {}, "mul": full}
 
 
 @pytest.mark.parametrize("version, there, left_out", [

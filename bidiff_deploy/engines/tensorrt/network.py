@@ -146,9 +146,10 @@ def keep_precision(api: Api, network: Any, model: bytes) -> None:
 
 
 def _keep(trt: Any, layer: Any, kind: Any, only_outputs: bool) -> None:
-    floats = (trt.float32, trt.float16)
+    floats, kinds = (trt.float32, trt.float16), trt.LayerType
     outputs = [layer.get_output(index) for index in range(layer.num_outputs)]
-    if layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE, trt.LayerType.IDENTITY) or any(
+    cast = getattr(kinds, "CAST", kinds.IDENTITY)  # which it is in 8.5
+    if layer.type in (kinds.CONSTANT, kinds.SHAPE, kinds.IDENTITY, cast) or any(
             output.is_shape_tensor or output.dtype not in floats for output in outputs):
         return
     if not only_outputs:
