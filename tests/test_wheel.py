@@ -150,7 +150,7 @@ def test_metadata_and_licence(wheel: Path):
     assert read(wheel, f"{INFO}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     assert about["Requires-Python"] == PROJECT["project"]["requires-python"]
     assert about["Description-Content-Type"] == "text/markdown"
-    assert {"cpu", "gpu", "train", "proof", "dev"} <= set(about.get_all("Provides-Extra"))
+    assert {"cpu", "gpu", "tensorrt", "train", "proof", "dev"} <= set(about.get_all("Provides-Extra"))
     for line in about.get_all("Requires-Dist"):
         if "extra ==" not in line:
             assert not line.startswith(("torch", "onnxruntime", "pytest", "scikit")), line
@@ -166,6 +166,10 @@ def test_an_unpacked_wheel_runs(wheel: Path, tmp_path: Path):
     where = run(sys.executable, "-S", "-c", "import bidiff_deploy; print(bidiff_deploy.__file__)",
                 cwd=tmp_path, PYTHONPATH=path)
     assert Path(where.strip()).is_relative_to(tmp_path)
+    source = run(sys.executable, "-S", "-c", "from bidiff_deploy.engines.tensorrt import "
+                 "plugin_files; print(plugin_files.plugin_source())", cwd=tmp_path,
+                 PYTHONPATH=path)
+    assert Path(source.strip()) == tmp_path / PLUGIN / "tensorrt"
     shown = run(sys.executable, "-S", "-m", "bidiff_deploy", "--help", cwd=tmp_path,
                 PYTHONPATH=path)
     assert all(name in shown for name in COMMANDS)
