@@ -12,6 +12,7 @@ import platform
 import shlex
 import shutil
 import sys
+from pathlib import Path
 from typing import Any, Callable, Mapping
 
 from . import __version__, machine
@@ -46,6 +47,9 @@ RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxrunti
 _PROBES = {"onnxruntime": "onnxruntime", "torch": "torch", "openvino": "openvino",
            "cuda": "cuda_python", "pycuda": "module:pycuda.driver"}
 PLUGIN = "bidiff-deploy build-plugin --tensorrt-root DIR"
+JETSON = Path("/etc/nv_tegra_release")  # wheels of TensorRT do not run there
+OF_JETPACK = ("sudo apt-get install python3-libnvinfer && "
+              "python3 -m venv --system-site-packages ~/bidiff")
 
 Report = dict[str, Any]
 Probe = Callable[[str], Mapping[str, Any]]
@@ -121,6 +125,9 @@ def _missing(report: Report) -> list[dict[str, str]]:
             continue
         if name == "onnxruntime" and nvidia:
             requirement, purpose = GPU_RUNTIME, "running bundles"
+        if name == "tensorrt" and JETSON.is_file():
+            add(name, f"{purpose}, from JetPack", OF_JETPACK)
+            continue
         if name == "tensorrt":  # of the major version of CUDA that the driver is for
             requirement = f"tensorrt-cu{12 if str(report['cuda']['version']) < '13' else 13}"
         again = ["--force-reinstall"] if module["installed"] else []

@@ -191,6 +191,14 @@ def test_tensorrt_that_is_missing(monkeypatch, driver, wheel):
     assert "backend tensorrt-dense: TensorRT is not installed" in text and "\nplugin" not in text
 
 
+def test_tensorrt_that_is_missing_on_a_jetson(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "JETSON", tmp_path / "nv_tegra_release")
+    (tmp_path / "nv_tegra_release").write_text("# R36 (release), REVISION: 3.0")
+    report = examine(monkeypatch, absent=("tensorrt",), cuda=DRIVER)
+    missing = {entry["what"]: entry["command"] for entry in report["missing"]}
+    assert missing["tensorrt"] == doctor.OF_JETPACK
+
+
 def test_tensorrt_that_is_missing_is_tried_but_once(monkeypatch):
     asked = []
     monkeypatch.setattr(doctor.importlib.util, "find_spec",

@@ -11,7 +11,7 @@ import bbcu_networks
 import onnx
 import pytest
 import tensorrt_stand_in
-from tensorrt_building import refusal, run, tiny_bundle  # noqa: F401
+from tensorrt_building import halved_bundle, refusal, run, tiny_bundle  # noqa: F401
 
 from bidiff_deploy.engines.tensorrt import builder as tensorrt_builder
 from bidiff_deploy.engines.tensorrt.plans import Profile
@@ -97,6 +97,12 @@ def test_the_graph_needs_no_tensorrt(options, first, tiny, tmp_path, monkeypatch
     assert "--overwrite" in refusal(tiny, "--graph", file)
     _, err = run(tiny, "--graph", file, "--overwrite", "--no-plugin", *options)
     assert err == "" and all(not node.domain for node in onnx.load(file).graph.node)
+
+
+def test_a_graph_in_int8_says_what_a_build_may_do_better(tiny, halved, tmp_path):
+    _, err = run(halved, "--graph", tmp_path / "h.onnx", "--no-plugin", "--int8", "--size", "16x16")
+    assert err.startswith("note: opset 17 is what every TensorRT reads; ")
+    assert run(tiny, "--graph", tmp_path / "t.onnx", "--no-plugin", "--int8")[1] == ""
 
 
 def test_the_graph_has_prepared_words_where_the_plugin_is(tiny, tmp_path):

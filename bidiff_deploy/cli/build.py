@@ -139,6 +139,9 @@ def _write_graph(bundle: Bundle, variant: str, profile: Profile | None, path: st
     precision = precision_of(bundle)
     derived = derive(StepGraphs(bundle).promoted(), bundle.config, variant=variant,
                      float16=precision == "float16", plugin=plugin, shape=shape)
+    if variant == "dense-int8" and precision == "float16":
+        notes.append(f"opset {derived.opset} is what every TensorRT reads; from TensorRT 10 on a "
+                     "build takes one in which int8 becomes float16 without float32 between")
     with atomic_file(path, overwrite) as temporary:
         temporary.write_bytes(derived.model)
     return {"graph": path, "notes": notes, "variant": variant, "precision": precision,
