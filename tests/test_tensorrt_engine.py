@@ -156,6 +156,8 @@ def test_a_failed_run_leaves_nothing_behind_and_the_engine_usable(failures):
         kind, text, alone, kept = told[name]
         assert kind == "EngineError" and text.startswith(begins) and says in text, text
         assert alone and not kept  # no error that would keep its buffers, no buffers
+        # What a process does not recover from on a GPU.
+        assert text.endswith("; start the program anew") == (name in ("enqueue", "copy"))
     assert "tensorrt could not run a step at 8x8" in told["loop"][1]
     assert told["freed"][0] == told["freed"][1]
 

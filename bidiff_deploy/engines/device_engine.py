@@ -35,6 +35,10 @@ SHAPES = 4  # whose buffers and captured graphs are kept
 PREDICT = (np.float32(0), np.float32(1), np.float32(1), np.float32(0))  # an update of no meaning
 OUT_OF_MEMORY = ("out of memory", "out_of_memory", "failed to allocate", "has no room for",
                  "bfcarena", "alloc_failed")
+# After these a process can not use the GPU any more.
+LOST = ("illegal memory access", "illegal_address", "launch_failed", "unspecified launch failure",
+        "misaligned", "illegal instruction", "illegal_instruction", "launch_timeout",
+        "launch timed out")
 Factors = Sequence[np.float32]
 _Result = TypeVar("_Result")
 
@@ -207,8 +211,9 @@ class DeviceEngine(Engine):
         tried = f"a step at {width}x{height}" + (f", batch {batch}" if batch > 1 else "")
         if not (getattr(error, "out_of_memory", False)
                 or any(sign in text.lower() for sign in OUT_OF_MEMORY)):
+            lost = any(sign in text.lower() for sign in LOST)
             return (f"{self.runtime} could not run {tried}{',' * (batch > 1)} on "
-                    f"{self._device.name}: {text}")
+                    f"{self._device.name}: {text}" + "; start the program anew" * lost)
         fixed = self.step_bytes(0, 0)
         each = self.step_bytes(height, width) - fixed
         told = (f"{self._device.name} has no memory left for {tried}, which needs about "

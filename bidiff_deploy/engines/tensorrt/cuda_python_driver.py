@@ -66,8 +66,10 @@ class CudaPythonDriver(_Calls):
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
         try:
             self.enter()
-            self._stream = self._call("cuStreamCreate", _NON_BLOCKING)
-            self.leave()
+            try:
+                self._stream = self._call("cuStreamCreate", _NON_BLOCKING)
+            finally:
+                self.leave()
         except CudaError:
             self._call("cuDevicePrimaryCtxRelease", self._device)
             raise
