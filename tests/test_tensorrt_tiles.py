@@ -1,7 +1,8 @@
-"""Tiles that a plan runs, and what is said where none does: by an engine without a GPU."""
+"""Tiles and engines that a plan gives, and what is said where none does, without a GPU."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -130,3 +131,21 @@ def test_a_batch_and_a_side_that_plans_run(tiny):
     assert engine._batch_that_runs(8, 256, 64) == 0
     assert engine._side_that_fits(512) == 128 and engine._side_that_fits(64) is None
     assert engine_with(tiny, static(48, 48))._side_that_fits(512) is None
+
+
+@pytest.mark.parametrize("version, profile, count", [
+    ((8, 5), ranged(64, 128), 2), ((9, 3), ranged(64, 128), 2), ((10, 0), ranged(64, 128), 1),
+    ((8, 5), static(64, 64), 1)], ids=str)
+def test_shapes_that_need_an_engine_each(tiny, monkeypatch, version, profile, count):
+    """Before TensorRT 10 contexts of an engine can not share a profile of many shapes; an engine
+    whose shape was given back serves the next."""
+    engine = engine_with(tiny, profile)
+    engine._api, engine._open = SimpleNamespace(version=version), OrderedDict()
+    monkeypatch.setattr(engine, "_content", lambda plan: b"")
+    monkeypatch.setattr(backend, "OpenPlan", lambda *arguments: object())
+    for side in (64, 72):
+        opened = engine._opened(engine._plans[0], (1, side, side))
+        engine._steps[(1, 3, side, side)] = SimpleNamespace(opened=opened)
+    assert len(engine._open) == count
+    first = engine._steps.pop((1, 3, 64, 64)).opened
+    assert engine._opened(engine._plans[0], (1, 80, 80)) is first and len(engine._open) == count
