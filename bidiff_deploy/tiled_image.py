@@ -1,7 +1,8 @@
 """An image through an engine in tiles: float rows live only until they are rounded.
 
 What is held is the image, the result in its own depth, one tile's loop and the rows of one row of
-tiles (with matched colours a few more); so memory does not grow with the height of the image beyond the result itself.
+tiles (with matched colours a few more); so memory does not grow with the height of the image beyond
+the result itself.
 """
 
 from __future__ import annotations

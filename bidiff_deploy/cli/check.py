@@ -18,8 +18,8 @@ PATH = click.Path(readable=False)
 @click.option("--options", type=PATH, help="YAML file in the published form; without it, what no "
                                            "tensor shows is taken from the bundle.")
 @click.option("--backend", default="onnxruntime", show_default=True,
-              help="What runs the graphs: onnxruntime, onnxruntime-stock, onnxruntime-cuda, tensorrt, "
-                   "tensorrt-dense or tensorrt-dense-int8.")
+              help="What runs the graphs: onnxruntime, onnxruntime-stock, onnxruntime-cuda, "
+                   "tensorrt, tensorrt-dense or tensorrt-dense-int8.")
 @click.option("--device", type=click.IntRange(min=0), metavar="N",
               help="Number of the GPU, with a backend that runs on one. Default: 0.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")

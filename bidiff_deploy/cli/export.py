@@ -7,7 +7,8 @@ import click
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(readable=False))
-@click.option("-o", "--output", required=True, type=click.Path(readable=False), help="Folder of the bundle.")
+@click.option("-o", "--output", required=True, type=click.Path(readable=False),
+              help="Folder of the bundle.")
 @click.option("--options", type=click.Path(readable=False),
               help="YAML file in the published form (network_g, beta_schedule, scale).")
 @click.option("--scale", type=int, help="Upscaling factor, where nothing else states it.")

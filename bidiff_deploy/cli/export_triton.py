@@ -21,8 +21,8 @@ PATH = click.Path(readable=False)
 @click.option("--threads", type=int,
               help="Threads of an instance. Default: all cores, shared by the instances.")
 @click.option("--backend", default="onnxruntime", show_default=True,
-              help="What runs the graphs: onnxruntime, onnxruntime-stock, onnxruntime-cuda, tensorrt, "
-                   "tensorrt-dense or tensorrt-dense-int8.")
+              help="What runs the graphs: onnxruntime, onnxruntime-stock, onnxruntime-cuda, "
+                   "tensorrt, tensorrt-dense or tensorrt-dense-int8.")
 @click.option("--tile", metavar="N|auto|none", default="auto", show_default=True,
               help="Side of tiles in output pixels, from 64; none runs images whole.")
 @click.option("--memory", metavar="SIZE",

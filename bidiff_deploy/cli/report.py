@@ -28,8 +28,8 @@ class _Optional(click.Argument):
                                            "without it, what no tensor shows is taken from the "
                                            "bundle.")
 @click.option("--backend", default="onnxruntime", show_default=True,
-              help="What runs the graphs: onnxruntime, onnxruntime-stock, onnxruntime-cuda, tensorrt, "
-                   "tensorrt-dense or tensorrt-dense-int8.")
+              help="What runs the graphs: onnxruntime, onnxruntime-stock, onnxruntime-cuda, "
+                   "tensorrt, tensorrt-dense or tensorrt-dense-int8.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
 @click.option("--size", default="256x256", show_default=True, metavar="HxW",
               help="Of the network's input for latency, counts and parity; images are taken "

@@ -24,8 +24,8 @@ from ..datasets import ImagePair
 from ..progress import Progress
 from ..resample import source_crop, to_condition, to_unit
 from .decoded import DecodedPhotos
-from .photos import Source, find_sources
-from .recipe import Data, Loading, Photo, Recipe
+from .photos import find_sources
+from .recipe import Data, Photo, Recipe
 
 __all__ = ["CONDITION", "LOW", "Crops", "Pair", "load_pairs", "open_crops"]
 
