@@ -15,9 +15,9 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_samples import CHANNELS, make, profile
 from PIL import ExifTags
 from PIL import Image as pillow
-from test_images import CHANNELS, make, profile
 
 from bidiff_deploy import exif as exif_block
 from bidiff_deploy.images import Image, Metadata, from_pil, read_image, to_pil, write_image
