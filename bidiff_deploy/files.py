@@ -19,7 +19,7 @@ from pathlib import Path
 from .errors import BidiffError, OutputError
 
 __all__ = ["TEMPORARY_SUFFIX", "atomic_directory", "atomic_file", "check_target", "file_sha256",
-           "make_directory"]
+           "make_directory", "user_folder"]
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -214,3 +214,11 @@ def _output_error(error: Exception, shown: str) -> OutputError:
     code = error.errno if isinstance(error, OSError) else None
     reason = _REASONS.get(code) or (os.strerror(code) if code else str(error))
     return OutputError(f"can not write {shown}: {reason}")
+
+
+def user_folder(variable: str, usual: str) -> Path:
+    """Our folder below the one of the XDG base directories that ``variable`` names, such as
+    XDG_DATA_HOME, or below ``usual`` of the home folder. It need not exist."""
+    named = os.environ.get(variable)
+    base = Path(named) if named and os.path.isabs(named) else Path.home() / usual
+    return base / "bidiff_deploy"

@@ -1,6 +1,7 @@
 """The installed TensorRT: imported when it is asked for, with a sentence for each way to fail.
 
-Names differ between versions; what the builder and the engine do about it is here, in one place:
+Versions differ in what networks are, which ``Api`` tells; names that only some have are asked for
+by ``hasattr`` where they are used:
 
     8.5         no progress monitor, no optimization levels (8.6 has both)
     8.5 to 9    networks are weakly typed: EXPLICIT_BATCH, and FP16 and INT8 are flags

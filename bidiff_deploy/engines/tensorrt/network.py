@@ -73,12 +73,15 @@ def parse(api: Api, builder: Any, graph: TensorRtGraph, plugin: PluginLibrary | 
         return Parsed(network, parser)
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     told = "; ".join(dict.fromkeys(" ".join(str(error.desc()).split()) for error in errors[:3]))
-    ours = not errors or _domain(graph.model, errors[0].node()) in (None, DOMAIN)
+    index = errors[0].node() if errors else -1
+    node = _node(graph.model, index)
+    ours = node is None or node.domain == DOMAIN
     if plugin_missing(f"{told}\n{api.log.text()}") and plugin is not None and ours:
         raise EngineError(f"{plugin.file} is loaded, but TensorRT {api.name} does not know its "
                           f"plugins: it was built for TensorRT {plugin.tensorrt}; build it again "
                           "with bidiff-deploy build-plugin --overwrite, or build with --no-plugin")
-    where = _node(graph.model, errors[0].node()) if errors else ""
+    known = "" if node is None else f"{node.op_type} {node.name}".rstrip()
+    where = f" at node {index} ({known})" if known else ""
     raise EngineError(f"TensorRT {api.name} does not take the graph{where}: "
                       f"{told or api.log.sentence('it tells no reason')}")
 
@@ -239,15 +242,7 @@ def _can_open(file: str) -> bool:
     return True
 
 
-def _domain(model: bytes, index: int) -> str | None:
-    """Domain of the node that the parser's index means, if it means one."""
+def _node(model: bytes, index: int) -> onnx.NodeProto | None:
+    """The node that the parser's index means, if it means one."""
     nodes = onnx.load_model_from_string(model).graph.node
-    return nodes[index].domain if 0 <= index < len(nodes) else None
-
-
-def _node(model: bytes, index: int) -> str:
-    """`` at node 12 (Conv, name)``, as far as the parser's index means one."""
-    nodes = onnx.load_model_from_string(model).graph.node
-    if not 0 <= index < len(nodes):
-        return ""
-    return f" at node {index} ({nodes[index].op_type} {nodes[index].name})".replace(" )", ")")
+    return nodes[index] if 0 <= index < len(nodes) else None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ...bundle import Bundle, manifest_digest
 from ...errors import EngineError
-from ...files import atomic_file, check_target, make_directory
+from ...files import atomic_file, check_target, make_directory, user_folder
 from ..cuda_library import DeviceInfo
 from .api import Api, plugin_digest
 from .plugin import PluginLibrary
@@ -259,6 +259,4 @@ def _read(file: Path) -> Plan:
 def _default_folder(digest: str) -> Path:
     if named := os.environ.get("BIDIFF_TENSORRT_PLANS"):
         return Path(named)
-    home = os.environ.get("XDG_DATA_HOME")
-    data = Path(home) if home and os.path.isabs(home) else Path.home() / ".local" / "share"
-    return data / "bidiff_deploy" / "plans" / digest[:_FOLDER_DIGITS]
+    return user_folder("XDG_DATA_HOME", ".local/share") / "plans" / digest[:_FOLDER_DIGITS]

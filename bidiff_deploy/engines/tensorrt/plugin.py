@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import EngineError
+from ...files import user_folder
 from ..nvrtc_files import nvrtc_files
 
 __all__ = ["ABI_VERSION", "DESCRIPTION", "LIBRARIES", "PluginLibrary", "default_folder",
@@ -33,9 +34,7 @@ Int32 = npt.NDArray[np.int32]
 
 def default_folder(version: tuple[int, ...]) -> Path:
     """Where the plugin for a version of TensorRT is: below $XDG_DATA_HOME or ~/.local/share."""
-    home = os.environ.get("XDG_DATA_HOME")
-    data = Path(home) if home and os.path.isabs(home) else Path.home() / ".local" / "share"
-    return data / "bidiff_deploy" / f"tensorrt-{version[0]}.{version[1]}"
+    return user_folder("XDG_DATA_HOME", ".local/share") / f"tensorrt-{version[0]}.{version[1]}"
 
 
 def find_plugin(version: str) -> Path:

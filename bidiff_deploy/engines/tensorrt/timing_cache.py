@@ -6,13 +6,12 @@ can not be read, is of something else, or can not be written never fails a build
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from ...errors import OutputError
-from ...files import atomic_file, make_directory
+from ...files import atomic_file, make_directory, user_folder
 from ..cuda_library import DeviceInfo
 
 __all__ = ["MAX_BYTES", "attach", "cache_file", "read", "save"]
@@ -22,10 +21,9 @@ MAX_BYTES = 256 << 20
 
 def cache_file(version: str, gpu: DeviceInfo) -> Path:
     """Where it is: in $XDG_CACHE_HOME/bidiff_deploy, or below ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    cache = Path(home) if home and os.path.isabs(home) else Path.home() / ".cache"
     name = f"tensorrt-{version}-{gpu.name}-sm{gpu.architecture}-cuda{gpu.driver}"
-    return cache / "bidiff_deploy" / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', name)[:150]}.timing"
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", name)[:150]
+    return user_folder("XDG_CACHE_HOME", ".cache") / f"{name}.timing"
 
 
 def read(file: Path) -> bytes:
