@@ -1,4 +1,4 @@
-"""The stand-in for NVIDIA's driver and NVRTC (engines/cuda/emulated), built once, and used.
+"""The stand-in for NVIDIA's driver and NVRTC (engines/tests/emulated_cuda), built once, and used.
 
 Its GPUs are this CPU: the launcher, the modules and the very device source run, bit for bit.
 """

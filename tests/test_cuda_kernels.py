@@ -1,5 +1,5 @@
-"""The CUDA kernels on this CPU: the very device source, emulated (engines/cuda/emulated), against
-plain loops in C++ and against the op library's own kernels."""
+"""The CUDA kernels on this CPU: the very device source, emulated (engines/tests/emulated_cuda),
+against plain loops in C++ and against the op library's own kernels."""
 
 from __future__ import annotations
 

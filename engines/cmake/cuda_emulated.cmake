@@ -2,14 +2,14 @@
 # is never installed; build it with --target bidiff_emulated_cuda and name it by BIDIFF_LIBCUDA and
 # BIDIFF_NVRTC.
 file(GLOB bidiff_emulated_sources CONFIGURE_DEPENDS
-  ${CMAKE_CURRENT_SOURCE_DIR}/cuda/emulated/*.cpp)
+  ${CMAKE_CURRENT_SOURCE_DIR}/tests/emulated_cuda/*.cpp)
 set(bidiff_emulated_options -O2 -ffp-contract=off -Wall -Wextra
   -Wno-unknown-pragmas)  # #pragma unroll
 
 # The kernels and the language they are written in, without a driver.
 add_library(bidiff_emulated_kernels OBJECT EXCLUDE_FROM_ALL
-  cuda/emulated/block.cpp cuda/emulated/fiber.cpp cuda/emulated/kernel_table.cpp
-  cuda/emulated/kernels_sm75.cpp cuda/emulated/kernels_sm80.cpp)
+  tests/emulated_cuda/block.cpp tests/emulated_cuda/fiber.cpp tests/emulated_cuda/kernel_table.cpp
+  tests/emulated_cuda/kernels_sm75.cpp tests/emulated_cuda/kernels_sm80.cpp)
 set_target_properties(bidiff_emulated_kernels PROPERTIES POSITION_INDEPENDENT_CODE ON
   CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
 target_compile_options(bidiff_emulated_kernels PRIVATE ${bidiff_emulated_options} ${sanitize})

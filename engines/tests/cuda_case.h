@@ -7,8 +7,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "../cuda/emulated/half.h"
-#include "../cuda/emulated/kernel_table.h"
+#include "emulated_cuda/half.h"
+#include "emulated_cuda/kernel_table.h"
 #include "../cuda/plan.h"
 #include "cuda_reference.h"
 #include "test_inputs.h"

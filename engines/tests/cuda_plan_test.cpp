@@ -5,7 +5,7 @@
 #include <string>
 
 #include "../cuda/driver.h"
-#include "../cuda/emulated/kernel_table.h"
+#include "emulated_cuda/kernel_table.h"
 #include "../cuda/plan.h"
 #include "../cuda/plan_shapes.h"
 #include "test_inputs.h"

@@ -2,8 +2,8 @@
 
 The module ``tensorrt`` that it gives has the names of the version asked for (tests/tensorrt_names)
 and no others, and refuses what TensorRT refuses. Our plugin's nodes run by the plugin's own C++
-code on the emulated CUDA driver (engines/cuda/emulated), other nodes by ONNX Runtime on the CPU;
-device memory is the emulated driver's, streams can be captured as CUDA graphs, and cuda-python
+code on the emulated CUDA driver (engines/tests/emulated_cuda), other nodes by ONNX Runtime on the
+CPU; device memory is the emulated driver's, streams can be captured as CUDA graphs, and cuda-python
 (``cuda.bindings.driver``) works on the same driver.
 
 In a process of its own, which is the way to everything:

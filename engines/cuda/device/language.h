@@ -1,9 +1,9 @@
 // The few things of CUDA that the kernels use, by our own names, without any header of CUDA: nvcc
-// and NVRTC compile this file, a C++ compiler compiles emulated/language.h instead.
+// and NVRTC compile this file, a C++ compiler compiles tests/emulated_cuda/language.h instead.
 #pragma once
 
 #ifdef BIDIFF_EMULATED
-#include "../emulated/language.h"
+#include "../../tests/emulated_cuda/language.h"
 #else
 
 #include "layout.h"

@@ -12,7 +12,7 @@
 #include "language.h"
 
 #ifdef BIDIFF_EMULATED
-#include "../emulated/mma.h"
+#include "../../tests/emulated_cuda/mma.h"
 #else
 
 namespace bidiff::cuda {

@@ -5,7 +5,7 @@
 #include <mutex>
 #include <vector>
 
-#include "../driver.h"
+#include "../../cuda/driver.h"
 #include "memory.h"
 #include "state.h"
 

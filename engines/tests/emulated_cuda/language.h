@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "../device/layout.h"
+#include "../../cuda/device/layout.h"
 #include "block.h"
 #include "half.h"
 #include "kernel_table.h"

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <string>
 
-#include "../driver.h"
+#include "../../cuda/driver.h"
 #include "state.h"
 
 using namespace bidiff::cuda;

@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "../driver.h"
+#include "../../cuda/driver.h"
 
 namespace bidiff::cuda::emulated {
 

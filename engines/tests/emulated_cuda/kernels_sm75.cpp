@@ -1,0 +1,8 @@
+// Every kernel as its module for sm_75 has it.
+#define BIDIFF_EMULATED 75
+
+#include "../../cuda/device/conv_and.cu"
+#include "../../cuda/device/conv_int8.cu"
+#include "../../cuda/device/conv_popc.cu"
+#include "../../cuda/device/conv_xor.cu"
+#include "../../cuda/device/maps.cu"
