@@ -279,7 +279,7 @@ bool run(const AttentionProblem& problem, Precision precision, const Parallel& p
 }  // namespace
 
 namespace BIDIFF_ISA {
-const AttentionKernel kAttention = {run};
-}  // namespace BIDIFF_ISA
+extern const AttentionKernel kAttention = {run};
+}
 
 }  // namespace bidiff

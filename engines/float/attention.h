@@ -19,9 +19,4 @@ struct AttentionKernel {
   bool (*run)(const AttentionProblem& problem, Precision precision, const Parallel& parallel);
 };
 
-namespace portable { extern const AttentionKernel kAttention; }
-namespace avx2 { extern const AttentionKernel kAttention; }
-namespace avx512 { extern const AttentionKernel kAttention; }
-namespace avx512bf16 { extern const AttentionKernel kAttention; }
-
 }  // namespace bidiff

@@ -196,6 +196,7 @@ bool run(const ConvProblem& problem, const void* packed, Precision precision,
 }  // namespace
 
 namespace BIDIFF_ISA {
-const ConvKernel kConv3x3 = {packed_bytes, pack, run};
+extern const ConvKernel kConv3x3 = {packed_bytes, pack, run};
 }
+
 }  // namespace bidiff

@@ -32,9 +32,4 @@ struct ConvKernel {
               const NormKernel& norm, const Parallel& parallel);
 };
 
-namespace portable { extern const ConvKernel kConv3x3, kDirect3x3; }
-namespace avx2 { extern const ConvKernel kConv3x3, kDirect3x3; }
-namespace avx512 { extern const ConvKernel kConv3x3, kDirect3x3; }
-namespace avx512bf16 { extern const ConvKernel kConv3x3, kDirect3x3; }
-
 }  // namespace bidiff

@@ -28,9 +28,4 @@ struct NormKernel {
                      const Parallel& parallel);
 };
 
-namespace portable { extern const NormKernel kNorm; }
-namespace avx2 { extern const NormKernel kNorm; }
-namespace avx512 { extern const NormKernel kNorm; }
-namespace avx512bf16 { extern const NormKernel kNorm; }
-
 }  // namespace bidiff

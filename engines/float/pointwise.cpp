@@ -292,7 +292,7 @@ bool run(const PointwiseProblem& problem, const void* packed, Precision precisio
 }  // namespace
 
 namespace BIDIFF_ISA {
-const PointwiseKernel kPointwise = {packed_bytes, pack, run};
-}  // namespace BIDIFF_ISA
+extern const PointwiseKernel kPointwise = {packed_bytes, pack, run};
+}
 
 }  // namespace bidiff

@@ -28,9 +28,4 @@ struct PointwiseKernel {
               const Parallel& parallel);
 };
 
-namespace portable { extern const PointwiseKernel kPointwise; }
-namespace avx2 { extern const PointwiseKernel kPointwise; }
-namespace avx512 { extern const PointwiseKernel kPointwise; }
-namespace avx512bf16 { extern const PointwiseKernel kPointwise; }
-
 }  // namespace bidiff
