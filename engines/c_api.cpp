@@ -35,9 +35,9 @@ int run(const char* name, const int32_t* words, const Problem& problem, char* er
   if (!kernel) return fail(sentence, error, error_size);
   const Shape& given = problem.shape;
   Shape shape{};
-  sentence = read_shape({given.batch, given.in_channels, given.height, given.width},
-                        {given.out_channels, given.kernel, given.kernel, words_per_tap(given)},
-                        &shape);
+  sentence =
+      read_shape({given.batch, given.in_channels, given.height, given.width},
+                 {given.out_channels, given.kernel, given.kernel, words_per_tap(given)}, &shape);
   if (!sentence.empty()) return fail(sentence, error, error_size);
   const std::shared_ptr<const void> packed = pack_weights(*kernel, shape, words);
   if (!packed || !kernel->run(problem, packed.get(), Parallel{nullptr, nullptr})) {
@@ -92,12 +92,11 @@ int bidiff_binary_conv_sums(const char* kernel, const float* x, const int32_t* w
   return run(kernel, words, problem, error, error_size);
 }
 
-int bidiff_binary_conv(const char* kernel, const float* x, const int32_t* words,
-                       const float* alpha, const float* threshold, const float* rprelu,
-                       const float* residual, int residual_is_scalar, const float* time,
-                       int time_is_scalar, int64_t batch, int64_t in_channels, int64_t out_channels,
-                       int64_t k, int64_t height, int64_t width, float* y, char* error,
-                       size_t error_size) {
+int bidiff_binary_conv(const char* kernel, const float* x, const int32_t* words, const float* alpha,
+                       const float* threshold, const float* rprelu, const float* residual,
+                       int residual_is_scalar, const float* time, int time_is_scalar, int64_t batch,
+                       int64_t in_channels, int64_t out_channels, int64_t k, int64_t height,
+                       int64_t width, float* y, char* error, size_t error_size) {
   Problem problem{};
   problem.shape = {batch, in_channels, out_channels, k, height, width};
   problem.x = x;

@@ -83,8 +83,7 @@ Path path_of(const char* name) {
 
 void write_file(const std::string& path, const std::string& content) {
   std::FILE* file = std::fopen(path.c_str(), "wb");
-  const bool whole =
-      file && std::fwrite(content.data(), 1, content.size(), file) == content.size();
+  const bool whole = file && std::fwrite(content.data(), 1, content.size(), file) == content.size();
   if ((file && std::fclose(file)) || !whole) throw Error("can not write " + path);
 }
 
@@ -97,8 +96,8 @@ int bidiff_cuda_device_count(int* count, char* error, size_t error_size) {
 int bidiff_cuda_device_info(int device, BidiffCudaDevice* info, char* error, size_t error_size) {
   return guarded(error, error_size, [&] {
     const DeviceInfo found = device_info(device);
-    *info = {found.ordinal, found.architecture, found.multiprocessors, found.driver_version,
-             found.memory, found.shared_per_block, found.memory_bandwidth, {}};
+    *info = {found.ordinal, found.architecture,     found.multiprocessors,  found.driver_version,
+             found.memory,  found.shared_per_block, found.memory_bandwidth, {}};
     give(found.name, info->name, sizeof(info->name));
   });
 }
@@ -139,15 +138,16 @@ int bidiff_cuda_compile(const char* unit, int architecture, int driver_version, 
     const Compiled made = nvrtc.compile(unit, option);
     const std::string name = unit;
     write_file(std::string(folder) + "/" + name.substr(0, name.rfind('.')) +
-                   (made.is_ptx ? ".ptx" : ".cubin"), made.image);
-    give("NVRTC " + version_text(nvrtc.version()) + " (" + nvrtc.file() + "): " +
-             (made.is_ptx ? "compute_" : "sm_") + std::to_string(made.architecture),
+                   (made.is_ptx ? ".ptx" : ".cubin"),
+               made.image);
+    give("NVRTC " + version_text(nvrtc.version()) + " (" + nvrtc.file() +
+             "): " + (made.is_ptx ? "compute_" : "sm_") + std::to_string(made.architecture),
          report, report_size);
   });
 }
 
-int bidiff_cuda_load(int device, const char* path, char* origin, size_t origin_size,
-                     char* error, size_t error_size) {
+int bidiff_cuda_load(int device, const char* path, char* origin, size_t origin_size, char* error,
+                     size_t error_size) {
   return guarded(error, error_size, [&] {
     Device& opened = Device::open(device);
     opened.load(path_of(path));
@@ -177,9 +177,8 @@ int bidiff_cuda_memory(int device, uint64_t* free, uint64_t* total, char* error,
 
 int bidiff_cuda_allocate(int device, uint64_t bytes, const char* purpose, int64_t units,
                          const char* unit, uint64_t* pointer, char* error, size_t error_size) {
-  return guarded(error, error_size, [&] {
-    *pointer = Device::open(device).allocate(bytes, purpose, {units, unit});
-  });
+  return guarded(error, error_size,
+                 [&] { *pointer = Device::open(device).allocate(bytes, purpose, {units, unit}); });
 }
 
 int bidiff_cuda_release(int device, uint64_t pointer, char* error, size_t error_size) {
@@ -209,9 +208,8 @@ int bidiff_cuda_paths(int architecture, char* names, size_t names_size, char* er
 
 int bidiff_cuda_forced_path(int device, char* name, size_t name_size, char* error,
                             size_t error_size) {
-  return guarded(error, error_size, [&] {
-    give_whole(path_name(Device::open(device).path()), name, name_size);
-  });
+  return guarded(error, error_size,
+                 [&] { give_whole(path_name(Device::open(device).path()), name, name_size); });
 }
 
 int bidiff_cuda_kernel_names(int architecture, char* names, size_t names_size, char* error,

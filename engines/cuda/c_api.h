@@ -38,8 +38,7 @@ BIDIFF_PUBLIC int bidiff_cuda_compile(const char* unit, int architecture, int dr
                                       const char* option, const char* folder, char* report,
                                       size_t report_size, char* error, size_t error_size);
 // Names of the units, such as "maps.cu", one a line.
-BIDIFF_PUBLIC int bidiff_cuda_units(char* names, size_t names_size, char* error,
-                                    size_t error_size);
+BIDIFF_PUBLIC int bidiff_cuda_units(char* names, size_t names_size, char* error, size_t error_size);
 
 // Loads the kernels of a path; `origin` says where they come from.
 BIDIFF_PUBLIC int bidiff_cuda_load(int device, const char* path, char* origin, size_t origin_size,
@@ -55,8 +54,7 @@ BIDIFF_PUBLIC int bidiff_cuda_memory(int device, uint64_t* free, uint64_t* total
 BIDIFF_PUBLIC int bidiff_cuda_allocate(int device, uint64_t bytes, const char* purpose,
                                        int64_t units, const char* unit, uint64_t* pointer,
                                        char* error, size_t error_size);
-BIDIFF_PUBLIC int bidiff_cuda_release(int device, uint64_t pointer, char* error,
-                                      size_t error_size);
+BIDIFF_PUBLIC int bidiff_cuda_release(int device, uint64_t pointer, char* error, size_t error_size);
 BIDIFF_PUBLIC int bidiff_cuda_upload(int device, uint64_t to, const void* from, uint64_t bytes,
                                      char* error, size_t error_size);
 BIDIFF_PUBLIC int bidiff_cuda_download(int device, void* to, uint64_t from, uint64_t bytes,

@@ -107,8 +107,8 @@ std::string read_cache(const std::string& file, uint64_t key) {
   const File opened(file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   size_t size = 0;
   Header header{};
-  if (!opened || !opened.size(&size) || size < sizeof(header) ||
-      size > sizeof(header) + kLargest || !opened.read(&header, sizeof(header))) {
+  if (!opened || !opened.size(&size) || size < sizeof(header) || size > sizeof(header) + kLargest ||
+      !opened.read(&header, sizeof(header))) {
     return "";
   }
   if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) || header.key != key ||

@@ -22,10 +22,13 @@ std::string library_name() {
 std::string start_failure(int code) {
   switch (code) {
     case kNoDevice:
-      return std::string("the NVIDIA driver sees no GPU; see what nvidia-smi says and whether "
-                         "CUDA_VISIBLE_DEVICES hides it, ") + kOtherBackend;
+      return std::string(
+                 "the NVIDIA driver sees no GPU; see what nvidia-smi says and whether "
+                 "CUDA_VISIBLE_DEVICES hides it, ") +
+             kOtherBackend;
     case kStubLibrary:
-      return library_name() + " is the stub of a CUDA toolkit and no driver; take its folder out "
+      return library_name() +
+             " is the stub of a CUDA toolkit and no driver; take its folder out "
              "of LD_LIBRARY_PATH";
     case kNotInitialized:
       return "CUDA can not be used in a process that was forked after it had been started; start "
@@ -66,7 +69,8 @@ std::unique_ptr<const Driver> open_driver() {
 #undef BIDIFF_CUDA_FIND
   find(&found->function_load, "cuFuncLoad", false);
   if (missing) {
-    throw Error(name + " has no " + missing + ", so it is no NVIDIA driver or one older than CUDA "
+    throw Error(name + " has no " + missing +
+                ", so it is no NVIDIA driver or one older than CUDA "
                 "11; install a newer NVIDIA driver");
   }
   found->version = 0;

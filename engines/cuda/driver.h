@@ -71,6 +71,7 @@ enum FunctionAttribute : int {
   kMaxDynamicShared = 8,
 };
 
+// clang-format off: it reads parameters in the arguments of a macro as products.
 // Result, member, exported name, parameters of every driver function that is used.
 #define BIDIFF_CUDA_FUNCTIONS(X)                                                                \
   X(init, "cuInit", (unsigned flags))                                                           \
@@ -119,13 +120,14 @@ enum FunctionAttribute : int {
   X(graph_launch, "cuGraphLaunch", (GraphExec exec, Stream stream))                             \
   X(graph_exec_destroy, "cuGraphExecDestroy", (GraphExec exec))                                 \
   X(graph_destroy, "cuGraphDestroy", (Graph graph))
+// clang-format on
 
 struct Driver {
 #define BIDIFF_CUDA_MEMBER(member, name, parameters) int(*member) parameters;
   BIDIFF_CUDA_FUNCTIONS(BIDIFF_CUDA_MEMBER)
 #undef BIDIFF_CUDA_MEMBER
-  int(*function_load)(Function function);  // null before CUDA 12.4
-  int version;                             // 12040 for CUDA 12.4
+  int (*function_load)(Function function);  // null before CUDA 12.4
+  int version;                              // 12040 for CUDA 12.4
 };
 
 // The driver, opened and initialised once in a process. Throws Error where there is none.

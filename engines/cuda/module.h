@@ -57,8 +57,8 @@ class Modules {
   const DeviceInfo& device_;
   std::vector<Module> loaded_;  // null: not yet
   std::unique_ptr<Nvrtc> nvrtc_;
-  std::string misfit_;       // why embedded machine code is not used; empty: it is
-  bool compiled_ = false;    // some unit was not in the cache
+  std::string misfit_;     // why embedded machine code is not used; empty: it is
+  bool compiled_ = false;  // some unit was not in the cache
 };
 
 }  // namespace bidiff::cuda

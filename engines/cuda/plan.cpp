@@ -14,8 +14,8 @@ namespace {
 constexpr unsigned kMostShared = 49152;  // bytes of a block without opting in
 
 template <class Arguments>
-Launch make_launch(const char* kernel, int64_t grid_x, int64_t grid_y, int threads,
-                   size_t shared, const Arguments& arguments) {
+Launch make_launch(const char* kernel, int64_t grid_x, int64_t grid_y, int threads, size_t shared,
+                   const Arguments& arguments) {
   Launch launch{kernel,
                 {static_cast<unsigned>(grid_x), static_cast<unsigned>(grid_y), 1},
                 {static_cast<unsigned>(threads), 1, 1},
@@ -54,8 +54,7 @@ ChannelMap input_map(const Problem& problem, int branch) {
                          : woven_map(problem.x, 0, problem.second, 1, problem.channels);
     case Op::kBinaryDown:
       return plain_map(problem.x, problem.channels, branch ? problem.channels / 2 : 0);
-    default:
-      return plain_map(problem.x, problem.channels);
+    default: return plain_map(problem.x, problem.channels);
   }
 }
 
@@ -72,9 +71,8 @@ Launch statistics_launch(const Problem& problem, const NormArguments& norm) {
   arguments.x = problem.x;
   arguments.norm = norm;
   arguments.aligned = aligned({problem.x}, norm.group_size);
-  return make_launch(statistics_kernel(problem.element),
-                     problem.batch * norm.groups * norm.parts, 1, kNormThreads,
-                     kStatisticsSharedBytes, arguments);
+  return make_launch(statistics_kernel(problem.element), problem.batch * norm.groups * norm.parts,
+                     1, kNormThreads, kStatisticsSharedBytes, arguments);
 }
 
 Launch apply_launch(const Problem& problem, const NormArguments& norm) {
@@ -132,9 +130,8 @@ Launch conv_launch(const Problem& problem, const Workspace& space, Pointer works
                    int architecture) {
   const Weights weights = branch_weights(problem);
   const int k = static_cast<int>(weights.k);
-  const PreparedLayout layout =
-      prepared_layout(static_cast<int>(weights.out_channels),
-                      static_cast<int>(weights.in_channels), k);
+  const PreparedLayout layout = prepared_layout(static_cast<int>(weights.out_channels),
+                                                static_cast<int>(weights.in_channels), k);
   ConvArguments arguments{};
   arguments.map = geometry(problem);
   for (int i = 0; i < branch_count(problem.op); ++i) {
@@ -162,16 +159,15 @@ Launch conv_launch(const Problem& problem, const Workspace& space, Pointer works
   const int stages = slab_count(k, arguments.words) * (sums ? 2 : 1);
   arguments.buffers = architecture >= 80 && stages > 1 ? 2 : 1;
   const bool own_residual = problem.op != Op::kBinaryConv;
-  arguments.aligned = aligned({own_residual ? problem.x : residual, problem.second, arguments.skip,
-                               problem.y},
-                              arguments.map.width);
+  arguments.aligned =
+      aligned({own_residual ? problem.x : residual, problem.second, arguments.skip, problem.y},
+              arguments.map.width);
   const size_t shared =
       path == Path::kPopc
           ? 0
           : sizeof(unsigned) *
-                static_cast<size_t>(stage_layout(k, arguments.words, arguments.buffers,
-                                                 path == Path::kAnd)
-                                        .words);
+                static_cast<size_t>(
+                    stage_layout(k, arguments.words, arguments.buffers, path == Path::kAnd).words);
   const int64_t tiles = static_cast<int64_t>(arguments.map.tiles_x) * arguments.map.tiles_y;
   return make_launch(conv_kernel(problem.op, path, problem.element), problem.batch * tiles,
                      arguments.output_blocks * (problem.op == Op::kBinaryUp ? 2 : 1), kConvThreads,
@@ -202,8 +198,8 @@ Weights branch_weights(const Problem& problem) {
 size_t prepared_bytes(const Weights& weights) {
   check_weights(weights);
   const PreparedLayout layout =
-      prepared_layout(static_cast<int>(weights.out_channels),
-                      static_cast<int>(weights.in_channels), static_cast<int>(weights.k));
+      prepared_layout(static_cast<int>(weights.out_channels), static_cast<int>(weights.in_channels),
+                      static_cast<int>(weights.k));
   return static_cast<size_t>(layout.words) * sizeof(unsigned);
 }
 
@@ -245,10 +241,10 @@ Plan plan_prepare(const Weights& weights, Pointer words, Pointer prepared) {
     throw Error("words of " + std::to_string(layout.words) + " 32-bit words are too many");
   }
   Plan made;
-  made.launches.push_back(make_launch(kPrepareFragments, blocks(layout.ones), 1,
-                                      kPrepareThreads, 0, arguments));
-  made.launches.push_back(make_launch(kPrepareOnes, blocks(layout.padded_channels), 1,
-                                      kPrepareThreads, 0, arguments));
+  made.launches.push_back(
+      make_launch(kPrepareFragments, blocks(layout.ones), 1, kPrepareThreads, 0, arguments));
+  made.launches.push_back(
+      make_launch(kPrepareOnes, blocks(layout.padded_channels), 1, kPrepareThreads, 0, arguments));
   return made;
 }
 

@@ -13,13 +13,13 @@ constexpr Op kConvolutions[] = {Op::kBinaryConv, Op::kNormBinaryConv, Op::kBinar
 constexpr Element kElements[] = {Element::kFloat32, Element::kFloat16};
 
 // By path and operator; the second of a pair is for float16.
-#define BIDIFF_NAMES(path)                                                                     \
-  {                                                                                            \
-    {"bidiff_binary_conv_" path "_f32", "bidiff_binary_conv_" path "_f16"},                    \
-        {"bidiff_norm_binary_conv_" path "_f32", "bidiff_norm_binary_conv_" path "_f16"},      \
-        {"bidiff_binary_fusion_" path "_f32", "bidiff_binary_fusion_" path "_f16"},            \
-        {"bidiff_binary_down_" path "_f32", "bidiff_binary_down_" path "_f16"},                \
-        {"bidiff_binary_up_" path "_f32", "bidiff_binary_up_" path "_f16"},                    \
+#define BIDIFF_NAMES(path)                                                              \
+  {                                                                                     \
+      {"bidiff_binary_conv_" path "_f32", "bidiff_binary_conv_" path "_f16"},           \
+      {"bidiff_norm_binary_conv_" path "_f32", "bidiff_norm_binary_conv_" path "_f16"}, \
+      {"bidiff_binary_fusion_" path "_f32", "bidiff_binary_fusion_" path "_f16"},       \
+      {"bidiff_binary_down_" path "_f32", "bidiff_binary_down_" path "_f16"},           \
+      {"bidiff_binary_up_" path "_f32", "bidiff_binary_up_" path "_f16"},               \
   }
 constexpr const char* kConvNames[4][5][2] = {BIDIFF_NAMES("xor"), BIDIFF_NAMES("and"),
                                              BIDIFF_NAMES("int8"), BIDIFF_NAMES("popc")};

@@ -85,16 +85,16 @@ void check_shapes(const Problem& problem) {
                 "batch times channels must be below 2^31; use a smaller batch");
   if (has_norm(problem.op)) {
     if (problem.groups < 1 || problem.channels % problem.groups) {
-      refuse(problem, "groups (" + std::to_string(problem.groups) +
-                          ") must divide its channels");
+      refuse(problem, "groups (" + std::to_string(problem.groups) + ") must divide its channels");
     }
     check_product(problem, {problem.batch, problem.groups, kMostParts}, kMostGrid,
                   "it has too many groups in a batch; use a smaller batch");
   }
   if (problem.op == Op::kGroupNormSwish) {
-    check_product(problem, {problem.batch, problem.channels,
-                            ceil_div_64(problem.height * problem.width, kApplyStep)},
-                  kMostGrid, "it has too many elements; use a smaller batch");
+    check_product(
+        problem,
+        {problem.batch, problem.channels, ceil_div_64(problem.height * problem.width, kApplyStep)},
+        kMostGrid, "it has too many elements; use a smaller batch");
     return;
   }
   const bool shuffles = problem.op == Op::kBinaryDown || problem.op == Op::kBinaryUp;

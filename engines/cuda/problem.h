@@ -67,10 +67,10 @@ struct Problem {
   int64_t groups;  // of the norm
   Branch branch[2];
   Pointer x;
-  Pointer second;    // kBinaryFusion: the skip map, of x's shape
-  Pointer residual;  // kBinaryConv: a map of y's shape, one element, or 0
-  Pointer skip;      // kNormBinaryConv: a map of y's shape, or 0
-  Pointer time;      // kBinaryConv, kNormBinaryConv: (Cout), one float, or 0
+  Pointer second;       // kBinaryFusion: the skip map, of x's shape
+  Pointer residual;     // kBinaryConv: a map of y's shape, one element, or 0
+  Pointer skip;         // kNormBinaryConv: a map of y's shape, or 0
+  Pointer time;         // kBinaryConv, kNormBinaryConv: (Cout), one float, or 0
   Pointer scale, bias;  // (C), of the norm
   Pointer y;
   bool residual_is_scalar, time_is_scalar;

@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <memory>
 
-
 namespace bidiff::cuda {
 
 namespace {
@@ -207,8 +206,8 @@ Pointer Device::allocate(size_t bytes, const char* purpose, Units units) {
               " would fit";
   }
   throw OutOfMemory("GPU " + std::to_string(info_.ordinal) + " (" + info_.name +
-                        ") has no room for " + text(bytes) + " for " + purpose + ": " +
-                        text(free) + " of " + text(total) + " are free; " + remedy,
+                        ") has no room for " + text(bytes) + " for " + purpose + ": " + text(free) +
+                        " of " + text(total) + " are free; " + remedy,
                     bytes, free, total);
 }
 
@@ -253,9 +252,9 @@ void run(Device& device, const Plan& plan, Stream stream) {
     void* extra[] = {reinterpret_cast<void*>(1), const_cast<uint8_t*>(launch.arguments.data()),
                      reinterpret_cast<void*>(2), &size, nullptr};
     const Function function = device.function(launch.kernel);
-    const int code = driver().launch(function, launch.grid[0], launch.grid[1], launch.grid[2],
-                                     launch.block[0], launch.block[1], launch.block[2],
-                                     launch.shared, stream, nullptr, extra);
+    const int code =
+        driver().launch(function, launch.grid[0], launch.grid[1], launch.grid[2], launch.block[0],
+                        launch.block[1], launch.block[2], launch.shared, stream, nullptr, extra);
     if (code != kSuccess) check(code, ("launching " + std::string(launch.kernel)).c_str());
   }
 }

@@ -16,7 +16,7 @@ namespace bidiff::cuda {
 struct DeviceInfo {
   int ordinal;
   std::string name;
-  int architecture;         // 10 * major + minor: 75, 87, 120
+  int architecture;  // 10 * major + minor: 75, 87, 120
   int multiprocessors;
   size_t memory;            // bytes
   size_t shared_per_block;  // bytes a block may have at most, by opting in

@@ -8,6 +8,7 @@
 // where rescale accounts for a maximum that grew. Maximum, rescale and the sum of p are per lane,
 // so nothing is reduced across lanes.
 #include "attention.h"
+
 #include "gemm.h"
 
 namespace bidiff {
@@ -34,14 +35,14 @@ struct Task {
   float* mixed;
   int64_t first_query, queries, panels;
   float* query_panels;
-  float* sums;      // (panels, C, kPanel): mixed before its division by `totals`
-  float* maxima;    // (panels, kPanel)
-  float* totals;    // (panels, kPanel): sums of p
-  float* scores;    // (block_keys, kPanel): s, then p as cells
-  float* rescale;   // (kPanel)
-  float* keys;      // tiles of kTileRows keys, each (depth cells, kTileRows)
-  float* values;    // (C, value_step): cells along the keys, unless taken from the input as it is
-  float* row;       // one row of keys' cells
+  float* sums;     // (panels, C, kPanel): mixed before its division by `totals`
+  float* maxima;   // (panels, kPanel)
+  float* totals;   // (panels, kPanel): sums of p
+  float* scores;   // (block_keys, kPanel): s, then p as cells
+  float* rescale;  // (kPanel)
+  float* keys;     // tiles of kTileRows keys, each (depth cells, kTileRows)
+  float* values;   // (C, value_step): cells along the keys, unless taken from the input as it is
+  float* row;      // one row of keys' cells
 };
 
 int64_t row_floats(int64_t keys) { return quotient_up(keys, kPanel) * kPanel + kTileRows; }
@@ -49,12 +50,17 @@ int64_t row_floats(int64_t keys) { return quotient_up(keys, kPanel) * kPanel + k
 bool take_memory(Task* task) {
   const Run& run = *task->run;
   const int64_t channels = run.problem->channels, columns = run.task_panels * kPanel;
-  int64_t sizes[] = {run.task_panels * panel_stride(run.cells), channels * columns, columns,
-                     columns, (run.block_keys + 1) * kPanel, kPanel,
-                     run.cells * run.block_keys, channels * run.value_step,
+  int64_t sizes[] = {run.task_panels * panel_stride(run.cells),
+                     channels * columns,
+                     columns,
+                     columns,
+                     (run.block_keys + 1) * kPanel,
+                     kPanel,
+                     run.cells * run.block_keys,
+                     channels * run.value_step,
                      row_floats(run.block_keys)};
   float** parts[] = {&task->query_panels, &task->sums, &task->maxima, &task->totals, &task->scores,
-                     &task->rescale, &task->keys, &task->values, &task->row};
+                     &task->rescale,      &task->keys, &task->values, &task->row};
   constexpr int kParts = sizeof(sizes) / sizeof(sizes[0]);
   int64_t all = 0;
   for (int i = 0; i < kParts; ++i) all += sizes[i] = quotient_up(sizes[i], 16) * 16;
@@ -213,8 +219,7 @@ void attention_task(void* user, size_t index) {
   task.key = task.query + channels * positions;
   task.value = task.key + channels * positions;
   task.mixed = problem.mixed + image * channels * positions;
-  task.first_query =
-      static_cast<int64_t>(index) % run.tasks_per_image * run.task_panels * kPanel;
+  task.first_query = static_cast<int64_t>(index) % run.tasks_per_image * run.task_panels * kPanel;
   task.queries = smaller(run.task_panels * kPanel, positions - task.first_query);
   task.panels = quotient_up(task.queries, kPanel);
 

@@ -28,7 +28,8 @@ BIDIFF_INLINE int64_t round_up(int64_t value, int64_t to) { return (value + to -
 
 size_t packed_bytes(int64_t out_channels, int64_t in_channels, Precision precision) {
   return static_cast<size_t>(kFrequencies * panels(out_channels) * kPanel *
-                             depth(in_channels, rounds(precision))) * sizeof(float);
+                             depth(in_channels, rounds(precision))) *
+         sizeof(float);
 }
 
 void pack(const float* weight, int64_t out_channels, int64_t in_channels, Precision precision,
@@ -70,9 +71,7 @@ struct Plan {
 };
 
 // A power-of-two distance between the frequencies would put all of them into a few cache sets.
-BIDIFF_INLINE int64_t frequency_stride(int64_t floats) {
-  return round_up(floats, 1024) + 5 * 16;
-}
+BIDIFF_INLINE int64_t frequency_stride(int64_t floats) { return round_up(floats, 1024) + 5 * 16; }
 
 Plan make_plan(const ConvProblem& problem, bool bf16) {
   const MapShape& shape = problem.shape;
@@ -141,8 +140,8 @@ void run_strip(const Run& run, const Strip& strip, int64_t begin, int64_t end) {
 void run_task(void* user, size_t index) {
   Run& run = *static_cast<Run*>(user);
   const Plan& plan = run.plan;
-  float* scratch = static_cast<float*>(
-      thread_scratch(0, static_cast<size_t>(plan.total) * sizeof(float)));
+  float* scratch =
+      static_cast<float*>(thread_scratch(0, static_cast<size_t>(plan.total) * sizeof(float)));
   if (!scratch) return mark_failed(&run.failure);
   const int64_t range = static_cast<int64_t>(index) % plan.ranges;
   const int64_t column = static_cast<int64_t>(index) / plan.ranges;
@@ -186,8 +185,8 @@ bool run(const ConvProblem& problem, const void* packed, Precision precision,
   run.streams = problem.out_channels * shape.height * shape.width * 4 >= kStreamBytes &&
                 shape.width % kLanes == 0 &&
                 reinterpret_cast<uintptr_t>(problem.y) % kVectorBytes == 0;
-  const int64_t work = shape.batch * shape.height * shape.width * shape.channels *
-                       problem.out_channels * 9;
+  const int64_t work =
+      shape.batch * shape.height * shape.width * shape.channels * problem.out_channels * 9;
   const int64_t tasks = shape.batch * run.plan.strips * run.plan.ranges;
   run_tasks(parallel, work, static_cast<size_t>(tasks), run_task, &run);
   return !run.failure.failed;

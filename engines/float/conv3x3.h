@@ -9,16 +9,16 @@ namespace bidiff {
 // y = conv(h, weight) + bias + time + skip, with h = x, or swish(a * x + b) where `affine` is given
 // (the padding is of h, zeros).
 struct ConvProblem {
-  MapShape shape;         // of x
+  MapShape shape;  // of x
   int64_t out_channels;
-  const float* x;         // (N, Cin, H, W)
-  const float* affine;    // (N, Cin, 2) pairs (a, b) from NormKernel::affine; or null
-  const float* bias;      // (Cout); or null
-  const float* time;      // (Cout), or one element if time_is_scalar; or null
+  const float* x;       // (N, Cin, H, W)
+  const float* affine;  // (N, Cin, 2) pairs (a, b) from NormKernel::affine; or null
+  const float* bias;    // (Cout); or null
+  const float* time;    // (Cout), or one element if time_is_scalar; or null
   bool time_is_scalar;
-  const float* skip;      // (N, Cout, H, W), or one element if skip_is_scalar; or null
+  const float* skip;  // (N, Cout, H, W), or one element if skip_is_scalar; or null
   bool skip_is_scalar;
-  float* y;               // (N, Cout, H, W)
+  float* y;  // (N, Cout, H, W)
 };
 
 struct ConvKernel {

@@ -105,12 +105,11 @@ BIDIFF_INLINE void transform_column(const float* rows, const float* carry, int64
 // Two channels as pairs of bfloat16, the first in the lower half of each lane.
 BIDIFF_INLINE Floats pack_pairs(Floats first, Floats second) {
 #if defined(__AVX512BF16__)
-  const __m512bh both = _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second),
-                                            reinterpret_cast<__m512>(first));
+  const __m512bh both =
+      _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first));
   const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
                                          8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return reinterpret_cast<Floats>(
-      _mm512_permutexvar_epi16(order, reinterpret_cast<__m512i>(both)));
+  return reinterpret_cast<Floats>(_mm512_permutexvar_epi16(order, reinterpret_cast<__m512i>(both)));
 #else
   return first + second;  // never called
 #endif
@@ -118,8 +117,7 @@ BIDIFF_INLINE Floats pack_pairs(Floats first, Floats second) {
 
 // The values of all input channels for one row of tiles, `pitch` floats from channel to channel.
 template <bool kBf16>
-void transform_channels(const Strip& strip, int64_t top, bool first, float* values,
-                        int64_t pitch) {
+void transform_channels(const Strip& strip, int64_t top, bool first, float* values, int64_t pitch) {
   const int64_t tiles = strip.vectors * kLanes, channels = strip.problem->shape.channels;
   const int64_t row_floats = kPatch * tiles, shared = (kPatch - kTile) * row_floats;
   const float* upper_rows = strip.rows + kTile * row_floats;

@@ -44,7 +44,7 @@ struct Run {
   const float* weights;
   const NormKernel* norm;
   int64_t rows, bands;  // output rows of a task, tasks of an image
-  int64_t stride;       // floats of a staged row, a multiple of the vector's with one vector to spare
+  int64_t stride;  // floats of a staged row, a multiple of the vector's with one vector to spare
   TaskFailure failure;
 };
 
@@ -156,7 +156,8 @@ bool run(const ConvProblem& problem, const void* packed, Precision, const NormKe
   if (state.rows < 4) state.rows = 4;
   state.bands = (shape.height + state.rows - 1) / state.rows;
   const int64_t work = shape.batch * shape.height * shape.width * shape.channels *
-                       problem.out_channels * 9 * 16;  // a float product takes 16 times a binary one
+                       problem.out_channels * 9 *
+                       16;  // a float product takes 16 times a binary one
   run_tasks(parallel, work, static_cast<size_t>(shape.batch * state.bands), task, &state);
   return !state.failure.failed;
 }

@@ -2,9 +2,9 @@
 // instruction set.
 //
 // Every .cpp of this folder is compiled several times, each time with the flags of one instruction
-// set, BIDIFF_ISA as its name and BIDIFF_LANES as the number of floats in a vector register; what it
-// exports lies in namespace bidiff::BIDIFF_ISA. This header, like ../kernels/binary_conv.h, is read
-// under different flags: no inline function with external linkage may stand in it.
+// set, BIDIFF_ISA as its name and BIDIFF_LANES as the number of floats in a vector register; what
+// it exports lies in namespace bidiff::BIDIFF_ISA. This header, like ../kernels/binary_conv.h, is
+// read under different flags: no inline function with external linkage may stand in it.
 #pragma once
 
 #include <stddef.h>

@@ -5,7 +5,7 @@
 namespace bidiff {
 namespace {
 
-constexpr int64_t kBlock = 4096;       // floats that are read twice while they are in the L1 cache
+constexpr int64_t kBlock = 4096;  // floats that are read twice while they are in the L1 cache
 constexpr int64_t kChunk = 16 * kBlock;  // floats of a task; fixed, so that threads change no bit
 constexpr int64_t kWorkPerElement = 32;  // of Swish, in the units of kSerialWork
 
@@ -75,8 +75,8 @@ void statistics_task(void* user, size_t index) {
   const int64_t group = static_cast<int64_t>(index) / run.chunks;
   const int64_t start = static_cast<int64_t>(index) % run.chunks * kChunk;
   const int64_t rest = run.group_size - start;
-  run.parts[index] = moments_of(run.x + group * run.group_size + start,
-                                rest < kChunk ? rest : kChunk);
+  run.parts[index] =
+      moments_of(run.x + group * run.group_size + start, rest < kChunk ? rest : kChunk);
 }
 
 bool affine(const float* x, const MapShape& shape, const Norm& norm, float* out,

@@ -56,8 +56,7 @@ const float* channel_of(const Task& task, int64_t channel) {
   const int64_t own = problem.shape.channels;
   if (channel >= task.run->depth) return nullptr;
   if (channel < own) return problem.x + (task.image * own + channel) * task.run->pixels;
-  return problem.second +
-         (task.image * problem.second_channels + channel - own) * task.run->pixels;
+  return problem.second + (task.image * problem.second_channels + channel - own) * task.run->pixels;
 }
 
 // Copies a block to panels, `step` rows of cells at a time. What the next step reads is fetched

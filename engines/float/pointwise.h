@@ -11,11 +11,11 @@ struct PointwiseProblem {
   MapShape shape;           // of x
   int64_t second_channels;  // 0: no second map
   int64_t out_channels;
-  const float* x;           // (N, C, H, W)
-  const float* second;      // (N, C2, H, W); or null
-  const float* bias;        // (Cout); or null
-  const float* skip;        // (N, Cout, H, W), added; or null
-  float* y;                 // (N, Cout, H, W)
+  const float* x;       // (N, C, H, W)
+  const float* second;  // (N, C2, H, W); or null
+  const float* bias;    // (Cout); or null
+  const float* skip;    // (N, Cout, H, W), added; or null
+  float* y;             // (N, Cout, H, W)
 };
 
 struct PointwiseKernel {

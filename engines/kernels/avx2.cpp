@@ -91,8 +91,7 @@ struct Ymm {
                       both(lanes, broadcast(bit)));
   }
   BIDIFF_INLINE Bits pack_lanes(Bits bits, Floats x, Floats threshold, Bits lanes) {
-    const Floats set =
-        _mm256_cmp_ps(_mm256_add_ps(x, threshold), _mm256_setzero_ps(), _CMP_GE_OQ);
+    const Floats set = _mm256_cmp_ps(_mm256_add_ps(x, threshold), _mm256_setzero_ps(), _CMP_GE_OQ);
     return either(bits, both(_mm256_castps_si256(set), lanes));
   }
   BIDIFF_INLINE Floats broadcast_float(float value) { return _mm256_set1_ps(value); }
@@ -121,7 +120,6 @@ struct Ymm {
 
 }  // namespace
 
-extern const Kernel kAvx2 = {"avx2", bitslice_packed_bytes, bitslice_pack, bitslice_run<Ymm>,
-                               0};
+extern const Kernel kAvx2 = {"avx2", bitslice_packed_bytes, bitslice_pack, bitslice_run<Ymm>, 0};
 
 }  // namespace bidiff

@@ -30,8 +30,8 @@ static inline int64_t words_per_tap(const Shape& shape) {
 
 // Where an output (N, Cout, H, W) is stored.
 enum class Store : int {
-  kPlain,      // as it is
-  kShuffle,    // PixelShuffle(2): (N, Cout / 4, 2H, 2W); channel 4c + 2i + j goes to (2y + i, 2x + j)
+  kPlain,    // as it is
+  kShuffle,  // PixelShuffle(2): (N, Cout / 4, 2H, 2W); channel 4c + 2i + j goes to (2y + i, 2x + j)
   kUnshuffle,  // PixelUnshuffle(2): (N, 4 Cout, H / 2, W / 2), the inverse
 };
 
@@ -59,8 +59,8 @@ struct Problem {
   bool residual_is_input;  // the residual is the input (h where `affine` is given); Cin = Cout
   const float* skip;       // (N, Cout, H, W), added last; may be y itself; or null
   Store store;             // of y; not with skip = y unless kPlain
-  float* y;       // (N, Cout, H, W)
-  int32_t* sums;  // (N, Cout, H, W)
+  float* y;                // (N, Cout, H, W)
+  int32_t* sums;           // (N, Cout, H, W)
 };
 
 // How a kernel asks its host to run task(user, i) for i in [0, count), on the host's own threads.
@@ -86,7 +86,7 @@ enum Fused : unsigned {
   kFusedPlanes = 1,  // planes, and residual_is_input
   kFusedNorm = 2,    // affine
   kFusedSkip = 4,
-  kFusedStore = 8,   // every Store
+  kFusedStore = 8,  // every Store
 };
 
 constexpr size_t kPackedAlignment = 64;

@@ -10,8 +10,8 @@
 //   8 majorities are stored, once for all output channels. A parity only depends on the pattern by
 //   a complement: s = (a^b^c) ^ (w0^w1^w2). So the three parities of a nonet are again a triple of
 //   planes with a triple of weight bits: their majority is looked up the same way, and their own
-//   parity has only two forms. A nonet thus costs five lookups, which give one plane of weight 1 and
-//   four of weight 2, instead of nine planes.
+//   parity has only two forms. A nonet thus costs five lookups, which give one plane of weight 1
+//   and four of weight 2, instead of nine planes.
 //
 //   Planes are summed by full adders into vertical counters (bit i of all pixels' counts in plane
 //   i), 8 nonets at a time, with the tables of 8 nonets (17 KB for 512 bits) in the L1 cache.
@@ -32,11 +32,11 @@
 namespace bidiff {
 namespace {
 
-constexpr int kSlots = 32;          // slots in a unit, one per bit of a lane
-constexpr int kNonets = 8;          // nonets in a chunk
-constexpr int kNonetLookups = 5;    // majority of each triple, majority and parity of parities
-constexpr int kNonetLines = 34;     // 3 * 8 majorities, 2 parities, 8 majorities
-constexpr int kMaxPlanes = 28;     // 9 * 2^24 inputs, the most that check.h lets through
+constexpr int kSlots = 32;        // slots in a unit, one per bit of a lane
+constexpr int kNonets = 8;        // nonets in a chunk
+constexpr int kNonetLookups = 5;  // majority of each triple, majority and parity of parities
+constexpr int kNonetLines = 34;   // 3 * 8 majorities, 2 parities, 8 majorities
+constexpr int kMaxPlanes = 28;    // 9 * 2^24 inputs, the most that check.h lets through
 
 // ---- weights ------------------------------------------------------------------------------------
 
@@ -62,8 +62,7 @@ BIDIFF_INLINE Sizes sizes_of(const Shape& shape) {
 size_t bitslice_packed_bytes(const Shape& shape) {
   const Sizes sizes = sizes_of(shape);
   return static_cast<size_t>(shape.out_channels) *
-         (kClasses * sizeof(int32_t) +
-          static_cast<size_t>(sizes.chunks) * kNonets * kNonetLookups);
+         (kClasses * sizeof(int32_t) + static_cast<size_t>(sizes.chunks) * kNonets * kNonetLookups);
 }
 
 void bitslice_pack(const Shape& shape, const int32_t* words, void* packed) {
@@ -73,8 +72,9 @@ void bitslice_pack(const Shape& shape, const int32_t* words, void* packed) {
   for (int64_t channel = 0; channel < shape.out_channels; ++channel) {
     pack_offsets(shape, words, channel, offsets + channel * kClasses);
     for (int64_t nonet = 0; nonet < sizes.chunks * kNonets; ++nonet) {
-      uint8_t* out = lookups + ((nonet / kNonets * shape.out_channels + channel) * kNonets +
-                                nonet % kNonets) * kNonetLookups;
+      uint8_t* out =
+          lookups + ((nonet / kNonets * shape.out_channels + channel) * kNonets + nonet % kNonets) *
+                        kNonetLookups;
       int parities = 0;
       for (int triple = 0; triple < 3; ++triple) {
         int pattern = 0;
@@ -142,7 +142,8 @@ BIDIFF_INLINE void add_chunk(const typename Vec::Bits* table, const uint8_t* loo
     const char* b = a + kNonetBytes;
     const uint8_t* to_a = lookups + 2 * kNonetLookups * pair;
     const uint8_t* to_b = to_a + kNonetLookups;
-    const auto at = [](const char* nonet, int lines, uint8_t eighths) __attribute__((always_inline)) {
+    const auto at = [](const char* nonet, int lines,
+                       uint8_t eighths) __attribute__((always_inline)) {
       return Vec::load(
           reinterpret_cast<const Bits*>(nonet + static_cast<size_t>(eighths) * kEighth) + lines);
     };

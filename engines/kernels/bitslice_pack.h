@@ -11,10 +11,10 @@ constexpr int64_t kMostChannels = 512;  // output channels of a task: their coun
 constexpr int64_t kFewChannels = 64;    // the fewest, where an image has too few units for threads
 
 struct Cut {
-  int slots;                     // slots in a row of a unit
-  int rows;                      // rows in a unit
-  int64_t tiles;                 // units side by side
-  int64_t units;                 // units above each other
+  int slots;      // slots in a row of a unit
+  int rows;       // rows in a unit
+  int64_t tiles;  // units side by side
+  int64_t units;  // units above each other
   int64_t units_per_task, bands;
   int64_t channels_per_task, blocks;
 };
@@ -104,7 +104,8 @@ BIDIFF_INLINE void pack_unit(const Work<Vec>& work, int64_t unit, int first, int
     full *= rows;
     rows = 1;
   }
-  const float* x = problem.x + ((work.image * channels * shape.height) + top + first) * width + left;
+  const float* x =
+      problem.x + ((work.image * channels * shape.height) + top + first) * width + left;
   for (int64_t channel = 0; channel < channels; ++channel, x += shape.height * width) {
     const float threshold = thresholds ? thresholds[channel] : 0.0f;
     const typename Vec::Floats added = Vec::broadcast_float(threshold);
@@ -161,7 +162,8 @@ BIDIFF_INLINE void gather_nonet(const Work<Vec>& work, int64_t unit, int64_t non
     for (int i = 0; i < 9; ++i) planes[i] = Vec::zero();
     return;
   }
-  const int64_t above = (unit + 2) % 3 * channels + nonet, below = (unit + 1) % 3 * channels + nonet;
+  const int64_t above = (unit + 2) % 3 * channels + nonet,
+                below = (unit + 1) % 3 * channels + nonet;
   const Bits middle = Vec::load(at + nonet);
   const Bits upper = Vec::either(Vec::shift_left_by(middle, work.row),
                                  Vec::shift_right_by(Vec::load(work.mid + above), work.other_rows));

@@ -31,7 +31,8 @@ BIDIFF_INLINE void step_aside(const Work<Vec>& work, Aside<Vec>* aside, int64_t 
   fetch_steps(&aside->output, steps);
 }
 
-// Steps aside cost a little each, but a burst of more lines than a core can have under way stalls it.
+// Steps aside cost a little each, but a burst of more lines than a core can have under way stalls
+// it.
 template <class Vec>
 BIDIFF_INLINE int64_t batch_of(const Aside<Vec>& aside) {
   constexpr int64_t kLinesAtOnce = 8, kMostSteps = 8;
@@ -48,8 +49,8 @@ __attribute__((noinline)) void count_chunk(const Work<Vec>& work, int64_t unit, 
   const int64_t channels = work.last_channel - work.first_channel;
   const typename Vec::Bits* table = work.table;
   const uint8_t* lookups =
-      run.lookups + (chunk * run.problem->shape.out_channels + work.first_channel) *
-                        (kNonets * kNonetLookups);
+      run.lookups +
+      (chunk * run.problem->shape.out_channels + work.first_channel) * (kNonets * kNonetLookups);
   typename Vec::Bits* counter = counters_of(work, unit);
   for (int64_t done = 0; done < channels; done += steps) {
     const int64_t batch = channels - done < steps ? channels - done : steps;
@@ -136,8 +137,8 @@ void bitslice_task(void* user, size_t index) {
   work.edges = reinterpret_cast<uint8_t*>(work.counters + counters);
 
   const int64_t first = band * cut.units_per_task;
-  const int64_t past = first + cut.units_per_task < cut.units ? first + cut.units_per_task
-                                                              : cut.units;
+  const int64_t past =
+      first + cut.units_per_task < cut.units ? first + cut.units_per_task : cut.units;
   const bool tall = shape.kernel == 3;
   const int64_t steps = run.sizes.chunks * (work.last_channel - work.first_channel);
   if (tall) pack_unit(work, first - 1, cut.rows - 1, cut.rows);
@@ -159,8 +160,7 @@ void bitslice_task(void* user, size_t index) {
     if (unit > first) {
       const float* residual = run.problem->residual_is_scalar ? nullptr : run.problem->residual;
       aside.residual = fetch_unit(work, residual, all, from, to, unit - 1, steps);
-      aside.output = fetch_unit(work, run.problem->y, all, from, to,
-                                unit - 1, steps);
+      aside.output = fetch_unit(work, run.problem->y, all, from, to, unit - 1, steps);
     }
     aside.batch = batch_of(aside);
     count_unit(work, unit, &aside);
@@ -181,8 +181,8 @@ bool bitslice_run(const Problem& problem, const void* packed, const Parallel& pa
   run.cut = cut_image<Vec>(shape);
   const int64_t outputs = shape.batch * shape.out_channels * shape.height * shape.width;
   const int64_t work = outputs * shape.in_channels * shape.kernel * shape.kernel;
-  const size_t tasks = static_cast<size_t>(shape.batch * run.cut.tiles * run.cut.bands *
-                                           run.cut.blocks);
+  const size_t tasks =
+      static_cast<size_t>(shape.batch * run.cut.tiles * run.cut.bands * run.cut.blocks);
   run_tasks(parallel, work, tasks, bitslice_task<Vec>, &run);
   return !run.failure.failed;
 }

@@ -13,8 +13,8 @@ BIDIFF_INLINE int weight_bit(const Shape& shape, const int32_t* words, int64_t c
                              int64_t input) {
   if (input >= shape.in_channels) return 0;
   const int64_t taps = shape.kernel * shape.kernel, per_tap = words_per_tap(shape);
-  const uint32_t word = static_cast<uint32_t>(
-      words[(channel * taps + tap) * per_tap + input / kWordBits]);
+  const uint32_t word =
+      static_cast<uint32_t>(words[(channel * taps + tap) * per_tap + input / kWordBits]);
   return (word >> (input % kWordBits)) & 1;
 }
 

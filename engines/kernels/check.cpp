@@ -36,13 +36,14 @@ std::string read_shape(const Dims& x, const Dims& words, Shape* shape) {
   if (words.size() != 4 || words[0] < 1 || words[1] != words[2] ||
       (words[1] != 1 && words[1] != 3)) {
     return "bidiff::BinaryConv: words must have shape (Cout, k, k, ceil(Cin/32)) with k 1 or 3, "
-           "not " + text(words);
+           "not " +
+           text(words);
   }
   *shape = {x[0], x[1], words[0], words[1], x[2], x[3]};
   if (words[3] != words_per_tap(*shape)) {
     return "bidiff::BinaryConv: words must hold ceil(Cin/32) = " +
-           std::to_string(words_per_tap(*shape)) + " words a tap for the " +
-           std::to_string(x[1]) + " channels of x, not " + std::to_string(words[3]);
+           std::to_string(words_per_tap(*shape)) + " words a tap for the " + std::to_string(x[1]) +
+           " channels of x, not " + std::to_string(words[3]);
   }
   return "";
 }

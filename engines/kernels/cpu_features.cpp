@@ -19,7 +19,8 @@ bool bit(unsigned value, int index) { return (value >> index) & 1; }
 
 }  // namespace
 
-// Bit positions: Intel SDM volume 2A, CPUID leaves 1 and 7 (subleaves 0 and 1); XCR0: volume 1, section 13.3.
+// Bit positions: Intel SDM volume 2A, CPUID leaves 1 and 7 (subleaves 0 and 1); XCR0: volume 1,
+// section 13.3.
 CpuFeatures cpu_features() {
   CpuFeatures found{};
   unsigned a, b, c, d;

@@ -27,8 +27,8 @@ struct ChannelEpilogue {
     slope = Vec::broadcast_float(has_rprelu ? problem.rprelu[channels + channel] : 0.0f);
     shift_out = Vec::broadcast_float(has_rprelu ? problem.rprelu[2 * channels + channel] : 0.0f);
     residual = Vec::broadcast_float(has_residual && !residuals ? problem.residual[0] : 0.0f);
-    time = Vec::broadcast_float(
-        has_time ? problem.time[problem.time_is_scalar ? 0 : channel] : 0.0f);
+    time =
+        Vec::broadcast_float(has_time ? problem.time[problem.time_is_scalar ? 0 : channel] : 0.0f);
   }
 
   // Outputs [at, at + count) from their sums.

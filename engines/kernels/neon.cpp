@@ -1,5 +1,6 @@
 // AArch64: no instruction counts the ones of a word, but one counts those of every byte.
 #include "neon.h"
+
 #include "popcount_words.h"
 
 namespace bidiff {

@@ -31,8 +31,8 @@ struct Neon {
 
   // All ones in the first `count` lanes.
   BIDIFF_INLINE Bits first_lanes(int count) {
-    const Bits numbers = vcombine_u32(vcreate_u32(uint64_t{1} << 32),
-                                      vcreate_u32(uint64_t{3} << 32 | 2));
+    const Bits numbers =
+        vcombine_u32(vcreate_u32(uint64_t{1} << 32), vcreate_u32(uint64_t{3} << 32 | 2));
     return vcltq_u32(numbers, vdupq_n_u32(static_cast<uint32_t>(count)));
   }
   // Adds `bit` to the lanes of `bits` whose x + threshold is not negative.
@@ -92,8 +92,8 @@ struct Neon {
   // Lane l is table[index[l]], where the table has 16 entries.
   BIDIFF_INLINE Bits lookup(const int32_t* table, const uint32_t* index) {
     const uint8_t* bytes = reinterpret_cast<const uint8_t*>(table);
-    const uint8x16x4_t entries = {{vld1q_u8(bytes), vld1q_u8(bytes + 16), vld1q_u8(bytes + 32),
-                                   vld1q_u8(bytes + 48)}};
+    const uint8x16x4_t entries = {
+        {vld1q_u8(bytes), vld1q_u8(bytes + 16), vld1q_u8(bytes + 32), vld1q_u8(bytes + 48)}};
     const Bits first = vmulq_n_u32(vld1q_u32(index), 0x04040404);
     const Bits place = vaddq_u32(first, vdupq_n_u32(0x03020100));
     return vreinterpretq_u32_u8(vqtbl4q_u8(entries, vreinterpretq_u8_u32(place)));

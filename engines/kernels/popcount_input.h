@@ -14,8 +14,8 @@
 namespace bidiff {
 namespace {
 
-constexpr int kStreams = 8;               // channels packed at a time
-constexpr int64_t kStepBytes = 2 << 10;   // about what a step reads of one channel
+constexpr int kStreams = 8;              // channels packed at a time
+constexpr int64_t kStepBytes = 2 << 10;  // about what a step reads of one channel
 constexpr int64_t kLine = 64;
 
 struct PopcountRun {
@@ -52,12 +52,12 @@ BIDIFF_INLINE const float* input_plane(const Problem& problem, int64_t image, in
 // channels of some rows.
 struct Preparation {
   const PopcountTask* task;
-  uint32_t* words;          // of the band
-  int64_t top;              // image row of the band's row 0
-  int64_t first, last;      // image rows to pack
-  int64_t carried;          // rows of the band before at the start of this one
+  uint32_t* words;      // of the band
+  int64_t top;          // image row of the band's row 0
+  int64_t first, last;  // image rows to pack
+  int64_t carried;      // rows of the band before at the start of this one
   int64_t step_rows, row_steps, steps, packed;
-  int64_t lines_at_once;    // fetched between two tiles of the band that is being counted
+  int64_t lines_at_once;     // fetched between two tiles of the band that is being counted
   int64_t fetched, channel;  // the run of a channel's rows that is being fetched
   const char* line;          // its next line
   int64_t lines;             // and how many are left
@@ -83,8 +83,8 @@ BIDIFF_INLINE void pack_row(const float* const* from, const typename Vec::Floats
     typename Vec::Bits* to = reinterpret_cast<typename Vec::Bits*>(words + at);
     typename Vec::Bits bits = fresh ? Vec::zero() : Vec::load(to);
     for (int c = 0; c < count; ++c) {
-      bits = Vec::pack_part(bits, from[c] + at, rest, thresholds[c],
-                            uint32_t{1} << (first_bit + c));
+      bits =
+          Vec::pack_part(bits, from[c] + at, rest, thresholds[c], uint32_t{1} << (first_bit + c));
     }
     Vec::store(to, bits);
   }
@@ -140,8 +140,8 @@ BIDIFF_INLINE void fetch_run(Preparation* work) {
   const int64_t row = work->first + work->fetched % work->row_steps * work->step_rows;
   const int64_t last = row + work->step_rows < work->last ? row + work->step_rows : work->last;
   const int64_t width = problem.shape.width;
-  work->line = reinterpret_cast<const char*>(input_plane(problem, work->task->image, channel) +
-                                             row * width);
+  work->line =
+      reinterpret_cast<const char*>(input_plane(problem, work->task->image, channel) + row * width);
   work->lines = ((last - row) * width * 4 + kLine - 1) / kLine;
 }
 

@@ -145,8 +145,7 @@ struct UnshuffleOutput {
       }
       for (int v = 0; v < kVectors; ++v) {
         float* to = group.y[c] + tile.stored[v];
-        const uint32_t lanes =
-            kFull ? kHalf : (1u << (__builtin_popcount(tile.lanes[v]) / 2)) - 1;
+        const uint32_t lanes = kFull ? kHalf : (1u << (__builtin_popcount(tile.lanes[v]) / 2)) - 1;
         Vec::store_lanes(to, Vec::template every_other<false>(y[v], y[v]), lanes);
         Vec::store_lanes(to + plane, Vec::template every_other<true>(y[v], y[v]), lanes);
       }

@@ -11,12 +11,12 @@ namespace {
 template <class Vec>
 struct alignas(64) Tile {
   uint32_t classes[kVectors][Vec::kLanes];  // border class of every lane
-  int64_t word[kVectors];                // in a packed band
-  int64_t pixel[kVectors];               // y * W + x
-  int64_t stored[kVectors];              // the same in the output's order, Problem::store
-  uint32_t lanes[kVectors];              // that exist; 0 for a vector that does not
-  bool full;                             // all do
-  bool paired;                           // and each second vector continues the first one's row
+  int64_t word[kVectors];                   // in a packed band
+  int64_t pixel[kVectors];                  // y * W + x
+  int64_t stored[kVectors];                 // the same in the output's order, Problem::store
+  uint32_t lanes[kVectors];                 // that exist; 0 for a vector that does not
+  bool full;                                // all do
+  bool paired;                              // and each second vector continues the first one's row
 };
 
 // What a group of output channels needs beside the packed words.

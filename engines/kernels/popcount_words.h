@@ -20,12 +20,12 @@
 namespace bidiff {
 namespace {
 
-constexpr int64_t kOddWords = 16;              // a cache line
-constexpr int64_t kBandRows = 4;               // whose packed words stay in the L1 cache
+constexpr int64_t kOddWords = 16;  // a cache line
+constexpr int64_t kBandRows = 4;   // whose packed words stay in the L1 cache
 constexpr int64_t kNarrowBandRows = 8, kFewSlots = 2;
 constexpr int64_t kTasksPerProcessor = 2;
-constexpr int64_t kBandOfH = 512 << 10;        // bytes of h that stay in the L2 cache
-constexpr int64_t kStreamedBytes = 16 << 20;   // outputs that the last cache would not hold anyway
+constexpr int64_t kBandOfH = 512 << 10;       // bytes of h that stay in the L2 cache
+constexpr int64_t kStreamedBytes = 16 << 20;  // outputs that the last cache would not hold anyway
 
 // Whole cache lines, and one more, which keeps strides off multiples of 4 KB.
 BIDIFF_INLINE int64_t odd_stride(int64_t words) {
@@ -165,9 +165,8 @@ void popcount_task(void* user, size_t index) {
 
   const int64_t band_words = words_per_tap(shape) * run.plane_words;
   const size_t word_bytes = static_cast<size_t>(2 * band_words) * sizeof(uint32_t);
-  const size_t h_bytes = problem.affine
-                             ? static_cast<size_t>(shape.in_channels * run.h_stride) * sizeof(float)
-                             : 0;
+  const size_t h_bytes =
+      problem.affine ? static_cast<size_t>(shape.in_channels * run.h_stride) * sizeof(float) : 0;
   const size_t tile_bytes = static_cast<size_t>(tiles_of(run, run.rows)) * sizeof(Tile<Vec>);
   char* scratch = static_cast<char*>(thread_scratch(1, word_bytes + h_bytes + tile_bytes));
   if (!scratch) return mark_failed(&run.failure);
@@ -244,8 +243,8 @@ bool popcount_run(const Problem& problem, const void* packed, const Parallel& pa
                 outputs * 4 >= kStreamedBytes && line * 4 % kLine == 0 &&
                 reinterpret_cast<uintptr_t>(problem.y) % kLine == 0;
   const int64_t work = outputs * shape.in_channels * shape.kernel * shape.kernel;
-  run_tasks(parallel, work, static_cast<size_t>(shape.batch * run.tasks),
-            popcount_task<Vec, Count>, &run);
+  run_tasks(parallel, work, static_cast<size_t>(shape.batch * run.tasks), popcount_task<Vec, Count>,
+            &run);
   return !run.failure.failed;
 }
 

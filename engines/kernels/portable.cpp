@@ -62,8 +62,7 @@ void pack_row(void* user, size_t index) {
   uint64_t* out = run.activations + static_cast<int64_t>(index) * shape.width * wide;
   memset(out, 0, static_cast<size_t>(shape.width * wide) * sizeof(uint64_t));
   for (int64_t channel = 0; channel < shape.in_channels; ++channel) {
-    const float* x =
-        problem.x + (image * shape.in_channels + channel) * plane + row * shape.width;
+    const float* x = problem.x + (image * shape.in_channels + channel) * plane + row * shape.width;
     const float threshold = problem.threshold ? problem.threshold[channel] : 0.0f;
     for (int64_t column = 0; column < shape.width; ++column) {
       const uint64_t bit = x[column] + threshold >= 0.0f;

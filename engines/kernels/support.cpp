@@ -13,7 +13,7 @@ namespace bidiff {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kHuge = size_t{2} << 20;  // less would waste most of a huge page
+constexpr size_t kHuge = size_t{2} << 20;    // less would waste most of a huge page
 constexpr size_t kLarge = size_t{64} << 10;  // beyond what the L1 cache and a few pages hold
 
 struct Free {

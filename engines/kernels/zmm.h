@@ -157,8 +157,8 @@ struct Zmm {
   template <bool kUpper>
   BIDIFF_INLINE Floats interleave(Floats a, Floats b) {
     const Bits lower = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    const Bits upper = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
-                                         31);
+    const Bits upper =
+        _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
     return _mm512_permutex2var_ps(a, kUpper ? upper : lower, b);
   }
   // The even (odd) lanes of a in the lower half, those of b in the upper one.

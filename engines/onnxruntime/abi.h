@@ -39,6 +39,7 @@ struct Api {
 #define BIDIFF_ORT(slot, name, result, parameters, arguments) \
   result name parameters const { return at<result(*) parameters>(slot) arguments; }
 
+  // clang-format off: it reads parameters in the arguments of a macro as products.
   BIDIFF_ORT(0, create_status, Status*, (ErrorCode code, const char* text), (code, text))
   BIDIFF_ORT(26, create_domain, Status*, (const char* name, CustomOpDomain** out), (name, out))
   BIDIFF_ORT(27, add_op, Status*, (CustomOpDomain* domain, const struct CustomOp* op),
@@ -94,6 +95,7 @@ struct Api {
              (const KernelContext* context, void (*task)(void*, size_t), size_t count,
               size_t batches, void* user),
              (context, task, count, batches, user))
+  // clang-format on
 #undef BIDIFF_ORT
 };
 

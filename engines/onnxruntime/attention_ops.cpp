@@ -43,8 +43,8 @@ class PairConv {
     problem.bias = call.vector(call.input(3), "bias", problem.out_channels, false);
     problem.y = call.output({other.batch, problem.out_channels, other.height, other.width});
     const std::shared_ptr<const void> packed = packed_.get(weight, constant_);
-    call.finish(packed && floats_.pointwise->run(problem, packed.get(), precision_,
-                                                 call.parallel()));
+    call.finish(packed &&
+                floats_.pointwise->run(problem, packed.get(), precision_, call.parallel()));
   }
 
   const Api& api;

@@ -50,9 +50,9 @@ class BinaryBranch {
 
   bool run(Call& call, const Problem& problem) {
     const int32_t* words = call.input(first_).integers();
-    const std::shared_ptr<const void> packed =
-        constant_ ? packed_.get(kernel_, problem.shape, words)
-                  : pack_weights(kernel_, problem.shape, words);
+    const std::shared_ptr<const void> packed = constant_
+                                                   ? packed_.get(kernel_, problem.shape, words)
+                                                   : pack_weights(kernel_, problem.shape, words);
     return packed && run_fused(kernel_, problem, packed.get(), call.parallel());
   }
 

@@ -92,9 +92,8 @@ class NormBinaryConv {
     problem.affine_swish = floats_.norm->affine_swish;
     problem.residual_is_input = true;
     problem.y = call.output(x.dims);
-    call.finish(
-        floats_.norm->affine(problem.x, map, norm, affine.data(), call.parallel()) &&
-        branch_.run(call, problem));
+    call.finish(floats_.norm->affine(problem.x, map, norm, affine.data(), call.parallel()) &&
+                branch_.run(call, problem));
   }
 
   const Api& api;

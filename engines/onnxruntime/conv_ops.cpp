@@ -132,8 +132,7 @@ class NormConv : public Convolution {
     const Norm norm = read_norm(call, groups_, map.channels);
     std::vector<float> affine(static_cast<size_t>(map.batch * map.channels * 2));
     problem.affine = affine.data();
-    const bool done =
-        floats_.norm->affine(problem.x, map, norm, affine.data(), call.parallel());
+    const bool done = floats_.norm->affine(problem.x, map, norm, affine.data(), call.parallel());
     if (!done) call.finish(false);
     run(call, weight, &problem);
   }

@@ -65,8 +65,7 @@ class BinaryFusion : public TwoBranches {
     const MapShape map = call.map(x, "x");
     call.require(skip.dims == x.dims, "skip must have the shape of x");
     call.require(map.channels % 2 == 0, "x must have an even number of channels");
-    cuda::Problem both =
-        problem(call, cuda::Op::kBinaryFusion, element, x, map, map.channels);
+    cuda::Problem both = problem(call, cuda::Op::kBinaryFusion, element, x, map, map.channels);
     both.second = device_pointer(skip.data);
     finish(call, &both, map.channels, x.dims);
   }
@@ -87,8 +86,7 @@ class BinaryDown : public TwoBranches {
     const MapShape map = call.map(x, "x");
     call.require(map.channels % 2 == 0 && map.height % 2 == 0 && map.width % 2 == 0,
                  "channels, height and width of x must be even");
-    cuda::Problem both =
-        problem(call, cuda::Op::kBinaryDown, element, x, map, map.channels / 2);
+    cuda::Problem both = problem(call, cuda::Op::kBinaryDown, element, x, map, map.channels / 2);
     finish(call, &both, map.channels / 2,
            {map.batch, map.channels * 2, map.height / 2, map.width / 2});
   }
@@ -109,8 +107,7 @@ class BinaryUp : public TwoBranches {
     const MapShape map = call.map(x, "x");
     call.require(map.channels % 2 == 0, "the channels of x must be even");
     cuda::Problem both = problem(call, cuda::Op::kBinaryUp, element, x, map, map.channels);
-    finish(call, &both, map.channels,
-           {map.batch, map.channels / 2, map.height * 2, map.width * 2});
+    finish(call, &both, map.channels, {map.batch, map.channels / 2, map.height * 2, map.width * 2});
   }
 };
 

@@ -17,7 +17,8 @@ const char* cuda_provider() {
   static const bool emulated = [] {
     const std::string name = cuda::device_info(0).name;
     if (name.rfind("emulated ", 0)) {
-      throw cuda::Error("BIDIFF_CUDA_ON_CPU is set, but " + name + " is a real GPU; unset it, or "
+      throw cuda::Error("BIDIFF_CUDA_ON_CPU is set, but " + name +
+                        " is a real GPU; unset it, or "
                         "name the emulated driver by BIDIFF_LIBCUDA");
     }
     return true;
@@ -40,8 +41,8 @@ Shape CudaBranch::read(const Call& call, const Dims& x_dims, int index, cuda::Pr
   Shape shape{};
   call.require(read_shape(x_dims, dims_, &shape));
   cuda::Branch& branch = problem->branch[index];
-  branch.alpha = device_pointer(call.vector(call.input(first_ + 1), "alpha", shape.out_channels,
-                                            false));
+  branch.alpha =
+      device_pointer(call.vector(call.input(first_ + 1), "alpha", shape.out_channels, false));
   const Tensor threshold = call.input(first_ + 2), rprelu = call.input(first_ + 3);
   if (threshold.data) {
     branch.threshold =
@@ -59,8 +60,9 @@ cuda::Pointer CudaBranch::prepared(const Call& call, const cuda::Weights& weight
                                    cuda::Device& device, cuda::Stream stream) {
   if (prepared_) {
     call.require(weights.in_channels == weights_.in_channels,
-                 "x must have " + std::to_string(weights_.in_channels) + " channels for these "
-                 "words in every run");
+                 "x must have " + std::to_string(weights_.in_channels) +
+                     " channels for these "
+                     "words in every run");
     return prepared_;
   }
   const size_t bytes = static_cast<size_t>(element_count(dims_)) * sizeof(int32_t);

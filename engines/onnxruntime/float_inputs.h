@@ -23,17 +23,17 @@ inline const FloatKernels& kernels_or_refuse(const Api& api) {
 // A weight (Cout, channels, k, k) for x.
 inline void require_weight(const Call& call, const Tensor& weight, int64_t channels, int64_t k) {
   const Dims& dims = weight.dims;
-  call.require(dims.size() == 4 && dims[0] >= 1 && dims[1] == channels && dims[2] == k &&
-                   dims[3] == k,
-               "weight must have shape (Cout, " + std::to_string(channels) + ", " +
-                   std::to_string(k) + ", " + std::to_string(k) + "), not " + text(dims));
+  call.require(
+      dims.size() == 4 && dims[0] >= 1 && dims[1] == channels && dims[2] == k && dims[3] == k,
+      "weight must have shape (Cout, " + std::to_string(channels) + ", " + std::to_string(k) +
+          ", " + std::to_string(k) + "), not " + text(dims));
 }
 
 // Inputs 1 and 2 as the scale and bias of a GroupNorm of x.
 inline Norm read_norm(const Call& call, int64_t groups, int64_t channels) {
   call.require(groups >= 1 && channels % groups == 0,
-               "groups " + std::to_string(groups) + " must divide the " +
-                   std::to_string(channels) + " channels of x");
+               "groups " + std::to_string(groups) + " must divide the " + std::to_string(channels) +
+                   " channels of x");
   return {call.vector(call.input(1), "scale", channels, false),
           call.vector(call.input(2), "bias", channels, false), groups, kEpsilon};
 }
@@ -45,8 +45,10 @@ inline Precision read_precision(const Api& api, const KernelInfo* info, const ch
   // float16 is what GPUs multiply; these kernels leave that permission unused.
   refuse_unless_empty(api, compute == "float32" || compute == "float16"
                                ? ""
-                               : "bidiff::" + std::string(op) + ": compute must be float32, "
-                                 "bfloat16 or float16, not '" + compute + "'");
+                               : "bidiff::" + std::string(op) +
+                                     ": compute must be float32, "
+                                     "bfloat16 or float16, not '" +
+                                     compute + "'");
   return Precision::kFloat32;
 }
 

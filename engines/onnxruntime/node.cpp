@@ -91,8 +91,8 @@ MapShape Call::map(const Tensor& tensor, const char* name) const {
 
 const float* Call::vector(const Tensor& tensor, const char* name, int64_t length,
                           bool or_one) const {
-  const bool fits = (tensor.dims.size() == 1 && tensor.dims[0] == length) ||
-                    (or_one && tensor.is_scalar());
+  const bool fits =
+      (tensor.dims.size() == 1 && tensor.dims[0] == length) || (or_one && tensor.is_scalar());
   require(fits, std::string(name) + " must have shape (" + std::to_string(length) + ")" +
                     (or_one ? " or one element" : "") + ", not " + text(tensor.dims));
   return tensor.floats();

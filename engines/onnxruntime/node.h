@@ -27,8 +27,7 @@ Status* guarded(const Api& api, const char* name, Body body) {
   } catch (const Refusal& refusal) {
     return refusal.status;
   } catch (const std::exception& error) {
-    return api.create_status(kFail,
-                             ("bidiff::" + std::string(name) + ": " + error.what()).c_str());
+    return api.create_status(kFail, ("bidiff::" + std::string(name) + ": " + error.what()).c_str());
   }
 }
 
@@ -51,8 +50,8 @@ class Call {
 
   Tensor input(size_t index) const;
   float* output(const Dims& dims) const { return static_cast<float*>(output_data(dims)); }
-  void* output_data(const Dims& dims) const;  // whatever its type and wherever it lies
-  void* gpu_stream() const;                   // null on CPUs
+  void* output_data(const Dims& dims) const;           // whatever its type and wherever it lies
+  void* gpu_stream() const;                            // null on CPUs
   Parallel parallel() { return Parallel{this, run}; }  // ONNX Runtime's own threads
   void finish(bool done) const;  // refuses a failure of the threads, or a lack of memory
 

@@ -33,9 +33,9 @@ std::vector<const CustomOp*> operators(const Api& api, bool infers_shapes) {
   if (cuda_is_on_cpu()) {
     for (const CustomOp* op : ops) taken.insert(op->name(op));
   }
-  for (const auto make : {binary_conv_op, norm_binary_conv_op, binary_fusion_op, binary_down_op,
-                          binary_up_op, group_norm_swish_op, conv3x3_op, norm_conv_op,
-                          pair_conv_op, attention_op}) {
+  for (const auto make :
+       {binary_conv_op, norm_binary_conv_op, binary_fusion_op, binary_down_op, binary_up_op,
+        group_norm_swish_op, conv3x3_op, norm_conv_op, pair_conv_op, attention_op}) {
     const CustomOp* op = make(api, infers_shapes);
     if (!taken.count(op->name(op))) ops.push_back(op);
   }
@@ -56,12 +56,14 @@ Status* domain(const Api& api, bool infers_shapes) {
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(
-    SessionOptions* options, const ApiBase* base) {
+extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(SessionOptions* options,
+                                                                            const ApiBase* base) {
   const Api* api = base->get_api(kApiVersion);
   if (!api) {
-    const std::string sentence = std::string("the bidiff op library needs ONNX Runtime 1.18 or "
-                                             "newer, this is ") + base->version();
+    const std::string sentence = std::string(
+                                     "the bidiff op library needs ONNX Runtime 1.18 or "
+                                     "newer, this is ") +
+                                 base->version();
     const Api* oldest = base->get_api(1);  // every slot of an old table is at its place in it
     return oldest ? oldest->create_status(kFail, sentence.c_str()) : nullptr;
   }

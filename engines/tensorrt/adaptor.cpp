@@ -52,8 +52,8 @@ nvinfer1::DimsExprs output_dimensions(const PluginCore& core, const nvinfer1::Di
     }
     const nvinfer1::IDimensionExpr* size = from.d[extent.axis];
     if (extent.multiply > 1) {
-      size = builder.operation(DimensionOperation::kPROD, *size,
-                               *builder.constant(extent.multiply));
+      size =
+          builder.operation(DimensionOperation::kPROD, *size, *builder.constant(extent.multiply));
     }
     if (extent.divide > 1) {
       size = builder.operation(DimensionOperation::kFLOOR_DIV, *size,

@@ -39,9 +39,8 @@ int32_t bidiff_tensorrt_layout() { return bidiff::tensorrt::prepared_layout_numb
 
 int bidiff_tensorrt_prepared_count(int64_t out_channels, int64_t in_channels, int64_t k,
                                    int64_t* count, char* error, size_t error_size) {
-  return told(error, error_size, [&] {
-    *count = bidiff::tensorrt::prepared_count({out_channels, in_channels, k});
-  });
+  return told(error, error_size,
+              [&] { *count = bidiff::tensorrt::prepared_count({out_channels, in_channels, k}); });
 }
 
 int bidiff_tensorrt_prepare(int64_t out_channels, int64_t in_channels, int64_t k,

@@ -25,9 +25,8 @@ BIDIFF_PLUGIN_PUBLIC int bidiff_tensorrt_prepared_count(int64_t out_channels, in
                                                         int64_t k, int64_t* count, char* error,
                                                         size_t error_size);
 BIDIFF_PLUGIN_PUBLIC int bidiff_tensorrt_prepare(int64_t out_channels, int64_t in_channels,
-                                                 int64_t k, const int32_t* words,
-                                                 int32_t* prepared, char* error,
-                                                 size_t error_size);
+                                                 int64_t k, const int32_t* words, int32_t* prepared,
+                                                 char* error, size_t error_size);
 
 // Files of NVRTC, one a line, to try before those that the loader finds. For the whole process.
 BIDIFF_PLUGIN_PUBLIC int bidiff_tensorrt_set_nvrtc(const char* files, char* error,

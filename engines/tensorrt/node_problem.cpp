@@ -16,8 +16,7 @@ class Reader {
  public:
   Reader(const Operator& of, const Attributes& attributes, const std::vector<Input>& present,
          const Tensor* inputs, const void* const* pointers)
-      : of_(of), attributes_(attributes), present_(present), inputs_(inputs),
-        pointers_(pointers) {}
+      : of_(of), attributes_(attributes), present_(present), inputs_(inputs), pointers_(pointers) {}
 
   NodeProblem read(void* y) {
     NodeProblem node{};
@@ -63,10 +62,8 @@ class Reader {
 
   void read_x(cuda::Problem* problem) {
     const Tensor& x = inputs_[0];
-    require(x.type == Type::kFloat32 || x.type == Type::kFloat16,
-            "x must be float32 or float16");
-    problem->element =
-        x.type == Type::kFloat16 ? cuda::Element::kFloat16 : cuda::Element::kFloat32;
+    require(x.type == Type::kFloat32 || x.type == Type::kFloat16, "x must be float32 or float16");
+    problem->element = x.type == Type::kFloat16 ? cuda::Element::kFloat16 : cuda::Element::kFloat32;
     require(x.dims.size() == 4, "x must have shape (N, C, H, W), not " + text(x.dims));
     for (const int64_t size : x.dims) {
       require(size >= 1, "every dimension of x must be at least 1, not " + text(x.dims));
@@ -119,9 +116,9 @@ class Reader {
       const Dims wanted = {prepared_count({shape.out_channels, in_channels, shape.kernel})};
       require(dims(at) == wanted, "prepared words must have shape " + text(wanted) + ", not " +
                                       text(dims(at)) + "; derive the graph anew");
-      require(!pointers_ || pointer(at) % kWordsAlignment == 0,
-              "prepared words must lie at a multiple of " + std::to_string(kWordsAlignment) +
-                  " bytes");
+      require(
+          !pointers_ || pointer(at) % kWordsAlignment == 0,
+          "prepared words must lie at a multiple of " + std::to_string(kWordsAlignment) + " bytes");
     } else {
       require(read_shape({problem.batch, in_channels, problem.height, problem.width}, dims(at),
                          &shape));
@@ -177,8 +174,7 @@ class Reader {
         require(is_one || dims(at) == dims(0), "skip must have the shape of x or one element");
         if (dims(at) == dims(0)) problem->skip = pointer(at);
         break;
-      default:
-        break;
+      default: break;
     }
   }
 
@@ -202,8 +198,10 @@ void check_attributes(const Operator& of, const Attributes& attributes) {
                       std::to_string(attributes.kernel));
   }
   if (has_words(of) && attributes.kernel && attributes.layout != prepared_layout_number()) {
-    throw cuda::Error(name + "its words were prepared for another version of this library "
-                      "(layout " + std::to_string(attributes.layout) + ", not " +
+    throw cuda::Error(name +
+                      "its words were prepared for another version of this library "
+                      "(layout " +
+                      std::to_string(attributes.layout) + ", not " +
                       std::to_string(prepared_layout_number()) +
                       "); derive the graph and build the engine anew with this library");
   }

@@ -45,9 +45,7 @@ Operator describe(const char* name, cuda::Op op) {
       append_branch(&inputs, 0);
       append_branch(&inputs, 1);
       break;
-    case cuda::Op::kGroupNormSwish:
-      append_norm(&inputs);
-      break;
+    case cuda::Op::kGroupNormSwish: append_norm(&inputs); break;
   }
   return made;
 }
@@ -55,13 +53,13 @@ Operator describe(const char* name, cuda::Op op) {
 }  // namespace
 
 const std::vector<Operator>& operators() {
-  static const auto* all = new std::vector<Operator>{
-      describe("BinaryConv", cuda::Op::kBinaryConv),
-      describe("NormBinaryConv", cuda::Op::kNormBinaryConv),
-      describe("BinaryFusion", cuda::Op::kBinaryFusion),
-      describe("BinaryDown", cuda::Op::kBinaryDown),
-      describe("BinaryUp", cuda::Op::kBinaryUp),
-      describe("GroupNormSwish", cuda::Op::kGroupNormSwish)};
+  static const auto* all =
+      new std::vector<Operator>{describe("BinaryConv", cuda::Op::kBinaryConv),
+                                describe("NormBinaryConv", cuda::Op::kNormBinaryConv),
+                                describe("BinaryFusion", cuda::Op::kBinaryFusion),
+                                describe("BinaryDown", cuda::Op::kBinaryDown),
+                                describe("BinaryUp", cuda::Op::kBinaryUp),
+                                describe("GroupNormSwish", cuda::Op::kGroupNormSwish)};
   return *all;
 }
 
@@ -83,8 +81,10 @@ std::vector<Input> present_inputs(const Operator& of, int64_t mask, int count) {
     mask = (int64_t{1} << count) - 1;
   }
   if (mask < 0 || mask >> most) {
-    throw cuda::Error(name + "attribute inputs (" + std::to_string(mask) + ") must have no bits "
-                      "beyond its " + std::to_string(most) + " inputs");
+    throw cuda::Error(name + "attribute inputs (" + std::to_string(mask) +
+                      ") must have no bits "
+                      "beyond its " +
+                      std::to_string(most) + " inputs");
   }
   std::vector<Input> present;
   for (int i = 0; i < most; ++i) {

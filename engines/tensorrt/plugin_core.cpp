@@ -136,7 +136,8 @@ void PluginCore::configure(const Tensor* inputs, int count) {
 
 int PluginCore::input_count() const {
   if (!configured_) {
-    throw cuda::Error(std::string("bidiff::") + of_->name + ": it was run before its inputs were "
+    throw cuda::Error(std::string("bidiff::") + of_->name +
+                      ": it was run before its inputs were "
                       "configured");
   }
   return bit_count(attributes_.inputs);

@@ -29,12 +29,11 @@ class PluginV2 : public nvinfer1::IPluginV2DynamicExt {
   const char* getPluginNamespace() const noexcept override { return namespace_.c_str(); }
 
   int32_t getNbOutputs() const noexcept override { return 1; }
-  nvinfer1::DataType getOutputDataType(int32_t, const nvinfer1::DataType* inputs, int32_t) const
-      noexcept override {
+  nvinfer1::DataType getOutputDataType(int32_t, const nvinfer1::DataType* inputs,
+                                       int32_t) const noexcept override {
     return inputs[0];
   }
-  nvinfer1::DimsExprs getOutputDimensions(int32_t, const nvinfer1::DimsExprs* inputs,
-                                          int32_t count,
+  nvinfer1::DimsExprs getOutputDimensions(int32_t, const nvinfer1::DimsExprs* inputs, int32_t count,
                                           nvinfer1::IExprBuilder& builder) noexcept override {
     nvinfer1::DimsExprs none{};
     none.nbDims = -1;
@@ -57,9 +56,8 @@ class PluginV2 : public nvinfer1::IPluginV2DynamicExt {
   }
   size_t getWorkspaceSize(const nvinfer1::PluginTensorDesc* inputs, int32_t count,
                           const nvinfer1::PluginTensorDesc*, int32_t) const noexcept override {
-    return guarded(kImpossibleWorkspace, [&] {
-      return core_.workspace_bytes(tensors(inputs, count).data(), count);
-    });
+    return guarded(kImpossibleWorkspace,
+                   [&] { return core_.workspace_bytes(tensors(inputs, count).data(), count); });
   }
 
   int32_t initialize() noexcept override {
@@ -70,9 +68,9 @@ class PluginV2 : public nvinfer1::IPluginV2DynamicExt {
     });
   }
   void terminate() noexcept override { initialised_ = false; }
-  int32_t enqueue(const nvinfer1::PluginTensorDesc* descriptions,
-                  const nvinfer1::PluginTensorDesc*, const void* const* inputs,
-                  void* const* outputs, void* workspace, cudaStream_t stream) noexcept override {
+  int32_t enqueue(const nvinfer1::PluginTensorDesc* descriptions, const nvinfer1::PluginTensorDesc*,
+                  const void* const* inputs, void* const* outputs, void* workspace,
+                  cudaStream_t stream) noexcept override {
     return guarded(kFailed, [&] {
       core_.enqueue(tensors(descriptions, core_.input_count()).data(), inputs, outputs[0],
                     workspace, reinterpret_cast<cuda::Stream>(stream));
@@ -100,7 +98,8 @@ class PluginV2 : public nvinfer1::IPluginV2DynamicExt {
 class CreatorV2 : public nvinfer1::IPluginCreator {
  public:
   explicit CreatorV2(const Operator& of)
-      : of_(of), attributes_(attribute_fields(of)),
+      : of_(of),
+        attributes_(attribute_fields(of)),
         fields_{static_cast<int32_t>(attributes_.size()), attributes_.data()} {}
 
   nvinfer1::IPluginV2* createPlugin(

@@ -40,8 +40,8 @@ class PluginV3 : public nvinfer1::IPluginV3,
 
   int32_t getNbOutputs() const noexcept override { return 1; }
   int32_t getOutputDataTypes(nvinfer1::DataType* types, int32_t outputs,
-                             const nvinfer1::DataType* inputs, int32_t count) const
-      noexcept override {
+                             const nvinfer1::DataType* inputs,
+                             int32_t count) const noexcept override {
     if (outputs != 1 || count < 1) return kFailed;
     types[0] = inputs[0];
     return 0;
@@ -69,11 +69,10 @@ class PluginV3 : public nvinfer1::IPluginV3,
     });
   }
   size_t getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc* inputs, int32_t count,
-                          const nvinfer1::DynamicPluginTensorDesc*, int32_t) const
-      noexcept override {
-    return guarded(kImpossibleWorkspace, [&] {
-      return core_.workspace_bytes(largest(inputs, count).data(), count);
-    });
+                          const nvinfer1::DynamicPluginTensorDesc*,
+                          int32_t) const noexcept override {
+    return guarded(kImpossibleWorkspace,
+                   [&] { return core_.workspace_bytes(largest(inputs, count).data(), count); });
   }
   const char* getTimingCacheID() noexcept override {
     return guarded<const char*>(nullptr, [&] {
@@ -91,9 +90,9 @@ class PluginV3 : public nvinfer1::IPluginV3,
       return 0;
     });
   }
-  int32_t enqueue(const nvinfer1::PluginTensorDesc* descriptions,
-                  const nvinfer1::PluginTensorDesc*, const void* const* inputs,
-                  void* const* outputs, void* workspace, cudaStream_t stream) noexcept override {
+  int32_t enqueue(const nvinfer1::PluginTensorDesc* descriptions, const nvinfer1::PluginTensorDesc*,
+                  const void* const* inputs, void* const* outputs, void* workspace,
+                  cudaStream_t stream) noexcept override {
     return guarded(kFailed, [&] {
       core_.enqueue(tensors(descriptions, core_.input_count()).data(), inputs, outputs[0],
                     workspace, reinterpret_cast<cuda::Stream>(stream));
@@ -125,7 +124,8 @@ class PluginV3 : public nvinfer1::IPluginV3,
 class CreatorV3 : public nvinfer1::IPluginCreatorV3One {
  public:
   explicit CreatorV3(const Operator& of)
-      : of_(of), attributes_(attribute_fields(of)),
+      : of_(of),
+        attributes_(attribute_fields(of)),
         fields_{static_cast<int32_t>(attributes_.size()), attributes_.data()} {}
 
   nvinfer1::IPluginV3* createPlugin(const char*, const PluginFieldCollection* fields,

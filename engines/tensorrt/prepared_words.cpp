@@ -54,10 +54,9 @@ int64_t prepared_count(const cuda::Weights& weights) {
 
 void prepare_words(const cuda::Weights& weights, const int32_t* words, int32_t* prepared) {
   const int64_t count = prepared_count(weights);
-  const cuda::PrepareArguments arguments{address(words), address(prepared),
-                                         static_cast<int>(weights.out_channels),
-                                         static_cast<int>(weights.in_channels),
-                                         static_cast<int>(weights.k)};
+  const cuda::PrepareArguments arguments{
+      address(words), address(prepared), static_cast<int>(weights.out_channels),
+      static_cast<int>(weights.in_channels), static_cast<int>(weights.k)};
   const cuda::PreparedLayout layout =
       cuda::prepared_layout(arguments.out_channels, arguments.in_channels, arguments.k);
   std::fill(prepared, prepared + count, 0);
@@ -71,8 +70,8 @@ int32_t prepared_layout_number() {
     // FNV-1a over two small examples, with tails in both channels and several slabs.
     uint32_t hash = 2166136261u, random = 1;
     for (const cuda::Weights& weights : {cuda::Weights{37, 300, 3}, cuda::Weights{5, 1100, 1}}) {
-      const int64_t per_channel = weights.k * weights.k *
-                                  cuda::ceil_div(static_cast<int>(weights.in_channels), 32);
+      const int64_t per_channel =
+          weights.k * weights.k * cuda::ceil_div(static_cast<int>(weights.in_channels), 32);
       std::vector<int32_t> words(static_cast<size_t>(weights.out_channels * per_channel));
       for (int32_t& word : words) {
         random = random * 1664525u + 1013904223u;

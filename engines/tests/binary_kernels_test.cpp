@@ -59,7 +59,10 @@ void choose_epilogue(Case* made, Inputs* random) {
   if (random->one_of(2)) problem.rprelu = made->rprelu.data();
   switch (random->one_of(shape.in_channels == shape.out_channels ? 4 : 3)) {
     case 1: problem.residual = made->residual.data(); break;
-    case 2: problem.residual = made->residual.data(); problem.residual_is_scalar = true; break;
+    case 2:
+      problem.residual = made->residual.data();
+      problem.residual_is_scalar = true;
+      break;
     case 3: problem.residual_is_input = true; break;
   }
   if (random->one_of(2)) {
@@ -68,8 +71,12 @@ void choose_epilogue(Case* made, Inputs* random) {
   }
   const bool even = shape.height % 2 == 0 && shape.width % 2 == 0;
   switch (random->one_of(3)) {
-    case 1: if (shape.out_channels % 4 == 0) problem.store = Store::kShuffle; break;
-    case 2: if (even) problem.store = Store::kUnshuffle; break;
+    case 1:
+      if (shape.out_channels % 4 == 0) problem.store = Store::kShuffle;
+      break;
+    case 2:
+      if (even) problem.store = Store::kUnshuffle;
+      break;
   }
   if (random->one_of(2)) {
     problem.skip = made->skip.data();
@@ -79,8 +86,8 @@ void choose_epilogue(Case* made, Inputs* random) {
 
 void make(Case* made, const Shape& shape, Inputs* random) {
   made->problem.shape = shape;
-  made->words.resize(static_cast<size_t>(shape.out_channels * shape.kernel * shape.kernel *
-                                         words_per_tap(shape)));
+  made->words.resize(
+      static_cast<size_t>(shape.out_channels * shape.kernel * shape.kernel * words_per_tap(shape)));
   for (int32_t& word : made->words) word = static_cast<int32_t>(random->bits());
   made->threshold = random->ties(shape.in_channels);
   made->alpha = random->normal(shape.out_channels);
@@ -131,24 +138,28 @@ bool agrees(const Kernel& kernel, const Case& given, const Results& wanted,
   Results found;
   const bool done = compute(kernel, given, parallel, &found);
   const bool sums = done && found.sums == wanted.sums;
-  const bool floats = done && std::memcmp(found.y.data(), wanted.y.data(),
-                                          wanted.y.size() * sizeof(float)) == 0;
+  const bool floats =
+      done && std::memcmp(found.y.data(), wanted.y.data(), wanted.y.size() * sizeof(float)) == 0;
   if (sums && floats) return true;
   const Problem& p = given.problem;
   const Shape& s = p.shape;
-  std::printf("%s: %s differ at N=%ld Cin=%ld Cout=%ld k=%ld H=%ld W=%ld planes=%d affine=%d "
-              "residual=%d%d%d skip=%d%d store=%d\n", kernel.name, sums ? "floats" : "integers",
-              long(s.batch), long(s.in_channels), long(s.out_channels), long(s.kernel),
-              long(s.height), long(s.width), p.planes != nullptr, p.affine != nullptr,
-              p.residual != nullptr, p.residual_is_scalar, p.residual_is_input, p.skip != nullptr,
-              given.in_place, int(p.store));
+  std::printf(
+      "%s: %s differ at N=%ld Cin=%ld Cout=%ld k=%ld H=%ld W=%ld planes=%d affine=%d "
+      "residual=%d%d%d skip=%d%d store=%d\n",
+      kernel.name, sums ? "floats" : "integers", long(s.batch), long(s.in_channels),
+      long(s.out_channels), long(s.kernel), long(s.height), long(s.width), p.planes != nullptr,
+      p.affine != nullptr, p.residual != nullptr, p.residual_is_scalar, p.residual_is_input,
+      p.skip != nullptr, given.in_place, int(p.store));
   return false;
 }
 
 Shape random_shape(Inputs* random) {
   const int64_t channels = random->pick({1, 7, 31, 32, 33, 64, 65, 96, 130});
   const int64_t out = random->one_of(3) ? random->pick({1, 2, 3, 4, 5, 8, 11}) : channels;
-  return {random->pick({1, 1, 2}), channels, out > 40 ? 40 : out, random->pick({1, 3}),
+  return {random->pick({1, 1, 2}),
+          channels,
+          out > 40 ? 40 : out,
+          random->pick({1, 3}),
           random->pick({1, 2, 3, 4, 5, 8, 9, 13}),
           random->pick({1, 2, 3, 4, 6, 7, 8, 15, 16, 17, 32, 33, 40, 70})};
 }
@@ -166,8 +177,8 @@ int main(int count, char** arguments) {
   std::puts("");
   // More words than byte counters hold additions, by one and by many; offsets beyond 16 bits; an
   // output past the caches.
-  const Shape special[] = {{1, 1024, 2, 1, 2, 9}, {1, 1100, 5, 1, 3, 9}, {1, 200, 3, 3, 3, 6},
-                           {1, 700, 4, 3, 3, 6},  {1, 7400, 2, 3, 2, 5}, {1, 64, 64, 3, 8, 16},
+  const Shape special[] = {{1, 1024, 2, 1, 2, 9},  {1, 1100, 5, 1, 3, 9}, {1, 200, 3, 3, 3, 6},
+                           {1, 700, 4, 3, 3, 6},   {1, 7400, 2, 3, 2, 5}, {1, 64, 64, 3, 8, 16},
                            {1, 1, 68, 1, 250, 256}};
   constexpr int kSpecial = sizeof(special) / sizeof(special[0]), kLarge = kSpecial - 1;
   for (; cases < 145; ++cases) {
@@ -176,8 +187,8 @@ int main(int count, char** arguments) {
     Case made;
     make(&made, chosen < kSpecial ? special[chosen] : random_shape(&random), &random);
     if (cases % 4 == 1) differ_everywhere(&made);
-    const Parallel parallel = cases % 2 ? Parallel{nullptr, run_on_threads}
-                                        : Parallel{nullptr, nullptr};
+    const Parallel parallel =
+        cases % 2 ? Parallel{nullptr, run_on_threads} : Parallel{nullptr, nullptr};
     Results wanted;
     if (!compute(kPortable, made, Parallel{nullptr, nullptr}, &wanted)) return 1;
     for (int i = 0; i < kernels; ++i) {

@@ -7,10 +7,10 @@
 #include <stdexcept>
 #include <string>
 
-#include "emulated_cuda/half.h"
-#include "emulated_cuda/kernel_table.h"
 #include "../cuda/plan.h"
 #include "cuda_reference.h"
+#include "emulated_cuda/half.h"
+#include "emulated_cuda/kernel_table.h"
 #include "test_inputs.h"
 
 namespace bidiff::cuda {
@@ -60,9 +60,8 @@ inline void run(const Plan& plan, int architecture) {
 
 // Maps as the elements of a problem.
 inline float rounded(float value, Element element) {
-  return element == Element::kFloat16
-             ? emulated::half_to_float(emulated::float_to_half(value))
-             : value;
+  return element == Element::kFloat16 ? emulated::half_to_float(emulated::float_to_half(value))
+                                      : value;
 }
 inline Memory to_memory(const std::vector<float>& map, Element element, size_t offset) {
   Memory memory(map.size() * static_cast<size_t>(element_bytes(element)), offset);

@@ -3,12 +3,11 @@
 // did; exit code 0 passed, 1 failed.
 #define BIDIFF_EMULATED 80
 
-#include "../cuda/device/mma.h"
-
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
 
+#include "../cuda/device/mma.h"
 #include "test_inputs.h"
 
 namespace {
@@ -45,14 +44,14 @@ struct PointerArguments {
 
 }  // namespace
 
-#define MMA_KERNEL_16(name)                                                     \
-  BIDIFF_KERNEL(test_##name, MmaArguments, 32, 1) {                             \
-    const int lane = thread_index();                                            \
+#define MMA_KERNEL_16(name)                                                                 \
+  BIDIFF_KERNEL(test_##name, MmaArguments, 32, 1) {                                         \
+    const int lane = thread_index();                                                        \
     name(arguments.d[lane], arguments.a[lane], arguments.b[lane][0], arguments.b[lane][1]); \
   }
-#define MMA_KERNEL_8(name)                                                      \
-  BIDIFF_KERNEL(test_##name, MmaArguments, 32, 1) {                             \
-    const int lane = thread_index();                                            \
+#define MMA_KERNEL_8(name)                                                                        \
+  BIDIFF_KERNEL(test_##name, MmaArguments, 32, 1) {                                               \
+    const int lane = thread_index();                                                              \
     name(arguments.d[lane][0], arguments.d[lane][1], arguments.a[lane][0], arguments.b[lane][0]); \
   }
 MMA_KERNEL_16(mma_xor_16)
@@ -134,9 +133,9 @@ void test_mma(const char* name, const Fragments& form,
     const int group = lane / 4, thread = lane % 4;
     for (int i = 0; i < form.rows * form.k / 32; ++i) {
       const At at = form.a(group, thread, i);
-      fragment_a[lane][i / own] |= static_cast<unsigned>(a[static_cast<size_t>(
-                                       at.row * form.k + at.column)])
-                                   << i % own * form.bits;
+      fragment_a[lane][i / own] |=
+          static_cast<unsigned>(a[static_cast<size_t>(at.row * form.k + at.column)])
+          << i % own * form.bits;
     }
     for (int i = 0; i < form.k * 8 / 32; ++i) {
       const At at = form.b(group, thread, i);

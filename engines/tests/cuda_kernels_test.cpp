@@ -127,7 +127,9 @@ Case make_case(Inputs* random, Op op, Element element, bool deep) {
 class OnDevice {
  public:
   OnDevice(const Case& given, int architecture, Path path)
-      : problem_(shape_problem(given)), architecture_(architecture), path_(path),
+      : problem_(shape_problem(given)),
+        architecture_(architecture),
+        path_(path),
         offset_(given.misaligned ? static_cast<size_t>(element_bytes(given.element)) : 0) {
     for (int i = 0; i < 2 && given.op != Op::kGroupNormSwish; ++i) {
       const reference::Convolution& conv = given.branch[i];
@@ -192,8 +194,8 @@ Map norm_h(const Case& given, int architecture) {
   norm.residual = norm.skip = norm.second = {};
   norm.misaligned = false;
   const Memory y = OnDevice(norm, architecture, Path::kAuto).run(given.x.size());
-  const auto exact = reference::norm_swish(given.x, given.size, given.groups, given.scale,
-                                           given.bias);
+  const auto exact =
+      reference::norm_swish(given.x, given.size, given.groups, given.scale, given.bias);
   Map h(y.as<float>(), y.as<float>() + given.x.size());
   for (size_t i = 0; i < h.size(); ++i) {
     if (!(std::fabs(static_cast<double>(h[i]) - exact.h[i]) <= exact.bound[i])) {
@@ -279,8 +281,8 @@ struct Target {
   Path path;
 };
 // Every path, and the two forms of those that sm_75 has in its own.
-constexpr Target kTargets[] = {{75, Path::kXor},  {75, Path::kInt8}, {80, Path::kXor},
-                               {90, Path::kAnd},  {120, Path::kInt8}, {87, Path::kPopc}};
+constexpr Target kTargets[] = {{75, Path::kXor}, {75, Path::kInt8},  {80, Path::kXor},
+                               {90, Path::kAnd}, {120, Path::kInt8}, {87, Path::kPopc}};
 
 bool check(const Case& given) {
   const Map wanted = expected(given, 80);
@@ -290,8 +292,8 @@ bool check(const Case& given) {
     const Memory y = OnDevice(given, target.architecture, target.path).run(wanted.size());
     size_t where = 0;
     if (!same(y, wanted, given.element, &where)) {
-      std::printf("FAILED: %s, path %s on sm_%d: element %zu should be %g\n",
-                  given.name().c_str(), path_name(target.path), target.architecture, where,
+      std::printf("FAILED: %s, path %s on sm_%d: element %zu should be %g\n", given.name().c_str(),
+                  path_name(target.path), target.architecture, where,
                   static_cast<double>(wanted[where]));
       return false;
     }
@@ -309,9 +311,9 @@ int main(int count, char** arguments) {
     for (int op = 0; op < 6; ++op) {
       for (const Element element : {Element::kFloat32, Element::kFloat16}) {
         const Op chosen = static_cast<Op>(op);
-        const bool deep = i == 0 && element == Element::kFloat32 &&
-                          (chosen == Op::kBinaryConv || chosen == Op::kBinaryFusion ||
-                           chosen == Op::kBinaryDown);
+        const bool deep =
+            i == 0 && element == Element::kFloat32 &&
+            (chosen == Op::kBinaryConv || chosen == Op::kBinaryFusion || chosen == Op::kBinaryDown);
         const Case made = make_case(&random, chosen, element, deep);
         try {
           failures += !check(made);

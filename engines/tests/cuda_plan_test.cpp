@@ -5,9 +5,9 @@
 #include <string>
 
 #include "../cuda/driver.h"
-#include "emulated_cuda/kernel_table.h"
 #include "../cuda/plan.h"
 #include "../cuda/plan_shapes.h"
+#include "emulated_cuda/kernel_table.h"
 #include "test_inputs.h"
 
 namespace {
@@ -82,7 +82,8 @@ void test_geometry() {
     expect(map.tiles_x * map.tile_width >= map.width && map.tiles_y * map.tile_height >= map.height,
            "tiles cover the map");
     expect((map.tiles_x - 1) * map.tile_width < map.width &&
-               (map.tiles_y - 1) * map.tile_height < map.height, "no tile is empty");
+               (map.tiles_y - 1) * map.tile_height < map.height,
+           "no tile is empty");
     expect(static_cast<int64_t>(map.height) * map.width == problem.height * problem.width,
            "the map has its pixels");
     const int halo = halo_width(map) * halo_height(map);

@@ -60,8 +60,8 @@ inline Map convolve(const Map& x, const Size& size, const Convolution& conv) {
         }
       }
       for (int64_t i = 0; i < plane; ++i) {
-        float value = conv.alpha[static_cast<size_t>(o)] *
-                      static_cast<float>(sums[static_cast<size_t>(i)]);
+        float value =
+            conv.alpha[static_cast<size_t>(o)] * static_cast<float>(sums[static_cast<size_t>(i)]);
         if (!conv.rprelu.empty()) {
           const float* rprelu = conv.rprelu.data() + o;
           value = value + rprelu[0];
@@ -82,8 +82,8 @@ inline void add_map(Map* y, const Map& other) {
 // One value to a channel, or one for all.
 inline void add_vector(Map* y, const Size& size, const std::vector<float>& vector) {
   for (size_t i = 0; i < y->size(); ++i) {
-    const size_t channel = i / static_cast<size_t>(size.plane()) %
-                           static_cast<size_t>(size.channels);
+    const size_t channel =
+        i / static_cast<size_t>(size.plane()) % static_cast<size_t>(size.channels);
     (*y)[i] = (*y)[i] + vector[vector.size() == 1 ? 0 : channel];
   }
 }
@@ -92,8 +92,7 @@ inline void add_vector(Map* y, const Size& size, const std::vector<float>& vecto
 inline void pick(const Map& x, const Size& size, int64_t image, int64_t start, int64_t step,
                  int64_t count, Map* to) {
   for (int64_t i = 0; i < count; ++i) {
-    const float* from =
-        x.data() + (image * size.channels + start + i * step) * size.plane();
+    const float* from = x.data() + (image * size.channels + start + i * step) * size.plane();
     to->insert(to->end(), from, from + size.plane());
   }
 }
@@ -140,8 +139,8 @@ inline NormSwish norm_swish(const Map& x, const Size& size, int64_t groups,
     }
     const double inverse = 1 / std::sqrt(squares / static_cast<double>(group_size) + 1e-5);
     for (int64_t i = 0; i < group_size; ++i) {
-      const size_t channel = static_cast<size_t>((group * group_size + i) / size.plane() %
-                                                 size.channels);
+      const size_t channel =
+          static_cast<size_t>((group * group_size + i) / size.plane() % size.channels);
       const double a = static_cast<double>(scale[channel]) * inverse;
       const double b = static_cast<double>(bias[channel]) - mean * a;
       const double n = a * static_cast<double>(from[i]) + b;

@@ -3,10 +3,11 @@
 #include "emulated_vpopcnt.h"
 
 #include <cpuid.h>
+#include <ucontext.h>
+
 #include <csignal>
 #include <cstdint>
 #include <cstring>
-#include <ucontext.h>
 
 namespace {
 
@@ -138,9 +139,14 @@ void on_illegal(int signal, siginfo_t*, void* raw) {
   uint64_t present;  // components that are not in their initial state, as XRSTOR will read them
   memcpy(&present, area + 512, 8);
   // A component that is absent holds garbage in the area: give it its initial value first.
-  const struct { int bit; unsigned at, size; } parts[] = {
-      {1, 160, 256}, {2, offsets.high_ymm, 256}, {5, offsets.masks, 64},
-      {6, offsets.high_zmm, 512}, {7, offsets.zmm16, 1024}};
+  const struct {
+    int bit;
+    unsigned at, size;
+  } parts[] = {{1, 160, 256},
+               {2, offsets.high_ymm, 256},
+               {5, offsets.masks, 64},
+               {6, offsets.high_zmm, 512},
+               {7, offsets.zmm16, 1024}};
   for (const auto& part : parts) {
     if (!((present >> part.bit) & 1)) memset(area + part.at, 0, part.size);
     present |= uint64_t{1} << part.bit;
@@ -156,7 +162,7 @@ void on_illegal(int signal, siginfo_t*, void* raw) {
 bool install_vpopcnt_emulator() {
   offsets = {component(2), component(5), component(6), component(7)};
   if (!offsets.high_ymm || !offsets.masks || !offsets.high_zmm || !offsets.zmm16) return false;
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_sigaction = on_illegal;
   action.sa_flags = SA_SIGINFO;
   return sigaction(SIGILL, &action, nullptr) == 0;

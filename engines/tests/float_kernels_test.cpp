@@ -42,8 +42,8 @@ struct Aligned {
   void* start;
   explicit Aligned(size_t bytes) : memory(bytes + kPackedAlignment) {
     const uintptr_t at = reinterpret_cast<uintptr_t>(memory.data());
-    start = reinterpret_cast<void*>((at + kPackedAlignment - 1) / kPackedAlignment *
-                                    kPackedAlignment);
+    start =
+        reinterpret_cast<void*>((at + kPackedAlignment - 1) / kPackedAlignment * kPackedAlignment);
   }
 };
 
@@ -97,8 +97,7 @@ double Test::conv3x3(const ConvKernel& kernel, const NormKernel& norm) {
       for (int64_t tap = 0; tap < 9; ++tap) {
         const int64_t at_y = row + tap / 3 - 1, at_x = i % width + tap % 3 - 1;
         if (at_y < 0 || at_y >= height || at_x < 0 || at_x >= width) continue;
-        sum += plane[at_y * width + at_x] *
-               weight[static_cast<size_t>((o * in + c) * 9 + tap)];
+        sum += plane[at_y * width + at_x] * weight[static_cast<size_t>((o * in + c) * 9 + tap)];
       }
     }
     wanted[static_cast<size_t>(i)] = sum;
@@ -134,10 +133,9 @@ double Test::pointwise(const PointwiseKernel& kernel) {
     const int64_t image = i / pixels / out, o = i / pixels % out;
     double sum = (problem.bias ? problem.bias[o] : 0.0) + (problem.skip ? problem.skip[i] : 0.0);
     for (int64_t c = 0; c < depth; ++c) {
-      const float value = c < first ? x[static_cast<size_t>((image * first + c) * pixels +
-                                                            i % pixels)]
-                                    : problem.second[(image * second + c - first) * pixels +
-                                                     i % pixels];
+      const float value = c < first
+                              ? x[static_cast<size_t>((image * first + c) * pixels + i % pixels)]
+                              : problem.second[(image * second + c - first) * pixels + i % pixels];
       sum += static_cast<double>(value) * weight[static_cast<size_t>(o * depth + c)];
     }
     wanted[static_cast<size_t>(i)] = sum;
@@ -230,10 +228,9 @@ int test_kernels(const FloatKernels& kernels, unsigned seed) {
       return test;
     };
     const std::string suffix = rounded ? " bfloat16" : "";
-    failures += repeat(kernels.name, ("conv3x3" + suffix).c_str(), bound(kWinograd), 40,
-                       [&](bool t) {
-                         return with_threads(t).conv3x3(*kernels.conv3x3, *kernels.norm);
-                       });
+    failures +=
+        repeat(kernels.name, ("conv3x3" + suffix).c_str(), bound(kWinograd), 40,
+               [&](bool t) { return with_threads(t).conv3x3(*kernels.conv3x3, *kernels.norm); });
     failures += repeat(kernels.name, ("pointwise" + suffix).c_str(), bound(kPointwise), 40,
                        [&](bool t) { return with_threads(t).pointwise(*kernels.pointwise); });
     failures += repeat(kernels.name, ("attention" + suffix).c_str(), bound(kAttention), 20,

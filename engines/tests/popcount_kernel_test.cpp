@@ -14,7 +14,7 @@
 namespace bidiff {
 extern const Kernel kShuffleCount;  // the same template with another population count
 bool emulator_is_right();           // operand forms the kernel's code may not use, below
-}
+}  // namespace bidiff
 
 namespace {
 
@@ -41,8 +41,8 @@ struct Case {
 
 void make(Case* made, const Shape& shape) {
   const int64_t outputs = shape.batch * shape.out_channels * shape.height * shape.width;
-  made->words.resize(static_cast<size_t>(shape.out_channels * shape.kernel * shape.kernel *
-                                         words_per_tap(shape)));
+  made->words.resize(
+      static_cast<size_t>(shape.out_channels * shape.kernel * shape.kernel * words_per_tap(shape)));
   for (int32_t& word : made->words) word = static_cast<int32_t>(generator());
   made->x = normal(shape.batch * shape.in_channels * shape.height * shape.width);
   made->threshold = normal(shape.in_channels);
@@ -79,8 +79,8 @@ bool results(const Kernel& kernel, const Case& given, std::vector<int32_t>* sums
 bool agrees(const Kernel& kernel, const Case& given) {
   std::vector<int32_t> sums, wanted_sums;
   std::vector<float> y, wanted_y;
-  const bool done = results(kernel, given, &sums, &y) &&
-                    results(kPortable, given, &wanted_sums, &wanted_y);
+  const bool done =
+      results(kernel, given, &sums, &y) && results(kPortable, given, &wanted_sums, &wanted_y);
   const bool equal = done && sums == wanted_sums &&
                      std::memcmp(y.data(), wanted_y.data(), y.size() * sizeof(float)) == 0;
   if (!equal) {
@@ -110,8 +110,10 @@ int main() {
   }
   int cases = 0, failures = 0;
   for (; cases < 150; ++cases) {
-    const Shape shape = {pick({1, 1, 2}), pick({1, 7, 31, 32, 33, 40, 64, 65, 96}),
-                         pick({1, 2, 3, 4, 5, 8, 11}), pick({1, 3}),
+    const Shape shape = {pick({1, 1, 2}),
+                         pick({1, 7, 31, 32, 33, 40, 64, 65, 96}),
+                         pick({1, 2, 3, 4, 5, 8, 11}),
+                         pick({1, 3}),
                          pick({1, 2, 3, 4, 5, 8, 9, 13}),
                          pick({1, 2, 7, 15, 16, 17, 31, 32, 33, 40, 70})};
     Case made;

@@ -12,13 +12,12 @@ struct CountByShuffle {
   static constexpr int kMostAdditions = 0;
   BIDIFF_INLINE Zmm::Bits add(Zmm::Bits counts, Zmm::Bits a) {
     const __m512i nibbles = _mm512_set1_epi8(0x0f);
-    const __m512i table = _mm512_broadcast_i32x4(
-        _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    const __m512i table =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
     const __m512i low = _mm512_shuffle_epi8(table, _mm512_and_si512(a, nibbles));
     const __m512i high =
         _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(a, 4), nibbles));
-    const __m512i pairs =
-        _mm512_maddubs_epi16(_mm512_add_epi8(low, high), _mm512_set1_epi8(1));
+    const __m512i pairs = _mm512_maddubs_epi16(_mm512_add_epi8(low, high), _mm512_set1_epi8(1));
     return Zmm::add(counts, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
   }
 };
@@ -53,16 +52,17 @@ const Kernel kShuffleCount = {"shuffle count", popcount_packed_bytes, popcount_p
 
 // Runs one form with register `to` loaded with `initial`, zmm21 and zmm3 with `source`, k5 with a
 // mask, rax with `source` and rcx with 64, then compares.
-#define FORM(text, to, bytes, element, from, broadcast, mask, zeroing)                            \
-  do {                                                                                            \
-    asm volatile("vmovdqa64 %[initial], %%" to "\n\tvmovdqa64 %[source], %%zmm21\n\t"             \
-                 "vmovdqa64 %[source], %%zmm3\n\tkmovq %[bits], %%k5\n\t" text                    \
-                 "\n\tvmovdqa64 %%" to ", %[result]"                                              \
-                 : [result] "=m"(result)                                                          \
-                 : [initial] "m"(initial), [source] "m"(source), [bits] "r"(kMask), "a"(source),  \
-                   "c"(uint64_t{64})                                                              \
-                 : "xmm1", "xmm3", "xmm9", "xmm17", "xmm21", "xmm30", "k5", "memory");            \
-    if (!holds(result, from, initial, bytes, element, broadcast, mask, zeroing)) return false;    \
+#define FORM(text, to, bytes, element, from, broadcast, mask, zeroing)                           \
+  do {                                                                                           \
+    asm volatile("vmovdqa64 %[initial], %%" to                                                   \
+                 "\n\tvmovdqa64 %[source], %%zmm21\n\t"                                          \
+                 "vmovdqa64 %[source], %%zmm3\n\tkmovq %[bits], %%k5\n\t" text                   \
+                 "\n\tvmovdqa64 %%" to ", %[result]"                                             \
+                 : [result] "=m"(result)                                                         \
+                 : [initial] "m"(initial), [source] "m"(source), [bits] "r"(kMask), "a"(source), \
+                   "c"(uint64_t{64})                                                             \
+                 : "xmm1", "xmm3", "xmm9", "xmm17", "xmm21", "xmm30", "k5", "memory");           \
+    if (!holds(result, from, initial, bytes, element, broadcast, mask, zeroing)) return false;   \
   } while (0)
 
 bool emulator_is_right() {

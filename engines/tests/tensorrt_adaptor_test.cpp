@@ -81,8 +81,8 @@ std::vector<nvinfer1::DynamicPluginTensorDesc> describe(const NodeCase& node) {
     nvinfer1::DynamicPluginTensorDesc made{};
     made.desc.dims.nbDims = static_cast<int32_t>(tensor.dims.size());
     for (size_t i = 0; i < tensor.dims.size(); ++i) {
-      made.desc.dims.d[i] = static_cast<std::remove_reference_t<decltype(made.desc.dims.d[0])>>(
-          tensor.dims[i]);
+      made.desc.dims.d[i] =
+          static_cast<std::remove_reference_t<decltype(made.desc.dims.d[0])>>(tensor.dims[i]);
     }
     made.desc.type = data_type(tensor.type);
     made.desc.format = nvinfer1::TensorFormat::kLINEAR;
@@ -106,9 +106,9 @@ class Fields {
                             : name == "layout" ? attributes.layout
                                                : throw std::runtime_error("field " + name);
       values_.push_back(value);
-      fields_.emplace_back(names->fields[i].name, &values_.back(),
-                           wide ? static_cast<nvinfer1::PluginFieldType>(10)
-                                : nvinfer1::PluginFieldType::kINT32, 1);
+      fields_.emplace_back(
+          names->fields[i].name, &values_.back(),
+          wide ? static_cast<nvinfer1::PluginFieldType>(10) : nvinfer1::PluginFieldType::kINT32, 1);
     }
     collection = {static_cast<int32_t>(fields_.size()), fields_.data()};
   }

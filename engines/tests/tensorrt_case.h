@@ -56,10 +56,10 @@ struct NodeCase {
   Attributes attributes;
   std::vector<Input> present;
   std::vector<Tensor> tensors;
-  std::vector<Bytes> contents;         // of the tensors
-  std::vector<Bytes> contract_words;   // of the branches
+  std::vector<Bytes> contents;        // of the tensors
+  std::vector<Bytes> contract_words;  // of the branches
   Tensor y;
-  cuda::Problem problem;               // without pointers
+  cuda::Problem problem;  // without pointers
 
   std::string name() const {
     return std::string(of->name) + (y.type == Type::kFloat16 ? " float16 " : " float32 ") +
@@ -115,9 +115,7 @@ inline NodeCase make_node(Inputs* random, const Operator& of, cuda::Element elem
     const bool one = random->one_of(2);
     switch (input.role) {
       case Role::kX:
-      case Role::kSecond:
-        add_map(x);
-        break;
+      case Role::kSecond: add_map(x); break;
       case Role::kResidual:
         problem.residual_is_scalar = one || element_count(y) == 1;
         add_map(one ? Dims{1} : y);
@@ -132,9 +130,7 @@ inline NodeCase make_node(Inputs* random, const Operator& of, cuda::Element elem
                    random->normal(one ? 1 : weights.out_channels));
         break;
       case Role::kScale:
-      case Role::kBias:
-        add_vector({c}, random->normal(c));
-        break;
+      case Role::kBias: add_vector({c}, random->normal(c)); break;
       case Role::kAlpha:
         add_vector({weights.out_channels}, random->normal(weights.out_channels));
         break;

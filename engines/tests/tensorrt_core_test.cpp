@@ -11,12 +11,12 @@
 namespace {
 
 using namespace bidiff::tensorrt;
+using bidiff::Dims;
 using bidiff::cuda::Device;
 using bidiff::cuda::Element;
 using bidiff::cuda::Op;
 using bidiff::cuda::Problem;
 using bidiff::cuda::Weights;
-using bidiff::Dims;
 
 void expect(bool holds, const std::string& what) {
   if (!holds) throw std::runtime_error(what);
@@ -93,8 +93,8 @@ void enqueue(const PluginCore& core, const NodeCase& node, NodeOnGpu* tensors,
 void check_capture_and_threads(const PluginCore& core, const NodeCase& node, Device& device,
                                const Bytes& wanted) {
   const auto& api = bidiff::cuda::driver();
-  const size_t bytes = core.workspace_bytes(node.tensors.data(),
-                                            static_cast<int>(node.tensors.size()));
+  const size_t bytes =
+      core.workspace_bytes(node.tensors.data(), static_cast<int>(node.tensors.size()));
   const Device::Scope scope(device);
   {
     NodeOnGpu tensors(device, node);
@@ -328,8 +328,8 @@ void check_refusals(Inputs* random, Device& device) {
   expect_refusal("skip", [&] { run(with_dims(Role::kSecond, {1})); });
   const int64_t channels = node.problem.channels;
   expect_refusal("one size", [&] {
-    run(with_dims(Role::kWords, {channels, 4 - node.problem.k, 4 - node.problem.k,
-                                 (channels + 31) / 32}, 1));
+    run(with_dims(Role::kWords,
+                  {channels, 4 - node.problem.k, 4 - node.problem.k, (channels + 31) / 32}, 1));
   });
 }
 

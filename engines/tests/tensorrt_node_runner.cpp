@@ -60,11 +60,11 @@ int told(char* error, size_t error_size, Body body) noexcept {
 }  // namespace
 
 // 0 on success, else 1 and one sentence, for all that follows.
-PUBLIC int bidiff_runner_create(const char* op, const int64_t* attributes, void** node,
-                                char* error, size_t error_size) {
+PUBLIC int bidiff_runner_create(const char* op, const int64_t* attributes, void** node, char* error,
+                                size_t error_size) {
   return told(error, error_size, [&] {
-    *node = new PluginCore(find_operator(op), {attributes[0], attributes[1], attributes[2],
-                                               attributes[3]});
+    *node = new PluginCore(find_operator(op),
+                           {attributes[0], attributes[1], attributes[2], attributes[3]});
   });
 }
 
@@ -72,8 +72,8 @@ PUBLIC void bidiff_runner_destroy(void* node) { delete static_cast<PluginCore*>(
 
 // Agrees on types and fixes the inputs, as an engine's builder does, then reads the node back from
 // what an engine holds of it. The last of `tensors` is the output.
-PUBLIC int bidiff_runner_configure(void* node, const RunnerTensor* tensors, int inputs,
-                                   char* error, size_t error_size) {
+PUBLIC int bidiff_runner_configure(void* node, const RunnerTensor* tensors, int inputs, char* error,
+                                   size_t error_size) {
   return told(error, error_size, [&] {
     auto* core = static_cast<PluginCore*>(node);
     const std::vector<Tensor> all = read(tensors, inputs + 1);
@@ -105,8 +105,8 @@ PUBLIC int bidiff_runner_output(void* node, const RunnerTensor* tensors, int inp
 PUBLIC int bidiff_runner_workspace(void* node, const RunnerTensor* tensors, int inputs,
                                    uint64_t* bytes, char* error, size_t error_size) {
   return told(error, error_size, [&] {
-    *bytes = static_cast<const PluginCore*>(node)->workspace_bytes(read(tensors, inputs).data(),
-                                                                   inputs);
+    *bytes =
+        static_cast<const PluginCore*>(node)->workspace_bytes(read(tensors, inputs).data(), inputs);
   });
 }
 

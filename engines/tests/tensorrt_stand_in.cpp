@@ -59,9 +59,7 @@ class Registry : public nvinfer1::IPluginRegistry {
     creator.setPluginNamespace(space);
     return enter(creator, space);
   }
-  nvinfer1::IPluginCreator* const* getPluginCreatorList(int32_t*) const noexcept {
-    return nullptr;
-  }
+  nvinfer1::IPluginCreator* const* getPluginCreatorList(int32_t*) const noexcept { return nullptr; }
   nvinfer1::IPluginCreator* getPluginCreator(const char*, const char*, const char*) noexcept {
     return nullptr;
   }

@@ -25,9 +25,9 @@ BIDIFF_DEVICE void advance(T (&runs)[kRuns][kRun]) {
 // From the counts of a branch to outputs, stored unless another branch follows. `held` has what the
 // branch before gave.
 template <class Element, class Path, Kind kKind>
-BIDIFF_DEVICE void finish_branch(const ConvArguments& arguments, const Place& place,
-                                 const Run& run, int index, const Counts& counts,
-                                 const unsigned* boxes, Values& held) {
+BIDIFF_DEVICE void finish_branch(const ConvArguments& arguments, const Place& place, const Run& run,
+                                 int index, const Counts& counts, const unsigned* boxes,
+                                 Values& held) {
   const ConvBranch& branch = arguments.branch[index];
   int sums[kRuns][kRun];
 #pragma unroll
@@ -147,13 +147,13 @@ BIDIFF_DEVICE void conv(const ConvArguments& arguments) {
     using namespace bidiff::cuda;                                                        \
     __VA_ARGS__(arguments);                                                              \
   }
-#define BIDIFF_CONV_KERNELS_OF(path, conv, element, Element)                                       \
-  BIDIFF_CONV_KERNEL(bidiff_binary_conv_##path##_##element, 4, conv(Element, Kind::kBinaryConv))   \
-  BIDIFF_CONV_KERNEL(bidiff_norm_binary_conv_##path##_##element, 4,                                \
-                     conv(Element, Kind::kNormBinaryConv))                                         \
-  BIDIFF_CONV_KERNEL(bidiff_binary_fusion_##path##_##element, 3,                                   \
-                     conv(Element, Kind::kBinaryFusion))                                           \
-  BIDIFF_CONV_KERNEL(bidiff_binary_down_##path##_##element, 3, conv(Element, Kind::kBinaryDown))   \
+#define BIDIFF_CONV_KERNELS_OF(path, conv, element, Element)                                     \
+  BIDIFF_CONV_KERNEL(bidiff_binary_conv_##path##_##element, 4, conv(Element, Kind::kBinaryConv)) \
+  BIDIFF_CONV_KERNEL(bidiff_norm_binary_conv_##path##_##element, 4,                              \
+                     conv(Element, Kind::kNormBinaryConv))                                       \
+  BIDIFF_CONV_KERNEL(bidiff_binary_fusion_##path##_##element, 3,                                 \
+                     conv(Element, Kind::kBinaryFusion))                                         \
+  BIDIFF_CONV_KERNEL(bidiff_binary_down_##path##_##element, 3, conv(Element, Kind::kBinaryDown)) \
   BIDIFF_CONV_KERNEL(bidiff_binary_up_##path##_##element, 4, conv(Element, Kind::kBinaryUp))
 #define BIDIFF_CONV_KERNELS(path, conv)          \
   BIDIFF_CONV_KERNELS_OF(path, conv, f32, float) \

@@ -1,4 +1,5 @@
-// Convolutions with xor on tensor cores. sm_90 makes two `and` of it, later GPUs eight int8 products.
+// Convolutions with xor on tensor cores. sm_90 makes two `and` of it, later GPUs eight int8
+// products.
 #include "conv.h"
 
 #if BIDIFF_ARCHITECTURE >= 75 && BIDIFF_ARCHITECTURE < 90

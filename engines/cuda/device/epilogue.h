@@ -123,11 +123,11 @@ BIDIFF_DEVICE void finish(const ConvArguments& arguments, const ConvBranch& bran
   }
   if (kKind == Kind::kNormBinaryConv && arguments.skip) {
     float skip[kRun];
-    read_run(arguments, run,
-             at<const Element>(arguments.skip) +
-                 (static_cast<long long>(run.image) * arguments.channels + channel) *
-                     arguments.plane,
-             skip);
+    read_run(
+        arguments, run,
+        at<const Element>(arguments.skip) +
+            (static_cast<long long>(run.image) * arguments.channels + channel) * arguments.plane,
+        skip);
 #pragma unroll
     for (int i = 0; i < kRun; ++i) values[i] = add(values[i], skip[i]);
   }

@@ -43,9 +43,7 @@ BIDIFF_DEVICE void synchronize_block() { __syncthreads(); }
 BIDIFF_DEVICE float shuffle_xor(float value, int mask) {
   return __shfl_xor_sync(0xffffffffu, value, mask);
 }
-BIDIFF_DEVICE float shuffle(float value, int lane) {
-  return __shfl_sync(0xffffffffu, value, lane);
-}
+BIDIFF_DEVICE float shuffle(float value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
 
 BIDIFF_DEVICE int popcount(unsigned word) { return __popc(word); }
 

@@ -18,8 +18,8 @@ constexpr int kWordBits = 32;
 constexpr int kConvThreads = 128;
 constexpr int kBlockChannels = 32;
 constexpr int kBlockPixels = 128;
-constexpr int kRun = 8;          // neighbouring pixels of one thread: 16 bytes of float16
-constexpr int kChunkWords = 8;   // of K in one multiplication: 256 bits
+constexpr int kRun = 8;         // neighbouring pixels of one thread: 16 bytes of float16
+constexpr int kChunkWords = 8;  // of K in one multiplication: 256 bits
 constexpr int kFragmentWords = kBlockChannels * kChunkWords;  // a block's weights of one chunk
 
 constexpr int kPackThreads = 128;
@@ -74,7 +74,7 @@ struct Geometry {
   int halo;                     // k / 2: rows above and below; twice as many columns, for alignment
   int tile_width, tile_height;  // of a block's pixels
   int tiles_x, tiles_y;
-  int rows, pitch;              // of a plane
+  int rows, pitch;  // of a plane
 };
 BIDIFF_SHARED int plane_words(const Geometry& map) { return map.rows * map.pitch; }
 // A block's part of a plane in shared memory.

@@ -2,10 +2,10 @@
 #include "pack.h"
 #include "prepare.h"
 
-#define BIDIFF_MAP_KERNEL(name, Arguments, threads, call)                                 \
-  BIDIFF_KERNEL(name, bidiff::cuda::Arguments, bidiff::cuda::threads, 1) {                \
-    using namespace bidiff::cuda;                                                         \
-    call(arguments);                                                                      \
+#define BIDIFF_MAP_KERNEL(name, Arguments, threads, call)                  \
+  BIDIFF_KERNEL(name, bidiff::cuda::Arguments, bidiff::cuda::threads, 1) { \
+    using namespace bidiff::cuda;                                          \
+    call(arguments);                                                       \
   }
 
 BIDIFF_MAP_KERNEL(bidiff_prepare_fragments, PrepareArguments, kPrepareThreads, prepare_fragment)
@@ -15,10 +15,10 @@ BIDIFF_MAP_KERNEL(bidiff_statistics_f16, StatisticsArguments, kNormThreads, stat
 BIDIFF_MAP_KERNEL(bidiff_norm_swish_f32, ApplyArguments, kApplyThreads, apply<float>)
 BIDIFF_MAP_KERNEL(bidiff_norm_swish_f16, ApplyArguments, kApplyThreads, apply<Half>)
 
-#define BIDIFF_PACK_KERNEL(name, Element, norm)                                           \
-  BIDIFF_KERNEL(name, bidiff::cuda::PackArguments, bidiff::cuda::kPackThreads, 1) {       \
-    using namespace bidiff::cuda;                                                         \
-    pack<Element, norm>(arguments);                                                       \
+#define BIDIFF_PACK_KERNEL(name, Element, norm)                                     \
+  BIDIFF_KERNEL(name, bidiff::cuda::PackArguments, bidiff::cuda::kPackThreads, 1) { \
+    using namespace bidiff::cuda;                                                   \
+    pack<Element, norm>(arguments);                                                 \
   }
 
 BIDIFF_PACK_KERNEL(bidiff_pack_f32, float, false)

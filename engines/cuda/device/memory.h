@@ -71,9 +71,8 @@ BIDIFF_DEVICE void store_run(float* to, const float (&from)[kRun]) {
   store_four(to + 4, from[4], from[5], from[6], from[7]);
 }
 BIDIFF_DEVICE void store_run(Half* to, const float (&from)[kRun]) {
-  *reinterpret_cast<Words4*>(to) =
-      Words4{half_pair(from[0], from[1]), half_pair(from[2], from[3]),
-             half_pair(from[4], from[5]), half_pair(from[6], from[7])};
+  *reinterpret_cast<Words4*>(to) = Words4{half_pair(from[0], from[1]), half_pair(from[2], from[3]),
+                                          half_pair(from[4], from[5]), half_pair(from[6], from[7])};
 }
 
 // A plane of (H, W) elements.

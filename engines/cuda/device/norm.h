@@ -25,8 +25,8 @@ BIDIFF_DEVICE void merge(Moments* into, const Moments& other) {
   const float count = into->count + other.count;
   const float gap = other.mean - into->mean, share = divide(other.count, count);
   into->mean = fused(gap, share, into->mean);
-  into->squares = fused(multiply(gap, gap), multiply(into->count, share),
-                        into->squares + other.squares);
+  into->squares =
+      fused(multiply(gap, gap), multiply(into->count, share), into->squares + other.squares);
   into->count = count;
 }
 
@@ -168,8 +168,8 @@ BIDIFF_DEVICE void apply(const ApplyArguments& arguments) {
   const int segment = block_index() % arguments.segments;
   const int index = block_index() / arguments.segments;  // of the plane
   const int channel = index % norm.channels;
-  const GroupMoments moments = group_moments(norm, index / norm.channels,
-                                             channel / (norm.channels / norm.groups));
+  const GroupMoments moments =
+      group_moments(norm, index / norm.channels, channel / (norm.channels / norm.groups));
   const Affine pair = channel_affine(norm, moments, channel);
   const long long start = static_cast<long long>(index) * arguments.plane;
   const Element* x = at<const Element>(arguments.x) + start;

@@ -20,13 +20,12 @@ static_assert(sizeof(PackShared) == kPackSharedBytes, "the plan asks for it");
 
 template <class Element, bool kNorm>
 BIDIFF_DEVICE void find_channels(const PackArguments& arguments, const PackBranch& branch,
-                                 int image, int first, int count, bool writes,
-                                 PackShared* shared) {
+                                 int image, int first, int count, bool writes, PackShared* shared) {
   const int lane = thread_index() % 32, warp = thread_index() / 32;
   if (warp == 0 && lane < count) {
     const int channel = first + lane;
-    shared->plane[lane] = reinterpret_cast<Address>(
-        plane_of<Element>(branch.input, image, channel, arguments.plane));
+    shared->plane[lane] =
+        reinterpret_cast<Address>(plane_of<Element>(branch.input, image, channel, arguments.plane));
     shared->threshold[lane] =
         branch.threshold ? load(at<const float>(branch.threshold) + channel) : 0.0f;
   }
@@ -41,8 +40,9 @@ BIDIFF_DEVICE void find_channels(const PackArguments& arguments, const PackBranc
         const Affine pair = channel_affine(arguments.norm, moments, channel);
         shared->affine[lane] = pair;
         if (writes) {
-          at<Affine>(arguments.affine)[static_cast<long long>(image) * arguments.channels +
-                                       channel] = pair;
+          at<Affine>(
+              arguments.affine)[static_cast<long long>(image) * arguments.channels + channel] =
+              pair;
         }
       }
     }
@@ -64,8 +64,7 @@ BIDIFF_DEVICE void pack(const PackArguments& arguments) {
   const int image = unit / arguments.branches, word = block_row();
   const PackBranch& branch = arguments.branch[unit % arguments.branches];
   const int first = word * kWordBits;
-  const int count =
-      arguments.channels - first < kWordBits ? arguments.channels - first : kWordBits;
+  const int count = arguments.channels - first < kWordBits ? arguments.channels - first : kWordBits;
   find_channels<Element, kNorm>(arguments, branch, image, first, count, block == 0, &shared);
 
   const int index = block * kPackThreads + thread_index();
@@ -95,9 +94,9 @@ BIDIFF_DEVICE void pack(const PackArguments& arguments) {
       }
     }
   }
-  at<unsigned>(branch.packed)[(static_cast<long long>(image) * arguments.words + word) *
-                                  plane_words(map) +
-                              index] = bits;
+  at<unsigned>(
+      branch.packed)[(static_cast<long long>(image) * arguments.words + word) * plane_words(map) +
+                     index] = bits;
 }
 
 }  // namespace

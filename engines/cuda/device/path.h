@@ -35,7 +35,7 @@ struct XorPath {
 #if BIDIFF_ARCHITECTURE >= 80
         mma_xor_16(counts[m][j], a[m], b[j][0], b[j][1]);
 #else
-        int(&d)[4] = counts[m][j];
+        int (&d)[4] = counts[m][j];
         mma_xor_8(d[0], d[1], a[m][0], b[j][0]);
         mma_xor_8(d[2], d[3], a[m][1], b[j][0]);
         mma_xor_8(d[0], d[1], a[m][2], b[j][1]);
@@ -93,7 +93,7 @@ struct Int8Path {
 #if BIDIFF_ARCHITECTURE >= 80
           mma_int8_16(counts[m][j], signs[m], b0, b1);
 #else
-          int(&d)[4] = counts[m][j];
+          int (&d)[4] = counts[m][j];
           mma_int8_8(d[0], d[1], signs[m][0], b0);
           mma_int8_8(d[2], d[3], signs[m][1], b0);
           mma_int8_8(d[0], d[1], signs[m][2], b1);

@@ -41,10 +41,8 @@ BIDIFF_DEVICE unsigned weight_word(const PrepareArguments& arguments, int channe
 // One word of the fragments.
 BIDIFF_DEVICE void prepare_fragment(const PrepareArguments& arguments) {
   const int k = arguments.k, words = ceil_div(arguments.in_channels, kWordBits);
-  const PreparedLayout layout =
-      prepared_layout(arguments.out_channels, arguments.in_channels, k);
-  const long long index =
-      static_cast<long long>(block_index()) * kPrepareThreads + thread_index();
+  const PreparedLayout layout = prepared_layout(arguments.out_channels, arguments.in_channels, k);
+  const long long index = static_cast<long long>(block_index()) * kPrepareThreads + thread_index();
   if (index >= layout.ones) return;
   const int reg = static_cast<int>(index % 4), lane = static_cast<int>(index / 4 % 32);
   const int tile = static_cast<int>(index / 128 % 2);
@@ -67,8 +65,7 @@ BIDIFF_DEVICE void prepare_fragment(const PrepareArguments& arguments) {
 // The ones of one channel.
 BIDIFF_DEVICE void prepare_ones(const PrepareArguments& arguments) {
   const int k = arguments.k, words = ceil_div(arguments.in_channels, kWordBits);
-  const PreparedLayout layout =
-      prepared_layout(arguments.out_channels, arguments.in_channels, k);
+  const PreparedLayout layout = prepared_layout(arguments.out_channels, arguments.in_channels, k);
   const int channel = block_index() * kPrepareThreads + thread_index();
   if (channel >= layout.padded_channels) return;
   int* prepared = at<int>(arguments.prepared);
@@ -81,8 +78,7 @@ BIDIFF_DEVICE void prepare_ones(const PrepareArguments& arguments) {
         count += popcount(weight_word(arguments, channel, tap, word));
       }
     }
-    ones[static_cast<long long>(tap) * layout.padded_channels] =
-        static_cast<unsigned short>(count);
+    ones[static_cast<long long>(tap) * layout.padded_channels] = static_cast<unsigned short>(count);
     all += count;
   }
   if (layout.taps > 1) prepared[layout.totals + channel] = all;

@@ -10,10 +10,10 @@ namespace {
 template <class Element>
 BIDIFF_DEVICE void store_plain(const ConvArguments& arguments, const Run& run, int channel,
                                const float (&values)[kRun]) {
-  Element* to = at<Element>(arguments.y) +
-                (static_cast<long long>(run.image) * arguments.channels + channel) *
-                    arguments.plane +
-                (run.y * arguments.map.width + run.x);
+  Element* to =
+      at<Element>(arguments.y) +
+      (static_cast<long long>(run.image) * arguments.channels + channel) * arguments.plane +
+      (run.y * arguments.map.width + run.x);
   if (run.aligned) {
     store_run(to, values);
   } else {
@@ -30,12 +30,12 @@ template <class Element>
 BIDIFF_DEVICE void store_unshuffled(const ConvArguments& arguments, const Run& run, int channel,
                                     const float (&values)[kRun]) {
   const int width = arguments.map.width / 2, plane = arguments.plane / 4;
-  const long long first = (static_cast<long long>(run.image) * arguments.channels + channel) * 4 +
-                          run.y % 2 * 2;
+  const long long first =
+      (static_cast<long long>(run.image) * arguments.channels + channel) * 4 + run.y % 2 * 2;
 #pragma unroll
   for (int odd = 0; odd < 2; ++odd) {
-    Element* to = at<Element>(arguments.y) + (first + odd) * plane +
-                  (run.y / 2 * width + run.x / 2);
+    Element* to =
+        at<Element>(arguments.y) + (first + odd) * plane + (run.y / 2 * width + run.x / 2);
     if (run.aligned) {
       store_four(to, values[odd], values[2 + odd], values[4 + odd], values[6 + odd]);
     } else {

@@ -60,8 +60,8 @@ BIDIFF_DEVICE void load_stage(const ConvArguments& arguments, const Place& place
   commit_copies();
 
   // Where each word of K lies for the pixel at the tile's first place; from the start of memory.
-  int* offsets = reinterpret_cast<int*>(shared_memory()) + layout.offsets +
-                 buffer * layout.stage_offsets;
+  int* offsets =
+      reinterpret_cast<int*>(shared_memory()) + layout.offsets + buffer * layout.stage_offsets;
 #pragma unroll 1
   for (int i = thread; i < stage.chunks * kChunkWords; i += kConvThreads) {
     const int tap = i / stage.words, word = i - tap * stage.words;

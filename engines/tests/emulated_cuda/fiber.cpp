@@ -52,7 +52,7 @@ extern "C" void bidiff_switch_stack(void** save, void* load);
 
 #else
 
-#define BIDIFF_SWITCH(from, to) \
+#define BIDIFF_SWITCH(from, to)                                      \
   swapcontext(static_cast<ucontext_t*>(context(&(from)->position_)), \
               static_cast<ucontext_t*>((to)->position_))
 

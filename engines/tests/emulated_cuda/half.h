@@ -29,8 +29,8 @@ inline uint16_t float_to_half(float value) {
   std::memcpy(&bits, &value, 4);
   const uint16_t sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
   const uint32_t size = bits & 0x7fffffffu;
-  if (size > 0x7f800000u) return 0x7fff;                   // NaN, the canonical one
-  if (size >= 0x477ff000u) return sign | 0x7c00;           // 65520 and more round to infinity
+  if (size > 0x7f800000u) return 0x7fff;          // NaN, the canonical one
+  if (size >= 0x477ff000u) return sign | 0x7c00;  // 65520 and more round to infinity
   const int exponent = static_cast<int>(size >> 23) - 127;
   if (exponent < -25) return sign;
   // Drops 13 bits of the fraction, or more for a subnormal.

@@ -13,12 +13,12 @@
 #define BIDIFF_ARCHITECTURE BIDIFF_EMULATED
 #define BIDIFF_DEVICE [[maybe_unused]] static inline
 
-#define BIDIFF_KERNEL(name, Arguments, threads, blocks)                                      \
-  static void name##_thread(const Arguments& arguments);                                     \
-  static const bidiff::cuda::emulated::Registration name##_registration(                     \
-      BIDIFF_EMULATED, {#name, sizeof(Arguments), threads, [](const void* arguments) {       \
-                          name##_thread(*static_cast<const Arguments*>(arguments));          \
-                        }});                                                                 \
+#define BIDIFF_KERNEL(name, Arguments, threads, blocks)                                \
+  static void name##_thread(const Arguments& arguments);                               \
+  static const bidiff::cuda::emulated::Registration name##_registration(               \
+      BIDIFF_EMULATED, {#name, sizeof(Arguments), threads, [](const void* arguments) { \
+                          name##_thread(*static_cast<const Arguments*>(arguments));    \
+                        }});                                                           \
   static void name##_thread(const Arguments& arguments)
 
 namespace bidiff::cuda {

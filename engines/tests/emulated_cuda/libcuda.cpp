@@ -1,6 +1,8 @@
 // The driver functions that driver.h names, and others that bindings ask for, for GPUs that are
 // this CPU: streams run at once, and kernels are those of kernel_table.h. They check what a real
 // driver and compute-sanitizer check. Here: devices, contexts, modules and launches.
+#include "libcuda.h"
+
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -8,7 +10,6 @@
 
 #include "images.h"
 #include "kernel_table.h"
-#include "libcuda.h"
 
 namespace bidiff::cuda {
 
@@ -47,7 +48,7 @@ class FaultReport {
  public:
   explicit FaultReport(const char* kernel) {
     running = kernel;
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO | SA_NODEFER;
     sigaction(SIGSEGV, &action, &before_);
@@ -55,7 +56,7 @@ class FaultReport {
   ~FaultReport() { sigaction(SIGSEGV, &before_, nullptr); }
 
  private:
-  struct sigaction before_ {};
+  struct sigaction before_{};
 };
 
 int execute(const Kernel& kernel, const unsigned* grid, const unsigned* block, unsigned shared,

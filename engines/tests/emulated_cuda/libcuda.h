@@ -11,8 +11,8 @@
 
 #define EMULATED extern "C" __attribute__((visibility("default"))) int
 // The machine is locked until the function returns, and faults are sticky.
-#define ENTER(function)                                               \
-  const std::lock_guard<std::recursive_mutex> lock(machine());        \
+#define ENTER(function)                                        \
+  const std::lock_guard<std::recursive_mutex> lock(machine()); \
   if (const int failure = enter(function)) return failure
 // The same for what may not happen while this thread captures a graph.
 #define ENTER_UNCAPTURED(function) \

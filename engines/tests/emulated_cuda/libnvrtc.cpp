@@ -91,9 +91,7 @@ EMULATED nvrtcGetProgramLogSize(Program* program, size_t* size) {
   *size = program->log.size() + 1;
   return 0;
 }
-EMULATED nvrtcGetProgramLog(Program* program, char* log) {
-  return give(program->log + '\0', log);
-}
+EMULATED nvrtcGetProgramLog(Program* program, char* log) { return give(program->log + '\0', log); }
 EMULATED nvrtcGetCUBINSize(Program* program, size_t* size) {
   *size = program->is_ptx ? 0 : program->image.size();
   return 0;

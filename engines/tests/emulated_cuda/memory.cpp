@@ -11,7 +11,7 @@ namespace bidiff::cuda::emulated {
 
 namespace {
 
-constexpr size_t kAlignment = 256;  // as a real driver gives
+constexpr size_t kAlignment = 256;                          // as a real driver gives
 constexpr unsigned char kBeside = 0xa5, kUnwritten = 0xff;  // a NaN in float16 and float32
 
 struct Block {
