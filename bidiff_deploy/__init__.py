@@ -17,8 +17,8 @@ from .errors import (BidiffError, BundleError, CheckpointError, EngineError, Ima
 if TYPE_CHECKING:
     import os
 
-    from .engines.base import Engine
-    from .engines.feedforward import FeedForwardEngine
+    from .engines.noise_predictor import Engine
+    from .engines.one_run import FeedForwardEngine
 
 __version__ = "0.1.0"
 

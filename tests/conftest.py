@@ -16,9 +16,9 @@ sys.path.insert(0, str(REFERENCE))
 
 from synth_weights import load_layout, synth_state_dict  # noqa: E402
 
-from bidiff_deploy.checkpoint import read_checkpoint  # noqa: E402
+from bidiff_deploy.checkpoint.read import read_checkpoint  # noqa: E402
 from bidiff_deploy.export.write import export_bundle  # noqa: E402
-from bidiff_deploy.options import read_options  # noqa: E402
+from bidiff_deploy.checkpoint.options import read_options  # noqa: E402
 
 
 def snr(reference: np.ndarray, found: np.ndarray) -> float:

@@ -24,9 +24,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from bidiff_deploy import load_bundle
-from bidiff_deploy.images import read_image, write_image
-from bidiff_deploy.metrics import psnr_y, ssim_y
-from bidiff_deploy.proof import candidates
+from bidiff_deploy.images.read import read_image
+from bidiff_deploy.images.write import write_image
+from bidiff_deploy.images.metrics import psnr_y, ssim_y
+from bidiff_deploy.proof.bench import candidates
 
 ROUNDS = 10
 EXACT, FAST, STOCK = "bidiff_deploy", "bidiff_deploy fast", "onnxruntime float32"
@@ -155,7 +156,7 @@ def time_steps(bundles: dict[str, Path], threads: int, side: int) -> dict:
 def _peak_memory(kind: str, bundle: Path, timestep: int, threads: int, folder: Path,
                  side: int) -> int:
     done = subprocess.run(
-        [sys.executable, "-m", "bidiff_deploy.proof.candidates", kind, str(bundle), str(timestep),
+        [sys.executable, "-m", "bidiff_deploy.proof.bench.candidates", kind, str(bundle), str(timestep),
          str(side), str(side), str(threads), str(folder)],
         check=True, capture_output=True, text=True)
     return int(json.loads(done.stdout)["peak_memory"])

@@ -22,17 +22,17 @@ import numpy as np
 from PIL import Image
 
 from bidiff_deploy import load_bundle
-from bidiff_deploy.checkpoint import read_checkpoint
-from bidiff_deploy.engines.base import Engine
+from bidiff_deploy.checkpoint.read import read_checkpoint
+from bidiff_deploy.engines.noise_predictor import Engine
 from bidiff_deploy.errors import BidiffError
 from bidiff_deploy.export.write import export_bundle
-from bidiff_deploy.images import read_image
-from bidiff_deploy.metrics import psnr_y, ssim_y
-from bidiff_deploy.noise import gaussian_noise
+from bidiff_deploy.images.read import read_image
+from bidiff_deploy.images.metrics import psnr_y, ssim_y
+from bidiff_deploy.sampling.noise import gaussian_noise
 from bidiff_deploy.progress import Progress
-from bidiff_deploy.resample import pad_reflect, to_condition
-from bidiff_deploy.sampler import sample
-from bidiff_deploy.schedule import Schedule
+from bidiff_deploy.images.resample import pad_reflect, to_condition
+from bidiff_deploy.sampling.sampler import sample
+from bidiff_deploy.sampling.schedule import Schedule
 
 FROM_NOISE = (50, 10, 5)
 # Standard deviations of the noise that the condition gets, photos being in [0, 1].

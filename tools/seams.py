@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from bidiff_deploy import load_bundle
-from bidiff_deploy.engines.base import Engine
-from bidiff_deploy.images import Image, read_image
-from bidiff_deploy.seams import Seams, seam_energy
+from bidiff_deploy.engines.noise_predictor import Engine
+from bidiff_deploy.images.image import Image
+from bidiff_deploy.images.read import read_image
+from checks.seams import Seams, seam_energy
 
 TOP = 65535  # results are compared at 16 bits, so that rounding hides nothing
 TILES = 3  # in each direction

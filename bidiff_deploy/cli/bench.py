@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ..proof.bench import BenchResult
+    from ..proof.bench.measure import BenchResult
 
 
 @click.command()
@@ -43,10 +43,10 @@ def command(bundle: str, size: str, threads: int | None, device: int | None, aga
     import json
     import os
 
-    from ..bundle import open_bundle
+    from ..bundle.manifest import open_bundle
     from ..errors import UsageError
     from ..progress import Progress
-    from ..proof.bench import bench_bundle
+    from ..proof.bench.measure import bench_bundle
     from .check import parse_size
 
     shape = parse_size(size)
@@ -101,7 +101,7 @@ def table(result: BenchResult, profile: bool = False) -> str:
 
 def _roofline(result: BenchResult) -> list[str]:
     """Time beside what the machine's measured rates allow."""
-    from ..proof.roofline import reasons
+    from ..proof.bench.roofline import reasons
 
     found = result.profile["roofline"]
     rates, bound = found["rates"], found["bound"]

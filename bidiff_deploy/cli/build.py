@@ -9,7 +9,7 @@ import click
 from ..engines import TENSORRT
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
+    from ..bundle.manifest import Bundle
     from ..engines.tensorrt.sidecar import Profile
 
 PATH = click.Path(readable=False)
@@ -63,9 +63,9 @@ def command(bundle: str, backend: str, size: str | None, batch: int | None, mini
     The first build takes minutes, mostly to time kernels; later ones know these times. With
     --no-plugin the plan is of --backend tensorrt-dense, with --int8 too of tensorrt-dense-int8.
     """
-    from ..engines.tensorrt.builder import check_profile
+    from ..engines.tensorrt.profiles import check_profile
     from ..errors import EngineError, UsageError
-    from ..feedforward.bundle import FeedForwardBundle, open_any
+    from ..bundle.feedforward import FeedForwardBundle, open_any
     from ._shared import parse_bytes
 
     if backend not in TENSORRT:
@@ -101,7 +101,7 @@ def _build(bundle: Bundle, profile: Profile, variant: str, output: str | None, q
     import sys
     from pathlib import Path
 
-    from ..engines.tensorrt.builder import build_plan
+    from ..engines.tensorrt.build.builder import build_plan
 
     notes: list[str] = []
     try:
@@ -120,10 +120,10 @@ def _build(bundle: Bundle, profile: Profile, variant: str, output: str | None, q
 def _write_graph(bundle: Bundle, variant: str, profile: Profile | None, path: str,
                  overwrite: bool) -> dict[str, Any]:
     """The derived graph as a file, of one shape if the profile has but one."""
-    from ..engines.step_graphs import StepGraphs
+    from ..bundle.step_graphs import StepGraphs
     from ..engines.tensorrt.api import open_tensorrt
-    from ..engines.tensorrt.builder import precision_of
-    from ..engines.tensorrt.graph import derive
+    from ..engines.tensorrt.build.builder import precision_of
+    from ..graphs.tensorrt import derive
     from ..errors import EngineError
     from ..files import atomic_file, check_target
 
@@ -167,7 +167,7 @@ def _tell(result: dict[str, Any], as_json: bool) -> None:
 def _profile(bundle: Bundle, size: str | None, batch: int | None, minimum: str | None,
              optimum: str | None, maximum: str | None) -> tuple[Profile, bool]:
     """The shapes that the options mean, and whether they mean any."""
-    from ..engines.tensorrt.builder import default_profile
+    from ..engines.tensorrt.profiles import default_profile
     from ..engines.tensorrt.sidecar import Profile
     from ..errors import UsageError
     from .check import parse_size

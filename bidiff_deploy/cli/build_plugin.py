@@ -30,7 +30,7 @@ def command(tensorrt_root: str, library: str | None, cuda_root: str | None, outp
     import dataclasses
     import json
 
-    from ..engines.tensorrt.plugin_build import build_plugin
+    from ..engines.tensorrt.plugin.compile import build_plugin
 
     built = build_plugin(tensorrt_root, output, library=library, cuda_root=cuda_root,
                          architectures=architectures, overwrite=overwrite)

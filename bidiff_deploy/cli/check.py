@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ..proof.result import CheckResult
+    from ..proof.check.result import CheckResult
 
 PATH = click.Path(readable=False)
 
@@ -56,15 +56,15 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
     Of a feed-forward BUNDLE each binary layer is checked likewise, and whole pictures instead of
     steps: noise, or the --images.
     """
-    from ..bundle import Bundle
-    from ..checkpoint import read_checkpoint
+    from ..bundle.manifest import Bundle
+    from ..checkpoint.read import read_checkpoint
     from ..engines import BACKENDS, CUDA, ON_GPU
     from ..errors import CheckpointError, EngineError, UsageError
-    from ..feedforward.bundle import open_any
+    from ..bundle.feedforward import open_any
     from ..files import check_target
-    from ..options import Options, read_options
+    from ..checkpoint.options import Options, read_options
     from ..progress import Progress
-    from ..proof.check import check_bundle
+    from ..proof.check.noise_predictor import check_bundle
     from ._shared import parse_timesteps
 
     if backend not in BACKENDS:
@@ -81,7 +81,7 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
         if truth or timesteps or save or options:
             raise UsageError(f"{bundle} is a feed-forward bundle; of the options only --backend, "
                              "--threads, --images, --size, --quiet and --json apply")
-        from ..proof.feedforward import check_feedforward
+        from ..proof.check.one_run import check_feedforward
 
         with Progress("check", 1, quiet=quiet) as progress:
             result = check_feedforward(
@@ -93,7 +93,7 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
         if options or images or truth or timesteps or size or save:
             raise UsageError(f"{checkpoint} holds runs that are repeated as they are; of the "
                              "options only --backend, --device, --threads, --quiet and --json apply")
-        from ..proof.saved import check_saved
+        from ..proof.check.saved import check_saved
 
         _report(check_saved(opened, checkpoint, backend=backend, threads=threads,
                             device=device), as_json)
@@ -137,7 +137,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 def table(result: CheckResult) -> str:
     """The result for a reader; every layer that failed, the others in one line."""
-    from ..proof.compare import decibel
+    from ..proof.check.statistics import decibel
 
     height, width = result.size
     lines = [f"{result.bundle} against {result.checkpoint}, {height}x{width}",
@@ -167,7 +167,7 @@ def table(result: CheckResult) -> str:
 
 def _parts(result: CheckResult) -> list[str]:
     """Layers, segments and fused operators: how many pass, and each that does not."""
-    from ..proof.compare import decibel
+    from ..proof.check.statistics import decibel
 
     layers = [verdict for verdict in result.verdicts if verdict.what == "layer"]
     wrong = [verdict for verdict in layers if not verdict.passed]
@@ -191,7 +191,7 @@ def _parts(result: CheckResult) -> list[str]:
 
 
 def _operators(result: CheckResult) -> list[str]:
-    from ..proof.compare import decibel
+    from ..proof.check.statistics import decibel
 
     found = [verdict for verdict in result.verdicts if verdict.what == "operator"]
     wrong = [verdict for verdict in found if not verdict.passed]

@@ -16,8 +16,8 @@ def command(as_json: bool) -> None:
     """
     import json
 
-    from ..doctor import can_run, examine, first_remedy
-    from ..doctor_text import to_text
+    from ..doctor.examine import can_run, examine, first_remedy
+    from ..doctor.text import to_text
     from ..errors import EngineError
 
     report = examine()

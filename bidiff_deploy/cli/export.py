@@ -34,14 +34,14 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     """
     import json
 
-    from ..bundle import MANIFEST
-    from ..checkpoint import read_checkpoint
+    from ..bundle.manifest import MANIFEST
+    from ..checkpoint.read import read_checkpoint
     from ..errors import UsageError
-    from ..export.feedforward import export_feedforward
+    from ..export.one_run import export_feedforward
     from ..export.write import choose_timesteps, export_bundle
-    from ..feedforward.network import BbcuConfig
+    from ..networks.bbcu.architecture import BbcuConfig
     from ..files import check_target
-    from ..options import read_options
+    from ..checkpoint.options import read_options
     from ..progress import Progress
     from ._shared import parse_timesteps, print_assumptions
 

@@ -26,8 +26,8 @@ def command(bundle: str, size: str | None, as_json: bool) -> None:
     import json
 
     from ..errors import BundleError
-    from ..inspect_bundle import inspect_bundle
-    from ..inspect_text import to_text
+    from ..proof.inspect.inspection import inspect_bundle
+    from ..proof.inspect.text import to_text
 
     found = inspect_bundle(bundle, None if size is None else _size(size))
     click.echo(json.dumps(found.to_dict(), indent=1) if as_json else to_text(found))

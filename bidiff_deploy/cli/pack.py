@@ -26,10 +26,11 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     import dataclasses
     from pathlib import Path
 
-    from ..checkpoint import read_checkpoint, write_packed
+    from ..checkpoint.read import read_checkpoint
+    from ..checkpoint.packed import write_packed
     from ..errors import UsageError
     from ..export.write import choose_timesteps
-    from ..options import read_options
+    from ..checkpoint.options import read_options
     from ._shared import parse_timesteps, print_assumptions
 
     if Path(output).suffix.lower() != ".safetensors":

@@ -65,7 +65,7 @@ def command(bundle: str, checkpoint: str | None, images: tuple[str, ...], output
     """
     import json
 
-    from ..bundle import open_bundle
+    from ..bundle.manifest import open_bundle
     from ..errors import BundleError, UsageError
     from ..files import atomic_file, check_target
     from ..progress import Progress

@@ -10,9 +10,9 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..batch import Result
-    from ..engines.base import Engine
-    from ..jobs import Job
+    from ..upscale.batch import Result
+    from ..engines.noise_predictor import Engine
+    from ..upscale.jobs import Job
     from ..progress import Progress
 
 # What can not be read is told by ourselves, in a sentence and with exit code 1.
@@ -76,9 +76,9 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, seed: int, steps:
     import json
 
     from .. import load_bundle
-    from ..batch import finished_before, upscale_files
-    from ..jobs import plan
-    from ..journal import Journal
+    from ..upscale.batch import finished_before, upscale_files
+    from ..upscale.jobs import plan
+    from ..upscale.journal import Journal
     from ..progress import Progress
     from ._shared import parse_start, tile_options
 
@@ -196,7 +196,7 @@ def _termination() -> Iterator[None]:
 
 def _check_options(engine: Engine, options: dict[str, Any]) -> None:
     """Raise once what would otherwise fail for every image alike."""
-    from ..noise import gaussian_noise
+    from ..sampling.noise import gaussian_noise
 
     engine.check_loop(options["steps"], options.get("start", "default"),
                       options.get("match_color", False))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from ..errors import EngineError
 
 if TYPE_CHECKING:
-    from .base import Engine
-    from .feedforward import FeedForwardEngine
+    from .noise_predictor import Engine
+    from .one_run import FeedForwardEngine
 
 CUDA = "onnxruntime-cuda"
 TENSORRT = {"tensorrt": "plugin", "tensorrt-dense": "dense", "tensorrt-dense-int8": "dense-int8"}
@@ -31,20 +31,20 @@ def open_engine(path: str | os.PathLike[str], *, threads: int | None, backend: s
     if device is not None and backend not in ON_GPU:
         raise EngineError(f"device={device} is a GPU, which backend {backend} does not use; choose "
                           f"{CUDA} or tensorrt, or leave device out")
-    from ..feedforward.bundle import FeedForwardBundle, open_any
-    from .feedforward import FeedForwardEngine
-    from .onnxruntime import OnnxRuntimeEngine
+    from ..bundle.feedforward import FeedForwardBundle, open_any
+    from .one_run import FeedForwardEngine
+    from .onnxruntime.cpu import OnnxRuntimeEngine
 
     bundle, packed = open_any(os.fspath(path)), backend == "onnxruntime"
     if backend in ON_GPU and isinstance(bundle, FeedForwardBundle):
         raise EngineError(f"{path} is a feed-forward bundle, which backend {backend} does not "
                           "run; choose onnxruntime")
     if backend == CUDA:
-        from .onnxruntime_cuda import OnnxRuntimeCudaEngine
+        from .onnxruntime.cuda import OnnxRuntimeCudaEngine
 
         return OnnxRuntimeCudaEngine(bundle, device_id=device or 0, threads=threads)
     if backend in TENSORRT:
-        from .tensorrt.engine import TensorRtEngine
+        from .tensorrt.run.engine import TensorRtEngine
 
         return TensorRtEngine(bundle, variant=TENSORRT[backend], device_id=device or 0)
     if isinstance(bundle, FeedForwardBundle):

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import EngineError
-from ..packing import WORD_BITS
+from ..operators.sign_bits import WORD_BITS
 
 __all__ = [
     "ABI_VERSION",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..datasets import ImagePair, check_template, list_images, match_names, pair_files
+from ..images.datasets import ImagePair, check_template, list_images, match_names, pair_files
 from ..errors import UsageError
 
 __all__ = ["Benchmark", "open_benchmark"]

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..bundle import MANIFEST
-from ..datasets import ImagePair, list_images, listed, read_rgb8
-from ..engines.picture import PictureEngine
+from ..bundle.manifest import MANIFEST
+from ..images.datasets import ImagePair, list_images, listed, read_rgb8
+from ..engines.image_engine import PictureEngine
 from ..errors import ImageError, UsageError
 from .benchmark import Benchmark
 
@@ -146,7 +146,7 @@ def open_model(path: Path, *, options: Path | None = None, scale: int | None = N
 
         engine: PictureEngine = load_bundle(path, threads=threads, backend=backend)
     else:
-        from .torch_engines import open_checkpoint
+        from ..proof.torch_engines import open_checkpoint
 
         engine = open_checkpoint(path, options, scale, upscale.pop("steps", None), device)
     if scale is not None and engine.scale != scale:

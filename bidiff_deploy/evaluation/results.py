@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .scores import Scores, mean_scores
+from ..images.scores import Scores, mean_scores
 
 __all__ = ["BASELINE", "MODEL", "Evaluation", "ImageResult", "SetResult"]
 

@@ -10,16 +10,16 @@ import numpy as np
 import onnx_ir as ir
 
 from .. import __version__
-from ..bundle import FORMAT, MANIFEST, OPSET_VERSION, SCHEMA_VERSION
-from ..checkpoint import Checkpoint
+from ..bundle.manifest import FORMAT, MANIFEST, OPSET_VERSION, SCHEMA_VERSION
+from ..checkpoint.record import Checkpoint
 from ..errors import UsageError
 from ..files import atomic_directory, file_sha256
-from ..packing import PACKING_VERSION
-from ..schedule import Schedule
-from .fold import group_parameters, time_vectors
-from .graph import build_step
-from ..ops import ONNX_OPSET
-from .weights_file import FILE_NAME, WeightsFile
+from ..operators.sign_bits import PACKING_VERSION
+from ..sampling.schedule import Schedule
+from ..networks.bi_diffsr.step_constants import group_parameters, time_vectors
+from ..networks.bi_diffsr.graph import build_step
+from ..operators.names import ONNX_OPSET
+from ..bundle.weights_file import FILE_NAME, WeightsFile
 
 DEFAULT_STEPS = 50  # of the published sampler
 # What `export --precision` offers: the type that factors of full-precision products may have, and

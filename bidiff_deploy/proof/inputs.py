@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UsageError
-from ..images import EXTENSIONS, read_image
-from ..resample import to_condition
+from ..images.read import EXTENSIONS, read_image
+from ..images.resample import to_condition
 
 
 @dataclass(frozen=True, eq=False)

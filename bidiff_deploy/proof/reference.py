@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..bundle import Bundle
-from ..checkpoint import Checkpoint
-from ..engines.base import Engine
+from ..bundle.manifest import Bundle
+from ..checkpoint.record import Checkpoint
+from ..engines.noise_predictor import Engine
 from ..errors import EngineError
 
 if TYPE_CHECKING:
-    from ..training.network import BiDiffSR
+    from ..training.networks.bi_diffsr import BiDiffSR
 
 _INSTALL = ("torch is not installed, and the reference network needs it; "
             "pip install 'bidiff-deploy[train]'")
@@ -30,7 +30,7 @@ def load_network(checkpoint: Checkpoint, *, channels_last: bool = False) -> BiDi
         import torch
     except ImportError:
         raise EngineError(_INSTALL) from None
-    from ..training.network import BiDiffSR
+    from ..training.networks.bi_diffsr import BiDiffSR
 
     network = BiDiffSR(checkpoint.config).eval().requires_grad_(False)
     network.load_state_dict({name: torch.from_numpy(np.array(value))

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from .. import sampler
+from ..sampling import sampler
 from ..errors import CheckpointError, EngineError, UsageError
 from .loop import Picture, Strip, upscaled, watched
 from .pictures import Input
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
-    from ..checkpoint import Checkpoint
+    from ..bundle.manifest import Bundle
+    from ..checkpoint.record import Checkpoint
 
 MOST_IMAGES = 12
 _PIXEL_SECONDS = 2e-6  # of a step, for the estimate of the time left
@@ -85,8 +85,8 @@ class Request:
 def collect(request: Request, on_progress: OnProgress = lambda share, label: None) -> Report:
     """Measure. Raises BidiffError for what the user can mend; what an optional package lacks is
     told in ``missing``."""
-    from ..doctor import examine
-    from ..inspect_bundle import inspect_bundle
+    from ..doctor.examine import examine
+    from ..proof.inspect.inspection import inspect_bundle
 
     bundle, inputs = request.bundle, list(request.inputs)
     seconds = _validate(request)
@@ -154,7 +154,7 @@ def _validate(request: Request) -> list[float]:
     """Raise now what would otherwise be told after minutes; returns about how many seconds each
     image will take."""
     from ..engines import BACKENDS
-    from ..noise import gaussian_noise
+    from ..sampling.noise import gaussian_noise
 
     bundle = request.bundle
     if request.backend not in BACKENDS:
@@ -167,7 +167,7 @@ def _validate(request: Request) -> list[float]:
         raise UsageError(f"size {request.size[0]}x{request.size[1]} must be multiples of "
                          f"{multiple}")
     if request.against:
-        from ..proof.candidates import BASELINES
+        from ..proof.bench.candidates import BASELINES
 
         if unknown := [name for name in request.against if name not in BASELINES]:
             raise UsageError(f"{unknown[0]!r} can not be measured against; known are "
@@ -180,13 +180,13 @@ def _validate(request: Request) -> list[float]:
 
 
 def _parity(request: Request, stages: _Stages) -> dict[str, Any]:
-    from ..checkpoint import read_checkpoint
-    from ..options import Options, read_options
+    from ..checkpoint.read import read_checkpoint
+    from ..checkpoint.options import Options, read_options
 
     for name, extra in (("torch", "train"), ("polygraphy", "proof")):
         if importlib.util.find_spec(name) is None:
             raise EngineError(f"{name} is not installed; pip install 'bidiff-deploy[{extra}]'")
-    from ..proof.check import check_bundle
+    from ..proof.check.noise_predictor import check_bundle
 
     bundle, path = request.bundle, request.checkpoint
     assert path is not None
@@ -208,7 +208,7 @@ def _parity(request: Request, stages: _Stages) -> dict[str, Any]:
 
 
 def _bench(request: Request, stages: _Stages) -> dict[str, Any]:
-    from ..proof.bench import bench_bundle
+    from ..proof.bench.measure import bench_bundle
 
     return bench_bundle(request.bundle, size=request.size,
                         threads=request.threads or os.cpu_count() or 1,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import sampler
+from ..sampling import sampler
 from ..errors import EngineError
-from ..evaluation.scores import score
+from ..images.scores import score
 from .pictures import Encoded, Input, detail, encode, resized
 
 if TYPE_CHECKING:
-    from ..engines.base import Engine
+    from ..engines.noise_predictor import Engine
     from .collect import Request
 
 PICTURE_BYTES = 10_500_000  # of all data URIs, which leaves 4 MB of 15 for tables
@@ -124,9 +124,9 @@ def _picture(engine: Engine, one: Input, request: Request, budget: int,
 
 def watched(request: Request, one: Input, report: Callable[[float], None]) -> Strip:
     """The loop of the image's middle, watched: what the network sees, and what it makes of it."""
-    from ..engines.base import PADDING_MULTIPLE
-    from ..noise import gaussian_noise
-    from ..resample import pad_reflect, to_condition
+    from ..engines.noise_predictor import PADDING_MULTIPLE
+    from ..sampling.noise import gaussian_noise
+    from ..images.resample import pad_reflect, to_condition
 
     low, _ = one.read(request.bundle.scale)
     with _engine(request) as engine:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ..inspect_text import human
+from ..proof.inspect.text import human
 from .charts import Bar, bars, stack
 from .collect import Report
 from .markup import details, element, facts, note, table

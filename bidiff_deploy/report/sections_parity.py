@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from typing import Any
 
-from ..proof.compare import CLEAN_SNR
+from ..proof.check.statistics import CLEAN_SNR
 from .charts import Bar, Column, bars, columns, key
 from .collect import Report
 from .markup import Markup, details, element, facts, note, table
@@ -16,7 +16,7 @@ _TOP_SNR = 150  # dB, the most a chart shows: float32 rounding alone leaves 110 
 
 def parity(report: Report) -> list[Any]:
     """Everything that ``bidiff-deploy check`` found."""
-    from ..proof.result import CheckResult
+    from ..proof.check.result import CheckResult
 
     assert report.parity is not None
     result = CheckResult.from_dict(report.parity)

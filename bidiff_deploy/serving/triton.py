@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..bundle import MANIFEST, Bundle, open_bundle
+from ..bundle.manifest import MANIFEST, Bundle, open_bundle
 from ..engines import BACKENDS
 from ..errors import UsageError
 from ..files import atomic_directory
@@ -116,8 +116,8 @@ def export_repository(source: str | os.PathLike[str], output: str | os.PathLike[
 
 def _check_tile(bundle: Bundle, serving: Serving) -> None:
     """What the server would refuse at loading is refused here."""
-    from ..memory_model import step_bytes, step_work
-    from ..tile_choice import Tile, choose
+    from ..networks.bi_diffsr.memory import step_bytes, step_work
+    from ..engines.tile_choice import Tile, choose
 
     tile: Tile = int(serving.tile) if serving.tile.isdigit() else None
     if serving.tile == "auto":

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..engines.base import Engine
+from ..engines.noise_predictor import Engine
 from ..errors import EngineError
-from ..images import Image
-from ..noise import gaussian_noise
-from ..resample import pad_reflect, to_condition
-from ..sampler import pick_timesteps
-from ..tile_choice import Tile
+from ..images.image import Image
+from ..sampling.noise import gaussian_noise
+from ..images.resample import pad_reflect, to_condition
+from ..sampling.sampler import pick_timesteps
+from ..engines.tile_choice import Tile
 from .requests import Cancelled, Work
 
 __all__ = ["BATCHED_PIXELS", "Upscaler"]

@@ -1,7 +1,7 @@
 """Photos -> pairs of high-resolution crop and upsampled low-resolution condition.
 
 Low-resolution images come from their own folder, or are made as Matlab's imresize makes them
-(``bidiff_deploy.imresize``), 8 bits. The condition is what the runtime computes from such an image.
+(``bidiff_deploy.images.matlab_bicubic``), 8 bits. The condition is what the runtime computes from such an image.
 
 Crop number i of a run depends on the run's seed and on i alone. So a run that resumes at iteration
 k, in however many processes, goes on with the crops it would have had: the batch of iteration k is
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ImageError, UsageError
-from ..datasets import ImagePair
+from ..images.datasets import ImagePair
 from ..progress import Progress
-from ..resample import source_crop, to_condition, to_unit
+from ..images.resample import source_crop, to_condition, to_unit
 from .decoded import DecodedPhotos
 from .photos import find_sources
 from .recipe import Data, Photo, Recipe

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from ..datasets import ImagePair
+from ..images.datasets import ImagePair
 from ..errors import ImageError, OutputError, UsageError
 from ..files import make_directory
 from .tiles import SIDE, Tiles, Whole, stored_bytes

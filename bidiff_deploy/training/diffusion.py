@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import from_latent, write_packed
+from ..checkpoint.record import from_latent
+from ..checkpoint.packed import write_packed
 from ..errors import CheckpointError
-from ..published_keys import from_published
+from ..checkpoint.published_keys import from_published
 from .data import CONDITION, Pair
 from .distill import DistillationLoss, load_teacher
 from .draws import Draws
 from .losses import noise_error
-from .network import BiDiffSR
+from .networks.bi_diffsr import BiDiffSR
 from .recipe import Recipe, Step
 from .state import load_network, load_published, published_state
 from .validate import restored

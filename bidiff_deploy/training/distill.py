@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..architecture import blocks
-from ..checkpoint import read_checkpoint
+from ..networks.bi_diffsr.architecture import blocks
+from ..checkpoint.read import read_checkpoint
 from ..errors import CheckpointError, UsageError
-from ..network_config import NetworkConfig
-from ..schedule import Schedule
+from ..networks.bi_diffsr.config import NetworkConfig
+from ..sampling.schedule import Schedule
 from .losses import noise_error
-from .network import BiDiffSR
+from .networks.bi_diffsr import BiDiffSR
 from .recipe_distill import Distill
 
 __all__ = ["DistillationLoss", "feature_distance", "load_teacher"]

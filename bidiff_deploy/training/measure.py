@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from ..memory import peak_memory
-from ..models import parameters
+from ..machine import peak_memory
+from ..networks import parameters
 from .data import LOW
 from .recipe import Recipe
 from .trainer import Trainer

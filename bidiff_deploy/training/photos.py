@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..datasets import ImagePair, pair_files
+from ..images.datasets import ImagePair, pair_files
 from ..errors import UsageError
 from .recipe import Photo
 

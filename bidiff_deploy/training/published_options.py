@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, UsageError
-from ..options import parse_options
-from ..schedule import Schedule
+from ..checkpoint.options import parse_options
+from ..sampling.schedule import Schedule
 from .flat_options import Flat
 
 __all__ = ["is_published", "recipe_tree"]

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
-from ..architecture import NetworkConfig
+from ..networks.bi_diffsr.architecture import NetworkConfig
 from ..errors import UsageError
-from ..feedforward.network import BbcuConfig
-from ..models import DIFFUSION, FEED_FORWARD
-from ..schedule import Schedule
+from ..networks.bbcu.architecture import BbcuConfig
+from ..networks import DIFFUSION, FEED_FORWARD
+from ..sampling.schedule import Schedule
 from .published_options import is_published, recipe_tree
 from .recipe_data import ORIGINS, Data, Loading, Photo, Step
 from .recipe_distill import Distill

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..datasets import check_template
+from ..images.datasets import check_template
 from .values import one_of, positive
 
 __all__ = ["Data", "Loading", "Photo", "Step"]

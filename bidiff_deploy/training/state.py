@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..architecture import NetworkConfig
-from ..checkpoint import read_checkpoint
+from ..networks.bi_diffsr.architecture import NetworkConfig
+from ..checkpoint.read import read_checkpoint
 from ..errors import CheckpointError, UsageError
 from ..files import atomic_file
-from ..options import Options
-from ..published_keys import from_published, to_published
-from ..state_files import read_state
-from .network import BiDiffSR
+from ..checkpoint.options import Options
+from ..checkpoint.published_keys import from_published, to_published
+from ..checkpoint.tensor_files import read_state
+from .networks.bi_diffsr import BiDiffSR
 from .recipe import Recipe, recipe_from_dict
 
 # What two recipes may differ in when one continues a run of the other, and what not even in run:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor, nn
 
-from ..models import FEED_FORWARD
+from ..networks import FEED_FORWARD
 from .data import Pair
 from .draws import Draws
 from .recipe import Recipe
@@ -66,7 +66,7 @@ class Task(Protocol):
 def make_task(recipe: Recipe, folder: Path) -> Task:
     """The task of ``recipe.model``; paths in the recipe are relative to ``folder``."""
     if recipe.model == FEED_FORWARD:
-        from .feedforward import FeedForwardTask
+        from .one_run import FeedForwardTask
 
         return FeedForwardTask(recipe, folder)
     from .diffusion import DiffusionTask

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..evaluation.scores import bicubic, score
-from ..noise import gaussian_noise
-from ..resample import pad_reflect
-from ..sampler import Predict, sample
+from ..images.scores import bicubic, score
+from ..sampling.noise import gaussian_noise
+from ..images.resample import pad_reflect
+from ..sampling.sampler import Predict, sample
 from .data import Pair
-from .network import BiDiffSR
+from .networks.bi_diffsr import BiDiffSR
 from .recipe import Recipe
 
 

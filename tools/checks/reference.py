@@ -13,7 +13,7 @@ import numpy as np
 from bidiff_deploy.errors import EngineError
 
 if TYPE_CHECKING:
-    from bidiff_deploy.checkpoint import Checkpoint
+    from bidiff_deploy.checkpoint.record import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "tests" / "reference"
@@ -31,8 +31,8 @@ CASES: dict[str, tuple[str, dict[str, float]]] = {
 def reference_checkpoint(network: str, folder: Path) -> Checkpoint:
     """The reference cases' weights, by way of files in ``folder``; raises EngineError without the
     cases."""
-    from bidiff_deploy.checkpoint import read_checkpoint
-    from bidiff_deploy.options import read_options
+    from bidiff_deploy.checkpoint.read import read_checkpoint
+    from bidiff_deploy.checkpoint.options import read_options
     if not (REFERENCE / f"layout_{network}.json").is_file():
         raise EngineError(f"{REFERENCE} has no layout_{network}.json; run this in a checkout of "
                           "the repository")

@@ -59,7 +59,7 @@ def check(given: argparse.Namespace) -> int:
     """All parts, the table and the JSON file; returns the exit code."""
     names = chosen("--only", given.only, PARTS)
     build_library(ROOT / "build" / "gpu_check")
-    from bidiff_deploy.engines import cuda_library
+    from bidiff_deploy.engines.gpu import library as cuda_library
     cuda_library.device_info(given.device)  # without a GPU there is nothing to check
     options = {name: getattr(given, name) for name in (
         "device", "cases", "seed", "largest", "size", "network", "layers", "repeats", "rounds",

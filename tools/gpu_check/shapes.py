@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bidiff_deploy.architecture import NetworkConfig, blocks
-from bidiff_deploy.packing import WORD_BITS
+from bidiff_deploy.networks.bi_diffsr.architecture import NetworkConfig, blocks
+from bidiff_deploy.operators.sign_bits import WORD_BITS
 
 
 @dataclass(frozen=True)

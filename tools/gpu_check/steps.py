@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bidiff_deploy import load_bundle
-from bidiff_deploy.bundle import open_bundle
+from bidiff_deploy.bundle.manifest import open_bundle
 from tools.checks.reference import CASES, read_case
 from tools.checks.reference import hold_reference as hold
 from tools.checks.timing import random_images, time_steps
@@ -44,7 +44,7 @@ def time_torch(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
                steps: int, device: int = 0) -> dict[str, Any]:
     """The folded network in float16, channels_last, by cuDNN, as a CUDA graph."""
     torch = import_torch_cuda()
-    from bidiff_deploy.proof.folded import folded_network
+    from bidiff_deploy.proof.bench.folded import folded_network
     torch.backends.cudnn.benchmark = True
     with torch.inference_mode(), torch.cuda.device(device):
         network = folded_network(open_bundle(bundle), timestep).to("cuda").half().to(

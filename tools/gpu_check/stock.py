@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from bidiff_deploy.bundle import open_bundle
-from bidiff_deploy.engines.cuda_provider import Target, cuda_target, require_provider
+from bidiff_deploy.bundle.manifest import open_bundle
+from bidiff_deploy.engines.onnxruntime.cuda_provider import Target, cuda_target, require_provider
 from bidiff_deploy.errors import EngineError
 from tools.checks.timing import random_images
 
@@ -32,8 +32,8 @@ def time_onnxruntime(bundle: Path, timestep: int, batch: int, size: int, repeats
     why it does not run (older versions know no ``prefer_nhwc``)."""
     import onnx
 
-    from bidiff_deploy.engines.onnxruntime import import_onnxruntime
-    from bidiff_deploy.proof.folded import write_folded
+    from bidiff_deploy.engines.onnxruntime.cpu import import_onnxruntime
+    from bidiff_deploy.proof.bench.folded import write_folded
     ort = import_onnxruntime()
     target = cuda_target(device, cuda_graph=True)
     if target.device != "cpu":

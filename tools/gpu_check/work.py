@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from bidiff_deploy.bundle import open_bundle
-from bidiff_deploy.count import count
-from bidiff_deploy.packing import WORD_BITS
+from bidiff_deploy.bundle.manifest import open_bundle
+from bidiff_deploy.networks.bi_diffsr.costs import count
+from bidiff_deploy.operators.sign_bits import WORD_BITS
 
 # They give a map another shape, or compute shapes on the CPU.
 _NO_LAUNCH = ("Constant", "Shape", "Reshape", "Squeeze", "Unsqueeze", "Identity")
@@ -38,10 +38,10 @@ def step_work(bundle: Path, batch: int, size: int, device: int = 0) -> dict[str,
     """
     import onnx
 
-    from bidiff_deploy.engines.cuda_graph import derive
-    from bidiff_deploy.engines.cuda_library import device_info
-    from bidiff_deploy.engines.step_graphs import StepGraphs
-    from bidiff_deploy.graph_layers import GraphReader
+    from bidiff_deploy.graphs.cuda import derive
+    from bidiff_deploy.engines.gpu.library import device_info
+    from bidiff_deploy.bundle.step_graphs import StepGraphs
+    from bidiff_deploy.bundle.graph_reader import GraphReader
     found = open_bundle(bundle)
     graphs = StepGraphs(found)
     promoted = graphs.promoted()
@@ -76,7 +76,7 @@ def step_work(bundle: Path, batch: int, size: int, device: int = 0) -> dict[str,
 
 def prepared_bytes(words: np.ndarray) -> int:
     """Of the kernels' form of (Cout, k, k, words of 32 channels)."""
-    from bidiff_deploy.engines.cuda_library import call
+    from bidiff_deploy.engines.gpu.library import call
     size = ctypes.c_uint64()
     call("prepared_bytes", words.shape[0], words.shape[3] * WORD_BITS, words.shape[1],
          ctypes.byref(size))
@@ -89,7 +89,7 @@ def _words(constants: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 def _launches(model: Any, device: int) -> tuple[int, int]:
     """Of our operators, by the plans of small ones of their kind, and of all other nodes."""
-    from bidiff_deploy.engines.cuda_operators import OPERATORS, Gpu
+    from checks.cuda_operators import OPERATORS, Gpu
 
     from .layers import make_call
     from .shapes import Layer

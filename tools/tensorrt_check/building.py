@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bidiff_deploy.bundle import open_bundle
+from bidiff_deploy.bundle.manifest import open_bundle
 from tools.checks.processes import Options, Result, guarded
 from tools.checks.timing import random_images
 
@@ -49,7 +49,7 @@ def build(variants: Sequence[tuple[str, str]], options: Options) -> Result:
 
 def _cold(network: str, wanted: tuple[str, str, int], size: int, folder: Path,
           options: Options) -> Result:
-    from bidiff_deploy.engines.tensorrt.builder import build_plan
+    from bidiff_deploy.engines.tensorrt.build.builder import build_plan
     from bidiff_deploy.engines.tensorrt.plans import Profile
     variant, precision, steps = wanted
     bundle = open_bundle(network_bundle(network, steps, folder, precision))
@@ -76,7 +76,7 @@ def _empty_cache(folder: str) -> Iterator[None]:
 def memory(options: Options) -> Result:
     """Bytes of the GPU that an engine takes, open and with its loop captured, of one step and of
     many: by what the driver has left, so other programs on the GPU spoil it."""
-    from bidiff_deploy.engines.cuda_operators import Gpu
+    from checks.cuda_operators import Gpu
     steps, found = options["steps"], []
     with tempfile.TemporaryDirectory() as name, Gpu(options["device"]) as gpu:
         folder = Path(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bidiff_deploy import load_bundle
-from bidiff_deploy.bundle import open_bundle
+from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.errors import EngineError
 from tools.checks.reference import ROOT, reference_checkpoint
 
@@ -24,7 +24,7 @@ def network_bundle(network: str, steps: int | None, folder: Path, precision: str
     ``network``: demo, the model that is shipped, or full, small, tiny, the published network and
     two small ones with the weights of the reference cases. ``precision``: exact or half.
     """
-    from bidiff_deploy.checkpoint import read_checkpoint
+    from bidiff_deploy.checkpoint.read import read_checkpoint
     from bidiff_deploy.export.write import choose_timesteps, export_bundle
     path = folder / f"{network}_{precision}_{steps or 'advised'}.bundle"
     if path.exists():
@@ -44,9 +44,9 @@ def ensure_plan(bundle: Path, variant: str, shape: Shape, device: int) -> Any:
     """The plan of a bundle for one shape (N, H, W): the one that is there if it fits this machine,
     else a new one. Raises EngineError."""
     from bidiff_deploy.engines.tensorrt import plans
-    from bidiff_deploy.engines.cuda_library import device_info
+    from bidiff_deploy.engines.gpu.library import device_info
     from bidiff_deploy.engines.tensorrt.api import open_tensorrt
-    from bidiff_deploy.engines.tensorrt.builder import build_plan, precision_of
+    from bidiff_deploy.engines.tensorrt.build.builder import build_plan, precision_of
     opened, profile = open_bundle(bundle), plans.Profile(shape, shape, shape)
     api, precision = open_tensorrt(), precision_of(opened)
     plugin = api.plugin() if variant == "plugin" else None

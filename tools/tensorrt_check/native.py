@@ -23,8 +23,8 @@ def plugin(options: Options) -> Result:
     """The plugin library for the installed TensorRT: the one that is there, or one that is built
     into the folder ``work``."""
     from bidiff_deploy.engines.tensorrt.api import open_tensorrt, plugin_digest
-    from bidiff_deploy.engines.tensorrt.plugin_build import build_plugin
-    from bidiff_deploy.engines.tensorrt.plugin import LIBRARIES, PluginLibrary, find_plugin
+    from bidiff_deploy.engines.tensorrt.plugin.compile import build_plugin
+    from bidiff_deploy.engines.tensorrt.plugin.library import LIBRARIES, PluginLibrary, find_plugin
     api = open_tensorrt()
     built = Path(options["work"], f"plugin-{api.version[0]}.{api.version[1]}")
     try:
@@ -47,7 +47,7 @@ def trtexec(options: Options) -> Result:
     """The graph that ``build --graph`` writes, built and run by trtexec with the plugin: its median
     time on the GPU, float16."""
     from bidiff_deploy.engines.tensorrt.api import open_tensorrt
-    from bidiff_deploy.engines.tensorrt.plugin import find_plugin
+    from bidiff_deploy.engines.tensorrt.plugin.library import find_plugin
     tool = find_trtexec(options["tensorrt_root"])
     api, size = open_tensorrt(), options["size"]
     library = find_plugin(api.name)
@@ -92,7 +92,7 @@ def median_of(text: str) -> float:
 
 
 def _headers(root: str) -> bool:
-    from bidiff_deploy.engines.tensorrt.plugin_files import find_tensorrt
+    from bidiff_deploy.engines.tensorrt.plugin.sources import find_tensorrt
     try:
         find_tensorrt(root)
     except EngineError:

@@ -25,7 +25,7 @@ def run(name: str, options: Options, timeout: float = TIMEOUT) -> Result:
 
 def machine(options: Options) -> Result:
     """GPU, TensorRT and what is installed beside it."""
-    from bidiff_deploy.engines import cuda_library
+    from bidiff_deploy.engines.gpu import library as cuda_library
     from bidiff_deploy.engines.tensorrt.api import open_tensorrt
     info = cuda_library.device_info(options["device"])
     api = open_tensorrt()

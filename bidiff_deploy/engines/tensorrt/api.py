@@ -23,7 +23,7 @@ from typing import Any
 
 from ...errors import EngineError
 from ...files import file_sha256
-from .plugin import PluginLibrary, find_plugin
+from .plugin.library import PluginLibrary, find_plugin
 
 __all__ = ["OLDEST", "Api", "Log", "open_tensorrt", "plugin_digest",
            "plugin_missing"]

@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...bundle import Bundle, manifest_digest
+from ...bundle.manifest import Bundle, manifest_digest
 from ...errors import EngineError
 from ...files import atomic_file, check_target, make_directory, user_folder
-from ..cuda_library import DeviceInfo
+from ..gpu.library import DeviceInfo
 from .api import Api, plugin_digest
-from .plugin import PluginLibrary
+from .plugin.library import PluginLibrary
 from .sidecar import MAX_SIDECAR_BYTES, PlanInfo, Profile, Shape, parse
 
 __all__ = ["SUFFIX", "Here", "Plan", "PlanInfo", "Profile", "build_command", "check", "choose",

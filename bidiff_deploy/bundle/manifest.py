@@ -1,0 +1,225 @@
+"""A bundle: the directory that export writes and every backend opens.
+
+    manifest.json     what it is: network, scale, schedule, steps, versions, SHA-256 of each file
+    step_1960.onnx    one graph a time step; all share
+    weights.bin       the bytes of every tensor, 64-byte aligned, sign bits stored once
+
+A bundle may come from a stranger: names in the manifest may not leave the directory, sizes are
+bounded, and every file is checked against its hash before anything reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Mapping, TypeVar
+
+from ..networks.bi_diffsr.architecture import NetworkConfig
+from ..errors import BidiffError, BundleError
+from ..files import file_sha256
+from ..operators.sign_bits import PACKING_VERSION
+from ..sampling.schedule import Schedule
+
+FORMAT = "bidiff-bundle"
+KIND = "diffusion"  # of manifests that state none, too; the other is ``feedforward.bundle.KIND``
+SCHEMA_VERSION = 1
+OPSET_VERSION = 2
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 4 << 20
+MAX_STEPS = 10_000
+Opened = TypeVar("Opened")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One time step of a bundle: its number, its TaR/TaA group and the file of its graph."""
+
+    timestep: int
+    group: int
+    file: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle.
+
+    path               its directory
+    config, scale      the network's options and the upscaling factor
+    schedule           the diffusion schedule it was trained with
+    steps              in order of sampling, time descending
+    step_initializers  names of the initializers that differ from step to step
+    default_start      the time step that sampling starts at from the noised condition, or None
+                       for pure noise at the first step
+    precision          what factors of full-precision products may be rounded to: float32, or
+                       bfloat16 where the machine computes with it; float16: and maps as well
+    weights            file name of the shared tensor bytes
+    manifest           the manifest itself
+    """
+
+    path: Path
+    config: NetworkConfig
+    scale: int
+    schedule: Schedule
+    steps: tuple[Step, ...]
+    step_initializers: tuple[str, ...]
+    default_start: int | None
+    precision: str
+    weights: str
+    manifest: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        return tuple(step.timestep for step in self.steps)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all its files but the manifest."""
+        return sum(entry["bytes"] for entry in self.manifest["files"].values())
+
+
+def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
+    """Read and verify a bundle. ``verify=False`` skips the hashes, not the sizes or names.
+
+    Raises BundleError in one sentence: no bundle, damaged or changed files, missing step files,
+    names that leave the folder, a newer schema, a feed-forward network's bundle.
+    """
+    return open_with(Path(path), parse_diffusion, verify)
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 that stands for a bundle: of its manifest, which holds the hash of each file."""
+    return hashlib.sha256(json.dumps(dict(manifest), sort_keys=True).encode()).hexdigest()
+
+
+def open_with(path: Path, parse: Callable[[Path, Mapping[str, Any]], Opened],
+              verify: bool) -> Opened:
+    """Read the manifest, parse it, check the files it names."""
+    manifest = _read_manifest(path)
+    where = path / MANIFEST
+    schema = manifest.get("schema_version")
+    if manifest.get("format") != FORMAT or type(schema) is not int:
+        raise BundleError(f"{where} is not the manifest of a bundle; "
+                          "make a bundle with `bidiff-deploy export`")
+    if schema > SCHEMA_VERSION:
+        raise BundleError(f"{path} has bundle schema {schema}, newer than the {SCHEMA_VERSION} this "
+                          "version reads; upgrade bidiff-deploy")
+    try:
+        bundle = parse(path, manifest)
+    except BidiffError as error:
+        raise BundleError(f"{where}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise BundleError(f"{where} is incomplete or garbled ({type(error).__name__}: {error}); "
+                          "export the bundle again") from None
+    _check_files(path, manifest, verify)
+    return bundle
+
+
+def _read_manifest(path: Path) -> Mapping[str, Any]:
+    where = path / MANIFEST
+    try:
+        if not path.exists():
+            raise BundleError(f"{path} does not exist; make a bundle with `bidiff-deploy export`")
+        if not where.is_file():
+            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}; "
+                              "make one with `bidiff-deploy export`")
+        if where.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{where} is larger than a manifest can be; export the bundle again")
+        manifest = json.loads(where.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"{where} can not be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        raise BundleError(f"{where} is not valid JSON; export the bundle again") from None
+    if not isinstance(manifest, dict):
+        raise BundleError(f"{where} is not the manifest of a bundle; "
+                          "make a bundle with `bidiff-deploy export`")
+    return manifest
+
+
+def check_versions(manifest: Mapping[str, Any]) -> None:
+    """Refuse operators and packings that are newer than this version."""
+    for key, known in (("bidiff_opset", OPSET_VERSION), ("packing_version", PACKING_VERSION)):
+        if _integer(manifest, key) < 1:
+            raise ValueError(f"{key} must be at least 1, not {manifest[key]}")
+        if manifest[key] > known:
+            raise BundleError(f"{key} {manifest[key]} is newer than the {known} this version "
+                              "reads; upgrade bidiff-deploy")
+
+
+def file_names(manifest: Mapping[str, Any], *used: str) -> tuple[str, ...]:
+    """``used``, names of files; they and all others of the manifest are checked, with hashes."""
+    files = manifest["files"]
+    for name, entry in files.items():
+        _check_name(name)
+        if not re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]) or _integer(entry, "bytes") < 0:
+            raise BundleError(f"the entry of {name!r} is garbled; export the bundle again")
+    for name in used:
+        _check_name(name)
+        if name not in files:
+            raise BundleError(f"{name!r} is used but has no hash; export the bundle again")
+    return used
+
+
+def parse_diffusion(path: Path, manifest: Mapping[str, Any]) -> Bundle:
+    """The bundle that a manifest describes; its files are not looked at."""
+    check_versions(manifest)
+    if manifest.get("kind", KIND) != KIND:
+        raise BundleError(f"this is a bundle of kind {str(manifest['kind'])[:40]!r}, which has no "
+                          "time steps; upscale, evaluate, check and inspect take it, but this "
+                          "needs a diffusion model's")
+    config = NetworkConfig.from_dict(manifest["network"], "network")
+    if set(manifest["network"]) != set(config.to_dict()):
+        raise BundleError("its network options are not complete; export the bundle again")
+    schedule = Schedule.from_dict(manifest["schedule"])
+    steps = tuple(Step(_integer(step, "timestep"), _integer(step, "group"), step["file"])
+                  for step in manifest["steps"])
+    times = [step.timestep for step in steps]
+    if not 1 <= len(steps) <= MAX_STEPS or any(a <= b for a, b in zip(times, times[1:])) or (
+            times[-1] < 0 or times[0] >= schedule.total_steps):
+        raise BundleError("its steps are not descending time steps of its schedule; "
+                          "export the bundle again")
+    weights, *_ = file_names(manifest, manifest["weights"], *(step.file for step in steps))
+    initializers = manifest["step_initializers"]
+    if not isinstance(initializers, list) or not all(isinstance(n, str) for n in initializers):
+        raise BundleError("step_initializers must be names; export the bundle again")
+    scale = _integer(manifest, "scale")
+    if not 1 <= scale <= 16:
+        raise BundleError(f"scale {scale} must be from 1 to 16; export the bundle again")
+    start = manifest["sampling"]["start"]
+    if start is not None and (type(start) is not int or not steps[-1].timestep <= start):
+        raise BundleError(f"its sampling starts at {start!r}, below all of its steps; "
+                          "export the bundle again")
+    return Bundle(path, config, scale, schedule, steps, tuple(initializers),
+                  start, str(manifest["precision"]), weights,
+                  manifest)
+
+
+def _check_files(path: Path, manifest: Mapping[str, Any], verify: bool) -> None:
+    for name, entry in manifest["files"].items():
+        file = path / name
+        try:
+            if file.is_symlink() or not file.is_file():
+                raise BundleError(f"{file} is missing from the bundle; export the bundle again")
+            if file.stat().st_size != entry["bytes"] or (
+                    verify and file_sha256(file) != entry["sha256"]):
+                raise BundleError(f"{file} is not the file that was exported (its SHA-256 or size "
+                                  "differs); copy the bundle again or export it again")
+        except OSError as error:
+            raise BundleError(f"{file} can not be read: {error.strerror or error}") from None
+
+
+def _check_name(name: Any) -> None:
+    # A bare file name: no separator, no drive, no parent, nothing hidden.
+    if not isinstance(name, str) or not _FILE_NAME.fullmatch(name) or name == MANIFEST:
+        raise BundleError(f"file name {name!r} is not allowed: the files of a bundle lie in its "
+                          "own folder; do not use this bundle")
+
+
+def _integer(mapping: Mapping[str, Any], key: str) -> int:
+    value = mapping[key]
+    if type(value) is not int:
+        raise ValueError(f"{key} must be a whole number, not {value!r}")
+    return value

@@ -1,0 +1,64 @@
+"""Published checkpoint keys <-> this project's parameter names.
+
+Which key holds which parameter stands in ``models.parameters``; here whole state dicts are
+renamed, stacked and split.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Mapping, Sequence
+
+import numpy as np
+
+from ..errors import CheckpointError
+from ..networks import Config, parameters
+
+_REMEDY = "give the network's options with --options if they differ from the derived ones"
+
+
+def from_published(state: Mapping[str, np.ndarray], config: Config,
+                   origin: str = "checkpoint") -> dict[str, np.ndarray]:
+    """Rename and stack the tensors of a published state dict.
+
+    ``state``: ``{published key: array}`` without ``module.`` prefixes. Returns ``{name: array}``
+    in the order and shapes of ``models.parameters(config)``, dtypes unchanged. Raises
+    CheckpointError, ``origin`` being the file's name, for missing, unexpected or misshapen tensors.
+    """
+    wanted = parameters(config)
+    keys = [key for parameter in wanted.values() for key in parameter.published]
+    faults = [f"{len(found)} {what} key{'s' if len(found) > 1 else ''} ({_some(found)})"
+              for what, found in (("missing", [key for key in keys if key not in state]),
+                                  ("unexpected", sorted(set(state) - set(keys)))) if found]
+    if faults:
+        raise CheckpointError(f"{origin}: {' and '.join(faults)}; {_REMEDY}")
+    result = {}
+    for name, parameter in wanted.items():
+        shape = parameter.shape[1:] if parameter.grouped else parameter.shape
+        parts = []
+        for key in parameter.published:
+            value = state[key]
+            # Published per-channel parameters are (1, C, 1, 1); here they are (C,).
+            if value.size != math.prod(shape) or (
+                    value.ndim == len(shape) and value.shape != shape):
+                raise CheckpointError(f"{origin}: {key} has shape {tuple(value.shape)}, but the "
+                                      f"network's options ask for {shape}; {_REMEDY}")
+            parts.append(value.reshape(shape))
+        result[name] = np.stack(parts) if parameter.grouped else parts[0]
+    return result
+
+
+def to_published(state: Mapping[str, np.ndarray],
+                 config: Config) -> dict[str, np.ndarray]:
+    """The inverse of ``from_published``: ``{published key: array}`` in the published shapes."""
+    result = {}
+    for name, parameter in parameters(config).items():
+        parts = state[name] if parameter.grouped else [state[name]]
+        for key, part in zip(parameter.published, parts):
+            per_channel = parameter.grouped and not name.endswith(".slope")
+            result[key] = part.reshape(1, -1, 1, 1) if per_channel else part
+    return result
+
+
+def _some(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")

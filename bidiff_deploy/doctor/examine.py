@@ -1,0 +1,202 @@
+"""What this machine can do with bundles, what is missing, and the command that adds it.
+
+Nothing optional is imported in this process: everything is tried in others (``doctor_probes``), so
+a broken module is a sentence here and not a crash.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+from .. import __version__, machine
+from .probes import run
+from ..engines import BACKENDS, ON_GPU, TENSORRT
+
+# Import name -> (what pip installs, what it is for). Versions as pyproject.toml has them.
+NEEDED = {
+    "numpy": ("numpy>=1.24", "everything"),
+    "onnx": ("onnx>=1.16", "reading the graphs of bundles"),
+    "onnx_ir": ("onnx-ir>=0.1.0", "export"),
+    "safetensors": ("safetensors>=0.4", "reading and packing checkpoints"),
+    "yaml": ("PyYAML>=6", "options files and recipes"),
+    "PIL": ("Pillow>=10.1", "images"),
+}
+OPTIONAL = {
+    "onnxruntime": ("onnxruntime>=1.18", "running bundles on the CPU"),
+    "torch": ("torch>=2.4", "training, .pth checkpoints, check and bench against torch"),
+    "polygraphy": ("polygraphy", "comparing runners"),
+    "openvino": ("openvino", "bench against OpenVINO"),
+    "tensorrt": ("tensorrt", "building and running plans of TensorRT"),
+    "cuda": ("cuda-python", "TensorRT's steps as CUDA graphs"),
+    "pycuda": ("pycuda", "memory and copies of the TensorRT backends, for which cuda-python will "
+                         "do too"),
+}
+ON_NVIDIA = ("tensorrt", "cuda", "pycuda")  # of no use where there is no NVIDIA driver
+GPU_RUNTIME = "onnxruntime-gpu[cuda,cudnn]>=1.21"
+NVRTC = "nvidia-cuda-nvrtc-cu12>=12.8,<13"
+# Distributions that all install the module onnxruntime, over one another.
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino",
+            "onnxruntime-rocm", "onnxruntime-qnn")
+_PROBES = {"onnxruntime": "onnxruntime", "torch": "torch", "openvino": "openvino",
+           "cuda": "cuda_python", "pycuda": "module:pycuda.driver"}
+PLUGIN = "bidiff-deploy build-plugin --tensorrt-root DIR"
+JETSON = Path("/etc/nv_tegra_release")  # wheels of TensorRT do not run there
+OF_JETPACK = ("sudo apt-get install python3-libnvinfer && "
+              "python3 -m venv --system-site-packages ~/bidiff")
+
+Report = dict[str, Any]
+Probe = Callable[[str], Mapping[str, Any]]
+
+
+def examine(probe: Probe = run) -> Report:
+    """Everything that ``bidiff-deploy doctor`` prints, JSON-ready.
+
+    ``tool``, ``python``, ``system``; ``cpu`` and ``memory`` as ``machine`` has them; ``library``:
+    the op library's kernels; ``modules``: {import name: version or reason}; ``cuda``: the NVIDIA
+    driver; ``gpu``: our kernels on each of its GPUs; ``plugin``: that for TensorRT; ``backends``:
+    for each whether it ran a tiny bundle just now, and the reason if not; ``missing``: what, what
+    for, and the command that adds it; ``warnings``: sentences. ``probe`` stands in for
+    ``doctor_probes.run`` in tests. Raises nothing.
+    """
+    modules = {name: _module(name, probe) for name in (*NEEDED, *OPTIONAL)}
+    library, cuda = dict(probe("kernels")), dict(probe("cuda"))
+    gpu, plugin = dict(probe("gpu")), dict(probe("plugin"))
+    # Without TensorRT all of its backends lack the same.
+    lacking = {} if modules["tensorrt"]["ok"] else dict(probe("backend:tensorrt"))
+    backends = {name: dict(lacking if lacking and name in TENSORRT else probe(f"backend:{name}"))
+                for name in BACKENDS}
+    report: Report = {
+        "tool": __version__,
+        "python": {"version": platform.python_version(), "executable": sys.executable},
+        "system": platform.platform(),
+        "cpu": machine.cpu(), "memory": machine.memory(),
+        "library": library, "modules": modules, "cuda": cuda, "gpu": gpu,
+        "plugin": plugin, "backends": backends,
+    }
+    report["missing"] = _missing(report)
+    report["warnings"] = _warnings(report, _installed(RUNTIMES))
+    return report
+
+
+def can_run(report: Report) -> bool:
+    """Whether any backend ran a bundle."""
+    return any(backend["ok"] for backend in report["backends"].values())
+
+
+def first_remedy(report: Report) -> str | None:
+    """The command that adds the first missing part that no backend can do without, if any."""
+    return next((entry["command"] for entry in report["missing"]
+                 if entry["what"] in (*NEEDED, "onnxruntime")), None)
+
+
+def pip(*arguments: str) -> str:
+    """A pip command for the Python that runs this."""
+    return shlex.join([sys.executable or "python3", "-m", "pip", *arguments])
+
+
+def _module(name: str, probe: Probe) -> dict[str, Any]:
+    """``ok`` and ``version``; or ``reason``, and whether it is ``installed`` all the same."""
+    try:
+        installed = importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError, AttributeError):  # something odd lies there
+        installed = True
+    if not installed:
+        return {"ok": False, "installed": False, "reason": "not installed"}
+    return {"installed": True, **probe(_PROBES.get(name, f"module:{name}"))}
+
+
+def _missing(report: Report) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = []
+
+    def add(what: str, purpose: str, command: str) -> None:
+        found.append({"what": what, "for": purpose, "command": command})
+
+    nvidia = report["cuda"]["ok"]
+    for name, module in report["modules"].items():
+        requirement, purpose = (NEEDED.get(name) or OPTIONAL[name])
+        if module["ok"] or (name in ON_NVIDIA and not nvidia):
+            continue
+        if name == "onnxruntime" and nvidia:
+            requirement, purpose = GPU_RUNTIME, "running bundles"
+        if name == "tensorrt" and JETSON.is_file():
+            add(name, f"{purpose}, from JetPack", OF_JETPACK)
+            continue
+        if name == "tensorrt":  # of the major version of CUDA that the driver is for
+            requirement = f"tensorrt-cu{12 if str(report['cuda']['version']) < '13' else 13}"
+        again = ["--force-reinstall"] if module["installed"] else []
+        add(name, purpose, pip("install", *again, requirement))
+    library = report["library"]
+    if report["modules"]["numpy"]["ok"] and not (library["ok"] and library["path"]):
+        compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+        add("op library", "packed binary convolutions, without which bundles run slowly; in the "
+            "source folder", ("" if compiler else "apt-get install g++ && ")
+            + pip("install", "--force-reinstall", "--no-deps", "."))
+    if any("NVRTC, which compiles them, was not found" in gpu["reason"]
+           for gpu in _gpus(report) if not gpu["ok"]):
+        add("NVRTC", "compiling the GPU kernels", pip("install", NVRTC))
+    if report["modules"]["tensorrt"]["ok"] and nvidia and not report["plugin"]["ok"]:
+        add("TensorRT plugin", "backend tensorrt; DIR has TensorRT's headers", PLUGIN)
+    providers = report["modules"]["onnxruntime"].get("providers", [])
+    if nvidia and providers and "CUDAExecutionProvider" not in providers:
+        add("CUDAExecutionProvider", "ONNX Runtime on the NVIDIA GPU",
+            f"{pip('uninstall', '-y', *_installed(RUNTIMES))} && {pip('install', GPU_RUNTIME)}")
+    return found
+
+
+def _warnings(report: Report, runtimes: list[str]) -> list[str]:
+    """What is there but wrong. ``runtimes``: installed distributions of onnxruntime."""
+    found = []
+    if len(runtimes) > 1:
+        keep = GPU_RUNTIME if "onnxruntime-gpu" in runtimes else OPTIONAL["onnxruntime"][0]
+        found.append(f"{' and '.join(runtimes)} are both installed and overwrite each other's "
+                     f"files; keep one: {pip('uninstall', '-y', *runtimes)} && "
+                     f"{pip('install', keep)}")
+    for name, module in report["modules"].items():
+        if module["installed"] and not module["ok"]:
+            found.append(f"{name} is installed but can not be imported: {module['reason']}")
+    library = report["library"]
+    if not library["ok"] or (library["path"] and library["reason"]):
+        found.append(f"the op library can not be used: {library['reason']}")
+    found += [f"GPU {gpu['ordinal']} can not be used: {gpu['reason']}" for gpu in _gpus(report)
+              if not gpu["ok"]]
+    for name, backend in report["backends"].items():
+        found += [f"backend {name}: {line}" for line in backend.get("warnings", [])]
+        if not backend["ok"] and _expected(name, report) and report["modules"]["onnxruntime"]["ok"]:
+            found.append(f"backend {name} did not run a bundle: {backend['reason']}")
+    cores, usable = report["cpu"]["cores"], report["cpu"]["usable_cores"]
+    if cores and usable < cores:
+        found.append(f"this process may use {usable:g} of {cores} cores; give --threads "
+                     f"{max(1, int(usable))}, because the default is all cores")
+    return found
+
+
+def _expected(name: str, report: Report) -> bool:
+    """Whether a backend lacks nothing that is told of elsewhere."""
+    if name in ON_GPU and not report["cuda"]["ok"]:
+        return False
+    return name not in TENSORRT or bool(report["modules"]["tensorrt"]["ok"] and (
+        TENSORRT[name] != "plugin" or report["plugin"]["ok"]))
+
+
+def _gpus(report: Report) -> list[dict[str, Any]]:
+    """What the op library says of each GPU; none where it or the driver can not be used."""
+    return list(report["gpu"].get("devices", []))
+
+
+def _installed(names: tuple[str, ...]) -> list[str]:
+    """Which of these distributions are installed."""
+    found = []
+    for name in names:
+        try:
+            importlib.metadata.version(name)
+        except Exception:  # absent, or metadata that can not be read
+            continue
+        found.append(name)
+    return found

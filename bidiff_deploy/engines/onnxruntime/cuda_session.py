@@ -1,0 +1,83 @@
+"""What the CUDA backend opens: kernels on a GPU, and a session of ONNX Runtime there."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import sys
+import threading
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ...bundle.manifest import Bundle
+from ...errors import EngineError
+from ..gpu import library as cuda_library
+from ...graphs.cuda import CudaGraph
+from .cuda_provider import Target
+from ...graphs.update import append_update
+from .cpu import sentence
+
+_NOTICE_SECONDS = 1.5
+
+
+def load_kernels(device_id: int, name: str) -> str:
+    """``cuda_library.load_kernels`` of the path in use; what takes long is told on stderr."""
+    text = (f"preparing the CUDA kernels for {name}; where they have to be compiled this takes up "
+            "to half a minute, once")
+    notice = threading.Timer(_NOTICE_SECONDS, print, [text], {"file": sys.stderr, "flush": True})
+    notice.daemon = True
+    notice.start()
+    try:
+        return cuda_library.load_kernels(device_id, cuda_library.forced_path(device_id))
+    finally:
+        notice.cancel()
+
+
+def open_session(ort: Any, bundle: Bundle, derived: CudaGraph, options: Any,
+                 target: Target) -> Any:
+    """A session of a derived graph and the loop's update on ``target``. Raises EngineError where
+    ONNX Runtime refuses; warns where it captures no CUDA graph."""
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    # ONNX Runtime copies these once, at creation; the views may not move until then.
+    values = {name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
+              for name, value in derived.constants.items()}
+    options.add_external_initializers(list(values), list(values.values()))
+    model = append_update(derived.model).SerializeToString(deterministic=True)
+    settings = target.options
+    while True:
+        try:
+            session = ort.InferenceSession(model, options, enable_fallback=0,
+                                           providers=[(target.provider, settings)])
+            break
+        except Exception as error:
+            text = reason(error)
+            if settings.get("enable_cuda_graph") != "1" or "graph capture" not in text:
+                raise EngineError(f"{bundle.path} can not be opened by onnxruntime "
+                                  f"{ort.__version__} on {target.device}: {text}") from None
+            # It places some node on the CPU, which it does not capture.
+            warnings.warn(f"onnxruntime {ort.__version__} captures no CUDA graph of this bundle "
+                          f"({text}); running without, which is slower", RuntimeWarning,
+                          stacklevel=5)
+            settings = {**settings, "enable_cuda_graph": "0"}
+    if target.provider not in session.get_providers():
+        raise EngineError(f"the CUDA provider of onnxruntime {ort.__version__} did not start; its "
+                          "own words are above on stderr, and bidiff-deploy doctor shows driver "
+                          "and versions")
+    return session
+
+
+def reason(error: Exception) -> str:
+    """What CUDA or ONNX Runtime says, without the places in its source that come before."""
+    text = " ".join(str(error).split())
+    if found := re.search(r"(CUDA|CUDNN|CUBLAS) failure [^;]{1,200}", text):
+        return found[0].strip()
+    return sentence(Exception(text.rpartition(" FAIL : ")[2]))
+
+
+def device_memory(device_id: int) -> tuple[int, int]:
+    """Free and all bytes of a GPU's memory."""
+    free, total = ctypes.c_uint64(), ctypes.c_uint64()
+    cuda_library.call("memory", device_id, ctypes.byref(free), ctypes.byref(total))
+    return free.value, total.value

@@ -1,0 +1,231 @@
+"""Bundle -> plan: derive the graph, let TensorRT parse it, choose kernels, write the plan.
+
+TensorRT works in a thread of its own while this one tells how far it is and hears of Ctrl-C.
+Nothing is written before the plan is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .... import progress
+from ....bundle.manifest import Bundle
+from ....errors import BidiffError, EngineError, UsageError
+from ...gpu import library as cuda_library
+from ...noise_predictor import PADDING_MULTIPLE
+from ...gpu.primary_context import current_gpu
+from .. import plans
+from . import timing_cache
+from ..api import Api, open_tensorrt
+from .network import Parsed, Settings, configure, parse
+from ..plans import Here, Plan, PlanInfo, Profile
+from .progress import BuildProgress, monitor_of
+from ..sidecar import MAX_WORKSPACE, VARIANTS
+
+__all__ = ["BuildInterrupted", "build_plan", "check_profile", "default_profile", "precision_of"]
+
+_TICK_SECONDS = 0.2
+_DEFAULT_SIDES = (64, 256, 512)
+_MOST_VALUES = (1 << 31) - 1  # of a tensor of TensorRT's
+
+
+class BuildInterrupted(KeyboardInterrupt):
+    """Ctrl-C ended a build; ``running``: TensorRT, which can not be told before 8.6, goes on."""
+
+    def __init__(self, running: bool) -> None:
+        super().__init__()
+        self.running = running
+
+
+def precision_of(bundle: Bundle) -> str:
+    """What plans of a bundle compute in; bfloat16 is left unused."""
+    return "float16" if bundle.precision == "float16" else "float32"
+
+
+def default_profile(bundle: Bundle, batch: int = 1) -> Profile:
+    """64x64 to 512x512, best at 256x256, rounded up to what the network takes."""
+    unit = _unit(bundle)
+    low, middle, high = ((batch, size, size) for size in (
+        -(-side // unit) * unit for side in _DEFAULT_SIDES))
+    return Profile(low, middle, high)
+
+
+def check_profile(profile: Profile, bundle: Bundle) -> None:
+    """Raises UsageError for shapes that the loop never has, or that are out of order."""
+    unit, channels = _unit(bundle), bundle.config.inner_channel
+    for shape in (profile.minimum, profile.optimum, profile.maximum):
+        if any(side < 1 or side % unit for side in shape[1:]) or shape[0] < 1:
+            raise UsageError(f"{_text(shape)} (batch x height x width) can not be run: height and "
+                             f"width must be multiples of {unit}, which inputs are padded to")
+        if math.prod(shape) * channels > _MOST_VALUES:
+            raise UsageError(f"{_text(shape)} (batch x height x width) with {channels} channels is "
+                             f"more than the {_MOST_VALUES} values that a map of TensorRT's can "
+                             "have; choose a smaller shape, which larger images are run in tiles "
+                             "of")
+    for name, low, high in (("--min", profile.minimum, profile.optimum),
+                            ("--opt", profile.optimum, profile.maximum)):
+        if any(a > b for a, b in zip(low, high)):
+            raise UsageError(f"{name} {_text(low)} is larger than {_text(high)}; give --min, "
+                             "--opt and --max in ascending order")
+
+
+def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
+               folder: Path | None = None, device: int = 0, workspace: int | None = None,
+               level: int | None = None, overwrite: bool = False, quiet: bool = False,
+               verbose: bool = False, notes: list[str] | None = None) -> Plan:
+    """Build one plan on GPU ``device`` and write it with its sidecar.
+
+    Args:
+        variant: plugin, dense or dense-int8.
+        folder: None: ``default_folder``.
+        workspace, level: as in ``Settings``.
+        notes: gets sentences about what was done without.
+
+    Raises:
+        EngineError: no TensorRT, plugin or GPU; or TensorRT fails, for want of memory or otherwise.
+        UsageError: shapes that can not be run.
+        OutputError: the plan is there, or can not be written.
+        BuildInterrupted: Ctrl-C.
+    """
+    from ....bundle.step_graphs import StepGraphs
+    from ....graphs.tensorrt import derive
+
+    if variant not in VARIANTS:
+        raise EngineError(f"variant {variant!r} is not known; known are {', '.join(VARIANTS)}")
+    check_profile(profile, bundle)
+    if workspace is not None and not 0 < workspace <= MAX_WORKSPACE:
+        raise UsageError(f"--workspace {workspace} must be from 1 to {MAX_WORKSPACE} bytes; leave "
+                         "it out for all that the GPU has")
+    notes = [] if notes is None else notes
+    folder = plans.default_folder(bundle) if folder is None else folder
+    precision = precision_of(bundle)
+    settings = Settings(variant, precision == "float16", profile, workspace, level)
+    api = open_tensorrt(verbose)
+    gpu = cuda_library.device_info(device)
+    plugin = api.plugin() if variant == "plugin" else None
+    here = plans.here(api, bundle, gpu, plugin, precision)
+    plans.targets(folder, f"{variant}-{precision}-{profile.label}", overwrite)
+    graph = derive(StepGraphs(bundle).promoted(), bundle.config, variant=variant,
+                   float16=settings.float16, plugin=plugin, opset=_opset(api, settings),
+                   shape=profile.optimum if profile.static else None)
+    cache = timing_cache.cache_file(api.name, gpu)
+    state, started = BuildProgress(), time.monotonic()
+
+    def build() -> Any:
+        # A function, so that TensorRT's objects are gone before the GPU is no longer current.
+        builder = api.builder()
+        parsed = parse(api, builder, graph, plugin)
+        config = configure(api, builder, parsed.network, graph, settings, notes)
+        timing_cache.attach(config, timing_cache.read(cache))
+        plan = _run(api, builder, parsed, config, state, settings, gpu)
+        if plan is not None and api.log.other_precision:
+            notes.append("TensorRT has no kernel for some layer in the graph's precision, and took "
+                         "one in another; see which with --verbose, and compare the results with "
+                         "bidiff-deploy check")
+        if remark := timing_cache.save(config, cache):
+            notes.append(remark)
+        return plan
+
+    def work() -> Any:
+        with current_gpu(device):
+            return build()
+
+    plan = _watch(work, state, f"building {precision} {variant}", quiet,
+                  cancels=hasattr(api.trt, "IProgressMonitor"))
+    content = memoryview(plan)
+    info = _info(here, settings, content, graph.opset, time.monotonic() - started)
+    return plans.write_plan(folder, content, info, overwrite)
+
+
+def _opset(api: Api, settings: Settings) -> int:
+    """The later one for its float16 scales, without which a float16 network has float32 between
+    its int8 convolutions; parsers before TensorRT 10 do not read it."""
+    from ....graphs.graph_writer import OPSET, OPSET_OF_10
+
+    later = settings.variant == "dense-int8" and settings.float16 and not api.weakly_typed
+    return OPSET_OF_10 if later else OPSET
+
+
+def _run(api: Api, builder: Any, parsed: Parsed, config: Any, state: BuildProgress,
+         settings: Settings, gpu: cuda_library.DeviceInfo) -> Any:
+    """The serialised engine; in the worker's thread."""
+    monitor = monitor_of(api.trt, state)
+    if monitor is not None:
+        config.progress_monitor = monitor
+    api.log.clear()
+    plan = builder.build_serialized_network(parsed.network, config)
+    if plan is not None or state.cancelled:
+        return plan
+    reason = api.log.sentence("it tells no reason")
+    if api.log.out_of_memory:
+        smaller = "a smaller --size or --batch" if settings.profile.static else "a smaller --max"
+        raise EngineError(f"{gpu.name} has no memory left to build a plan for "
+                          f"{settings.profile.label} ({reason}); try {smaller}, limit "
+                          "--workspace, or close other programs on the GPU")
+    remedy = "give more --workspace, or " if settings.workspace is not None else ""
+    raise EngineError(f"TensorRT {api.name} could not build a plan for {settings.profile.label} on "
+                      f"{gpu.name} ({reason}); {remedy}see all that it logs with --verbose")
+
+
+def _watch(work: Callable[[], Any], state: BuildProgress, label: str, quiet: bool,
+           cancels: bool) -> Any:
+    """What ``work`` gives, done in a thread, with progress told; Ctrl-C cancels it."""
+    result: list[Any] = []
+    failure: list[BaseException] = []
+    # Not the thread's own state: a join that Ctrl-C ends takes the thread for finished.
+    finished = threading.Event()
+
+    def run() -> None:
+        try:
+            result.append(work())
+        except BidiffError as error:
+            # Its frames hold TensorRT's objects, which are to go in this thread.
+            failure.append(error.with_traceback(None))
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            finished.set()
+
+    # A daemon, because a TensorRT that can not be told to stop must not keep the process alive.
+    thread = threading.Thread(target=run, name="tensorrt-build", daemon=True)
+    with progress.Progress(label, 1 if cancels else None, quiet=quiet) as shown:
+        thread.start()
+        try:
+            while not finished.wait(_TICK_SECONDS):
+                share, phase = state.state()
+                # Not finished before it is: the plan has still to be serialised.
+                shown.update(min(share, 0.99), f"{label}, {phase}" if phase else label)
+        except KeyboardInterrupt:
+            state.cancel()
+            if cancels:
+                shown.update(state.state()[0], f"{label}, stopping")
+                finished.wait()
+            raise BuildInterrupted(not finished.is_set()) from None
+    if failure:
+        raise failure[0]
+    return result[0]
+
+
+def _info(here: Here, settings: Settings, content: memoryview, opset: int,
+          seconds: float) -> PlanInfo:
+    return PlanInfo(
+        tensorrt=here.tensorrt, gpu=here.gpu, architecture=here.architecture, driver=here.driver,
+        plugin=here.plugin, layout=here.layout, bundle=here.bundle, variant=settings.variant,
+        precision=here.precision, profile=settings.profile, bytes=content.nbytes,
+        sha256=hashlib.sha256(content).hexdigest(), opset=opset, level=settings.level,
+        workspace=settings.workspace, seconds=round(seconds, 3))
+
+
+def _unit(bundle: Bundle) -> int:
+    """What heights and widths of the loop are multiples of."""
+    return math.lcm(PADDING_MULTIPLE, bundle.config.size_multiple)
+
+
+def _text(shape: tuple[int, int, int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,178 @@
+"""Our operators in standard ones: the network that a TensorRT without our plugin runs.
+
+Before: ``BinaryConv``, ``GroupNormSwish`` and what fuses them. After: convolutions of +1 and -1
+with +-alpha, in the type of the maps or in int8, and group norms of reductions.
+
+- The sign is Sign(Sign(x + threshold) + 0.5), which is +1 at both zeros. Comparisons give booleans
+  and ``Where`` is a layer of its own, which older versions keep out of fused kernels. (Of NaN it
+  is no sign, nor need it be: the shortcut carries NaN on.)
+- The binarised map is what the convolution pads with zeros, as the contract has it.
+- int8 is said by QuantizeLinear and DequantizeLinear. Signs have scale 1; weights are stored as
+  floats that become +-1 by their channel's alpha, because 8.5 takes int8 constants nowhere. Scales
+  are float32, the only type that opset 17 has for them; in opset 19 they are as the maps are.
+- In a graph with float16 maps an operator's inside is float32 between two casts, as its kernel
+  computes, or signs would be those of rounded values: the norm, the sum that a sign is taken of,
+  what follows a convolution. What only moves values does so in float16, and convolutions take and
+  give it, or what their scales are.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from ..errors import EngineError
+from ..operators.block_functions import block_functions
+from ..operators.names import BINARY_CONV, DOMAIN, EPSILON, GROUP_NORM_SWISH
+from ..operators.sign_bits import dense_weight, words_per_tap
+from .graph_writer import OPSET
+from .lower_opset import Lowering
+
+
+class Dense:
+    """Writes what stands for a node of our domain; ``int8``: convolutions are quantised."""
+
+    def __init__(self, *, int8: bool) -> None:
+        self._int8 = int8
+
+    def __call__(self, graph: Lowering, node: onnx.NodeProto) -> None:
+        """Raises EngineError for an operator that is not ours, or whose weights are unknown."""
+        maps = graph.type(node.input[0])
+        if node.op_type in (BINARY_CONV, GROUP_NORM_SWISH):
+            y = self._layer(graph, node, maps)
+        elif node.domain == DOMAIN and node.op_type in _bodies():
+            y = self._fused(graph, node, maps)
+        else:
+            raise EngineError(f"{node.domain}.{node.op_type} has no form in standard operators; "
+                              "export the bundle again")
+        graph.finish(graph.cast(y, maps), node.output[0])
+
+    def _fused(self, graph: Lowering, call: onnx.NodeProto, maps: np.dtype) -> str:
+        """The nodes of an operator's definition; returns its value, float32 or as the maps are.
+        Names are those of ``op_definitions.opened``."""
+        body, output = _bodies()[call.op_type], call.output[0]
+        names = dict(zip(body.input, call.input))
+        given = {attribute.name: attribute for attribute in call.attribute}
+        for inner in body.node:
+            node = onnx.NodeProto()
+            node.CopyFrom(inner)
+            layer = node.op_type in (BINARY_CONV, GROUP_NORM_SWISH)
+            # Sums in float32; what moves values as the maps are, which is the same.
+            wanted = np.dtype(np.float32) if node.op_type == "Add" else maps
+            for index, name in enumerate(inner.input):
+                name = graph.found(names[name])
+                if not layer and graph.type(name).kind == "f":
+                    name = graph.cast(name, wanted)
+                node.input[index] = name
+            for index, name in enumerate(inner.output):
+                names[name] = node.output[index] = f"{output}/{name}"
+            for attribute in node.attribute:
+                if attribute.ref_attr_name:
+                    attribute.CopyFrom(given[attribute.ref_attr_name])
+            if layer:
+                names[inner.output[0]] = self._layer(graph, node, maps)
+            else:
+                graph.standard(node)
+        return graph.found(names[body.output[0]])
+
+    def _layer(self, graph: Lowering, node: onnx.NodeProto, maps: np.dtype) -> str:
+        """One layer; returns its float32 value."""
+        if node.op_type == GROUP_NORM_SWISH:
+            return _group_norm_swish(graph, node)
+        x, words, alpha, threshold, rprelu, residual, time = (
+            *node.input, *[""] * (7 - len(node.input)))
+        name, wide = words.rpartition(".")[0] or node.output[0], graph.cast(x, np.float32)
+        y = wide
+        if not _zero(graph, threshold):
+            y = graph.op("Add", y, graph.column(threshold), output=f"{name}/shifted")
+        y = graph.op("Sign", y, output=f"{name}/sign_or_0")
+        y = graph.op("Add", y, graph.scalar(0.5, np.float32), output=f"{name}/not_0")
+        y = graph.op("Sign", y, output=f"{name}/signs")
+        y = self._convolution(graph, name, y, _weight(graph, words, alpha, x), maps)
+        y = graph.cast(y, np.float32)
+        y = _rprelu(graph, name, y, rprelu)
+        if not graph.absent(residual):
+            y = graph.op("Add", y, graph.cast(residual, np.float32), output=f"{name}/shortcut")
+        if not graph.absent(time):
+            y = graph.op("Add", y, graph.column(time), output=f"{name}/timed")
+        graph.as_large_as(y, name)
+        return y
+
+    def _convolution(self, graph: Lowering, name: str, signs: str, weight: np.ndarray,
+                     maps: np.dtype) -> str:
+        k = weight.shape[-1]
+        if self._int8 and graph.opset == OPSET:
+            maps = np.dtype(np.float32)
+        with np.errstate(over="ignore"):
+            narrow = weight.astype(maps)
+        if not np.array_equal(np.isfinite(weight), np.isfinite(narrow)):
+            raise EngineError(f"the scales of {name} are beyond the range of float16; export the "
+                              "bundle with --precision exact")
+        signs, taps = graph.cast(signs, maps), graph.constant(narrow, f"{name}/weight")
+        if self._int8:
+            signs = _quantised(graph, signs, np.ones((), maps), f"{name}/signs")
+            scale = np.abs(narrow).max(axis=(1, 2, 3))
+            scale[scale == 0] = 1
+            taps = _quantised(graph, taps, scale, f"{name}/weight")
+        return graph.op("Conv", signs, taps, output=f"{name}/sums", kernel_shape=[k, k],
+                        pads=[k // 2] * 4)
+
+
+def _zero(graph: Lowering, name: str) -> bool:
+    value = graph.constants.get(name)
+    return graph.absent(name) or value is not None and not value.any()
+
+
+def _weight(graph: Lowering, words: str, alpha: str, x: str) -> np.ndarray:
+    """float32 (Cout, Cin, k, k)."""
+    if words not in graph.constants or alpha not in graph.constants:
+        raise EngineError(f"the weights {words} are no constants, which a graph without our "
+                          "plugin needs; export the bundle again")
+    packed, scale, channels = graph.constants[words], graph.constants[alpha], graph.channels(x)
+    if packed.ndim != 4 or packed.shape[3] != words_per_tap(channels) or (
+            scale.shape != packed.shape[:1]):
+        raise EngineError(f"the weights {words} have shape {packed.shape}, which does not fit "
+                          f"{channels} channels; export the bundle again")
+    return dense_weight(packed, scale, channels)
+
+
+def _quantised(graph: Lowering, name: str, scale: np.ndarray, label: str) -> str:
+    """A value through int8 and back; ``scale`` has one number or one for each first index."""
+    zero = graph.constant(np.zeros(scale.shape, np.int8), f"zero_{scale.size}")
+    factor = graph.constant(scale, f"{label}_scale" if scale.ndim else "unit_scale")
+    axis = {"axis": 0} if scale.ndim else {}
+    stored = graph.op("QuantizeLinear", name, factor, zero, output=f"{label}_int8", **axis)
+    return graph.op("DequantizeLinear", stored, factor, zero, output=f"{label}_float", **axis)
+
+
+def _rprelu(graph: Lowering, name: str, y: str, rprelu: str) -> str:
+    if graph.absent(rprelu):
+        return y
+    rows = graph.constants.get(rprelu)
+    if rows is not None and not rows[0].any() and not rows[2].any() and np.all(rows[1] == 1):
+        return y
+    before, slope, after = graph.columns(rprelu, 3)
+    y = graph.op("Add", y, before, output=f"{name}/moved")
+    y = graph.rectify(y, slope, f"{name}/rectified")
+    return graph.op("Add", y, after, output=f"{name}/activated")
+
+
+def _group_norm_swish(graph: Lowering, node: onnx.NodeProto) -> str:
+    x, scale, bias = node.input
+    name = node.output[0]
+    groups = next(a.i for a in node.attribute if a.name == "groups")
+    n = graph.normalise(graph.cast(x, np.float32), groups, graph.reshape(scale, 1, groups, -1),
+                        EPSILON, f"{name}/normal")
+    n = graph.op("Add", n, graph.column(bias), output=f"{name}/n")
+    gate = graph.op("Sigmoid", n, output=f"{name}/gate")
+    y = graph.op("Mul", n, gate, output=f"{name}/swish")
+    graph.as_large_as(y, name)
+    return y
+
+
+@functools.lru_cache(maxsize=1)
+def _bodies() -> dict[str, onnx.FunctionProto]:
+    return {function.name: ir.to_proto(function) for function in block_functions()}

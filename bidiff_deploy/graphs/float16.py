@@ -1,0 +1,158 @@
+"""A step graph whose maps between the layers are float16.
+
+Before: every map float32. After: maps, and the weights of convolutions, are float16 from the first
+layer's output on; what the network reads and gives stays float32, and so do the first layer
+(``Conv3x3``: every sign is taken of sums that begin there), statistics over many values (group
+norms, softmax) and vectors of our operators. A value that is needed in both types is cast once.
+Needs ``onnx``, no runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from ..errors import EngineError
+from ..operators.shapes import STANDARD
+from ..operators.names import (BINARY_CONV, BINARY_DOWN, BINARY_FUSION, BINARY_UP, DOMAIN,
+                               GROUP_NORM_SWISH, NORM_BINARY_CONV)
+
+FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+# Which inputs of our operators are maps; their other floats are vectors, always float32.
+MAPS = {BINARY_CONV: (0, 5), GROUP_NORM_SWISH: (0,), NORM_BINARY_CONV: (0, 8),
+        BINARY_FUSION: (0, 1), BINARY_DOWN: (0,), BINARY_UP: (0,)}
+# Products of many terms, which tensor cores take in float16 and sum in float32.
+_PRODUCTS = ("Conv", "MatMul")
+# These compute in the type of their inputs: float16 if one of them is. Of the others that move
+# values, only the first input carries any.
+_ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Concat")
+_MOVERS = ("Reshape", "Transpose", "Split", "Slice", "Identity")
+_NEUTRAL = ("Shape", "Constant", "Cast")  # give what they give, whatever they read
+
+
+def half(model: onnx.ModelProto, constants: Mapping[str, np.ndarray],
+         float32: frozenset[str]) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """The graph with float16 maps, and the values of its external initializers.
+
+    ``model``: a graph of standard operators and those of ``MAPS``. ``constants``: values of its
+    external initializers. ``float32``: names of values whose nodes stay float32. Nothing of the
+    arguments is changed. Raises EngineError where a weight is beyond the range of float16.
+    """
+    return _Halver(model, constants, float32).run()
+
+
+class _Halver:
+    def __init__(self, model: onnx.ModelProto, constants: Mapping[str, np.ndarray],
+                 float32: frozenset[str]) -> None:
+        self._model, self._constants, self._float32 = model, dict(constants), float32
+        graph = model.graph
+        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+        self._types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
+        self._types.update((tensor.name, tensor.data_type) for tensor in graph.initializer)
+        self._nodes: list[onnx.NodeProto] = []
+        self._cast: dict[tuple[str, int], str] = {}
+        self._added: list[TensorProto] = []
+
+    def run(self) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+        graph = self._model.graph
+        for node in graph.node:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            given = self._convert(copy)
+            self._nodes.append(copy)
+            self._types.update(dict.fromkeys(copy.output, given))
+        for value in graph.output:
+            self._restore(value.name)
+        used = {name for node in self._nodes for name in node.input}
+        kept = [tensor for tensor in (*graph.initializer, *self._added) if tensor.name in used]
+        changed = helper.make_graph(self._nodes, graph.name, graph.input, graph.output, kept)
+        model = helper.make_model(changed, opset_imports=self._model.opset_import,
+                                  ir_version=self._model.ir_version)
+        return model, {name: value for name, value in self._constants.items() if name in used}
+
+    def _convert(self, node: onnx.NodeProto) -> int:
+        """Give the node's inputs their types; returns the type of its outputs."""
+        if node.domain == DOMAIN and node.op_type in MAPS:
+            for index in MAPS[node.op_type]:
+                self._want(node, index, HALF)
+            return HALF
+        standard = node.domain in STANDARD
+        if standard and node.op_type in _NEUTRAL:
+            return _given(node)
+        floats = [index for index, name in enumerate(node.input)
+                  if self._types.get(name) in (FLOAT, HALF)]
+        if standard and node.op_type in _MOVERS:
+            return self._types.get(node.input[0], TensorProto.UNDEFINED)
+        if not floats:
+            return self._types.get(node.input[0], TensorProto.UNDEFINED) if node.input else FLOAT
+        narrow = standard and not self._float32.intersection(node.output) and (
+            node.op_type in _PRODUCTS or node.op_type in _ELEMENTWISE
+            and any(self._types[node.input[index]] == HALF for index in floats))
+        for index in floats:
+            self._want(node, index, HALF if narrow else FLOAT)
+        return HALF if narrow else FLOAT
+
+    def _want(self, node: onnx.NodeProto, index: int, kind: int) -> None:
+        """Make input ``index`` of a node a value of that type."""
+        name = node.input[index] if index < len(node.input) else ""
+        if not name or self._types.get(name) == kind:
+            return
+        if (name, kind) not in self._cast:
+            new = f"{name}/{'half' if kind == HALF else 'float'}"
+            self._cast[name, kind] = new
+            self._types[new] = kind
+            if name in self._initializers and kind == HALF:
+                self._round(name, new)
+            else:
+                self._nodes.append(helper.make_node("Cast", [name], [new], to=kind))
+        node.input[index] = self._cast[name, kind]
+
+    def _round(self, name: str, new: str) -> None:
+        """An initializer once more, in float16."""
+        tensor = self._initializers[name]
+        external = tensor.data_location == TensorProto.EXTERNAL
+        wide = (self._constants[name] if external else onnx.numpy_helper.to_array(tensor))
+        with np.errstate(over="ignore"):
+            narrow = wide.astype(np.float16)
+        if not np.array_equal(np.isfinite(wide), np.isfinite(narrow)):
+            raise EngineError(f"the weights {name} hold values beyond the range of float16; export "
+                              "the bundle with --precision exact")
+        if not external:
+            self._added.append(onnx.numpy_helper.from_array(narrow, new))
+            return
+        copy = TensorProto(name=new, data_type=HALF, dims=tensor.dims,
+                           data_location=TensorProto.EXTERNAL)
+        for entry in tensor.external_data:
+            value = str(narrow.nbytes) if entry.key == "length" else entry.value
+            copy.external_data.add(key=entry.key, value=value)
+        self._added.append(copy)
+        self._constants[new] = narrow
+
+    def _restore(self, name: str) -> None:
+        """An output of the graph as float32 under its own name."""
+        if self._types.get(name) != HALF:
+            return
+        narrow = f"{name}/half"
+        for node in self._nodes:
+            for names in (node.input, node.output):
+                for index, found in enumerate(names):
+                    if found == name:
+                        names[index] = narrow
+        self._nodes.append(helper.make_node("Cast", [narrow], [name], to=FLOAT))
+
+
+def _given(node: onnx.NodeProto) -> int:
+    """Type that a neutral node gives."""
+    if node.op_type == "Shape":
+        return TensorProto.INT64
+    for attribute in node.attribute:
+        if attribute.name == "to":
+            return attribute.i
+        if attribute.name == "value":
+            return attribute.t.data_type
+        if attribute.name in ("value_float", "value_floats"):
+            return FLOAT
+    return TensorProto.INT64

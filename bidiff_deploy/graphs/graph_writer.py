@@ -1,0 +1,251 @@
+"""Writes nodes in operators that every parser of TensorRT from 8.5 on takes.
+
+A writer knows of each value its type, of each constant its value, and of the maps their channels,
+so that who lowers an operator (``lower_opset``, ``dense``, ``nodes``) says what
+is computed and no more: casts and reshapes of one value are one node, those of constants none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from ..errors import EngineError
+from ..operators.shapes import STANDARD, Shape
+
+OPSET = 17
+OPSET_OF_10 = 19  # for TensorRT 10 and later
+# Of each: every parser from 8.5 on imports it in the form that is written here, in float32 and,
+# where maps go through it, in float16; those of shapes in int64, which parsers before 10 narrow.
+OPERATORS = frozenset((
+    "Abs", "Add", "AveragePool", "Cast", "Clip", "Concat", "Conv", "DepthToSpace",
+    "DequantizeLinear", "Div", "Exp", "MatMul", "Min", "Mul", "QuantizeLinear", "ReduceMean",
+    "Relu", "Reshape", "Shape", "Sigmoid", "Sign", "Slice", "Softmax", "SpaceToDepth", "Split",
+    "Sqrt", "Sub", "Transpose"))
+
+
+class GraphWriter:
+    """Nodes under way: each is appended in an order in which they can run.
+
+    nodes      what is written
+    constants  values of all constants, by name
+    opset      that they are of, 17 or 19
+    """
+
+    def __init__(self, model: onnx.ModelProto, constants: Mapping[str, np.ndarray],
+                 shapes: Mapping[str, Shape], opset: int) -> None:
+        """``model``: what is written anew. ``constants``: of its external initializers.
+        ``shapes``: of its values, for one image."""
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants = dict(constants)
+        self.opset = opset
+        for tensor in model.graph.initializer:
+            if tensor.name not in self.constants:
+                self.constants[tensor.name] = numpy_helper.to_array(tensor)
+        self._shapes = shapes
+        self._types = {value.name: np.dtype(helper.tensor_dtype_to_np_dtype(
+            value.type.tensor_type.elem_type)) for value in model.graph.input}
+        # Inputs but for images, whose sizes only ``shapes`` knows.
+        self.vectors = {value.name: dims for value in model.graph.input if all(
+            dims := tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim))}
+        self._reserved = {name for node in model.graph.node for name in node.output}
+        self.writing: set[str] = set()  # outputs of the node that is written anew
+        self.producers: dict[str, onnx.NodeProto] = {}
+        self._made: dict[tuple, str] = {}
+        self._sized: dict[str, str] = {}  # which value of the graph another is as large as
+
+    # -- what is known ----------------------------------------------------------------------
+    def type(self, name: str) -> np.dtype:
+        value = self.constants.get(name)
+        return value.dtype if value is not None else self._types[name]
+
+    def dims(self, name: str) -> Shape:
+        """The shape of a value, as far as it is known; of a map, of one image."""
+        if name in self.constants:
+            return self.constants[name].shape
+        if name in self.vectors:
+            return self.vectors[name]
+        while name in self._sized:
+            name = self._sized[name]
+        return self._shapes.get(name.removesuffix("/half"), ())  # of the output, by half_graph
+
+    def channels(self, name: str) -> int:
+        """Of a map."""
+        shape = self.dims(name)
+        if len(shape) != 4 or not shape[1]:
+            raise EngineError(f"the number of channels of {name} can not be told; export the "
+                              "bundle again")
+        return shape[1]
+
+    def absent(self, name: str) -> bool:
+        """Whether an input is left out, or is the constant 0 that stands for that."""
+        value = self.constants.get(name)
+        return not name or value is not None and value.size == 1 and not value.any()
+
+    # -- what is written ----------------------------------------------------------------------
+    def op(self, kind: str, *inputs: str, output: str, domain: str = "", **attributes: Any) -> str:
+        """Append a node of one output; returns its name: ``output``, made unique where the graph
+        has that elsewhere."""
+        name = self._unique(output)
+        node = helper.make_node(kind, inputs, [name], domain=domain)
+        node.attribute.extend(helper.make_attribute(*item) for item in sorted(attributes.items()))
+        self.append(node)
+        return name
+
+    def columns(self, name: str, count: int) -> list[str]:
+        """The rows of a vector (count, C) as a map's factors or terms, (1, C, 1, 1) each; the same
+        for all that ask. Rows that are inputs of their own are called ``name/0`` and so on."""
+        if f"{name}/0" in self.vectors:
+            return [self.column(f"{name}/{index}") for index in range(count)]
+        if name in self.constants:
+            rows = self.constants[name].reshape(count, 1, -1, 1, 1)
+            return [self._once(("row", name, index), lambda row=row, index=index: self.constant(
+                row, f"{name}/{index}")) for index, row in enumerate(rows)]
+        if ("row", name, 0) not in self._made:
+            parts = [self._unique(f"{name}/{index}") for index in range(count)]
+            maps = self.reshape(name, count, -1, 1, 1)
+            self.split(helper.make_node("Split", [maps], parts, axis=0))
+            self._made.update((("row", name, index), part) for index, part in enumerate(parts))
+        return [self._made["row", name, index] for index in range(count)]
+
+    def constant(self, value: np.ndarray, name: str) -> str:
+        """The name of a constant; one for each value that there is of a ``name``."""
+        value = np.asarray(value)
+        key = (name, value.dtype, value.shape, value.tobytes() if value.size < 64 else id(value))
+        if key not in self._made:
+            self._made[key] = self._unique(name)
+            self.constants[self._made[key]] = value
+        return self._made[key]
+
+    def integers(self, *values: int) -> str:
+        return self.constant(np.array(values, np.int64), f"sizes_{'_'.join(map(str, values))}")
+
+    def scalar(self, value: float, dtype: np.dtype | type) -> str:
+        """A number for all of a map. Of the map's rank: a shuffle between would part kernels."""
+        return self.constant(np.full((1, 1, 1, 1), value, dtype), f"{value:g}")
+
+    def cast(self, name: str, dtype: np.dtype | type) -> str:
+        """A value in another type; the same node for all that ask."""
+        dtype = np.dtype(dtype)
+        if self.type(name) == dtype:
+            return name
+        label = f"{name}/{'half' if dtype == np.float16 else 'float'}"
+        if name in self.constants:
+            return self._once(("cast", name, dtype), lambda: self.constant(
+                self.constants[name].astype(dtype), label))
+        return self._once(("cast", name, dtype), lambda: self.op(
+            "Cast", name, output=label, to=helper.np_dtype_to_tensor_dtype(dtype)))
+
+    def reshape(self, name: str, *shape: int) -> str:
+        """A value in another shape (0: as it was, -1: the rest); the same for all that ask."""
+        if name in self.constants:
+            value = reshaped(self.constants[name], shape)
+            return self._once(("reshape", name, shape),
+                              lambda: self.constant(value, f"{name}/{len(shape)}d"))
+        return self._once(("reshape", name, shape), lambda: self.op(
+            "Reshape", name, self.integers(*shape), output=f"{name}/{len(shape)}d"))
+
+    def column(self, name: str) -> str:
+        """A vector (C) as a map's factor or term, (1, C, 1, 1)."""
+        return self.reshape(name, 1, -1, 1, 1)
+
+    def split(self, node: onnx.NodeProto) -> None:
+        """Append a Split; without sizes, its parts are equal."""
+        for attribute in [a for a in node.attribute if a.name == "num_outputs"]:
+            node.attribute.remove(attribute)
+        if self.opset > OPSET and len(node.input) == 1:
+            node.attribute.append(helper.make_attribute("num_outputs", len(node.output)))
+        self.append(node)
+
+    def mean(self, x: str, axes: Sequence[int], output: str, keepdims: int = 1) -> str:
+        if self.opset > OPSET:
+            return self.op("ReduceMean", x, self.integers(*axes), output=output, keepdims=keepdims)
+        return self.op("ReduceMean", x, output=output, axes=list(axes), keepdims=keepdims)
+
+    def normalise(self, x: str, groups: int, numerator: str, epsilon: float,
+                  output: str) -> str:
+        """(x - mean) * numerator / sqrt(variance + epsilon) of groups of channels.
+
+        ``x``: a float32 map, ``numerator``: float32 (1, groups, C / groups).
+        """
+        channels = self.channels(x)
+        each = self.constant(np.ones((1, 1, channels // groups), np.float32), "ones")
+
+        def of_groups(of: str, label: str) -> str:
+            """Means, (N, groups, 1)."""
+            inner = self.mean(of, (2, 3), f"{output}/{label}_channel")
+            return self.mean(self.reshape(inner, 0, groups, -1), (2,), f"{output}/{label}")
+
+        center = self.op("Mul", of_groups(x, "mean"), each, output=f"{output}/center")
+        moved = self.op("Sub", x, self.reshape(center, 0, channels, 1, 1),
+                        output=f"{output}/moved")
+        square = self.op("Mul", moved, moved, output=f"{output}/square")
+        added = self.op("Add", of_groups(square, "variance"),
+                        self.constant(np.full((1, 1, 1), epsilon, np.float32), "epsilon"),
+                        output=f"{output}/sum")
+        deviation = self.op("Sqrt", added, output=f"{output}/deviation")
+        factor = self.op("Div", numerator, deviation, output=f"{output}/factor")
+        return self.op("Mul", moved, self.reshape(factor, 0, channels, 1, 1), output=output)
+
+    def rectify(self, x: str, slope: str, output: str) -> str:
+        """x, times ``slope`` where it is below 0."""
+        zero = self.scalar(0, self.type(x))
+        below = self.op("Min", x, zero, output=f"{output}/below")
+        below = self.op("Mul", below, slope, output=f"{output}/sloped")
+        return self.op("Add", self.op("Relu", x, output=f"{output}/above"), below, output=output)
+
+    def as_large_as(self, name: str, other: str) -> None:
+        """Say that a value that was written has the shape of one of the graph."""
+        self._sized[name] = other
+
+    def finish(self, value: str, name: str) -> None:
+        """Give a value that nothing has read yet its name in the graph."""
+        node = self.producers.pop(value)
+        self._types[name] = self._types.pop(value)
+        node.name = node.output[0] = name
+        self.producers[name] = node
+
+    # -- bookkeeping --------------------------------------------------------------------------
+    def append(self, node: onnx.NodeProto) -> None:
+        if node.domain in STANDARD and node.op_type not in OPERATORS:
+            raise EngineError(f"the bundle's graph has the operator {node.op_type}, which is none "
+                              "that every TensorRT takes; export the bundle again")
+        cast = next((a.i for a in node.attribute if a.name == "to"), None)
+        if node.op_type == "Cast":
+            self._sized[node.output[0]] = node.input[0]
+        if node.op_type == "Shape":
+            given = np.dtype(np.int64)
+        elif node.op_type == "QuantizeLinear":
+            given = np.dtype(np.int8)
+        elif node.op_type == "DequantizeLinear":
+            given = self.type(node.input[1])
+        else:
+            given = (self.type(node.input[0]) if cast is None
+                     else np.dtype(helper.tensor_dtype_to_np_dtype(cast)))
+        self._types.update(dict.fromkeys(node.output, given))
+        self.producers.update(dict.fromkeys(node.output, node))
+        node.name = node.output[0]  # of the layer, in TensorRT's messages and profiles
+        self.nodes.append(node)
+
+    def _unique(self, name: str) -> str:
+        found, count = name, 1
+        while found not in self.writing and (
+                found in self._reserved or found in self._types or found in self.constants):
+            count += 1
+            found = f"{name}/{count}"
+        return found
+
+    def _once(self, key: tuple, make: Callable[[], str]) -> str:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+
+def reshaped(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """As ONNX does it: 0 is as it was, -1 the rest."""
+    return value.reshape([value.shape[index] if size == 0 else size
+                          for index, size in enumerate(shape)])

@@ -1,0 +1,228 @@
+"""A derived graph in the operators and the opset that every parser of TensorRT from 8.5 on takes.
+
+Before: opset 18, as a bundle's graphs have it, their definitions opened. After: opset 17, the
+operators of ``OPERATORS``, constants as initializers. What the parsers ask for (onnx-tensorrt 8.5
+to 10.1, and its newest published source), and what TensorRT fuses:
+
+- ``Split`` has no ``num_outputs`` and ``ReduceMean`` takes its axes as an attribute: both changed
+  in opset 18, and 8.5 knows no later form. (Opset 19, for parsers from 10 on, is for float16 scales
+  of quantisation alone, which 8 would misread.)
+- ``Shape`` gives the whole shape: ``start`` and ``end`` are not read before TensorRT 10.
+- ``InstanceNormalization`` becomes a plugin of NVIDIA's library in 8.5, which has constant scales
+  and no say in precision. Group norms are reductions and products in float32, with two passes, on
+  maps of four dimensions: nothing is reshaped but vectors, so a map keeps the layout it has.
+- ``PRelu`` and ``Where`` are layers of their own; sums, products, ``Min``, ``Relu`` and ``Sign``
+  of neighbours become one kernel in every version.
+- Additions of the constant 0 that stands for an absent map or vector go.
+
+What depends on the number of channels alone is computed here; with a static shape all sizes are,
+and no ``Shape`` is left. Needs ``onnx``, no runtime.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from ..errors import EngineError
+from ..operators.shapes import STANDARD, Shape
+from .graph_writer import OPSET, GraphWriter, reshaped
+
+_INT32_MAX = 2**31 - 1
+_MAX_FOLDED = 1 << 20  # elements of a constant that is made larger than what it is made of
+
+Ours = Callable[["Lowering", onnx.NodeProto], None]
+
+
+class Lowering(GraphWriter):
+    """A graph written anew, node by node."""
+
+    def __init__(self, model: onnx.ModelProto, constants: Mapping[str, np.ndarray],
+                 shapes: Mapping[str, Shape], batch: int | None, ours: Ours,
+                 opset: int = OPSET) -> None:
+        """``model``: opset 18, without function bodies. ``constants``: of its external
+        initializers. ``shapes``: of its values for one image, those of maps true of ``batch``
+        images of a static graph; ``batch`` None: of their channels alone. ``ours``: writes what
+        stands for a node of our domain. ``opset``: to be written, 17 or 19."""
+        super().__init__(model, constants, shapes, opset)
+        self._graph, self._batch, self._ours = model.graph, batch, ours
+        self._same: dict[str, str] = {}
+        self._normal: set[str] = set()
+
+    def run(self) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+        """The nodes that the outputs need, and the constants that these read."""
+        for node in self._graph.node:
+            self.writing = set(node.output)
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            for index, name in enumerate(copy.input):
+                copy.input[index] = self.found(name)
+            if copy.domain in STANDARD:
+                self.standard(copy)
+            else:
+                self._ours(self, copy)
+        for value in self._graph.output:
+            self._restore(value.name)
+        wanted, kept = {value.name for value in self._graph.output}, []
+        for node in reversed(self.nodes):
+            if wanted.intersection(node.output):
+                wanted.update(node.input)
+                kept.append(node)
+        return kept[::-1], {name: self.constants[name] for name in self.constants
+                            if name in wanted}
+
+    def found(self, name: str) -> str:
+        """The value that has the place of one that is gone."""
+        return self._same.get(name, name)
+
+    # -- standard operators -------------------------------------------------------------------
+    def standard(self, node: onnx.NodeProto) -> None:
+        """Write what stands for a node of opset 18, whose inputs are there; ``found`` of its
+        outputs says where they are. Raises EngineError for what TensorRT does not take."""
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        inputs, output = list(node.input), node.output[0] if node.output else ""
+        special = {"Add": self._add, "Cast": self._cast, "Identity": self._identity,
+                   "InstanceNormalization": self._instance_normalization, "PRelu": self._prelu,
+                   "ReduceMean": self._reduce_mean, "Reshape": self._reshape,
+                   "Shape": self._shape, "Slice": self._slice}.get(node.op_type)
+        if node.op_type == "Constant":
+            self.constants[output] = _constant(node)
+        elif inputs and all(name in self.constants for name in inputs if name) and (
+                folded := _folded(node.op_type, [self.constants[name] for name in inputs],
+                                  attributes)) is not None:
+            self.constants[output] = folded
+        elif node.op_type == "Split":
+            self.split(node)
+        elif special is not None:
+            special(inputs, output, attributes, node)
+        else:
+            self.append(node)
+
+    def _cast(self, inputs: list[str], output: str, attributes: dict, node: onnx.NodeProto
+              ) -> None:
+        key = ("cast", inputs[0], np.dtype(helper.tensor_dtype_to_np_dtype(attributes["to"])))
+        if key in self._made:
+            self._same[output] = self._made[key]
+        else:
+            self.append(node)
+            self._made[key] = output
+
+    def _identity(self, inputs: list[str], output: str, *_: Any) -> None:
+        self._same[output] = inputs[0]
+
+    def _add(self, inputs: list[str], output: str, _: Any, node: onnx.NodeProto) -> None:
+        rest = [name for name in inputs if not self.absent(name)]
+        if len(rest) == 1:
+            self._same[output] = rest[0]
+        else:
+            self.append(node)
+
+    def _slice(self, inputs: list[str], output: str, attributes: dict, node: onnx.NodeProto
+               ) -> None:
+        ends = self.constants.get(inputs[2])
+        if ends is not None and ends.max(initial=0) > _INT32_MAX:
+            node.input[2] = self.integers(*(min(int(end), _INT32_MAX) for end in ends))
+        self.append(node)
+
+    def _reduce_mean(self, inputs: list[str], output: str, attributes: dict,
+                     node: onnx.NodeProto) -> None:
+        axes = attributes.get("axes")
+        if axes is None and len(inputs) > 1 and inputs[1] in self.constants:
+            axes = self.constants[inputs[1]].tolist()
+        if not axes:
+            raise EngineError(f"{node.op_type} {output} has no constant axes; export the bundle "
+                              "again")
+        self.mean(inputs[0], axes, output, attributes.get("keepdims", 1))
+
+    def _prelu(self, inputs: list[str], output: str, *_: Any) -> None:
+        self.rectify(inputs[0], inputs[1], output)
+
+    def _shape(self, inputs: list[str], output: str, attributes: dict, _: Any) -> None:
+        start, end = attributes.get("start", 0), attributes.get("end")
+        name, shape = inputs[0], self.dims(inputs[0])
+        fixed = name in self.constants or name in self.vectors
+        if shape and None not in shape and (fixed or self._batch is not None):
+            # Whatever is computed from images has the batch in front.
+            whole = shape if fixed else (self._batch, *shape[1:])
+            self.constants[output] = np.array(whole[start:end], np.int64)
+        elif start == 0 and end is None:
+            self.op("Shape", inputs[0], output=output)
+        else:
+            whole = self.op("Shape", inputs[0], output=f"{output}/whole")
+            end = end if end is not None else len(shape) or _INT32_MAX
+            self.op("Slice", whole, self.integers(start), self.integers(end), self.integers(0),
+                    output=output)
+
+    def _instance_normalization(self, inputs: list[str], output: str, attributes: dict,
+                                _: Any) -> None:
+        """Of a map that was reshaped to (N, groups, -1), with a scale of 1 and no bias."""
+        producer = self.producers.get(inputs[0])
+        if producer is not None and producer.op_type == "Cast":
+            producer = self.producers.get(producer.input[0])
+        shape = None
+        if producer is not None and producer.op_type == "Reshape":
+            shape = self.constants.get(producer.input[1])
+        scale, bias = (self.constants.get(name) for name in inputs[1:])
+        if (shape is None or len(shape) != 3 or (shape[0], shape[2]) != (0, -1) or scale is None
+                or bias is None or np.any(scale != 1) or np.any(bias)):
+            raise EngineError(f"the normalisation {output} is not that of a group norm; export "
+                              "the bundle again")
+        x, groups = self.cast(producer.input[0], np.float32), int(shape[1])
+        ones = np.ones((1, groups, self.channels(x) // groups), np.float32)
+        self.normalise(x, groups, self.constant(ones, "ones"), attributes.get("epsilon", 1e-5),
+                       output)
+        self._normal.add(output)
+
+    def _reshape(self, inputs: list[str], output: str, _: Any, node: onnx.NodeProto) -> None:
+        if inputs[0] in self._normal:  # to the map's own shape, which it has
+            self._same[output] = inputs[0]
+        else:
+            self.append(node)
+
+    def _restore(self, name: str) -> None:
+        """An output of the graph under its own name, where the node that gave it is gone."""
+        value = self.found(name)
+        if value not in self.producers:
+            raise EngineError(f"the output {name} is not computed; export the bundle again")
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                for index, found in enumerate(names):
+                    if found == value:
+                        names[index] = name
+
+
+def _constant(node: onnx.NodeProto) -> np.ndarray:
+    attribute = node.attribute[0]
+    value = helper.get_attribute_value(attribute)
+    if attribute.name == "value":
+        return numpy_helper.to_array(value)
+    kinds: dict[str, type] = {"value_int": np.int64, "value_ints": np.int64,
+                              "value_float": np.float32, "value_floats": np.float32}
+    if attribute.name not in kinds:
+        raise EngineError(f"the constant {node.output[0]} is of a kind that no step graph has; "
+                          "export the bundle again")
+    return np.array(value, kinds[attribute.name])
+
+
+def _folded(kind: str, values: list[np.ndarray], attributes: Mapping[str, Any]
+            ) -> np.ndarray | None:
+    """What a node makes of constants; None where it is left to TensorRT."""
+    if kind == "Unsqueeze":
+        return np.expand_dims(values[0], tuple(values[1].tolist()))
+    if kind == "Concat":
+        return np.concatenate(values, attributes["axis"])
+    if kind == "Reshape":
+        return reshaped(values[0], tuple(values[1].tolist()))
+    if kind == "Cast":
+        return values[0].astype(helper.tensor_dtype_to_np_dtype(attributes["to"]))
+    if kind == "Sqrt":
+        return np.sqrt(values[0])
+    if kind == "Expand":
+        shape = np.broadcast_shapes(values[0].shape, tuple(values[1].tolist()))
+        return np.broadcast_to(values[0], shape) if math.prod(shape) <= _MAX_FOLDED else None
+    return None

@@ -1,0 +1,168 @@
+"""What a BBCU-M network consists of: its options, its layers in order, its parameters by name.
+
+Source: Xia et al., "Basic Binary Convolution Unit for Binarized Image Restoration Network" (ICLR
+2023, arXiv 2210.00405), and the published code (Apache-2.0). An SRResNet without batch norm:
+
+    x = k * picture
+    h = LeakyReLU(stem(x)), then 2 * blocks BIConvs, the upsampler, one BIConv at the output's size
+    y = (head(LeakyReLU(h)) + bilinear(x)) / k
+
+BIConv: RPReLU(conv(sign(h + b), alpha * sign(W))) + h, as BI-DiffSR has it with one group. The
+upsampler is one of channels -> channels * r^2 whose shortcut is the input with every channel
+repeated r^2 times, then PixelShuffle(r): the nearest neighbour's value. k, the residual alignment,
+brings the full-precision shortcut into the range of the integers that a binary convolution sums;
+the paper finds 130 best for 64 channels.
+
+With 64 channels and 16 blocks there are 46,147 parameters for x2 and 50,755 for x4 in the paper's
+count (binary / 32, thresholds and RPReLU not counted), which reports 46 K and 51 K; and 1.82 and
+3.95 G operations for a picture of 320x180 (1.83 and 3.95).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+from ..bi_diffsr.architecture import Parameter
+from ...errors import CheckpointError
+
+MODEL = "bbcu"
+SCALES = (2, 3, 4)
+MAX_CHANNELS = 1 << 12
+MAX_BLOCKS = 256
+PAPER_ALIGNMENT = 130.0 / 64  # k for each channel
+LEAK = 0.1  # slope of both LeakyReLUs below 0
+COLORS = 3
+
+
+@dataclass(frozen=True)
+class BbcuConfig:
+    """Options of one network; the defaults are those of the published BBCU-M for x2.
+
+    ``blocks`` count two BIConvs each. ``alignment`` is k; 0 stands for the paper's 130 / 64 for
+    each channel.
+    """
+
+    channels: int = 64
+    blocks: int = 16
+    scale: int = 2
+    alignment: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field, most in (("channels", MAX_CHANNELS), ("blocks", MAX_BLOCKS)):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise CheckpointError(f"network option {field}={value!r} must be a whole number "
+                                      f"from 1 to {most}")
+        if isinstance(self.scale, bool) or self.scale not in SCALES:
+            raise CheckpointError(f"network option scale={self.scale!r} must be one of "
+                                  f"{', '.join(map(str, SCALES))}")
+        value = self.alignment
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not (
+                0 <= value <= 1e6):
+            raise CheckpointError(f"network option alignment={value!r} must be a number from 0 "
+                                  "to 1e6")
+        object.__setattr__(self, "alignment", float(value) or PAPER_ALIGNMENT * self.channels)
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any], origin: str = "network options") -> BbcuConfig:
+        """Config from a mapping of option names; ``origin`` names it in errors."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(map(str, set(options) - known))
+        if unknown:
+            raise CheckpointError(f"{origin}: unknown network option {', '.join(unknown)}; known "
+                                  f"are {', '.join(sorted(known))}")
+        try:
+            return cls(**options)
+        except (TypeError, ValueError, OverflowError, CheckpointError) as error:
+            raise CheckpointError(f"{origin}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as JSON-ready values."""
+        return dataclasses.asdict(self)
+
+    @property
+    def upsamplers(self) -> tuple[int, ...]:
+        """The factor of each upsampler, as published: two of 2 for x4."""
+        return (2, 2) if self.scale == 4 else (self.scale,)
+
+    @property
+    def reach(self) -> int:
+        """How many low-resolution pixels around its own an output pixel can depend on.
+
+        Every 3x3 convolution sees one pixel further, of 1 / (factors so far) of an input pixel;
+        the bilinear shortcut sees 1.
+        """
+        seen = sum(1 / layer.factor for layer in layers(self))
+        # Sub-pixels of one input pixel lie up to one pixel apart.
+        return math.ceil(seen) + 1
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution, 3x3 with zero padding, in order of execution.
+
+    kind       stem | body | up | refine | head
+    name       prefix of its parameters in this project ("body.3")
+    published  prefix of its parameters in published checkpoints ("body.1.body.1")
+    cin, cout  channels of its weights
+    factor     how many times larger than the picture its map is, in height and in width
+    """
+
+    kind: str
+    name: str
+    published: str
+    cin: int
+    cout: int
+    factor: int
+
+    @property
+    def binary(self) -> bool:
+        return self.kind not in ("stem", "head")
+
+    @property
+    def upsampling(self) -> int:
+        """r of an upsampler, 1 of the others."""
+        return math.isqrt(self.cout // self.cin) if self.kind == "up" else 1
+
+
+def layers(config: BbcuConfig) -> list[Layer]:
+    """Every convolution of the network, in order of execution."""
+    wide = config.channels
+    found = [Layer("stem", "stem", "conv_first", COLORS, wide, 1)]
+    for index in range(2 * config.blocks):
+        found.append(Layer("body", f"body.{index}", f"body.{index // 2}.body.{index % 2}", wide,
+                           wide, 1))
+    factor = 1
+    for index, r in enumerate(config.upsamplers):
+        found.append(Layer("up", f"up.{index}", f"upconv{index + 1}", wide, wide * r * r, factor))
+        factor *= r
+    found.append(Layer("refine", "refine", "conv_hr", wide, wide, factor))
+    found.append(Layer("head", "head", "conv_last", wide, COLORS, factor))
+    return found
+
+
+def parameters(config: BbcuConfig) -> dict[str, Parameter]:
+    """``{name: Parameter}`` of every parameter, in order of execution.
+
+    Names of a BIConv ``X`` are those of BI-DiffSR's: ``X.weight`` (Cout, Cin, 3, 3), and, with one
+    group, ``X.threshold`` (1, Cin), ``X.shift_in``, ``X.slope``, ``X.shift_out`` (1, Cout).
+    """
+    found: dict[str, Parameter] = {}
+    for layer in layers(config):
+        shape = (layer.cout, layer.cin, 3, 3)
+        if not layer.binary:
+            found[f"{layer.name}.weight"] = Parameter(shape, (f"{layer.published}.weight",))
+            found[f"{layer.name}.bias"] = Parameter(shape[:1], (f"{layer.published}.bias",))
+            continue
+        found[f"{layer.name}.weight"] = Parameter(
+            shape, (f"{layer.published}.binary_conv.weight",), binary=True)
+        for ours, theirs, channels in (("threshold", "move0.bias", layer.cin),
+                                       ("shift_in", "relu.pr_bias0.bias", layer.cout),
+                                       ("slope", "relu.pr_prelu.weight", layer.cout),
+                                       ("shift_out", "relu.pr_bias1.bias", layer.cout)):
+            found[f"{layer.name}.{ours}"] = Parameter(
+                (1, channels), (f"{layer.published}.{theirs}",), grouped=True)
+    return found

@@ -1,0 +1,30 @@
+"""What a feed-forward network costs, counted as ``count`` counts BI-DiffSR."""
+
+from __future__ import annotations
+
+import math
+
+from ..bi_diffsr.architecture import Block
+from ..bi_diffsr.costs import MAX_SIDE, Count, Layer
+from ...errors import UsageError
+from .architecture import BbcuConfig, layers, parameters
+
+
+def count_network(config: BbcuConfig, height: int, width: int) -> Count:
+    """Count the network for one low-resolution picture of ``height`` x ``width`` pixels.
+
+    Raises UsageError for a size that no picture has.
+    """
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise UsageError(f"size {height}x{width} does not fit: both must be from 1 to {MAX_SIDE}")
+    every = parameters(config)
+    sizes = {name: math.prod(parameter.shape) for name, parameter in every.items()}
+    found = []
+    for layer in layers(config):
+        shape = (layer.cout, layer.cin, 3, 3)
+        rows, columns = height * layer.factor, width * layer.factor
+        block = Block(layer.kind, layer.name, layer.published, layer.cin, 0, layer.binary)
+        found.append(Layer(layer.name, block, layer.binary, shape, rows, columns,
+                           math.prod(shape) * rows * columns))
+    return Count(height, width, tuple(found), sum(sizes.values()),
+                 sum(size for name, size in sizes.items() if every[name].binary), 0)

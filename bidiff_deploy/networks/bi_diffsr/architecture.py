@@ -1,0 +1,183 @@
+"""What a BI-DiffSR network consists of: its blocks in order, its parameters by name.
+
+The torch network, the checkpoint reader and the graph builder all walk the same list, so the
+shape of the network is written down once. Nothing here needs torch.
+
+Source: Chen et al., "Binarized Diffusion Model for Image Super-Resolution" (NeurIPS 2024,
+arXiv 2406.05723). Its options are ``network_config.NetworkConfig``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterator
+
+from .binarizers import NONE, PER_CHANNEL, PUBLISHED
+from .config import NetworkConfig
+
+__all__ = ["Block", "NetworkConfig", "Parameter", "TIME_EXPANSION", "blocks", "parameters"]
+
+TIME_EXPANSION = 4  # the time embedding's hidden layer is this many times inner_channel
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of the network in order of execution.
+
+    kind      stem | residual | down | up | fusion | head
+    name      prefix of its parameters in this project ("encoder.3")
+    published prefix of its parameters in published checkpoints ("downs.3")
+    channels  channels of its input (a fusion has two inputs of this many)
+    level     0 at full resolution
+    binary    whether its convolutions are binary layers
+    attention whether self-attention follows (residual blocks only)
+    """
+
+    kind: str
+    name: str
+    published: str
+    channels: int
+    level: int
+    binary: bool
+    attention: bool = False
+
+    @property
+    def pushes_skip(self) -> bool:
+        """Whether its output is kept for a fusion of the decoder."""
+        return self.kind in ("stem", "down") or (
+            self.kind == "residual" and self.name.startswith("encoder."))
+
+    @property
+    def conv_channels(self) -> int:
+        """Channels of each of its two convolutions (CP-Down works on halves)."""
+        return self.channels // 2 if self.kind == "down" else self.channels
+
+    @property
+    def kernel_size(self) -> int:
+        return 1 if self.kind == "fusion" else 3
+
+
+def blocks(config: NetworkConfig) -> list[Block]:
+    """Every block of the network, in order of execution (paper, figure 2; published code)."""
+    def resolution(level: int) -> int:
+        return config.image_size >> level
+
+    some = config.binarizer != NONE
+    found: list[Block] = [
+        Block("stem", "stem", "downs.0", config.in_channel, 0, binary=False)]
+    index = 1
+    for level in range(config.levels):
+        channels = config.channels(level)
+        for _ in range(config.res_blocks):
+            found.append(Block("residual", f"encoder.{index}", f"downs.{index}", channels, level,
+                               some, resolution(level) in config.attn_res))
+            index += 1
+        if level < config.levels - 1:
+            found.append(Block("down", f"encoder.{index}", f"downs.{index}", channels, level, some))
+            index += 1
+    last = config.levels - 1
+    for index in range(2):
+        found.append(Block("residual", f"middle.{index}", f"mid.{index}", config.channels(last),
+                           last, some, attention=index == 0))
+    index = 0
+    for level in reversed(range(config.levels)):
+        channels = config.channels(level)
+        binary = some and resolution(level) not in config.fp_res
+        for _ in range(config.res_blocks + 1):
+            found.append(Block("fusion", f"decoder.{index}", f"ups.{index}", channels, level,
+                               binary))
+            found.append(Block("residual", f"decoder.{index + 1}", f"ups.{index + 1}", channels,
+                               level, binary, resolution(level) in config.attn_res))
+            index += 2
+        if level > 0:
+            found.append(Block("up", f"decoder.{index}", f"ups.{index}", channels, level, some))
+            index += 1
+    found.append(Block("head", "head", "final_conv", config.channels(0), 0, binary=False))
+    return found
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of the network.
+
+    shape      its shape in this project
+    published  the published key that holds it; a grouped one has a key per TaR/TaA group
+    binary     whether only its signs and per-output-channel mean magnitude are used
+    grouped    whether axis 0 is the TaR/TaA group
+    """
+
+    shape: tuple[int, ...]
+    published: tuple[str, ...]
+    binary: bool = False
+    grouped: bool = False
+
+
+def parameters(config: NetworkConfig) -> dict[str, Parameter]:
+    """``{name: Parameter}`` of every parameter, in order of execution.
+
+    Names of a BIConv ``X``: ``X.weight`` (C, C, k, k) latent float weights; ``X.threshold`` (K, C)
+    TaR, added before the sign; ``X.shift_in``, ``X.slope``, ``X.shift_out`` (K, C) TaA, the
+    parameters of RPReLU. K is ``dynamic_group``. Layers of other binarizers have ``X.weight`` and
+    the vectors of ``Binarizer``, under keys that name the binarizer.
+    """
+    return dict(_parameters(config))
+
+
+def _parameters(config: NetworkConfig) -> Iterator[tuple[str, Parameter]]:
+    inner = config.inner_channel
+    wide = inner * TIME_EXPANSION
+    yield from _affine("time_embedding.linear1", "timestep_level_mlp.1", (wide, inner))
+    yield from _affine("time_embedding.linear2", "timestep_level_mlp.3", (inner, wide))
+    for block in blocks(config):
+        name, key, channels = block.name, block.published, block.channels
+        if block.kind == "stem":
+            yield from _affine(name, key, (config.channels(0), channels, 3, 3))
+        elif block.kind == "head":
+            yield from _affine(f"{name}.norm", f"{key}.block.0", (channels,))
+            yield from _affine(f"{name}.conv", f"{key}.block.3",
+                               (config.out_channel, channels, 3, 3))
+        elif block.kind == "residual":
+            yield from _affine(f"{name}.time", f"{key}.res_block.timestep_func.1",
+                               (channels, inner))
+            for half in (1, 2):
+                inside = f"{key}.res_block.block{half}"
+                yield from _affine(f"{name}.norm{half}", f"{inside}.block.0", (channels,))
+                yield from _convolution(config, block, f"{name}.conv{half}", f"{inside}.conv")
+            if block.attention:
+                yield from _affine(f"{name}.attention.norm", f"{key}.attn.norm", (channels,))
+                yield (f"{name}.attention.qkv.weight",
+                       Parameter((3 * channels, channels, 1, 1), (f"{key}.attn.qkv.weight",)))
+                yield from _affine(f"{name}.attention.out", f"{key}.attn.out",
+                                   (channels, channels, 1, 1))
+        else:
+            inside = "biconv_" if block.kind == "fusion" else "biconv"
+            for half in (1, 2):
+                yield from _convolution(config, block, f"{name}.conv{half}",
+                                        f"{key}.{inside}{half}")
+
+
+def _affine(name: str, key: str, shape: tuple[int, ...]) -> Iterator[tuple[str, Parameter]]:
+    yield f"{name}.weight", Parameter(shape, (f"{key}.weight",))
+    yield f"{name}.bias", Parameter(shape[:1], (f"{key}.bias",))
+
+
+def _convolution(config: NetworkConfig, block: Block, name: str,
+                 key: str) -> Iterator[tuple[str, Parameter]]:
+    channels, k = block.conv_channels, block.kernel_size
+    if not block.binary:
+        yield from _affine(name, key, (channels, channels, k, k))
+        return
+    shape, kind = (channels, channels, k, k), config.binary_layers
+    if kind.name != PUBLISHED:
+        yield f"{name}.weight", Parameter(shape, (f"{key}.{kind.name}.weight",), binary=True)
+        for part, extent in kind.vectors:
+            yield f"{name}.{part}", Parameter((channels if extent == PER_CHANNEL else 1,),
+                                              (f"{key}.{kind.name}.{part}",))
+        return
+    yield f"{name}.weight", Parameter(shape, (f"{key}.binary_conv.weight",), binary=True)
+    for ours, theirs in (("threshold", "TaR.dynamic_move_{}.bias"),
+                         ("shift_in", "TaA.dynamic_relu_{}.pr_bias0.bias"),
+                         ("slope", "TaA.dynamic_relu_{}.pr_prelu.weight"),
+                         ("shift_out", "TaA.dynamic_relu_{}.pr_bias1.bias")):
+        keys = tuple(f"{key}.{theirs.format(group)}" for group in range(config.dynamic_group))
+        yield f"{name}.{ours}", Parameter((config.dynamic_group, channels), keys, grouped=True)

@@ -1,0 +1,137 @@
+"""The options of a noise predictor; published option names are kept, because files use them.
+
+Source: Chen et al., "Binarized Diffusion Model for Image Super-Resolution" (NeurIPS 2024,
+arXiv 2406.05723), and the published option files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+from .binarizers import NONE, PUBLISHED, Binarizer, find_binarizer
+from ...errors import CheckpointError
+
+MAX_CHANNELS = 1 << 14
+MAX_LEVELS = 8
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Options of one noise predictor; the defaults are those of the published x2 and x4 models.
+
+    ``channel_mults`` doubles from level to level (CP-Down doubles the channels, so nothing else
+    can be built). ``attn_res`` and ``fp_res`` name resolutions, counted from ``image_size`` at
+    level 0: self-attention follows the residual blocks at ``attn_res``; the decoder is full
+    precision at ``fp_res``. They are names of levels: a network runs at any size.
+
+    ``binarizer``: what stands in the binary layers, one of ``binarizers.BINARIZERS``; those that
+    know no groups have ``dynamic_group`` 1 whatever is given, and ``none``, the full-precision
+    counterpart, has no ``fp_res``. ``alignment``: of binarizer ``bbcu``, its factor k at 64
+    channels. These two are not published options; ``to_dict`` has them only where they differ from
+    the published network's, so that its files are what they were before there were others.
+    """
+
+    in_channel: int = 6
+    out_channel: int = 3
+    inner_channel: int = 64
+    norm_groups: int = 16
+    channel_mults: tuple[int, ...] = (1, 2, 4, 8)
+    attn_res: tuple[int, ...] = ()
+    res_blocks: int = 2
+    dropout: float = 0.2
+    image_size: int = 256
+    fp_res: tuple[int, ...] = (256, 128)
+    total_step: int = 2000
+    dynamic_group: int = 5
+    binarizer: str = PUBLISHED
+    alignment: float = 1.0
+
+    def __post_init__(self) -> None:
+        for field in ("channel_mults", "attn_res", "fp_res"):
+            value = getattr(self, field)
+            if isinstance(value, int):
+                value = (value,)
+            object.__setattr__(self, field, tuple(int(v) for v in value))
+        for field in ("in_channel", "out_channel", "inner_channel", "norm_groups", "res_blocks",
+                      "image_size", "total_step", "dynamic_group"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1 << 20:
+                raise CheckpointError(
+                    f"network option {field}={value!r} must be a positive whole number")
+        mults = self.channel_mults
+        if not 1 <= len(mults) <= MAX_LEVELS:
+            raise CheckpointError(
+                f"network option channel_mults={list(mults)} must name 1 to {MAX_LEVELS} levels")
+        if mults[0] < 1 or any(b != 2 * a for a, b in zip(mults, mults[1:])):
+            raise CheckpointError(
+                f"network option channel_mults={list(mults)} must double from level to level, "
+                "because CP-Down doubles the channels")
+        if self.inner_channel % 2 or self.inner_channel * mults[-1] > MAX_CHANNELS:
+            raise CheckpointError(
+                f"network option inner_channel={self.inner_channel} must be even, and at most "
+                f"{MAX_CHANNELS} channels wide at the last level")
+        if (self.inner_channel * mults[0]) % self.norm_groups:
+            raise CheckpointError(
+                f"network option norm_groups={self.norm_groups} must divide "
+                f"inner_channel * channel_mults[0] = {self.inner_channel * mults[0]}")
+        if not 0.0 <= float(self.dropout) < 1.0:
+            raise CheckpointError(f"network option dropout={self.dropout!r} must be in [0, 1)")
+        if isinstance(self.alignment, bool) or not 1e-3 <= float(self.alignment) <= 1e6:
+            raise CheckpointError(
+                f"network option alignment={self.alignment!r} must be from 0.001 to 1000000")
+        object.__setattr__(self, "alignment", float(self.alignment))
+        if not self.binary_layers.grouped:
+            object.__setattr__(self, "dynamic_group", 1)
+        if self.binarizer == NONE:
+            object.__setattr__(self, "fp_res", ())
+        if self.binarizer != "bbcu":
+            object.__setattr__(self, "alignment", 1.0)
+        if self.dynamic_group > self.total_step:
+            raise CheckpointError(
+                f"network option dynamic_group={self.dynamic_group} must be at most "
+                f"total_step={self.total_step}")
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any], origin: str = "network options") -> NetworkConfig:
+        """Config from a mapping with the published option names; ``origin`` names it in errors."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise CheckpointError(
+                f"{origin}: unknown network option{'s' if len(unknown) > 1 else ''} "
+                f"{', '.join(map(str, unknown))}; known are {', '.join(sorted(known))}")
+        try:
+            return cls(**options)
+        except (TypeError, ValueError, OverflowError, CheckpointError) as error:
+            raise CheckpointError(f"{origin}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as JSON-ready values, tuples as lists."""
+        later = {"binarizer": PUBLISHED, "alignment": 1.0}
+        return {key: list(value) if isinstance(value, tuple) else value
+                for key, value in dataclasses.asdict(self).items()
+                if key not in later or value != later[key]}
+
+    @property
+    def binary_layers(self) -> Binarizer:
+        """What stands in the binary layers. Raises CheckpointError for an unknown name."""
+        return find_binarizer(self.binarizer)
+
+    @property
+    def levels(self) -> int:
+        return len(self.channel_mults)
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width of every input must be multiples of this."""
+        return 1 << (self.levels - 1)
+
+    def channels(self, level: int) -> int:
+        return self.inner_channel * self.channel_mults[level]
+
+    def group(self, timestep: int) -> int:
+        """Index of the TaR/TaA parameter set of a timestep: clamp(int(t * K / T), 0, K - 1)."""
+        return max(0, min(self.dynamic_group - 1,
+                          int(timestep * self.dynamic_group / self.total_step)))

@@ -1,0 +1,79 @@
+"""All definitions of our operators: to attach, to recognise, to put in the operators' place."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Collection, Iterable
+
+import onnx
+import onnx_ir as ir
+
+from .block_functions import block_functions
+from .layer_functions import binary_conv, group_norm_swish
+from .names import BINARY_CONV, DOMAIN, FUSED
+
+
+def functions() -> list[ir.Function]:
+    """Definitions of every operator of the domain, in a fixed order."""
+    return [binary_conv(), group_norm_swish(), *block_functions()]
+
+
+def opened(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
+    """The model with every fused operator but those of ``keep`` replaced by its definition, one
+    level deep.
+
+    A BinaryConv's output gets the name of its words without their last part ("e3.c1" of
+    "e3.c1.words"); outputs of fused operators keep theirs, and what else they compute is named
+    after them ("m0.a/scores").
+    """
+    import onnx.inliner
+
+    inside = {function.name: [node.output for node in function.node]
+              for function in model.functions
+              if function.domain == DOMAIN and function.name in FUSED
+              and function.name not in keep}
+    if not inside:
+        return model
+    flat = onnx.inliner.inline_selected_functions(model, [(DOMAIN, name) for name in inside])
+    taken = {name for node in flat.graph.node for name in (*node.input, *node.output)}
+    renamed: dict[str, str] = {}
+    nodes = iter(flat.graph.node)
+    for call in model.graph.node:
+        body = inside.get(call.op_type) if call.domain == DOMAIN else None
+        # Each node of a definition becomes one node, in the same order.
+        for outputs in [()] if body is None else body:
+            node = next(nodes)
+            for old, inner in zip(node.output, outputs):
+                binary = node.domain == DOMAIN and node.op_type == BINARY_CONV
+                new = node.input[1].rpartition(".")[0] if binary else f"{call.output[0]}/{inner}"
+                if old not in call.output and new and new not in taken:
+                    taken.add(new)
+                    renamed[old] = new
+    for node in flat.graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                names[index] = renamed.get(name, name)
+    return flat
+
+
+def defined_by_us(function: onnx.FunctionProto) -> bool:
+    """Whether this is one of our operators with our own definition of it."""
+    return _definitions().get((function.domain, function.name)) == _canonical(function)
+
+
+@functools.lru_cache(maxsize=1)
+def _definitions() -> dict[tuple[str, str], Any]:
+    protos = [ir.to_proto(function) for function in functions()]
+    return {(proto.domain, proto.name): _canonical(proto) for proto in protos}
+
+
+def _canonical(function: onnx.FunctionProto) -> Any:
+    """A definition without the names of its nodes, which mean nothing."""
+    def attributes(found: Iterable[onnx.AttributeProto]) -> list[bytes]:
+        return sorted(attribute.SerializeToString(deterministic=True) for attribute in found)
+
+    return (list(function.input), list(function.output), sorted(function.attribute),
+            attributes(function.attribute_proto),
+            [(opset.domain, opset.version) for opset in function.opset_import],
+            [(node.domain, node.op_type, list(node.input), list(node.output),
+              attributes(node.attribute)) for node in function.node])

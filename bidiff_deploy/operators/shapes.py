@@ -1,0 +1,70 @@
+"""Shapes and element types of every value of a step graph, by ONNX's own inference.
+
+Needs ``onnx``, no runtime.
+"""
+
+from __future__ import annotations
+
+from typing import Mapping
+
+import onnx
+from onnx import TensorProto, helper, shape_inference
+
+from .names import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH
+
+SAME_SHAPE = (GROUP_NORM_SWISH,)  # operators of our domain whose output is as large as their input
+STANDARD = ("", "ai.onnx")  # names of the standard domain
+Shape = tuple[int | None, ...]
+
+
+def infer_shapes(model: onnx.ModelProto, height: int,
+                 width: int) -> tuple[Mapping[str, int], Mapping[str, Shape]]:
+    """Element type and shape of every value of one image.
+
+    Shapes come from ONNX's own inference on a copy in which our operators are replaced by standard
+    ones with the same output, and external tensors by inputs.
+    """
+    graph = onnx.GraphProto(name=model.graph.name or "step")
+    for value in model.graph.input:
+        tensor = value.type.tensor_type
+        dims = [dim.dim_value or None for dim in tensor.shape.dim]
+        if len(dims) == 4:
+            dims = [1, dims[1], height, width]
+        graph.input.append(helper.make_tensor_value_info(value.name, tensor.elem_type, dims))
+    words = {}
+    for tensor in model.graph.initializer:
+        words[tensor.name] = tuple(tensor.dims)
+        if tensor.data_location == TensorProto.EXTERNAL:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type,
+                                                             tensor.dims))
+        else:
+            graph.initializer.append(tensor)
+    for node in model.graph.node:
+        if node.domain in STANDARD:
+            graph.node.append(node)
+        elif node.domain != DOMAIN:
+            continue  # what follows from it is of unknown shape
+        elif node.op_type == BINARY_CONV and len(words.get(node.input[1], ())) == 4:
+            cout, k, _, _ = words[node.input[1]]
+            weight = f"{node.output[0]}/float"
+            graph.input.append(helper.make_tensor_value_info(weight, TensorProto.FLOAT,
+                                                             [cout, None, k, k]))
+            graph.node.append(helper.make_node("Conv", [node.input[0], weight], node.output,
+                                               kernel_shape=[k, k], pads=[k // 2] * 4))
+        elif node.op_type in SAME_SHAPE:
+            graph.node.append(helper.make_node("Identity", node.input[:1], node.output))
+    graph.output.extend(helper.make_empty_tensor_value_info(value.name)
+                        for value in model.graph.output)
+    standard = [opset for opset in model.opset_import if opset.domain in STANDARD]
+    copy = helper.make_model(graph, opset_imports=standard, ir_version=model.ir_version)
+    inferred = shape_inference.infer_shapes(copy, data_prop=True).graph
+    types, shapes = {}, {}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        tensor = value.type.tensor_type
+        types[value.name] = tensor.elem_type
+        if tensor.HasField("shape"):
+            shapes[value.name] = tuple(dim.dim_value if dim.HasField("dim_value") else None
+                                       for dim in tensor.shape.dim)
+    for tensor in graph.initializer:
+        types[tensor.name], shapes[tensor.name] = tensor.data_type, tuple(tensor.dims)
+    return types, shapes

@@ -1,0 +1,78 @@
+"""Sign bits of binary weights in 32-bit words: the one layout that files and kernels share.
+
+``words`` has shape (Cout, k, k, ceil(Cin / 32)) and dtype int32 (TensorRT has no uint32). Bit i,
+counted from the least significant, of word j belongs to input channel 32 * j + i; 1 stands for +1
+and 0 for -1. Bits of channels >= Cin are 0. A weight of zero, of either sign, is +1: one bit can
+not hold torch.sign(0) = 0, so zeros are counted and reported.
+
+``export/op_contract.md`` is the same contract in prose; ``engines/kernels`` reads it in C++.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import CheckpointError
+
+PACKING_VERSION = 1
+WORD_BITS = 32
+
+
+def words_per_tap(in_channels: int) -> int:
+    """ceil(Cin / 32)."""
+    return -(-in_channels // WORD_BITS)
+
+
+def pack_signs(weight: np.ndarray) -> np.ndarray:
+    """Sign bits of ``weight``, float (Cout, Cin, k, k), as int32 (Cout, k, k, ceil(Cin / 32))."""
+    cout, cin, k, _ = weight.shape
+    bits = np.zeros((cout, k, k, words_per_tap(cin) * WORD_BITS), np.uint8)
+    bits[..., :cin] = (weight >= 0).transpose(0, 2, 3, 1)
+    return np.packbits(bits, axis=-1, bitorder="little").view("<i4").astype(np.int32, copy=False)
+
+
+def unpack_signs(words: np.ndarray, in_channels: int) -> np.ndarray:
+    """The inverse of ``pack_signs``: float32 +1 and -1, (Cout, Cin, k, k)."""
+    octets = np.ascontiguousarray(words, "<i4").view(np.uint8)
+    bits = np.unpackbits(octets, axis=-1, bitorder="little")[..., :in_channels]
+    return np.ascontiguousarray((bits.astype(np.float32) * 2 - 1).transpose(0, 3, 1, 2))
+
+
+def dense_weight(words: np.ndarray, alpha: np.ndarray, in_channels: int) -> np.ndarray:
+    """alpha * sign, float32 (Cout, Cin, k, k), of packed words and scales."""
+    return unpack_signs(words, in_channels) * np.asarray(alpha)[:, None, None, None]
+
+
+@dataclass(frozen=True)
+class BinaryWeight:
+    """The two things a BIConv keeps of its latent weights.
+
+    words        int32 (Cout, k, k, ceil(Cin / 32)), see the top of this file
+    alpha        float32 (Cout,), mean |W| over each output channel
+    in_channels  Cin, which the words round up
+    zeros        how many weights were exactly zero (they became +1)
+    """
+
+    words: np.ndarray
+    alpha: np.ndarray
+    in_channels: int
+    zeros: int = 0
+
+    @classmethod
+    def from_float(cls, weight: np.ndarray, name: str) -> BinaryWeight:
+        """Binarise latent weights, float (Cout, Cin, k, k). Raises CheckpointError, naming
+        ``name``, for NaN or infinite weights, which have no sign or no scale."""
+        if not np.isfinite(weight).all():
+            raise CheckpointError(
+                f"{name} holds NaN or infinite weights, which have no sign to pack; "
+                "the training diverged, so use an earlier checkpoint")
+        # Summed in float64: the mean does not depend on the order that way.
+        alpha = np.abs(weight).mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32)
+        return cls(pack_signs(weight), alpha, weight.shape[1],
+                   int(np.count_nonzero(weight == 0)))
+
+    def to_float(self) -> np.ndarray:
+        """alpha * sign as latent weights, float32 (Cout, Cin, k, k): they binarise to the same."""
+        return dense_weight(self.words, self.alpha, self.in_channels)

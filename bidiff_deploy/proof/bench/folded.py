@@ -1,0 +1,228 @@
+"""The network without packing, in float32: what speed is measured against.
+
+Each BinaryConv becomes Add, Sign, Conv with the dense weights alpha * sign(W), Add, PRelu, Add,
+Add, as an export of the torch network would have it, without those of them that its binarizer does
+not have. All of one step is constant, so that a runtime may fuse what it can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnx.inliner import inline_local_functions
+
+from ...networks.bi_diffsr.architecture import Block, blocks, parameters
+from ...bundle.manifest import Bundle
+from ...errors import EngineError
+from ...operators.value_names import short
+from ...operators.names import BINARY_CONV
+from ...operators.sign_bits import dense_weight
+from ..check.bundle_layers import BundleLayers
+from ..check.statistics import PREDICTION
+
+if TYPE_CHECKING:
+    from ...training.networks.bi_diffsr import BiDiffSR
+
+FILE = "folded.onnx"
+
+
+def write_folded(bundle: Bundle, timestep: int, folder: Path, *, sign: bool = True) -> Path:
+    """Write one step of ``bundle`` as plain ONNX with external weights; returns the file.
+
+    Inputs ``noisy`` and ``condition``, output ``prediction``. ``sign=False`` leaves the Sign nodes
+    out: it computes nothing meaningful, in the time that the rest takes.
+    """
+    layers = BundleLayers(bundle)
+    constants = {name: np.asarray(value) for name, value in layers.constants(timestep).items()}
+    steps = set(layers.promoted.inputs)
+    by_output = {layer.output: layer for layer in layers.layers}
+    nodes, tensors = [], {}
+    for node in layers.model.graph.node:
+        layer = by_output.get(node.output[0])
+        if layer is not None:
+            nodes += _folded(layer.inputs, layer.output, constants, tensors, sign)
+        elif node.output[0] not in constants:
+            nodes.append(node)
+    nodes = _without_zeros(nodes, constants)
+    used = {name for node in nodes for name in node.input}
+    tensors.update((name, value) for name, value in constants.items() if name in used)
+    kept = [tensor for tensor in layers.model.graph.initializer
+            if tensor.name in used and tensor.name not in tensors]
+    graph = helper.make_graph(
+        nodes, "folded", [value for value in layers.model.graph.input if value.name not in steps],
+        list(layers.model.graph.output), kept)
+    functions = [f for f in layers.model.functions if f.name != BINARY_CONV]
+    model = helper.make_model(graph, ir_version=layers.model.ir_version,
+                              opset_imports=layers.model.opset_import, functions=functions)
+    # As inputs while functions are inlined, which is quicker without their values.
+    model = inline_local_functions(model)
+    model.graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(value), name)
+                                   for name, value in tensors.items())
+    path = folder / FILE
+    onnx.save_model(model, path, save_as_external_data=True, location="folded.bin")
+    return path
+
+
+def _folded(inputs: tuple[str, ...], output: str, constants: Mapping[str, np.ndarray],
+            tensors: dict[str, np.ndarray], sign: bool) -> list[onnx.NodeProto]:
+    x, words, alpha, threshold, rprelu, residual, time = inputs
+    weight = dense_weight(constants[words], constants[alpha], len(constants[threshold]))
+    columns = {"threshold": constants[threshold], "time": constants[time],
+               **dict(zip(("shift_in", "slope", "shift_out"), constants[rprelu]))}
+    mine = {f"{output}/{name}": value[:, None, None] for name, value in columns.items()}
+    mine[f"{output}/weight"] = weight
+    nodes: list[onnx.NodeProto] = []
+
+    def op(kind: str, *names: str, **attributes: Any) -> str:
+        result = f"{output}/{len(nodes)}"
+        nodes.append(helper.make_node(kind, names, [result], **attributes))
+        return result
+
+    y = op("Add", x, f"{output}/threshold") if np.any(columns["threshold"]) else x
+    if sign:
+        y = op("Sign", y)
+    y = op("Conv", y, f"{output}/weight", pads=[weight.shape[-1] // 2] * 4)
+    if np.any(columns["shift_in"]) or np.any(columns["shift_out"]) or np.any(columns["slope"] != 1):
+        y = op("PRelu", op("Add", y, f"{output}/shift_in"), f"{output}/slope")
+        y = op("Add", y, f"{output}/shift_out")
+    if residual not in constants or np.any(constants[residual]):
+        y = op("Add", y, residual)
+    if np.any(constants[time]) or constants[time].size > 1:
+        op("Add", y, f"{output}/time")
+    nodes[-1].output[0] = output
+    tensors.update((name, mine[name]) for node in nodes for name in node.input if name in mine)
+    return nodes
+
+
+def _without_zeros(nodes: list[onnx.NodeProto],
+                   constants: Mapping[str, np.ndarray]) -> list[onnx.NodeProto]:
+    """The nodes without additions of one constant zero, which fused operators take for an absent
+    map or vector and no exporter of a torch network would write."""
+    zeros = {name for name, value in constants.items() if np.size(value) == 1 and not np.any(value)}
+    same: dict[str, str] = {}
+    kept = []
+    for node in nodes:
+        names = [same.get(name, name) for name in node.input]
+        del node.input[:]
+        node.input.extend(names)
+        rest = [name for name in names if name not in zeros]
+        if node.op_type == "Reshape" and names[0] in zeros:
+            zeros.add(node.output[0])
+        elif node.op_type == "Add" and len(rest) == 1:
+            same[node.output[0]] = rest[0]
+        else:
+            kept.append(node)
+    made = {name: node for node in kept for name in node.output}
+    # A graph's output keeps its name, though the node that gave it is gone.
+    if PREDICTION in same:
+        producer, value = made[same[PREDICTION]], same[PREDICTION]
+        for node in (producer, *kept):
+            for names in (node.input, node.output):
+                for index, name in enumerate(names):
+                    names[index] = PREDICTION if name == value else name
+    return kept
+
+
+def _split_pair(block: Block, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
+    """The parameters of a full-precision block's two convolutions, of the one that export makes of
+    them (``export.fold``); where their outputs are added the first gets the bias of both."""
+    biases = [bias.copy(), np.zeros_like(bias)]
+    if block.kind == "up":
+        weights, biases = np.split(weight, 2), np.split(bias, 2)
+    elif block.kind == "down":
+        weights = np.split(weight, 2, axis=1)
+    else:
+        channels = len(weight)
+        weights = [np.concatenate([weight[:, 1:channels:2], weight[:, channels::2]], axis=1),
+                   np.concatenate([weight[:, 0:channels:2], weight[:, channels + 1::2]], axis=1)]
+    return {f"{block.name}.conv{half}.{part}": np.array(value)
+            for half in (1, 2) for part, value in (("weight", weights[half - 1]),
+                                                   ("bias", biases[half - 1]))}
+
+
+def _dense_node(module: Any) -> Any:
+    """The node of a layer whose weight is dense already."""
+    import torch
+    from torch.nn.functional import conv2d
+
+    threshold = module.constants(0).get("threshold")
+
+    def node(x: Any, group: Any = None, low: Any = None) -> Any:
+        shifted = x if threshold is None else x + threshold.view(1, -1, 1, 1)
+        y = conv2d(torch.sign(shifted), module.weight, padding=module.padding)
+        return y + x if module.shortcut else y
+
+    return node
+
+
+def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
+    """The same step as a torch network in channels_last, its weights folded once.
+
+    Call it as any network, with this ``timestep``. Raises EngineError without torch.
+    """
+    try:
+        import torch
+        from torch import nn
+    except ImportError:
+        raise EngineError("torch is not installed, so it can not be measured; "
+                          "pip install 'bidiff-deploy[train]' or leave it out") from None
+    from ...training.networks.binarize import BinaryLayer
+    from ...training.networks.bi_diffsr import BiDiffSR
+
+    class FoldedConv(nn.Module):
+        def __init__(self, weight: np.ndarray, threshold: np.ndarray, rprelu: np.ndarray) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.from_numpy(weight.copy()))
+            for name, value in zip(("threshold", "shift_in", "shift_out"),
+                                   (threshold, rprelu[0], rprelu[2])):
+                self.register_buffer(name, torch.from_numpy(value.copy()).view(1, -1, 1, 1))
+            self.register_buffer("slope", torch.from_numpy(rprelu[1].copy()))
+
+        def forward(self, x: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+            y = nn.functional.conv2d(torch.sign(x + self.threshold), self.weight,
+                                     padding=self.weight.shape[-1] // 2)
+            return nn.functional.prelu(y + self.shift_in, self.slope) + self.shift_out + x
+
+    class Vector(nn.Module):
+        def __init__(self, value: np.ndarray) -> None:
+            super().__init__()
+            self.register_buffer("value", torch.from_numpy(value.copy()).view(1, -1))
+
+        def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+            return self.value
+
+    values = {name: np.asarray(value)
+              for name, value in BundleLayers(bundle).constants(timestep).items()}
+    network = BiDiffSR(bundle.config).eval().requires_grad_(False)
+    state = {}
+    for name, parameter in parameters(bundle.config).items():
+        # As a map where a standard operator takes it, which also is no constant of BinaryConv.
+        key = next((key for key in (f"{short(name)}_map", short(name)) if key in values), None)
+        if key is not None and not (parameter.binary or parameter.grouped):
+            state[name] = torch.from_numpy(values[key].reshape(parameter.shape).copy())
+    for block in blocks(bundle.config):
+        if block.kind in ("fusion", "down", "up") and not block.binary:
+            state.update((name, torch.from_numpy(value)) for name, value in _split_pair(
+                block, *(values[f"{short(block.name)}.{part}"]
+                         for part in ("weight", "bias"))).items())
+    network.load_state_dict(state, strict=False)
+    for name, module in list(network.named_modules()):
+        owner, _, child = name.rpartition(".")
+        key = short(name)
+        if isinstance(module, BinaryLayer):
+            threshold = values[f"{key}.threshold"]
+            dense = dense_weight(values[f"{key}.words"], values[f"{key}.alpha"], len(threshold))
+            if module.fused:
+                setattr(network.get_submodule(owner), child,
+                        FoldedConv(dense, threshold, values[f"{key}.rprelu"]))
+            else:
+                module.weight.copy_(torch.from_numpy(dense))
+                module.node = _dense_node(module)
+        elif child == "time":
+            setattr(network.get_submodule(owner), child, Vector(values[key].reshape(-1)))
+    return network.to(memory_format=torch.channels_last)

@@ -1,0 +1,250 @@
+"""Speed and memory of a bundle beside float32 baselines, measured side by side.
+
+All candidates live in one process and take turns, so that what else the machine does meets all of
+them. A ratio is the median of the rounds' own ratios, with the least and the greatest. Load time,
+the first run and peak memory come from a fresh process for each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...sampling import sampler
+from ...bundle.manifest import Bundle
+from ...engines import ON_GPU, library
+from ...errors import EngineError, UsageError
+from ...sampling.noise import gaussian_noise
+from . import candidates
+from .candidates import BASELINES, PACKED
+from ..check.statistics import snr
+from .profile import BINARY, profile_step
+
+WARM_UP = 3
+ROUNDS = 10
+# Threads of a pool spin for some milliseconds after a run, in the next candidate's time.
+PAUSE_SECONDS = 0.02
+BUSY_LOAD = 0.5
+# Two runs of one network in float32 are further apart only where they compute something else.
+SAME_SNR = 10.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One candidate.
+
+    seconds            of a step, one for each round
+    load_seconds, first_run_seconds, peak_memory  in a fresh process; bytes
+    snr                dB of its prediction against the packed engine's, None for that one
+    ratio              (median, least, greatest) of its time over the packed engine's
+    """
+
+    name: str
+    description: str
+    seconds: list[float]
+    load_seconds: float
+    first_run_seconds: float
+    peak_memory: int
+    snr: float | None = None
+    ratio: tuple[float, float, float] | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """Figures of one bundle at one size.
+
+    steps              how many steps an image takes
+    overhead_seconds   of an image, for all that is not a step: noise, updates
+    profile            see ``profile.profile_step``
+    warnings           sentences on why the figures may be off
+    """
+
+    bundle: str
+    size: tuple[int, int]
+    threads: int
+    steps: int
+    rounds: int
+    load_average: tuple[float, float]
+    overhead_seconds: float
+    measured: list[Measured]
+    profile: dict[str, Any]
+    unavailable: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def binary_share(self) -> float:
+        """Of the packed engine's kernel time, how much its binary layers take."""
+        total = sum(self.profile["parts"].values())
+        return self.profile["parts"].get(BINARY, 0.0) / total if total else 0.0
+
+    def image_seconds(self, one: Measured) -> float:
+        """Time of a whole image: computed, not measured."""
+        return self.steps * one.median + self.overhead_seconds
+
+    def ceiling(self, one: Measured) -> float:
+        """The ratio to ``one`` if binary layers took no time at all (Amdahl's law)."""
+        return one.median / (self.measured[0].median * (1 - self.binary_share))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values, seconds and bytes."""
+        values = asdict(self)
+        for entry, one in zip(values["measured"], self.measured):
+            entry["median_seconds"] = one.median
+            entry["image_seconds"] = self.image_seconds(one)
+            entry["ceiling"] = self.ceiling(one) if one.ratio else None
+            if one.snr is not None and not np.isfinite(one.snr):
+                entry["snr"] = str(one.snr)
+        return {**values, "binary_share": self.binary_share}
+
+
+def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
+                 against: Sequence[str] = ("onnxruntime", "onnxruntime-minus-sign"),
+                 steps: int | None = None, rounds: int = ROUNDS, bounds: bool = False,
+                 device: int | None = None, on_progress: Callable[[float], None] | None = None
+                 ) -> BenchResult:
+    """Measure ``bundle`` at ``size`` (height, width) and the baselines ``against``.
+
+    ``steps``: how many an image takes (default: what the bundle visits). ``bounds``: also measure
+    what the machine can do, for ``profile``. ``device``: number of the GPU of the baselines that
+    run on one. ``on_progress``: called with the share done, 0 to 1. Raises UsageError for unknown
+    baselines, sizes the network can not take, or a device that none uses; EngineError where the
+    packed engine can not run; a baseline that can not is noted in ``unavailable``.
+    """
+    multiple = bundle.config.size_multiple
+    if size[0] % multiple or size[1] % multiple:
+        raise UsageError(f"size {size[0]}x{size[1]} must be multiples of {multiple}")
+    if unknown := [name for name in against if name not in BASELINES]:
+        raise UsageError(f"{unknown[0]!r} can not be measured against; known are "
+                         f"{', '.join(BASELINES)}")
+    if device is not None and not set(ON_GPU).intersection(against):
+        raise UsageError(f"device {device} is a GPU, which none of the baselines uses; measure "
+                         f"against {', '.join(ON_GPU[:-1])} or {ON_GPU[-1]}, or leave the device "
+                         "out")
+    if library.library_path() is None:
+        raise EngineError(library.missing_reason())
+    visited = sampler.pick_timesteps(bundle.timesteps, steps, bundle.default_start)
+    timestep = visited[-1]
+    names = list(dict.fromkeys(
+        [PACKED, *(name for group in against for name in BASELINES[group])]))
+    report = on_progress or (lambda share: None)
+    warnings, unavailable = [], {}
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > BUSY_LOAD:
+        warnings.append(f"the machine is busy (load average {load:.2f} at the start): figures "
+                        "may be off")
+    with tempfile.TemporaryDirectory() as temporary, _pinned(threads):
+        folder = Path(temporary)
+        candidates.prepare(names, bundle, timestep, folder)
+        fresh: dict[str, dict[str, Any]] = {}
+        for index, name in enumerate(names):
+            found = _fresh_process(name, bundle, timestep, size, threads, folder, device or 0)
+            (unavailable if "error" in found else fresh)[name] = found.get("error", found)
+            report(0.3 * (index + 1) / len(names))
+        if PACKED in unavailable:
+            raise EngineError(f"{bundle.path} can not be measured: {unavailable[PACKED]}")
+        noisy, condition = candidates.inputs(size)
+        # Before the baselines are loaded: some keep threads that never rest.
+        profile = profile_step(bundle, timestep, noisy, condition, threads, bounds=bounds)
+        loaded = {name: candidates.load(name, bundle.path, timestep, threads, folder, device or 0)
+                  for name in fresh}
+        seconds, predictions = _take_turns(loaded, noisy, condition, rounds,
+                                           lambda share: report(0.3 + 0.6 * share))
+        descriptions = {name: one.description for name, one in loaded.items()}
+        for one in loaded.values():
+            one.close()
+        del loaded
+    measured = []
+    for name, times in seconds.items():
+        measured.append(Measured(
+            name, descriptions[name], times,
+            **{key: value for key, value in fresh[name].items() if key != "description"},
+            snr=None if name == PACKED else snr(predictions[PACKED], predictions[name]),
+            ratio=None if name == PACKED else _ratio(times, seconds[PACKED])))
+    for one in measured:
+        if one.snr is not None and one.snr < SAME_SNR and candidates.FOLDED.get(one.name, True) \
+                and "bf16" not in one.name:
+            warnings.append(f"{one.name} computes something else ({one.snr:.1f} dB)")
+    packed = measured[0]
+    if max(packed.seconds) > 1.5 * min(packed.seconds):
+        warnings.append("the packed engine's rounds differ by more than half: something else was "
+                        "running")
+    return BenchResult(
+        str(bundle.path), size, threads, len(visited), rounds,
+        (load, os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0),
+        _overhead(bundle, visited, condition), measured, profile, unavailable, warnings)
+
+
+def _take_turns(loaded: dict[str, candidates.Candidate], noisy: np.ndarray, condition: np.ndarray,
+                rounds: int, report: Callable[[float], None]
+                ) -> tuple[dict[str, list[float]], dict[str, np.ndarray]]:
+    times: dict[str, list[float]] = {name: [] for name in loaded}
+    predictions = {}
+    for index in range(WARM_UP + rounds):
+        for name, candidate in loaded.items():
+            time.sleep(PAUSE_SECONDS)
+            # A loop runs one network step after step. The first run of a turn finds the caches that
+            # another candidate left, hence the second is timed.
+            candidate(noisy, condition)
+            started = time.perf_counter()
+            predictions[name] = candidate(noisy, condition)
+            elapsed = time.perf_counter() - started
+            if index >= WARM_UP:
+                times[name].append(elapsed)
+        report((index + 1) / (WARM_UP + rounds))
+    return times, predictions
+
+
+def _ratio(slow: list[float], fast: list[float]) -> tuple[float, float, float]:
+    ratios = [a / b for a, b in zip(slow, fast)]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def _fresh_process(name: str, bundle: Bundle, timestep: int, size: tuple[int, int], threads: int,
+                   folder: Path, device: int) -> dict[str, Any]:
+    arguments = [name, bundle.path, timestep, *size, threads, folder, device]
+    done = subprocess.run([sys.executable, "-m", candidates.__name__, *map(str, arguments)],
+                          capture_output=True, text=True)
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return {"error": f"it failed in a process of its own: {lines[-1]}"}
+
+
+def _overhead(bundle: Bundle, visited: tuple[int, ...], condition: np.ndarray) -> float:
+    """Seconds of an image's loop with a network that takes no time."""
+    started = time.perf_counter()
+    noise = gaussian_noise(condition.shape, seed=0)
+    sampler.sample(lambda latent, *_: latent, condition, visited, bundle.schedule, noise,
+                   start=bundle.default_start)
+    return time.perf_counter() - started
+
+
+@contextmanager
+def _pinned(threads: int) -> Iterator[None]:
+    """This process, and those it starts, on as many CPUs as there are threads."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(allowed)[-threads:])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)

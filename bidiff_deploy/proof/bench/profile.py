@@ -1,0 +1,81 @@
+"""Where the packed engine's time goes, from ONNX Runtime's own profile."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from ...bundle.manifest import Bundle
+from ...bundle.step_graphs import StepGraphs
+from ...operators.names import (ATTENTION, BINARY_CONV, BINARY_DOWN, BINARY_FUSION, BINARY_UP,
+                                CONV3X3, GROUP_NORM_SWISH, NORM_BINARY_CONV, NORM_CONV, PAIR_CONV)
+from .roofline import measure_rates, roofline
+from ..sessions import open_session
+
+BINARY = "binary layers"  # with the norms and shuffles that are fused with them
+_PARTS = {
+    "full-precision layers": {"Conv", "FusedConv", "NhwcFusedConv", CONV3X3, PAIR_CONV, NORM_CONV},
+    "norms and elementwise": {
+        GROUP_NORM_SWISH, "InstanceNormalization", "GroupNormalization", "Sigmoid", "QuickGelu",
+        "Mul", "Add", "Silu", "Swish", "BiasGelu"},
+    "attention": {"MatMul", "FusedMatMul", "Softmax", ATTENTION, "MultiHeadAttention"},
+}
+_BINARY = (BINARY_CONV, NORM_BINARY_CONV, BINARY_FUSION, BINARY_DOWN, BINARY_UP)
+WARM_UP, RUNS = 3, 7
+
+
+def profile_step(bundle: Bundle, timestep: int, noisy: np.ndarray, condition: np.ndarray,
+                 threads: int, *, bounds: bool = False) -> dict[str, Any]:
+    """Seconds a step, warm: ``parts`` by kind, ``operators`` by type, largest first. With
+    ``bounds`` also ``roofline``, see there.
+
+    Kernel times alone, of each node the median of its runs.
+    """
+    graphs = StepGraphs(bundle)
+    promoted = graphs.promoted()
+    feeds = {"noisy": noisy, "condition": condition,
+             **{name: np.asarray(value) for name, value in graphs.constants(timestep).items()}}
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_session(promoted.model, promoted.constants, threads=threads, arena=True,
+                               profile=str(Path(folder, "step")))
+        for _ in range(WARM_UP + RUNS):
+            session.run(["prediction"], feeds)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    runs = sorted(event["ts"] for event in events if event["name"] == "model_run")
+    measured = runs[WARM_UP] if len(runs) > WARM_UP else 0  # from there on the warm-up is over
+    nodes: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") \
+                and event["ts"] >= measured:
+            nodes[event["name"], event["args"]["op_name"]].append(event["dur"] / 1e6)
+    parts: dict[str, float] = defaultdict(float)
+    operators: dict[str, float] = defaultdict(float)
+    for (_, operator), durations in nodes.items():
+        # A name is one node's, as a rule; where several share it, all of them count.
+        seconds = statistics.median(durations) * len(durations) / RUNS
+        operators[operator] += seconds
+        parts[_part(operator)] += seconds
+    found: dict[str, Any] = {"parts": _sorted(parts), "operators": _sorted(operators)}
+    if bounds:
+        del session
+        batch, _, height, width = noisy.shape
+        found["roofline"] = roofline(onnx.load_model_from_string(promoted.model), height, width,
+                                     batch, measure_rates(threads), found, _part)
+    return found
+
+
+def _part(operator: str) -> str:
+    if operator in _BINARY:
+        return BINARY
+    return next((part for part, names in _PARTS.items() if operator in names), "data movement")
+
+
+def _sorted(values: dict[str, float]) -> dict[str, float]:
+    return dict(sorted(values.items(), key=lambda item: -item[1]))

@@ -1,0 +1,179 @@
+"""How fast the operators of a step could be: their work over rates that are measured here and now.
+
+A rate is the fastest of something that this machine does, not what its data sheet says: of float32
+products, ONNX Runtime's matrix product or our 1x1 convolution; of bfloat16 products, the latter; of
+binary ones, our fastest layer, because there is nothing else to compare it with; of memory, a large
+copy. Of 3x3 convolutions the multiplications of Winograd's algorithm are counted, not its
+transforms. Maps that are still in a cache may beat the memory's rate.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from ...bundle.graph_reader import GraphReader
+from ...operators.names import (ATTENTION, BINARY_CONV, BINARY_DOWN, BINARY_FUSION, BINARY_UP,
+                                CONV3X3, DOMAIN, NORM_BINARY_CONV, NORM_CONV, ONNX_OPSET, PAIR_CONV,
+                                VERSION)
+from ..sessions import open_session
+
+# Winograd's F(4x4, 3x3) multiplies 6x6 values where a direct convolution does 4x4 times 3x3.
+_SAVED = {NORM_CONV: 4 * 4 * 3 * 3 / (6 * 6)}
+# Why an operator may take more than twice its bound.
+_REASONS = {
+    NORM_CONV: "it reads its input once more for GroupNorm's statistics, and the bound leaves out "
+               "Swish and Winograd's transforms",
+    NORM_BINARY_CONV: "it reads its input once more for GroupNorm's statistics, and the bound leaves "
+                      "out Swish and the packing of signs",
+    BINARY_FUSION: "its 1x1 convolutions count little for each sign that they pack, and one waits "
+                   "for the other",
+    BINARY_DOWN: "the second convolution adds to the first one's map, written and read in between",
+    BINARY_UP: "its convolutions pack the same input, each with thresholds of its own",
+    CONV3X3: "with few input channels a loaded value serves few products",
+    PAIR_CONV: "it copies its input to panels that fit the cache",
+    ATTENTION: "the exponentials are not counted",
+}
+TWICE = 2.0
+_COPIED = 64 << 20  # bytes; no cache holds them
+_FLOAT_BYTES = 4
+_IR_VERSION = 8
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Multiply-accumulates a second, by kind of layer as ``graph_layers`` names them, and bytes a
+    second, read and written."""
+
+    float: float
+    bf16: float
+    packed: float
+    memory: float
+
+    @property
+    def fp16(self) -> float:
+        """The CPU's kernels leave permission to multiply in float16 unused."""
+        return self.float
+
+
+def measure_rates(threads: int) -> Rates:
+    """Of so many threads; takes about a second."""
+    rng = np.random.default_rng(0)
+    depth, rows, columns = 1024, 1024, 2048
+    matrix = _rate(rows * depth * columns, _session(
+        helper.make_node("MatMul", ["x", "w"], ["y"]), {"x": _normal(rng, rows, depth)},
+        {"w": _normal(rng, depth, columns)}, threads))
+    channels, side = 256, 64
+    maps = {name: _normal(rng, 1, channels, side, side) for name in ("x", "second")}
+    constants = {"w": _normal(rng, channels, 2 * channels, 1, 1), "b": _normal(rng, channels)}
+    pair = {compute: _rate(2 * channels ** 2 * side ** 2, _session(
+        helper.make_node(PAIR_CONV, ["x", "second", "w", "b"], ["y"], domain=DOMAIN,
+                         compute=compute), maps, constants, threads))
+        for compute in ("float32", "bfloat16")}
+    binary = max(_binary_rate(rng, *shape, threads) for shape in ((256, 64), (512, 32)))
+    return Rates(max(matrix, pair["float32"]), pair["bfloat16"], binary, _memory_rate(threads))
+
+
+def roofline(model: onnx.ModelProto, height: int, width: int, batch: int, rates: Rates,
+             profile: Mapping[str, Mapping[str, float]],
+             part_of: Callable[[str], str]) -> dict[str, Any]:
+    """Rows of measured time beside bounds, all in seconds of a step.
+
+    ``model``: the graph as shipped; ``profile``: what ``profile_step`` gives; ``part_of``: the part
+    of a step that an operator belongs to. Returns ``rates``, ``parts`` and ``operators`` (name ->
+    ``seconds``, ``arithmetic``, ``memory``, ``bound``), ``part`` of each operator and ``bound`` of
+    the whole step. A node's bound is the greater of its two, a row's the sum over its nodes.
+    """
+    reader = GraphReader(model, height, width)
+    arithmetic: dict[str, float] = {}
+    kinds = {node.output[0]: node.op_type for node in model.graph.node}
+    for layer in reader.layers():
+        rate = getattr(rates, layer.kind, None)
+        if layer.inside is not None and layer.macs is not None and rate:
+            arithmetic[layer.inside] = (arithmetic.get(layer.inside, 0.0)
+                                        + batch * layer.macs / rate
+                                        / _SAVED.get(kinds[layer.inside], 1.0))
+    tables: dict[str, dict[str, dict[str, float]]] = {"parts": {}, "operators": {}}
+    for table, rows in tables.items():
+        for name, seconds in profile[table].items():
+            rows[name] = {"seconds": seconds, "arithmetic": 0.0, "memory": 0.0, "bound": 0.0}
+    for node in model.graph.node:
+        if node.op_type not in tables["operators"]:
+            continue  # the runtime made something else of it
+        touched = [reader.shapes.get(name, ()) for name in (*node.input, *node.output)]
+        values = sum(float(np.prod(shape)) for shape in touched
+                     if len(shape) == 4 and None not in shape and shape[0] == 1)
+        memory = batch * _FLOAT_BYTES * values / rates.memory
+        own = arithmetic.get(node.output[0], 0.0)
+        for row in (tables["operators"][node.op_type], tables["parts"][part_of(node.op_type)]):
+            row["arithmetic"] += own
+            row["memory"] += memory
+            row["bound"] += max(own, memory)
+    return {"rates": asdict(rates), **tables,
+            "part": {name: part_of(name) for name in tables["operators"]},
+            "bound": sum(row["bound"] for row in tables["parts"].values())}
+
+
+def reasons(found: Mapping[str, Any]) -> list[str]:
+    """A sentence for each operator that takes more than twice its bound, from ``roofline``."""
+    return [f"{name} takes {row['seconds'] / row['bound']:.1f} times its bound: "
+            + _REASONS.get(name, "it is too small for its threads to help")
+            for name, row in found["operators"].items()
+            if row["bound"] and row["seconds"] > TWICE * row["bound"]]
+
+
+def _binary_rate(rng: np.random.Generator, channels: int, side: int, threads: int) -> float:
+    words = rng.integers(-2 ** 31, 2 ** 31, (channels, 3, 3, channels // 32)).astype(np.int32)
+    vector = np.abs(_normal(rng, channels))
+    constants = {"words": words, "alpha": vector, "threshold": np.zeros(channels, np.float32),
+                 "rprelu": np.stack([vector] * 3), "none": np.zeros(1, np.float32)}
+    node = helper.make_node(BINARY_CONV, ["x", "words", "alpha", "threshold", "rprelu", "none",
+                                          "none"], ["y"], domain=DOMAIN)
+    return _rate(9 * channels ** 2 * side ** 2,
+                 _session(node, {"x": _normal(rng, 1, channels, side, side)}, constants, threads))
+
+
+def _memory_rate(threads: int) -> float:
+    parts = [(np.zeros(_COPIED // 4 // threads, np.float32),
+              np.zeros(_COPIED // 4 // threads, np.float32)) for _ in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        # Read once and written once; numpy copies without the interpreter's lock.
+        return _rate(2 * _COPIED, lambda: list(pool.map(lambda pair: np.copyto(*pair), parts)))
+
+
+def _rate(work: int, run: Callable[[], object]) -> float:
+    """Units of work a second in the fastest of several runs."""
+    run()
+    best = float("inf")
+    ends = time.perf_counter() + 0.1
+    while time.perf_counter() < ends:
+        started = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - started)
+    return work / best
+
+
+def _session(node: onnx.NodeProto, feeds: Mapping[str, np.ndarray],
+             constants: Mapping[str, np.ndarray], threads: int) -> Callable[[], object]:
+    free, float32 = None, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [node], "rate",
+        [helper.make_tensor_value_info(name, float32, [free] * value.ndim)
+         for name, value in feeds.items()],
+        [helper.make_tensor_value_info("y", float32, None)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()])
+    model = helper.make_model(graph, ir_version=_IR_VERSION, opset_imports=[
+        helper.make_opsetid("", ONNX_OPSET), helper.make_opsetid(DOMAIN, VERSION)])
+    session = open_session(model.SerializeToString(), {}, threads=threads, arena=True)
+    return lambda: session.run(["y"], dict(feeds))
+
+
+def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape).astype(np.float32)

@@ -1,0 +1,303 @@
+"""The truth about a bundle: what each layer of its graphs is, costs and weighs, and why.
+
+Layers, types and sizes are read from the step graphs and the weights file; the network that the
+manifest states only says what to expect, and every disagreement is listed. Needs ``onnx``, neither
+an inference runtime nor torch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterable
+
+import onnx
+
+from ...networks.bi_diffsr.binarizers import NONE
+from ...bundle.manifest import KIND, MANIFEST, Bundle
+from ...bundle.tensors import FLOAT_BYTES, BundleGraphs, BundleTensors, Weight, Weigher
+from ...networks.bi_diffsr.costs import Count, Layer, count, paper_operations
+from ...errors import BidiffError, BundleError
+from ...operators.value_names import short
+from ...bundle.weights_file import ALIGNMENT
+from ...bundle.feedforward import FeedForwardBundle, open_any
+from ...networks.bbcu.costs import count_network
+from ...networks.bbcu.architecture import BbcuConfig
+from ...bundle.graph_reader import GraphLayer, GraphReader
+from ...networks import Config
+from ...operators.names import DOMAIN
+
+
+# What the manifest calls a kind of layer, where it has a name of its own for it.
+_PRECISIONS = {"float32": "float", "bfloat16": "bf16", "float16": "fp16"}
+# What multiplies in a type that a fused operator only allows.
+_SIDE = 256  # of the picture that a feed-forward network is counted for
+_MULTIPLIED_BY = {"bf16": "the CPU", "fp16": "the GPU"}
+
+
+@dataclass(frozen=True)
+class InspectedLayer:
+    """A node that multiplies, under the network's name if the network has it; ``why`` it is what
+    it is, in a sentence."""
+
+    name: str
+    found: GraphLayer
+    binary: bool
+    why: str
+    weight: Weight
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Everything that ``bidiff-deploy inspect`` prints.
+
+    bundle, count  what was opened, its hashes verified; what the network it states costs
+    layers, parts  what multiplies, in order of execution; the other tensors by use
+    graph_bytes    of the step graphs; ``manifest_bytes`` of the manifest
+    unused_bytes   of the weights file that belong to no tensor (alignment)
+    opsets         of the first graph, by domain; ``functions`` that are defined inside it
+    operators      how many nodes it has of each, as it is shipped: fused operators unopened
+    disagreements  sentences: where graphs and manifest contradict each other
+    """
+
+    bundle: Bundle | FeedForwardBundle
+    count: Count
+    layers: tuple[InspectedLayer, ...]
+    parts: dict[str, Weight]
+    graph_bytes: int
+    manifest_bytes: int
+    unused_bytes: int
+    opsets: dict[str, int]
+    functions: tuple[str, ...]
+    operators: dict[str, int]
+    disagreements: tuple[str, ...]
+
+    @property
+    def total(self) -> Weight:
+        """Of the whole bundle: all its files; all its tensors; all parameters as float32."""
+        weights = [layer.weight for layer in self.layers] + list(self.parts.values())
+        return Weight(sum(w.disk for w in weights) + self.graph_bytes + self.manifest_bytes
+                      + self.unused_bytes, sum(w.memory for w in weights),
+                      FLOAT_BYTES * self.count.parameters)
+
+    @property
+    def macs(self) -> dict[str, int]:
+        """Multiply-accumulates of a step as the graph does them: by kind, and ``attention`` for
+        products of two activations."""
+        sums: Counter[str] = Counter()
+        for layer in self.layers:
+            kind = layer.found.kind if layer.found.shape else "attention"
+            sums[kind] += layer.found.macs or 0
+        return dict(sums)
+
+    @property
+    def paper_operations(self) -> float:
+        """The graph's multiply-accumulates in the paper's way."""
+        macs = self.macs
+        packed = macs.get("packed", 0)
+        return paper_operations(sum(macs.values()) - packed, packed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; bytes and multiply-accumulates are whole numbers."""
+        bundle, manifest = self.bundle, self.bundle.manifest
+        return {
+            "bundle": str(bundle.path), "source": manifest.get("source"), "scale": bundle.scale,
+            "kind": manifest.get("kind", KIND),
+            "network": bundle.config.to_dict(), **_sampling(bundle),
+            "versions": {"tool": manifest.get("tool"), "schema": manifest["schema_version"],
+                         "packing": manifest["packing_version"], "opsets": self.opsets},
+            "functions": list(self.functions), "operators": self.operators,
+            "precision": bundle.precision,
+            "assumptions": manifest.get("assumptions", []),
+            "zero_weights": manifest.get("zero_weights"),
+            "files_verified": len(manifest["files"]),
+            "size": [self.count.height, self.count.width],
+            "layers": [_layer_dict(layer) for layer in self.layers],
+            "parts": {name: vars(weight) for name, weight in self.parts.items()},
+            "graph_bytes": self.graph_bytes, "manifest_bytes": self.manifest_bytes,
+            "unused_bytes": self.unused_bytes, "total": vars(self.total), "macs": self.macs,
+            "kinds": dict(Counter(layer.found.kind for layer in self.layers)),
+            "parameters": {"float": self.count.float_parameters,
+                           "binary": self.count.binary_parameters},
+            "paper": {"parameters": self.count.paper_parameters,
+                      "operations": self.paper_operations},
+            "disagreements": list(self.disagreements),
+        }
+
+
+def _sampling(bundle: Bundle | FeedForwardBundle) -> dict[str, Any]:
+    """What only a diffusion model has: its schedule, its start and its steps."""
+    if not isinstance(bundle, Bundle):
+        return {}
+    return {"schedule": bundle.schedule.to_dict(), "sampling": {"start": bundle.default_start},
+            "steps": [{"timestep": s.timestep, "group": s.group, "file": s.file}
+                      for s in bundle.steps]}
+
+
+def _layer_dict(layer: InspectedLayer) -> dict[str, Any]:
+    found = layer.found
+    return {"name": layer.name, "kind": found.kind, "why": layer.why, "op": found.op,
+            "inside": found.inside, "bits": found.bits, "shape": list(found.shape),
+            "map": [found.height, found.width], "macs": found.macs, **vars(layer.weight)}
+
+
+def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Inspection:
+    """Verify the bundle at ``path`` and read all its graphs.
+
+    ``size``: height and width of the image that multiply-accumulates are counted for, a
+    feed-forward network's before it is enlarged; default: the network's ``image_size``, rounded up
+    to what it can run at, or 256x256. Raises BundleError for a bundle that
+    is damaged, foreign or whose graphs can not be read, UsageError for a size that the network can
+    not run at.
+    """
+    bundle = open_any(path)
+    expected = _expected(bundle.config, size)
+    graphs = BundleGraphs(bundle)
+    file = bundle.steps[0].file
+    try:
+        model = graphs.model(file)
+        reader = GraphReader(model, expected.height, expected.width)
+        layers = list(reader.layers())
+        tensors = BundleTensors(graphs)
+    except BidiffError:
+        raise
+    except Exception as error:  # onnx raises many kinds, some from C++
+        reason = " ".join(str(error).split())[:200]
+        raise BundleError(f"{bundle.path / file} is no graph that can be inspected: {reason}; "
+                          "export the bundle again") from None
+    named = _Names(expected)
+    inspected, wrong = [], []
+    weighed = Weigher(tensors, bundle.config)
+    for found in layers:
+        layer = named.take(found.name)
+        inspected.append(InspectedLayer(
+            layer.name if layer else found.name, found, bool(layer and layer.binary),
+            _why(layer, found, bundle.config), weighed.layer(layer, found.tensors)))
+        wrong += _compare(layer, found)
+    wrong += [f"the network's {name} is not in the graph" for name in named.left()]
+    wrong += [f"operator {op} is not known, what it computes is not counted"
+              for op in reader.unknown_operators()]
+    wrong += _check_precision(bundle.precision, inspected) + _check_versions(bundle, model)
+    wrong += _check_steps(bundle) + tensors.wrong + _check_folder(bundle)
+    parts = weighed.parts()
+    if tensors.unused > ALIGNMENT * (len(tensors.lengths) + 1):
+        wrong.append(f"{bundle.weights} holds {tensors.unused} bytes that no graph names")
+    return Inspection(
+        bundle, expected, tuple(inspected), parts,
+        sum(bundle.manifest["files"][name]["bytes"] for name in bundle.manifest["files"]
+            if name != bundle.weights),
+        (bundle.path / MANIFEST).stat().st_size, tensors.unused,
+        {opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
+        tuple(f"{function.domain}.{function.name}" for function in model.functions),
+        reader.operators(), tuple(wrong))
+
+
+def _expected(config: Config, size: tuple[int, int] | None) -> Count:
+    if isinstance(config, BbcuConfig):
+        return count_network(config, *(size or (_SIDE, _SIDE)))
+    side = -(-config.image_size // config.size_multiple) * config.size_multiple
+    return count(config, *(size or (side, side)))
+
+
+class _Names:
+    """The network's layers, to be found by the name that a graph gives their weights."""
+
+    def __init__(self, expected: Count) -> None:
+        self._left = {short(layer.name): layer for layer in expected.layers}
+
+    def take(self, name: str) -> Layer | None:
+        return self._left.pop(name, None)
+
+    def left(self) -> list[str]:
+        return [layer.name for layer in self._left.values()]
+
+
+def _why(layer: Layer | None, found: GraphLayer, config: Config) -> str:
+    if layer is None:
+        return "not a layer of the network that the manifest states"
+    if layer.binary:
+        return ("binary: signs of weights and inputs, multiplied by XNOR and popcount"
+                if found.kind == "packed"
+                else f"binary in the network, but the graph multiplies in {found.kind}")
+    if found.kind == "packed":
+        return "packed, though full precision in the network"
+    if layer.product:
+        rounded = f", {_allowed(found.kind)}" if found.kind in _MULTIPLIED_BY else ""
+        return f"attention: product of two activations, neither of which is binarised{rounded}"
+    what = {"float": "full precision", "int8": "quantised to int8"}.get(
+        found.kind, f"rounded to {found.kind}")
+    if found.inside is not None and found.kind in _MULTIPLIED_BY:
+        what = _allowed(found.kind)
+    block = layer.block
+    if block.kind == "stem":
+        return f"{what}: first convolution, its input is an image and not signs"
+    if block.kind == "head":
+        made = "picture" if isinstance(config, BbcuConfig) else "predicted noise"
+        return f"{what}: last convolution, its output is the {made}"
+    if ".attention." in layer.name:
+        return f"{what}: convolution of attention, never binary in this network"
+    if config.binarizer == NONE:
+        return f"{what}: the network has no binary layers"
+    return (f"{what}: the decoder's level {block.level} "
+            f"({config.image_size >> block.level}) is in fp_res")
+
+
+def _allowed(kind: str) -> str:
+    return f"rounded to {kind} where {_MULTIPLIED_BY[kind]} multiplies it"
+
+
+def _compare(layer: Layer | None, found: GraphLayer) -> list[str]:
+    if layer is None:
+        return [f"the graph's {found.name} ({found.op}) is not in the network"]
+    wrong = []
+    if layer.binary != (found.kind == "packed"):
+        called = "binary" if layer.binary else "full precision"
+        wrong.append(f"{layer.name} is {called} in the network, but {found.kind} in the graph")
+    for what, stated, read in (
+            ("weights", layer.shape, found.shape), ("a map", (layer.height, layer.width),
+                                                    (found.height, found.width)),
+            ("multiply-accumulates", layer.macs, found.macs)):
+        if what == "a map" and layer.product:
+            continue
+        if stated != read:
+            wrong.append(f"{layer.name} should have {what} {_show(stated)}, but the graph has "
+                         f"{_show(read)}")
+    return wrong
+
+
+def _show(value: int | None | tuple[int | None, ...]) -> str:
+    values = value if isinstance(value, tuple) else (value,)
+    return "x".join("?" if v is None else str(v) for v in values) or "none"
+
+
+def _check_precision(precision: str, layers: Iterable[InspectedLayer]) -> list[str]:
+    """``precision`` is claimed for all that is not binary; int8 and the like may leave floats."""
+    claimed = _PRECISIONS.get(precision, precision)
+    kinds = {layer.found.kind for layer in layers if not layer.binary}
+    wrong = [f"the manifest states precision {precision!r}, but the graph has layers in {kind}"
+             for kind in sorted(kinds - {claimed, "float", "packed"})]
+    if claimed not in kinds:
+        wrong.append(f"the manifest states precision {precision!r}, but no layer has it")
+    return wrong
+
+
+def _check_versions(bundle: Bundle | FeedForwardBundle, model: onnx.ModelProto) -> list[str]:
+    found = {opset.domain: opset.version for opset in model.opset_import}
+    return [f"the manifest states {key} {bundle.manifest.get(key)!r}, but the graph has "
+            f"{found.get(domain)}" for key, domain in (("onnx_opset", ""), ("bidiff_opset", DOMAIN))
+            if bundle.manifest.get(key) != found.get(domain)]
+
+
+def _check_folder(bundle: Bundle | FeedForwardBundle) -> list[str]:
+    stated = {MANIFEST, *bundle.manifest["files"]}
+    return [f"{name!r} lies in the folder, but the manifest does not name it"
+            for name in sorted(file.name for file in bundle.path.iterdir()) if name not in stated]
+
+
+def _check_steps(bundle: Bundle | FeedForwardBundle) -> list[str]:
+    if not isinstance(bundle, Bundle):
+        return []
+    return [f"step {step.timestep} belongs to group {bundle.config.group(step.timestep)}, but the "
+            f"manifest states {step.group}" for step in bundle.steps
+            if step.group != bundle.config.group(step.timestep)]

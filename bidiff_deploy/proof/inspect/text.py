@@ -1,0 +1,158 @@
+"""An inspection as a table that fits 100 columns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import groupby
+from typing import Any
+
+from ...bundle.manifest import Bundle
+from ...bundle.feedforward import FeedForwardBundle
+from .inspection import InspectedLayer, Inspection
+
+WIDTH = 100
+_HEADINGS = ("layer", "kind", "bits", "weights", "map", "MACs", "disk B", "memory B", "float32 B",
+             "why")
+_LEFT = (0, 1, 9)  # columns of words; the others are numbers
+
+
+def to_text(found: Inspection) -> str:
+    """The whole report, lines without a trailing newline."""
+    return "\n".join([*_head(found), "", *_table(found), "", *_totals(found)])
+
+
+def human(number: float | None) -> str:
+    """A count with a metric prefix: 2.42 G, 147.7 k, 132; a dash for None."""
+    if number is None:
+        return "-"
+    if number >= 1e18:  # of a stranger's graph; it need not fit a float
+        return "huge"
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            scaled = number / factor
+            return f"{scaled:.{2 if scaled < 100 else 1}f} {prefix}"
+    return f"{number:.0f}"
+
+
+def _head(found: Inspection) -> list[str]:
+    bundle, manifest = found.bundle, found.bundle.manifest
+    source, tool = _mapping(manifest.get("source")), _mapping(manifest.get("tool"))
+    assumptions = manifest.get("assumptions")
+    opsets = ", ".join(f"{domain} {version}" for domain, version in found.opsets.items())
+    lines = [
+        ("bundle", f"{bundle.path}, x{bundle.scale}"),
+        ("made from", f"{source.get('name')}, SHA-256 {str(source.get('sha256'))[:16]}..., "
+                      f"by {tool.get('name')} {tool.get('version')}"),
+        ("files", f"{len(manifest['files'])}, size and SHA-256 of each verified"),
+        ("versions", f"schema {manifest['schema_version']}, packing {manifest['packing_version']}, "
+                     f"opsets {opsets}"),
+        *_steps(bundle),
+        ("operators", ", ".join(f"{number} {name}" for name, number in sorted(
+            found.operators.items(), key=lambda item: (-item[1], item[0])))),
+        ("defined inside", ", ".join(found.functions) or "nothing, so the op library is a must"),
+        *(("assumed", line) for line in (assumptions if isinstance(assumptions, list) else [])),
+    ]
+    if zeros := manifest.get("zero_weights"):
+        lines.append(("zero weights", f"{zeros} binary weights were exactly 0 and became +1"))
+    return [_fit(f"{name:<15}{_plain(value)}") for name, value in lines]
+
+
+def _steps(bundle: Bundle | FeedForwardBundle) -> list[tuple[str, str]]:
+    if not isinstance(bundle, Bundle):
+        return [("steps", "none: feed-forward, one run of one graph a picture")]
+    start = bundle.default_start
+    groups = [f"group {group}: {_range([step.timestep for step in steps])}"
+              for group, steps in groupby(bundle.steps, key=lambda step: step.group)]
+    return [("steps", f"{len(bundle.steps)}, starting from "
+                      + ("pure noise" if start is None else f"the noised condition at {start}")),
+            *(("", group) for group in groups)]
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _plain(value: Any) -> str:
+    """Text of a manifest, without characters that steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in str(value))
+
+
+def _range(timesteps: list[int]) -> str:
+    if len(timesteps) <= 6:
+        return ", ".join(map(str, timesteps))
+    return f"{timesteps[0]}, {timesteps[1]}, ... {timesteps[-1]} ({len(timesteps)} steps)"
+
+
+def _fit(line: str) -> str:
+    """Long lines are broken at spaces, what follows is indented below the value."""
+    lines = []
+    while len(line) > WIDTH and (cut := line.rfind(" ", 16, WIDTH)) > 0:
+        lines.append(line[:cut])
+        line = " " * 15 + line[cut + 1:]
+    return "\n".join([*lines, line])
+
+
+def _table(found: Inspection) -> list[str]:
+    letters: dict[str, str] = {}
+    rows: list[tuple[str, ...]] = [_HEADINGS]
+    for layer in found.layers:
+        letters.setdefault(layer.why, _letter(len(letters)))
+        rows.append(_row(layer, letters[layer.why]))
+    for name, weight in found.parts.items():
+        rows.append((name, "", "", "", "", "", *map(human, (weight.disk, weight.memory,
+                                                             weight.checkpoint)), ""))
+    rows.append(("alignment", "", "", "", "", "", human(found.unused_bytes), "", "", ""))
+    rows.append(("graphs, manifest", "", "", "", "", "",
+                 human(found.graph_bytes + found.manifest_bytes), "", "", ""))
+    total = found.total
+    rows.append(("total", "", "", "", "", human(sum(found.macs.values())),
+                 *map(human, (total.disk, total.memory, total.checkpoint)), ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    lines = [" ".join(cell.ljust(width) if column in _LEFT else cell.rjust(width)
+                      for column, (cell, width) in enumerate(zip(row, widths))).rstrip()
+             for row in rows]
+    return [*lines, "", *(_fit(f"why {letter:<11}{why}") for why, letter in letters.items())]
+
+
+def _row(layer: InspectedLayer, letter: str) -> tuple[str, ...]:
+    found, weight = layer.found, layer.weight
+    size = "" if found.height is None else f"{found.height}x{found.width}"
+    return (layer.name, found.kind, "" if found.bits is None else str(found.bits),
+            "x".join("?" if n is None else str(n) for n in found.shape), size,
+            human(found.macs), human(weight.disk), human(weight.memory), human(weight.checkpoint),
+            letter)
+
+
+def _run_of(found: Inspection) -> str:
+    """What multiply-accumulates are counted for."""
+    size = f"{found.count.height}x{found.count.width}"
+    if isinstance(found.bundle, Bundle):
+        return f"one step at {size}, {len(found.bundle.steps)} steps an image"
+    return f"a picture of {size} before enlarging"
+
+
+def _letter(index: int) -> str:
+    return chr(ord("a") + index) if index < 26 else str(index)
+
+
+def _totals(found: Inspection) -> list[str]:
+    counted, total, macs = found.count, found.total, found.macs
+    kinds = Counter(layer.found.kind for layer in found.layers)
+    done = ", ".join(f"{human(value)} {kind}" for kind, value in sorted(
+        macs.items(), key=lambda item: -item[1]))
+    lines = [
+        ("layers", ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())),
+        ("parameters", f"{human(counted.parameters)}: {human(counted.binary_parameters)} binary, "
+                       f"{human(counted.float_parameters)} full precision"),
+        ("MACs", f"{done}; {_run_of(found)}"),
+        ("paper's way", f"{human(counted.paper_parameters)} parameters (binary / 32), "
+                        f"{human(found.paper_operations)} operations (binary / 64)"),
+        ("size", f"{total.disk / 1e6:.2f} MB on disk, tensors {total.memory / 1e6:.2f} MB in "
+                 f"memory; as a float32 checkpoint {total.checkpoint / 1e6:.2f} MB, "
+                 f"{total.checkpoint / total.disk:.1f} times the bundle"),
+    ]
+    if found.disagreements:
+        lines += [("disagreement", line) for line in found.disagreements]
+    else:
+        lines.append(("agreement", "graphs, weights and manifest say the same"))
+    return [_fit(f"{name:<15}{_plain(value)}") for name, value in lines]

@@ -1,0 +1,106 @@
+"""BBCU-M in torch: a feed-forward network whose body and upsampler are binary.
+
+Source: Xia et al., "Basic Binary Convolution Unit for Binarized Image Restoration Network"
+(arXiv 2210.00405). Which layers there are, and how parameters are called, stands in
+``feedforward.network``.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...networks.bbcu.architecture import LEAK, BbcuConfig, Layer, layers
+from .binarize import INITIAL_SLOPE, weight_scale
+from .fused import binary_conv2d
+
+_SMALL = 0.1  # of Kaiming's normal initialisation, for all but the body
+
+
+class BinaryConv2d(nn.Module):
+    """BIConv of Cin -> Cin * r^2, 3x3: RPReLU(conv(sign(x + threshold), alpha * sign(W))) + x.
+
+    The shortcut repeats every channel r^2 times, then PixelShuffle(r) follows; r = 1 is the plain
+    BIConv. The convolution is zero-padded after the sign. Parameters have one group, (1, C).
+    """
+
+    padding = 1
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.r = layer.upsampling
+        self.weight = nn.Parameter(torch.empty(layer.cout, layer.cin, 3, 3))
+        self.threshold = nn.Parameter(torch.zeros(1, layer.cin))
+        self.shift_in = nn.Parameter(torch.zeros(1, layer.cout))
+        self.slope = nn.Parameter(torch.full((1, layer.cout), INITIAL_SLOPE))
+        self.shift_out = nn.Parameter(torch.zeros(1, layer.cout))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, Cin, H, W) float -> (N, Cin, H * r, W * r)."""
+        group, parts = torch.zeros(1, dtype=torch.int64, device=x.device), self.r * self.r
+        maps = []
+        # Output channel c * r^2 + i has input channel c as shortcut: so it is r^2 BIConvs of
+        # C -> C, whose channels are interleaved.
+        for i in range(parts):
+            weight = self.weight[i::parts]
+            maps.append(binary_conv2d(x, weight, weight_scale(weight), self.threshold,
+                                      self.shift_in[:, i::parts], self.slope[:, i::parts],
+                                      self.shift_out[:, i::parts], group, padding=1))
+        return F.pixel_shuffle(torch.stack(maps, dim=2).flatten(1, 2), self.r) if parts > 1 \
+            else maps[0]
+
+
+    def residual(self, x: Tensor) -> Tensor:
+        """What the shortcut adds before PixelShuffle, (N, Cin * r^2, H, W)."""
+        return x.repeat_interleave(self.r * self.r, dim=1)
+
+    def constants(self, group: int = 0) -> dict[str, Tensor]:
+        """What a BinaryConv node of the layer holds besides the signs, (C,) each."""
+        return {"alpha": weight_scale(self.weight).flatten(),
+                **{part: getattr(self, part)[group]
+                   for part in ("threshold", "shift_in", "slope", "shift_out")}}
+
+
+class Bbcu(nn.Module):
+    """The network of one ``BbcuConfig``.
+
+    Its ``named_parameters`` have the names and shapes of ``feedforward.network.parameters``.
+    """
+
+    def __init__(self, config: BbcuConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = tuple(layers(config))
+        self.body, self.up = nn.ModuleList(), nn.ModuleList()
+        for layer in self.layers:
+            module = (BinaryConv2d(layer) if layer.binary
+                      else nn.Conv2d(layer.cin, layer.cout, 3, padding=1))
+            if layer.kind in ("body", "up"):
+                getattr(self, layer.kind).append(module)
+            else:
+                setattr(self, layer.name, module)
+            if layer.kind != "body":
+                nn.init.kaiming_normal_(module.weight)
+                module.weight.data.mul_(_SMALL)
+            if not layer.binary:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Low-resolution pictures, float (N, 3, H, W) of about [0, 1] -> (N, 3, H * scale,
+        W * scale), not clipped."""
+        x = picture * self.config.alignment
+        h = F.leaky_relu(_float_conv(self.stem, x), LEAK)
+        for layer in (*self.body, *self.up, self.refine):
+            h = layer(h)
+        h = _float_conv(self.head, F.leaky_relu(h, LEAK))
+        base = F.interpolate(x, scale_factor=self.config.scale, mode="bilinear",
+                             align_corners=False)
+        return (h + base) / self.config.alignment
+
+
+def _float_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """In float32 under autocast too: signs are taken of sums that begin at the stem."""
+    with torch.autocast(x.device.type, enabled=False):
+        return conv(x.float())

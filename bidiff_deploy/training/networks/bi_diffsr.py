@@ -1,0 +1,211 @@
+"""BI-DiffSR in torch: the noise predictor, trainable, every option of the published one.
+
+Source: Chen et al., "Binarized Diffusion Model for Image Super-Resolution" (arXiv 2406.05723),
+figure 2. Which blocks there are, and how parameters are called, stands in ``architecture``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...networks.bi_diffsr.architecture import TIME_EXPANSION, Block, NetworkConfig, blocks
+from ...errors import UsageError
+from .binary_layers import binary_layer
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoid of the raw timestep, then Linear, Swish, Linear."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.linear1 = nn.Linear(width, TIME_EXPANSION * width)
+        self.linear2 = nn.Linear(TIME_EXPANSION * width, width)
+
+    def forward(self, timestep: Tensor) -> Tensor:
+        """float32 timesteps (B,) -> (B, width)."""
+        half = self.width // 2
+        # float32 on purpose: trained weights belong to float32's frequencies and arguments.
+        ramp = torch.arange(half, dtype=torch.float32, device=timestep.device) / half
+        angle = timestep[:, None] * torch.exp(-math.log(1e4) * ramp)
+        wave = torch.cat([torch.sin(angle), torch.cos(angle)], dim=1)
+        return self.linear2(F.silu(self.linear1(wave.to(self.linear1.weight.dtype))))
+
+
+class Attention(nn.Module):
+    """Single-head self-attention over all pixels, with its own GroupNorm and shortcut."""
+
+    def __init__(self, channels: int, norm_groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(norm_groups, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.qkv(self.norm(x)).flatten(2).chunk(3, dim=1)
+        # Product, then scale, then softmax, one after the other as in the published code: a fused
+        # kernel rounds differently, and signs further on flip on the last bit.
+        scores = query.transpose(1, 2) @ key / math.sqrt(x.shape[1])
+        attended = value @ scores.softmax(dim=-1).transpose(1, 2)
+        return self.out(attended.reshape(x.shape)) + x
+
+
+class Conv2d(nn.Conv2d):
+    """A full-precision convolution that is called as a binary one is."""
+
+    def forward(self, x: Tensor, group: Tensor | None = None) -> Tensor:
+        return super().forward(x)
+
+
+def _convolution(config: NetworkConfig, block: Block) -> nn.Module:
+    if block.binary:
+        return binary_layer(config, block)
+    channels, k = block.conv_channels, block.kernel_size
+    return Conv2d(channels, channels, k, padding=k // 2)
+
+
+class Residual(nn.Module):
+    """conv(Swish(GN(x))) + time, conv(Dropout(Swish(GN(.)))), shortcut; then attention, if any."""
+
+    def __init__(self, config: NetworkConfig, block: Block) -> None:
+        super().__init__()
+        self.time = nn.Linear(config.inner_channel, block.channels)
+        self.norm1 = nn.GroupNorm(config.norm_groups, block.channels)
+        self.conv1 = _convolution(config, block)
+        self.norm2 = nn.GroupNorm(config.norm_groups, block.channels)
+        self.conv2 = _convolution(config, block)
+        self.dropout = nn.Dropout(config.dropout)
+        if block.attention:
+            self.attention = Attention(block.channels, config.norm_groups)
+
+    def forward(self, x: Tensor, embedding: Tensor, group: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)), group)
+        h = h + self.time(F.silu(embedding))[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))), group)
+        h = h + x
+        return self.attention(h) if hasattr(self, "attention") else h
+
+
+class _TwoConvs(nn.Module):
+    def __init__(self, config: NetworkConfig, block: Block) -> None:
+        super().__init__()
+        self.conv1 = _convolution(config, block)
+        self.conv2 = _convolution(config, block)
+
+
+class Down(_TwoConvs):
+    """CP-Down: (N, C, H, W) -> (N, 2C, H/2, W/2), a BIConv on each half of the channels."""
+
+    def forward(self, x: Tensor, group: Tensor) -> Tensor:
+        first, second = x.chunk(2, dim=1)
+        return F.pixel_unshuffle(self.conv1(first, group) + self.conv2(second, group), 2)
+
+
+class Up(_TwoConvs):
+    """CP-Up: (N, C, H, W) -> (N, C/2, 2H, 2W), two BIConvs of one input."""
+
+    def forward(self, x: Tensor, group: Tensor) -> Tensor:
+        return F.pixel_shuffle(torch.cat([self.conv1(x, group), self.conv2(x, group)], dim=1), 2)
+
+
+class Fusion(_TwoConvs):
+    """CS-Fusion of a decoder map and a skip, C channels each, shuffled so both convs see both.
+
+    The published code pairs odd channels of one with even channels of the other; the paper's
+    equation pairs equal parities. Checkpoints were trained with the code.
+    """
+
+    def forward(self, x: Tensor, skip: Tensor, group: Tensor) -> Tensor:
+        # Not x[:, 0::2]: its gradient would be written into a map of zeros, and those added.
+        even, odd = x.unflatten(1, (-1, 2)).unbind(2)
+        skip_even, skip_odd = skip.unflatten(1, (-1, 2)).unbind(2)
+        return (self.conv1(torch.cat([odd, skip_even], dim=1), group)
+                + self.conv2(torch.cat([even, skip_odd], dim=1), group))
+
+
+class Head(nn.Module):
+    """GroupNorm, Swish, 3x3 convolution to the prediction."""
+
+    def __init__(self, config: NetworkConfig, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(config.norm_groups, channels)
+        self.conv = nn.Conv2d(channels, config.out_channel, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.silu(self.norm(x)))
+
+
+class BiDiffSR(nn.Module):
+    """The noise predictor of one ``NetworkConfig``.
+
+    Its ``named_parameters`` have the names and shapes of ``architecture.parameters(config)``.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = tuple(blocks(config))
+        self.time_embedding = TimeEmbedding(config.inner_channel)
+        self.stem = nn.Conv2d(config.in_channel, config.channels(0), 3, padding=1)
+        self.encoder = nn.ModuleDict()
+        self.middle = nn.ModuleDict()
+        self.decoder = nn.ModuleDict()
+        inner = {"residual": Residual, "down": Down, "up": Up, "fusion": Fusion}
+        for block in self.blocks:
+            if block.kind in inner:
+                part, index = block.name.split(".")
+                getattr(self, part)[index] = inner[block.kind](config, block)
+        self.head = Head(config, config.channels(0))
+
+    def forward(self, noisy: Tensor, condition: Tensor, timestep: int | Tensor) -> Tensor:
+        """Predict the noise in ``noisy``.
+
+        ``noisy``, ``condition``: float (N, 3, H, W), H and W multiples of
+        ``config.size_multiple``, the condition in about [0, 1]. ``timestep``: int, or a tensor of
+        one value or of N values of one TaR/TaA group (which parameters are used depends on the
+        group, so a batch has only one). Returns (N, out_channel, H, W).
+        Raises UsageError for other sizes and for timesteps of several groups.
+        """
+        multiple = self.config.size_multiple
+        height, width = noisy.shape[-2:]
+        if height % multiple or width % multiple:
+            raise UsageError(f"height and width must be multiples of {multiple}, not "
+                             f"{height}x{width}: pad the images")
+        values = [timestep] if isinstance(timestep, int) else timestep.reshape(-1).tolist()
+        groups = {self.config.group(value) for value in values}
+        if len(groups) != 1:
+            raise UsageError(f"timesteps {values} fall into {len(groups)} TaR/TaA groups; "
+                             "a batch needs timesteps of one group")
+        device = noisy.device
+        return self.predict(noisy, condition,
+                            torch.tensor(values, dtype=torch.float32, device=device),
+                            torch.tensor([groups.pop()], device=device))
+
+    def predict(self, noisy: Tensor, condition: Tensor, timestep: Tensor, group: Tensor,
+                outputs: dict[str, Tensor] | None = None) -> Tensor:
+        """``forward`` with tensors only, unchecked: timesteps float32, (1,) or (N,), group (1,).
+
+        ``outputs``: gets the output of every block by its name, (N, C, H, W).
+        """
+        embedding = self.time_embedding(timestep)
+        skips: list[Tensor] = []
+        x = torch.cat([condition, noisy], dim=1)
+        for block in self.blocks:
+            module = self.get_submodule(block.name)
+            if block.kind == "residual":
+                x = module(x, embedding, group)
+            elif block.kind == "fusion":
+                x = module(x, skips.pop(), group)
+            elif block.kind in ("down", "up"):
+                x = module(x, group)
+            else:
+                x = module(x)
+            if block.pushes_skip:
+                skips.append(x)
+            if outputs is not None:
+                outputs[block.name] = x
+        return x

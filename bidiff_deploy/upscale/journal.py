@@ -1,0 +1,124 @@
+"""How each file of an output folder was made, so that an interrupted run can go on.
+
+A line of JSON an output, in a hidden file beside them; the last one of a name holds. A line is on
+disk before its output has its name, so an output is recorded or not there, whenever the process
+ends; one whose line tells of other bytes is not taken for whole. Lines that can not be read, such
+as the last one after a crash, are passed over.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import OutputError
+from ..files import file_sha256
+
+__all__ = ["FILE_NAME", "Journal", "Record"]
+
+FILE_NAME = ".bidiff-upscale.jsonl"
+_MAX_BYTES = 1 << 28  # half a million outputs; a longer one is none of ours
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one output was made of.
+
+    input, bundle   SHA-256 of the input file, and of the bundle's manifest
+    options         that the pixels depend on
+    width, height   of the output
+    bytes, sha256   of the output file
+    """
+
+    input: str
+    bundle: str
+    options: Mapping[str, Any]
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+
+
+class Journal:
+    """The journal of one folder, which need not exist yet."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.path = Path(folder) / FILE_NAME
+        self._records: dict[str, Record] | None = None
+
+    def name(self, target: Path) -> str:
+        """What an output is called: its path below the folder."""
+        return os.path.relpath(target, self.path.parent).replace(os.sep, "/")
+
+    def why_not(self, target: Path, source: Path, bundle: str,
+                options: Mapping[str, Any]) -> str | None:
+        """Why an output that is there can not be taken as it is; None if it can."""
+        record = self.record(target)
+        if record is None:
+            return "the journal of its folder does not tell how it was made"
+        if record.bundle != bundle:
+            return "it was made by another bundle"
+        if dict(record.options) != dict(options):
+            changed = sorted(key for key in {*record.options, *options}
+                             if record.options.get(key) != options.get(key))
+            return f"it was made with another --{', --'.join(changed)}"
+        try:
+            if target.stat().st_size != record.bytes or file_sha256(target) != record.sha256:
+                return "it is damaged or was changed"
+            if file_sha256(source) != record.input:
+                return f"{source} has changed since"
+        except OSError as error:
+            return f"{error.filename} can not be read ({error.strerror})"
+        return None
+
+    def record(self, target: Path) -> Record | None:
+        """The last record of an output."""
+        if self._records is None:
+            self._records = self._read()
+        return self._records.get(self.name(target))
+
+    def add(self, target: Path, record: Record) -> None:
+        """Append a record and flush it to disk. Raises OSError, and OutputError if it can not be.
+        """
+        line = json.dumps({"output": self.name(target), **asdict(record)}).encode() + b"\n"
+        try:
+            descriptor = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o666)
+        except OSError as error:
+            raise OutputError(f"can not write {self.path}: {error.strerror}") from None
+        try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line  # after one that was cut
+            if os.write(descriptor, line) != len(line):  # a part was all that the disk had left
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if self._records is not None:
+            self._records[self.name(target)] = record
+
+    def _read(self) -> dict[str, Record]:
+        records: dict[str, Record] = {}
+        try:
+            if self.path.stat().st_size > _MAX_BYTES:
+                raise OutputError(f"{self.path} is too large for a journal; remove it")
+            lines = self.path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise OutputError(f"{self.path} can not be read: {error.strerror}") from None
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                name = entry.pop("output")
+                record = Record(**{field.name: entry[field.name] for field in fields(Record)})
+                if isinstance(name, str) and isinstance(record.options, dict):
+                    records[name] = record
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                continue
+        return records

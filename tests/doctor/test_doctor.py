@@ -1,0 +1,389 @@
+"""doctor tells what a machine can run, and is not brought down by what is broken on it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bidiff_deploy.doctor import examine as doctor, probes as doctor_probes
+from bidiff_deploy import machine
+from bidiff_deploy.cli import group
+from bidiff_deploy.doctor.text import WIDTH, to_text
+from bidiff_deploy.engines import BACKENDS, TENSORRT, library
+
+FOUND = {"kernels": {"ok": True, "path": "/lib/ops.so", "selected": "avx2", "reason": "",
+                     "kernels": [{"name": "avx512bw", "compiled": True, "supported": False,
+                                  "reason": "this CPU lacks AVX-512 BW"},
+                                 {"name": "avx2", "compiled": True, "supported": True,
+                                  "reason": ""}]},
+         "cuda": {"ok": False, "reason": "no driver: libcuda.so.1 is absent"},
+         "gpu": {"ok": True, "embedded": [], "toolkit": "", "nvrtc": [], "devices": []},
+         "onnxruntime": {"ok": True, "version": "1.20.0", "providers": ["CPUExecutionProvider"]},
+         "torch": {"ok": True, "version": "2.5.0", "cuda": None, "cuda_available": False}}
+DRIVER = {"ok": True, "version": "12.4", "devices": [
+    {"name": "GPU", "memory": 24 << 30, "compute_capability": "8.9"}]}
+
+
+def examine(monkeypatch, installed=("onnxruntime",), absent=(), **changed):
+    """A report of a machine on which probes find ``FOUND``, changed, and else all is well.
+
+    ``installed``: distributions. ``absent``: modules that are not there.
+    """
+    def probe(name):
+        if name in changed:
+            return changed[name]
+        if name.startswith("backend:"):
+            return changed.get("backend", {"ok": True, "description": f"{name}, 1 thread",
+                                           "warnings": []})
+        return FOUND.get(name, {"ok": True, "version": "1.0"})
+
+    def version(name):
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.20.0"
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec",
+                        lambda name: None if name in absent else object())
+    return doctor.examine(probe)
+
+
+def run(monkeypatch, *arguments, report=None) -> tuple[int, str, str]:
+    if report is not None:
+        monkeypatch.setattr(doctor, "examine", lambda: report)
+    result = CliRunner().invoke(group, ["doctor", *arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_this_machine():
+    done = subprocess.run([sys.executable, "-m", "bidiff_deploy", "doctor", "--json"], text=True,
+                          capture_output=True)
+    assert done.returncode == 0, done.stderr  # the tests need a backend as well
+    found = json.loads(done.stdout)
+    assert set(found["backends"]) == set(BACKENDS)
+    assert found["backends"]["onnxruntime"]["ok"] and found["backends"]["onnxruntime-stock"]["ok"]
+    assert f"onnxruntime {found['modules']['onnxruntime']['version']}" in \
+        found["backends"]["onnxruntime-stock"]["description"]
+    assert found["python"]["executable"] == sys.executable
+    for name in doctor.NEEDED:
+        assert found["modules"][name]["ok"] and found["modules"][name]["version"]
+    assert found["cpu"]["usable_cores"] > 0 and found["memory"]["total"] > 1 << 28
+    if library.library_path() is not None:
+        assert [k["name"] for k in found["library"]["kernels"]] == [
+            kernel.name for kernel in library.kernels()]
+        assert found["library"]["selected"] == library.selected_kernel()
+        assert library.selected_kernel() in found["backends"]["onnxruntime"]["description"]
+    for entry in found["missing"]:
+        assert set(entry) == {"what", "for", "command"} and entry["command"]
+    text = to_text(found)
+    commands = {entry["command"] for entry in found["missing"]}
+    for line in text.splitlines():
+        assert len(line) <= WIDTH or line.strip() in commands
+    for name, backend in found["backends"].items():
+        assert f"{'runs' if backend['ok'] else 'does not run'} " in text
+        assert f" backend {name}: " in text
+
+
+def test_nothing_optional_is_imported_in_this_process():
+    code = ("import sys\nfrom bidiff_deploy import doctor\n"
+            "doctor.examine(lambda name: {'ok': False, 'reason': 'no', 'path': None})\n"
+            "assert not {'numpy', 'onnx', 'onnxruntime', 'torch', 'PIL'} & set(sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("source, match", [
+    ("raise RuntimeError('built for\\nanother machine')", "built for another machine"),
+    ("import no_such_thing", "ModuleNotFoundError: No module named 'no_such_thing'"),
+    ("raise OSError()", "OSError"),
+    ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "SIGILL"),
+    ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+    ("import sys; sys.exit('go away')", "code 1: go away"),
+    ("raise KeyboardInterrupt", "KeyboardInterrupt|SIGINT"),
+    ("this is no Python", "invalid syntax"),
+    ("print('bidiff-probe: hello')\nraise ValueError('late')", "late")])
+def test_a_broken_module_is_a_sentence(tmp_path, monkeypatch, source, match):
+    (tmp_path / "brittle.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = doctor_probes.run("module:brittle")
+    assert found["ok"] is False and re.search(match, found["reason"]), found
+    assert "\n" not in found["reason"]
+
+
+def test_a_module_that_hangs_or_talks(tmp_path, monkeypatch):
+    (tmp_path / "slow.py").write_text("import time; time.sleep(60)")
+    (tmp_path / "talker.py").write_text(
+        "import atexit, os\n__version__ = 3.5\nprint('x' * 100000)\natexit.register(os.abort)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "did not answer" in doctor_probes.run("module:slow", timeout=1)["reason"]
+    assert doctor_probes.run("module:talker") == {"ok": True, "version": "3.5"}
+
+
+def test_modules_of_the_working_folder_are_not_tried(tmp_path, monkeypatch):
+    (tmp_path / "numpy.py").write_text("raise RuntimeError('planted')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    assert doctor_probes.run("module:numpy")["ok"]
+
+
+def test_a_broken_optional_module_is_told_and_the_rest_goes_on(monkeypatch):
+    report = examine(monkeypatch, torch={"ok": False, "reason": "ImportError: libcudart.so.12"})
+    assert any("torch is installed but can not be imported: ImportError: libcudart.so.12" in line
+               for line in report["warnings"])
+    assert [entry["what"] for entry in report["missing"]] == ["torch"]
+    assert "--force-reinstall" in report["missing"][0]["command"]
+    code, out, err = run(monkeypatch, report=report)
+    assert code == 0 and err == "" and "libcudart" in out and "broken          torch" in out
+
+
+def test_without_numpy_nothing_else_is_blamed(monkeypatch):
+    broken = {"ok": False, "reason": "it ended the process with signal SIGILL"}
+    report = examine(monkeypatch, backend=broken, kernels=broken, **{"module:numpy": broken})
+    assert [entry["what"] for entry in report["missing"]] == ["numpy"]
+    code, _, err = run(monkeypatch, report=report)
+    assert code == 1 and doctor.first_remedy(report) in err and "numpy>=1.24" in err
+
+
+def test_missing_extras_are_exit_code_0_with_their_command(monkeypatch):
+    report = examine(monkeypatch, absent=("torch", "openvino", "polygraphy", "tensorrt", "pycuda"))
+    assert report["warnings"] == []
+    missing = {entry["what"]: entry["command"] for entry in report["missing"]}
+    # What NVIDIA's is for is of no use without a driver.
+    assert set(missing) == {"torch", "openvino", "polygraphy"}
+    assert missing["torch"] == doctor.pip("install", "torch>=2.4")
+    assert sys.executable in missing["torch"] and "'torch>=2.4'" in missing["torch"]
+    code, out, err = run(monkeypatch, report=report)
+    assert code == 0 and err == ""
+    # On a line of its own, to be copied.
+    assert missing["torch"] in [line.strip() for line in out.splitlines()]
+
+
+def test_an_nvidia_machine_is_told_what_it_lacks(monkeypatch):
+    report = examine(monkeypatch, absent=("tensorrt", "pycuda"), cuda=DRIVER)
+    missing = {entry["what"]: entry["command"] for entry in report["missing"]}
+    assert set(missing) == {"tensorrt", "pycuda", "CUDAExecutionProvider"}
+    assert "uninstall -y onnxruntime &&" in missing["CUDAExecutionProvider"]
+    assert "onnxruntime-gpu" in missing["CUDAExecutionProvider"]
+    assert "up to CUDA 12.4: GPU (compute capability 8.9, 24.0 GiB)" in to_text(report)
+
+
+@pytest.mark.parametrize("driver, wheel", [("11.4", "tensorrt-cu12"), ("12.4", "tensorrt-cu12"),
+                                           ("13.0", "tensorrt-cu13")])
+def test_tensorrt_that_is_missing(monkeypatch, driver, wheel):
+    not_there = {"ok": False, "installed": False, "reason": "not installed"}
+    lacking = {"ok": False, "reason": "TensorRT is not installed; pip install tensorrt-cu12"}
+    report = examine(monkeypatch, absent=("tensorrt", "pycuda"), cuda={**DRIVER, "version": driver},
+                     plugin=lacking, cuda_python=not_there,
+                     **{f"backend:{name}": lacking for name in TENSORRT})
+    missing = {entry["what"]: entry["command"] for entry in report["missing"]}
+    assert missing["tensorrt"] == doctor.pip("install", wheel)
+    # A folder cuda of others is no cuda-python.
+    assert missing["cuda"] == doctor.pip("install", "cuda-python") and "pycuda" in missing
+    assert "TensorRT plugin" not in missing and report["warnings"] == []
+    text = to_text(report)
+    assert "backend tensorrt-dense: TensorRT is not installed" in text and "\nplugin" not in text
+
+
+def test_tensorrt_that_is_missing_on_a_jetson(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "JETSON", tmp_path / "nv_tegra_release")
+    (tmp_path / "nv_tegra_release").write_text("# R36 (release), REVISION: 3.0")
+    report = examine(monkeypatch, absent=("tensorrt",), cuda=DRIVER)
+    missing = {entry["what"]: entry["command"] for entry in report["missing"]}
+    assert missing["tensorrt"] == doctor.OF_JETPACK
+
+
+def test_tensorrt_that_is_missing_is_tried_but_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(doctor.importlib.util, "find_spec",
+                        lambda name: None if name == "tensorrt" else object())
+    report = doctor.examine(lambda name: asked.append(name) or {
+        "ok": not name.startswith("backend:tensorrt"), "version": "1.0", "reason": name,
+        "providers": [], "path": "p", "devices": []})
+    assert [name for name in asked if name.startswith("backend:tensorrt")] == ["backend:tensorrt"]
+    assert {report["backends"][name]["reason"] for name in doctor.TENSORRT} == {"backend:tensorrt"}
+
+
+@pytest.mark.parametrize("probe, seconds", [
+    ("backend:tensorrt-dense", doctor_probes.BUILD_TIMEOUT), ("torch", doctor_probes.TIMEOUT)])
+def test_what_builds_a_plan_may_take_longer(probe, seconds, monkeypatch):
+    def stopped(*_, timeout, **__):
+        raise subprocess.TimeoutExpired("x", timeout)
+
+    monkeypatch.setattr(doctor_probes.subprocess, "run", stopped)
+    assert f"within {seconds:.0f} seconds" in doctor_probes.run(probe)["reason"]
+
+
+def test_a_plugin_that_is_missing(monkeypatch):
+    told = "there is no plugin for TensorRT 10.3; build it with bidiff-deploy build-plugin"
+    report = examine(monkeypatch, cuda=DRIVER, plugin={"ok": False, "reason": told},
+                     **{"backend:tensorrt": {"ok": False, "reason": told},
+                        "backend:tensorrt-dense": {"ok": False, "reason": "no memory"}})
+    missing = {entry["what"]: entry["command"] for entry in report["missing"]}
+    assert missing["TensorRT plugin"] == doctor.PLUGIN
+    assert report["warnings"] == ["backend tensorrt-dense did not run a bundle: no memory"]
+    assert f"plugin          {told[:60]}" in to_text(report)
+    there = {"ok": True, "path": "/p.so", "tensorrt": "10.3.0", "built_for": "10.3.0",
+             "interface": "IPluginV3", "embedded": ["80", "87"]}
+    text = to_text(examine(monkeypatch, cuda=DRIVER, plugin=there))
+    assert "/p.so, built for TensorRT 10.3.0, IPluginV3, kernels for sm_80 87" in text
+
+
+def test_gpu_kernels(monkeypatch):
+    lacking = ("no kernels for GPU 1 (T4, sm_75): this library was built without nvcc, and NVRTC, "
+               "which compiles them, was not found (libnvrtc.so.12: absent)")
+    gpu = {"ok": True, "embedded": [80, 90], "toolkit": "12.9", "nvrtc": [], "devices": [
+        {"ordinal": 0, "ok": True, "architecture": 90, "kernels": "compiled with the library",
+         "paths": ["and", "int8", "popc"], "path": "and"},
+        {"ordinal": 1, "ok": False, "architecture": 75, "reason": lacking}]}
+    report = examine(monkeypatch, gpu=gpu, cuda=DRIVER)
+    told = " ".join(to_text(report).split())
+    assert "GPU kernels compiled by nvcc 12.9 for sm_80 90; GPU 0 (sm_90): compiled with the " \
+           "library, path and of and, int8, popc; GPU 1 (sm_75): no kernels" in told
+    assert f"GPU 1 can not be used: {lacking}" in report["warnings"]
+    commands = {entry["what"]: entry["command"] for entry in report["missing"]}
+    assert commands["NVRTC"] == doctor.pip("install", "nvidia-cuda-nvrtc-cu12>=12.8,<13")
+    absent = examine(monkeypatch, gpu={"ok": False, "reason": "the op library is not built"})
+    assert "GPU kernels     the op library is not built" in to_text(absent)
+    nothing = to_text(examine(monkeypatch))
+    assert "compiled at first use by NVRTC, which pip has not installed" in nothing
+
+
+def test_gpu_kernels_of_this_machine(tmp_path, monkeypatch):
+    from support import emulated_cuda
+    for name, value in emulated_cuda.variables(tmp_path, BIDIFF_EMULATED_GPUS="90,61").items():
+        monkeypatch.setenv(name, value)
+    driver, found = doctor_probes.run("cuda"), doctor_probes.run("gpu")
+    assert [device["compute_capability"] for device in driver["devices"]] == ["9.0", "6.1"]
+    new, old = found["devices"]
+    assert new["ok"] and new["path"] == new["paths"][0] and new["kernels"].endswith("for sm_90")
+    assert not old["ok"] and "compute capability 6.1" in old["reason"]
+    monkeypatch.setenv("BIDIFF_LIBCUDA", "/no/libcuda.so")
+    assert doctor_probes.run("gpu")["devices"] == []
+    assert "no driver: /no/libcuda.so" in doctor_probes.run("cuda")["reason"]
+
+
+def test_two_runtimes_of_one_name_are_a_warning(monkeypatch):
+    report = examine(monkeypatch, installed=("onnxruntime", "onnxruntime-gpu"))
+    (warning,) = report["warnings"]
+    assert "onnxruntime and onnxruntime-gpu are both installed" in warning
+    assert "uninstall -y onnxruntime onnxruntime-gpu" in warning
+    assert "install 'onnxruntime-gpu[cuda,cudnn]>=1.21'" in warning
+    code, out, err = run(monkeypatch, report=report)
+    assert code == 0 and "warning" in out
+
+
+def test_no_backend_is_exit_code_1(monkeypatch):
+    report = examine(monkeypatch, installed=(), absent=("onnxruntime",),
+                     backend={"ok": False, "reason": "onnxruntime is not installed"})
+    assert not doctor.can_run(report)
+    for arguments in ((), ("--json",)):
+        code, out, err = run(monkeypatch, *arguments, report=report)
+        assert code == 1 and err.startswith("error: no backend can run") and err.count("\n") == 1
+        assert doctor.pip("install", "onnxruntime>=1.18") in err
+    assert json.loads(out) == report
+    assert "does not run    backend onnxruntime: onnxruntime is not installed" in to_text(report)
+
+
+def test_a_missing_or_broken_op_library(monkeypatch):
+    report = examine(monkeypatch, kernels={"ok": True, "path": None, "kernels": [],
+                                           "selected": None, "reason": "it is not built"})
+    (entry,) = report["missing"]
+    assert entry["what"] == "op library" and "--force-reinstall --no-deps ." in entry["command"]
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    report = examine(monkeypatch, kernels={"ok": False,
+                                           "reason": "it ended the process with SIGBUS"})
+    assert report["missing"][0]["command"].startswith("apt-get install g++ && ")
+    assert "the op library can not be used: it ended the process" in report["warnings"][0]
+    assert "SIGBUS" in to_text(report)
+    assert "(in" not in report["missing"][0]["command"]  # to be copied as it is
+    report = examine(monkeypatch, kernels={**FOUND["kernels"], "selected": None,
+                                           "reason": "BIDIFF_KERNEL: there is no kernel 'x'"})
+    assert "BIDIFF_KERNEL" in report["warnings"][0] and report["missing"] == []
+
+
+def test_a_forced_kernel_that_does_not_exist(monkeypatch):
+    if library.library_path() is None:
+        pytest.skip(library.missing_reason())
+    monkeypatch.setenv("BIDIFF_KERNEL", "quantum")
+    found = doctor_probes.run("kernels")
+    assert found["ok"] and found["selected"] is None and "quantum" in found["reason"]
+    assert [k["name"] for k in found["kernels"]] == [kernel.name for kernel in library.kernels()]
+    backend = doctor_probes.run("backend:onnxruntime")
+    assert not backend["ok"] and "quantum" in backend["reason"]
+
+
+def test_fewer_usable_cores_than_there_are(monkeypatch):
+    monkeypatch.setattr(machine, "usable_cores", lambda: 1.5)
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 8)
+    (warning,) = examine(monkeypatch)["warnings"]
+    assert "may use 1.5 of 8 cores; give --threads 1" in warning
+
+
+def test_requirements_are_those_of_the_package():
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    stated = set(re.findall(r'"([A-Za-z0-9-]+(?:\[[a-z,]+\])?>=[0-9.]+(?:,<\d+)?)"', text))
+    ours = {requirement for requirement, _ in doctor.NEEDED.values()}
+    ours |= {doctor.OPTIONAL["onnxruntime"][0], doctor.OPTIONAL["torch"][0], doctor.GPU_RUNTIME,
+             doctor.NVRTC}
+    assert ours <= stated, ours - stated
+    base = re.search(r"^dependencies = \[(.*?)^\]", text, re.S | re.M).group(1)
+    needed = {requirement for requirement, _ in doctor.NEEDED.values()}
+    assert set(re.findall(r'"([^"]+)"', base)) - needed == {"click>=8.1"}
+
+
+X86 = """processor\t: 0
+model name\t: A CPU @ 2.50GHz
+flags\t\t: fpu avx2 avx512f avx512bw avx512_vnni amx_tile
+processor\t: 1
+model name\t: another
+flags\t\t: fpu
+"""
+ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp i8mm\nCPU part\t: 0xd40\n"
+
+
+def test_instruction_sets():
+    found = machine.cpu(X86, "x86_64")
+    assert found["model"] == "A CPU @ 2.50GHz"
+    assert found["isa"] == {"AVX2": True, "AVX-512 F": True, "AVX-512 BW": True,
+                            "AVX-512 VNNI": True, "AVX-512 VPOPCNTDQ": False,
+                            "AVX-512 BF16": False, "AMX": True, "AMX INT8": False,
+                            "AMX BF16": False}
+    assert machine.cpu(ARM, "aarch64")["isa"] == {"NEON": True, "dot product": True, "I8MM": True,
+                                                  "BF16": False, "SVE": False}
+    assert machine.cpu("", "arm64")["isa"] == {"NEON": True, "dot product": None, "I8MM": None,
+                                               "BF16": None, "SVE": None}
+    assert set(machine.cpu("", "x86_64")["isa"].values()) == {None}
+    assert machine.cpu("", "riscv64")["isa"] == {}
+
+
+def test_memory_and_cores_of_a_container(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("1073741824\n")
+    (tmp_path / "memory.current").write_text("1000000000\n")
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    found = machine.memory()
+    assert found["total"] == 1 << 30 and found["available"] in (None, (1 << 30) - 10 ** 9)
+    assert machine.usable_cores() == 0.5
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert machine.memory()["total"] > 1 << 30 or machine.memory()["total"] is None
+    assert machine.usable_cores() >= 1
+
+
+def test_text_of_what_is_not_known(monkeypatch):
+    report = examine(monkeypatch)
+    report["cpu"]["isa"] = {}
+    report["memory"] = {"total": None, "available": None}
+    text = to_text(report)
+    assert "not known" in text and "unknown, unknown available" in text
+    report["cpu"]["isa"] = {"NEON": True, "SVE": False, "BF16": None}
+    assert "NEON; not SVE; unknown: BF16" in to_text(report)
+    json.dumps(report)

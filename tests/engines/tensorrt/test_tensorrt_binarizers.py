@@ -1,0 +1,57 @@
+"""Graphs for TensorRT of networks with other binarizers, and with none."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+from support.binarizer_setup import bundle, inputs, network, one_thread, small  # noqa: E402, F401
+from support.reference_cases import snr  # noqa: E402
+from support.tensorrt_graphs import FakePlugin, check_form, contract, session, step_inputs
+
+from bidiff_deploy import load_bundle  # noqa: E402
+from bidiff_deploy.networks.bi_diffsr.binarizers import BINARIZERS, PUBLISHED  # noqa: E402
+from bidiff_deploy.bundle.manifest import open_bundle  # noqa: E402
+from bidiff_deploy.engines import library  # noqa: E402
+from bidiff_deploy.graphs.update import FACTORS  # noqa: E402
+from bidiff_deploy.bundle.step_graphs import StepGraphs  # noqa: E402
+from bidiff_deploy.graphs.tensorrt import VARIANTS, derive  # noqa: E402
+
+if library.library_path() is None:
+    pytest.skip(library.missing_reason(), allow_module_level=True)
+
+OTHERS = [name for name in BINARIZERS if name != PUBLISHED]
+STEP = 70
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def made(request, tmp_path_factory):
+    """A bundle, its step graphs, and what its engine predicts."""
+    path = bundle(network(small(request.param)), tmp_path_factory.mktemp("made") / "b")
+    with load_bundle(path, threads=1) as engine:
+        return open_bundle(path), StepGraphs(open_bundle(path)), engine.predict(*inputs(), STEP)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_network_is_the_bundles(made, variant):
+    bundled, graphs, expected = made
+    noisy, condition = inputs()
+    feeds = {"noisy": noisy, "condition": condition, **step_inputs(variant, graphs.constants(STEP)),
+             **dict.fromkeys(FACTORS, np.ones(1, np.float32))}
+    plugin = FakePlugin() if variant == "plugin" else None
+    # Maps of 11 bits flip signs, but where there are none.
+    half = 60 if bundled.config.binarizer == "none" else 24
+    for float16, shape, least in ((False, None, 110), (False, noisy.shape, 110),
+                                  (True, None, half)):
+        derived = derive(graphs.promoted(), bundled.config, variant=variant, float16=float16,
+                         plugin=plugin, shape=shape and (shape[0], *shape[2:]))
+        model = onnx.load_model_from_string(derived.model)
+        check_form(model, static=shape is not None)
+        if variant != "plugin":
+            onnx.checker.check_model(model, full_check=True)
+        found = session(contract(model)).run(["prediction"], feeds)[0]
+        assert snr(expected, found) > least

@@ -1,0 +1,116 @@
+"""The command line of ``bidiff-deploy build``: shapes and other options, each mistake told in a
+sentence; and ``--graph``, which needs no TensorRT."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import SimpleNamespace
+
+from support import bbcu_networks
+import onnx
+import pytest
+from stand_ins import tensorrt as tensorrt_stand_in
+from support.tensorrt_building import halved_bundle, refusal, run, tiny_bundle  # noqa: F401
+
+from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder
+from bidiff_deploy.engines.tensorrt.plans import Profile
+from bidiff_deploy.errors import EngineError, UsageError
+
+
+WRONG = {
+    "a size that is no multiple": (("--size", "60x64"), "multiples of 8"),
+    "a size of nothing": (("--size", "0x64"), "--size '0x64' must be"),
+    "no size": (("--size", "large"), "--size 'large' must be"),
+    "size and range": (("--size", "64x64", "--max", "64x64"), "give either"),
+    "only the largest": (("--max", "64x64"), "belong together; add --min"),
+    "without the best": (("--min", "64x64", "--max", "64x64"), "add --opt"),
+    "smallest above best": (("--min", "72x64", "--opt", "64x64", "--max", "128x128"),
+                            "--min 1x72x64 is larger than 1x64x64"),
+    "best above largest": (("--min", "64x64", "--opt", "2x64x64", "--max", "64x64"),
+                           "--opt 2x64x64 is larger than 1x64x64"),
+    "a range of one number": (("--min", "64", "--opt", "64x64", "--max", "64x64"),
+                              "--min '64' must be"),
+    "two batches": (("--min", "2x64x64", "--opt", "64x64", "--max", "64x64", "--batch", "2"),
+                    "leave out --batch"),
+    "a range of no multiple": (("--min", "8x8", "--opt", "12x8", "--max", "64x64"),
+                               "1x12x8 (batch x height x width) can not be run"),
+    "a huge range": (("--min", "8x8", "--opt", "8x8", "--max", "8x99999999"), "--max '8x99999999'"),
+    "int8 with the plugin": (("--int8",), "add --no-plugin"),
+    "a backend without plans": (("--backend", "onnxruntime"), "'onnxruntime' has nothing to build"),
+    "no room": (("--workspace", "much"), "--workspace 'much' must be"),
+    "less room than a byte": (("--workspace", "0.4"), "--workspace 0 must be from 1"),
+    "more room than numbers have": (("--workspace", "99999999TB"), "leave it out"),
+    "more values than TensorRT counts": (("--size", "65536x65536"), "smaller shape"),
+    "a graph on a GPU": (("--graph", "g.onnx", "--device", "1"), "--device has no meaning"),
+    "a graph in a folder of plans": (("--graph", "g.onnx", "-o", "x"), "--output has no meaning"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_mistakes_are_told_in_a_sentence(wrong, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, told = WRONG[wrong]
+    assert told in refusal(tiny, *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_bundle_of_a_diffusion_model(tmp_path):
+    assert "does not exist" in refusal(tmp_path / "none.bundle")
+    bundle = bbcu_networks.bundle_of(bbcu_networks.random_network(bbcu_networks.SMALL[2]), tmp_path)
+    assert "is a feed-forward bundle, which backend tensorrt does not run" in refusal(bundle)
+
+
+def test_profiles_of_a_network_with_more_levels():
+    """Eight levels: sizes are multiples of 128, and so are the defaults."""
+    bundle = SimpleNamespace(config=SimpleNamespace(size_multiple=128, inner_channel=64))
+    profile = tensorrt_builder.default_profile(bundle)
+    assert profile == Profile((1, 128, 128), (1, 256, 256), (1, 512, 512))
+    tensorrt_builder.check_profile(profile, bundle)
+    with pytest.raises(UsageError, match="multiples of 128"):
+        tensorrt_builder.check_profile(Profile(*[(1, 64, 64)] * 3), bundle)
+    with pytest.raises(EngineError, match="'fast' is not known"):
+        tensorrt_builder.build_plan(bundle, profile, variant="fast")
+
+
+# -- --graph ------------------------------------------------------------------------------------
+
+
+def shapes_of(model: onnx.ModelProto) -> dict[str, list]:
+    return {value.name: [dim.dim_value or dim.dim_param
+                         for dim in value.type.tensor_type.shape.dim]
+            for value in model.graph.input}
+
+
+@pytest.mark.parametrize("options, first", [
+    ((), ["N", 3, "H", "W"]), (("--size", "64x32", "--batch", "2"), [2, 3, 64, 32]),
+    (("--min", "8x8", "--opt", "8x8", "--max", "64x64"), ["N", 3, "H", "W"])])
+def test_the_graph_needs_no_tensorrt(options, first, tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    file = tmp_path / "g.onnx"
+    out, err = run(tiny, "--graph", file, *options)
+    assert "the contract's" in err and str(file) in out
+    model = onnx.load(file)
+    assert shapes_of(model)["noisy"] == first and not model.functions
+    assert not any(attribute.name == "layout" and attribute.i
+                   for node in model.graph.node for attribute in node.attribute)
+    assert "--overwrite" in refusal(tiny, "--graph", file)
+    _, err = run(tiny, "--graph", file, "--overwrite", "--no-plugin", *options)
+    assert err == "" and all(not node.domain for node in onnx.load(file).graph.node)
+
+
+def test_a_graph_in_int8_says_what_a_build_may_do_better(tiny, halved, tmp_path):
+    _, err = run(halved, "--graph", tmp_path / "h.onnx", "--no-plugin", "--int8", "--size", "16x16")
+    assert err.startswith("note: opset 17 is what every TensorRT reads; ")
+    assert run(tiny, "--graph", tmp_path / "t.onnx", "--no-plugin", "--int8")[1] == ""
+
+
+def test_the_graph_has_prepared_words_where_the_plugin_is(tiny, tmp_path):
+    with tensorrt_stand_in.in_process(tmp_path):
+        out, err = run(tiny, "--graph", tmp_path / "g.onnx", "--json")
+    told = json.loads(out)
+    assert told["prepared"] and err == "" and told["inputs"]["noisy"] == ["N", 3, "H", "W"]
+    assert told["outputs"] == ["prediction", "latent"]
+    layouts = {attribute.i for node in onnx.load(tmp_path / "g.onnx").graph.node
+               for attribute in node.attribute if attribute.name == "layout"}
+    assert len(layouts) == 1 and 0 not in layouts

@@ -1,0 +1,173 @@
+"""Captured graphs, rows, activations and opened plans, on drivers that do nothing but note."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from support.driver_notes import GRAPHS, Codes
+
+from bidiff_deploy import EngineError
+from bidiff_deploy.engines.tensorrt.run import cuda_python_driver
+from bidiff_deploy.engines.tensorrt.api import Log
+from bidiff_deploy.engines.tensorrt.run.context import (Activations, DeviceRows, OpenPlan,
+                                                        TensorRtFailure)
+from bidiff_deploy.engines.tensorrt.run.device import CudaError, Device
+
+
+class Notes:
+    """A driver whose addresses count up."""
+
+    name, stream = "notes", 1
+
+    def __init__(self) -> None:
+        self.calls, self._next = [], 256
+
+    def allocate(self, count):
+        address, self._next = self._next, self._next + -(-count // 256) * 256
+        self.calls.append(("allocate", count))
+        return address, address
+
+    def __getattr__(self, name):
+        return lambda *arguments: self.calls.append((name, *arguments))
+
+
+def captured(*failing: str) -> tuple[Device, Codes]:
+    binding = Codes(*GRAPHS, "cuGraphInstantiate", failing=failing)
+    return Device(Notes(), cuda_python_driver.CudaPythonGraphs(binding)), binding
+
+
+@pytest.mark.parametrize("failing", ["cuStreamBeginCapture", "cuStreamEndCapture",
+                                     "cuGraphInstantiate", "work"])
+def test_a_capture_that_fails_is_told_once_and_not_tried_again(failing):
+    device, binding = captured(failing)
+
+    def work():
+        if failing == "work":
+            raise CudaError("cuLaunchKernel: no")
+
+    with pytest.warns(RuntimeWarning, match="can not be captured as a CUDA graph .*slower"):
+        assert device.capture(work) is None
+    names = [name for name, *_ in binding.calls]
+    # The stream has left the capture, and no graph is left behind.
+    assert ("cuStreamEndCapture" in names) == (failing != "cuStreamBeginCapture")
+    made = failing in ("cuGraphInstantiate", "work")
+    assert names.count("cuGraphDestroy") == made
+    assert names.count("cuGraphExecDestroy") == (failing == "work")
+    del binding.calls[:]
+    assert device.capture(work) is None and binding.calls == [] and not device.captures
+
+
+def test_a_mistake_in_what_is_captured_is_no_failed_capture():
+    device, binding = captured()
+    with pytest.raises(ZeroDivisionError):
+        device.capture(lambda: divmod(1, 0))
+    assert [name for name, *_ in binding.calls][-1] == "cuGraphExecDestroy" and device.captures
+
+
+def test_rows_are_copied_to_the_device_once():
+    device = Device(driver := Notes(), None)
+    rows = DeviceRows(device, 64, 3)
+    assert driver.calls == [("allocate", 256 * 4)]
+    table = np.zeros((2, 64), np.float32)
+    made = []
+    for key in ("a", "a", "b"):
+        rows.load(key, lambda: made.append(1) or table)
+    rows.take(1)
+    assert len(made) == 2
+    assert driver.calls[1:] == [("upload", 512, table)] * 2 + [("copy", 256, 768, 256)]
+    rows.forget()
+    rows.load("b", lambda: made.append(1) or table)
+    assert len(made) == 3
+
+
+def test_activations_move_where_they_grow():
+    device = Device(driver := Notes(), None)
+    activations = Activations(device)
+    activations.ensure(1000)
+    first, generation = activations.address, activations.generation
+    activations.ensure(500)
+    assert (activations.address, activations.generation) == (first, generation)
+    activations.ensure(2000)
+    # Freed first: both might not find room.
+    assert driver.calls == [("allocate", 1000), ("free", first), ("allocate", 2000)]
+    assert activations.generation > generation and activations.size == 2000
+
+
+class Plan:
+    """An engine's tensors as TensorRT tells of them: name -> (input, type, shape)."""
+
+    num_io_tensors = property(lambda self: len(self.tensors))
+
+    def __init__(self, **changed: tuple | None) -> None:
+        image = (-1, 3, -1, -1)
+        found = {"noisy": (1, "FLOAT", image), "condition": (1, "FLOAT", image),
+                 "bias": (1, "FLOAT", (5,)), "prediction": (0, "FLOAT", image),
+                 "latent": (0, "FLOAT", image), **changed}
+        self.tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self.tensors)[index]
+
+    def get_tensor_mode(self, name: str) -> int:
+        return self.tensors[name][0]
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return self.tensors[name][1]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.tensors[name][2]
+
+
+def opened(engine: object, log: Log | None = None) -> OpenPlan:
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda content: engine)
+    api = SimpleNamespace(trt=SimpleNamespace(TensorIOMode=SimpleNamespace(INPUT=1),
+                                              DataType=SimpleNamespace(FLOAT="FLOAT")),
+                          runtime=lambda: runtime, log=log or Log())
+    return OpenPlan(api, SimpleNamespace(path="p.plan"), b"", {"bias": (0, (5,))})
+
+
+@pytest.mark.parametrize("changed", [
+    {"bias": (1, "FLOAT", (6,))}, {"bias": (1, "HALF", (5,))}, {"bias": (0, "FLOAT", (5,))},
+    {"bias": None}, {"latent": None}, {"noisy": (1, "HALF", (-1, 3, -1, -1))},
+    {"more": (1, "FLOAT", (1,))}], ids=str)
+def test_a_plan_that_does_not_take_what_the_bundle_gives(changed):
+    """What it reads beyond its row of constants would be a stranger's memory."""
+    assert opened(Plan()).engine is not None
+    with pytest.raises(EngineError, match=f"by its tensor {next(iter(changed))}; build it again"):
+        opened(Plan(**changed))
+
+
+def test_what_tensorrt_said_is_no_reason_of_the_next_failure():
+    log = Log()
+    api = SimpleNamespace(log=log)
+    log.add(True, "Requested amount of GPU memory could not be allocated")
+    first = TensorRtFailure(api, "no execution context")
+    assert first.out_of_memory and "Requested amount" in str(first)
+    second = TensorRtFailure(api, "execute_async_v3")
+    assert not second.out_of_memory and str(second) == "execute_async_v3: it tells no reason"
+
+
+class Context:
+    """An execution context that may have no profile yet."""
+
+    def __init__(self, profile: int, settable: bool = True) -> None:
+        self.active_optimization_profile, self._settable = profile, settable
+        self.calls: list[tuple[int, int]] = []
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        self.calls.append((profile, stream))
+        return self._settable
+
+
+@pytest.mark.parametrize("profile, settable", [(0, True), (-1, True), (-1, False)])
+def test_a_context_has_an_optimization_profile(profile, settable):
+    plan = opened(engine := Plan())
+    made = Context(profile, settable)
+    engine.create_execution_context_without_device_memory = lambda: made
+    if not settable:
+        with pytest.raises(EngineError, match="the optimization profile: it tells no reason"):
+            plan.context(7)
+        return
+    assert plan.context(7) is made and made.calls == [(0, 7)] * (profile < 0)

@@ -1,0 +1,105 @@
+"""A derived graph as TensorRT's network: what the layers of a weakly typed one are told, the types
+that this is taken from, and what a configuration does without."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from support.tensorrt_building import tiny_bundle  # noqa: F401
+
+from bidiff_deploy.bundle.manifest import open_bundle
+from bidiff_deploy.graphs import tensorrt as tensorrt_graph
+from bidiff_deploy.engines.tensorrt.build import network as tensorrt_network
+
+
+class Layer:
+    """One layer, which notes what it is told."""
+
+    def __init__(self, kind: str, *outputs: tuple[str, str], shape: bool = False):
+        self.type, self.told = kind, {}
+        self._outputs = [SimpleNamespace(name=name, dtype=dtype, is_shape_tensor=shape)
+                         for name, dtype in outputs]
+        self.num_outputs = len(outputs)
+
+    def get_output(self, index):
+        return self._outputs[index]
+
+    def set_output_type(self, index, kind):
+        self.told[index] = kind
+
+    precision = property(None, lambda self, kind: self.told.update(precision=kind))
+
+
+def test_a_node_that_becomes_several_layers_keeps_its_precision_in_all():
+    """Layers without a name of the graph belong to the node whose output comes next."""
+    value = helper.make_tensor_value_info
+    one = numpy_helper.from_array(np.ones(1, np.float32), "one")
+    nodes = [helper.make_node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16),
+             helper.make_node("Add", ["h", "h"], ["s"]),
+             helper.make_node("Cast", ["s"], ["f"], to=TensorProto.FLOAT),
+             helper.make_node("Softmax", ["f"], ["m"]),
+             helper.make_node("Shape", ["m"], ["n"]),
+             helper.make_node("GroupNormSwish", ["h"], ["p"], domain="bidiff"),
+             helper.make_node("Mul", ["m", "one"], ["y"])]
+    model = helper.make_model(helper.make_graph(
+        nodes, "g", [value("x", 1, [1])], [value("y", 1, [1])], [one]))
+    layers = {
+        "cast": Layer("IDENTITY", ("h", "half")),
+        "add_shuffle": Layer("SHUFFLE", ("(Unnamed) 1", "half")),
+        "add": Layer("ELEMENTWISE", ("s", "half")),
+        "back": Layer("IDENTITY", ("f", "float")),
+        "softmax_sizes": Layer("SHAPE", ("(Unnamed) 2", "int32"), shape=True),
+        "softmax_floats": Layer("ELEMENTWISE", ("(Unnamed) 3", "float"), shape=True),
+        "softmax_cast": Layer("CAST", ("(Unnamed) 5", "half")),
+        "softmax": Layer("SOFTMAX", ("m", "float")),
+        "shape": Layer("SHAPE", ("n", "int32"), shape=True),
+        "plugin": Layer("PLUGIN_V2", ("p", "half")),
+        "constant": Layer("CONSTANT", ("(Unnamed) 4", "float")),
+        "mul": Layer("ELEMENTWISE", ("y", "float")),
+    }
+    listed = list(layers.values())
+    network = SimpleNamespace(num_layers=len(listed), get_layer=lambda index: listed[index])
+    trt = SimpleNamespace(float32="float", float16="half", LayerType=SimpleNamespace(
+        CONSTANT="CONSTANT", SHAPE="SHAPE", IDENTITY="IDENTITY", CAST="CAST"))
+    tensorrt_network.keep_precision(SimpleNamespace(trt=trt), network, model.SerializeToString())
+    half, full = ({"precision": kind, 0: kind} for kind in ("half", "float"))
+    assert {name: layer.told for name, layer in layers.items()} == {
+        "cast": {}, "add_shuffle": half, "add": half, "back": {}, "softmax_sizes": {},
+        "softmax_floats": {}, "softmax_cast": {}, "softmax": full, "shape": {},
+        "plugin": {0: "half"}, "constant": {}, "mul": full}
+
+
+@pytest.mark.parametrize("version, there, left_out", [
+    ((8, 5, 3), ("libcublas.so.11", "libcudnn.so.8"), 0b010),
+    ((8, 5, 3), ("libcublas.so.12", "libcublasLt.so.12", "libcudnn.so.9"), 0b111),
+    ((8, 6, 1), ("libcublas.so.12", "libcublasLt.so.12", "libcudnn.so.8"), 0b000)])
+def test_kernels_of_libraries_that_are_not_here_are_left_out(version, there, left_out,
+                                                             monkeypatch):
+    """TensorRT 8.5 is of CUDA 11 alone, whatever else lies about."""
+    monkeypatch.setattr(tensorrt_network, "_can_open", lambda file: file in there)
+    sources = SimpleNamespace(CUBLAS=0, CUBLAS_LT=1, CUDNN=2)
+    told, notes = [], []
+    config = SimpleNamespace(get_tactic_sources=lambda: 0b1111, set_tactic_sources=told.append)
+    tensorrt_network._leave_out_libraries(
+        SimpleNamespace(version=version, trt=SimpleNamespace(TacticSource=sources)), config, notes)
+    assert told == ([0b1111 & ~left_out] if left_out else []) and len(notes) == len(told)
+
+
+@pytest.mark.parametrize("variant", ["dense", "dense-int8"])
+@pytest.mark.parametrize("float16", [False, True])
+def test_types_are_those_that_onnx_infers(variant, float16, tiny):
+    from bidiff_deploy.bundle.step_graphs import StepGraphs
+
+    bundle = open_bundle(tiny)
+    graph = tensorrt_graph.derive(StepGraphs(bundle).promoted(), bundle.config, variant=variant,
+                                  float16=float16)
+    model = onnx.load_model_from_string(graph.model)
+    found = tensorrt_network.value_types(model)
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.value_info
+    assert len(inferred) > 100
+    assert {value.name: value.type.tensor_type.elem_type for value in inferred} == {
+        value.name: found[value.name] for value in inferred}

@@ -1,0 +1,241 @@
+"""TensorRT plans on disk: which plan runs a shape, what a folder of them may hold, and what refuses
+a plan, with the command that builds it again."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.tensorrt_plan_samples import (CONTENT, RANGE, REPEATABLE, SHAPES, STATIC, here, info,
+                                           profiles)
+
+from bidiff_deploy.bundle.manifest import open_bundle
+from bidiff_deploy.cli import build as build_cli
+from bidiff_deploy.engines.tensorrt import plans as tensorrt_plans, sidecar as tensorrt_sidecar
+from bidiff_deploy.engines.tensorrt.plans import (Plan, Profile, build_command, check, choose,
+                                                  default_folder, read_plans, targets, write_plan)
+from bidiff_deploy.errors import EngineError, OutputError
+
+
+def options_of(command: str) -> dict:
+    """What our own command line makes of a command that a sentence names."""
+    words = shlex.split(command)
+    assert words[:2] == ["bidiff-deploy", "build"]
+    return build_cli.command.make_context("build", words[2:]).params
+
+
+def profile_of(command: str, bundle=None) -> Profile:
+    found = options_of(command)
+    return build_cli._profile(bundle, *(found[name] for name in (
+        "size", "batch", "minimum", "optimum", "maximum")))[0]
+
+
+# -- profiles and the choice among plans --------------------------------------------------------
+
+
+@given(profiles(), SHAPES)
+@REPEATABLE
+def test_a_profile_contains_what_lies_between_its_ends(profile, shape):
+    expected = all(profile.minimum[i] <= shape[i] <= profile.maximum[i] for i in range(3))
+    assert profile.contains(shape) == expected
+    assert profile.contains(profile.minimum) and profile.contains(profile.maximum)
+    assert profile.static == (len({profile.minimum, profile.optimum, profile.maximum}) == 1)
+
+
+@given(st.lists(st.tuples(profiles(), st.sampled_from(["plugin", "dense"]),
+                          st.sampled_from(["float32", "float16"])), max_size=8), SHAPES)
+@REPEATABLE
+def test_the_smallest_plan_that_fits_is_chosen(made, shape):
+    plans = [Plan(Path(f"{i}.plan"), info(profile, variant=variant, precision=precision))
+             for i, (profile, variant, precision) in enumerate(made)]
+    fitting = [plan for plan in plans if plan.info.profile.contains(shape)
+               and plan.info.variant == "plugin" and plan.info.precision == "float16"]
+    if not fitting:
+        with pytest.raises(EngineError, match="bidiff-deploy build") as error:
+            choose(plans, "plugin", "float16", shape, bundle="x.bundle")
+        command = str(error.value).split("`")[1]
+        assert profile_of(command) == Profile(shape, shape, shape)
+        return
+    chosen = choose(plans, "plugin", "float16", shape)
+    assert chosen in fitting
+    assert math.prod(chosen.info.profile.maximum) == min(
+        math.prod(plan.info.profile.maximum) for plan in fitting)
+
+
+def test_a_static_plan_goes_before_one_of_the_same_size():
+    wide = Profile((1, 64, 64), (1, 64, 64), (1, 256, 256))
+    plans = [Plan(Path("a.plan"), info(wide)), Plan(Path("b.plan"), info(STATIC))]
+    assert choose(plans, "plugin", "float16", (1, 256, 256)).path.name == "b.plan"
+    assert choose(plans, "plugin", "float16", (1, 64, 256)).path.name == "a.plan"
+
+
+def test_the_sentence_says_which_shapes_there_are_or_why_a_plan_was_left_out():
+    plans = [Plan(Path("a.plan"), info(RANGE))]
+    with pytest.raises(EngineError, match="1x64x64-1x256x256-4x512x512; build one with"):
+        choose(plans, "plugin", "float16", (1, 520, 64))
+    with pytest.raises(EngineError, match=r"no dense plan in float16 .*--no-plugin --size 64x64`"):
+        choose(plans, "dense", "float16", (1, 64, 64))
+    with pytest.raises(EngineError, match=r"\(it is odd\)"):
+        choose([], "plugin", "float16", (1, 64, 64), refused=["it is odd", "this too"])
+    with pytest.raises(EngineError, match=r"\(it is odd\); build one .* --overwrite`"):
+        choose(plans, "plugin", "float16", (1, 520, 64), refused=["it is odd", "this too"])
+
+
+@given(profiles(), st.sampled_from(tensorrt_sidecar.VARIANTS),
+       st.one_of(st.none(), st.integers(0, 5)), st.one_of(st.none(), st.integers(1, 1 << 36)),
+       st.integers(0, 3), st.sampled_from([None, Path("/a folder"), Path("p")]), st.booleans())
+@REPEATABLE
+def test_the_command_builds_exactly_this_plan(profile, variant, level, workspace, device, folder,
+                                              overwrite):
+    command = build_command("a 'bundle'", variant, profile, level=level, workspace=workspace,
+                            device=device, folder=folder, overwrite=overwrite)
+    found = options_of(command)
+    assert profile_of(command) == profile and found["bundle"] == "a 'bundle'"
+    assert (found["no_plugin"], found["int8"]) == (variant != "plugin", variant == "dense-int8")
+    assert (found["level"], found["device"] or 0) == (level, device)
+    assert found["workspace"] == (None if workspace is None else str(workspace))
+    assert found["output"] == (None if folder is None else str(folder))
+    assert found["overwrite"] == overwrite
+
+
+# -- the folder ---------------------------------------------------------------------------------
+
+
+def test_plans_are_written_and_found(tmp_path):
+    first = write_plan(tmp_path, CONTENT, info())
+    second = write_plan(tmp_path, memoryview(CONTENT), info(RANGE, variant="dense"))
+    assert first.path.name == "plugin-float16-1x256x256.plan"
+    assert second.path.name == "dense-float16-1x64x64-1x256x256-4x512x512.plan"
+    assert sorted(read_plans(tmp_path), key=str) == sorted([first, second], key=str)
+    assert check(first, here()) == CONTENT
+    with pytest.raises(OutputError, match="--overwrite"):
+        targets(tmp_path, info().stem, overwrite=False)
+    with pytest.raises(OutputError, match="--overwrite"):
+        write_plan(tmp_path, b"other", info())
+    assert check(first, here()) == CONTENT
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json", ".json", ".plan",
+                                                                 ".plan"]
+
+
+def test_no_folder_has_no_plans_and_no_folder_can_be_a_file(tmp_path):
+    assert read_plans(tmp_path / "none") == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EngineError, match="Not a directory; choose another with BIDIFF"):
+        read_plans(tmp_path / "file")
+    with pytest.raises(OutputError):
+        targets(tmp_path / "file", "a", False)
+
+
+def test_what_has_no_whole_sidecar_is_left_out(tmp_path):
+    good = write_plan(tmp_path, CONTENT, info())
+    text = good.path.with_suffix(".json").read_text()
+    (tmp_path / "alone.plan").write_bytes(CONTENT)
+    for name, content in (("foreign", text), ("large", " " * (1 << 17) + text), ("broken", "{")):
+        (tmp_path / f"{name}.plan").write_bytes(CONTENT)
+        (tmp_path / f"{name}.json").write_text(content)
+    (tmp_path / ".half.plan.1234.tmp").write_bytes(CONTENT)
+    (tmp_path / ".half.plan").write_bytes(CONTENT)
+    (tmp_path / "folder.plan").mkdir()
+    (tmp_path / "link.plan").symlink_to("/etc/passwd")
+    os.mkfifo(tmp_path / "pipe.plan")
+    refused: list[str] = []
+    assert read_plans(tmp_path, refused) == [good] == read_plans(tmp_path)
+    found = {word: text for text in refused
+             for word in ("alone", "foreign", "large", "broken", "folder", "link", "pipe")
+             if f"{word}." in text}
+    assert len(found) == len(refused) == 7
+    assert "no sidecar alone.json" in found["alone"]
+    assert "describes plugin-float16-1x256x256.plan, not foreign.plan" in found["foreign"]
+    assert all("--overwrite" in text and "remove" in text for text in refused)
+
+
+def test_a_crash_between_plan_and_sidecar_leaves_no_plan_that_passes(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorrt_plans.json, "dumps", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_plan(tmp_path, CONTENT, info())
+    monkeypatch.undo()
+    assert read_plans(tmp_path) == [] and not list(tmp_path.glob(".*"))
+    old = write_plan(tmp_path, CONTENT, info(), overwrite=True)
+    monkeypatch.setattr(tensorrt_plans.json, "dumps", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # new plan, old sidecar
+        write_plan(tmp_path, b"A PLAN", info(), overwrite=True)
+    assert read_plans(tmp_path) == [old]
+    with pytest.raises(EngineError, match="damaged"):
+        check(old, here())
+
+
+def test_where_plans_are(reference, tmp_path, monkeypatch):
+    bundle = open_bundle(reference.bundle("tiny", [900, 400, 0]))
+    other = open_bundle(reference.bundle("tiny", [900, 0]))
+    monkeypatch.delenv("BIDIFF_TENSORRT_PLANS", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert default_folder(bundle).parent == tmp_path / "bidiff_deploy" / "plans"
+    assert len(default_folder(bundle).name) == 16
+    assert default_folder(bundle) != default_folder(other)
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")  # which the specification says to ignore
+    assert default_folder(bundle).is_relative_to(Path.home())
+    monkeypatch.setenv("BIDIFF_TENSORRT_PLANS", str(tmp_path / "mine"))
+    assert default_folder(bundle) == default_folder(other) == tmp_path / "mine"
+
+
+# -- what refuses a plan ------------------------------------------------------------------------
+
+MISMATCHES = {
+    "another bundle": (dict(bundle="c" * 64), "another bundle"),
+    "another precision": (dict(precision="float32"), "float16, the bundle in float32"),
+    "another major version": (dict(tensorrt="11.0.0"), "TensorRT 10.3.0, here is 11.0.0"),
+    "another patch version": (dict(tensorrt="10.3.0.26"), "TensorRT 10.3.0, here is 10.3.0.26"),
+    "another GPU": (dict(gpu="Orin NX"), r"on Orin \(sm_87\), here is Orin NX \(sm_87\)"),
+    "another architecture": (dict(architecture=110), r"here is Orin \(sm_110\)"),
+    "an older driver": (dict(driver="11.8"), "driver for CUDA 12.6, here is one for CUDA 11.8"),
+    "another build of the plugin": (dict(plugin="d" * 64), "another build of the plugin"),
+    "another form of words": (dict(layout=8), "another build of the plugin"),
+    "no plugin": (dict(plugin=None, layout=None), "another build of the plugin"),
+}
+
+
+@pytest.mark.parametrize("mismatch", MISMATCHES)
+@pytest.mark.parametrize("profile", [STATIC, RANGE], ids=["static", "range"])
+def test_a_plan_of_something_else_is_refused_with_the_command_that_builds_it(
+        mismatch, profile, tmp_path, monkeypatch):
+    monkeypatch.setenv("BIDIFF_TENSORRT_PLANS", str(tmp_path))
+    changed, reason = MISMATCHES[mismatch]
+    plan = write_plan(tmp_path, CONTENT, info(profile, level=4, workspace=1 << 30))
+    plan.path.unlink()  # refused before anybody reads it
+    with pytest.raises(EngineError, match=reason) as error:
+        check(plan, here(device=2, **changed))
+    command = str(error.value).split("`")[1]
+    found = options_of(command)
+    assert profile_of(command) == profile and found["bundle"] == "my model.bundle"
+    assert found["overwrite"] and not found["no_plugin"] and found["output"] is None
+    assert (found["level"], found["device"], found["workspace"]) == (4, 2, str(1 << 30))
+
+
+@pytest.mark.parametrize("driver", ["12.0", "12.6", "13.0"])
+def test_another_driver_of_the_same_major_version_or_a_newer_one_will_do(driver, tmp_path):
+    plan = write_plan(tmp_path, CONTENT, info())
+    assert check(plan, here(driver=driver)) == CONTENT
+
+
+def test_a_plan_without_plugin_does_not_ask_for_one(tmp_path):
+    plan = write_plan(tmp_path, CONTENT, info(variant="dense-int8"))
+    assert check(plan, here(plugin=None, layout=None)) == CONTENT
+    with pytest.raises(EngineError, match="--no-plugin --int8 --size 256x256") as error:
+        check(plan, here(plugin=None, layout=None, gpu="T4"))
+    # It lies in a folder of its own, where the command puts it again.
+    assert options_of(str(error.value).split("`")[1])["output"] == str(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"a pla", b"a plan!", b"A plan", None])
+def test_a_plan_that_is_not_what_its_sidecar_tells_is_refused(content, tmp_path):
+    plan = write_plan(tmp_path, CONTENT, info())
+    plan.path.unlink()
+    if content is not None:
+        plan.path.write_bytes(content)
+    with pytest.raises(EngineError, match="damaged" if content is not None else "can not be read"):
+        check(plan, here())

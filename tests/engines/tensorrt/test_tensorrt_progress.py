@@ -1,0 +1,152 @@
+"""How far a build of TensorRT is, and Ctrl-C: a monitor in TensorRT's place tells phases, and what
+is shown of them never falls back."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import threading
+import time
+
+from stand_ins import tensorrt as tensorrt_stand_in
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.tensorrt_building import OLD, place_of_plans, run, tiny_bundle  # noqa: F401
+
+from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder
+from bidiff_deploy.engines.tensorrt.build.progress import BuildProgress
+from bidiff_deploy.progress import Progress
+
+
+class Recorder:
+    """In Progress's place."""
+
+    def __init__(self, label, total, *, quiet):
+        Recorder.made = self
+        self.total, self.quiet, self.seen = total, quiet, []
+        self.condition = threading.Condition()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def update(self, done, label=None):
+        with self.condition:
+            self.seen.append((done, label))
+            self.condition.notify_all()
+
+    def wait_for(self, what) -> bool:
+        with self.condition:
+            return self.condition.wait_for(lambda: any(map(what, self.seen)), timeout=20)
+
+
+def test_progress_is_told_while_tensorrt_builds(tiny, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorrt_builder.progress, "Progress", Recorder)
+    monkeypatch.setattr(tensorrt_builder, "_TICK_SECONDS", 0.001)
+    with tensorrt_stand_in.in_process(tmp_path) as trt:
+        real = trt.Builder.build_serialized_network
+
+        def build(self, network, config):
+            monitor, told = config.progress_monitor, Recorder.made
+            monitor.phase_start("Whole", None, 4)
+            monitor.step_complete("Whole", 0)
+            monitor.phase_start("Part", "Whole", 2)
+            assert monitor.step_complete("Part", 0)
+            assert told.wait_for(lambda seen: seen == (
+                0.375, "building float32 plugin, Part"))
+            monitor.phase_finish("Part")
+            monitor.phase_finish("Whole")
+            return real(self, network, config)
+
+        monkeypatch.setattr(trt.Builder, "build_serialized_network", build)
+        run(tiny, "--size", "32x32")
+    assert Recorder.made.total == 1
+    shares = [done for done, _ in Recorder.made.seen]
+    assert shares == sorted(shares) and max(shares) <= 0.99
+
+
+def test_before_there_was_a_monitor_the_time_alone_is_told(tiny, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorrt_builder.progress, "Progress", Recorder)
+    with tensorrt_stand_in.in_process(tmp_path, OLD):
+        run(tiny, "--size", "32x32", "--no-plugin", "--quiet")
+    assert Recorder.made.total is None and Recorder.made.quiet
+
+
+def test_progress_of_unknown_length():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    now = [0.0]
+    stream = Terminal()
+    with Progress("building", None, stream=stream, clock=lambda: now[0]) as shown:
+        for now[0] in (0.05, 65.0):
+            shown.update(0.0, "building, still")
+    lines = [line.strip() for line in stream.getvalue().split("\r") if line.strip()]
+    assert lines == ["building, still: 1:05 min"]
+
+
+def test_ctrl_c_ends_the_build_and_leaves_nothing(tiny, place, tmp_path, monkeypatch):
+    ended = []
+    with tensorrt_stand_in.in_process(tmp_path) as trt:
+        def build(self, network, config):
+            monitor = config.progress_monitor
+            monitor.phase_start("Whole", None, 1000)
+            os.kill(os.getpid(), signal.SIGINT)
+            for step in range(1000):
+                if not monitor.step_complete("Whole", step):
+                    ended.append(step)
+                    return None
+                time.sleep(0.02)
+
+        monkeypatch.setattr(trt.Builder, "build_serialized_network", build)
+        _, err = run(tiny, "--size", "32x32", code=130)
+    assert err.splitlines() == ["interrupted: no plan is written"]
+    assert len(ended) == 1 and not list(place.glob("*"))
+
+
+def test_ctrl_c_where_tensorrt_can_not_be_told_ends_the_process(tiny, tmp_path):
+    program = """
+import os, signal, sys, time
+import tensorrt as trt
+
+def build(self, network, config):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+
+trt.Builder.build_serialized_network = build
+from bidiff_deploy.cli import main
+sys.argv[1:] = ["build", sys.argv[1], "--size", "32x32"]
+main()
+"""
+    started = time.monotonic()
+    done = tensorrt_stand_in.run(program, tmp_path, str(tiny), version=OLD,
+                                 BIDIFF_TENSORRT_PLANS=str(tmp_path / "plans"))
+    assert done.returncode == 130 and "interrupted: no plan is written" in done.stderr
+    assert time.monotonic() - started < 50 and not list((tmp_path / "plans").glob("*"))
+
+
+PHASES = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([None, *"abcd"]),
+                            st.sampled_from(["start", "step", "finish"]), st.integers(-1, 9)),
+                  max_size=40)
+
+
+@given(PHASES)
+@settings(derandomize=True, deadline=None, max_examples=200)
+def test_whatever_is_told_the_share_never_falls(events):
+    progress, last = BuildProgress(), 0.0
+    for name, parent, what, number in events:
+        if what == "start":
+            progress.start(name, parent, number)
+        elif what == "step":
+            assert progress.step(name, number)
+        else:
+            progress.finish(name)
+        share, label = progress.state()
+        assert last <= share <= 1 and label in ("", *"abcd")
+        last = share
+    progress.cancel()
+    assert progress.cancelled and not progress.step("a", 0)

@@ -1,0 +1,151 @@
+"""Tiles and engines that a plan gives, and what is said where none does, without a GPU."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bidiff_deploy import EngineError, UsageError
+from bidiff_deploy.bundle.manifest import open_bundle
+from bidiff_deploy.bundle.step_graphs import StepGraphs
+from bidiff_deploy.engines.tensorrt.run import engine as backend
+from bidiff_deploy.engines.tensorrt.sidecar import PlanInfo, Profile
+from bidiff_deploy.networks.bi_diffsr.memory import cuda_step_bytes
+
+
+def engine_with(bundle: Path, *profiles: Profile, free: int = 1 << 60) -> backend.TensorRtEngine:
+    """An engine that has plans but opens none: what it says needs no GPU."""
+    opened = open_bundle(bundle)
+    engine = backend.TensorRtEngine.__new__(backend.TensorRtEngine)
+    super(backend.TensorRtEngine, engine).__init__(opened, StepGraphs(opened))
+    engine._variant, engine._device_id, engine._free = "plugin", 0, free
+    engine._refused, engine._stale = [], []
+    engine._plans = [SimpleNamespace(path=Path(f"{index}.plan"), info=PlanInfo(
+        "10.3.0", "GPU", 87, "12.4", "0" * 64, 1, "0" * 64, "plugin", "float32", profile, 1,
+        "0" * 64, 17, None, None, 1.0)) for index, profile in enumerate(profiles)]
+    engine._gpu = None
+    return engine
+
+
+def ranged(low: int, high: int, batch: int = 1) -> Profile:
+    return Profile((1, low, low), (1, low, low), (batch, high, high))
+
+
+def static(height: int, width: int) -> Profile:
+    return Profile((1, height, width), (1, height, width), (1, height, width))
+
+
+@pytest.fixture(scope="module")
+def tiny(reference):
+    return reference.bundle("tiny", [999, 400, 0])  # scale 4
+
+
+@pytest.mark.parametrize("profiles, size, tile, expected", [
+    ([ranged(64, 512)], (100, 60), "auto", (1, 400, 240)),       # whole
+    ([ranged(64, 512)], (200, 150), "auto", (4, 512, 512)),      # a side too long: largest tiles
+    ([ranged(64, 512)], (200, 50), "auto", (2, 512, 200)),       # one tile wide
+    ([ranged(64, 200)], (100, 100), "auto", (9, 200, 200)),      # no power of two
+    ([static(256, 256)], (100, 100), "auto", (4, 256, 256)),
+    ([static(256, 256), static(400, 400)], (100, 100), "auto", (1, 400, 400)),
+    ([static(256, 256), ranged(64, 384)], (100, 100), "auto", (4, 384, 384)),
+    ([static(400, 600)], (100, 150), "auto", (1, 400, 600)),     # whole, though no square
+    ([static(1200, 1600)], (300, 400), "auto", (1, 1200, 1600)),  # whole, as no tile is there
+    ([ranged(64, 512)], (100, 60), 128, (12, 128, 128)),
+    ([ranged(64, 512)], (100, 60), None, (1, 400, 240)),
+    ([static(128, 128)], (32, 32), 64, None),
+    ([static(128, 128)], (20, 20), "auto", None),
+    ([ranged(64, 128)], (60, 60), None, None),
+    ([ranged(64, 128)], (60, 60), 256, None),
+], ids=str)
+def test_tiles_are_shapes_that_a_plan_runs(tiny, profiles, size, tile, expected):
+    engine = engine_with(tiny, *profiles)
+    if expected is None:
+        with pytest.raises(EngineError, match="no plugin plan in float32 runs batch x height x "
+                                              "width .*, only .*; build one with `bidiff-deploy "
+                                              "build .* --size") as error:
+            engine.tile_plan(*size, tile)
+        assert all(profile.label in str(error.value) for profile in profiles)
+        return
+    plan = engine.tile_plan(*size, tile)
+    assert (plan.count, plan.tile_height, plan.tile_width) == expected
+
+
+def test_what_to_build_for_a_photo_of_any_size(tiny):
+    """The whole of what is run whole, and tiles of the usual size for what is not."""
+    engine = engine_with(tiny, static(64, 96))
+    for size, wanted in (((33, 40), "136x160"), ((1, 1), "8x8"), ((300, 451), "256x256"),
+                         ((20, 3000), "80x12000"), ((90, 3000), "256x256")):
+        with pytest.raises(EngineError, match=f" 1x{wanted}, only 1x64x96; .* --size {wanted}`"):
+            engine.tile_plan(*size)
+    with pytest.raises(EngineError, match=" --size 512x512`"):
+        engine.tile_plan(300, 451, overlap=256)
+    # A plan of many shapes is the better advice for photos, unless there is one, or it has not it.
+    for profile, size, advice in ((static(64, 96), (33, 40), True), (static(64, 96), (1, 1), False),
+                                  (ranged(64, 128), (33, 40), False)):
+        with pytest.raises(EngineError) as error:
+            engine_with(tiny, profile).tile_plan(*size, None)
+        assert str(error.value).endswith("x160`, or without --size for all shapes from 64x64 to "
+                                         "512x512") == advice, error.value
+
+
+def test_tiles_and_the_memory(tiny):
+    """The least memory of a plan is what its tile needs, and the rows of pixels under way."""
+    config = open_bundle(tiny).config
+
+    def needed(side: int) -> int:
+        return cuda_step_bytes(config, side, side, half=False) + 12 * side * 800
+
+    engine = engine_with(tiny, ranged(64, 512), free=needed(288) * 10 // 9 + 10)
+    plan = engine.tile_plan(200, 200)
+    assert (plan.tile_height, plan.tile_width) == (288, 288)
+    assert engine.tile_plan(200, 200, memory=needed(264)).tile_height == 264
+    assert engine.tile_plan(200, 200, memory=needed(1024)).whole is False
+    with pytest.raises(UsageError, match="memory .* is too little"):
+        engine.tile_plan(200, 200, memory=1 << 20)
+    # Plans of larger tiles alone: the least that there is, unless memory was named.
+    engine = engine_with(tiny, static(400, 400), static(512, 512), free=needed(288))
+    assert engine.tile_plan(200, 200).tile_height == 400
+    with pytest.raises(UsageError, match=r"memory \d+ MiB is too little for the plans"):
+        engine.tile_plan(200, 200, memory=needed(288))
+    with pytest.raises(UsageError, match="tile is 'big'"):
+        engine.tile_plan(200, 200, "big")
+    with pytest.raises(UsageError, match="overlap 200 is more than half"):
+        engine.tile_plan(200, 200, 256, overlap=200)
+    assert engine.tile_plan(200, 200, overlap=200).tile_height == 400
+
+
+def test_options_are_checked_without_an_image(tiny):
+    engine = engine_with(tiny, static(256, 256))
+    for tile in ("auto", 256, 128, None):
+        engine.check_tiles(tile, None)
+    with pytest.raises(UsageError, match="but memory is 1 MiB"):
+        engine.check_tiles(256, 1 << 20)
+
+
+def test_a_batch_and_a_side_that_plans_run(tiny):
+    engine = engine_with(tiny, ranged(64, 128, batch=4), static(64, 64))
+    assert engine._batch_that_runs(8, 64, 64) == 4 and engine._batch_that_runs(3, 64, 64) == 3
+    assert engine._batch_that_runs(8, 256, 64) == 0
+    assert engine._side_that_fits(512) == 128 and engine._side_that_fits(64) is None
+    assert engine_with(tiny, static(48, 48))._side_that_fits(512) is None
+
+
+@pytest.mark.parametrize("version, profile, count", [
+    ((8, 5), ranged(64, 128), 2), ((9, 3), ranged(64, 128), 2), ((10, 0), ranged(64, 128), 1),
+    ((8, 5), static(64, 64), 1)], ids=str)
+def test_shapes_that_need_an_engine_each(tiny, monkeypatch, version, profile, count):
+    """Before TensorRT 10 contexts of an engine can not share a profile of many shapes; an engine
+    whose shape was given back serves the next."""
+    engine = engine_with(tiny, profile)
+    engine._api, engine._open = SimpleNamespace(version=version), OrderedDict()
+    monkeypatch.setattr(engine, "_content", lambda plan: b"")
+    monkeypatch.setattr(backend, "OpenPlan", lambda *arguments: object())
+    for side in (64, 72):
+        opened = engine._opened(engine._plans[0], (1, side, side))
+        engine._steps[(1, 3, side, side)] = SimpleNamespace(opened=opened)
+    assert len(engine._open) == count
+    first = engine._steps.pop((1, 3, 64, 64)).opened
+    assert engine._opened(engine._plans[0], (1, 80, 80)) is first and len(engine._open) == count

@@ -1,0 +1,290 @@
+"""Each fused operator against its definition: a model of one node, run three ways.
+
+``fused``: our kernel of the operator. ``opened``: its definition, with our kernels of the operators
+inside. ``stock``: ONNX Runtime's own operators alone.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from support.reference_cases import snr
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from bidiff_deploy.operators import names as ops
+from bidiff_deploy.engines import library
+from bidiff_deploy.operators.definitions import functions, opened
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+ir = pytest.importorskip("onnx_ir")
+if library.library_path() is None:
+    pytest.skip(library.missing_reason(), allow_module_level=True)
+
+# Decibels of a float operator against stock ONNX Runtime. Winograd's convolution rounds about ten
+# times as much as a direct one, which leaves 110 and more; bfloat16 has 8 bits, some 50 dB a
+# factor, of which Winograd's transforms cost up to 12.
+FLOAT32, BFLOAT16 = 100, 36
+NORM = 115  # GroupNorm and Swish alone
+QUICK = settings(max_examples=25, deadline=None, derandomize=True)
+
+
+class Case:
+    """Inputs of one node by name, in the operator's order; ``maps`` names those that are maps."""
+
+    def __init__(self, op: str, inputs: dict[str, np.ndarray], **attributes: object) -> None:
+        self.op, self.inputs, self.attributes = op, inputs, attributes
+
+    def model(self):
+        helper, types = onnx.helper, onnx.TensorProto
+        node = helper.make_node(self.op, list(self.inputs), ["y"], domain=ops.DOMAIN,
+                                **self.attributes)
+        fed = [helper.make_tensor_value_info(
+            name, types.FLOAT, [f"{name}{axis}" for axis in range(value.ndim)])
+            for name, value in self.fed().items()]
+        constants = [onnx.numpy_helper.from_array(value, name)
+                     for name, value in self.inputs.items() if name not in self.fed()]
+        graph = helper.make_graph([node], "one", fed,
+                                  [helper.make_tensor_value_info("y", types.FLOAT, None)],
+                                  initializer=constants)
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", ops.ONNX_OPSET),
+                                  helper.make_opsetid(ops.DOMAIN, ops.VERSION)], ir_version=8,
+            functions=[ir.to_proto(function) for function in functions()])
+
+    def fed(self) -> dict[str, np.ndarray]:
+        return {name: value for name, value in self.inputs.items() if value.ndim == 4
+                and name in ("x", "skip", "second")}
+
+    def run(self, how: str, threads: int = 2) -> np.ndarray:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = threads, 3
+        if how != "stock":
+            options.register_custom_ops_library(str(library.library_path()))
+        model = opened(self.model()) if how == "opened" else self.model()
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options,
+                                               providers=["CPUExecutionProvider"])
+        return session.run(["y"], self.fed())[0]
+
+
+class Maker:
+    """Random inputs of a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = np.random.default_rng(seed)
+
+    def normal(self, *shape: int, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
+        return (scale * self.generator.standard_normal(shape) + shift).astype(np.float32)
+
+    def norm(self, channels: int) -> dict[str, np.ndarray]:
+        return {"scale": self.normal(channels, scale=0.2, shift=1), "bias": self.normal(channels)}
+
+    def branch(self, channels: int, k: int, suffix: str = "") -> dict[str, np.ndarray]:
+        words = self.generator.integers(-2**31, 2**31, (channels, k, k, -(-channels // 32)))
+        parts = {"words": words.astype(np.int32), "alpha": self.normal(channels, scale=0.1),
+                 "threshold": self.normal(channels, scale=0.3),
+                 "rprelu": self.normal(3, channels, scale=0.3)}
+        return {name + suffix: value for name, value in parts.items()}
+
+    def weight(self, out: int, channels: int, k: int) -> np.ndarray:
+        return self.normal(out, channels, k, k, scale=1 / np.sqrt(channels * k * k))
+
+
+seeds = st.integers(0, 2**32 - 1)
+sizes = st.integers(1, 40)
+channel_counts = st.sampled_from([2, 4, 6, 16, 32, 34, 64])
+some = st.sampled_from(["absent", "scalar", "map"])
+
+
+def groups_of(channels: int, pixels: int = 64) -> int:
+    """How many groups; few numbers alike in a group would be divided by next to nothing."""
+    groups = 2 if channels % 4 else 4
+    assume(channels // groups * pixels >= 8)
+    return groups
+
+
+@QUICK
+@given(seeds, st.integers(1, 2), channel_counts, sizes, sizes, st.sampled_from([1, 3]),
+       st.booleans(), st.booleans())
+def test_norm_binary_conv(seed, batch, channels, height, width, k, timed, skipped):
+    make, none = Maker(seed), np.zeros(1, np.float32)
+    shape = (batch, channels, height, width)
+    case = Case(ops.NORM_BINARY_CONV, {
+        "x": make.normal(*shape), **make.norm(channels), **make.branch(channels, k),
+        "time": make.normal(channels) if timed else none,
+        "skip": make.normal(*shape) if skipped else none}, groups=groups_of(channels, height * width))
+    np.testing.assert_array_equal(case.run("fused"), case.run("opened"))
+
+
+@QUICK
+@given(seeds, st.integers(1, 2), channel_counts, sizes, sizes, st.sampled_from([1, 3]))
+def test_binary_fusion(seed, batch, channels, height, width, k):
+    make = Maker(seed)
+    shape = (batch, channels, height, width)
+    case = Case(ops.BINARY_FUSION, {
+        "x": make.normal(*shape), "skip": make.normal(*shape),
+        **make.branch(channels, k, "1"), **make.branch(channels, k, "2")})
+    np.testing.assert_array_equal(case.run("fused"), case.run("opened"))
+    assert snr(case.run("stock"), case.run("fused")) > 120  # no sum is rounded: signs agree
+
+
+@QUICK
+@given(seeds, st.integers(1, 2), channel_counts, st.integers(1, 20), st.integers(1, 20))
+def test_binary_down(seed, batch, channels, height, width):
+    make = Maker(seed)
+    case = Case(ops.BINARY_DOWN, {
+        "x": make.normal(batch, channels, 2 * height, 2 * width),
+        **make.branch(channels // 2, 3, "1"), **make.branch(channels // 2, 3, "2")})
+    np.testing.assert_array_equal(case.run("fused"), case.run("opened"))
+    assert snr(case.run("stock"), case.run("fused")) > 120
+
+
+@QUICK
+@given(seeds, st.integers(1, 2), channel_counts, sizes, sizes)
+def test_binary_up(seed, batch, channels, height, width):
+    make = Maker(seed)
+    case = Case(ops.BINARY_UP, {"x": make.normal(batch, channels, height, width),
+                                **make.branch(channels, 3, "1"), **make.branch(channels, 3, "2")})
+    np.testing.assert_array_equal(case.run("fused"), case.run("opened"))
+    assert snr(case.run("stock"), case.run("fused")) > 120
+
+
+@QUICK
+@given(seeds, st.integers(1, 2), channel_counts, sizes, sizes, st.floats(-30, 30))
+def test_group_norm_swish(seed, batch, channels, height, width, shift):
+    make = Maker(seed)
+    x = make.normal(batch, channels, height, width, shift=shift)
+    groups = groups_of(channels, height * width)
+    case = Case(ops.GROUP_NORM_SWISH, {"x": x, **make.norm(channels)}, groups=groups)
+    # In float64, because a mean of 30 costs stock ONNX Runtime two digits.
+    parts = x.astype(np.float64).reshape(batch, groups, -1)
+    normal = (parts - parts.mean(-1, keepdims=True)) / np.sqrt(
+        parts.var(-1, keepdims=True) + ops.EPSILON)
+    n = (normal.reshape(x.shape) * case.inputs["scale"][:, None, None]
+         + case.inputs["bias"][:, None, None])
+    # x itself has 24 bits, of which a mean of |shift| standard deviations takes some.
+    lost = 20 * np.log10(max(1, abs(shift)))
+    found = case.run("fused")
+    assert snr(n / (1 + np.exp(-n)), found) > NORM - lost
+    np.testing.assert_array_equal(found, case.run("fused", threads=1))
+
+
+@pytest.mark.parametrize("compute, bound", [("float32", FLOAT32), ("bfloat16", BFLOAT16)])
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(seeds, st.integers(1, 2), st.sampled_from([4, 6, 16, 34, 64]),
+       st.sampled_from([1, 3, 16, 40, 64]), sizes, sizes, some, some)
+def test_norm_conv(compute, bound, seed, batch, channels, out, height, width, time, skip):
+    make, none = Maker(seed), np.zeros(1, np.float32)
+    absent = {"absent": none, "scalar": make.normal(1)}
+    case = Case(ops.NORM_CONV, {
+        "x": make.normal(batch, channels, height, width), **make.norm(channels),
+        "weight": make.weight(out, channels, 3), "conv_bias": make.normal(out),
+        "time": absent.get(time, make.normal(out)),
+        "skip": absent.get(skip, make.normal(batch, out, height, width))},
+        groups=groups_of(channels, height * width), compute=compute)
+    assert snr(case.run("stock"), case.run("fused")) > bound
+
+
+@QUICK
+@given(seeds, st.integers(1, 2), st.integers(1, 20), st.integers(1, 20), sizes, sizes)
+def test_conv3x3(seed, batch, channels, out, height, width):
+    make = Maker(seed)
+    case = Case(ops.CONV3X3, {"x": make.normal(batch, channels, height, width),
+                              "weight": make.weight(out, channels, 3), "bias": make.normal(out)})
+    assert snr(case.run("stock"), case.run("fused")) > 125
+
+
+@pytest.mark.parametrize("compute, bound", [("float32", 110), ("bfloat16", BFLOAT16)])
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(seeds, st.integers(1, 2), channel_counts, st.sampled_from([1, 8, 40, 64]),
+       st.sampled_from([1, 5, 64]), sizes, sizes)
+def test_pair_conv(compute, bound, seed, batch, channels, second, out, height, width):
+    make = Maker(seed)
+    case = Case(ops.PAIR_CONV, {
+        "x": make.normal(batch, channels, height, width),
+        "second": make.normal(batch, second, height, width),
+        "weight": make.weight(out, channels + second, 1), "bias": make.normal(out)},
+        compute=compute)
+    assert snr(case.run("stock"), case.run("fused")) > bound
+
+
+@pytest.mark.parametrize("compute, bound", [("float32", FLOAT32), ("bfloat16", BFLOAT16)])
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(seeds, st.integers(1, 2), st.sampled_from([4, 16, 34, 64]), st.integers(1, 30),
+       st.integers(1, 30), st.sampled_from([0.3, 1.0, 3.0]))
+def test_attention(compute, bound, seed, batch, channels, height, width, sharpness):
+    make = Maker(seed)
+    qkv = make.weight(3 * channels, channels, 1)
+    qkv[:2 * channels] *= np.float32(sharpness)
+    case = Case(ops.ATTENTION, {
+        "x": make.normal(batch, channels, height, width), **make.norm(channels), "qkv": qkv,
+        "out_weight": make.weight(channels, channels, 1), "out_bias": make.normal(channels)},
+        groups=groups_of(channels, height * width), compute=compute)
+    assert snr(case.run("stock"), case.run("fused")) > bound
+
+
+def test_attention_with_scores_beyond_exp():
+    make = Maker(1)
+    qkv = make.weight(48, 16, 1)
+    qkv[:32] *= np.float32(30)
+    case = Case(ops.ATTENTION, {
+        "x": make.normal(1, 16, 12, 12), **make.norm(16), "qkv": qkv,
+        "out_weight": make.weight(16, 16, 1), "out_bias": make.normal(16)}, groups=4,
+        compute="float32")
+    found = case.run("fused")
+    assert np.isfinite(found).all()
+    # Scores in the thousands: their own rounding decides between near equals.
+    assert snr(case.run("stock"), found) > 60
+
+
+@pytest.mark.parametrize("op, change, says", [
+    ("norm", {"scale": np.ones(3, np.float32)}, "scale must have shape"),
+    ("norm", {"skip": np.ones((1, 16, 2, 2), np.float32)}, "skip must have"),
+    ("norm", {"skip": np.ones(1, np.float32)}, "single 0"),
+    ("conv", {"weight": np.ones((8, 5, 3, 3), np.float32)}, "weight must have shape"),
+    ("conv", {"conv_bias": np.ones(3, np.float32)}, "bias must have shape"),
+    ("down", {"x": np.ones((1, 16, 5, 4), np.float32)}, "must be even"),
+])
+def test_inputs_that_do_not_fit_are_refused(op, change, says):
+    make, none = Maker(0), np.zeros(1, np.float32)
+    x = make.normal(1, 16, 8, 8)
+    case = {
+        "norm": Case(ops.NORM_BINARY_CONV, {"x": x, **make.norm(16), **make.branch(16, 3),
+                                            "time": none, "skip": none}, groups=4),
+        "conv": Case(ops.NORM_CONV, {"x": x, **make.norm(16), "weight": make.weight(8, 16, 3),
+                                     "conv_bias": make.normal(8), "time": none, "skip": none},
+                     groups=4, compute="float32"),
+        "down": Case(ops.BINARY_DOWN, {"x": x, **make.branch(8, 3, "1"),
+                                       **make.branch(8, 3, "2")}),
+    }[op]
+    case.inputs.update(change)
+    with pytest.raises(Exception, match=says):
+        case.run("fused")
+
+
+def test_an_unknown_precision_is_refused():
+    make = Maker(0)
+    case = Case(ops.PAIR_CONV, {"x": make.normal(1, 6, 8, 8), "second": make.normal(1, 6, 8, 8),
+                                "weight": make.weight(4, 12, 1), "bias": make.normal(4)},
+                compute="float8")
+    with pytest.raises(Exception, match="compute must be float32, bfloat16 or float16, not 'float8'"):
+        case.run("fused")
+
+
+@pytest.mark.skipif("BIDIFF_KERNEL" in os.environ, reason="it is itself run with a kernel forced")
+@pytest.mark.parametrize("kernel", [kernel.name for kernel in library.kernels()])
+def test_every_kernel(kernel):
+    """This file once more in a process of its own for every kernel that this CPU runs."""
+    if not next(known for known in library.kernels() if known.name == kernel).supported:
+        pytest.skip(f"this CPU does not run kernel {kernel}")
+    if kernel == library.selected_kernel():
+        return  # that is the one above
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
+                           __file__], env={**os.environ, "BIDIFF_KERNEL": kernel},
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]

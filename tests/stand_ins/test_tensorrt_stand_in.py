@@ -1,0 +1,198 @@
+"""The stand-in for TensorRT that other tests rely on: its nodes compute what the op library does,
+captured graphs compute it again, and it has the names that TensorRT has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from support import tensorrt_names
+from stand_ins import tensorrt as tensorrt_stand_in
+from support.reference_cases import snr
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+from support.tensorrt_networks import SHAPES, Bound, Stream, Trt, image, node, open_trt, small, trt
+from stand_ins.tensorrt import module, nodes  # noqa: E402
+from test_cuda_engine import MAPS, cases, on_the_cpus_kernels  # noqa: E402
+
+__all__ = ["open_trt", "trt"]  # fixtures
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
+@pytest.mark.parametrize("prepared", [False, True], ids=["contract", "prepared"])
+@pytest.mark.parametrize("name", cases())
+def test_a_node_is_the_op_librarys(trt: Trt, name: str, prepared: bool, half: bool) -> None:
+    """Equal to the bit but for the norm, whose statistics are summed in another order."""
+    op, given, attributes = cases()[name]
+    maps = {f"i{index}": value.astype(np.float16) if half else value
+            for index, value in enumerate(given) if value is not None and index in MAPS[op]}
+    rounded = [value if (found := maps.get(f"i{index}")) is None else found.astype(np.float32)
+               for index, value in enumerate(given)]
+    expected = on_the_cpus_kernels(op, rounded, attributes)
+    made = node(op, given, attributes, trt.library if prepared else None, half)
+    engine = trt.engine(trt.plan(made))
+    found = Bound(engine.create_execution_context(), **maps).run()
+    assert found.dtype == (np.float16 if half else np.float32)
+    if "norm" in name:
+        assert snr(expected, found) > (70 if half else 110)
+    else:
+        np.testing.assert_array_equal(found, expected.astype(found.dtype))
+
+
+def expected_of_small(x: np.ndarray) -> np.ndarray:
+    """The same by the op library, which has the operators in one session."""
+    import onnxruntime
+
+    from bidiff_deploy.engines import library
+    from bidiff_deploy.engines.onnxruntime.cpu import session_options
+
+    made = small()
+    for one in made.graph.node:
+        if one.domain:
+            del one.attribute[:]
+    options = session_options(1)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.register_custom_ops_library(str(library.library_path()))
+    session = onnxruntime.InferenceSession(made.SerializeToString(), options,
+                                           providers=["CPUExecutionProvider"])
+    return session.run(["y"], {"x": x})[0]
+
+
+@pytest.mark.parametrize("version", tensorrt_stand_in.VERSIONS)
+def test_a_network_and_its_graph(open_trt: Any, version: str) -> None:
+    trt = open_trt(version)
+    engine = trt.engine(trt.plan(small(), SHAPES))
+    assert [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)] == ["x", "y"]
+    assert tuple(engine.get_tensor_shape("y")) == (-1, 8, -1, -1)
+    context = engine.create_execution_context()
+    for shape in ((1, 3, 4, 6), (2, 3, 12, 16)):
+        first, second = image(*shape), image(*shape, seed=1)
+        bound = Bound(context, x=first)
+        np.testing.assert_array_equal(bound.run(), expected_of_small(first))
+        launch = bound.stream.capture(lambda: bound.enqueue())
+        bound.put(x=second)
+        before = bound.result()
+        np.testing.assert_array_equal(before, expected_of_small(first))  # captured, not run
+        launch()
+        np.testing.assert_array_equal(bound.result(), expected_of_small(second))
+
+
+def test_contexts_share_memory_that_the_user_gives(trt: Trt) -> None:
+    engine = trt.engine(trt.plan(small(), SHAPES))
+    strategy = trt.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    contexts = [engine.create_execution_context(strategy) for _ in range(2)]
+    bounds = [Bound(context, x=image(*shape)) for context, shape in
+              zip(contexts, ((1, 3, 4, 4), (1, 3, 8, 10)))]
+    sizes = [context.update_device_memory_size_for_shapes() for context in contexts]
+    assert 0 < sizes[0] < sizes[1] <= engine.device_memory_size_v2
+    assert not bounds[0].enqueue() and "device memory" in trt.told[-1]
+    memory = nodes.DeviceMemory(max(sizes))
+    for context in contexts:
+        context.set_device_memory(memory.address, memory.size)
+    for bound, shape in zip(bounds, ((1, 3, 4, 4), (1, 3, 8, 10))):
+        np.testing.assert_array_equal(bound.run(), expected_of_small(image(*shape)))
+    contexts[1].set_device_memory(memory.address, sizes[1] - 1)
+    assert not bounds[1].enqueue() and str(sizes[1]) in trt.told[-1]
+
+
+def test_what_an_enqueue_demands(trt: Trt, capfd: pytest.CaptureFixture[str]) -> None:
+    engine = trt.engine(trt.plan(small(), SHAPES))
+    context = engine.create_execution_context()
+    x, stream = nodes.DeviceMemory(3 * 64 * 4), Stream()
+
+    def refused(words: str) -> None:
+        assert not context.execute_async_v3(stream.handle.value)
+        assert words in trt.told[-1]
+
+    refused("shape of x is not set")
+    for shape in ((1, 3, 2, 4), (3, 3, 4, 4), (1, 4, 4, 4), (1, 3, 4)):
+        assert not context.set_input_shape("x", shape) and "input shape" in trt.told[-1]
+    assert not context.set_input_shape("z", (1,))
+    assert context.set_input_shape("x", (1, 3, 8, 8))
+    refused("No address for x")
+    assert not context.set_tensor_address("x", x.address + 4) and "aligned" in trt.told[-1]
+    assert not context.set_tensor_address("z", x.address)
+    assert context.set_tensor_address("x", x.address)
+    refused("No address for y")
+    assert context.set_tensor_address("y", x.address)  # 3 channels, not 8
+    refused("illegal memory access")
+    y = nodes.DeviceMemory(8 * 64 * 4)
+    assert context.set_tensor_address("y", y.address)
+    stream.capture(lambda: refused("before it is captured"))
+    assert context.execute_async_v3(stream.handle.value)
+    stream.capture(lambda: context.execute_async_v3(stream.handle.value))
+    assert "2048 bytes are not allocated" in capfd.readouterr().err
+
+
+CUDA_PYTHON = """
+import ctypes
+from cuda.bindings import driver as cu
+
+def ok(result):
+    assert int(result[0]) == 0, result
+    return result[1] if len(result) == 2 else result[1:]
+
+ok(cu.cuInit(0))
+device = ok(cu.cuDeviceGet(0))
+context = ok(cu.cuDevicePrimaryCtxRetain(device))
+ok(cu.cuCtxPushCurrent(context))
+ok(cu.cuCtxSetCurrent(context))
+host, (a, b) = ok(cu.cuMemAllocHost(64)), (ok(cu.cuMemAlloc(64)) for _ in range(2))
+free, total = ok(cu.cuMemGetInfo())
+assert free == total - 128
+stream = ok(cu.cuStreamCreate(1))
+ctypes.memset(host, 3, 64)
+ok(cu.cuStreamBeginCapture(stream, cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
+ok(cu.cuMemcpyHtoDAsync(a, host, 64, stream))
+ok(cu.cuMemcpyDtoDAsync(b, a, 64, stream))
+ok(cu.cuMemcpyDtoHAsync(host, b, 32, stream))
+graph = ok(cu.cuStreamEndCapture(stream))
+made = ok(cu.cuGraphInstantiate(graph, 0))
+ctypes.memset(host, 5, 64)
+ok(cu.cuGraphLaunch(made, stream))
+ok(cu.cuStreamSynchronize(stream))
+assert ctypes.string_at(host, 64) == bytes([5]) * 64
+ctypes.memset(host, 7, 64)
+ok(cu.cuMemcpyDtoH(host, b, 32))
+assert ctypes.string_at(host, 64) == bytes([5]) * 32 + bytes([7]) * 32
+assert int(cu.cuMemcpyDtoHAsync(host, b, 65, stream)[0]) == 1
+assert int(cu.cuMemAlloc(1 << 40)[0]) == 2
+for call in ((cu.cuGraphExecDestroy, made), (cu.cuGraphDestroy, graph), (cu.cuMemFree, a),
+             (cu.cuStreamDestroy, stream), (cu.cuMemFree, b), (cu.cuMemFreeHost, host),
+             (cu.cuDevicePrimaryCtxRelease, device)):
+    ok(call[0](*call[1:]))
+"""
+
+
+def test_cuda_python_works_on_the_emulated_driver(tmp_path) -> None:
+    pytest.importorskip("cuda.bindings", reason="pip install cuda-bindings")
+    done = tensorrt_stand_in.run(CUDA_PYTHON, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("version", tensorrt_stand_in.VERSIONS)
+def test_it_has_no_name_that_the_version_has_not(version: str) -> None:
+    table, trt = tensorrt_names.table(version), module.make(version)
+    for name in vars(trt):
+        assert name.startswith("_") or name in table["module"]
+    for name, names in table["classes"].items():
+        made = getattr(trt, name, None) if name in module.TEMPLATES else None
+        for entry in () if made is None else dir(made):
+            assert entry.startswith("_") or entry in names or name == "IHostMemory", (name, entry)
+    assert hasattr(trt, "IProgressMonitor") == (version != "8.5.3")
+    with pytest.raises(AttributeError):
+        trt.IProgressMonitors
+    with pytest.raises(NotImplementedError):
+        trt.Refitter
+    with pytest.raises(NotImplementedError, match="max_threads"):
+        trt.Runtime.__new__(trt.Runtime).max_threads
+
+
+def test_each_of_its_names_is_some_versions() -> None:
+    """A name that is misspelt here would be left out of every version, unnoticed."""
+    for name, template in module.TEMPLATES.items():
+        known = {entry for version in tensorrt_stand_in.VERSIONS
+                 for entry in tensorrt_names.table(version)["classes"].get(name, [])}
+        assert {entry for entry in vars(template) if not entry.startswith("_")} <= known, name

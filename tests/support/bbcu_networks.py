@@ -1,0 +1,39 @@
+"""Small BBCU-M networks with weights that use every parameter, for several test files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from bidiff_deploy.checkpoint.record import Checkpoint, from_latent
+from bidiff_deploy.export.one_run import export_feedforward
+from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
+from bidiff_deploy.training.networks.bbcu import Bbcu
+
+# 40 channels: two words a tap, the second not full.
+SMALL = {scale: BbcuConfig(channels=40, blocks=2, scale=scale, alignment=20.0)
+         for scale in (2, 3, 4)}
+
+
+def random_network(config: BbcuConfig, seed: int = 0) -> Bbcu:
+    """A network whose thresholds and RPReLUs are not neutral."""
+    torch.manual_seed(seed)
+    network = Bbcu(config).eval().requires_grad_(False)
+    for name, value in network.named_parameters():
+        if value.ndim == 2:
+            value += 0.3 * torch.randn_like(value)
+        elif name.startswith(("body", "up", "refine")):
+            value *= 5
+    return network
+
+
+def checkpoint_of(network: Bbcu) -> Checkpoint:
+    latent = {name: value.detach().numpy() for name, value in network.named_parameters()}
+    return from_latent(latent, network.config, name="network", scale=network.config.scale)
+
+
+def bundle_of(network: Bbcu, folder: Path) -> Path:
+    path = folder / f"x{network.config.scale}.bundle"
+    export_feedforward(checkpoint_of(network), path, overwrite=True)
+    return path

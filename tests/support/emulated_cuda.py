@@ -1,0 +1,97 @@
+"""The stand-in for NVIDIA's driver and NVRTC (engines/tests/emulated_cuda), built once, and used.
+
+Its GPUs are this CPU: the launcher, the modules and the very device source run, bit for bit.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from bidiff_deploy.engines import library
+
+ROOT = Path(__file__).parents[2]
+# One list for all tests of a process, because a GPU stays what it was when it was opened.
+GPUS = (75, 80, 86, 87, 89, 90, 100, 120)
+
+
+@functools.lru_cache(maxsize=None)
+def built(target: str) -> Path:
+    """Folder in which that target of engines/cmake/cuda_emulated.cmake is built; skips the test
+    where it can not be."""
+    cmake = shutil.which("cmake") or shutil.which("cmake", path=sysconfig.get_path("scripts"))
+    if cmake is None or not shutil.which("c++"):
+        pytest.skip("needs cmake and a C++ compiler on PATH")
+    # Kept between runs: it takes half a minute to build.
+    folder = ROOT / "build" / "emulated_cuda"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for command in ([cmake, "-S", str(ROOT / "engines"), "-B", str(folder)],
+                        [cmake, "--build", str(folder), "--target", target, "--parallel", "2"]):
+            done = subprocess.run(command, capture_output=True, text=True,
+                                  env={**os.environ, "BIDIFF_NO_LIBRARY": "",
+                                       "BIDIFF_CUDA": "OFF"})
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "warning:" not in done.stderr, done.stderr
+    return folder
+
+
+def stand_in() -> Path:
+    """Path of the built stand-in; skips the test where it or the op library can not be built."""
+    if library.library_path() is None:
+        pytest.skip(library.missing_reason())
+    return built("bidiff_emulated_cuda") / "libbidiff_emulated_cuda.so"
+
+
+def variables(cache: Path, **changed: str) -> dict[str, str]:
+    """Environment in which the op library finds the stand-in; ``changed`` comes on top."""
+    return {"BIDIFF_LIBCUDA": str(stand_in()), "BIDIFF_NVRTC": str(stand_in()),
+            "BIDIFF_EMULATED_GPUS": ",".join(map(str, GPUS)), "XDG_CACHE_HOME": str(cache),
+            # Kernels come from NVRTC's stand-in, whether or not nvcc was there for the library.
+            "BIDIFF_EMULATED_FATBINS": "0", "BIDIFF_CUDA_PATH": "", **changed}
+
+
+@contextmanager
+def emulated(cache: Path, **changed: str) -> Iterator[None]:
+    """The same for this process, for as long as the block runs. The driver that the process opens
+    first stays its driver, so whatever else a test needs has a process of its own."""
+    wanted = variables(cache, **changed)
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@pytest.fixture(scope="module")
+def on_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """This process on the stand-in while a file's tests run."""
+    with emulated(tmp_path_factory.mktemp("cache")):
+        yield
+
+
+def python(code: str, cache: Path, **changed: str) -> subprocess.CompletedProcess[str]:
+    """``code`` in a Python of its own on the stand-in."""
+    return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=300,
+                          env={**os.environ, **variables(cache, **changed)})
+
+
+def ordinal(architecture: int) -> int:
+    """Number of the emulated GPU of that architecture."""
+    return GPUS.index(architecture)

@@ -1,9 +1,0 @@
-"""The stand-in under its own name, for processes that ``tensorrt_stand_in.run`` starts; the version
-is what BIDIFF_STAND_IN_TENSORRT says."""
-
-import os
-import sys
-
-from tensorrt_stand_in.module import make
-
-sys.modules[__name__] = make(os.environ["BIDIFF_STAND_IN_TENSORRT"])

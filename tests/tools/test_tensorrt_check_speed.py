@@ -1,0 +1,227 @@
+"""tools/tensorrt_check: what its times, ratios, builds and bytes are of, by engines on a clock that
+only they move."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tools.checks import timing  # noqa: E402
+from tools.tensorrt_check import building, speed, table  # noqa: E402
+
+from checks import cuda_operators  # noqa: E402
+from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder  # noqa: E402
+from bidiff_deploy.errors import EngineError  # noqa: E402
+
+OPTIONS = {"size": 8, "steps": 5, "repeats": 3, "batches": [1, 2], "device": 0, "network": "tiny"}
+# Seconds of a step by variant and precision.
+SPEEDS = {("plugin", "exact"): 0.003, ("plugin", "half"): 0.002, ("dense", "half"): 0.003,
+          ("dense-int8", "half"): 0.004, (None, "half"): 0.005}
+
+
+class Clock:
+    """Seconds that engines spend; what ran is kept in order."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.ran: list[tuple] = []
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Engine(contextlib.AbstractContextManager):
+    """An engine of known speed: a captured loop takes 1 ms and a half of its steps' time, other
+    loops 2 ms and all of it. ``fails``: after that many loops."""
+
+    timesteps = (800, 400)
+    description = "an engine"
+
+    def __init__(self, clock: Clock, name: tuple, fails: int = 1000) -> None:
+        self.clock, self.name, self.fails, self.loops = clock, name, fails, 0
+        self.closed = False
+        self._rows = SimpleNamespace(row=lambda timestep, factors: np.zeros(3, np.float32))
+
+    def __exit__(self, *error: object) -> None:
+        self.closed = True
+
+    def predict(self, noisy, condition, timestep):
+        assert timestep in self.timesteps and noisy.shape == condition.shape
+
+    def _with_step(self, shape, action):
+        assert shape[1:] == (3, 8, 8)
+        return action(SimpleNamespace(load=lambda *images: None, latent=lambda: None,
+                                      run=lambda row: self._spend(SPEEDS[self.name])))
+
+    def sample(self, condition, noise, *, start, on_step=None):
+        assert start is None and condition.shape == noise.shape
+        self.loops += 1
+        if self.loops > self.fails:
+            raise EngineError("the GPU fell off the bus")
+        step = SPEEDS[self.name] * OPTIONS["steps"]
+        self._spend(0.001 + step / 2 if on_step is None else 0.002 + step)
+        self.clock.ran.append((self.name, on_step is None))
+
+    def _spend(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """Runs the part with fake engines; returns its result, the clock and the engines."""
+    def run(missing: tuple = (), fails: dict | None = None, **changed: object):
+        clock, opened = Clock(), []
+
+        def open_engine(name):
+            if name in missing:
+                raise EngineError(f"{name[0]} is not installed")
+            opened.append(Engine(clock, name, (fails or {}).get(name, 1000)))
+            return opened[-1]
+        monkeypatch.setattr(speed, "network_bundle",
+                            lambda network, steps, folder, precision: (network, steps, precision))
+        monkeypatch.setattr(speed, "load", lambda bundle, variant, shape, device: open_engine(
+            (variant, bundle[2])))
+        monkeypatch.setattr(speed, "load_bundle", lambda bundle, backend, device: open_engine(
+            (None, bundle[2])))
+        for module in (speed, timing):
+            monkeypatch.setattr(module, "time", clock)
+        return speed.speed("full", {**OPTIONS, **changed}), clock, opened
+    return run
+
+
+def test_medians_and_ratios(bench):
+    found, _, opened = bench()
+    assert set(found["batches"]) == {"1", "2"} and "reason" not in found
+    entry = found["batches"]["1"]
+    ours = entry["candidates"]["plugin float16"]
+    assert ours["step"]["ms"] == pytest.approx(2) and ours["step"]["spread"] == pytest.approx(0)
+    assert ours["loop"]["ms"] == pytest.approx(6) and ours["stepwise"]["ms"] == pytest.approx(12)
+    ratios = entry["ratios"]
+    assert set(ratios) == set(entry["candidates"]) - {"plugin float16"}
+    assert ratios["dense float16"]["step"]["median"] == pytest.approx(1.5)
+    assert ratios["dense float16"]["loop"]["median"] == pytest.approx(8.5 / 6)
+    assert ratios["dense int8"]["stepwise"]["max"] == pytest.approx(22 / 12)
+    assert ratios["onnxruntime-cuda float16"]["step"]["min"] == pytest.approx(2.5)
+    assert len(opened) == 10 and all(engine.closed for engine in opened)
+
+
+def test_candidates_take_turns_after_they_are_warm(bench):
+    _, clock, _ = bench(batches=[1])
+    warm, timed = clock.ran[:30], clock.ran[30:]
+    assert warm[:6] == [(("plugin", "exact"), True)] * 3 + [(("plugin", "exact"), False)] * 3
+    a_turn = [(name, whole) for name in SPEEDS for whole in (True, False)]
+    assert timed == a_turn * OPTIONS["repeats"]
+
+
+def test_what_is_missing_is_told_and_the_rest_is_timed(bench):
+    found, *_ = bench(missing=((None, "half"), ("dense", "half")))
+    entry = found["batches"]["2"]
+    assert set(entry["ratios"]) == {"plugin float32", "dense int8"}
+    assert entry["candidates"]["onnxruntime-cuda float16"] == {
+        "ok": False, "reason": "None is not installed"}
+    # What was to be compared is not, so the part is made again.
+    text = table.to_text({"parts": {"speed-network": found}})
+    assert "dense float16               dense is not installed" in text
+    assert "NOT DONE speed-network: batch 1: dense float16: dense is not installed; batch 2" in text
+    assert bench(missing=((None, "half"),))[0].get("ok", True)
+    found, *_ = bench(missing=(("plugin", "half"),))
+    assert found["batches"]["1"]["ratios"] == {} and not found["ok"]
+    found, *_ = bench(missing=tuple(SPEEDS))
+    assert found["reason"].startswith("batch 1: plugin float16: plugin is not installed; batch 2")
+
+
+def test_what_fails_on_the_way_spoils_no_other(bench):
+    found, *_ = bench(fails={("dense-int8", "half"): 9}, batches=[1])
+    entry = found["batches"]["1"]
+    assert entry["candidates"]["dense int8"]["reason"] == "the GPU fell off the bus"
+    assert "dense int8" not in entry["ratios"] and "loop" in entry["candidates"]["plugin float16"]
+    table.to_text({"parts": {"speed-demo": {"ok": True, **found}}})
+
+
+def test_the_table(bench):
+    found, *_ = bench()
+    text = table.to_text({"parts": {"speed-network": {"ok": True, **found}}})
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "full, batch 2, 8x8, loop of 5 steps, ms; x: as long as plugin float16" in lines
+    assert "dense float16 3.000 1.50 8.500 1.42 17.000 1.42 0 %" in lines
+    assert "plugin float16 2.000 6.000 12.000 0 %" in lines
+    assert ("ok speed-network: batch 1: the plugin's loop is 1.42x as fast as dense float16 "
+            "(1.42 to 1.42; the aim is 1.5x); batch 2:") in " ".join(text.split())
+    assert max(map(len, text.splitlines()[:-1])) <= 110
+
+
+def test_builds_start_with_an_empty_cache(monkeypatch, tmp_path):
+    """Many steps take 1.5 times as long as one; each build sees a cache of its own."""
+    caches = []
+
+    def build_plan(bundle, profile, *, variant, device, folder, overwrite):
+        cache = Path(os.environ["XDG_CACHE_HOME"])
+        assert cache.is_dir() and not (cache / "used").exists()
+        (cache / "used").touch()
+        caches.append(cache)
+        if variant == "dense":
+            raise EngineError("TensorRT has no memory left")
+        seconds = 3.0 if len(bundle.timesteps) > 1 else 2.0
+        return SimpleNamespace(info=SimpleNamespace(seconds=seconds, bytes=1000))
+    monkeypatch.setattr(tensorrt_builder, "build_plan", build_plan)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = building.build(building.PLUGIN, OPTIONS)
+    assert os.environ["XDG_CACHE_HOME"] == str(tmp_path) and len(set(caches)) == 4
+    assert found["times_one_step"] == 1.5 and "reason" not in found
+    dense = building.build(building.DENSE, OPTIONS)
+    assert len(set(caches)) == 7 and "times_one_step" not in dense and not dense["ok"]
+    assert dense["reason"] == "TensorRT has no memory left"
+    plans = found["plans"] + dense["plans"]
+    assert [(entry["variant"], entry["steps"], entry["ok"]) for entry in plans] == [
+        ("plugin", 5, True), ("plugin", 1, True), ("plugin", 5, True), ("dense", 5, False),
+        ("dense-int8", 5, True)]
+    done = {**found, "ok": True}
+    text = table.to_text({"parts": {"build": done, "build-dense": dense}})
+    assert "ok       build: many steps take 1.50x the time of one, within 2x" in text
+    assert "dense half                 5  TensorRT has no memory left" in text
+    text = table.to_text({"parts": {"build": {**done, "times_one_step": 2.5}}})
+    assert "2.50x the time of one, MORE THAN 2x" in text
+
+
+def test_bytes_that_an_engine_takes(monkeypatch):
+    """Opened, it has 100 bytes; a loop takes 40 more, and its graph another 7."""
+    free = [10_000]
+
+    class Card(contextlib.AbstractContextManager):
+        free_memory = property(lambda self: free[0])
+
+        def __init__(self, device):
+            assert device == OPTIONS["device"]
+
+        def __exit__(self, *error):
+            return None
+
+    class Loaded(contextlib.AbstractContextManager):
+        def __init__(self):
+            self.taken = [40, 7, 0]
+            free[0] -= 100
+
+        def sample(self, condition, noise, *, start):
+            free[0] -= self.taken.pop(0)
+
+        def __exit__(self, *error):
+            free[0] += 147
+    monkeypatch.setattr(cuda_operators, "Gpu", Card)
+    monkeypatch.setattr(building, "load", lambda bundle, variant, shape, device: Loaded())
+    monkeypatch.setattr(building, "network_bundle", lambda *given: None)
+    found = building.memory(OPTIONS)
+    assert free == [10_000] and len(found["engines"]) == 8
+    for entry in found["engines"]:
+        assert (entry["opened_bytes"], entry["peak_bytes"]) == (100, 147)
+    assert [entry["steps"] for entry in found["engines"][:2]] == [1, 5]
+    monkeypatch.setattr(building, "load", lambda *given: 1 / 0)
+    assert building.memory(OPTIONS)["reason"] == "ZeroDivisionError: division by zero"

@@ -1,0 +1,152 @@
+"""Training of BBCU-M: the recipe, the loop, and checkpoints from it to a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from click.testing import CliRunner  # noqa: E402
+
+from bidiff_deploy import load_bundle  # noqa: E402
+from bidiff_deploy.checkpoint.read import read_checkpoint  # noqa: E402
+from bidiff_deploy.cli import group  # noqa: E402
+from bidiff_deploy.errors import UsageError  # noqa: E402
+from bidiff_deploy.export.one_run import export_feedforward  # noqa: E402
+from bidiff_deploy.networks.bbcu.architecture import BbcuConfig  # noqa: E402
+from bidiff_deploy.images.resample import to_unit  # noqa: E402
+from bidiff_deploy.training.networks.bbcu import Bbcu  # noqa: E402
+from bidiff_deploy.training.data import LOW, load_pairs, open_crops  # noqa: E402
+from bidiff_deploy.training.one_run import FeedForwardTask, enlarged  # noqa: E402
+from bidiff_deploy.training.loop import train  # noqa: E402
+from bidiff_deploy.training.recipe import read_recipe, recipe_from_dict  # noqa: E402
+
+SHIPPED = Path(__file__).parents[2] / "training"
+TREE = {
+    "scale": 2, "model": "bbcu", "network": {"channels": 8, "blocks": 1, "alignment": 10},
+    "data": {"crop": 16, "candidates": 2, "train": ["photo.png"], "validate": ["photo.png"]},
+    "optimizer": {"learning_rate": 2e-3, "ema": 0.5},
+    "run": {"iterations": 30, "batch": 4, "threads": 1, "report_every": 10, "validate_every": 30},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    y, x = np.mgrid[:40, :50]
+    waves = np.stack([np.sin(x / 3 + c) + np.cos(y / 4) for c in range(3)], -1)
+    edges = ((x // 5 + y // 7) % 2)[..., None] * 60
+    Image.fromarray((90 + 40 * waves + edges).clip(0, 255).astype(np.uint8)).save(
+        tmp_path / "photo.png")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(TREE))
+    return tmp_path
+
+
+def test_recipes_are_of_the_shipped_network():
+    for scale in (2, 4):
+        recipe = read_recipe(SHIPPED / f"bbcu_m_x{scale}.yaml")
+        assert recipe.network == BbcuConfig(scale=scale)  # the published options
+        demo = read_recipe(SHIPPED / "demo_x2.yaml").data
+        assert (recipe.data.train, recipe.data.validate) == (demo.train, demo.validate)
+        named = {photo.path.rpartition("/")[2] for photo in recipe.data.train}
+        assert not named & {"chelsea.png", "china.jpg"}
+        assert recipe_from_dict(recipe.to_dict()) == recipe
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"model": "srgan"}, "model must be one of bi-diffsr, bbcu"),
+    ({"steps": [{"timestep": 3}]}, "steps are of a diffusion model"),
+    ({"network": {"channels": 8, "scale": 4}}, "network.scale=4 must be scale=2"),
+    ({"network": {"inner_channel": 8}}, "unknown network option inner_channel"),
+    ({"data": {**TREE["data"], "crop": 15}}, "crop=15 must be a multiple of 2"),
+    ({"scale": 5}, "scale=5 must be one of 2, 3, 4")])
+def test_recipes_that_are_none(change, says):
+    with pytest.raises(UsageError, match=says):
+        recipe_from_dict({**TREE, **change})
+
+
+ORIENTATIONS = [lambda image, turns=turns, flip=flip: torch.rot90(
+    image.flip(2) if flip else image, -turns, (1, 2))
+    for turns in range(4) for flip in (False, True)]
+
+
+def is_window(photo, small, high, low) -> bool:
+    """Whether both are windows of their pictures, at the same place."""
+    windows = low.unfold(1, 8, 1).unfold(2, 8, 1).permute(1, 2, 0, 3, 4)
+    places = (windows == small).flatten(2).all(-1).nonzero().tolist()
+    return any(torch.allclose(high[:, 2 * top:2 * top + 16, 2 * left:2 * left + 16], photo)
+               for top, left in places)
+
+
+def test_crops_come_with_their_own_pixels(folder):
+    recipe = recipe_from_dict(TREE)
+    crops = open_crops(recipe, folder, given=LOW)
+    photos, lows = crops.batch(0, 12)
+    assert photos.shape == (12, 3, 16, 16) and lows.shape == (12, 3, 8, 8)
+    (pair,) = load_pairs(recipe.data.train, folder, 2)
+    low = torch.from_numpy(to_unit(pair.low)).permute(2, 0, 1)
+    high = torch.from_numpy(to_unit(pair.high)).permute(2, 0, 1)
+    for photo, small in zip(photos, lows):
+        assert any(is_window(turned(photo), turned(small), high, low) for turned in ORIENTATIONS)
+    unaligned = recipe_from_dict({**TREE, "data": {**TREE["data"], "aligned": False}})
+    with pytest.raises(UsageError, match="data.aligned must be true"):
+        open_crops(unaligned, folder, given=LOW)
+
+
+def test_a_run_learns_and_its_checkpoints_are_its_network(folder):
+    recipe, lines = recipe_from_dict(TREE), []
+    path = train(recipe, folder, folder / "run", report=lines.append)
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines if "loss " in line]
+    assert losses[-1] < losses[0]
+    run = read_checkpoint(path)
+    assert run.config == recipe.network and run.config.alignment == 10  # of no published tensor
+    assert not any("alignment" in line for line in run.assumptions)
+
+    done = CliRunner().invoke(group, [
+        "train", str(folder / "recipe.yaml"), "-o", str(folder / "run"), "--resume", "--pack",
+        str(folder / "packed.safetensors")])
+    assert done.exit_code == 0, done.output
+    packed = read_checkpoint(folder / "packed.safetensors")
+    (pair,) = load_pairs(recipe.data.validate, folder, 2)
+    pictures = []
+    for name, checkpoint in (("run", run), ("packed", packed)):
+        export_feedforward(checkpoint, folder / f"{name}.bundle")
+        with load_bundle(folder / f"{name}.bundle", threads=1) as engine:
+            pictures.append(engine.upscale(pair.low))
+    assert np.array_equal(*pictures)
+    # What validation measured is what the engine gives.
+    network = Bbcu(recipe.network)
+    network.load_state_dict({name: torch.from_numpy(value.copy())
+                             for name, value in run.latent().items()})
+    difference = np.abs(enlarged(network, pair.low).astype(int) - pictures[0])
+    assert np.count_nonzero(difference) <= 0.001 * difference.size and difference.max() <= 1
+
+
+def test_a_resumed_run_is_the_run(folder):
+    recipe = recipe_from_dict({**TREE, "run": {**TREE["run"], "iterations": 4}})
+    half = recipe_from_dict({**TREE, "run": {**TREE["run"], "iterations": 2},
+                             "optimizer": {**TREE["optimizer"], "schedule": "constant"}})
+    whole = recipe_from_dict({**recipe.to_dict(), "optimizer": half.to_dict()["optimizer"]})
+    one = train(whole, folder, folder / "one", report=lambda line: None)
+    train(half, folder, folder / "two", report=lambda line: None)
+    two = train(whole, folder, folder / "two", resume=True, report=lambda line: None)
+    a, b = (torch.load(path, weights_only=True) for path in (one, two))
+    for part in ("params", "params_ema"):
+        assert all(torch.equal(a[part][key], b[part][key]) for key in a[part])
+
+
+def test_initial_weights(folder):
+    recipe = recipe_from_dict({**TREE, "run": {**TREE["run"], "iterations": 1}})
+    train(recipe, folder, folder / "run", report=lambda line: None)
+    found = read_checkpoint(folder / "run" / "checkpoint.pt")
+    task = FeedForwardTask(recipe_from_dict({**TREE, "initial": "run/checkpoint.pt"}), folder)
+    for name, value in task.network.named_parameters():
+        assert np.array_equal(value.detach().numpy() >= 0, found.latent()[name] >= 0)
+    other = recipe_from_dict({**TREE, "initial": "run/checkpoint.pt",
+                              "network": {**TREE["network"], "alignment": 11}})
+    with pytest.raises(Exception, match="other network options"):
+        FeedForwardTask(other, folder)
