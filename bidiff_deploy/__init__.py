@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING
 
 from .errors import (BidiffError, BundleError, CheckpointError, EngineError, ImageError,
                      OutputError, UsageError)
+from .version import __version__
 
 if TYPE_CHECKING:
     import os
 
-    from .engines.noise_predictor import Engine
-    from .engines.one_run import FeedForwardEngine
-
-__version__ = "0.1.0"
+    from .engines.image_engine import ImageEngine
 
 __all__ = ["BidiffError", "BundleError", "CheckpointError", "EngineError", "ImageError",
            "OutputError", "UsageError", "__version__", "load_bundle"]
@@ -28,7 +26,7 @@ __all__ = ["BidiffError", "BundleError", "CheckpointError", "EngineError", "Imag
 
 def load_bundle(path: str | os.PathLike[str], *, threads: int | None = None,
                 backend: str = "onnxruntime",
-                device: int | None = None) -> Engine | FeedForwardEngine:
+                device: int | None = None) -> ImageEngine:
     """Open a bundle as an engine.
 
     ``path``: the bundle's directory. ``threads``: how many threads one operator may use (default:
@@ -37,9 +35,9 @@ def load_bundle(path: str | os.PathLike[str], *, threads: int | None = None,
     ``device``, by default 0: ``"onnxruntime-cuda"``, ``"tensorrt"`` (our plugin), and the baselines
     ``"tensorrt-dense"`` and ``"tensorrt-dense-int8"`` (binary layers as TensorRT's convolutions).
     Those of TensorRT run the plans that ``bidiff-deploy build`` made, at the shapes that these are
-    for; ``threads`` means nothing to them. Returns an ``Engine``, a context manager with
-    ``predict``, ``sample`` and ``upscale``; of a feed-forward network's bundle a
-    ``FeedForwardEngine``, with ``enlarge`` and ``upscale``. Raises BundleError for a bundle that is
+    for; ``threads`` means nothing to them. Returns a context manager with ``upscale``: a
+    ``NoisePredictor``, which has ``predict`` and ``sample`` too, or, of a network without a loop, a
+    ``OneRun`` with ``enlarge``. Raises BundleError for a bundle that is
     damaged or foreign, EngineError for a backend that can not run here.
     """
     from .engines import open_engine

@@ -23,7 +23,7 @@ from PIL import Image
 
 from bidiff_deploy import load_bundle
 from bidiff_deploy.checkpoint.read import read_checkpoint
-from bidiff_deploy.engines.noise_predictor import Engine
+from bidiff_deploy.engines.noise_predictor import NoisePredictor
 from bidiff_deploy.errors import BidiffError
 from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.images.read import read_image
@@ -65,7 +65,7 @@ def rows(schedule: Schedule, advised: Sequence[int], start: int | None) -> list[
     return found
 
 
-def restore(engine: Engine, condition: np.ndarray, row: Row, seed: int) -> np.ndarray:
+def restore(engine: NoisePredictor, condition: np.ndarray, row: Row, seed: int) -> np.ndarray:
     """float32 (3, H, W) of a condition (3, H, W), sampled as the row says."""
     padded, (height, width) = pad_reflect(condition[None], engine.unit)
     image = sample(engine.predict, padded, row.timesteps, engine.schedule,
@@ -92,7 +92,7 @@ def bicubic(small: np.ndarray, scale: int) -> np.ndarray:
     return np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC))
 
 
-def measure(engine: Engine, photos: Sequence[Path], ways: Sequence[Row], seeds: int,
+def measure(engine: NoisePredictor, photos: Sequence[Path], ways: Sequence[Row], seeds: int,
             quiet: bool = False) -> list[dict]:
     """A dictionary a row, bicubic first: name, steps and the means over seeds for each photo."""
     scale = engine.scale

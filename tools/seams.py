@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from bidiff_deploy import load_bundle
-from bidiff_deploy.engines.noise_predictor import Engine
+from bidiff_deploy.engines.noise_predictor import NoisePredictor
 from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.read import read_image
-from checks.seams import Seams, seam_energy
+from tools.checks.seams import Seams, seam_energy
 
 TOP = 65535  # results are compared at 16 bits, so that rounding hides nothing
 TILES = 3  # in each direction
@@ -49,7 +49,7 @@ def cuts(picture: np.ndarray, side: int, count: int) -> Iterator[Image]:
         yield Image(np.rint(picture[top:top + side, left:left + side] * TOP).astype(np.uint16))
 
 
-def compare(engine: Engine, picture: np.ndarray, tile: int, overlap: int, shifts: int,
+def compare(engine: NoisePredictor, picture: np.ndarray, tile: int, overlap: int, shifts: int,
             options: dict[str, Any]) -> str:
     """What is printed of one picture, tile and overlap."""
     side = (TILES * (tile - overlap) + overlap) // engine.scale

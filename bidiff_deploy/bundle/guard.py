@@ -11,10 +11,9 @@ import math
 
 import onnx
 
-from ..networks.bi_diffsr.architecture import blocks
-from ..networks.bbcu.architecture import COLORS, BbcuConfig
 from ..operators.shapes import infer_shapes
-from ..networks import Config
+from ..networks import network_of
+from ..networks.base import Config
 from ..operators.definitions import defined_by_us, opened
 
 MAX_NODES = 20_000
@@ -32,8 +31,9 @@ def objection(model: onnx.ModelProto, config: Config) -> str | None:
         if not defined_by_us(function):
             return (f"it defines {function.domain}.{function.name} otherwise than this version of "
                     "bidiff-deploy does")
-    side = _SIZE * getattr(config, "size_multiple", 1)
-    limit = largest_value(config, side)
+    network = network_of(config)
+    side = _SIZE * network.size_multiple(config)
+    limit = network.largest_value(config, side)
     try:
         flat = opened(model)
         _, shapes = infer_shapes(flat, side, side)
@@ -47,16 +47,3 @@ def objection(model: onnx.ModelProto, config: Config) -> str | None:
             if math.prod(shape) > limit:
                 return f"{name[:60]!r} is larger than anything its network needs"
     return None
-
-
-def largest_value(config: Config, side: int) -> int:
-    """Elements of the largest value that one image of ``side`` x ``side`` needs: the query, key
-    and value of a level, or an attention map; of a feed-forward network the enlarged map."""
-    if isinstance(config, BbcuConfig):
-        return max(config.channels, COLORS) * (side * config.scale) ** 2
-    found = config.in_channel * side * side
-    for block in blocks(config):
-        pixels = (side >> block.level) ** 2
-        found = max(found, 3 * config.channels(block.level) * pixels,
-                    pixels * pixels if block.attention else 0)
-    return found

@@ -13,20 +13,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Mapping, TypeVar
 
-from ..networks.bi_diffsr.architecture import NetworkConfig
+from ..networks import DEFAULT, NETWORKS
+from ..networks.base import MAX_SCALE, NOISE_PREDICTOR
+from ..operators.names import VERSION
 from ..errors import BidiffError, BundleError
 from ..files import file_sha256
 from ..operators.sign_bits import PACKING_VERSION
 from ..sampling.schedule import Schedule
+from .record import Bundle, NoisePredictorBundle, Step
 
 FORMAT = "bidiff-bundle"
-KIND = "diffusion"  # of manifests that state none, too; the other is ``feedforward.bundle.KIND``
 SCHEMA_VERSION = 1
-OPSET_VERSION = 2
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_STEPS = 10_000
@@ -34,60 +34,19 @@ Opened = TypeVar("Opened")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
-@dataclass(frozen=True)
-class Step:
-    """One time step of a bundle: its number, its TaR/TaA group and the file of its graph."""
-
-    timestep: int
-    group: int
-    file: str
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A verified bundle.
-
-    path               its directory
-    config, scale      the network's options and the upscaling factor
-    schedule           the diffusion schedule it was trained with
-    steps              in order of sampling, time descending
-    step_initializers  names of the initializers that differ from step to step
-    default_start      the time step that sampling starts at from the noised condition, or None
-                       for pure noise at the first step
-    precision          what factors of full-precision products may be rounded to: float32, or
-                       bfloat16 where the machine computes with it; float16: and maps as well
-    weights            file name of the shared tensor bytes
-    manifest           the manifest itself
-    """
-
-    path: Path
-    config: NetworkConfig
-    scale: int
-    schedule: Schedule
-    steps: tuple[Step, ...]
-    step_initializers: tuple[str, ...]
-    default_start: int | None
-    precision: str
-    weights: str
-    manifest: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def timesteps(self) -> tuple[int, ...]:
-        return tuple(step.timestep for step in self.steps)
-
-    @property
-    def bytes(self) -> int:
-        """Size of all its files but the manifest."""
-        return sum(entry["bytes"] for entry in self.manifest["files"].values())
-
-
 def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
     """Read and verify a bundle. ``verify=False`` skips the hashes, not the sizes or names.
 
-    Raises BundleError in one sentence: no bundle, damaged or changed files, missing step files,
-    names that leave the folder, a newer schema, a feed-forward network's bundle.
+    Returns a ``NoisePredictorBundle`` where its network is one. Raises BundleError in one sentence:
+    no bundle, damaged or changed files, missing step files, names that leave the folder, a newer
+    schema.
     """
-    return open_with(Path(path), parse_diffusion, verify)
+    return _open(Path(path), _parse, verify)
+
+
+def open_noise_predictor(path: str | Path, *, verify: bool = True) -> NoisePredictorBundle:
+    """``open_bundle`` of a noise predictor's bundle. Raises BundleError for another kind too."""
+    return _open(Path(path), _parse_noise_predictor, verify)
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
@@ -95,7 +54,7 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(dict(manifest), sort_keys=True).encode()).hexdigest()
 
 
-def open_with(path: Path, parse: Callable[[Path, Mapping[str, Any]], Opened],
+def _open(path: Path, parse: Callable[[Path, Mapping[str, Any]], Opened],
               verify: bool) -> Opened:
     """Read the manifest, parse it, check the files it names."""
     manifest = _read_manifest(path)
@@ -139,9 +98,9 @@ def _read_manifest(path: Path) -> Mapping[str, Any]:
     return manifest
 
 
-def check_versions(manifest: Mapping[str, Any]) -> None:
+def _check_versions(manifest: Mapping[str, Any]) -> None:
     """Refuse operators and packings that are newer than this version."""
-    for key, known in (("bidiff_opset", OPSET_VERSION), ("packing_version", PACKING_VERSION)):
+    for key, known in (("bidiff_opset", VERSION), ("packing_version", PACKING_VERSION)):
         if _integer(manifest, key) < 1:
             raise ValueError(f"{key} must be at least 1, not {manifest[key]}")
         if manifest[key] > known:
@@ -149,7 +108,7 @@ def check_versions(manifest: Mapping[str, Any]) -> None:
                               "reads; upgrade bidiff-deploy")
 
 
-def file_names(manifest: Mapping[str, Any], *used: str) -> tuple[str, ...]:
+def _file_names(manifest: Mapping[str, Any], *used: str) -> tuple[str, ...]:
     """``used``, names of files; they and all others of the manifest are checked, with hashes."""
     files = manifest["files"]
     for name, entry in files.items():
@@ -163,16 +122,28 @@ def file_names(manifest: Mapping[str, Any], *used: str) -> tuple[str, ...]:
     return used
 
 
-def parse_diffusion(path: Path, manifest: Mapping[str, Any]) -> Bundle:
-    """The bundle that a manifest describes; its files are not looked at."""
-    check_versions(manifest)
-    if manifest.get("kind", KIND) != KIND:
-        raise BundleError(f"this is a bundle of kind {str(manifest['kind'])[:40]!r}, which has no "
-                          "time steps; upscale, evaluate, check and inspect take it, but this "
-                          "needs a diffusion model's")
-    config = NetworkConfig.from_dict(manifest["network"], "network")
+def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
+    """The bundle that a manifest describes; its files are not read."""
+    _check_versions(manifest)
+    kind = manifest.get("kind", NOISE_PREDICTOR)
+    network = NETWORKS.get(str(manifest.get("model", DEFAULT)))
+    if network is None or network.kind != kind:
+        raise BundleError(f"its model {str(manifest.get('model', DEFAULT))[:60]!r} of kind "
+                          f"{str(kind)[:60]!r} is not known to this version; upgrade "
+                          "bidiff-deploy")
+    config = network.config(manifest["network"], "network")
     if set(manifest["network"]) != set(config.to_dict()):
         raise BundleError("its network options are not complete; export the bundle again")
+    scale, fixed = _integer(manifest, "scale"), network.fixed_scale(config)
+    if fixed not in (None, scale):
+        raise BundleError(f"its scale {scale} is not that of its network, {fixed}; export the "
+                          "bundle again")
+    if not 1 <= scale <= MAX_SCALE:
+        raise BundleError(f"scale {scale} must be from 1 to {MAX_SCALE}; export the bundle again")
+    precision = str(manifest["precision"])
+    if kind != NOISE_PREDICTOR:
+        graph, weights = _file_names(manifest, manifest["graph"], manifest["weights"])
+        return Bundle(path, config, scale, (Step(0, 0, graph),), (), precision, weights, manifest)
     schedule = Schedule.from_dict(manifest["schedule"])
     steps = tuple(Step(_integer(step, "timestep"), _integer(step, "group"), step["file"])
                   for step in manifest["steps"])
@@ -181,20 +152,25 @@ def parse_diffusion(path: Path, manifest: Mapping[str, Any]) -> Bundle:
             times[-1] < 0 or times[0] >= schedule.total_steps):
         raise BundleError("its steps are not descending time steps of its schedule; "
                           "export the bundle again")
-    weights, *_ = file_names(manifest, manifest["weights"], *(step.file for step in steps))
+    weights, *_ = _file_names(manifest, manifest["weights"], *(step.file for step in steps))
     initializers = manifest["step_initializers"]
     if not isinstance(initializers, list) or not all(isinstance(n, str) for n in initializers):
         raise BundleError("step_initializers must be names; export the bundle again")
-    scale = _integer(manifest, "scale")
-    if not 1 <= scale <= 16:
-        raise BundleError(f"scale {scale} must be from 1 to 16; export the bundle again")
     start = manifest["sampling"]["start"]
     if start is not None and (type(start) is not int or not steps[-1].timestep <= start):
         raise BundleError(f"its sampling starts at {start!r}, below all of its steps; "
                           "export the bundle again")
-    return Bundle(path, config, scale, schedule, steps, tuple(initializers),
-                  start, str(manifest["precision"]), weights,
-                  manifest)
+    return NoisePredictorBundle(path, config, scale, steps, tuple(initializers), precision, weights,
+                                manifest, schedule, start)
+
+
+def _parse_noise_predictor(path: Path, manifest: Mapping[str, Any]) -> NoisePredictorBundle:
+    bundle = _parse(path, manifest)
+    if not isinstance(bundle, NoisePredictorBundle):
+        raise BundleError(f"this is a bundle of kind {bundle.network.kind!r}, which has no time "
+                          "steps; upscale, evaluate, check and inspect take it, but this needs a "
+                          "diffusion model's")
+    return bundle
 
 
 def _check_files(path: Path, manifest: Mapping[str, Any], verify: bool) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
-from .manifest import Bundle
+from .record import Bundle
 from ..errors import BundleError
 from .guard import objection
 

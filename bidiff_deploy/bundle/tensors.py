@@ -12,11 +12,12 @@ from typing import Iterable
 
 import onnx
 
-from .manifest import Bundle
-from ..networks.bi_diffsr.costs import Layer
+from .record import Bundle
+from ..networks.costs import Layer
 from .step_graphs import StepGraphs
 from ..operators.value_names import short
-from ..networks import Config, parameters
+from ..networks import parameters
+from ..networks.base import Config
 
 FLOAT_BYTES = 4
 MAX_NAME = 80

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from ..errors import CheckpointError
+from ..networks.base import MAX_SCALE
 
 MAX_OPTION_BYTES = 1 << 20
-MAX_SCALE = 16
 
 
 @dataclass(frozen=True)

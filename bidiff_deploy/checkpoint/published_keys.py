@@ -1,6 +1,6 @@
 """Published checkpoint keys <-> this project's parameter names.
 
-Which key holds which parameter stands in ``models.parameters``; here whole state dicts are
+Which key holds which parameter stands in ``networks.parameters``; here whole state dicts are
 renamed, stacked and split.
 """
 
@@ -12,7 +12,8 @@ from typing import Mapping, Sequence
 import numpy as np
 
 from ..errors import CheckpointError
-from ..networks import Config, parameters
+from ..networks import parameters
+from ..networks.base import Config
 
 _REMEDY = "give the network's options with --options if they differ from the derived ones"
 
@@ -22,7 +23,7 @@ def from_published(state: Mapping[str, np.ndarray], config: Config,
     """Rename and stack the tensors of a published state dict.
 
     ``state``: ``{published key: array}`` without ``module.`` prefixes. Returns ``{name: array}``
-    in the order and shapes of ``models.parameters(config)``, dtypes unchanged. Raises
+    in the order and shapes of ``networks.parameters(config)``, dtypes unchanged. Raises
     CheckpointError, ``origin`` being the file's name, for missing, unexpected or misshapen tensors.
     """
     wanted = parameters(config)

@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from .. import __version__
+from ..version import __version__
 from ..errors import BidiffError
 
 # name -> (module with a click command called ``command``, one line for the list of commands):

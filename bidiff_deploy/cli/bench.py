@@ -43,7 +43,7 @@ def command(bundle: str, size: str, threads: int | None, device: int | None, aga
     import json
     import os
 
-    from ..bundle.manifest import open_bundle
+    from ..bundle.manifest import open_noise_predictor
     from ..errors import UsageError
     from ..progress import Progress
     from ..proof.bench.measure import bench_bundle
@@ -51,7 +51,7 @@ def command(bundle: str, size: str, threads: int | None, device: int | None, aga
 
     shape = parse_size(size)
     names = [name.strip() for name in against.split(",") if name.strip()]
-    opened = open_bundle(bundle)
+    opened = open_noise_predictor(bundle)
     if shape is None:
         raise UsageError("--size needs a height and a width, such as 256x256")
     with Progress("bench", 1, quiet=quiet) as progress:

@@ -65,7 +65,8 @@ def command(bundle: str, backend: str, size: str | None, batch: int | None, mini
     """
     from ..engines.tensorrt.profiles import check_profile
     from ..errors import EngineError, UsageError
-    from ..bundle.feedforward import FeedForwardBundle, open_any
+    from ..bundle.manifest import open_bundle
+    from ..bundle.record import NoisePredictorBundle
     from ._shared import parse_bytes
 
     if backend not in TENSORRT:
@@ -77,8 +78,8 @@ def command(bundle: str, backend: str, size: str | None, batch: int | None, mini
         raise UsageError("--int8 is of the network without plugin; add --no-plugin")
     variant = "dense-int8" if int8 else variant
     room = None if workspace is None else parse_bytes(workspace, "--workspace")
-    opened = open_any(bundle)
-    if isinstance(opened, FeedForwardBundle):
+    opened = open_bundle(bundle)
+    if not isinstance(opened, NoisePredictorBundle):
         raise EngineError(f"{bundle} is a feed-forward bundle, which backend {backend} does not "
                           "run; it needs no build with onnxruntime")
     profile, given = _profile(opened, size, batch, minimum, optimum, maximum)

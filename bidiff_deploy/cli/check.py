@@ -56,11 +56,11 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
     Of a feed-forward BUNDLE each binary layer is checked likewise, and whole pictures instead of
     steps: noise, or the --images.
     """
-    from ..bundle.manifest import Bundle
+    from ..bundle.manifest import open_bundle
+    from ..bundle.record import NoisePredictorBundle
     from ..checkpoint.read import read_checkpoint
     from ..engines import BACKENDS, CUDA, ON_GPU
     from ..errors import CheckpointError, EngineError, UsageError
-    from ..bundle.feedforward import open_any
     from ..files import check_target
     from ..checkpoint.options import Options, read_options
     from ..progress import Progress
@@ -76,15 +76,15 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
         check_target(save, overwrite)
     listed = parse_timesteps(timesteps)
     shape = parse_size(size)
-    opened = open_any(bundle)
-    if not isinstance(opened, Bundle):
+    opened = open_bundle(bundle)
+    if not isinstance(opened, NoisePredictorBundle):
         if truth or timesteps or save or options:
             raise UsageError(f"{bundle} is a feed-forward bundle; of the options only --backend, "
                              "--threads, --images, --size, --quiet and --json apply")
-        from ..proof.check.one_run import check_feedforward
+        from ..proof.check.one_run import check_one_run
 
         with Progress("check", 1, quiet=quiet) as progress:
-            result = check_feedforward(
+            result = check_one_run(
                 opened, read_checkpoint(checkpoint), backend=backend, threads=threads, size=shape,
                 images=images, on_progress=lambda done, total: progress.update(done / total))
         _report(result, as_json)

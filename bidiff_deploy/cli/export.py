@@ -37,9 +37,7 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     from ..bundle.manifest import MANIFEST
     from ..checkpoint.read import read_checkpoint
     from ..errors import UsageError
-    from ..export.one_run import export_feedforward
     from ..export.write import choose_timesteps, export_bundle
-    from ..networks.bbcu.architecture import BbcuConfig
     from ..files import check_target
     from ..checkpoint.options import read_options
     from ..progress import Progress
@@ -51,19 +49,11 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     # Before the long work, so that it is not done in vain.
     check_target(output, overwrite, directory=True, marker=MANIFEST)
     found = read_checkpoint(checkpoint, read_options(options) if options else None, scale)
-    if isinstance(found.config, BbcuConfig):
-        if steps is not None or listed is not None or precision != "exact":
-            raise UsageError(f"{checkpoint} is a feed-forward network, without time steps and all "
-                             "float32 where it is not binary; leave --steps, --timesteps and "
-                             "--precision out")
-        chosen = ()
-        manifest = export_feedforward(found, output, overwrite=overwrite)
-    else:
-        chosen = choose_timesteps(found, steps=steps, timesteps=listed)
-        with Progress("export", len(chosen), quiet=quiet) as progress:
-            manifest = export_bundle(found, output, timesteps=chosen, overwrite=overwrite,
-                                     precision=precision,
-                                     on_step=lambda done, total: progress.update(done))
+    chosen = choose_timesteps(found, steps=steps, timesteps=listed)
+    with Progress("export", len(chosen) or 1, quiet=quiet) as progress:
+        manifest = export_bundle(found, output, timesteps=chosen, overwrite=overwrite,
+                                 precision=precision,
+                                 on_step=lambda done, total: progress.update(done))
     size = sum(entry["bytes"] for entry in manifest["files"].values())
     if as_json:
         click.echo(json.dumps({

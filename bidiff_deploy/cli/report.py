@@ -65,7 +65,7 @@ def command(bundle: str, checkpoint: str | None, images: tuple[str, ...], output
     """
     import json
 
-    from ..bundle.manifest import open_bundle
+    from ..bundle.manifest import open_noise_predictor
     from ..errors import BundleError, UsageError
     from ..files import atomic_file, check_target
     from ..progress import Progress
@@ -84,7 +84,7 @@ def command(bundle: str, checkpoint: str | None, images: tuple[str, ...], output
     check_target(output, overwrite)
     shape = parse_size(size)
     assert shape is not None
-    opened = open_bundle(bundle)
+    opened = open_noise_predictor(bundle)
     names = [name.strip() for name in against.split(",") if name.strip()]
     request = Request(opened, find_inputs(images, truth), checkpoint, options, backend, threads,
                       shape, steps, seed, None if no_bench else names, rounds)

@@ -42,7 +42,7 @@ def command(recipe: str, output: str | None, resume: bool, settings: tuple[str, 
         from ..training.measure import measure as measured
         from ..training.measure import measured_text
         from ..training.recipe import read_recipe
-        from ..training.state import write_packed
+        from ..training.pack import pack_run
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("torch", "PIL", "yaml"):
             raise
@@ -62,5 +62,5 @@ def command(recipe: str, output: str | None, resume: bool, settings: tuple[str, 
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes, the first one writes and speaks
     if pack is not None:
-        write_packed(checkpoint, found, Path(pack), overwrite=overwrite)
+        pack_run(checkpoint, found, Path(pack), overwrite=overwrite)
     click.echo(pack or str(checkpoint))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..upscale.batch import Result
-    from ..engines.noise_predictor import Engine
+    from ..engines.noise_predictor import NoisePredictor
     from ..upscale.jobs import Job
     from ..progress import Progress
 
@@ -194,7 +194,7 @@ def _termination() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _check_options(engine: Engine, options: dict[str, Any]) -> None:
+def _check_options(engine: NoisePredictor, options: dict[str, Any]) -> None:
     """Raise once what would otherwise fail for every image alike."""
     from ..sampling.noise import gaussian_noise
 

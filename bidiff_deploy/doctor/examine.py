@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
-from .. import __version__, machine
+from .. import machine
+from ..version import __version__
 from .probes import run
 from ..engines import BACKENDS, ON_GPU, TENSORRT
 

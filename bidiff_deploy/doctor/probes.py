@@ -206,7 +206,8 @@ def _backend(name: str) -> dict[str, Any]:
     import numpy as np
 
     from .. import load_bundle
-    from ..networks.bi_diffsr.architecture import NetworkConfig, parameters
+    from ..networks.bi_diffsr.architecture import parameters
+    from ..networks.bi_diffsr.config import NetworkConfig
     from ..checkpoint.record import from_latent
     from ..engines import TENSORRT
     from ..export.write import export_bundle
@@ -233,7 +234,7 @@ def _backend(name: str) -> dict[str, Any]:
 
 
 def _build_plan(path: Path, variant: str) -> None:
-    from ..bundle.manifest import open_bundle
+    from ..bundle.manifest import open_noise_predictor
     from ..engines.tensorrt.api import open_tensorrt
     from ..engines.tensorrt.build.builder import build_plan
     from ..engines.tensorrt.sidecar import Profile
@@ -243,7 +244,7 @@ def _build_plan(path: Path, variant: str) -> None:
     shape = (1, 16, 16)
     # Whether it runs is asked, not how fast: no kernels are timed, where there is such a level.
     level = 0 if open_tensorrt().version >= (8, 6) else None
-    build_plan(open_bundle(path), Profile(shape, shape, shape), variant=variant, level=level,
+    build_plan(open_noise_predictor(path), Profile(shape, shape, shape), variant=variant, level=level,
                quiet=True)
 
 

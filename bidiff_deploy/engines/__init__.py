@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from ..errors import EngineError
 
 if TYPE_CHECKING:
-    from .noise_predictor import Engine
-    from .one_run import FeedForwardEngine
+    from .image_engine import ImageEngine
 
 CUDA = "onnxruntime-cuda"
 TENSORRT = {"tensorrt": "plugin", "tensorrt-dense": "dense", "tensorrt-dense-int8": "dense-int8"}
@@ -18,7 +17,7 @@ BACKENDS = ("onnxruntime", "onnxruntime-stock", *ON_GPU)
 
 
 def open_engine(path: str | os.PathLike[str], *, threads: int | None, backend: str,
-                device: int | None = None) -> Engine | FeedForwardEngine:
+                device: int | None = None) -> ImageEngine:
     """Verify the bundle at ``path`` and open it; see ``bidiff_deploy.load_bundle``."""
     if backend not in BACKENDS:
         raise EngineError(f"backend {backend!r} is not known; known are {', '.join(BACKENDS)}")
@@ -31,14 +30,17 @@ def open_engine(path: str | os.PathLike[str], *, threads: int | None, backend: s
     if device is not None and backend not in ON_GPU:
         raise EngineError(f"device={device} is a GPU, which backend {backend} does not use; choose "
                           f"{CUDA} or tensorrt, or leave device out")
-    from ..bundle.feedforward import FeedForwardBundle, open_any
-    from .one_run import FeedForwardEngine
+    from ..bundle.manifest import open_bundle
+    from ..bundle.record import NoisePredictorBundle
     from .onnxruntime.cpu import OnnxRuntimeEngine
+    from .onnxruntime.one_run import OnnxRuntimeOneRun
 
-    bundle, packed = open_any(os.fspath(path)), backend == "onnxruntime"
-    if backend in ON_GPU and isinstance(bundle, FeedForwardBundle):
-        raise EngineError(f"{path} is a feed-forward bundle, which backend {backend} does not "
-                          "run; choose onnxruntime")
+    bundle, packed = open_bundle(os.fspath(path)), backend == "onnxruntime"
+    if not isinstance(bundle, NoisePredictorBundle):
+        if backend in ON_GPU:
+            raise EngineError(f"{path} is a feed-forward bundle, which backend {backend} does not "
+                              "run; choose onnxruntime")
+        return OnnxRuntimeOneRun(bundle, threads=threads, packed=packed)
     if backend == CUDA:
         from .onnxruntime.cuda import OnnxRuntimeCudaEngine
 
@@ -47,6 +49,4 @@ def open_engine(path: str | os.PathLike[str], *, threads: int | None, backend: s
         from .tensorrt.run.engine import TensorRtEngine
 
         return TensorRtEngine(bundle, variant=TENSORRT[backend], device_id=device or 0)
-    if isinstance(bundle, FeedForwardBundle):
-        return FeedForwardEngine(bundle, threads=threads, packed=packed)
     return OnnxRuntimeEngine(bundle, threads=threads, packed=packed)

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..images import read as images
+from ..images.convert import from_array, from_pil, to_array, to_pil
+from ..images.image import Image
 from ..errors import EngineError, ImageError, UsageError
 from ..images.tiles import TilePlan
+from .tile_choice import Tile
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-    from ..bundle.manifest import Bundle
-    from ..bundle.feedforward import FeedForwardBundle
+    from ..bundle.record import Bundle
 
-__all__ = ["PictureEngine"]
+__all__ = ["ImageEngine"]
 
 
-class PictureEngine(abc.ABC):
+class ImageEngine(abc.ABC):
     """A bundle that is open and can run: a context manager that upscales pictures.
 
     bundle  what it was opened from
@@ -32,7 +33,7 @@ class PictureEngine(abc.ABC):
     kernel = ""  # of the binary convolutions; "stock": the graphs' standard operators
     whole_loops = False  # whether a loop is faster where nothing listens to its steps
 
-    def __init__(self, bundle: Bundle | FeedForwardBundle) -> None:
+    def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.scale: int = bundle.scale
         self.closed = False
@@ -65,17 +66,19 @@ class PictureEngine(abc.ABC):
         """Raise UsageError for options that ``upscale_image`` would refuse."""
 
     @abc.abstractmethod
-    def tile_plan(self, height: int, width: int) -> TilePlan:
+    def tile_plan(self, height: int, width: int, tile: Tile = "auto", memory: int | None = None,
+                  overlap: int | None = None) -> TilePlan:
         """How ``upscale_image`` would run an image of ``height`` x ``width`` pixels (before
-        enlarging); sizes in the plan are the output's."""
+        enlarging) with these options; sizes in the plan are the output's. Raises UsageError for
+        options that are out of range or contradict each other."""
 
-    def check_tiles(self, tile: Any, memory: int | None, overlap: int | None = None) -> None:
+    def check_tiles(self, tile: Tile, memory: int | None, overlap: int | None = None) -> None:
         """Raise UsageError where these options of ``tile_plan`` fit no image."""
-        self.tile_plan(1, 1, tile, memory, overlap)  # type: ignore[call-arg]
+        self.tile_plan(1, 1, tile, memory, overlap)
 
     @abc.abstractmethod
-    def upscale_image(self, image: images.Image, seed: int = 0, **options: Any) -> images.Image:
-        """An ``images.Image`` at ``scale`` times the size, with its depth, grey, alpha, profile."""
+    def upscale_image(self, image: Image, seed: int = 0, **options: Any) -> Image:
+        """An ``Image`` at ``scale`` times the size, with its depth, grey, alpha, profile."""
 
     def upscale(self, image: PillowImage | np.ndarray, seed: int = 0,
                 **options: Any) -> PillowImage | np.ndarray:
@@ -89,12 +92,12 @@ class PictureEngine(abc.ABC):
         """
         self._check_open()
         if isinstance(image, np.ndarray):
-            result = self.upscale_image(images.from_array(image), seed, **options)
-            return images.to_array(result)
+            result = self.upscale_image(from_array(image), seed, **options)
+            return to_array(result)
         if not (hasattr(image, "getexif") and hasattr(image, "mode")):
             raise ImageError(f"an image of type {type(image).__name__} is not supported; give a "
                              "Pillow image, or a numpy array of uint8 or uint16")
-        return images.to_pil(self.upscale_image(images.from_pil(image), seed, **options))
+        return to_pil(self.upscale_image(from_pil(image), seed, **options))
 
     def _check_open(self) -> None:
         if self.closed:

@@ -1,6 +1,6 @@
 """The protocol of a diffusion engine, and what such engines of all backends share.
 
-A backend subclasses ``Engine`` and implements ``_predict``, ``_close`` and ``description``. What
+A backend subclasses ``NoisePredictor`` and implements ``_predict``, ``_close`` and ``description``. What
 goes in is checked here, once, so that no backend has to.
 """
 
@@ -15,28 +15,27 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ..sampling import color_match, sampler
-from ..images import read as images
+from ..images.image import Image
 from . import tiled as tiled_image
 from ..errors import EngineError, UsageError
-from ..networks.bi_diffsr.memory import step_bytes, step_work
 from ..sampling.noise import gaussian_noise
 from ..images.resample import pad_reflect, to_condition
 from ..sampling.sampler import OnStep
 from ..sampling.schedule import Schedule
 from .tile_choice import Tile, choose
 from ..images.tiles import TilePlan
-from .image_engine import PictureEngine
+from .image_engine import ImageEngine
 
 if TYPE_CHECKING:
-    from ..bundle.manifest import Bundle
+    from ..bundle.record import NoisePredictorBundle
 
-__all__ = ["Engine"]
+__all__ = ["NoisePredictor"]
 
 PADDING_MULTIPLE = 8  # of the published code's test procedure, whatever the network's levels
 Start = int | None | Literal["default"]
 
 
-class Engine(PictureEngine):
+class NoisePredictor(ImageEngine):
     """A diffusion model's bundle, open: a context manager with predict, sample and upscale.
 
     bundle         what it was opened from
@@ -47,11 +46,13 @@ class Engine(PictureEngine):
     default_start  the ``start`` that the bundle's model was made for; None: pure noise
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    bundle: NoisePredictorBundle
+
+    def __init__(self, bundle: NoisePredictorBundle) -> None:
         super().__init__(bundle)
         self.schedule: Schedule = bundle.schedule
         self.timesteps: tuple[int, ...] = self.schedule.check(bundle.timesteps)
-        self.size_multiple: int = bundle.config.size_multiple
+        self.size_multiple: int = bundle.network.size_multiple(bundle.config)
         self.default_start: int | None = bundle.default_start
 
     @property
@@ -155,7 +156,8 @@ class Engine(PictureEngine):
 
     def step_bytes(self, height: int, width: int) -> int:
         """Estimated peak of a step on one image of that size and of the loop around it."""
-        return step_bytes(self.bundle.config, height, width, stock=self.kernel == "stock")
+        return self.bundle.network.peak_bytes(self.bundle.config, height, width,
+                                              stock=self.kernel == "stock")
 
     def tile_plan(self, height: int, width: int, tile: Tile = "auto", memory: int | None = None,
                   overlap: int | None = None) -> TilePlan:
@@ -163,14 +165,14 @@ class Engine(PictureEngine):
         enlarging) with these options; sizes in the plan are the output's. Raises UsageError for
         options that are out of range or contradict each other."""
         return choose((height * self.scale, width * self.scale), tile, memory, overlap, self.unit,
-                      functools.partial(step_work, self.bundle.config), self.step_bytes)
+                      functools.partial(self.bundle.network.work, self.bundle.config), self.step_bytes)
 
-    def upscale_image(self, image: images.Image, seed: int = 0, *, tile: Tile = "auto",
+    def upscale_image(self, image: Image, seed: int = 0, *, tile: Tile = "auto",
                       memory: int | None = None, overlap: int | None = None,
                       steps: int | None = None, start: Start = "default",
                       match_color: bool = False, on_step: OnStep | None = None,
-                      on_tile: OnStep | None = None) -> images.Image:
-        """An ``images.Image`` at ``scale`` times the size, with its depth, grey, alpha, profile.
+                      on_tile: OnStep | None = None) -> Image:
+        """An ``Image`` at ``scale`` times the size, with its depth, grey, alpha, profile.
 
         tile     side of square tiles in output pixels, from 64, rounded up to a multiple of
                  ``unit``; None: the image is run whole; "auto": whole up to 1024x1024 pixels of

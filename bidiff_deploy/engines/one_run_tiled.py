@@ -17,7 +17,6 @@ from ..images.resample import to_unit
 from ..sampling.sampler import OnStep
 from .tiled import enlarged_alpha
 from ..images.tiles import Axis, TilePlan
-from ..networks.bbcu.architecture import COLORS
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -25,7 +24,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 def planes(pixels: np.ndarray) -> np.ndarray:
     """(H, W, 3) or (H, W, 1), uint8 or uint16 -> float32 (1, 3, H, W) in [0, 1], contiguous."""
     picture = to_unit(pixels).transpose(2, 0, 1)[None]
-    return np.ascontiguousarray(np.broadcast_to(picture, (1, COLORS, *picture.shape[2:])))
+    return np.ascontiguousarray(np.broadcast_to(picture, (1, 3, *picture.shape[2:])))
 
 
 def upscale(run: Run, image: Image, scale: int, plan: TilePlan,

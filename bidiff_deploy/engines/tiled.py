@@ -20,12 +20,12 @@ from ..sampling.sampler import OnStep
 from ..images.tiles import MIN_TILE, Blender, TilePlan
 
 if TYPE_CHECKING:
-    from .noise_predictor import Engine
+    from .noise_predictor import NoisePredictor
 
 __all__ = ["enlarged_alpha", "upscale"]
 
 
-def upscale(engine: Engine, image: Image, plan: TilePlan, *, seed: int = 0,
+def upscale(engine: NoisePredictor, image: Image, plan: TilePlan, *, seed: int = 0,
             match_color: bool = False, on_step: OnStep | None = None,
             on_tile: OnStep | None = None, **loop: Any) -> Image:
     """``image`` enlarged by ``engine.scale``, tile by tile; ``loop``: options of ``sample``.

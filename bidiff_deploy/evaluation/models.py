@@ -13,7 +13,7 @@ import numpy as np
 
 from ..bundle.manifest import MANIFEST
 from ..images.datasets import ImagePair, list_images, listed, read_rgb8
-from ..engines.image_engine import PictureEngine
+from ..engines.image_engine import ImageEngine
 from ..errors import ImageError, UsageError
 from .benchmark import Benchmark
 
@@ -46,7 +46,7 @@ class Model(Protocol):
 class EngineModel(ExitStack):
     """An engine, closed with the model; ``options``: of its ``upscale``."""
 
-    def __init__(self, engine: PictureEngine, options: Mapping[str, Any]) -> None:
+    def __init__(self, engine: ImageEngine, options: Mapping[str, Any]) -> None:
         super().__init__()
         self.engine = self.enter_context(engine)
         self.options = dict(options)
@@ -144,7 +144,7 @@ def open_model(path: Path, *, options: Path | None = None, scale: int | None = N
     if path.is_dir():
         from .. import load_bundle
 
-        engine: PictureEngine = load_bundle(path, threads=threads, backend=backend)
+        engine: ImageEngine = load_bundle(path, threads=threads, backend=backend)
     else:
         from ..proof.torch_engines import open_checkpoint
 

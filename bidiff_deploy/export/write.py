@@ -1,4 +1,4 @@
-"""Checkpoint -> bundle: fold, pack, build a graph for each time step, write, hash."""
+"""Checkpoint -> bundle: build a graph for each time step, write, hash."""
 
 from __future__ import annotations
 
@@ -6,34 +6,39 @@ import json
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
-import numpy as np
-import onnx_ir as ir
-
-from .. import __version__
-from ..bundle.manifest import FORMAT, MANIFEST, OPSET_VERSION, SCHEMA_VERSION
+from ..bundle.manifest import FORMAT, MANIFEST, SCHEMA_VERSION
+from ..bundle.weights_file import FILE_NAME, WeightsFile
 from ..checkpoint.record import Checkpoint
 from ..errors import UsageError
 from ..files import atomic_directory, file_sha256
+from ..networks import DEFAULT
+from ..networks.base import NOISE_PREDICTOR
+from ..operators.names import ONNX_OPSET, VERSION
 from ..operators.sign_bits import PACKING_VERSION
-from ..sampling.schedule import Schedule
-from ..networks.bi_diffsr.step_constants import group_parameters, time_vectors
-from ..networks.bi_diffsr.graph import build_step
-from ..operators.names import ONNX_OPSET
-from ..bundle.weights_file import FILE_NAME, WeightsFile
+from ..sampling.schedule import DEFAULT_STEPS, Schedule
+from ..version import __version__
 
-DEFAULT_STEPS = 50  # of the published sampler
+__all__ = ["PRECISIONS", "choose_timesteps", "export_bundle"]
+
 # What `export --precision` offers: the type that factors of full-precision products may have, and
 # of float16 the maps between layers as well.
 PRECISIONS = {"exact": "float32", "fast": "bfloat16", "half": "float16"}
+_GRAPH = "network.onnx"  # of a network that runs once
 
 
 def choose_timesteps(checkpoint: Checkpoint, *, steps: int | None = None,
                      timesteps: Sequence[int] | None = None) -> tuple[int, ...]:
-    """The time steps of a bundle, descending.
+    """The time steps of a bundle, descending; none where the network has no loop.
 
     ``timesteps`` as listed, else ``steps`` of them by DDIM's leading spacing, else what the
-    checkpoint advises, else 50. Raises UsageError for steps that the schedule does not have.
+    checkpoint advises, else 50. Raises UsageError for steps that the schedule does not have, or of
+    a network without a loop.
     """
+    if checkpoint.network.kind != NOISE_PREDICTOR:
+        if steps is not None or timesteps is not None:
+            raise UsageError(f"{checkpoint.name} is a feed-forward network, without time steps; "
+                             "leave --steps and --timesteps out")
+        return ()
     schedule = Schedule(**checkpoint.schedule)
     if timesteps is None and steps is None:
         timesteps = checkpoint.sampling.get("timesteps")
@@ -43,61 +48,74 @@ def choose_timesteps(checkpoint: Checkpoint, *, steps: int | None = None,
     return schedule.check(timesteps)
 
 
-def export_bundle(checkpoint: Checkpoint, output: str | Path, *, timesteps: Sequence[int],
+def export_bundle(checkpoint: Checkpoint, output: str | Path, *, timesteps: Sequence[int] = (),
                   overwrite: bool = False, precision: str = "exact",
                   on_step: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-    """Write the bundle of ``checkpoint`` for ``timesteps`` (descending) to the folder ``output``.
+    """Write the bundle of ``checkpoint`` to the folder ``output``.
 
-    ``precision``: a key of ``PRECISIONS``. ``on_step(done, total)`` is called after each graph.
-    Returns the manifest. The folder appears whole or not at all. Raises UsageError where the scale
-    is not known, OutputError where the folder can not be written or exists and ``overwrite`` is not
+    ``timesteps``: of ``choose_timesteps``. ``precision``: a key of ``PRECISIONS``.
+    ``on_step(done, total)`` is called after each graph. Returns the manifest. The folder appears
+    whole or not at all. Raises UsageError where the scale is not known or the network has no such
+    precision, OutputError where the folder cannot be written or exists and ``overwrite`` is not
     given.
     """
     if checkpoint.scale is None:
         raise UsageError(f"{checkpoint.name} does not say what factor it upscales by, and no "
                          "tensor shows it; give --scale 2 or --scale 4, or the options file")
+    if checkpoint.network.kind != NOISE_PREDICTOR and precision != "exact":
+        raise UsageError(f"{checkpoint.name} is a feed-forward network, all float32 where it is not "
+                         "binary; leave --precision out")
+    compute = PRECISIONS[precision]
     with atomic_directory(output, overwrite, marker=MANIFEST) as folder:
-        compute = PRECISIONS[precision]
-        steps, step_names = _write_graphs(checkpoint, folder, timesteps, compute, on_step)
-        manifest = _manifest(checkpoint, folder, steps, step_names, compute)
+        of_kind = (_write_steps(checkpoint, folder, timesteps, compute, on_step)
+                   if checkpoint.network.kind == NOISE_PREDICTOR
+                   else _write_one_run(checkpoint, folder))
+        manifest = {**_manifest(checkpoint, folder, compute), **of_kind}
         text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
     return manifest
 
 
-def _write_graphs(checkpoint: Checkpoint, folder: Path, timesteps: Sequence[int], compute: str,
-                  on_step: Callable[[int, int], None] | None
-                  ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    steps: list[dict[str, Any]] = []
+def _write_steps(checkpoint: Checkpoint, folder: Path, timesteps: Sequence[int], compute: str,
+                 on_step: Callable[[int, int], None] | None) -> dict[str, Any]:
+    """Write a graph a time step; returns what the manifest says of the loop."""
+    network, steps = checkpoint.network, []
     names: tuple[str, ...] = ()
-    groups: dict[int, dict[str, np.ndarray]] = {}
     with open(folder / FILE_NAME, "wb") as stream:
         weights = WeightsFile(stream)
         for done, timestep in enumerate(timesteps, 1):
-            group = checkpoint.config.group(timestep)
-            if group not in groups:
-                groups[group] = group_parameters(checkpoint, group)
-            constants = dict(groups[group])
-            constants.update((f"{name}.time", vector) for name, vector
-                             in time_vectors(checkpoint, timestep).items())
-            built = build_step(checkpoint, lambda name, make: weights.add(name, make()), constants,
-                               compute)
+            built = network.build_graph(checkpoint, lambda name, make: weights.add(name, make()),
+                                        timestep, compute)
             names = built.step_names
             file = f"step_{timestep:04d}.onnx"
-            (folder / file).write_bytes(
-                ir.to_proto(built.model).SerializeToString(deterministic=True))
-            steps.append({"timestep": timestep, "group": group, "file": file})
+            (folder / file).write_bytes(built.model.SerializeToString(deterministic=True))
+            steps.append({"timestep": timestep, "file": file,
+                          "group": network.group(checkpoint.config, timestep)})
             if on_step:
                 on_step(done, len(timesteps))
-    return steps, names
-
-
-def _manifest(checkpoint: Checkpoint, folder: Path, steps: list[dict[str, Any]],
-              step_names: Sequence[str], compute: str) -> dict[str, Any]:
-    schedule = Schedule(**checkpoint.schedule)
     start = checkpoint.sampling.get("start")
-    if start is not None and not any(step["timestep"] <= start for step in steps):
+    if start is not None and not any(timestep <= start for timestep in timesteps):
         start = None
+    found: dict[str, Any] = {
+        "schedule": Schedule(**checkpoint.schedule).to_dict(),
+        "scheduler": {"type": "DDIM", "prediction_type": "epsilon", "eta": 0.0,
+                      "clip_sample_range": 1.0, "set_alpha_to_one": True},
+        "sampling": {"start": start}, "steps": steps, "step_initializers": list(names)}
+    return found if network.name == DEFAULT else {**found, "model": network.name}
+
+
+def _write_one_run(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
+    """Write the one graph; returns what the manifest says of it."""
+    network = checkpoint.network
+    with open(folder / FILE_NAME, "wb") as stream:
+        weights = WeightsFile(stream)
+        built = network.build_graph(checkpoint, lambda name, make: weights.add(name, make()))
+    (folder / _GRAPH).write_bytes(built.model.SerializeToString(deterministic=True))
+    return {"kind": network.kind, "model": network.name, "graph": _GRAPH}
+
+
+def _manifest(checkpoint: Checkpoint, folder: Path, compute: str) -> dict[str, Any]:
+    """What the manifest says of every kind of network."""
     return {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
@@ -107,14 +125,8 @@ def _manifest(checkpoint: Checkpoint, folder: Path, steps: list[dict[str, Any]],
         "zero_weights": checkpoint.zeros,
         "network": checkpoint.config.to_dict(),
         "scale": checkpoint.scale,
-        "schedule": schedule.to_dict(),
-        "scheduler": {"type": "DDIM", "prediction_type": "epsilon", "eta": 0.0,
-                      "clip_sample_range": 1.0, "set_alpha_to_one": True},
-        "sampling": {"start": start},
-        "steps": steps,
-        "step_initializers": list(step_names),
         "onnx_opset": ONNX_OPSET,
-        "bidiff_opset": OPSET_VERSION,
+        "bidiff_opset": VERSION,
         "packing_version": PACKING_VERSION,
         "precision": compute,
         "weights": FILE_NAME,

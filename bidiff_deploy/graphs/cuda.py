@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from ..networks.bi_diffsr.architecture import NetworkConfig
+from ..networks.bi_diffsr.config import NetworkConfig
 from ..operators.shapes import STANDARD, Shape, infer_shapes
 from ..operators.definitions import opened
 from ..operators.names import BINARY_DOWN, BINARY_FUSION, BINARY_UP, CONV3X3, NORM_BINARY_CONV

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..networks.bi_diffsr.architecture import NetworkConfig
+from ..networks.bi_diffsr.config import NetworkConfig
 from ..errors import EngineError, UsageError
 from ..operators.shapes import infer_shapes
 from ..operators.definitions import opened

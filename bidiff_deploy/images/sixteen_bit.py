@@ -1,4 +1,4 @@
-"""16 bits a sample: what Pillow can not decode in one go, and what it can not write.
+"""16 bits a sample: what Pillow cannot decode in one go.
 
 Pillow unpacks a 16-bit colour sample to its high byte. It has unpackers for both byte orders, so
 that unpacking the same bytes by the other order yields the low byte; the two together are the
@@ -10,29 +10,20 @@ Formats: PNG (ISO/IEC 15948), TIFF 6.0.
 from __future__ import annotations
 
 import io
-import struct
 import sys
-import zlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import exif as exif_block
-from ..errors import ImageError, OutputError
-from .metadata import png_header_chunks
-from .png_chunks import SIGNATURE, png_chunk, png_chunks
+from ..errors import ImageError
+from .png_chunks import png_chunks
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-    from .image import Image
-
-__all__ = ["read", "write_png", "write_tiff"]
+__all__ = ["read"]
 
 Samples = tuple[np.ndarray, "np.ndarray | None"]  # pixels and alpha
-
-_BLOCK_BYTES = 1 << 20  # rows are filtered and compressed about this much at a time
 
 
 def read(opened: PillowImage, data: bytes) -> Samples | None:
@@ -141,120 +132,3 @@ def _with_raw_mode(tile: tuple[Any, ...], raw_mode: str) -> tuple[Any, ...]:
 
 def _join(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     return (high.astype(np.uint16) << np.uint16(8)) | low
-
-
-def write_png(file: BinaryIO, image: Image) -> None:
-    """Write an Image of 16 bits as PNG, each row with the filter that leaves the least sum."""
-    samples = _samples(image)
-    height, width, channels = samples.shape
-    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    file.write(SIGNATURE)
-    file.write(png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)))
-    file.write(png_header_chunks(image.metadata, image.icc_profile))
-    compressor = zlib.compressobj(6)
-    above = np.zeros((1, width * channels * 2), np.uint8)
-    step = max(1, _BLOCK_BYTES // above.size)
-    for top in range(0, height, step):
-        rows = np.ascontiguousarray(samples[top:top + step], ">u2").view(np.uint8)
-        rows = rows.reshape(len(rows), -1)
-        part = compressor.compress(_filtered(rows, above, channels * 2).tobytes())
-        if part:
-            file.write(png_chunk(b"IDAT", part))
-        above = rows[-1:]
-    file.write(png_chunk(b"IDAT", compressor.flush()) + png_chunk(b"IEND", b""))
-
-
-def _filtered(rows: np.ndarray, above: np.ndarray, stride: int) -> np.ndarray:
-    """uint8 (R, 1 + bytes): rows after PNG's filters 0, 1, 2 or 4, the filter's number first."""
-    up = np.concatenate([above, rows[:-1]])
-    left, corner = np.zeros_like(rows), np.zeros_like(rows)
-    left[:, stride:], corner[:, stride:] = rows[:, :-stride], up[:, :-stride]
-    a, b, c = left.astype(np.int16), up.astype(np.int16), corner.astype(np.int16)
-    from_a, from_b, from_c = abs(b - c), abs(a - c), abs(a + b - 2 * c)
-    paeth = np.where((from_a <= from_b) & (from_a <= from_c), left,
-                     np.where(from_b <= from_c, up, corner))
-    candidates = {0: rows, 1: rows - left, 2: rows - up, 4: rows - paeth}  # modulo 256
-    sums = np.stack([np.minimum(x, -x).sum(axis=1, dtype=np.int64) for x in candidates.values()])
-    best = sums.argmin(axis=0)
-    out = np.empty((rows.shape[0], rows.shape[1] + 1), np.uint8)
-    for index, (number, candidate) in enumerate(candidates.items()):
-        chosen = best == index
-        out[chosen, 0] = number
-        out[chosen, 1:] = candidate[chosen]
-    return out
-
-
-def write_tiff(file: BinaryIO, image: Image, dropped: list[str]) -> None:
-    """Write an Image of 8 or 16 bits as TIFF: strips, deflate, horizontal differences.
-
-    Grey with alpha is written as RGB with alpha, since few readers know the former at 16 bits; a
-    profile of grey does not fit that and is told in ``dropped``. Raises OutputError where offsets
-    would pass the 4 GiB of the format.
-    """
-    samples = _samples(image)
-    profile = image.icc_profile
-    if samples.shape[2] == 2:
-        samples = samples[:, :, [0, 0, 0, 1]]
-        if profile:
-            dropped.append("its colour profile is not kept: TIFF with transparency is written as "
-                           "RGB, and the profile is of grey")
-            profile = None
-    height, width, channels = samples.shape
-    step = max(1, _BLOCK_BYTES // (width * channels * samples.itemsize))
-    file.write(b"II*\0" + bytes(4))
-    offsets, lengths = [], []
-    for top in range(0, height, step):
-        rows = samples[top:top + step].astype(samples.dtype.newbyteorder("<"))
-        rows[:, 1:] -= samples[top:top + step, :-1]  # modulo the type's range
-        strip = zlib.compress(rows.tobytes(), 6)
-        offsets.append(file.tell())
-        lengths.append(len(strip))
-        file.write(strip)
-    try:
-        exif = _tiff_metadata(image)
-        main = exif.directories["image"]
-        for tag, code, values in [
-                (256, "I", [width]), (257, "I", [height]),
-                (258, "H", [samples.itemsize * 8] * channels), (259, "H", [8]),
-                (262, "H", [1 if channels == 1 else 2]), (273, "I", offsets),
-                (277, "H", [channels]), (278, "I", [step]), (279, "I", lengths), (284, "H", [1]),
-                (317, "H", [2]), (338, "H", [2] * (channels == 4)),  # straight alpha
-                (339, "H", [1] * channels)]:
-            if values:
-                main[tag] = _tiff_entry(code, values)
-        if profile:
-            main[34675] = exif_block.Entry(7, len(profile), profile)
-        block = exif_block.Block(file.tell())
-        start = struct.pack("<I", exif_block.write_directories(exif, block))
-    except struct.error:
-        raise OutputError("can not write a TIFF of more than 4 GiB; choose .png") from None
-    file.write(block.content)
-    file.seek(4)
-    file.write(start)
-
-
-def _tiff_metadata(image: Image) -> exif_block.Exif:
-    """The directories that the metadata fills, values in little-endian order."""
-    metadata = image.metadata
-    exif = exif_block.parse(metadata.exif).little_endian() if metadata.exif else \
-        exif_block.Exif("<")
-    main = exif.directories["image"]
-    if metadata.dpi:
-        for tag, value in zip((282, 283), metadata.dpi):
-            main[tag] = _tiff_entry("II", [round(value * 10000), 10000])
-        main[296] = _tiff_entry("H", [2])  # inches
-    if metadata.xmp:
-        main[700] = _tiff_entry("B", metadata.xmp)
-    return exif
-
-
-def _tiff_entry(code: str, values: Sequence[int]) -> exif_block.Entry:
-    """Of TIFF's type BYTE (B), SHORT (H), LONG (I) or RATIONAL (II)."""
-    kind = {"B": 1, "H": 3, "I": 4, "II": 5}[code]
-    body = bytes(values) if code == "B" else struct.pack(f"<{len(values)}{code[0]}", *values)
-    return exif_block.Entry(kind, len(values) // len(code), body)
-
-
-def _samples(image: Image) -> np.ndarray:
-    array = image.pixels
-    return array if image.alpha is None else np.concatenate([array, image.alpha[:, :, None]], 2)

@@ -1,41 +1,44 @@
-"""The networks that a checkpoint may hold: BI-DiffSR, a diffusion model, and BBCU-M, feed-forward.
+"""The networks that a checkpoint or bundle may hold: one folder each, and this table of them.
 
-What is asked of either without asking which it is stands here.
+``base.Network`` is the record that each fills. Nothing here needs torch; the torch modules are in
+``training.networks``.
 """
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any
 
-from .bi_diffsr import architecture
-from .bi_diffsr.architecture import NetworkConfig, Parameter
 from ..errors import CheckpointError
-from .bbcu import architecture as bbcu
-from .bbcu.architecture import BbcuConfig
+from .base import Config, Network, Parameter, Shapes
+from .bbcu.network import Bbcu
+from .bi_diffsr.network import BiDiffSr
 
-__all__ = ["Config", "DIFFUSION", "FEED_FORWARD", "config_from_dict", "model_of", "parameters"]
+__all__ = ["DEFAULT", "NETWORKS", "find_network", "matching_network", "network_of", "parameters"]
 
-Config = NetworkConfig | BbcuConfig
-DIFFUSION, FEED_FORWARD = "bi-diffsr", bbcu.MODEL
-_CONFIGS: dict[str, Any] = {DIFFUSION: NetworkConfig, FEED_FORWARD: BbcuConfig}
-
-
-def model_of(config: Config) -> str:
-    """The name by which recipes and packed checkpoints call a network."""
-    return FEED_FORWARD if isinstance(config, BbcuConfig) else DIFFUSION
+DEFAULT = BiDiffSr.name  # of files that name no network: their formats are older than the second
+NETWORKS: dict[str, Network] = {network.name: network for network in (BiDiffSr(), Bbcu())}
 
 
-def config_from_dict(model: Any, options: Mapping[str, Any], origin: str) -> Config:
-    """The options of the network called ``model``. Raises CheckpointError, also for an unknown
-    name."""
-    if not isinstance(model, str) or model not in _CONFIGS:
-        raise CheckpointError(f"{origin}: model {str(model)[:60]!r} is not known; known are "
-                              f"{', '.join(_CONFIGS)}")
-    return _CONFIGS[model].from_dict(options, origin)
+def find_network(name: Any, origin: str) -> Network:
+    """The network called ``name``. Raises CheckpointError for an unknown name."""
+    if not isinstance(name, str) or name not in NETWORKS:
+        raise CheckpointError(f"{origin}: model {str(name)[:60]!r} is not known; known are "
+                              f"{', '.join(NETWORKS)}")
+    return NETWORKS[name]
+
+
+def matching_network(shapes: Shapes) -> Network:
+    """The network that published keys look like. Where none matches it is the default one, whose
+    ``recognise`` says what is missing."""
+    return next((network for network in NETWORKS.values() if network.matches(shapes)),
+                NETWORKS[DEFAULT])
+
+
+def network_of(config: Config) -> Network:
+    """The network whose options ``config`` are."""
+    return NETWORKS[config.network]
 
 
 def parameters(config: Config) -> dict[str, Parameter]:
-    """``{name: Parameter}`` of every parameter of either network, in order of execution."""
-    if isinstance(config, BbcuConfig):
-        return bbcu.parameters(config)
-    return architecture.parameters(config)
+    """``{name: Parameter}`` of every parameter of a network, in order of execution."""
+    return network_of(config).parameters(config)

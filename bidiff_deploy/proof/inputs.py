@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UsageError
-from ..images.read import EXTENSIONS, read_image
+from ..images.image import EXTENSIONS
+from ..images.read import read_image
 from ..images.resample import to_condition
 
 

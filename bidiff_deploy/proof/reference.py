@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..bundle.manifest import Bundle
+from ..bundle.record import NoisePredictorBundle
 from ..checkpoint.record import Checkpoint
-from ..engines.noise_predictor import Engine
+from ..engines.noise_predictor import NoisePredictor
 from ..errors import EngineError
 
 if TYPE_CHECKING:
-    from ..training.networks.bi_diffsr import BiDiffSR
+    from torch import nn
 
 _INSTALL = ("torch is not installed, and the reference network needs it; "
             "pip install 'bidiff-deploy[train]'")
 
 
-def load_network(checkpoint: Checkpoint, *, channels_last: bool = False) -> BiDiffSR:
+def load_network(checkpoint: Checkpoint, *, channels_last: bool = False) -> nn.Module:
     """The checkpoint's network in torch, float32, for inference. Raises EngineError without torch.
 
     ``channels_last``: parameters in torch's other memory layout. It computes the same function,
@@ -30,14 +30,10 @@ def load_network(checkpoint: Checkpoint, *, channels_last: bool = False) -> BiDi
         import torch
     except ImportError:
         raise EngineError(_INSTALL) from None
-    from ..training.networks.bi_diffsr import BiDiffSR
+    from ..training.weights import torch_network
 
-    network = BiDiffSR(checkpoint.config).eval().requires_grad_(False)
-    network.load_state_dict({name: torch.from_numpy(np.array(value))
-                             for name, value in checkpoint.latent().items()})
-    if channels_last:
-        network = network.to(memory_format=torch.channels_last)
-    return network
+    network = torch_network(checkpoint).eval().requires_grad_(False)
+    return network.to(memory_format=torch.channels_last) if channels_last else network
 
 
 @contextmanager
@@ -57,10 +53,10 @@ def torch_threads(threads: int | None) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-class TorchEngine(Engine):
+class TorchEngine(NoisePredictor):
     """The torch network behind the interface of every engine."""
 
-    def __init__(self, bundle: Bundle, checkpoint: Checkpoint, *,
+    def __init__(self, bundle: NoisePredictorBundle, checkpoint: Checkpoint, *,
                  channels_last: bool = False) -> None:
         """``bundle`` gives the timesteps, the scale and the schedule, nothing of the network."""
         super().__init__(bundle)

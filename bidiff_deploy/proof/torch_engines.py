@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..networks.bi_diffsr.architecture import NetworkConfig
+from ..bundle.record import Bundle, NoisePredictorBundle, Step
 from ..checkpoint.record import Checkpoint
 from ..checkpoint.read import read_checkpoint
-from ..engines.one_run import FeedForwardEngine
-from ..engines.image_engine import PictureEngine
+from ..engines.one_run import OneRun
+from ..engines.image_engine import ImageEngine
 from ..errors import EngineError, UsageError
-from ..networks.bbcu.architecture import BbcuConfig
+from ..networks.base import NOISE_PREDICTOR
 from ..checkpoint.options import read_options
-from .reference import TorchEngine
+from .reference import TorchEngine, load_network
 from ..sampling.schedule import Schedule
 
-__all__ = ["TorchDiffusion", "TorchFeedForward", "open_checkpoint"]
-
-
-@dataclass(frozen=True)
-class _Unbundled:
-    """What engines ask of a bundle, for a checkpoint that has none."""
-
-    scale: int
-    config: NetworkConfig | BbcuConfig
-    schedule: Schedule | None = None
-    timesteps: tuple[int, ...] = ()
-    default_start: int | None = None
-    precision: str = "float32"
+__all__ = ["TorchNoisePredictor", "TorchOneRun", "open_checkpoint"]
 
 
 def open_checkpoint(path: Path, options: Path | None = None, scale: int | None = None,
-                    steps: int | None = None, device: str = "auto") -> PictureEngine:
+                    steps: int | None = None, device: str = "auto") -> ImageEngine:
     """The engine of a checkpoint, published, of a training run, or packed.
 
     options  option file in the published form
@@ -55,20 +41,21 @@ def open_checkpoint(path: Path, options: Path | None = None, scale: int | None =
         raise UsageError(f"{path} does not say what factor it upscales by; give --scale, or the "
                          "options file with --options")
     place = _device(device)
-    if isinstance(found.config, BbcuConfig):
-        if steps is not None:
-            raise UsageError(f"{path} is of a feed-forward network, which has no time steps; leave "
-                             "--steps out")
-        return TorchFeedForward(_Unbundled(found.scale, found.config), found, place)
     timesteps = choose_timesteps(found, steps=steps)
+    steps_of = tuple(Step(timestep, found.network.group(found.config, timestep), "")
+                     for timestep in timesteps)
+    # What engines read of a bundle, for a checkpoint that has none.
+    common = (path, found.config, found.scale, steps_of, (), "float32", "", {})
+    if found.network.kind != NOISE_PREDICTOR:
+        return TorchOneRun(Bundle(*common), found, place)
     start = found.sampling.get("start")
     if start is not None and timesteps[-1] > start:
         start = None
-    bundle = _Unbundled(found.scale, found.config, Schedule(**found.schedule), timesteps, start)
-    return TorchDiffusion(bundle, found, place)
+    return TorchNoisePredictor(NoisePredictorBundle(*common, Schedule(**found.schedule), start),
+                               found, place)
 
 
-class TorchDiffusion(TorchEngine):
+class TorchNoisePredictor(TorchEngine):
     """The network of a diffusion model; its memory is counted as for float32 maps."""
 
     kernel = "stock"
@@ -93,20 +80,12 @@ class TorchDiffusion(TorchEngine):
             return self.network(*inputs, timestep).contiguous().cpu().numpy()
 
 
-class TorchFeedForward(FeedForwardEngine):
-    """The network of a feed-forward model."""
+class TorchOneRun(OneRun):
+    """A network without a loop."""
 
-    def __init__(self, bundle: Any, checkpoint: Checkpoint, device: Any) -> None:
-        import torch
-
-        from ..training.networks.bbcu import Bbcu
-
-        PictureEngine.__init__(self, bundle)  # there is no graph to open
-        self.network = Bbcu(checkpoint.config).eval().requires_grad_(False)
-        latent: Mapping[str, np.ndarray] = checkpoint.latent()
-        self.network.load_state_dict({name: torch.from_numpy(np.array(value))
-                                      for name, value in latent.items()})
-        self.network.to(device)
+    def __init__(self, bundle: Bundle, checkpoint: Checkpoint, device: Any) -> None:
+        super().__init__(bundle)
+        self.network = load_network(checkpoint).to(device)
         self._device = device
 
     @property
@@ -115,14 +94,11 @@ class TorchFeedForward(FeedForwardEngine):
 
         return f"torch {torch.__version__}, feed-forward, {self._device}"
 
-    def enlarge(self, picture: np.ndarray) -> np.ndarray:
-        """float32 (N, 3, H, W), about [0, 1] -> (N, 3, H * scale, W * scale), not clipped."""
+    def _enlarge(self, image: np.ndarray) -> np.ndarray:
         import torch
 
-        self._check_open()
-        picture = self._planes("picture", picture)
         with torch.inference_mode():
-            return self.network(torch.from_numpy(picture).to(self._device)).cpu().numpy()
+            return self.network(torch.from_numpy(image).to(self._device)).cpu().numpy()
 
     def _close(self) -> None:
         del self.network

@@ -16,7 +16,7 @@ from ..images.scores import score
 from .pictures import Encoded, Input, detail, encode, resized
 
 if TYPE_CHECKING:
-    from ..engines.noise_predictor import Engine
+    from ..engines.noise_predictor import NoisePredictor
     from .collect import Request
 
 PICTURE_BYTES = 10_500_000  # of all data URIs, which leaves 4 MB of 15 for tables
@@ -95,13 +95,13 @@ def upscaled(request: Request, inputs: Sequence[Input], seconds: Sequence[float]
         return engine.description
 
 
-def _engine(request: Request) -> Engine:
+def _engine(request: Request) -> NoisePredictor:
     from .. import load_bundle
 
     return load_bundle(request.bundle.path, threads=request.threads, backend=request.backend)
 
 
-def _picture(engine: Engine, one: Input, request: Request, budget: int,
+def _picture(engine: NoisePredictor, one: Input, request: Request, budget: int,
              on_step: Callable[[int, int], None]) -> Picture:
     low, truth = one.read(engine.scale)
     height, width = (engine.scale * side for side in low.shape[:2])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UsageError
-from ..images.read import EXTENSIONS
+from ..images.image import EXTENSIONS
 from ..proof.inputs import image_files, read_rgb
 
 if TYPE_CHECKING:

@@ -15,7 +15,9 @@ import numpy as np
 
 from ..errors import UsageError
 
-__all__ = ["Schedule", "check_timesteps"]
+__all__ = ["DEFAULT_STEPS", "Schedule", "check_timesteps"]
+
+DEFAULT_STEPS = 50  # of the published sampler
 
 
 @dataclass(frozen=True)

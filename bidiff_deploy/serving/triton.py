@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
-from ..bundle.manifest import MANIFEST, Bundle, open_bundle
+from ..version import __version__
+from ..bundle.manifest import MANIFEST, Bundle, open_noise_predictor
 from ..engines import BACKENDS
 from ..errors import UsageError
 from ..files import atomic_directory
@@ -91,7 +91,7 @@ def export_repository(source: str | os.PathLike[str], output: str | os.PathLike[
     only if it is such a repository. Raises BundleError for a damaged bundle, UsageError as
     Serving, OutputError where the folder can not be written.
     """
-    bundle = open_bundle(Path(source))
+    bundle = open_noise_predictor(Path(source))
     if serving is None:
         serving = Serving(options.pop("name", None) or f"bidiff_x{bundle.scale}", **options)
     _check_tile(bundle, serving)
@@ -116,21 +116,21 @@ def export_repository(source: str | os.PathLike[str], output: str | os.PathLike[
 
 def _check_tile(bundle: Bundle, serving: Serving) -> None:
     """What the server would refuse at loading is refused here."""
-    from ..networks.bi_diffsr.memory import step_bytes, step_work
     from ..engines.tile_choice import Tile, choose
 
     tile: Tile = int(serving.tile) if serving.tile.isdigit() else None
     if serving.tile == "auto":
         tile = "auto"
-    choose((bundle.scale, bundle.scale), tile, serving.memory, None, bundle.config.size_multiple,
-           functools.partial(step_work, bundle.config), functools.partial(step_bytes, bundle.config))
+    choose((bundle.scale, bundle.scale), tile, serving.memory, None, bundle.network.size_multiple(bundle.config),
+           functools.partial(bundle.network.work, bundle.config),
+           functools.partial(bundle.network.peak_bytes, bundle.config))
 
 
 def _copy(bundle: Bundle, target: Path) -> None:
     target.mkdir()
     for name in (MANIFEST, *bundle.manifest["files"]):
         shutil.copyfile(bundle.path / name, target / name)
-    open_bundle(target)
+    open_noise_predictor(target)
 
 
 def config_text(serving: Serving) -> str:

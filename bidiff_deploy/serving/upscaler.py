@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..engines.noise_predictor import Engine
+from ..engines.noise_predictor import NoisePredictor
 from ..errors import EngineError
 from ..images.image import Image
 from ..sampling.noise import gaussian_noise
@@ -40,7 +40,7 @@ class _Picture:
 class Upscaler:
     """An open engine and how it is to be used; ``tile`` and ``memory`` as ``upscale_image``'s."""
 
-    def __init__(self, engine: Engine, *, max_batch: int = 1, tile: Tile = "auto",
+    def __init__(self, engine: NoisePredictor, *, max_batch: int = 1, tile: Tile = "auto",
                  memory: int | None = None) -> None:
         engine.check_tiles(tile, memory)  # refuses options that never fit
         self.engine, self.max_batch = engine, max_batch

@@ -1,4 +1,4 @@
-"""Training of BI-DiffSR: L1 or L2 on the noise, one timestep a batch."""
+"""Training of a noise predictor: L1 or L2 on the noise, one timestep a batch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from torch import Tensor, nn
 
 from ..checkpoint.record import from_latent
 from ..checkpoint.packed import write_packed
-from ..errors import CheckpointError
-from ..checkpoint.published_keys import from_published
 from .data import CONDITION, Pair
 from .distill import DistillationLoss, load_teacher
 from .draws import Draws
 from .losses import noise_error
-from .networks.bi_diffsr import BiDiffSR
+from .networks import make_module
 from .recipe import Recipe, Step
-from .state import load_network, load_published, published_state
+from .weights import latent_weights, load_initial, load_published, published_state
 from .validate import restored
 
 __all__ = ["DiffusionTask"]
@@ -39,19 +37,15 @@ class NoiseLoss(nn.Module):
 
 
 class DiffusionTask:
-    """BI-DiffSR under training; see ``task.Task``."""
+    """A noise predictor under training; see ``task.Task``."""
 
     given = CONDITION
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         self.recipe, self.folder = recipe, folder
-        self.network = BiDiffSR(recipe.network)
+        self.network = make_module(recipe.network)
         if recipe.initial:
-            found = load_network(folder / recipe.initial)
-            if found.config != recipe.network:
-                raise CheckpointError(f"{recipe.initial}: has other network options than the "
-                                      "recipe; make them equal")
-            self.network.load_state_dict(found.state_dict())
+            load_initial(self.network, folder / recipe.initial, recipe.initial)
 
     def objective(self, network: nn.Module) -> nn.Module:
         recipe, distill = self.recipe, self.recipe.distill
@@ -123,8 +117,7 @@ class DiffusionTask:
              overwrite: bool = False) -> None:
         """With the scale, schedule and timesteps that were trained."""
         recipe = self.recipe
-        latent = from_published({key: value.numpy() for key, value in published.items()},
-                                recipe.network, str(run))
+        latent = latent_weights(published, recipe.network, str(run))
         sampling: dict[str, Any] = {"timesteps": list(recipe.timesteps)}
         if recipe.start is not None:
             sampling["start"] = recipe.start

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..networks.bi_diffsr.architecture import blocks
 from ..checkpoint.read import read_checkpoint
 from ..errors import CheckpointError, UsageError
+from ..networks.base import NOISE_PREDICTOR
 from ..networks.bi_diffsr.config import NetworkConfig
 from ..sampling.schedule import Schedule
 from .losses import noise_error
 from .networks.bi_diffsr import BiDiffSR
 from .recipe_distill import Distill
+from .weights import torch_network
 
 __all__ = ["DistillationLoss", "feature_distance", "load_teacher"]
 
@@ -92,7 +93,7 @@ def load_teacher(path: Path, student: NetworkConfig, schedule: Schedule,
     """
     found = read_checkpoint(path)
     config = found.config
-    if not isinstance(config, NetworkConfig):
+    if found.network.kind != NOISE_PREDICTOR:
         raise CheckpointError(f"{path}: is a feed-forward network, which predicts no noise; a "
                               "teacher is a diffusion model")
     alike = ["in_channel", "out_channel", "total_step"]
@@ -116,7 +117,4 @@ def load_teacher(path: Path, student: NetworkConfig, schedule: Schedule,
         if name not in known:
             raise UsageError(f"distill.blocks: the networks have no block {name!r}; they have "
                              f"{', '.join(known)}")
-    network = BiDiffSR(config)
-    network.load_state_dict({name: torch.from_numpy(np.array(value))
-                             for name, value in found.latent().items()})
-    return network
+    return torch_network(found)

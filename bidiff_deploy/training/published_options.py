@@ -19,12 +19,11 @@ from typing import Any
 
 from ..errors import CheckpointError, UsageError
 from ..checkpoint.options import parse_options
-from ..sampling.schedule import Schedule
+from ..sampling.schedule import DEFAULT_STEPS, Schedule
 from .flat_options import Flat
 
 __all__ = ["is_published", "recipe_tree"]
 
-DEFAULT_STEPS = 50  # of the published sampler
 # Names, values that say "no", and what is meant for other machinery without effect on the result.
 _PASSED = ("name", "datasets.*.name", "datasets.*.phase", "datasets.train.dataset_enlarge_ratio",
            "find_unused_parameters", "beta_schedule.guidance_scale",

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
-from ..networks.bi_diffsr.architecture import NetworkConfig
+from ..networks.bi_diffsr.config import NetworkConfig
 from ..errors import UsageError
-from ..networks.bbcu.architecture import BbcuConfig
-from ..networks import DIFFUSION, FEED_FORWARD
+from ..networks import DEFAULT, NETWORKS
+from ..networks.base import NOISE_PREDICTOR
 from ..sampling.schedule import Schedule
 from .published_options import is_published, recipe_tree
 from .recipe_data import ORIGINS, Data, Loading, Photo, Step
@@ -27,7 +27,6 @@ __all__ = ["Data", "Distill", "Loading", "ORIGINS", "Optimizer", "Photo", "Recip
            "read_recipe", "recipe_from_dict"]
 
 LOSSES = ("l1", "l2")
-_NETWORKS = {DIFFUSION: NetworkConfig, FEED_FORWARD: BbcuConfig}
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ class Recipe:
     scale: int
     data: Data
     steps: tuple[Step, ...] = ()
-    model: str = DIFFUSION
-    network: NetworkConfig | BbcuConfig = field(default_factory=NetworkConfig)
+    model: str = DEFAULT
+    network: Any = field(default_factory=NetworkConfig)
     betas: tuple[float, ...] = (Schedule.beta_start, Schedule.beta_end)
     uniform: float = 0.0
     loss: str = "l1"
@@ -59,9 +58,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 2 <= self.scale <= 8:
             raise ValueError(f"scale must be 2 to 8, not {self.scale}")
-        one_of("model", self.model, tuple(_NETWORKS))
+        one_of("model", self.model, tuple(NETWORKS))
         one_of("loss", self.loss, LOSSES)
-        if self.model == DIFFUSION:
+        network = NETWORKS[self.model]
+        if network.kind == NOISE_PREDICTOR:
             self._check_diffusion()
         elif self.steps:
             raise ValueError(f"steps are of a diffusion model; leave them out for {self.model}")
@@ -70,9 +70,9 @@ class Recipe:
                              "learns by l1 between pictures")
         elif self.distill.teacher:
             raise ValueError(f"distill is of a diffusion model; leave it out for {self.model}")
-        elif self.network.scale != self.scale:
+        elif network.fixed_scale(self.network) not in (None, self.scale):
             raise ValueError(f"network.scale={self.network.scale} must be scale={self.scale}")
-        unit = self.scale * getattr(self.network, "size_multiple", 1)
+        unit = self.scale * network.size_multiple(self.network)
         if self.data.crop % unit:
             raise ValueError(f"data.crop={self.data.crop} must be a multiple of {unit}")
 
@@ -152,18 +152,18 @@ def read_recipe(path: Path, settings: Sequence[str] = (),
 def recipe_from_dict(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
     """Recipe from plain values; ``origin`` names them in errors (UsageError)."""
     try:
-        one_of("model", model := str(tree.get("model", DIFFUSION)), tuple(_NETWORKS))
+        one_of("model", model := str(tree.get("model", DEFAULT)), tuple(NETWORKS))
     except ValueError as error:
         raise UsageError(f"{origin}: {error}") from None
-    config = _NETWORKS[model]
+    network = NETWORKS[model]
     steps, given = tree.get("steps"), tree.get("network", {})
-    if config is NetworkConfig:
+    if network.kind == NOISE_PREDICTOR:
         if "steps" not in tree:
             raise UsageError(f"{origin}: recipe lacks steps; add them")
         if isinstance(steps, int) and not isinstance(steps, bool):
-            total = build(config, given, origin, "network").total_step
+            total = build(network.config_class, given, origin, "network").total_step
             tree = {**tree, "steps": [{"timestep": t}
                                       for t in Schedule(total).leading_timesteps(steps)]}
-    elif isinstance(given, Mapping):
+    elif isinstance(given, Mapping) and hasattr(network.config_class, "scale"):
         tree = {**tree, "network": {"scale": tree.get("scale"), **given}}
-    return build(Recipe, tree, origin, hints={"network": config})
+    return build(Recipe, tree, origin, hints={"network": network.config_class})

@@ -8,9 +8,12 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor, nn
 
-from ..networks import FEED_FORWARD
+from ..networks import NETWORKS
+from ..networks.base import NOISE_PREDICTOR
 from .data import Pair
+from .diffusion import DiffusionTask
 from .draws import Draws
+from .one_run import OneRunTask
 from .recipe import Recipe
 
 __all__ = ["Task", "make_task"]
@@ -65,10 +68,6 @@ class Task(Protocol):
 
 def make_task(recipe: Recipe, folder: Path) -> Task:
     """The task of ``recipe.model``; paths in the recipe are relative to ``folder``."""
-    if recipe.model == FEED_FORWARD:
-        from .one_run import FeedForwardTask
-
-        return FeedForwardTask(recipe, folder)
-    from .diffusion import DiffusionTask
-
-    return DiffusionTask(recipe, folder)
+    if NETWORKS[recipe.model].kind == NOISE_PREDICTOR:
+        return DiffusionTask(recipe, folder)
+    return OneRunTask(recipe, folder)

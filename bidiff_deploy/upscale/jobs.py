@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import ImageError, OutputError, UsageError
 from ..files import check_target
-from ..images.read import EXTENSIONS
+from ..images.image import EXTENSIONS
 from ..images.write import check_output
 
 __all__ = ["FORMATS", "Job", "Jobs", "plan"]

@@ -11,9 +11,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from bidiff_deploy import BundleError
-from bidiff_deploy.networks.bi_diffsr.architecture import NetworkConfig
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.bundle.manifest import open_bundle
-from bidiff_deploy.bundle.guard import largest_value, objection
+from bidiff_deploy.bundle.guard import objection
+from bidiff_deploy.networks import network_of
 from bidiff_deploy.bundle.step_graphs import StepGraphs
 
 
@@ -96,7 +97,7 @@ def test_the_limit_is_what_the_widest_part_needs(options):
     config = NetworkConfig(**options)
     side = 8 * config.size_multiple
     low = side >> (config.levels - 1)
-    assert largest_value(config, side) == max(
+    assert network_of(config).largest_value(config, side) == max(
         config.in_channel * side ** 2, 3 * config.channels(0) * side ** 2,
         3 * config.channels(config.levels - 1) * low ** 2,
         side ** 4 if 256 in config.attn_res else low ** 4)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from bidiff_deploy.networks.bi_diffsr.architecture import NetworkConfig, blocks, parameters
+from bidiff_deploy.networks.bi_diffsr.architecture import blocks, parameters
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.checkpoint.packed import write_packed
 from bidiff_deploy.errors import CheckpointError

@@ -22,14 +22,13 @@ from support.reference_cases import snr  # noqa: E402
 from PIL import Image as Pillow  # noqa: E402
 
 from bidiff_deploy import load_bundle  # noqa: E402
-from bidiff_deploy.bundle.manifest import open_bundle  # noqa: E402
 from bidiff_deploy.checkpoint.packed import write_packed  # noqa: E402
 from bidiff_deploy.cli import group  # noqa: E402
 from bidiff_deploy.errors import BundleError, EngineError, ImageError, UsageError  # noqa: E402
-from bidiff_deploy.bundle.feedforward import open_any  # noqa: E402
+from bidiff_deploy.bundle.manifest import open_bundle, open_noise_predictor  # noqa: E402
 from bidiff_deploy.networks.bbcu.architecture import BbcuConfig  # noqa: E402
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle  # noqa: E402
-from bidiff_deploy.proof.check.one_run import check_feedforward  # noqa: E402
+from bidiff_deploy.proof.check.one_run import check_one_run  # noqa: E402
 from bidiff_deploy.proof.bench.folded import write_folded  # noqa: E402
 
 # Rounding alone leaves 120 dB and more; one flipped sign would take these networks below 100.
@@ -82,7 +81,7 @@ def test_graph_is_the_network(networks, bundles, scale, backend):
 
 @pytest.mark.parametrize("scale", SMALL)
 def test_check_finds_every_integer_exact(networks, bundles, scale):
-    result = check_feedforward(open_any(bundles[scale]), checkpoint_of(networks[scale]),
+    result = check_one_run(open_bundle(bundles[scale]), checkpoint_of(networks[scale]),
                                threads=1, size=(9, 14))
     assert result and len(result.layers) == 4 + (2 if scale == 4 else 1) + 1
     assert all(layer.wrong_sums == 0 and layer.rounding <= 1 for layer in result.layers)
@@ -100,7 +99,7 @@ def test_check_finds_a_wrong_bit_and_a_wrong_threshold(networks, copied, edit_ma
     (copied / "weights.bin").write_bytes(data)
     edit_manifest(copied, lambda m: m["files"]["weights.bin"].update(
         sha256=hashlib.sha256(data).hexdigest()))
-    result = check_feedforward(open_any(copied), checkpoint_of(networks[2]), threads=1, size=(9, 9))
+    result = check_one_run(open_bundle(copied), checkpoint_of(networks[2]), threads=1, size=(9, 9))
     wrong = {layer.layer: layer for layer in result.layers if not layer.passed}
     assert not result and set(wrong) == {"up.0", "body.1"}
     assert wrong["up.0"].differing == {"weight bits": 1} and wrong["up.0"].wrong_sums
@@ -120,7 +119,7 @@ def test_stock_onnxruntime_runs_the_file_itself(networks, bundles):
 def test_folded_to_float32_it_is_the_network(networks, bundles, tmp_path):
     """The baseline that its speed is measured against."""
     session = onnxruntime.InferenceSession(
-        str(write_folded(open_any(bundles[3]), 0, tmp_path)), providers=["CPUExecutionProvider"])
+        str(write_folded(open_bundle(bundles[3]), 0, tmp_path)), providers=["CPUExecutionProvider"])
     picture = np.random.default_rng(6).random((1, 3, 6, 7), np.float32)
     with torch.inference_mode():
         wanted = networks[3](torch.from_numpy(picture)).numpy()
@@ -195,14 +194,12 @@ def test_memory_is_estimated(tmp_path):
 
 
 def test_what_diffusion_alone_has_is_refused(engine, bundles):
-    for call in (engine.predict, engine.sample):
-        with pytest.raises(UsageError, match="feed-forward bundle"):
-            call(np.zeros((1, 3, 8, 8), np.float32))
+    assert not hasattr(engine, "predict") and not hasattr(engine, "sample")
     for options in ({"steps": 2}, {"start": None}, {"start": 5}):
         with pytest.raises(UsageError, match="has no time steps, so leave"):
             engine.upscale(pixels(4, 4, 3), **options)
     with pytest.raises(BundleError, match="kind 'feedforward', which has no time steps"):
-        open_bundle(bundles[2])
+        open_noise_predictor(bundles[2])
 
 
 @pytest.mark.parametrize("picture, says", [

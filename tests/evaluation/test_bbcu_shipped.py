@@ -11,7 +11,7 @@ from PIL import Image
 
 from bidiff_deploy import load_bundle
 from bidiff_deploy.checkpoint.read import read_checkpoint
-from bidiff_deploy.export.one_run import export_feedforward
+from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
 from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.metrics import psnr_y, ssim_y
@@ -24,7 +24,7 @@ pytest.importorskip("onnxruntime")
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
     bundle = tmp_path_factory.mktemp("shipped") / "b"
-    export_feedforward(read_checkpoint(SHIPPED), bundle)
+    export_bundle(read_checkpoint(SHIPPED), bundle)
     with load_bundle(bundle, threads=2) as engine:
         yield engine
 

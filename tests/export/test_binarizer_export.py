@@ -33,7 +33,8 @@ from bidiff_deploy.proof.check.noise_predictor import check_bundle  # noqa: E402
 from bidiff_deploy.proof.bench.folded import folded_network, write_folded  # noqa: E402
 from bidiff_deploy.training.batches import batches  # noqa: E402
 from bidiff_deploy.training.recipe import recipe_from_dict  # noqa: E402
-from bidiff_deploy.training.state import load_network, published_state, write_run
+from bidiff_deploy.training.state import write_run
+from bidiff_deploy.training.weights import load_network, published_state
 from bidiff_deploy.training.trainer import Trainer  # noqa: E402
 
 OTHERS = [name for name in BINARIZERS if name not in (PUBLISHED, "none")]

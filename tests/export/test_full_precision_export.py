@@ -28,7 +28,7 @@ from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig  # noqa: E402
 from bidiff_deploy.checkpoint.options import Options  # noqa: E402
 from bidiff_deploy.proof.check.noise_predictor import check_bundle  # noqa: E402
 from bidiff_deploy.proof.bench.folded import folded_network, write_folded  # noqa: E402
-from bidiff_deploy.training.state import published_state  # noqa: E402
+from bidiff_deploy.training.weights import published_state  # noqa: E402
 
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 

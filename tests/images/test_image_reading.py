@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support.image_samples import CHANNELS, HEIGHT, WIDTH, joined, samples
 from PIL import Image as pillow
 
-from bidiff_deploy.images import read as images
+from bidiff_deploy.images.image import EXTENSIONS
 from bidiff_deploy.errors import ImageError
 from bidiff_deploy.images.convert import from_pil
 from bidiff_deploy.images.read import read_image
@@ -176,7 +176,7 @@ def encoded(name: str) -> bytes:
     if name == "deep.tif":
         tifffile.imwrite(file, samples(3), photometric="rgb", compression="zlib")
         return file.getvalue()
-    pillow.fromarray(samples(3, np.uint8)).save(file, format=images.EXTENSIONS[Path(name).suffix])
+    pillow.fromarray(samples(3, np.uint8)).save(file, format=EXTENSIONS[Path(name).suffix])
     return file.getvalue()
 
 

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bidiff_deploy import machine
-from bidiff_deploy.networks.bi_diffsr.architecture import NetworkConfig
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.errors import EngineError, UsageError
 from bidiff_deploy.images.image import Image
 from bidiff_deploy.networks.bi_diffsr.memory import step_bytes, step_work
 from bidiff_deploy.sampling.noise import gaussian_noise
 from bidiff_deploy.images.resample import crop_of_condition, pad_reflect, to_condition
-from checks.seams import Seams, seam_energy
+from tools.checks.seams import Seams, seam_energy
 from bidiff_deploy.images.tiles import MARGIN, Axis, Blender, plan_tiles
 
 PUBLISHED = NetworkConfig()

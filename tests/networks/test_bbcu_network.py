@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file  # noqa: E402
 from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.checkpoint.packed import write_packed  # noqa: E402
 from bidiff_deploy.errors import CheckpointError  # noqa: E402
-from bidiff_deploy.networks.bbcu.costs import count_network  # noqa: E402
+from bidiff_deploy.networks.bbcu.costs import count as count_network  # noqa: E402
 from bidiff_deploy.networks.bbcu.architecture import BbcuConfig, layers, parameters  # noqa: E402
 from bidiff_deploy.checkpoint.options import Options  # noqa: E402
 from bidiff_deploy.checkpoint.published_keys import to_published  # noqa: E402

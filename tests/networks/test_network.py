@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch")
 
 from support.reference_cases import snr  # noqa: E402
 
-from bidiff_deploy.networks.bi_diffsr.architecture import NetworkConfig, parameters  # noqa: E402
+from bidiff_deploy.networks.bi_diffsr.architecture import parameters  # noqa: E402
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig  # noqa: E402
 from bidiff_deploy.errors import UsageError  # noqa: E402
 from bidiff_deploy.checkpoint.published_keys import from_published  # noqa: E402
 from bidiff_deploy.training.networks.bi_diffsr import BiDiffSR  # noqa: E402

@@ -132,8 +132,8 @@ def test_everything_imports_without_polygraphy_and_says_what_to_install():
 import importlib, pkgutil, sys
 sys.modules["polygraphy"] = None
 import bidiff_deploy.proof as proof
-for module in pkgutil.iter_modules(proof.__path__):
-    importlib.import_module(f"bidiff_deploy.proof.{module.name}")
+for module in pkgutil.walk_packages(proof.__path__, "bidiff_deploy.proof."):
+    importlib.import_module(module.name)
 assert "torch" not in sys.modules
 from bidiff_deploy import EngineError
 from bidiff_deploy.proof.check.runners import EngineRunner

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from bidiff_deploy.cli import group
 from bidiff_deploy.sampling.color_match import REACH, ColorMatcher, low_pass, match_color
-from bidiff_deploy.engines.one_run import FeedForwardEngine
+from bidiff_deploy.engines.one_run import OneRun
 from bidiff_deploy.errors import UsageError
 from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.write import write_image
 from bidiff_deploy.images.resample import to_condition
-from checks.seams import seam_energy
+from tools.checks.seams import seam_energy
 
 SIDES = st.one_of(st.integers(1, 40), st.integers(60, 140))
 
@@ -160,7 +160,7 @@ def test_tiles_and_the_whole_are_matched_alike():
 
 def test_feed_forward_engines_refuse_it():
     with pytest.raises(UsageError, match="match_color is for diffusion bundles"):
-        FeedForwardEngine.check_loop(SimpleNamespace(), None, "default", True)
+        OneRun.check_loop(SimpleNamespace(), None, "default", True)
 
 
 def test_the_command(tmp_path, monkeypatch):

@@ -15,7 +15,8 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 from support.tensorrt_networks import SHAPES, Bound, Stream, Trt, image, node, open_trt, small, trt
 from stand_ins.tensorrt import module, nodes  # noqa: E402
-from test_cuda_engine import MAPS, cases, on_the_cpus_kernels  # noqa: E402
+from support.cuda_cases import cases, on_the_cpus_kernels  # noqa: E402
+from bidiff_deploy.graphs.float16 import MAPS  # noqa: E402
 
 __all__ = ["open_trt", "trt"]  # fixtures
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from bidiff_deploy.checkpoint.record import Checkpoint, from_latent
-from bidiff_deploy.export.one_run import export_feedforward
+from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
 from bidiff_deploy.training.networks.bbcu import Bbcu
 
@@ -35,5 +35,5 @@ def checkpoint_of(network: Bbcu) -> Checkpoint:
 
 def bundle_of(network: Bbcu, folder: Path) -> Path:
     path = folder / f"x{network.config.scale}.bundle"
-    export_feedforward(checkpoint_of(network), path, overwrite=True)
+    export_bundle(checkpoint_of(network), path, overwrite=True)
     return path

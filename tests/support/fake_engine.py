@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from bidiff_deploy.networks.bi_diffsr.architecture import NetworkConfig
-from bidiff_deploy.engines.noise_predictor import Engine
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
+from bidiff_deploy.engines.noise_predictor import NoisePredictor
 from bidiff_deploy.sampling.schedule import Schedule
 
 
-class FakeEngine(Engine):
+class FakeEngine(NoisePredictor):
     """The image behind every latent is the condition itself, so ``sample`` returns it, clipped."""
 
     def __init__(self, timesteps=(180, 120, 60, 0), default_start=None, scale=2,

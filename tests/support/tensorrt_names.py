@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TABLES = Path(__file__).with_name("tensorrt_names")
+TABLES = Path(__file__).parents[1] / "engines" / "tensorrt" / "names"
 VERSIONS = tuple(sorted((file.stem for file in TABLES.glob("*.json")),
                         key=lambda text: tuple(map(int, text.split(".")))))
 

@@ -13,7 +13,7 @@ import pytest
 from stand_ins import tensorrt as tensorrt_stand_in
 from onnx import helper, numpy_helper
 from stand_ins.tensorrt import nodes
-from test_cuda_engine import MAPS
+from bidiff_deploy.graphs.float16 import MAPS
 
 from bidiff_deploy.operators import names as ops
 from bidiff_deploy.engines.tensorrt.plugin.library import PluginLibrary

@@ -177,7 +177,7 @@ def main(what: str, path: str, folder: Path) -> None:
 
 
 if sys.argv[1:2] == ["pycuda"]:
-    sys.path.insert(0, str(Path(__file__).with_name("pycuda_stand_in")))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "stand_ins" / "pycuda"))
 else:
     sys.modules["pycuda"] = None  # type: ignore[assignment] # whether or not it is installed
 

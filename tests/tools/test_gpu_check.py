@@ -19,9 +19,9 @@ from tools.checks import reference  # noqa: E402
 from tools.gpu_check import __main__ as program  # noqa: E402
 from tools.gpu_check import layers, parity, parts, shapes, steps, table  # noqa: E402
 
-from bidiff_deploy.networks.bi_diffsr.architecture import NetworkConfig  # noqa: E402
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig  # noqa: E402
 from bidiff_deploy.networks.bi_diffsr.costs import count  # noqa: E402
-from checks.cuda_operators import OPERATORS, Gpu  # noqa: E402
+from tools.checks.cuda_operators import OPERATORS, Gpu  # noqa: E402
 from bidiff_deploy.errors import EngineError  # noqa: E402
 
 # The published network's binary convolutions: channels, kernel, side, how many in a step.
@@ -101,7 +101,7 @@ def test_every_path_equals_the_cpu(gpu, operator):
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_a_wrong_result_is_found(gpu, operator, monkeypatch):
     """One element off by one unit in the last place; of the norm, by what is not tolerated."""
-    from checks.cuda_operators import Call
+    from tools.checks.cuda_operators import Call
     case = shapes.random_cases([operator], 1, 2, 9)[0]
     right = Call.run
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from tools.gpu_check import parity, shapes  # noqa: E402
 
-from checks.cuda_operators import OPERATORS, Call, Gpu  # noqa: E402
+from tools.checks.cuda_operators import OPERATORS, Call, Gpu  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("on_stand_in")
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from tools.checks import timing  # noqa: E402
 from tools.tensorrt_check import building, speed, table  # noqa: E402
 
-from checks import cuda_operators  # noqa: E402
+from tools.checks import cuda_operators  # noqa: E402
 from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder  # noqa: E402
 from bidiff_deploy.errors import EngineError  # noqa: E402
 

@@ -17,12 +17,12 @@ from bidiff_deploy import load_bundle  # noqa: E402
 from bidiff_deploy.checkpoint.read import read_checkpoint  # noqa: E402
 from bidiff_deploy.cli import group  # noqa: E402
 from bidiff_deploy.errors import UsageError  # noqa: E402
-from bidiff_deploy.export.one_run import export_feedforward  # noqa: E402
+from bidiff_deploy.export.write import export_bundle  # noqa: E402
 from bidiff_deploy.networks.bbcu.architecture import BbcuConfig  # noqa: E402
 from bidiff_deploy.images.resample import to_unit  # noqa: E402
 from bidiff_deploy.training.networks.bbcu import Bbcu  # noqa: E402
 from bidiff_deploy.training.data import LOW, load_pairs, open_crops  # noqa: E402
-from bidiff_deploy.training.one_run import FeedForwardTask, enlarged  # noqa: E402
+from bidiff_deploy.training.one_run import OneRunTask, enlarged  # noqa: E402
 from bidiff_deploy.training.loop import train  # noqa: E402
 from bidiff_deploy.training.recipe import read_recipe, recipe_from_dict  # noqa: E402
 
@@ -114,7 +114,7 @@ def test_a_run_learns_and_its_checkpoints_are_its_network(folder):
     (pair,) = load_pairs(recipe.data.validate, folder, 2)
     pictures = []
     for name, checkpoint in (("run", run), ("packed", packed)):
-        export_feedforward(checkpoint, folder / f"{name}.bundle")
+        export_bundle(checkpoint, folder / f"{name}.bundle")
         with load_bundle(folder / f"{name}.bundle", threads=1) as engine:
             pictures.append(engine.upscale(pair.low))
     assert np.array_equal(*pictures)
@@ -143,10 +143,10 @@ def test_initial_weights(folder):
     recipe = recipe_from_dict({**TREE, "run": {**TREE["run"], "iterations": 1}})
     train(recipe, folder, folder / "run", report=lambda line: None)
     found = read_checkpoint(folder / "run" / "checkpoint.pt")
-    task = FeedForwardTask(recipe_from_dict({**TREE, "initial": "run/checkpoint.pt"}), folder)
+    task = OneRunTask(recipe_from_dict({**TREE, "initial": "run/checkpoint.pt"}), folder)
     for name, value in task.network.named_parameters():
         assert np.array_equal(value.detach().numpy() >= 0, found.latent()[name] >= 0)
     other = recipe_from_dict({**TREE, "initial": "run/checkpoint.pt",
                               "network": {**TREE["network"], "alignment": 11}})
     with pytest.raises(Exception, match="other network options"):
-        FeedForwardTask(other, folder)
+        OneRunTask(other, folder)

@@ -13,7 +13,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from test_training_data import PAIRS, crops_of, folder, picture, save  # noqa: E402, F401
+from support.training_photos import PAIRS, crops_of, folder, picture, save  # noqa: E402, F401
 
 from bidiff_deploy.errors import OutputError, UsageError  # noqa: E402
 from bidiff_deploy.images.matlab_bicubic import imresize  # noqa: E402

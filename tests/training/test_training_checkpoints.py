@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from support.training_setup import TREE, changed, folder, silent  # noqa: E402, F401
 
-from bidiff_deploy.networks.bi_diffsr.architecture import NetworkConfig  # noqa: E402
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig  # noqa: E402
 from bidiff_deploy.checkpoint.read import read_checkpoint  # noqa: E402
 from bidiff_deploy.errors import CheckpointError, OutputError  # noqa: E402
 from bidiff_deploy.checkpoint.options import Options  # noqa: E402
@@ -21,7 +21,8 @@ from bidiff_deploy.training.checkpoints import Checkpoints  # noqa: E402
 from bidiff_deploy.training.loop import train  # noqa: E402
 from bidiff_deploy.training.networks.bi_diffsr import BiDiffSR  # noqa: E402
 from bidiff_deploy.training.recipe import recipe_from_dict  # noqa: E402
-from bidiff_deploy.training.state import load_network, write_packed  # noqa: E402
+from bidiff_deploy.training.pack import pack_run  # noqa: E402
+from bidiff_deploy.training.weights import load_network  # noqa: E402
 from bidiff_deploy.training.trainer import Trainer  # noqa: E402
 
 
@@ -124,9 +125,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(folder):
 def test_packed_and_plain_checkpoints_are_the_averaged_network(folder):
     recipe = recipe_from_dict(changed(run={"iterations": 4}))
     out = train(recipe, folder, folder / "run", report=silent)
-    write_packed(out, recipe, folder / "net.safetensors")
+    pack_run(out, recipe, folder / "net.safetensors")
     with pytest.raises(OutputError, match="already exists"):
-        write_packed(out, recipe, folder / "net.safetensors")
+        pack_run(out, recipe, folder / "net.safetensors")
     trainer = Trainer(recipe, folder)
     trainer.load_state(torch.load(out, weights_only=True))
     noisy, condition = torch.randn(1, 3, 16, 16), torch.rand(1, 3, 16, 16)
@@ -146,7 +147,7 @@ def test_packed_and_plain_checkpoints_are_the_averaged_network(folder):
 def test_training_continues_from_a_packed_checkpoint(folder):
     recipe = recipe_from_dict(TREE)
     out = train(recipe, folder, folder / "run", report=silent)
-    write_packed(out, recipe, folder / "net.safetensors")
+    pack_run(out, recipe, folder / "net.safetensors")
     trainer = Trainer(recipe_from_dict({**TREE, "initial": "net.safetensors"}), folder)
     expected = load_network(folder / "net.safetensors")
     assert all(map(torch.equal, trainer.network.parameters(), expected.parameters()))

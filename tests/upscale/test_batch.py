@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 from support.batch_setting import outputs, three, upscale_setting  # noqa: F401
 from support.image_samples import profile
-from test_cli_upscale import Setting
+from support.batch_setting import Setting
 
 from bidiff_deploy.upscale import batch
-from bidiff_deploy.images import read as images
+from bidiff_deploy.images import write
 from bidiff_deploy.cli._shared import parse_bytes
 from bidiff_deploy.errors import UsageError
-from bidiff_deploy.images.read import read_image
+from bidiff_deploy.images.image import Image
+from bidiff_deploy.images.read import decode_image, read_image
 from bidiff_deploy.upscale.journal import FILE_NAME
 
 
@@ -97,7 +98,7 @@ def test_the_report_has_the_order_of_the_inputs(setting: Setting) -> None:
 
 def test_a_full_disk_is_of_one_image(setting: Setting, monkeypatch) -> None:
     three(setting)
-    encode = images._encode
+    encode = write._encode
 
     def fill(file, image, kind, dropped) -> None:
         encode(file, image, kind, dropped)
@@ -105,7 +106,7 @@ def test_a_full_disk_is_of_one_image(setting: Setting, monkeypatch) -> None:
             file.flush()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(images, "_encode", fill)
+    monkeypatch.setattr(write, "_encode", fill)
     result = setting.run("in", "-o", "out", code=1)
     assert "error: can not write out/b.png: the disk is full" in result.stderr
     assert outputs(setting) == ["a.png", "c.png"]
@@ -131,7 +132,7 @@ def test_memory_that_runs_out_is_of_one_image(setting: Setting, monkeypatch, sta
 def test_too_many_pixels_are_of_one_image(setting: Setting, monkeypatch) -> None:
     three(setting)
     setting.photo("in/b.png", shape=(100, 100, 3))
-    monkeypatch.setattr(images.decode_image, "__defaults__", (5000,))
+    monkeypatch.setattr(decode_image, "__defaults__", (5000,))
     result = setting.run("in", "-o", "out", code=1)
     assert "error: in/b.png has 100x100 pixels; at most 5000 are read" in result.stderr
     assert outputs(setting) == ["a.png", "c.png"]
@@ -147,7 +148,7 @@ def test_an_error_of_no_file_is_raised(setting: Setting, monkeypatch) -> None:
 
 def test_warnings(setting: Setting) -> None:
     pixels = np.zeros((4, 5, 1), np.uint8)
-    images.write_image("a.png", images.Image(pixels, None, profile(grey=True)))
+    write.write_image("a.png", Image(pixels, None, profile(grey=True)))
     data = bytearray(Path("a.png").read_bytes())
     data[data.index(b"iCCP") + 30] ^= 1
     Path("b.png").write_bytes(data)
@@ -237,7 +238,7 @@ import sys, time
 sys.path.insert(0, {tests!r})
 sys.path.append({tests!r} + "/..")
 import bidiff_deploy
-from fake_engine import FakeEngine
+from support.fake_engine import FakeEngine
 from bidiff_deploy.cli import main
 
 class Slow(FakeEngine):
@@ -260,7 +261,7 @@ def test_an_interruption_is_clean(tmp_path: Path, monkeypatch, number: int, code
     setting = Setting(tmp_path, monkeypatch)
     for index in range(30):
         setting.photo(f"in/{index:02d}.png", seed=index, shape=(40, 50, 3))
-    command = [sys.executable, "-c", COMMAND.format(tests=str(Path(__file__).parent)), "upscale",
+    command = [sys.executable, "-c", COMMAND.format(tests=str(Path(__file__).parents[1])), "upscale",
                "bundle", "in", "-o", "out"]
     process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.batch_setting import outputs, three, upscale_setting  # noqa: F401
-from test_cli_upscale import Setting
+from support.batch_setting import Setting
 
 from bidiff_deploy.upscale.journal import FILE_NAME, Journal
 

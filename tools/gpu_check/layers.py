@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from checks.cuda_operators import Branch, Call, Gpu
+from tools.checks.cuda_operators import Branch, Call, Gpu
 
 from .shapes import Layer
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bidiff_deploy.engines import library
-from checks.cuda_operators import OPERATORS, Branch, Gpu
+from tools.checks.cuda_operators import OPERATORS, Branch, Gpu
 from bidiff_deploy.errors import EngineError
 
 from .shapes import Case, random_cases

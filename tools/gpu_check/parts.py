@@ -24,7 +24,7 @@ def run(name: str, options: Options, prefix: tuple[str, ...] = (),
 
 def parity(options: Options) -> Result:
     """Every path of every operator against the CPU."""
-    from checks.cuda_operators import Gpu
+    from tools.checks.cuda_operators import Gpu
     from bidiff_deploy.progress import Progress
 
     from .parity import check
@@ -87,8 +87,8 @@ def machine(options: Options) -> Result:
 
 def layers(options: Options) -> Result:
     """Every operator's time by every path, for every batch."""
-    from bidiff_deploy.networks.bi_diffsr.architecture import NetworkConfig
-    from checks.cuda_operators import Gpu
+    from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
+    from tools.checks.cuda_operators import Gpu
     from bidiff_deploy.progress import Progress
 
     from .layers import step_total, time_layers
@@ -118,7 +118,7 @@ def layers(options: Options) -> Result:
 
 def cudnn(options: Options) -> Result:
     """cuDNN's float16 convolutions of the same shapes."""
-    from bidiff_deploy.networks.bi_diffsr.architecture import NetworkConfig
+    from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 
     from .layers import time_cudnn
     from .shapes import parse_layers, single_convolutions

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bidiff_deploy.networks.bi_diffsr.architecture import NetworkConfig, blocks
+from bidiff_deploy.networks.bi_diffsr.architecture import blocks
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.operators.sign_bits import WORD_BITS
 
 

@@ -89,7 +89,7 @@ def _words(constants: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 def _launches(model: Any, device: int) -> tuple[int, int]:
     """Of our operators, by the plans of small ones of their kind, and of all other nodes."""
-    from checks.cuda_operators import OPERATORS, Gpu
+    from tools.checks.cuda_operators import OPERATORS, Gpu
 
     from .layers import make_call
     from .shapes import Layer

@@ -76,7 +76,7 @@ def _empty_cache(folder: str) -> Iterator[None]:
 def memory(options: Options) -> Result:
     """Bytes of the GPU that an engine takes, open and with its loop captured, of one step and of
     many: by what the driver has left, so other programs on the GPU spoil it."""
-    from checks.cuda_operators import Gpu
+    from tools.checks.cuda_operators import Gpu
     steps, found = options["steps"], []
     with tempfile.TemporaryDirectory() as name, Gpu(options["device"]) as gpu:
         folder = Path(name)

@@ -24,7 +24,7 @@ from ...networks.bi_diffsr.memory import cuda_step_bytes
 from ...sampling.sampler import OnStep
 from ..tile_choice import Tile
 from ...images.tiles import MIN_TILE, TilePlan
-from ..noise_predictor import Engine
+from ..noise_predictor import NoisePredictor
 from .thread import DeviceThread
 from ...bundle.step_graphs import StepGraphs
 from .step_rows import StepRows
@@ -69,7 +69,7 @@ class Step(Protocol):
         """Give back what is held."""
 
 
-class DeviceEngine(Engine):
+class DeviceEngine(NoisePredictor):
     """One set of buffers on the device for each shape. A subclass sets ``_device`` (which has a
     ``name``) and ``_free``, the bytes that are free once it is open."""
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle.manifest import Bundle
+from ...bundle.record import NoisePredictorBundle
 from ...errors import EngineError
 from .. import library
-from ..noise_predictor import Engine
+from ..noise_predictor import NoisePredictor
 from ...bundle.step_graphs import StepGraphs
 
 _INSTALL = ("onnxruntime is not installed; pip install 'bidiff-deploy[cpu]' for CPUs, or "
@@ -68,10 +68,10 @@ def open_session(graphs: StepGraphs, threads: int, packed: bool) -> tuple[Any, s
                           f"{ort.__version__}: {sentence(error)}") from None
 
 
-class OnnxRuntimeEngine(Engine):
+class OnnxRuntimeEngine(NoisePredictor):
     """One session for all steps: the step's constants are inputs of one graph."""
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None, packed: bool = True) -> None:
+    def __init__(self, bundle: NoisePredictorBundle, *, threads: int | None = None, packed: bool = True) -> None:
         """Open a verified bundle. ``packed=False`` leaves the op library out. Raises EngineError
         without onnxruntime, or where a forced kernel can not run on this CPU."""
         ort = import_onnxruntime()

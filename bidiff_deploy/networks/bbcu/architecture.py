@@ -23,12 +23,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any, ClassVar, Mapping
 
-from ..bi_diffsr.architecture import Parameter
+from ..base import Parameter
 from ...errors import CheckpointError
 
-MODEL = "bbcu"
 SCALES = (2, 3, 4)
 MAX_CHANNELS = 1 << 12
 MAX_BLOCKS = 256
@@ -44,6 +43,8 @@ class BbcuConfig:
     ``blocks`` count two BIConvs each. ``alignment`` is k; 0 stands for the paper's 130 / 64 for
     each channel.
     """
+
+    network: ClassVar[str] = "bbcu"
 
     channels: int = 64
     blocks: int = 16

@@ -1,16 +1,18 @@
-"""What a feed-forward network costs, counted as ``count`` counts BI-DiffSR."""
+"""What a feed-forward network costs, counted as BI-DiffSR's is."""
 
 from __future__ import annotations
 
 import math
 
-from ..bi_diffsr.architecture import Block
-from ..bi_diffsr.costs import MAX_SIDE, Count, Layer
+from ..costs import MAX_SIDE, Count, Layer
 from ...errors import UsageError
 from .architecture import BbcuConfig, layers, parameters
 
+_REASONS = {"stem": "first convolution, its input is an image and not signs",
+            "head": "last convolution, its output is the picture"}
 
-def count_network(config: BbcuConfig, height: int, width: int) -> Count:
+
+def count(config: BbcuConfig, height: int, width: int) -> Count:
     """Count the network for one low-resolution picture of ``height`` x ``width`` pixels.
 
     Raises UsageError for a size that no picture has.
@@ -23,8 +25,7 @@ def count_network(config: BbcuConfig, height: int, width: int) -> Count:
     for layer in layers(config):
         shape = (layer.cout, layer.cin, 3, 3)
         rows, columns = height * layer.factor, width * layer.factor
-        block = Block(layer.kind, layer.name, layer.published, layer.cin, 0, layer.binary)
-        found.append(Layer(layer.name, block, layer.binary, shape, rows, columns,
-                           math.prod(shape) * rows * columns))
+        found.append(Layer(layer.name, layer.binary, shape, rows, columns,
+                           math.prod(shape) * rows * columns, _REASONS.get(layer.kind, "")))
     return Count(height, width, tuple(found), sum(sizes.values()),
                  sum(size for name, size in sizes.items() if every[name].binary), 0)

@@ -17,7 +17,7 @@ _STOCK_MAPS = 5.25  # where signs and every sum are maps of their own
 _PICTURES = 4  # of the output's size: shortcut, sums, the result
 
 
-def picture_bytes(config: BbcuConfig, height: int, width: int, *, stock: bool = False) -> int:
+def image_bytes(config: BbcuConfig, height: int, width: int, *, stock: bool = False) -> int:
     """Peak bytes of running one picture whose output is ``height`` x ``width``; ``stock``: by ONNX
     Runtime's standard operators."""
     planes = (_STOCK_MAPS if stock else _LARGE_MAPS) * config.channels + _PICTURES * COLORS

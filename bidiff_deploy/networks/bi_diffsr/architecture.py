@@ -12,10 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterator
 
+from ..base import Parameter
 from .binarizers import NONE, PER_CHANNEL, PUBLISHED
 from .config import NetworkConfig
 
-__all__ = ["Block", "NetworkConfig", "Parameter", "TIME_EXPANSION", "blocks", "parameters"]
+__all__ = ["Block", "TIME_EXPANSION", "binary_layers", "blocks", "parameters"]
 
 TIME_EXPANSION = 4  # the time embedding's hidden layer is this many times inner_channel
 
@@ -96,20 +97,10 @@ def blocks(config: NetworkConfig) -> list[Block]:
     return found
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of the network.
-
-    shape      its shape in this project
-    published  the published key that holds it; a grouped one has a key per TaR/TaA group
-    binary     whether only its signs and per-output-channel mean magnitude are used
-    grouped    whether axis 0 is the TaR/TaA group
-    """
-
-    shape: tuple[int, ...]
-    published: tuple[str, ...]
-    binary: bool = False
-    grouped: bool = False
+def binary_layers(config: NetworkConfig) -> list[str]:
+    """Names of all binary convolutions, in order of execution."""
+    return [f"{block.name}.conv{half}" for block in blocks(config)
+            if block.binary for half in (1, 2)]
 
 
 def parameters(config: NetworkConfig) -> dict[str, Parameter]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any, ClassVar, Mapping
 
 from .binarizers import NONE, PUBLISHED, Binarizer, find_binarizer
 from ...errors import CheckpointError
@@ -32,6 +32,8 @@ class NetworkConfig:
     channels. These two are not published options; ``to_dict`` has them only where they differ from
     the published network's, so that its files are what they were before there were others.
     """
+
+    network: ClassVar[str] = "bi-diffsr"
 
     in_channel: int = 6
     out_channel: int = 3

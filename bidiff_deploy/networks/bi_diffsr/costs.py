@@ -1,111 +1,24 @@
-"""What a network costs: parameters and multiply-accumulates, as they are and as the paper counts.
+"""What BI-DiffSR costs: its convolutions, attention products and parameters.
 
-The one place where anything is counted. Everything is derived from ``architecture``; what a bundle
-really holds is read from its graphs by ``inspect_bundle`` and held against this.
-
-The paper counts a binary parameter as 1/32 and a binary operation as 1/64 of a float one, and a
-multiply-accumulate as one operation. Of the published network that gives its 4.58 M parameters
-exactly. Its 36.67 G operations at 3x256x256 come out 1.2 % lower here, 36.24 G: convolutions and
-attention's products are counted, and what the paper adds to them it does not say (without
-attention the gap is 4.1 %).
+Of the published network the paper's way of counting yields its 4.58 M parameters exactly. Its
+36.67 G operations at 3x256x256 come out 1.2 % lower here, 36.24 G: convolutions and attention's
+products are counted, and the paper does not say what it adds to them (without attention the gap is
+4.1 %).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-from .architecture import Block, NetworkConfig, blocks, parameters
 from ...errors import UsageError
+from ..costs import MAX_SIDE, Count, Layer
+from .architecture import Block, blocks, parameters
+from .binarizers import NONE
+from .config import NetworkConfig
 
-PAPER_PARAMETER_BITS = 32  # a binary parameter is counted as 1 / this
-PAPER_OPERATION_BITS = 64  # a binary multiply-accumulate is counted as 1 / this
-MAX_SIDE = 1 << 20  # of an image that is counted for
+__all__ = ["count"]
+
 PRODUCTS = ("scores", "mixed")  # of an attention: query by key, and map by value
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One convolution or attention product of a step, in order of execution.
-
-    name          its parameters are ``name.weight`` and so on; a product has none. Both
-                  convolutions of a full-precision CS-Fusion, CP-Down or CP-Up are one, of twice as
-                  many channels in or (CP-Up) out, under the block's name
-    block         what it belongs to
-    binary        whether it is a BIConv
-    shape         of its weights, (Cout, Cin, k, k); empty for a product
-    height, width of its output map
-    macs          multiply-accumulates for one image; border taps count like all others
-    """
-
-    name: str
-    block: Block
-    binary: bool
-    shape: tuple[int, ...]
-    height: int
-    width: int
-    macs: int
-
-    @property
-    def product(self) -> bool:
-        """Whether it multiplies two activations, as attention does."""
-        return not self.shape
-
-
-@dataclass(frozen=True)
-class Count:
-    """Parameters of a network, and multiply-accumulates of one step for one image.
-
-    height, width      of the image
-    layers             every convolution and attention product
-    parameters         numbers that training fits, TaR and TaA of all groups among them
-    binary_parameters  of those, the ones of which only the sign and a mean are used
-    time_macs          of the time path, which export folds into constants: none at run time
-    """
-
-    height: int
-    width: int
-    layers: tuple[Layer, ...]
-    parameters: int
-    binary_parameters: int
-    time_macs: int
-
-    @property
-    def float_parameters(self) -> int:
-        return self.parameters - self.binary_parameters
-
-    @property
-    def binary_macs(self) -> int:
-        """Of the BIConvs."""
-        return sum(layer.macs for layer in self.layers if layer.binary)
-
-    @property
-    def float_macs(self) -> int:
-        """Of the convolutions that are full precision in the network."""
-        return sum(layer.macs for layer in self.layers if not (layer.binary or layer.product))
-
-    @property
-    def attention_macs(self) -> int:
-        """Of attention's two products; its 1x1 convolutions are among ``float_macs``."""
-        return sum(layer.macs for layer in self.layers if layer.product)
-
-    @property
-    def paper_parameters(self) -> float:
-        """Parameters as the paper counts them: float + binary / 32."""
-        return paper_parameters(self.float_parameters, self.binary_parameters)
-
-    @property
-    def paper_operations(self) -> float:
-        """Operations as the paper counts them: float and attention + binary / 64."""
-        return paper_operations(self.float_macs + self.attention_macs, self.binary_macs)
-
-
-def paper_parameters(full: int, binary: int) -> float:
-    return full + binary / PAPER_PARAMETER_BITS
-
-
-def paper_operations(full: int, binary: int) -> float:
-    return full + binary / PAPER_OPERATION_BITS
 
 
 def count(config: NetworkConfig, height: int, width: int) -> Count:
@@ -135,12 +48,27 @@ def count(config: NetworkConfig, height: int, width: int) -> Count:
                 name, shape = block.name, (outputs * shape[0], inputs * shape[1], *shape[2:])
             if name.endswith(".attention.out"):
                 macs = block.channels * positions * positions
-                layers += [Layer(f"{block.name}.attention.{product}", block, False, (), rows,
-                                 columns, macs) for product in PRODUCTS]
-            layers.append(Layer(name, block, parameter.binary, shape, rows, columns,
-                                math.prod(shape) * positions))
+                layers += [Layer(f"{block.name}.attention.{product}", False, (), rows, columns, macs)
+                           for product in PRODUCTS]
+            layers.append(Layer(name, parameter.binary, shape, rows, columns,
+                                math.prod(shape) * positions,
+                                "" if parameter.binary else _reason(config, block, name)))
     return Count(
         height, width, tuple(layers), sum(sizes.values()),
         sum(size for name, size in sizes.items() if every[name].binary),
         sum(size for name, size in sizes.items() if len(every[name].shape) == 2
             and not every[name].grouped))
+
+
+def _reason(config: NetworkConfig, block: Block, name: str) -> str:
+    """Why a convolution of this block is full precision."""
+    if block.kind == "stem":
+        return "first convolution, its input is an image and not signs"
+    if block.kind == "head":
+        return "last convolution, its output is the predicted noise"
+    if ".attention." in name:
+        return "convolution of attention, never binary in this network"
+    if config.binarizer == NONE:
+        return "the network has no binary layers"
+    return (f"the decoder's level {block.level} "
+            f"({config.image_size >> block.level}) is in fp_res")

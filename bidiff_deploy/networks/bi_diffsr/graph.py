@@ -8,30 +8,26 @@ lists point to other bytes. Values carry the names of the blocks that compute th
 
 from __future__ import annotations
 
-from typing import Mapping
 
-import numpy as np
 
 from .binarizers import NONE
-from ...checkpoint.record import Checkpoint
+from ..base import Weights
 from .graph_builder import IR_VERSION, Builder, Initializer, StepGraph
-from ...operators.value_names import short
 from .float_blocks import FloatBuilder
 from .plain_blocks import PlainBuilder
+from .step_constants import step_constants
 
-__all__ = ["IR_VERSION", "StepGraph", "build_step", "short"]
+__all__ = ["IR_VERSION", "StepGraph", "build_step"]
 
 
-def build_step(checkpoint: Checkpoint, initializer: Initializer,
-               step_constants: Mapping[str, np.ndarray], compute: str = "float32") -> StepGraph:
+def build_step(weights: Weights, initializer: Initializer, timestep: int,
+               compute: str = "float32") -> StepGraph:
     """Build the graph of one step.
 
     ``initializer(name, make)`` gives the initializer of that name, calling ``make`` for its value
-    unless it has it already. ``step_constants``: ``X.threshold`` and ``X.rprelu`` of every BIConv
-    X whose parameters depend on the step and ``B.time`` of every residual block B. ``compute``: the
-    type that factors of full-precision products may be rounded to, one of ``ops.COMPUTE``.
+    unless it has it already. ``compute``: the type that factors of full-precision products may be rounded to, one of ``ops.COMPUTE``.
     """
-    config = checkpoint.config
+    config = weights.config
     builder = (FloatBuilder if config.binarizer == NONE
                else Builder if config.binary_layers.fused else PlainBuilder)
-    return builder(checkpoint, initializer, step_constants, compute).build()
+    return builder(weights, initializer, step_constants(weights, timestep), compute).build()

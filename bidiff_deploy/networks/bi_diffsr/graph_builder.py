@@ -12,24 +12,17 @@ from typing import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from .architecture import Block, NetworkConfig, blocks
+from .architecture import Block, blocks
+from .config import NetworkConfig
 from ...checkpoint.record import Checkpoint
 from ...operators.definitions import functions
 from ...operators.names import (ATTENTION, BINARY_DOWN, BINARY_FUSION, BINARY_UP, CONV3X3, DOMAIN,
                                 NORM_BINARY_CONV, NORM_CONV, ONNX_OPSET, PAIR_CONV, VERSION, Body)
+from ...operators.value_names import short
 from .step_constants import layer_constants, pair_of_convolutions
 
 IR_VERSION = 8  # the first with model-local functions: any onnxruntime since 1.11 reads it
-_SHORT = (("encoder.", "e"), ("middle.", "m"), ("decoder.", "d"), (".conv", ".c"),
-          (".attention", ".a"), (".norm", ".n"))
 Initializer = Callable[[str, Callable[[], np.ndarray]], ir.Value]
-
-
-def short(name: str) -> str:
-    """A parameter's or block's name as graphs spell it: they stay small that way."""
-    for long, brief in _SHORT:
-        name = name.replace(long, brief)
-    return name
 
 
 @dataclass(frozen=True)

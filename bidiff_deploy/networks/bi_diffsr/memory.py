@@ -14,7 +14,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
-from .architecture import NetworkConfig, blocks
+from .architecture import blocks
+from .config import NetworkConfig
 from .binarizers import NONE
 from .costs import count
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any, Mapping
 
-from .architecture import NetworkConfig
+from .config import NetworkConfig
 from .binarizers import BINARIZERS, NONE, PUBLISHED
 from ...errors import CheckpointError
 from .config import MAX_LEVELS

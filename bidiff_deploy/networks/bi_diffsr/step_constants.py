@@ -12,11 +12,20 @@ from typing import Mapping
 
 import numpy as np
 
-from .architecture import Block, NetworkConfig, blocks
+from .architecture import Block, binary_layers, blocks
 from .binarizers import alignment_factor
-from ...checkpoint.record import Checkpoint
+from ..base import Weights
 
 _RPRELU = ("shift_in", "slope", "shift_out")
+
+
+def step_constants(weights: Weights, timestep: int) -> dict[str, np.ndarray]:
+    """Everything of a graph that depends on the step: ``group_parameters`` of its group, and
+    ``B.time`` float32 (C,) of every residual block B."""
+    found = group_parameters(weights, weights.config.group(timestep))
+    found.update((f"{name}.time", vector) for name, vector in time_vectors(weights,
+                                                                           timestep).items())
+    return found
 
 
 def sinusoid(timestep: int, dim: int) -> np.ndarray:
@@ -35,9 +44,9 @@ def sinusoid(timestep: int, dim: int) -> np.ndarray:
     return np.concatenate([np.sin(argument), np.cos(argument)]).astype(np.float32)
 
 
-def time_vectors(checkpoint: Checkpoint, timestep: int) -> dict[str, np.ndarray]:
+def time_vectors(weights: Weights, timestep: int) -> dict[str, np.ndarray]:
     """``{residual block name: float32 (C,)}``, what each block adds at this step."""
-    state, config = checkpoint.state, checkpoint.config
+    state, config = weights.state, weights.config
 
     def linear(name: str, x: np.ndarray) -> np.ndarray:
         # float64 from here on: it is nearer to the exact value than any float32 order.
@@ -48,36 +57,36 @@ def time_vectors(checkpoint: Checkpoint, timestep: int) -> dict[str, np.ndarray]
                        _swish(linear("time_embedding.linear1", embedding)))
     activated = _swish(embedding)
     return {block.name: linear(f"{block.name}.time", activated).astype(np.float32)
-            for block in residual_blocks(config)}
+            for block in blocks(config) if block.kind == "residual"}
 
 
-def group_parameters(checkpoint: Checkpoint, group: int) -> dict[str, np.ndarray]:
+def group_parameters(weights: Weights, group: int) -> dict[str, np.ndarray]:
     """TaR and TaA of one group, for every BIConv X of the network; nothing for binarizers whose
     parameters do not depend on the step.
 
     ``X.threshold`` float32 (C,), added before the sign; ``X.rprelu`` float32 (3, C), rows shift_in,
     slope, shift_out of RPReLU(y) = prelu(y + shift_in, slope) + shift_out.
     """
-    state = checkpoint.state
+    state = weights.state
     result: dict[str, np.ndarray] = {}
-    if not checkpoint.config.binary_layers.grouped:
+    if not weights.config.binary_layers.grouped:
         return result
-    for name in binary_convolutions(checkpoint.config):
+    for name in binary_layers(weights.config):
         result[f"{name}.threshold"] = state[f"{name}.threshold"][group]
         result[f"{name}.rprelu"] = np.stack(
             [state[f"{name}.{part}"][group] for part in _RPRELU])
     return result
 
 
-def layer_constants(checkpoint: Checkpoint, name: str) -> dict[str, np.ndarray]:
+def layer_constants(weights: Weights, name: str) -> dict[str, np.ndarray]:
     """What BinaryConv of one layer holds, of a binarizer without groups: float32 ``alpha`` and
     ``threshold``, (C,), and ``rprelu``, (3, C); neutral where they are none of its.
 
     BBCU's residual alignment needs no operators: with k above 0, sign(k x + b) is
     sign(x + b / k), and RPReLU(y) / k is RPReLU of y / k, its two shifts divided by k.
     """
-    state, config = checkpoint.state, checkpoint.config
-    alpha = checkpoint.binary[f"{name}.weight"].alpha
+    state, config = weights.state, weights.config
+    alpha = weights.binary[f"{name}.weight"].alpha
     kind, zeros = config.binary_layers, np.zeros_like(alpha)
     neutral = {"shift_in": zeros, "slope": np.ones_like(alpha), "shift_out": zeros}
     if kind.name == "bbcu":
@@ -114,16 +123,6 @@ def pair_of_convolutions(state: Mapping[str, np.ndarray], block: Block) -> dict[
     weight[:, 1:channels:2], weight[:, channels::2] = first[:, :odd], first[:, odd:]
     weight[:, 0:channels:2], weight[:, channels + 1::2] = second[:, :even], second[:, even:]
     return {"weight": weight, "bias": bias}
-
-
-def residual_blocks(config: NetworkConfig) -> list[Block]:
-    return [block for block in blocks(config) if block.kind == "residual"]
-
-
-def binary_convolutions(config: NetworkConfig) -> list[str]:
-    """Names of all BIConvs, in order of execution."""
-    return [f"{block.name}.conv{half}" for block in blocks(config)
-            if block.binary for half in (1, 2)]
 
 
 def _swish(x: np.ndarray) -> np.ndarray:

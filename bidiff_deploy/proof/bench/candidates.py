@@ -93,10 +93,10 @@ class _Packed(Candidate):
 
 class _Torch(Candidate):
     def __init__(self, bundle: Path, timestep: int, threads: int) -> None:
-        from ...bundle.manifest import open_bundle
+        from ...bundle.manifest import open_noise_predictor
         from .folded import folded_network
 
-        self._network = folded_network(open_bundle(bundle), timestep)
+        self._network = folded_network(open_noise_predictor(bundle), timestep)
         import torch
 
         torch.set_num_threads(threads)

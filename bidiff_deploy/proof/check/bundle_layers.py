@@ -8,13 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from ...networks.bi_diffsr.architecture import blocks
-from ...bundle.manifest import Bundle
+from ...bundle.record import Bundle
 from ...bundle.step_graphs import StepGraphs
 from ...errors import BundleError
 from ...operators.value_names import short
-from ...bundle.feedforward import FeedForwardBundle
-from ...networks.bbcu.architecture import BbcuConfig, layers
 from ...operators.definitions import opened
 from ...operators.names import BINARY_CONV, DOMAIN, FUSED
 
@@ -48,7 +45,7 @@ class BundleLayers:
     ``shipped`` is the graph that engines run, ``model`` the same with fused operators opened.
     """
 
-    def __init__(self, bundle: Bundle | FeedForwardBundle) -> None:
+    def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.graphs = StepGraphs(bundle)
         self.promoted = self.graphs.promoted()
@@ -56,7 +53,7 @@ class BundleLayers:
         self.model = opened(self.shipped)
         found = {node.output[0]: node for node in self.model.graph.node
                  if node.domain == DOMAIN and node.op_type == BINARY_CONV}
-        wanted = {short(name): name for name in binary_names(bundle)}
+        wanted = {short(name): name for name in bundle.network.binary_layers(bundle.config)}
         if set(found) != set(wanted):
             odd = sorted(set(found) ^ set(wanted))[0]
             raise BundleError(f"{bundle.path} does not have the binary layers of its network "
@@ -106,11 +103,3 @@ class BundleLayers:
             functions=[function for function in self.model.functions
                        if function.name == BINARY_CONV])
         return model.SerializeToString(deterministic=True)
-
-
-def binary_names(bundle: Bundle | FeedForwardBundle) -> list[str]:
-    """Names of all BIConvs of the bundle's network, in order of execution."""
-    if isinstance(bundle.config, BbcuConfig):
-        return [layer.name for layer in layers(bundle.config) if layer.binary]
-    return [f"{block.name}.conv{half}" for block in blocks(bundle.config)
-            if block.binary for half in (1, 2)]

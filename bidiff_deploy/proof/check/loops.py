@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...engines.noise_predictor import Engine
+from ...engines.noise_predictor import NoisePredictor
 from ...images.metrics import psnr_y
 from ..inputs import Sample
 
@@ -78,7 +78,7 @@ class LoopCheck:
         return f"{held}at least {self.bound:.1f} dB from the reference's image"
 
 
-def check_loops(samples: Sequence[Sample], reference: Engine, floor: Engine, engine: Engine,
+def check_loops(samples: Sequence[Sample], reference: NoisePredictor, floor: NoisePredictor, engine: NoisePredictor,
                 precision: str = "float32") -> list[LoopCheck]:
     """Sample each image with all three from the same noise (seed 0) and compare the results;
     ``precision`` is the engine's."""

@@ -16,13 +16,13 @@ import numpy as np
 from ...checkpoint.record import Checkpoint
 from ...engines import open_engine
 from ...errors import EngineError, UsageError
-from ...bundle.feedforward import FeedForwardBundle
+from ...bundle.record import Bundle
 from ...engines.one_run_tiled import planes
 from .bundle_layers import BundleLayers
 from .statistics import PREDICTION, compare_step, nudged
 from ..inputs import image_files, read_rgb
 from .layers import LayerCheck, LayerOp, check_layer
-from ..reference import torch_threads
+from ..reference import load_network, torch_threads
 from .result import CheckResult, StepCheck
 from .runners import CPU_BACKENDS
 from ..sessions import open_session
@@ -32,7 +32,7 @@ IMAGE_SIZE = (128, 128)  # images are cropped to it, before they are enlarged
 OnProgress = Callable[[int, int], None]
 
 
-def check_feedforward(bundle: FeedForwardBundle, checkpoint: Checkpoint, *,
+def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
                       backend: str = "onnxruntime", threads: int | None = None,
                       size: tuple[int, int] | None = None, images: Sequence[str] = (),
                       on_progress: OnProgress | None = None) -> CheckResult:
@@ -61,7 +61,7 @@ def check_feedforward(bundle: FeedForwardBundle, checkpoint: Checkpoint, *,
     steps: list[StepCheck] = []
     with torch_threads(threads), open_engine(bundle.path, threads=threads,
                                              backend=backend) as engine:
-        reference, floor = _load(checkpoint), _load(checkpoint, channels_last=True)
+        reference, floor = load_network(checkpoint), load_network(checkpoint, channels_last=True)
         for index, (_, picture) in enumerate(pictures):
             expected = _run(reference, layers, picture)
             for layer in layers.layers:
@@ -105,7 +105,7 @@ def _taps(layers: BundleLayers) -> Iterator[str]:
 def _tapped(session: Any, layers: BundleLayers, picture: np.ndarray) -> dict[str, np.ndarray]:
     """The bundle's layers by the names of ``compare_step``: inputs, their signs, outputs."""
     names = list(dict.fromkeys(_taps(layers)))
-    values = dict(zip(names, session.run(names, {"picture": picture})))
+    values = dict(zip(names, session.run(names, {session.get_inputs()[0].name: picture})))
     constants = layers.constants(0)
     return _layers(layers, {layer.key: (values[layer.inputs[0]], constants[layer.inputs[3]],
                                         values[layer.output]) for layer in layers.layers})
@@ -123,7 +123,7 @@ def _run(network: Any, layers: BundleLayers, picture: np.ndarray) -> dict[str, n
         for layer in layers.layers:
             def keep(module: Any, inputs: tuple[Any, ...], output: Any,
                      key: str = layer.key) -> None:
-                if module.r > 1:  # the node's output comes before PixelShuffle
+                if getattr(module, "r", 1) > 1:  # the node's output comes before PixelShuffle
                     output = torch.nn.functional.pixel_unshuffle(output, module.r)
                 seen[key] = tuple(value.contiguous().numpy() for value in (
                     inputs[0], module.threshold[0], output))
@@ -150,20 +150,6 @@ def _layers(layers: BundleLayers, seen: dict[str, Any]) -> dict[str, np.ndarray]
         found[f"{layer.key}.sign"] = x + np.asarray(threshold)[:, None, None] >= 0
         found[layer.key] = output
     return found
-
-
-def _load(checkpoint: Checkpoint, *, channels_last: bool = False) -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise EngineError("torch is not installed, and the reference network needs it; "
-                          "pip install 'bidiff-deploy[train]'") from None
-    from ...training.networks.bbcu import Bbcu
-
-    network = Bbcu(checkpoint.config).eval().requires_grad_(False)
-    network.load_state_dict({name: torch.from_numpy(np.array(value))
-                             for name, value in checkpoint.latent().items()})
-    return network.to(memory_format=torch.channels_last) if channels_last else network
 
 
 def _torch_version() -> str:

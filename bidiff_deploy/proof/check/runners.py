@@ -25,10 +25,10 @@ from ...networks.bi_diffsr.architecture import blocks
 from ...bundle.manifest import Bundle
 from ...checkpoint.record import Checkpoint
 from ...engines import open_engine
-from ...engines.noise_predictor import Engine
+from ...engines.noise_predictor import NoisePredictor
 from ...errors import EngineError
 from ...operators.value_names import short
-from .bundle_layers import BundleLayers, binary_names
+from .bundle_layers import BundleLayers
 from .statistics import OPENED, PREDICTION, ROUNDING_SNR
 from ..reference import TorchEngine
 from ..sessions import open_session
@@ -72,7 +72,7 @@ class _Runner(BaseRunner):
         outputs.update(self.layer_outputs(noisy, condition, timestep))
         return outputs
 
-    engine: Engine
+    engine: NoisePredictor
 
     def layer_outputs(self, noisy: np.ndarray, condition: np.ndarray,
                       timestep: int) -> dict[str, np.ndarray]:
@@ -119,9 +119,9 @@ class TorchRunner(_Runner):
             noise = torch.randn(x.shape, generator=generator) * x.square().mean().sqrt()
             return x + 10 ** (-ROUNDING_SNR / 20) * noise, group
 
-        network = self.engine.network
+        network, config = self.engine.network, self.engine.bundle.config
         hooks = [network.get_submodule(name).register_forward_pre_hook(nudge, prepend=True)
-                 for name in binary_names(self._arguments[0])]
+                 for name in self.engine.bundle.network.binary_layers(config)]
         try:
             yield
         finally:

@@ -14,25 +14,20 @@ from typing import Any, Iterable
 
 import onnx
 
-from ...networks.bi_diffsr.binarizers import NONE
-from ...bundle.manifest import KIND, MANIFEST, Bundle
+from ...bundle.manifest import MANIFEST, open_bundle
+from ...bundle.record import Bundle, NoisePredictorBundle
 from ...bundle.tensors import FLOAT_BYTES, BundleGraphs, BundleTensors, Weight, Weigher
-from ...networks.bi_diffsr.costs import Count, Layer, count, paper_operations
+from ...networks.costs import Count, Layer, paper_operations
 from ...errors import BidiffError, BundleError
 from ...operators.value_names import short
 from ...bundle.weights_file import ALIGNMENT
-from ...bundle.feedforward import FeedForwardBundle, open_any
-from ...networks.bbcu.costs import count_network
-from ...networks.bbcu.architecture import BbcuConfig
 from ...bundle.graph_reader import GraphLayer, GraphReader
-from ...networks import Config
 from ...operators.names import DOMAIN
 
 
 # What the manifest calls a kind of layer, where it has a name of its own for it.
 _PRECISIONS = {"float32": "float", "bfloat16": "bf16", "float16": "fp16"}
 # What multiplies in a type that a fused operator only allows.
-_SIDE = 256  # of the picture that a feed-forward network is counted for
 _MULTIPLIED_BY = {"bf16": "the CPU", "fp16": "the GPU"}
 
 
@@ -61,7 +56,7 @@ class Inspection:
     disagreements  sentences: where graphs and manifest contradict each other
     """
 
-    bundle: Bundle | FeedForwardBundle
+    bundle: Bundle
     count: Count
     layers: tuple[InspectedLayer, ...]
     parts: dict[str, Weight]
@@ -103,7 +98,7 @@ class Inspection:
         bundle, manifest = self.bundle, self.bundle.manifest
         return {
             "bundle": str(bundle.path), "source": manifest.get("source"), "scale": bundle.scale,
-            "kind": manifest.get("kind", KIND),
+            "kind": bundle.network.kind,
             "network": bundle.config.to_dict(), **_sampling(bundle),
             "versions": {"tool": manifest.get("tool"), "schema": manifest["schema_version"],
                          "packing": manifest["packing_version"], "opsets": self.opsets},
@@ -126,9 +121,9 @@ class Inspection:
         }
 
 
-def _sampling(bundle: Bundle | FeedForwardBundle) -> dict[str, Any]:
+def _sampling(bundle: Bundle) -> dict[str, Any]:
     """What only a diffusion model has: its schedule, its start and its steps."""
-    if not isinstance(bundle, Bundle):
+    if not isinstance(bundle, NoisePredictorBundle):
         return {}
     return {"schedule": bundle.schedule.to_dict(), "sampling": {"start": bundle.default_start},
             "steps": [{"timestep": s.timestep, "group": s.group, "file": s.file}
@@ -151,8 +146,9 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
     is damaged, foreign or whose graphs can not be read, UsageError for a size that the network can
     not run at.
     """
-    bundle = open_any(path)
-    expected = _expected(bundle.config, size)
+    bundle = open_bundle(path)
+    network, config = bundle.network, bundle.config
+    expected = network.count(config, *(size or network.usual_size(config)))
     graphs = BundleGraphs(bundle)
     file = bundle.steps[0].file
     try:
@@ -173,7 +169,7 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
         layer = named.take(found.name)
         inspected.append(InspectedLayer(
             layer.name if layer else found.name, found, bool(layer and layer.binary),
-            _why(layer, found, bundle.config), weighed.layer(layer, found.tensors)))
+            _why(layer, found), weighed.layer(layer, found.tensors)))
         wrong += _compare(layer, found)
     wrong += [f"the network's {name} is not in the graph" for name in named.left()]
     wrong += [f"operator {op} is not known, what it computes is not counted"
@@ -193,13 +189,6 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
         reader.operators(), tuple(wrong))
 
 
-def _expected(config: Config, size: tuple[int, int] | None) -> Count:
-    if isinstance(config, BbcuConfig):
-        return count_network(config, *(size or (_SIDE, _SIDE)))
-    side = -(-config.image_size // config.size_multiple) * config.size_multiple
-    return count(config, *(size or (side, side)))
-
-
 class _Names:
     """The network's layers, to be found by the name that a graph gives their weights."""
 
@@ -213,7 +202,7 @@ class _Names:
         return [layer.name for layer in self._left.values()]
 
 
-def _why(layer: Layer | None, found: GraphLayer, config: Config) -> str:
+def _why(layer: Layer | None, found: GraphLayer) -> str:
     if layer is None:
         return "not a layer of the network that the manifest states"
     if layer.binary:
@@ -229,18 +218,7 @@ def _why(layer: Layer | None, found: GraphLayer, config: Config) -> str:
         found.kind, f"rounded to {found.kind}")
     if found.inside is not None and found.kind in _MULTIPLIED_BY:
         what = _allowed(found.kind)
-    block = layer.block
-    if block.kind == "stem":
-        return f"{what}: first convolution, its input is an image and not signs"
-    if block.kind == "head":
-        made = "picture" if isinstance(config, BbcuConfig) else "predicted noise"
-        return f"{what}: last convolution, its output is the {made}"
-    if ".attention." in layer.name:
-        return f"{what}: convolution of attention, never binary in this network"
-    if config.binarizer == NONE:
-        return f"{what}: the network has no binary layers"
-    return (f"{what}: the decoder's level {block.level} "
-            f"({config.image_size >> block.level}) is in fp_res")
+    return f"{what}: {layer.reason}"
 
 
 def _allowed(kind: str) -> str:
@@ -282,21 +260,21 @@ def _check_precision(precision: str, layers: Iterable[InspectedLayer]) -> list[s
     return wrong
 
 
-def _check_versions(bundle: Bundle | FeedForwardBundle, model: onnx.ModelProto) -> list[str]:
+def _check_versions(bundle: Bundle, model: onnx.ModelProto) -> list[str]:
     found = {opset.domain: opset.version for opset in model.opset_import}
     return [f"the manifest states {key} {bundle.manifest.get(key)!r}, but the graph has "
             f"{found.get(domain)}" for key, domain in (("onnx_opset", ""), ("bidiff_opset", DOMAIN))
             if bundle.manifest.get(key) != found.get(domain)]
 
 
-def _check_folder(bundle: Bundle | FeedForwardBundle) -> list[str]:
+def _check_folder(bundle: Bundle) -> list[str]:
     stated = {MANIFEST, *bundle.manifest["files"]}
     return [f"{name!r} lies in the folder, but the manifest does not name it"
             for name in sorted(file.name for file in bundle.path.iterdir()) if name not in stated]
 
 
-def _check_steps(bundle: Bundle | FeedForwardBundle) -> list[str]:
-    if not isinstance(bundle, Bundle):
+def _check_steps(bundle: Bundle) -> list[str]:
+    if not isinstance(bundle, NoisePredictorBundle):
         return []
     return [f"step {step.timestep} belongs to group {bundle.config.group(step.timestep)}, but the "
             f"manifest states {step.group}" for step in bundle.steps

@@ -6,8 +6,7 @@ from collections import Counter
 from itertools import groupby
 from typing import Any
 
-from ...bundle.manifest import Bundle
-from ...bundle.feedforward import FeedForwardBundle
+from ...bundle.record import Bundle, NoisePredictorBundle
 from .inspection import InspectedLayer, Inspection
 
 WIDTH = 100
@@ -57,8 +56,8 @@ def _head(found: Inspection) -> list[str]:
     return [_fit(f"{name:<15}{_plain(value)}") for name, value in lines]
 
 
-def _steps(bundle: Bundle | FeedForwardBundle) -> list[tuple[str, str]]:
-    if not isinstance(bundle, Bundle):
+def _steps(bundle: Bundle) -> list[tuple[str, str]]:
+    if not isinstance(bundle, NoisePredictorBundle):
         return [("steps", "none: feed-forward, one run of one graph a picture")]
     start = bundle.default_start
     groups = [f"group {group}: {_range([step.timestep for step in steps])}"

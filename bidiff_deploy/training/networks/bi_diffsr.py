@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...networks.bi_diffsr.architecture import TIME_EXPANSION, Block, NetworkConfig, blocks
+from ...networks.bi_diffsr.architecture import TIME_EXPANSION, Block, blocks
+from ...networks.bi_diffsr.config import NetworkConfig
 from ...errors import UsageError
 from .binary_layers import binary_layer
 

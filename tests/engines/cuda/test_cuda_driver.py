@@ -13,14 +13,14 @@ import pytest
 
 from bidiff_deploy.engines.gpu import library as cuda_library
 from bidiff_deploy.engines import library
-from checks.cuda_operators import Branch, Gpu
+from tools.checks.cuda_operators import Branch, Gpu
 from bidiff_deploy.errors import EngineError
 
 SUMS = """
 import numpy as np
 from bidiff_deploy.errors import EngineError
 from bidiff_deploy.engines import cuda_library
-from checks.cuda_operators import Gpu
+from tools.checks.cuda_operators import Gpu
 def main():
     {body}
 try:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bidiff_deploy.engines import library
-from checks.cuda_operators import Branch, Gpu
+from tools.checks.cuda_operators import Branch, Gpu
 
 # Every path, in both forms where sm_75 has its own.
 TARGETS = [(75, "xor"), (75, "int8"), (80, "xor"), (90, "and"), (120, "int8"), (87, "popc")]

@@ -17,7 +17,7 @@ from bidiff_deploy.engines.tensorrt.run import (cuda_python_driver, device as te
 from bidiff_deploy.engines import library
 from bidiff_deploy.engines.tensorrt.run.device import CudaError
 
-STAND_IN = Path(__file__).with_name("pycuda_stand_in")
+STAND_IN = Path(__file__).parents[2] / "stand_ins" / "pycuda"
 # In a process that begins with the emulated driver as its libcuda.so.1.
 PROGRAM = """
 import os, sys, threading, warnings

@@ -22,7 +22,7 @@ pytest.importorskip("cuda.bindings")
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 
-PROGRAM = Path(__file__).with_name("tensorrt_on_cpu.py")
+PROGRAM = Path(__file__).parents[2] / "support" / "tensorrt_on_cpu.py"
 
 
 def run(what: str, bundle: Path, folder: Path, version: str) -> SimpleNamespace:

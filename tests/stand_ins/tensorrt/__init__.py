@@ -49,7 +49,7 @@ from support import emulated_cuda
 from support import tensorrt_names
 
 VERSIONS = tensorrt_names.VERSIONS
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 _HERE = Path(__file__).parent
 
 
@@ -92,7 +92,7 @@ def environment(cache: Path, version: str = "10.3.0", **changed: str) -> dict[st
     made = {**os.environ, **_variables(cache, version, {
         "BIDIFF_LIBCUDA": str(driver), "BIDIFF_NVRTC": str(driver), **changed})}
     for name, folders in (("LD_LIBRARY_PATH", [driver.parent]),
-                          ("PYTHONPATH", [_HERE / "site", _HERE.parent])):
+                          ("PYTHONPATH", [_HERE / "site", _HERE.parents[1], _ROOT])):
         made[name] = os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get(name)])])
     return made
 

@@ -7,7 +7,6 @@ Nothing is written before the plan is there.
 from __future__ import annotations
 
 import hashlib
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -18,9 +17,9 @@ from .... import progress
 from ....bundle.manifest import Bundle
 from ....errors import BidiffError, EngineError, UsageError
 from ...gpu import library as cuda_library
-from ...noise_predictor import PADDING_MULTIPLE
 from ...gpu.primary_context import current_gpu
 from .. import plans
+from ..profiles import check_profile
 from . import timing_cache
 from ..api import Api, open_tensorrt
 from .network import Parsed, Settings, configure, parse
@@ -28,11 +27,9 @@ from ..plans import Here, Plan, PlanInfo, Profile
 from .progress import BuildProgress, monitor_of
 from ..sidecar import MAX_WORKSPACE, VARIANTS
 
-__all__ = ["BuildInterrupted", "build_plan", "check_profile", "default_profile", "precision_of"]
+__all__ = ["BuildInterrupted", "build_plan", "precision_of"]
 
 _TICK_SECONDS = 0.2
-_DEFAULT_SIDES = (64, 256, 512)
-_MOST_VALUES = (1 << 31) - 1  # of a tensor of TensorRT's
 
 
 class BuildInterrupted(KeyboardInterrupt):
@@ -46,33 +43,6 @@ class BuildInterrupted(KeyboardInterrupt):
 def precision_of(bundle: Bundle) -> str:
     """What plans of a bundle compute in; bfloat16 is left unused."""
     return "float16" if bundle.precision == "float16" else "float32"
-
-
-def default_profile(bundle: Bundle, batch: int = 1) -> Profile:
-    """64x64 to 512x512, best at 256x256, rounded up to what the network takes."""
-    unit = _unit(bundle)
-    low, middle, high = ((batch, size, size) for size in (
-        -(-side // unit) * unit for side in _DEFAULT_SIDES))
-    return Profile(low, middle, high)
-
-
-def check_profile(profile: Profile, bundle: Bundle) -> None:
-    """Raises UsageError for shapes that the loop never has, or that are out of order."""
-    unit, channels = _unit(bundle), bundle.config.inner_channel
-    for shape in (profile.minimum, profile.optimum, profile.maximum):
-        if any(side < 1 or side % unit for side in shape[1:]) or shape[0] < 1:
-            raise UsageError(f"{_text(shape)} (batch x height x width) can not be run: height and "
-                             f"width must be multiples of {unit}, which inputs are padded to")
-        if math.prod(shape) * channels > _MOST_VALUES:
-            raise UsageError(f"{_text(shape)} (batch x height x width) with {channels} channels is "
-                             f"more than the {_MOST_VALUES} values that a map of TensorRT's can "
-                             "have; choose a smaller shape, which larger images are run in tiles "
-                             "of")
-    for name, low, high in (("--min", profile.minimum, profile.optimum),
-                            ("--opt", profile.optimum, profile.maximum)):
-        if any(a > b for a, b in zip(low, high)):
-            raise UsageError(f"{name} {_text(low)} is larger than {_text(high)}; give --min, "
-                             "--opt and --max in ascending order")
 
 
 def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
@@ -220,12 +190,3 @@ def _info(here: Here, settings: Settings, content: memoryview, opset: int,
         precision=here.precision, profile=settings.profile, bytes=content.nbytes,
         sha256=hashlib.sha256(content).hexdigest(), opset=opset, level=settings.level,
         workspace=settings.workspace, seconds=round(seconds, 3))
-
-
-def _unit(bundle: Bundle) -> int:
-    """What heights and widths of the loop are multiples of."""
-    return math.lcm(PADDING_MULTIPLE, bundle.config.size_multiple)
-
-
-def _text(shape: tuple[int, int, int]) -> str:
-    return "x".join(map(str, shape))

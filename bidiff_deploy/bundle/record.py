@@ -1,0 +1,74 @@
+"""What a verified bundle is: of a network of any kind, and of a noise predictor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Mapping
+
+from ..networks import network_of
+from ..networks.base import Network
+from ..sampling.schedule import Schedule
+
+__all__ = ["Bundle", "NoisePredictorBundle", "Step"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One time step of a bundle: its number, its TaR/TaA group and the file of its graph."""
+
+    timestep: int
+    group: int
+    file: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle.
+
+    path               its directory
+    config, scale      the network's options and the upscaling factor
+    steps              in order of sampling, time descending; a network that runs once has one
+    step_initializers  names of the initializers that differ from step to step
+    precision          what factors of full-precision products may be rounded to: float32, or
+                       bfloat16 where the machine computes with it; float16: and maps as well
+    weights            file name of the shared tensor bytes
+    manifest           the manifest itself
+    """
+
+    path: Path
+    config: Any
+    scale: int
+    steps: tuple[Step, ...]
+    step_initializers: tuple[str, ...]
+    precision: str
+    weights: str
+    manifest: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def network(self) -> Network:
+        """What its network is."""
+        return network_of(self.config)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all its files but the manifest."""
+        return sum(entry["bytes"] for entry in self.manifest["files"].values())
+
+
+@dataclass(frozen=True)
+class NoisePredictorBundle(Bundle):
+    """A verified bundle of a noise predictor.
+
+    schedule       the diffusion schedule it was trained with
+    default_start  the time step that sampling starts at from the noised condition, or None for pure
+                   noise at the first step
+    """
+
+    schedule: Schedule
+    default_start: int | None
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """Descending."""
+        return tuple(step.timestep for step in self.steps)

@@ -1,0 +1,183 @@
+"""What the rest of the package asks of a network: the record that each folder here fills.
+
+A network has a kind, which decides how an engine runs it, and everything else that depends on the
+architecture: its options, parameters, recognition by keys, graph, costs and memory. Readers of
+checkpoints, bundles, export, engines and proofs ask this record and never which network it is.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+
+from ..operators.sign_bits import BinaryWeight
+from .costs import Count
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Config", "Initializer", "MAX_SCALE", "NOISE_PREDICTOR", "Network", "ONE_RUN", "Parameter", "Shapes",
+           "StepGraph", "Weights"]
+
+# Kinds, as manifests spell them. A noise predictor runs once a time step of a diffusion loop; the
+# other maps a low-resolution image to the large one in one run.
+NOISE_PREDICTOR = "diffusion"
+ONE_RUN = "feedforward"
+MAX_SCALE = 16  # the largest upscaling factor of any network
+
+Shapes = Mapping[str, tuple[int, ...]]
+# ``initializer(name, make)`` returns the graph's initializer of that name; it calls ``make`` for
+# the value, float32 or int32, unless it has it already.
+Initializer = Callable[[str, Callable[[], np.ndarray]], Any]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a network.
+
+    shape      its shape in this project
+    published  the published key that holds it; a grouped one has a key per TaR/TaA group
+    binary     whether only its signs and per-output-channel mean magnitude are used
+    grouped    whether axis 0 is the TaR/TaA group
+    """
+
+    shape: tuple[int, ...]
+    published: tuple[str, ...]
+    binary: bool = False
+    grouped: bool = False
+
+
+class Config(Protocol):
+    """Options of one network: a frozen dataclass, comparable."""
+
+    network: ClassVar[str]  # the name of its record
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as JSON-ready values."""
+
+
+class Weights(Protocol):
+    """What a graph builder reads of a checkpoint; ``checkpoint.record.Checkpoint`` is one."""
+
+    @property
+    def config(self) -> Any:
+        """The network's options."""
+
+    @property
+    def state(self) -> Mapping[str, np.ndarray]:
+        """float32 parameters that are not binary, by name."""
+
+    @property
+    def binary(self) -> Mapping[str, BinaryWeight]:
+        """Binary weights, by name."""
+
+
+@dataclass(frozen=True)
+class StepGraph:
+    """A graph and the names of the initializers that differ from step to step."""
+
+    model: onnx.ModelProto
+    step_names: tuple[str, ...] = ()
+
+
+class Network(abc.ABC):
+    """One network; its methods take the network's own config.
+
+    name   in manifests, packed checkpoints and recipes
+    title  in sentences
+    kind   NOISE_PREDICTOR or ONE_RUN
+    config_class  the dataclass of its options, with ``from_dict(options, origin)``
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    kind: ClassVar[str]
+    config_class: ClassVar[Any]
+
+    def config(self, options: Mapping[str, Any], origin: str) -> Any:
+        """The config of ``options``. Raises CheckpointError, which calls their source
+        ``origin``."""
+        return self.config_class.from_dict(options, origin)
+
+    @abc.abstractmethod
+    def parameters(self, config: Any) -> dict[str, Parameter]:
+        """``{name: Parameter}`` of every parameter, in order of execution."""
+
+    @abc.abstractmethod
+    def binary_layers(self, config: Any) -> list[str]:
+        """Names of the binary layers, in order of execution: ``name.weight`` is a parameter."""
+
+    # -- recognition ----------------------------------------------------------------------------
+    @abc.abstractmethod
+    def matches(self, shapes: Shapes) -> bool:
+        """Whether published keys (without ``module.``) look like this network's."""
+
+    @abc.abstractmethod
+    def recognise(self, shapes: Shapes, given: Mapping[str, Any],
+                  origin: str) -> tuple[Any, list[str]]:
+        """The config that shapes imply, and the assumptions made, in sentences.
+
+        ``given``: options that a file states. Raises CheckpointError for shapes that are not this
+        network's, and for those that contradict ``given``.
+        """
+
+    def options_as_tensors(self, config: Any) -> dict[str, float]:
+        """Options that no shape shows: a training run stores them next to its weights, as scalars
+        under these names, and readers take them from there."""
+        return {}
+
+    def fixed_scale(self, config: Any) -> int | None:
+        """The upscaling factor, where the architecture fixes it."""
+        return None
+
+    # -- running --------------------------------------------------------------------------------
+    def size_multiple(self, config: Any) -> int:
+        """Height and width of every input must be multiples of this."""
+        return 1
+
+    def reach(self, config: Any) -> int | None:
+        """How many input pixels around its own an output pixel depends on; None: on the map."""
+        return None
+
+    @abc.abstractmethod
+    def peak_bytes(self, config: Any, height: int, width: int, *, stock: bool = False) -> int:
+        """Estimated peak memory of one run whose output is ``height`` x ``width``, with what the
+        engine holds around it. ``stock``: by ONNX Runtime's standard operators."""
+
+    @abc.abstractmethod
+    def work(self, config: Any, height: int, width: int) -> float:
+        """Relative time of one run whose output is ``height`` x ``width``; it only chooses
+        tiles."""
+
+    @abc.abstractmethod
+    def largest_value(self, config: Any, side: int) -> int:
+        """Elements of the largest value that one input of ``side`` x ``side`` needs: a graph that
+        asks for more is refused."""
+
+    # -- export ---------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def build_graph(self, weights: Weights, initializer: Initializer, timestep: int | None = None,
+                    compute: str = "float32") -> StepGraph:
+        """The network as an ONNX graph with our operators.
+
+        ``timestep``: of a noise predictor. ``compute``: the type that factors of full-precision
+        products may be rounded to, one of ``operators.names.COMPUTE``.
+        """
+
+    def group(self, config: Any, timestep: int) -> int:
+        """Which set of step-dependent parameters a noise predictor uses at ``timestep``."""
+        return 0
+
+    # -- counting -------------------------------------------------------------------------------
+    @abc.abstractmethod
+    def count(self, config: Any, height: int, width: int) -> Count:
+        """Costs of one run at an input of that size. Raises UsageError for a size that the network
+        cannot run at."""
+
+    @abc.abstractmethod
+    def usual_size(self, config: Any) -> tuple[int, int]:
+        """Height and width of the input that costs are reported for."""

@@ -1,0 +1,69 @@
+"""BBCU-M as the rest of the package knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..base import ONE_RUN, Initializer, Network, Parameter, Shapes, StepGraph, Weights
+from ..costs import Count
+from . import costs, memory, recognition
+from .architecture import COLORS, BbcuConfig, layers, parameters
+
+__all__ = ["Bbcu"]
+
+_USUAL_SIDE = 256  # of the image that costs are reported for
+
+
+class Bbcu(Network):
+    """The network of Xia et al. (ICLR 2023, arXiv 2210.00405)."""
+
+    name = BbcuConfig.network
+    title = "BBCU-M"
+    kind = ONE_RUN
+    config_class = BbcuConfig
+
+    def parameters(self, config: BbcuConfig) -> dict[str, Parameter]:
+        return parameters(config)
+
+    def binary_layers(self, config: BbcuConfig) -> list[str]:
+        return [layer.name for layer in layers(config) if layer.binary]
+
+    def matches(self, shapes: Shapes) -> bool:
+        return recognition.is_bbcu(shapes)
+
+    def recognise(self, shapes: Shapes, given: Mapping[str, Any],
+                  origin: str) -> tuple[BbcuConfig, list[str]]:
+        return recognition.recognise(shapes, given, origin)
+
+    def options_as_tensors(self, config: BbcuConfig) -> dict[str, float]:
+        return {"alignment": config.alignment}
+
+    def fixed_scale(self, config: BbcuConfig) -> int:
+        return config.scale
+
+    def reach(self, config: BbcuConfig) -> int:
+        return config.reach
+
+    def peak_bytes(self, config: BbcuConfig, height: int, width: int, *,
+                   stock: bool = False) -> int:
+        return memory.image_bytes(config, height, width, stock=stock)
+
+    def work(self, config: BbcuConfig, height: int, width: int) -> float:
+        return height * width
+
+    def largest_value(self, config: BbcuConfig, side: int) -> int:
+        """The enlarged map."""
+        return max(config.channels, COLORS) * (side * config.scale) ** 2
+
+    def build_graph(self, weights: Weights, initializer: Initializer, timestep: int | None = None,
+                    compute: str = "float32") -> StepGraph:
+        from .graph import build_graph
+
+        return StepGraph(build_graph(weights, lambda name, value: initializer(name, lambda: value)))
+
+    def count(self, config: BbcuConfig, height: int, width: int) -> Count:
+        return costs.count(config, height, width)
+
+    def usual_size(self, config: BbcuConfig) -> tuple[int, int]:
+        return _USUAL_SIDE, _USUAL_SIDE

@@ -1,0 +1,72 @@
+"""BI-DiffSR as the rest of the package knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..base import NOISE_PREDICTOR, Initializer, Network, Parameter, Shapes, StepGraph, Weights
+from ..costs import Count
+from . import costs, memory, recognition
+from .architecture import binary_layers, blocks, parameters
+from .config import NetworkConfig
+
+__all__ = ["BiDiffSr"]
+
+
+class BiDiffSr(Network):
+    """The noise predictor of Chen et al. (NeurIPS 2024, arXiv 2406.05723)."""
+
+    name = NetworkConfig.network
+    title = "BI-DiffSR"
+    kind = NOISE_PREDICTOR
+    config_class = NetworkConfig
+
+    def parameters(self, config: NetworkConfig) -> dict[str, Parameter]:
+        return parameters(config)
+
+    def binary_layers(self, config: NetworkConfig) -> list[str]:
+        return binary_layers(config)
+
+    def matches(self, shapes: Shapes) -> bool:
+        return "downs.0.weight" in shapes
+
+    def recognise(self, shapes: Shapes, given: Mapping[str, Any],
+                  origin: str) -> tuple[NetworkConfig, list[str]]:
+        return recognition.recognise(shapes, given, origin)
+
+    def size_multiple(self, config: NetworkConfig) -> int:
+        return config.size_multiple
+
+    def peak_bytes(self, config: NetworkConfig, height: int, width: int, *,
+                   stock: bool = False) -> int:
+        return memory.step_bytes(config, height, width, stock=stock)
+
+    def work(self, config: NetworkConfig, height: int, width: int) -> float:
+        return memory.step_work(config, height, width)
+
+    def largest_value(self, config: NetworkConfig, side: int) -> int:
+        """The query, key and value of a level, or an attention map."""
+        found = config.in_channel * side * side
+        for block in blocks(config):
+            pixels = (side >> block.level) ** 2
+            found = max(found, 3 * config.channels(block.level) * pixels,
+                        pixels * pixels if block.attention else 0)
+        return found
+
+    def build_graph(self, weights: Weights, initializer: Initializer, timestep: int | None = None,
+                    compute: str = "float32") -> StepGraph:
+        from .graph import build_step
+
+        assert timestep is not None, "a noise predictor's graph is of one step"
+        return build_step(weights, initializer, timestep, compute)
+
+    def group(self, config: NetworkConfig, timestep: int) -> int:
+        return config.group(timestep)
+
+    def count(self, config: NetworkConfig, height: int, width: int) -> Count:
+        return costs.count(config, height, width)
+
+    def usual_size(self, config: NetworkConfig) -> tuple[int, int]:
+        side = -(-config.image_size // config.size_multiple) * config.size_multiple
+        return side, side

@@ -1,0 +1,88 @@
+"""Weights of torch networks: from and to published keys, and from any checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..checkpoint.options import Options
+from ..checkpoint.published_keys import from_published, to_published
+from ..checkpoint.read import read_checkpoint
+from ..checkpoint.record import Checkpoint
+from ..checkpoint.tensor_files import read_state
+from ..errors import CheckpointError
+from ..networks import network_of
+from .networks import make_module
+
+__all__ = ["latent_weights", "load_initial", "load_latent", "load_network", "load_published",
+           "published_state", "torch_network"]
+
+
+def published_state(module: nn.Module, config: Any) -> dict[str, Tensor]:
+    """Copies of a network's parameters, float32 on the CPU, under published keys and in published
+    shapes, with the options that no shape shows."""
+    named = {name: value.detach().float().cpu().numpy()
+             for name, value in module.named_parameters()}
+    state = {key: torch.from_numpy(np.array(value, order="C"))
+             for key, value in to_published(named, config).items()}
+    options = network_of(config).options_as_tensors(config)
+    return {**state, **{name: torch.tensor(value) for name, value in options.items()}}
+
+
+def latent_weights(state: Mapping[str, Tensor], config: Any,
+                   origin: str = "checkpoint") -> dict[str, np.ndarray]:
+    """``{name: array}`` of what ``published_state`` returned. Raises CheckpointError, which calls
+    it ``origin``, for foreign keys or shapes."""
+    options = network_of(config).options_as_tensors(config)
+    return from_published({key: value.numpy() for key, value in state.items()
+                           if key not in options}, config, origin)
+
+
+def load_published(module: nn.Module, state: Mapping[str, Tensor], config: Any) -> None:
+    """The inverse of ``published_state``. Raises CheckpointError for foreign keys or shapes."""
+    load_latent(module, latent_weights(state, config))
+
+
+def load_latent(module: nn.Module, latent: Mapping[str, np.ndarray]) -> None:
+    """Copy float parameters, by this project's names, into a network."""
+    module.load_state_dict({name: torch.from_numpy(np.array(value, np.float32))
+                            for name, value in latent.items()})
+
+
+def torch_network(checkpoint: Checkpoint) -> nn.Module:
+    """A checkpoint's network in torch, float32, with gradients."""
+    network = make_module(checkpoint.config)
+    load_latent(network, checkpoint.latent())
+    return network
+
+
+def load_network(path: str | Path, options: Options | None = None) -> nn.Module:
+    """A network from a checkpoint: published, of a training run, or packed.
+
+    A packed one has signs and magnitudes only: its latent weights become +-alpha, which binarise
+    to the same. Raises CheckpointError as ``read_checkpoint`` does.
+    """
+    found = read_checkpoint(path, options)
+    state, metadata, _ = read_state(Path(path))
+    if "bidiff" in metadata:
+        return torch_network(found)
+    names = found.network.options_as_tensors(found.config)
+    network = make_module(found.config)
+    load_latent(network, from_published({key: value for key, value in state.items()
+                                         if key not in names}, found.config, str(path)))
+    return network
+
+
+def load_initial(network: nn.Module, path: Path, shown: str) -> None:
+    """Start ``network`` from the checkpoint at ``path``, which errors call ``shown``. Raises
+    CheckpointError where its options are others."""
+    found = load_network(path)
+    if found.config != network.config:
+        raise CheckpointError(f"{shown}: has other network options than the recipe; make them "
+                              "equal")
+    network.load_state_dict(found.state_dict())
