@@ -10,11 +10,11 @@ import hashlib
 from typing import BinaryIO
 
 import numpy as np
-import onnx_ir as ir
+from onnx import TensorProto
 
 ALIGNMENT = 64
 FILE_NAME = "weights.bin"
-_TYPES = {"float32": ir.DataType.FLOAT, "int32": ir.DataType.INT32}
+_TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
 
 
 class WeightsFile:
@@ -25,10 +25,10 @@ class WeightsFile:
         self._end = 0
         self._places: dict[tuple[str, bytes], int] = {}
 
-    def add(self, name: str, value: np.ndarray) -> ir.Value:
-        """Store ``value`` (float32 or int32) unless its bytes are there already; returns an
-        initializer called ``name`` that points to it."""
-        dtype = _TYPES[value.dtype.name]
+    def add(self, value: np.ndarray, name: str) -> TensorProto:
+        """Store ``value`` (float32 or int32) unless its bytes are there already; returns a
+        tensor called ``name`` that points to it."""
+        data_type = _TYPES[value.dtype.name]
         data = np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<")).tobytes()
         key = (value.dtype.name, hashlib.sha256(data).digest())
         offset = self._places.get(key)
@@ -38,11 +38,8 @@ class WeightsFile:
             self._stream.write(data)
             self._end = offset + len(data)
             self._places[key] = offset
-        shape = ir.Shape(value.shape)
-        tensor = ir.ExternalTensor(FILE_NAME, offset, len(data), dtype, shape=shape, name=name)
-        return ir.Value(name=name, shape=shape, type=ir.TensorType(dtype), const_value=tensor)
-
-    @property
-    def size(self) -> int:
-        """Bytes written so far."""
-        return self._end
+        tensor = TensorProto(name=name, data_type=data_type, dims=value.shape,
+                             data_location=TensorProto.EXTERNAL)
+        for entry, place in (("location", FILE_NAME), ("offset", offset), ("length", len(data))):
+            tensor.external_data.add(key=entry, value=str(place))
+        return tensor

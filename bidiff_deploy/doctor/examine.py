@@ -23,8 +23,7 @@ from ..engines import BACKENDS, ON_GPU, TENSORRT
 # Import name -> (what pip installs, what it is for). Versions as pyproject.toml has them.
 NEEDED = {
     "numpy": ("numpy>=1.24", "everything"),
-    "onnx": ("onnx>=1.16", "reading the graphs of bundles"),
-    "onnx_ir": ("onnx-ir>=0.1.0", "export"),
+    "onnx": ("onnx>=1.16", "export, and reading the graphs of bundles"),
     "safetensors": ("safetensors>=0.4", "reading and packing checkpoints"),
     "yaml": ("PyYAML>=6", "options files and recipes"),
     "PIL": ("Pillow>=10.1", "images"),

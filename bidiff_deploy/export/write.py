@@ -84,8 +84,7 @@ def _write_steps(checkpoint: Checkpoint, folder: Path, timesteps: Sequence[int],
     with open(folder / FILE_NAME, "wb") as stream:
         weights = WeightsFile(stream)
         for done, timestep in enumerate(timesteps, 1):
-            built = network.build_graph(checkpoint, lambda name, make: weights.add(name, make()),
-                                        timestep, compute)
+            built = network.build_graph(checkpoint, weights.add, timestep, compute)
             names = built.step_names
             file = f"step_{timestep:04d}.onnx"
             (folder / file).write_bytes(built.model.SerializeToString(deterministic=True))
@@ -108,8 +107,7 @@ def _write_one_run(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
     """Write the one graph; returns what the manifest says of it."""
     network = checkpoint.network
     with open(folder / FILE_NAME, "wb") as stream:
-        weights = WeightsFile(stream)
-        built = network.build_graph(checkpoint, lambda name, make: weights.add(name, make()))
+        built = network.build_graph(checkpoint, WeightsFile(stream).add)
     (folder / _GRAPH).write_bytes(built.model.SerializeToString(deterministic=True))
     return {"kind": network.kind, "model": network.name, "graph": _GRAPH}
 

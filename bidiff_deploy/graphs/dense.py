@@ -22,7 +22,6 @@ import functools
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
 from ..errors import EngineError
 from ..operators.block_functions import block_functions
@@ -175,4 +174,4 @@ def _group_norm_swish(graph: Lowering, node: onnx.NodeProto) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _bodies() -> dict[str, onnx.FunctionProto]:
-    return {function.name: ir.to_proto(function) for function in block_functions()}
+    return {function.name: function for function in block_functions()}

@@ -20,8 +20,8 @@ from .costs import Count
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Config", "Initializer", "MAX_SCALE", "NOISE_PREDICTOR", "Network", "ONE_RUN", "Parameter", "Shapes",
-           "StepGraph", "Weights"]
+__all__ = ["Config", "MAX_SCALE", "NOISE_PREDICTOR", "Network", "ONE_RUN", "Parameter", "Shapes",
+           "StepGraph", "Store", "Weights"]
 
 # Kinds, as manifests spell them. A noise predictor runs once a time step of a diffusion loop; the
 # other maps a low-resolution image to the large one in one run.
@@ -30,9 +30,8 @@ ONE_RUN = "feedforward"
 MAX_SCALE = 16  # the largest upscaling factor of any network
 
 Shapes = Mapping[str, tuple[int, ...]]
-# ``initializer(name, make)`` returns the graph's initializer of that name; it calls ``make`` for
-# the value, float32 or int32, unless it has it already.
-Initializer = Callable[[str, Callable[[], np.ndarray]], Any]
+# ``store(value, name)`` returns the tensor of an initializer, float32 or int32.
+Store = Callable[[np.ndarray, str], "onnx.TensorProto"]
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ class Network(abc.ABC):
 
     # -- export ---------------------------------------------------------------------------------
     @abc.abstractmethod
-    def build_graph(self, weights: Weights, initializer: Initializer, timestep: int | None = None,
+    def build_graph(self, weights: Weights, store: Store, timestep: int | None = None,
                     compute: str = "float32") -> StepGraph:
         """The network as an ONNX graph with our operators.
 

@@ -6,14 +6,13 @@ import functools
 from typing import Any, Collection, Iterable
 
 import onnx
-import onnx_ir as ir
 
 from .block_functions import block_functions
 from .layer_functions import binary_conv, group_norm_swish
 from .names import BINARY_CONV, DOMAIN, FUSED
 
 
-def functions() -> list[ir.Function]:
+def functions() -> list[onnx.FunctionProto]:
     """Definitions of every operator of the domain, in a fixed order."""
     return [binary_conv(), group_norm_swish(), *block_functions()]
 
@@ -63,8 +62,7 @@ def defined_by_us(function: onnx.FunctionProto) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _definitions() -> dict[tuple[str, str], Any]:
-    protos = [ir.to_proto(function) for function in functions()]
-    return {(proto.domain, proto.name): _canonical(proto) for proto in protos}
+    return {(function.domain, function.name): _canonical(function) for function in functions()}
 
 
 def _canonical(function: onnx.FunctionProto) -> Any:

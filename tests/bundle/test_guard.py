@@ -16,6 +16,8 @@ from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.guard import objection
 from bidiff_deploy.networks import network_of
 from bidiff_deploy.bundle.step_graphs import StepGraphs
+from bidiff_deploy.operators.definitions import functions
+from bidiff_deploy.operators.names import VERSION
 
 
 def initializer(model, name, *values):
@@ -88,6 +90,16 @@ def test_honest_graphs_pass(reference, name):
     bundle = open_bundle(reference.bundle(name, [0]))
     model = onnx.load(bundle.path / "step_0000.onnx", load_external_data=False)
     assert objection(model, bundle.config) is None
+
+
+def test_definitions_are_those_in_bundles_of_before():
+    """A bundle is refused if it has others; a change of one makes a new version of the op set."""
+    digest = hashlib.sha256()
+    for function in functions():
+        for node in function.node:
+            node.ClearField("name")
+        digest.update(function.SerializeToString(deterministic=True))
+    assert (VERSION, digest.hexdigest()[:16]) == (2, "0c98ed1cf55c5166")
 
 
 @pytest.mark.parametrize("options", [

@@ -22,7 +22,6 @@ from bidiff_deploy.operators.definitions import functions, opened
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-ir = pytest.importorskip("onnx_ir")
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 
@@ -55,7 +54,7 @@ class Case:
         return helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", ops.ONNX_OPSET),
                                   helper.make_opsetid(ops.DOMAIN, ops.VERSION)], ir_version=8,
-            functions=[ir.to_proto(function) for function in functions()])
+            functions=functions())
 
     def fed(self) -> dict[str, np.ndarray]:
         return {name: value for name, value in self.inputs.items() if value.ndim == 4

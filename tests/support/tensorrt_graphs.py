@@ -58,7 +58,7 @@ def unprepared(value: np.ndarray) -> np.ndarray:
 def contract(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with nodes as the op contract has them, for our op library. Kernels of a CPU take
     float32, so where maps are float16 they are cast before and rounded after."""
-    names = {function.name: [value.name for value in function.inputs] for function in functions()}
+    names = {function.name: function.input for function in functions()}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     made = onnx.ModelProto()
     made.CopyFrom(model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..base import ONE_RUN, Initializer, Network, Parameter, Shapes, StepGraph, Weights
+from ..base import ONE_RUN, Network, Parameter, Shapes, StepGraph, Store, Weights
 from ..costs import Count
 from . import costs, memory, recognition
 from .architecture import COLORS, BbcuConfig, layers, parameters
@@ -56,11 +56,11 @@ class Bbcu(Network):
         """The enlarged map."""
         return max(config.channels, COLORS) * (side * config.scale) ** 2
 
-    def build_graph(self, weights: Weights, initializer: Initializer, timestep: int | None = None,
+    def build_graph(self, weights: Weights, store: Store, timestep: int | None = None,
                     compute: str = "float32") -> StepGraph:
         from .graph import build_graph
 
-        return StepGraph(build_graph(weights, lambda name, value: initializer(name, lambda: value)))
+        return StepGraph(build_graph(weights, store))
 
     def count(self, config: BbcuConfig, height: int, width: int) -> Count:
         return costs.count(config, height, width)

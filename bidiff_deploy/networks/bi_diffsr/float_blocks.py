@@ -1,32 +1,66 @@
-"""Blocks of a network without binary layers: standard operators, and ours where they fit.
+"""Blocks without binary layers: standard operators, and ours where they fit.
 
-Residual blocks and CS-Fusions have fused operators (NormConv, PairConv). CP-Down and CP-Up are
-one standard convolution each and a shuffle.
+Every network has a stem and a head of them. Residual blocks and CS-Fusions have fused operators
+(NormConv, PairConv). CP-Down and CP-Up are one standard convolution each and a shuffle.
 """
 
 from __future__ import annotations
 
-import onnx_ir as ir
+from functools import partial
 
 from .architecture import Block
 from ...operators.block_functions import pixel_unshuffle
-from .graph_builder import Builder
+from ...operators.names import CONV3X3, NORM_CONV, PAIR_CONV
+from .graph_builder import BlockWriters, Builder, residual
 from ...operators.value_names import short
+from .step_constants import pair_of_convolutions
 
 
-class FloatBuilder(Builder):
-    """Writes the graphs of binarizer ``none``."""
+def _stem(b: Builder, block: Block, x: str) -> str:
+    return b.ours(CONV3X3, short(block.name), x, *b.weight_and_bias(block.name))
 
-    def down(self, x: ir.Value, block: Block) -> ir.Value:
-        name = short(block.name)
-        y = self.convolution(x, block, f"{name}/sum")
-        return pixel_unshuffle(self, y, name, f"{name}/")
 
-    def up(self, x: ir.Value, block: Block) -> ir.Value:
-        name = short(block.name)
-        y = self.convolution(x, block, f"{name}/both")
-        return self.op("DepthToSpace", y, blocksize=2, mode="CRD", name=name, label=name)
+def _head(b: Builder, block: Block, x: str) -> str:
+    return _norm_conv(b, "prediction", x, f"{block.name}.norm", f"{block.name}.conv", b.none(),
+                      b.none())
 
-    def convolution(self, x: ir.Value, block: Block, output: str) -> ir.Value:
-        return self.op("Conv", x, *self.pair(block), kernel_shape=[3, 3], pads=[1] * 4,
-                       name=output, label=output)
+
+def _half(b: Builder, block: Block, index: int, output: str, x: str, time: str, skip: str) -> str:
+    return _norm_conv(b, output, x, f"{block.name}.norm{index}", f"{block.name}.conv{index}", time,
+                      skip)
+
+
+def _norm_conv(b: Builder, output: str, x: str, norm: str, conv: str, time: str, skip: str) -> str:
+    return b.ours(NORM_CONV, output, x, *b.norm(norm), *b.weight_and_bias(conv), time, skip,
+                  groups=b.config.norm_groups, compute=b.compute)
+
+
+def _fusion(b: Builder, block: Block, x: str, skip: str) -> str:
+    return b.ours(PAIR_CONV, short(block.name), x, skip, *_pair(b, block), compute=b.compute)
+
+
+def _down(b: Builder, block: Block, x: str) -> str:
+    name = short(block.name)
+    return pixel_unshuffle(b.write, _convolution(b, block, x, f"{name}/sum"), name, f"{name}/")
+
+
+def _up(b: Builder, block: Block, x: str) -> str:
+    name = short(block.name)
+    y = _convolution(b, block, x, f"{name}/both")
+    return b.write.op("DepthToSpace", y, blocksize=2, mode="CRD", name=name, label=True)
+
+
+def _convolution(b: Builder, block: Block, x: str, output: str) -> str:
+    return b.write.op("Conv", x, *_pair(b, block), kernel_shape=[3, 3], pads=[1] * 4, name=output,
+                      label=True)
+
+
+def _pair(b: Builder, block: Block) -> list[str]:
+    """Weight and bias of the one convolution that both of a full-precision block make."""
+    return [b.write.initializer(f"{short(block.name)}.{part}", value)
+            for part, value in pair_of_convolutions(b.weights.state, block).items()]
+
+
+FLOAT: BlockWriters = {
+    "stem": _stem, "head": _head, "residual": partial(residual, _half), "fusion": _fusion,
+    "down": _down, "up": _up}

@@ -8,26 +8,39 @@ lists point to other bytes. Values carry the names of the blocks that compute th
 
 from __future__ import annotations
 
+from onnx import TensorProto, helper
 
-
-from .binarizers import NONE
-from ..base import Weights
-from .graph_builder import IR_VERSION, Builder, Initializer, StepGraph
-from .float_blocks import FloatBuilder
-from .plain_blocks import PlainBuilder
+from ...operators.definitions import functions
+from ..base import StepGraph, Store, Weights
+from .architecture import blocks
+from .float_blocks import FLOAT
+from .fused_blocks import FUSED
+from .graph_builder import Builder
+from .plain_blocks import PLAIN
 from .step_constants import step_constants
 
-__all__ = ["IR_VERSION", "StepGraph", "build_step"]
+__all__ = ["build_step"]
 
 
-def build_step(weights: Weights, initializer: Initializer, timestep: int,
+def build_step(weights: Weights, store: Store, timestep: int,
                compute: str = "float32") -> StepGraph:
     """Build the graph of one step.
 
-    ``initializer(name, make)`` gives the initializer of that name, calling ``make`` for its value
-    unless it has it already. ``compute``: the type that factors of full-precision products may be rounded to, one of ``ops.COMPUTE``.
+    ``compute``: the type that factors of full-precision products may be rounded to, one of
+    ``operators.names.COMPUTE``.
     """
-    config = weights.config
-    builder = (FloatBuilder if config.binarizer == NONE
-               else Builder if config.binary_layers.fused else PlainBuilder)
-    return builder(weights, initializer, step_constants(weights, timestep), compute).build()
+    b = Builder(weights, store, step_constants(weights, timestep), compute)
+    config = b.config
+    binary = FUSED if config.binary_layers.fused else PLAIN
+    skips: list[str] = []
+    x = b.write.op("Concat", "condition", "noisy", axis=1, name="input")
+    for block in blocks(config):
+        maps = [x, skips.pop()] if block.kind == "fusion" else [x]
+        x = (binary if block.binary else FLOAT)[block.kind](b, block, *maps)
+        if block.pushes_skip:
+            skips.append(x)
+    out = config.out_channel
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", channels, "H", "W"])
+              for name, channels in (("noisy", out), ("condition", config.in_channel - out))]
+    model = b.write.model("step", inputs, ["N", out, "H", "W"], functions())
+    return StepGraph(model, tuple(b.step_names))

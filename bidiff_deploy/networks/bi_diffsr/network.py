@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..base import NOISE_PREDICTOR, Initializer, Network, Parameter, Shapes, StepGraph, Weights
+from ..base import NOISE_PREDICTOR, Network, Parameter, Shapes, StepGraph, Store, Weights
 from ..costs import Count
 from . import costs, memory, recognition
 from .architecture import binary_layers, blocks, parameters
@@ -54,12 +54,12 @@ class BiDiffSr(Network):
                         pixels * pixels if block.attention else 0)
         return found
 
-    def build_graph(self, weights: Weights, initializer: Initializer, timestep: int | None = None,
+    def build_graph(self, weights: Weights, store: Store, timestep: int | None = None,
                     compute: str = "float32") -> StepGraph:
         from .graph import build_step
 
         assert timestep is not None, "a noise predictor's graph is of one step"
-        return build_step(weights, initializer, timestep, compute)
+        return build_step(weights, store, timestep, compute)
 
     def group(self, config: NetworkConfig, timestep: int) -> int:
         return config.group(timestep)

@@ -1,0 +1,24 @@
+"""Blocks whose binary layers are inside fused operators."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from .architecture import Block
+from ...operators.names import BINARY_DOWN, BINARY_FUSION, BINARY_UP, NORM_BINARY_CONV
+from .graph_builder import BlockWriters, Builder, residual
+from ...operators.value_names import short
+
+
+def _half(b: Builder, block: Block, index: int, output: str, x: str, time: str, skip: str) -> str:
+    return b.ours(NORM_BINARY_CONV, output, x, *b.norm(f"{block.name}.norm{index}"),
+                  *b.branch(f"{block.name}.conv{index}"), time, skip, groups=b.config.norm_groups)
+
+
+def _block(op: str, b: Builder, block: Block, *maps: str) -> str:
+    return b.ours(op, short(block.name), *maps, *b.branches(block))
+
+
+FUSED: BlockWriters = {
+    "residual": partial(residual, _half), "fusion": partial(_block, BINARY_FUSION),
+    "down": partial(_block, BINARY_DOWN), "up": partial(_block, BINARY_UP)}
