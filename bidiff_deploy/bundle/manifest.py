@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 from typing import Any, Callable, Mapping, TypeVar
 
-from ..networks import DEFAULT, NETWORKS
+from ..networks import DEFAULT, find_network
 from ..networks.base import MAX_SCALE, NOISE_PREDICTOR
 from ..operators.names import VERSION
 from ..errors import BidiffError, BundleError
@@ -126,11 +126,10 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     """The bundle that a manifest describes; its files are not read."""
     _check_versions(manifest)
     kind = manifest.get("kind", NOISE_PREDICTOR)
-    network = NETWORKS.get(str(manifest.get("model", DEFAULT)))
-    if network is None or network.kind != kind:
-        raise BundleError(f"its model {str(manifest.get('model', DEFAULT))[:60]!r} of kind "
-                          f"{str(kind)[:60]!r} is not known to this version; upgrade "
-                          "bidiff-deploy")
+    network = find_network(manifest.get("model", DEFAULT), "network")
+    if network.kind != kind:
+        raise BundleError(f"kind {str(kind)[:60]!r} is not that of its network {network.name}; "
+                          "upgrade bidiff-deploy, or export the bundle again")
     config = network.config(manifest["network"], "network")
     if set(manifest["network"]) != set(config.to_dict()):
         raise BundleError("its network options are not complete; export the bundle again")

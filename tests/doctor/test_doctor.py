@@ -93,7 +93,7 @@ def test_this_machine():
 
 
 def test_nothing_optional_is_imported_in_this_process():
-    code = ("import sys\nfrom bidiff_deploy import doctor\n"
+    code = ("import sys\nfrom bidiff_deploy.doctor import examine as doctor\n"
             "doctor.examine(lambda name: {'ok': False, 'reason': 'no', 'path': None})\n"
             "assert not {'numpy', 'onnx', 'onnxruntime', 'torch', 'PIL'} & set(sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)

@@ -166,8 +166,8 @@ def test_an_unpacked_wheel_runs(wheel: Path, tmp_path: Path):
     where = run(sys.executable, "-S", "-c", "import bidiff_deploy; print(bidiff_deploy.__file__)",
                 cwd=tmp_path, PYTHONPATH=path)
     assert Path(where.strip()).is_relative_to(tmp_path)
-    source = run(sys.executable, "-S", "-c", "from bidiff_deploy.engines.tensorrt import "
-                 "plugin_files; print(plugin_files.plugin_source())", cwd=tmp_path,
+    source = run(sys.executable, "-S", "-c", "from bidiff_deploy.engines.tensorrt."
+                 "plugin.sources import plugin_source; print(plugin_source())", cwd=tmp_path,
                  PYTHONPATH=path)
     assert Path(source.strip()) == tmp_path / PLUGIN / "tensorrt"
     shown = run(sys.executable, "-S", "-m", "bidiff_deploy", "--help", cwd=tmp_path,

@@ -8,6 +8,7 @@ import numpy as np
 
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.engines.noise_predictor import NoisePredictor
+from bidiff_deploy.networks import network_of
 from bidiff_deploy.sampling.schedule import Schedule
 
 
@@ -20,7 +21,8 @@ class FakeEngine(NoisePredictor):
             1 << level for level in range(size_multiple.bit_length())))
         super().__init__(SimpleNamespace(
             scale=scale, schedule=Schedule(200), timesteps=timesteps,
-            default_start=default_start, config=config, precision="float32"))
+            default_start=default_start, config=config, network=network_of(config),
+            precision="float32"))
         self.calls: list[tuple[int, tuple[int, ...]]] = []
         self.closings = 0
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import triton_python_backend_utils as pb_utils
 
-from ... import BidiffError, EngineError, load_bundle, machine
-from ..requests import Cancelled, read_request
-from ..upscaler import Upscaler
+from bidiff_deploy import BidiffError, EngineError, load_bundle, machine
+from bidiff_deploy.serving.requests import Cancelled, read_request
+from bidiff_deploy.serving.upscaler import Upscaler
 
 
 class TritonPythonModel:

@@ -19,7 +19,7 @@ from bidiff_deploy.errors import EngineError
 SUMS = """
 import numpy as np
 from bidiff_deploy.errors import EngineError
-from bidiff_deploy.engines import cuda_library
+from bidiff_deploy.engines.gpu import library as cuda_library
 from tools.checks.cuda_operators import Gpu
 def main():
     {body}

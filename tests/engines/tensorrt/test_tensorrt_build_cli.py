@@ -14,6 +14,7 @@ from stand_ins import tensorrt as tensorrt_stand_in
 from support.tensorrt_building import halved_bundle, refusal, run, tiny_bundle  # noqa: F401
 
 from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder
+from bidiff_deploy.engines.tensorrt.profiles import default_profile
 from bidiff_deploy.engines.tensorrt.plans import Profile
 from bidiff_deploy.errors import EngineError, UsageError
 
@@ -64,7 +65,7 @@ def test_what_is_no_bundle_of_a_diffusion_model(tmp_path):
 def test_profiles_of_a_network_with_more_levels():
     """Eight levels: sizes are multiples of 128, and so are the defaults."""
     bundle = SimpleNamespace(config=SimpleNamespace(size_multiple=128, inner_channel=64))
-    profile = tensorrt_builder.default_profile(bundle)
+    profile = default_profile(bundle)
     assert profile == Profile((1, 128, 128), (1, 256, 256), (1, 512, 512))
     tensorrt_builder.check_profile(profile, bundle)
     with pytest.raises(UsageError, match="multiples of 128"):

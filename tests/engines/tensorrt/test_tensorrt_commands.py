@@ -66,7 +66,7 @@ def test_check_on_a_gpu(reference, tmp_path):
 
 
 def test_the_doctor_builds_and_runs_a_plan(tmp_path):
-    program = ("import sys\nfrom bidiff_deploy import doctor_probes\nimport json\n"
+    program = ("import sys\nfrom bidiff_deploy.doctor import probes as doctor_probes\nimport json\n"
                "print(json.dumps({name: doctor_probes.run(name) for name in "
                "('plugin', 'cuda_python', 'backend:tensorrt', 'backend:tensorrt-dense-int8')}))")
     done = tensorrt_stand_in.run(program, tmp_path, version="10.3.0")

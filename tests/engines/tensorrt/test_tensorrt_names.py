@@ -15,8 +15,8 @@ from stand_ins import tensorrt as tensorrt_stand_in
 
 ROOT = Path(__file__).parents[3]
 # Two are about the driver's bindings, of which there are no tables.
-FILES = sorted(set((ROOT / "bidiff_deploy" / "engines" / "tensorrt").glob("[a-z]*.py"))
-               - set((ROOT / "bidiff_deploy" / "engines" / "tensorrt").glob("*_driver.py")))
+FILES = sorted(set((ROOT / "bidiff_deploy" / "engines" / "tensorrt").rglob("[a-z]*.py"))
+               - set((ROOT / "bidiff_deploy" / "engines" / "tensorrt").rglob("*_driver.py")))
 VERSIONS = tensorrt_names.VERSIONS
 # Names that only some versions have; the engines ask for each by hasattr, getattr or the version.
 SOME = {

@@ -130,8 +130,8 @@ def plugin_source() -> Path:
         EngineError: this installation has no sources.
     """
     here = Path(__file__).resolve()
-    for folder in (here.parents[3] / "engines" / "tensorrt",
-                   here.parents[1] / "plugin_source" / "tensorrt"):
+    for folder in (here.parents[4] / "engines" / "tensorrt",
+                   here.parents[2] / "plugin_source" / "tensorrt"):
         if (folder / "CMakeLists.txt").is_file():
             return folder
     raise EngineError("this installation has no sources of the TensorRT plugin; install the "
