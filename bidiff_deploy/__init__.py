@@ -11,8 +11,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .errors import (BidiffError, BundleError, CheckpointError, EngineError, ImageError,
-                     OutputError, UsageError)
+from .errors import (
+    BidiffError,
+    BundleError,
+    CheckpointError,
+    EngineError,
+    ImageError,
+    OutputError,
+    UsageError,
+)
 from .version import __version__
 
 if TYPE_CHECKING:

@@ -12,6 +12,8 @@ Every message is one sentence that names the file or value and says what to do. 
 prints it after ``error:`` and exits with code 1.
 """
 
+from __future__ import annotations
+
 __all__ = [
     "BidiffError",
     "BundleError",
@@ -20,6 +22,7 @@ __all__ = [
     "ImageError",
     "OutputError",
     "UsageError",
+    "one_line",
 ]
 
 
@@ -49,3 +52,9 @@ class UsageError(BidiffError, ValueError):
 
 class OutputError(BidiffError, OSError):
     """An output can not be written, or exists and was not to be replaced."""
+
+
+def one_line(error: object, limit: int = 300) -> str:
+    """The text of another library's error on one line of at most ``limit`` characters, to be part
+    of a sentence; the name of its class where it has no text."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__

@@ -24,9 +24,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from bidiff_deploy import load_bundle
+from bidiff_deploy.images.metrics import psnr_y, ssim_y
 from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.write import write_image
-from bidiff_deploy.images.metrics import psnr_y, ssim_y
 from bidiff_deploy.proof.bench import candidates
 
 ROUNDS = 10

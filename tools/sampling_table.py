@@ -26,11 +26,11 @@ from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.engines.noise_predictor import NoisePredictor
 from bidiff_deploy.errors import BidiffError
 from bidiff_deploy.export.write import export_bundle
-from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.metrics import psnr_y, ssim_y
-from bidiff_deploy.sampling.noise import gaussian_noise
-from bidiff_deploy.progress import Progress
+from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.resample import pad_reflect, to_condition
+from bidiff_deploy.progress import Progress
+from bidiff_deploy.sampling.noise import gaussian_noise
 from bidiff_deploy.sampling.sampler import sample
 from bidiff_deploy.sampling.schedule import Schedule
 

@@ -24,8 +24,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bidiff_deploy.engines.tensorrt.plugin.sources import (find_cuda_include, plugin_source,
-                                                           read_version)
+from bidiff_deploy.engines.tensorrt.plugin.sources import (
+    find_cuda_include,
+    plugin_source,
+    read_version,
+)
 from bidiff_deploy.errors import BidiffError  # noqa: E402
 from bidiff_deploy.progress import Progress  # noqa: E402
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Iterable, Iterator
 
 import onnx
 from onnx import TensorProto, helper
 
-from ..operators.shapes import SAME_SHAPE, STANDARD, Shape, infer_shapes
 from ..operators.definitions import defined_by_us, opened
 from ..operators.names import BINARY_CONV, DOMAIN, FUSED
+from ..operators.shapes import SAME_SHAPE, STANDARD, Shape, infer_shapes
 from ..operators.sign_bits import words_per_tap
 
 _KINDS: dict[int, str] = {

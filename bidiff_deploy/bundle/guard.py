@@ -11,10 +11,10 @@ import math
 
 import onnx
 
-from ..operators.shapes import infer_shapes
 from ..networks import network_of
 from ..networks.base import Config
 from ..operators.definitions import defined_by_us, opened
+from ..operators.shapes import infer_shapes
 
 MAX_NODES = 20_000
 _SIZE = 8  # the image that sizes are compared at, in multiples of what the network takes

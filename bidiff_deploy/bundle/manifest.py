@@ -13,14 +13,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Callable, Mapping, TypeVar
+from typing import Any, TypeVar
 
+from ..errors import BidiffError, BundleError
+from ..files import file_sha256
 from ..networks import DEFAULT, find_network
 from ..networks.base import MAX_SCALE, NOISE_PREDICTOR
 from ..operators.names import VERSION
-from ..errors import BidiffError, BundleError
-from ..files import file_sha256
 from ..operators.sign_bits import PACKING_VERSION
 from ..sampling.schedule import Schedule
 from .record import Bundle, NoisePredictorBundle, Step

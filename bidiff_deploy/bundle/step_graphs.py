@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
-from .record import Bundle
 from ..errors import BundleError
 from .guard import objection
+from .record import Bundle
 
 MAX_GRAPH_BYTES = 64 << 20
 _DTYPES = {onnx.TensorProto.FLOAT: np.dtype("<f4"), onnx.TensorProto.INT32: np.dtype("<i4")}

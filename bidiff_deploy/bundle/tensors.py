@@ -7,17 +7,17 @@ tensors share belongs to the first of them, so that bytes add up to the file.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Iterable
 
 import onnx
 
-from .record import Bundle
-from ..networks.costs import Layer
-from .step_graphs import StepGraphs
-from ..operators.value_names import short
 from ..networks import parameters
 from ..networks.base import Config
+from ..networks.costs import Layer
+from ..operators.value_names import short
+from .record import Bundle
+from .step_graphs import StepGraphs
 
 FLOAT_BYTES = 4
 MAX_NAME = 80

@@ -6,9 +6,10 @@ published option file (data sets, training, metrics) is passed over.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from ..errors import CheckpointError
 from ..networks.base import MAX_SCALE

@@ -6,8 +6,8 @@ About a tenth of the size of a published one.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Mapping
 
 import numpy as np
 

@@ -10,8 +10,8 @@ import sys
 
 import click
 
-from ..version import __version__
 from ..errors import BidiffError
+from ..version import __version__
 
 # name -> (module with a click command called ``command``, one line for the list of commands):
 # the line stands here so that ``bidiff-deploy --help`` imports no module.

@@ -63,10 +63,10 @@ def command(bundle: str, backend: str, size: str | None, batch: int | None, mini
     The first build takes minutes, mostly to time kernels; later ones know these times. With
     --no-plugin the plan is of --backend tensorrt-dense, with --int8 too of tensorrt-dense-int8.
     """
-    from ..engines.tensorrt.profiles import check_profile
-    from ..errors import EngineError, UsageError
     from ..bundle.manifest import open_bundle
     from ..bundle.record import NoisePredictorBundle
+    from ..engines.tensorrt.profiles import check_profile
+    from ..errors import EngineError, UsageError
     from ._shared import parse_bytes
 
     if backend not in TENSORRT:
@@ -124,9 +124,9 @@ def _write_graph(bundle: Bundle, variant: str, profile: Profile | None, path: st
     from ..bundle.step_graphs import StepGraphs
     from ..engines.tensorrt.api import open_tensorrt
     from ..engines.tensorrt.build.builder import precision_of
-    from ..graphs.tensorrt import derive
     from ..errors import EngineError
     from ..files import atomic_file, check_target
+    from ..graphs.tensorrt import derive
 
     check_target(path, overwrite)
     notes, plugin = [], None

@@ -58,11 +58,11 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
     """
     from ..bundle.manifest import open_bundle
     from ..bundle.record import NoisePredictorBundle
+    from ..checkpoint.options import Options, read_options
     from ..checkpoint.read import read_checkpoint
     from ..engines import BACKENDS, CUDA, ON_GPU
     from ..errors import CheckpointError, EngineError, UsageError
     from ..files import check_target
-    from ..checkpoint.options import Options, read_options
     from ..progress import Progress
     from ..proof.check.noise_predictor import check_bundle
     from ._shared import parse_timesteps

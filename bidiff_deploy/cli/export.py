@@ -35,11 +35,11 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     import json
 
     from ..bundle.manifest import MANIFEST
+    from ..checkpoint.options import read_options
     from ..checkpoint.read import read_checkpoint
     from ..errors import UsageError
     from ..export.write import choose_timesteps, export_bundle
     from ..files import check_target
-    from ..checkpoint.options import read_options
     from ..progress import Progress
     from ._shared import parse_timesteps, print_assumptions
 

@@ -26,11 +26,11 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     import dataclasses
     from pathlib import Path
 
-    from ..checkpoint.read import read_checkpoint
+    from ..checkpoint.options import read_options
     from ..checkpoint.packed import write_packed
+    from ..checkpoint.read import read_checkpoint
     from ..errors import UsageError
     from ..export.write import choose_timesteps
-    from ..checkpoint.options import read_options
     from ._shared import parse_timesteps, print_assumptions
 
     if Path(output).suffix.lower() != ".safetensors":

@@ -10,10 +10,10 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..upscale.batch import Result
     from ..engines.noise_predictor import NoisePredictor
-    from ..upscale.jobs import Job
     from ..progress import Progress
+    from ..upscale.batch import Result
+    from ..upscale.jobs import Job
 
 # What can not be read is told by ourselves, in a sentence and with exit code 1.
 PATH = click.Path(readable=False)
@@ -76,10 +76,10 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, seed: int, steps:
     import json
 
     from .. import load_bundle
+    from ..progress import Progress
     from ..upscale.batch import finished_before, upscale_files
     from ..upscale.jobs import plan
     from ..upscale.journal import Journal
-    from ..progress import Progress
     from ._shared import parse_start, tile_options
 
     options = {"seed": seed, "steps": steps, **tile_options(tile, memory, overlap)}

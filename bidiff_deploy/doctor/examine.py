@@ -12,13 +12,14 @@ import platform
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any
 
 from .. import machine
+from ..engines import BACKENDS, ON_GPU, TENSORRT
 from ..version import __version__
 from .probes import run
-from ..engines import BACKENDS, ON_GPU, TENSORRT
 
 # Import name -> (what pip installs, what it is for). Versions as pyproject.toml has them.
 NEEDED = {

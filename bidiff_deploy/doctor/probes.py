@@ -13,8 +13,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 TIMEOUT = 120.0  # seconds; torch on a busy machine takes tens
 BUILD_TIMEOUT = 600.0  # TensorRT's builder reads gigabytes, which small boards have on slow cards
@@ -140,8 +141,8 @@ def _cuda() -> dict[str, Any]:
 
 def _gpu() -> dict[str, Any]:
     """Our GPU kernels: what is compiled ahead, what can compile, and each GPU as it is loaded."""
-    from ..engines.gpu import library as cuda_library
     from ..engines import library
+    from ..engines.gpu import library as cuda_library
     from ..engines.gpu.nvrtc_files import nvrtc_files
     from ..errors import EngineError
 
@@ -206,11 +207,11 @@ def _backend(name: str) -> dict[str, Any]:
     import numpy as np
 
     from .. import load_bundle
-    from ..networks.bi_diffsr.architecture import parameters
-    from ..networks.bi_diffsr.config import NetworkConfig
     from ..checkpoint.record import from_latent
     from ..engines import TENSORRT
     from ..export.write import export_bundle
+    from ..networks.bi_diffsr.architecture import parameters
+    from ..networks.bi_diffsr.config import NetworkConfig
 
     config = NetworkConfig(inner_channel=8, norm_groups=2, channel_mults=(1, 2), res_blocks=1,
                            image_size=16, fp_res=(), total_step=10, dynamic_group=2)

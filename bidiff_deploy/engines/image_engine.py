@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import EngineError, ImageError, UsageError
 from ..images.convert import from_array, from_pil, to_array, to_pil
 from ..images.image import Image
-from ..errors import EngineError, ImageError, UsageError
 from ..images.tiles import TilePlan
 from .tile_choice import Tile
 

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ..sampling import color_match, sampler
-from ..images.image import Image
-from . import tiled as tiled_image
 from ..errors import EngineError, UsageError
-from ..sampling.noise import gaussian_noise
+from ..images.image import Image
 from ..images.resample import pad_reflect, to_condition
+from ..images.tiles import TilePlan
+from ..sampling import color_match, sampler
+from ..sampling.noise import gaussian_noise
 from ..sampling.sampler import OnStep
 from ..sampling.schedule import Schedule
-from .tile_choice import Tile, choose
-from ..images.tiles import TilePlan
 from .image_engine import ImageEngine
+from .tile_choice import Tile, choose
+from .tiled import upscale_blended
 
 if TYPE_CHECKING:
     from ..bundle.record import NoisePredictorBundle
@@ -192,8 +192,8 @@ class NoisePredictor(ImageEngine):
         plan = self.tile_plan(image.height, image.width, tile, memory, overlap)
         loop = {"seed": seed, "steps": steps, "start": start}
         if not plan.whole:
-            return tiled_image.upscale(self, image, plan, match_color=match_color,
-                                       on_step=on_step, on_tile=on_tile, **loop)
+            return upscale_blended(self.sample, image, self.scale, self.unit, plan,
+                                   match_color=match_color, on_step=on_step, on_tile=on_tile, **loop)
         condition = to_condition(image.pixels, self.scale)
         result = image.enlarged(self.sample(condition, match_color=match_color, on_step=on_step,
                                             **loop)[0], self.scale)

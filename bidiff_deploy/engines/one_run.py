@@ -13,9 +13,9 @@ from ..images.image import Image
 from ..images.tiles import TilePlan
 from ..sampling.noise import gaussian_noise
 from ..sampling.sampler import OnStep
-from . import one_run_tiled as tiled
 from .image_engine import ImageEngine
 from .tile_choice import Tile, choose
+from .tiled import upscale_exactly
 
 __all__ = ["OneRun"]
 
@@ -88,4 +88,4 @@ class OneRun(ImageEngine):
                     listen(count, total)
 
         plan = self.tile_plan(image.height, image.width, tile, memory, overlap)
-        return tiled.upscale(self.enlarge, image, self.scale, plan, done)
+        return upscale_exactly(self.enlarge, image, self.scale, plan, done)

@@ -7,28 +7,32 @@ the result itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..sampling.color_match import ColorMatcher
 from ..images.image import Image
+from ..images.resample import crop_of_condition, pad_reflect, source_crop, to_unit
+from ..images.tiles import MIN_TILE, Axis, Blender, TilePlan
+from ..sampling.color_match import ColorMatcher
 from ..sampling.noise import gaussian_noise
-from ..images.resample import crop_of_condition, pad_reflect, source_crop
 from ..sampling.sampler import OnStep
-from ..images.tiles import MIN_TILE, Blender, TilePlan
 
-if TYPE_CHECKING:
-    from .noise_predictor import NoisePredictor
+__all__ = ["planes", "upscale_blended", "upscale_exactly"]
 
-__all__ = ["enlarged_alpha", "upscale"]
+_COLORS = 3
 
 
-def upscale(engine: NoisePredictor, image: Image, plan: TilePlan, *, seed: int = 0,
-            match_color: bool = False, on_step: OnStep | None = None,
-            on_tile: OnStep | None = None, **loop: Any) -> Image:
-    """``image`` enlarged by ``engine.scale``, tile by tile; ``loop``: options of ``sample``.
+def upscale_blended(sample: Callable[..., np.ndarray], image: Image, scale: int, unit: int,
+                    plan: TilePlan, *, seed: int = 0, match_color: bool = False,
+                    on_step: OnStep | None = None, on_tile: OnStep | None = None,
+                    **loop: Any) -> Image:
+    """``image`` enlarged by ``scale``, tile by tile, rows of overlaps blended.
+
+    ``sample``: ``NoisePredictor.sample``; ``loop``: options of it. ``unit``: what heights and widths
+    of its conditions are multiples of.
 
     ``match_color``: the blended rows' low frequencies are replaced by those of the condition, as
     ``color_match.match_color`` does it on the whole image.
@@ -47,20 +51,58 @@ def upscale(engine: NoisePredictor, image: Image, plan: TilePlan, *, seed: int =
     loop["on_step"] = None if on_step is None else step
     for row, top in enumerate(plan.rows.starts):
         for column, left in enumerate(plan.columns.starts):
-            condition = _condition(image.pixels, engine.scale, plan, top, left, engine.unit)
+            condition = _condition(image.pixels, scale, plan, top, left, unit)
             noise = gaussian_noise(condition.shape, seed, top=top, left=left)
-            tile = engine.sample(condition, noise=noise, seed=seed, **loop)
+            tile = sample(condition, noise=noise, seed=seed, **loop)
             blender.add(row, column, tile[0])
             done += 1
             if on_tile is not None:
                 on_tile(done, plan.count)
         for start, rows in blender.finish(row):
             finished = [(start, rows)] if matcher is None else matcher.add(
-                rows, crop_of_condition(image.pixels, engine.scale, start, 0, rows.shape[1],
+                rows, crop_of_condition(image.pixels, scale, start, 0, rows.shape[1],
                                         plan.width))
             for place, ready in finished:
                 pixels[place:place + ready.shape[1]] = form.enlarged(ready, 1).pixels
-    return replace(image, pixels=pixels, alpha=enlarged_alpha(image.alpha, engine.scale))
+    return replace(image, pixels=pixels, alpha=_enlarged_alpha(image.alpha, scale))
+
+
+def upscale_exactly(run: Callable[[np.ndarray], np.ndarray], image: Image, scale: int,
+                    plan: TilePlan, on_tile: OnStep | None = None) -> Image:
+    """``image`` enlarged by ``run``, float32 (1, 3, H, W) -> (1, 3, H * scale, W * scale), a local
+    function: tiles that overlap by twice its reach give the very pixels of the whole image.
+
+    An output pixel depends on the input pixels within the network's reach and on nothing else:
+    there is no noise, no norm over the map, no attention. So each tile keeps the part up to the
+    middle of its overlaps, and nothing is blended. With a smaller overlap a seam may differ.
+    ``on_tile`` is called with (tiles done, tiles in all).
+    """
+    if plan.whole:
+        result = image.enlarged(run(planes(image.pixels))[0], scale)
+        if on_tile is not None:
+            on_tile(1, 1)
+        return result
+    pixels = np.empty((plan.height, plan.width, image.pixels.shape[2]), image.pixels.dtype)
+    form = Image(np.empty((1, 1, pixels.shape[2]), pixels.dtype))
+    done = 0
+    for top, rows in _kept_parts(plan.rows):
+        for left, columns in _kept_parts(plan.columns):
+            y, x = top // scale, left // scale
+            tile = run(planes(image.pixels[y:y + plan.tile_height // scale,
+                                           x:x + plan.tile_width // scale]))[0]
+            tile = tile[:, rows.start - top:rows.stop - top,
+                        columns.start - left:columns.stop - left]
+            pixels[rows, columns] = form.enlarged(tile, 1).pixels
+            done += 1
+            if on_tile is not None:
+                on_tile(done, plan.count)
+    return replace(image, pixels=pixels, alpha=_enlarged_alpha(image.alpha, scale))
+
+
+def planes(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) or (H, W, 1), uint8 or uint16 -> float32 (1, 3, H, W) in [0, 1], contiguous."""
+    image = to_unit(pixels).transpose(2, 0, 1)[None]
+    return np.ascontiguousarray(np.broadcast_to(image, (1, _COLORS, *image.shape[2:])))
 
 
 def _condition(pixels: np.ndarray, scale: int, plan: TilePlan, top: int, left: int,
@@ -76,7 +118,14 @@ def _condition(pixels: np.ndarray, scale: int, plan: TilePlan, top: int, left: i
     return np.ascontiguousarray(pad_reflect(crop, unit)[0][None])
 
 
-def enlarged_alpha(alpha: np.ndarray | None, scale: int) -> np.ndarray | None:
+def _kept_parts(axis: Axis) -> Iterator[tuple[int, slice]]:
+    """Of each tile along an axis: where it begins, and which pixels of the output it gives."""
+    cuts = [0, *((a + axis.tile + b) // 2 for a, b in zip(axis.starts, axis.starts[1:])), axis.size]
+    for start, first, last in zip(axis.starts, cuts, cuts[1:]):
+        yield start, slice(first, last)
+
+
+def _enlarged_alpha(alpha: np.ndarray | None, scale: int) -> np.ndarray | None:
     """Alpha as ``Image.enlarged`` has it, in strips."""
     if alpha is None:
         return None

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..images.datasets import ImagePair, check_template, list_images, match_names, pair_files
 from ..errors import UsageError
+from ..images.datasets import ImagePair, check_template, list_images, match_names, pair_files
 
 __all__ = ["Benchmark", "open_benchmark"]
 

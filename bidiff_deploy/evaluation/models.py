@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..bundle.manifest import MANIFEST
-from ..images.datasets import ImagePair, list_images, listed, read_rgb8
 from ..engines.image_engine import ImageEngine
 from ..errors import ImageError, UsageError
+from ..images.datasets import ImagePair, list_images, listed, read_rgb8
 from .benchmark import Benchmark
 
 __all__ = ["EngineModel", "FolderModel", "Model", "open_model"]

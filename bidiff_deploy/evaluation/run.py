@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ..images.datasets import ImagePair
 from ..errors import OutputError, UsageError
 from ..files import make_directory
+from ..images.datasets import ImagePair
+from ..images.scores import Scores, bicubic, score
 from ..images.write import write_image
 from .benchmark import Benchmark
 from .models import Model
 from .results import BASELINE, MODEL, Evaluation, ImageResult, SetResult
-from ..images.scores import Scores, bicubic, score
 from .table import SetTable, title
 
 __all__ = ["evaluate"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any
 
 from ..bundle.manifest import FORMAT, MANIFEST, SCHEMA_VERSION
 from ..bundle.weights_file import FILE_NAME, WeightsFile

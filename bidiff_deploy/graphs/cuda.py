@@ -14,12 +14,12 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from ..bundle.step_graphs import PromotedGraph
 from ..networks.bi_diffsr.config import NetworkConfig
-from ..operators.shapes import STANDARD, Shape, infer_shapes
 from ..operators.definitions import opened
 from ..operators.names import BINARY_DOWN, BINARY_FUSION, BINARY_UP, CONV3X3, NORM_BINARY_CONV
+from ..operators.shapes import STANDARD, Shape, infer_shapes
 from .float16 import half
-from ..bundle.step_graphs import PromotedGraph
 
 # Fused operators with kernels; BinaryConv and GroupNormSwish have them as well.
 KERNELS = (NORM_BINARY_CONV, BINARY_FUSION, BINARY_DOWN, BINARY_UP)

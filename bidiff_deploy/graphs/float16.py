@@ -16,9 +16,16 @@ import onnx
 from onnx import TensorProto, helper
 
 from ..errors import EngineError
+from ..operators.names import (
+    BINARY_CONV,
+    BINARY_DOWN,
+    BINARY_FUSION,
+    BINARY_UP,
+    DOMAIN,
+    GROUP_NORM_SWISH,
+    NORM_BINARY_CONV,
+)
 from ..operators.shapes import STANDARD
-from ..operators.names import (BINARY_CONV, BINARY_DOWN, BINARY_FUSION, BINARY_UP, DOMAIN,
-                               GROUP_NORM_SWISH, NORM_BINARY_CONV)
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 # Which inputs of our operators are maps; their other floats are vectors, always float32.

@@ -14,8 +14,16 @@ import numpy.typing as npt
 import onnx
 
 from ..errors import EngineError
-from ..operators.names import (BINARY_CONV, BINARY_DOWN, BINARY_FUSION, BINARY_UP, DOMAIN,
-                               GROUP_NORM_SWISH, NORM_BINARY_CONV, PLUGIN_VERSION)
+from ..operators.names import (
+    BINARY_CONV,
+    BINARY_DOWN,
+    BINARY_FUSION,
+    BINARY_UP,
+    DOMAIN,
+    GROUP_NORM_SWISH,
+    NORM_BINARY_CONV,
+    PLUGIN_VERSION,
+)
 from .lower_opset import Lowering
 
 # Of each operator: where its branches begin (words, alpha, threshold, rprelu), and which of its

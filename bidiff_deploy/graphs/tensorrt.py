@@ -16,18 +16,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..networks.bi_diffsr.config import NetworkConfig
+from ..bundle.step_graphs import PromotedGraph
 from ..errors import EngineError, UsageError
-from ..operators.shapes import infer_shapes
+from ..networks.bi_diffsr.config import NetworkConfig
 from ..operators.definitions import opened
 from ..operators.names import DOMAIN, VERSION
+from ..operators.shapes import infer_shapes
 from . import cuda as cuda_graph
-from .update import LATENT, append_update
-from ..bundle.step_graphs import PromotedGraph
 from .dense import Dense
 from .graph_writer import OPSET, OPSET_OF_10
 from .lower_opset import Lowering
 from .plugin_nodes import PluginNodes, Words
+from .update import LATENT, append_update
 
 __all__ = ["VARIANTS", "TensorRtGraph", "derive"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ImageError
-from .decode import orientation_of, from_8_bits, upright
+from .decode import from_8_bits, orientation_of, upright
 from .image import Image, to_8_bits, to_array
 from .metadata import from_pillow
 

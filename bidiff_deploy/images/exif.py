@@ -11,8 +11,8 @@ Formats: CIPA DC-008 (EXIF 3.0), TIFF 6.0; BigTIFF is read as well.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable
 
 import numpy as np
 

@@ -43,8 +43,8 @@ def decode_image(data: bytes, path: str | os.PathLike[str],
                  max_pixels: int = MAX_PIXELS) -> Image:
     """``read_image`` of a file's bytes; ``path`` is what errors call it."""
     shown = os.fspath(path)
-    from PIL import UnidentifiedImageError
     from PIL import Image as pillow
+    from PIL import UnidentifiedImageError
 
     chunks: dict[bytes, bytes] = {}
     if data.startswith(png_chunks.SIGNATURE):

@@ -9,10 +9,22 @@ from __future__ import annotations
 import numpy as np
 from onnx import FunctionProto, TensorProto
 
-from .node_writer import NodeWriter, integer_reference
 from .layer_functions import group_norm
-from .names import (ATTENTION, BINARY_CONV, BINARY_DOWN, BINARY_FUSION, BINARY_UP, CONV3X3, DOMAIN,
-                    GROUP_NORM_SWISH, NORM_BINARY_CONV, NORM_CONV, PAIR_CONV, PLUGIN_VERSION)
+from .names import (
+    ATTENTION,
+    BINARY_CONV,
+    BINARY_DOWN,
+    BINARY_FUSION,
+    BINARY_UP,
+    CONV3X3,
+    DOMAIN,
+    GROUP_NORM_SWISH,
+    NORM_BINARY_CONV,
+    NORM_CONV,
+    PAIR_CONV,
+    PLUGIN_VERSION,
+)
+from .node_writer import NodeWriter, integer_reference
 
 # A permission, not a promise: factors of float products may be rounded to this type.
 _COMPUTE = "compute"

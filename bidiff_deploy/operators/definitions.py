@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Collection, Iterable
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import onnx
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import FunctionProto, TensorProto, helper
 
-from .node_writer import NodeWriter, integer_reference
 from .names import BINARY_CONV, DOMAIN, EPSILON, GROUP_NORM_SWISH, ONNX_OPSET, PLUGIN_VERSION
+from .node_writer import NodeWriter, integer_reference
 from .sign_bits import WORD_BITS
 
 _STANDARD = {"": ONNX_OPSET}

@@ -5,7 +5,7 @@ Needs ``onnx``, no runtime.
 
 from __future__ import annotations
 
-from typing import Mapping
+from collections.abc import Mapping
 
 import onnx
 from onnx import TensorProto, helper, shape_inference

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from ..bundle.record import Bundle, NoisePredictorBundle, Step
-from ..checkpoint.record import Checkpoint
+from ..checkpoint.options import read_options
 from ..checkpoint.read import read_checkpoint
-from ..engines.one_run import OneRun
+from ..checkpoint.record import Checkpoint
 from ..engines.image_engine import ImageEngine
+from ..engines.one_run import OneRun
 from ..errors import EngineError, UsageError
 from ..networks.base import NOISE_PREDICTOR
-from ..checkpoint.options import read_options
-from .reference import TorchEngine, load_network
 from ..sampling.schedule import Schedule
+from .reference import TorchEngine, load_network
 
 __all__ = ["TorchNoisePredictor", "TorchOneRun", "open_checkpoint"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from ..sampling import sampler
 from ..errors import CheckpointError, EngineError, UsageError
+from ..sampling import sampler
 from .loop import Picture, Strip, upscaled, watched
 from .pictures import Input
 
@@ -180,8 +180,8 @@ def _validate(request: Request) -> list[float]:
 
 
 def _parity(request: Request, stages: _Stages) -> dict[str, Any]:
-    from ..checkpoint.read import read_checkpoint
     from ..checkpoint.options import Options, read_options
+    from ..checkpoint.read import read_checkpoint
 
     for name, extra in (("torch", "train"), ("polygraphy", "proof")):
         if importlib.util.find_spec(name) is None:

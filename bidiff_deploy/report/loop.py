@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..sampling import sampler
 from ..errors import EngineError
 from ..images.scores import score
+from ..sampling import sampler
 from .pictures import Encoded, Input, detail, encode, resized
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ def _picture(engine: NoisePredictor, one: Input, request: Request, budget: int,
 def watched(request: Request, one: Input, report: Callable[[float], None]) -> Strip:
     """The loop of the image's middle, watched: what the network sees, and what it makes of it."""
     from ..engines.noise_predictor import PADDING_MULTIPLE
-    from ..sampling.noise import gaussian_noise
     from ..images.resample import pad_reflect, to_condition
+    from ..sampling.noise import gaussian_noise
 
     low, _ = one.read(request.bundle.scale)
     with _engine(request) as engine:

@@ -12,6 +12,7 @@ from .collect import Report
 from .markup import details, element, facts, note, table
 from .sections_speed import name_of
 
+
 def memory(report: Report) -> list[Any]:
     """Bytes of the bundle and, if it was measured, of running it."""
     total = report.inspection["total"]

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..version import __version__
 from ..bundle.manifest import MANIFEST, Bundle, open_noise_predictor
 from ..engines import BACKENDS
 from ..errors import UsageError
 from ..files import atomic_directory
+from ..version import __version__
 from .text_format import Fields, Name, to_text
 
 __all__ = ["MARKER", "Serving", "config_text", "export_repository"]

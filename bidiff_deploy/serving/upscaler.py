@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..engines.noise_predictor import NoisePredictor
+from ..engines.tile_choice import Tile
 from ..errors import EngineError
 from ..images.image import Image
-from ..sampling.noise import gaussian_noise
 from ..images.resample import pad_reflect, to_condition
+from ..sampling.noise import gaussian_noise
 from ..sampling.sampler import pick_timesteps
-from ..engines.tile_choice import Tile
 from .requests import Cancelled, Work
 
 __all__ = ["BATCHED_PIXELS", "Upscaler"]

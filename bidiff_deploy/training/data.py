@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ..errors import ImageError, UsageError
 from ..images.datasets import ImagePair
-from ..progress import Progress
 from ..images.resample import source_crop, to_condition, to_unit
+from ..progress import Progress
 from .decoded import DecodedPhotos
 from .photos import find_sources
 from .recipe import Data, Photo, Recipe

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from ..images.datasets import ImagePair
 from ..errors import ImageError, OutputError, UsageError
 from ..files import make_directory
+from ..images.datasets import ImagePair
 from .tiles import SIDE, Tiles, Whole, stored_bytes
 
 __all__ = ["DecodedPhotos", "Planes"]

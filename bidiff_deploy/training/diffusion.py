@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.record import from_latent
 from ..checkpoint.packed import write_packed
+from ..checkpoint.record import from_latent
 from .data import CONDITION, Pair
 from .distill import DistillationLoss, load_teacher
 from .draws import Draws
 from .losses import noise_error
 from .networks import make_module
 from .recipe import Recipe, Step
-from .weights import latent_weights, load_initial, load_published, published_state
 from .validate import restored
+from .weights import latent_weights, load_initial, load_published, published_state
 
 __all__ = ["DiffusionTask"]
 

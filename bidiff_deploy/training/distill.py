@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..networks.bi_diffsr.architecture import blocks
 from ..checkpoint.read import read_checkpoint
 from ..errors import CheckpointError, UsageError
 from ..networks.base import NOISE_PREDICTOR
+from ..networks.bi_diffsr.architecture import blocks
 from ..networks.bi_diffsr.config import NetworkConfig
 from ..sampling.schedule import Schedule
 from .losses import noise_error

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..images.datasets import ImagePair, pair_files
 from ..errors import UsageError
+from ..images.datasets import ImagePair, pair_files
 from .recipe import Photo
 
 __all__ = ["Source", "find_sources"]

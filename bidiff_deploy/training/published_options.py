@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, UsageError
 from ..checkpoint.options import parse_options
+from ..errors import CheckpointError, UsageError
 from ..sampling.schedule import DEFAULT_STEPS, Schedule
 from .flat_options import Flat
 

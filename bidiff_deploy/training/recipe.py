@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any
 
-from ..networks.bi_diffsr.config import NetworkConfig
 from ..errors import UsageError
 from ..networks import DEFAULT, NETWORKS
 from ..networks.base import NOISE_PREDICTOR
+from ..networks.bi_diffsr.config import NetworkConfig
 from ..sampling.schedule import Schedule
 from .published_options import is_published, recipe_tree
 from .recipe_data import ORIGINS, Data, Loading, Photo, Step

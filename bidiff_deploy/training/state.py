@@ -7,8 +7,9 @@ A run's own checkpoint is a torch file in the published form, ``{"params": ..., 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, Mapping
+from typing import IO, Any
 
 import torch
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..images.resample import pad_reflect
 from ..images.scores import bicubic, score
 from ..sampling.noise import gaussian_noise
-from ..images.resample import pad_reflect
 from ..sampling.sampler import Predict, sample
 from .data import Pair
 from .networks.bi_diffsr import BiDiffSR

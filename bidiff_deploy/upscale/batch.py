@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import pipeline
 from ..bundle.manifest import manifest_digest
 from ..errors import OutputError
 from ..files import make_directory
 from ..images.image import Image
-from ..images.write import check_output, write_image
 from ..images.read import decode_image, read_bytes
+from ..images.write import check_output, write_image
+from . import pipeline
 from .journal import Journal, Record
 from .pipeline import Failure
 
 if TYPE_CHECKING:
     from ..engines.noise_predictor import NoisePredictor
-    from .jobs import Job, Jobs
     from ..images.tiles import TilePlan
+    from .jobs import Job, Jobs
 
 __all__ = ["Result", "bundle_digest", "finished_before", "upscale_files"]
 

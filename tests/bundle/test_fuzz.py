@@ -8,17 +8,18 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from bidiff_deploy.bundle.manifest import open_bundle
-from bidiff_deploy.checkpoint.read import read_checkpoint
+from bidiff_deploy.checkpoint.options import read_options
 from bidiff_deploy.checkpoint.packed import write_packed
+from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.errors import BidiffError, BundleError, CheckpointError, ImageError
 from bidiff_deploy.images.read import read_image
-from bidiff_deploy.checkpoint.options import read_options
 
 fuzz = settings(derandomize=True, deadline=None, max_examples=120,
                 suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -11,11 +11,11 @@ import pytest
 from onnx import helper, numpy_helper
 
 from bidiff_deploy import BundleError
-from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
-from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.guard import objection
-from bidiff_deploy.networks import network_of
+from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
+from bidiff_deploy.networks import network_of
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.operators.definitions import functions
 from bidiff_deploy.operators.names import VERSION
 

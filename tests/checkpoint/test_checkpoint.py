@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from bidiff_deploy.networks.bi_diffsr.architecture import blocks, parameters
-from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
-from bidiff_deploy.checkpoint.read import read_checkpoint
+from bidiff_deploy.checkpoint.options import Options, read_options
 from bidiff_deploy.checkpoint.packed import write_packed
+from bidiff_deploy.checkpoint.published_keys import from_published, to_published
+from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.errors import CheckpointError
 from bidiff_deploy.files import file_sha256
-from bidiff_deploy.checkpoint.options import Options, read_options
-from bidiff_deploy.checkpoint.published_keys import from_published, to_published
+from bidiff_deploy.networks.bi_diffsr.architecture import blocks, parameters
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 
 NAMES = ("tiny", "small", "full")
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bidiff_deploy.doctor import examine as doctor, probes as doctor_probes
 from bidiff_deploy import machine
 from bidiff_deploy.cli import group
+from bidiff_deploy.doctor import examine as doctor
+from bidiff_deploy.doctor import probes as doctor_probes
 from bidiff_deploy.doctor.text import WIDTH, to_text
 from bidiff_deploy.engines import BACKENDS, TENSORRT, library
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.fake_engine import FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as pillow
 
 from bidiff_deploy.errors import BidiffError, EngineError, ImageError, UsageError
-from bidiff_deploy.sampling.noise import gaussian_noise
 from bidiff_deploy.images.resample import pad_reflect, to_condition
+from bidiff_deploy.sampling.noise import gaussian_noise
 from bidiff_deploy.sampling.schedule import Schedule
+from support.fake_engine import FakeEngine
 
 # x0 comes back through a division by sqrt(1 - alpha) = 1e-3 at t = 0 and a multiplication by it.
 CLOSE = 1e-5

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bidiff_deploy.engines.one_run_tiled import planes, upscale
+from bidiff_deploy.engines.tiled import planes, upscale_exactly
 from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.tiles import plan_tiles
 
@@ -36,8 +36,8 @@ def test_tiles_are_the_whole(height, width, scale, reach, larger, channels, alph
                       scale, lambda rows, columns: 0)
     whole = plan_tiles((height * scale, width * scale), None, 0, scale, lambda rows, columns: 0)
     done: list[tuple[int, int]] = []
-    tiled = upscale(local(reach, scale), image, scale, plan, lambda *told: done.append(told))
-    expected = upscale(local(reach, scale), image, scale, whole)
+    tiled = upscale_exactly(local(reach, scale), image, scale, plan, lambda *told: done.append(told))
+    expected = upscale_exactly(local(reach, scale), image, scale, whole)
     assert np.array_equal(tiled.pixels, expected.pixels)
     assert done == [(i + 1, plan.count) for i in range(plan.count)]
     assert (tiled.alpha is None) == (not alpha)

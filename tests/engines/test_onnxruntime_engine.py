@@ -10,11 +10,11 @@ import threading
 
 import numpy as np
 import pytest
-from support.reference_cases import snr
 
 from bidiff_deploy import BundleError, EngineError, UsageError, load_bundle
 from bidiff_deploy.engines import library
 from bidiff_deploy.sampling.sampler import ddim_update
+from support.reference_cases import snr
 
 pytest.importorskip("onnxruntime")
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())

@@ -12,9 +12,9 @@ from PIL import Image
 from bidiff_deploy import load_bundle
 from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.export.write import export_bundle
-from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
-from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.metrics import psnr_y, ssim_y
+from bidiff_deploy.images.read import read_image
+from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
 
 TRAINING = Path(__file__).parents[2] / "training"
 SHIPPED = TRAINING / "bbcu_m_x2.safetensors"

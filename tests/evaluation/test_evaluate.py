@@ -11,7 +11,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from support.fake_engine import FakeEngine
 from PIL import Image
 
 from bidiff_deploy.cli import group as cli
@@ -20,11 +19,12 @@ from bidiff_deploy.evaluation.benchmark import open_benchmark
 from bidiff_deploy.evaluation.models import EngineModel, FolderModel
 from bidiff_deploy.evaluation.perceptual import open_lpips
 from bidiff_deploy.evaluation.run import evaluate
-from bidiff_deploy.images.scores import bicubic, mean_scores, score
 from bidiff_deploy.evaluation.table import table
 from bidiff_deploy.images.matlab_bicubic import imresize, make_low
 from bidiff_deploy.images.metrics import luma, psnr_y, ssim_y
 from bidiff_deploy.images.resample import to_condition
+from bidiff_deploy.images.scores import bicubic, mean_scores, score
+from support.fake_engine import FakeEngine
 
 SIZES = {"baby": (32, 40), "bird": (36, 24), "woman": (48, 33)}  # the last is no multiple of 2
 
@@ -321,9 +321,8 @@ def test_bundle_and_checkpoint_give_the_same_figures(reference, set5, tmp_path):
 def test_a_feed_forward_checkpoint_and_its_bundle(set5, tmp_path):
     """Integers are exact and there is no loop, so the pictures are equal but for rounding."""
     pytest.importorskip("torch")
-    from support.bbcu_networks import SMALL, bundle_of, checkpoint_of, random_network
-
     from bidiff_deploy.checkpoint.packed import write_packed
+    from support.bbcu_networks import SMALL, bundle_of, checkpoint_of, random_network
 
     network = random_network(SMALL[2])
     write_packed(tmp_path / "net.safetensors", checkpoint_of(network))

@@ -11,8 +11,8 @@ from PIL import Image
 from bidiff_deploy import load_bundle
 from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.export.write import choose_timesteps, export_bundle
-from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.metrics import psnr_y, ssim_y
+from bidiff_deploy.images.read import read_image
 
 TRAINING = Path(__file__).parents[2] / "training"
 pytest.importorskip("onnxruntime")

@@ -11,31 +11,37 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
-from support.binarizer_setup import (bundle, checkpoint, inputs, network, one_thread, predicted,
-                                     small)
-from support.reference_cases import snr  # noqa: E402
-from support.training_setup import changed, folder  # noqa: E402, F401
-
 from bidiff_deploy import load_bundle  # noqa: E402
+from bidiff_deploy.bundle.guard import objection  # noqa: E402
+from bidiff_deploy.bundle.manifest import open_bundle  # noqa: E402
+from bidiff_deploy.checkpoint.options import Options  # noqa: E402
+from bidiff_deploy.checkpoint.packed import write_packed  # noqa: E402
+from bidiff_deploy.checkpoint.read import read_checkpoint
+from bidiff_deploy.engines import library  # noqa: E402
+from bidiff_deploy.errors import CheckpointError  # noqa: E402
 from bidiff_deploy.networks.bi_diffsr.architecture import parameters  # noqa: E402
 from bidiff_deploy.networks.bi_diffsr.binarizers import BINARIZERS, PUBLISHED, alignment_factor  # noqa: E402
-from bidiff_deploy.bundle.manifest import open_bundle  # noqa: E402
-from bidiff_deploy.checkpoint.read import read_checkpoint
-from bidiff_deploy.checkpoint.packed import write_packed  # noqa: E402
-from bidiff_deploy.engines import library  # noqa: E402
-from bidiff_deploy.bundle.guard import objection  # noqa: E402
-from bidiff_deploy.errors import CheckpointError  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.step_constants import layer_constants  # noqa: E402
-from bidiff_deploy.proof.inspect.inspection import inspect_bundle  # noqa: E402
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig  # noqa: E402
-from bidiff_deploy.checkpoint.options import Options  # noqa: E402
-from bidiff_deploy.proof.check.noise_predictor import check_bundle  # noqa: E402
+from bidiff_deploy.networks.bi_diffsr.step_constants import layer_constants  # noqa: E402
 from bidiff_deploy.proof.bench.folded import folded_network, write_folded  # noqa: E402
+from bidiff_deploy.proof.check.noise_predictor import check_bundle  # noqa: E402
+from bidiff_deploy.proof.inspect.inspection import inspect_bundle  # noqa: E402
 from bidiff_deploy.training.batches import batches  # noqa: E402
 from bidiff_deploy.training.recipe import recipe_from_dict  # noqa: E402
 from bidiff_deploy.training.state import write_run
-from bidiff_deploy.training.weights import load_network, published_state
 from bidiff_deploy.training.trainer import Trainer  # noqa: E402
+from bidiff_deploy.training.weights import load_network, published_state
+from support.binarizer_setup import (
+    bundle,
+    checkpoint,
+    inputs,
+    network,
+    one_thread,
+    predicted,
+    small,
+)
+from support.reference_cases import snr  # noqa: E402
+from support.training_setup import changed, folder  # noqa: E402, F401
 
 OTHERS = [name for name in BINARIZERS if name not in (PUBLISHED, "none")]
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())

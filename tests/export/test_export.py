@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from support.reference_cases import snr
 
 from bidiff_deploy.bundle.manifest import open_bundle
-from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.checkpoint.packed import write_packed
+from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.errors import OutputError, UsageError
-from bidiff_deploy.networks.bi_diffsr.step_constants import group_parameters, sinusoid, time_vectors
-from bidiff_deploy.operators.value_names import short
-from bidiff_deploy.operators.names import DOMAIN
 from bidiff_deploy.export.write import choose_timesteps, export_bundle
+from bidiff_deploy.networks.bi_diffsr.step_constants import group_parameters, sinusoid, time_vectors
+from bidiff_deploy.operators.names import DOMAIN
+from bidiff_deploy.operators.value_names import short
+from support.reference_cases import snr
 
 ort = pytest.importorskip("onnxruntime")
 

@@ -6,21 +6,21 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from support.reference_cases import snr
 
-from bidiff_deploy.operators import names as ops
-from bidiff_deploy.sampling import sampler
 from bidiff_deploy.bundle.manifest import open_bundle
+from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.engines import library
+from bidiff_deploy.engines.gpu.step_rows import StepRows
+from bidiff_deploy.engines.onnxruntime.cpu import session_options
+from bidiff_deploy.errors import EngineError
+from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.graphs.cuda import KERNELS, derive
 from bidiff_deploy.graphs.float16 import MAPS, half
 from bidiff_deploy.graphs.update import FACTORS, append_update
-from bidiff_deploy.engines.onnxruntime.cpu import session_options
-from bidiff_deploy.bundle.step_graphs import StepGraphs
-from bidiff_deploy.engines.gpu.step_rows import StepRows
-from bidiff_deploy.errors import EngineError
-from bidiff_deploy.export.write import export_bundle
+from bidiff_deploy.operators import names as ops
 from bidiff_deploy.operators.names import DOMAIN
+from bidiff_deploy.sampling import sampler
+from support.reference_cases import snr
 
 onnx = pytest.importorskip("onnx")
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16

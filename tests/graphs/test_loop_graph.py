@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bidiff_deploy import BundleError, load_bundle
-from bidiff_deploy.sampling import sampler
 from bidiff_deploy.bundle.manifest import open_bundle
+from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.engines import library
-from bidiff_deploy.graphs.cuda import derive
+from bidiff_deploy.engines.gpu.step_rows import StepRows
+from bidiff_deploy.engines.onnxruntime.cpu import session_options
 from bidiff_deploy.engines.onnxruntime.cuda_provider import Target
 from bidiff_deploy.engines.onnxruntime.cuda_step import DeviceStep
+from bidiff_deploy.graphs.cuda import derive
 from bidiff_deploy.graphs.update import FACTORS, LATENT, append_update
-from bidiff_deploy.engines.onnxruntime.cpu import session_options
-from bidiff_deploy.bundle.step_graphs import StepGraphs
-from bidiff_deploy.engines.gpu.step_rows import StepRows
+from bidiff_deploy.sampling import sampler
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.reference_cases import snr
 
 from bidiff_deploy import EngineError
-from bidiff_deploy.operators import names as ops
 from bidiff_deploy.engines import library
+from bidiff_deploy.graphs.dense import Dense
 from bidiff_deploy.graphs.float16 import MAPS
 from bidiff_deploy.graphs.lower_opset import Lowering
-from bidiff_deploy.graphs.dense import Dense
 from bidiff_deploy.graphs.plugin_nodes import PluginNodes
+from bidiff_deploy.operators import names as ops
+from support.reference_cases import snr
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -14,14 +14,14 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.image_samples import CHANNELS, HEIGHT, WIDTH, joined, samples
 from PIL import Image as pillow
 
-from bidiff_deploy.images.image import EXTENSIONS
 from bidiff_deploy.errors import ImageError
 from bidiff_deploy.images.convert import from_pil
+from bidiff_deploy.images.image import EXTENSIONS
 from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.write import write_image
+from support.image_samples import CHANNELS, HEIGHT, WIDTH, joined, samples
 
 
 @pytest.mark.parametrize("interlaced", [False, True])

@@ -13,16 +13,16 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.image_samples import CHANNELS, HEIGHT, WIDTH, joined, make, profile, samples
 from PIL import Image as pillow
 
 from bidiff_deploy.errors import ImageError, OutputError, UsageError
+from bidiff_deploy.images.convert import from_array, from_pil, to_array, to_pil
 from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.metadata import Metadata
-from bidiff_deploy.images.write import check_output, write_image
-from bidiff_deploy.images.convert import from_array, from_pil, to_array, to_pil
-from bidiff_deploy.images.resample import pad_reflect, to_condition
 from bidiff_deploy.images.read import read_image
+from bidiff_deploy.images.resample import pad_reflect, to_condition
+from bidiff_deploy.images.write import check_output, write_image
+from support.image_samples import CHANNELS, HEIGHT, WIDTH, joined, make, profile, samples
 
 
 def test_the_reference_conditions(reference) -> None:

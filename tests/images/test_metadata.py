@@ -15,17 +15,17 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.image_samples import CHANNELS, make, profile
 from PIL import ExifTags
 from PIL import Image as pillow
 
 from bidiff_deploy.images import exif as exif_block
+from bidiff_deploy.images.convert import from_pil, to_pil
 from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.metadata import Metadata
-from bidiff_deploy.images.convert import from_pil, to_pil
+from bidiff_deploy.images.png_chunks import png_chunk
 from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.write import write_image
-from bidiff_deploy.images.png_chunks import png_chunk
+from support.image_samples import CHANNELS, make, profile
 
 NAMES = ["a.png", "a.jpg", "a.webp", "a.tif"]
 XMP = (b'<?xpacket begin=""?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>'

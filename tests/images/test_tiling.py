@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.fake_engine import FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bidiff_deploy import machine
-from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.errors import EngineError, UsageError
 from bidiff_deploy.images.image import Image
+from bidiff_deploy.images.resample import crop_of_condition, pad_reflect, to_condition
+from bidiff_deploy.images.tiles import MARGIN, Axis, Blender, plan_tiles
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.networks.bi_diffsr.memory import step_bytes, step_work
 from bidiff_deploy.sampling.noise import gaussian_noise
-from bidiff_deploy.images.resample import crop_of_condition, pad_reflect, to_condition
+from support.fake_engine import FakeEngine
 from tools.checks.seams import Seams, seam_energy
-from bidiff_deploy.images.tiles import MARGIN, Axis, Blender, plan_tiles
 
 PUBLISHED = NetworkConfig()
 DEMO = NetworkConfig(inner_channel=32, norm_groups=4, channel_mults=(1, 2, 4), res_blocks=1,

@@ -13,8 +13,12 @@ from torch import Tensor, tensor  # noqa: E402
 
 from bidiff_deploy.networks.bi_diffsr.binarizers import BINARIZERS  # noqa: E402
 from bidiff_deploy.training.networks.binarize import BinaryConv2d  # noqa: E402
-from bidiff_deploy.training.networks.binary_layers import (BbcuConv2d, DabConv2d, ReActNetConv2d,
-                                                           XnorConv2d)
+from bidiff_deploy.training.networks.binary_layers import (
+    BbcuConv2d,
+    DabConv2d,
+    ReActNetConv2d,
+    XnorConv2d,
+)
 
 GROUP = torch.zeros(1, dtype=torch.int64)
 

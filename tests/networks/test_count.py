@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bidiff_deploy.errors import UsageError
 from bidiff_deploy.networks.bi_diffsr.architecture import blocks
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.networks.bi_diffsr.costs import count
-from bidiff_deploy.errors import UsageError
 from bidiff_deploy.operators.value_names import short
 
 PUBLISHED = NetworkConfig()

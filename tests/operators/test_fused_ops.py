@@ -12,13 +12,13 @@ import sys
 
 import numpy as np
 import pytest
-from support.reference_cases import snr
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bidiff_deploy.operators import names as ops
 from bidiff_deploy.engines import library
+from bidiff_deploy.operators import names as ops
 from bidiff_deploy.operators.definitions import functions, opened
+from support.reference_cases import snr
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

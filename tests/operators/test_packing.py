@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bidiff_deploy.errors import CheckpointError
 from bidiff_deploy.operators.sign_bits import BinaryWeight, pack_signs, unpack_signs, words_per_tap

@@ -10,8 +10,13 @@ from pathlib import Path
 import pytest
 
 from bidiff_deploy.errors import OutputError
-from bidiff_deploy.files import (TEMPORARY_SUFFIX, atomic_directory, atomic_file, check_target,
-                                 make_directory)
+from bidiff_deploy.files import (
+    TEMPORARY_SUFFIX,
+    atomic_directory,
+    atomic_file,
+    check_target,
+    make_directory,
+)
 
 
 def names(folder: Path) -> list[str]:

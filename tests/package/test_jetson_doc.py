@@ -13,9 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tools.tensorrt_check.__main__ import parser  # noqa: E402
-
 from bidiff_deploy.cli import COMMANDS, group  # noqa: E402
+from tools.tensorrt_check.__main__ import parser  # noqa: E402
 
 TEXT = (ROOT / "docs" / "jetson.md").read_text(encoding="utf-8")
 BLOCKS = "\n".join(line[4:] for line in TEXT.splitlines() if line.startswith("    "))

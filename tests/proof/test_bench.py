@@ -12,21 +12,22 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from support.reference_cases import snr
 
 from bidiff_deploy import load_bundle
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.cli import group
-from bidiff_deploy.networks.bi_diffsr.costs import count
 from bidiff_deploy.engines import library
 from bidiff_deploy.errors import EngineError, UsageError
+from bidiff_deploy.networks.bi_diffsr.costs import count
+from support.reference_cases import snr
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 
-from bidiff_deploy.proof.bench import measure as bench, candidates  # noqa: E402
-from bidiff_deploy.proof.bench.measure import BenchResult, Measured, bench_bundle  # noqa: E402
+from bidiff_deploy.proof.bench import candidates
+from bidiff_deploy.proof.bench import measure as bench  # noqa: E402
 from bidiff_deploy.proof.bench.folded import write_folded  # noqa: E402
+from bidiff_deploy.proof.bench.measure import BenchResult, Measured, bench_bundle  # noqa: E402
 
 CASES = [("tiny", 400, (16, 24)), ("small", 1000, (32, 32))]
 

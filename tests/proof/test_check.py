@@ -22,12 +22,11 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("polygraphy")
 pytestmark = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 
-from support.check_setup import SIZE, TIMES, changed, check, damaged  # noqa: E402
-
-from bidiff_deploy.proof.check.noise_predictor import check_bundle  # noqa: E402
-from bidiff_deploy.proof.check.statistics import LayerStatistics, StepStatistics, judge_step  # noqa: E402
 from bidiff_deploy.proof.check.loops import LoopCheck  # noqa: E402
+from bidiff_deploy.proof.check.noise_predictor import check_bundle  # noqa: E402
 from bidiff_deploy.proof.check.result import CheckResult  # noqa: E402
+from bidiff_deploy.proof.check.statistics import LayerStatistics, StepStatistics, judge_step  # noqa: E402
+from support.check_setup import SIZE, TIMES, changed, check, damaged  # noqa: E402
 
 
 def at(index: tuple[int, ...], operation):

@@ -22,10 +22,9 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("polygraphy")
 pytestmark = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 
-from support.check_setup import TIMES, changed, check, damaged  # noqa: E402
-
-from bidiff_deploy.proof.inputs import image_samples  # noqa: E402
 from bidiff_deploy.proof.check.result import CheckResult  # noqa: E402
+from bidiff_deploy.proof.inputs import image_samples  # noqa: E402
+from support.check_setup import TIMES, changed, check, damaged  # noqa: E402
 
 DEMO = Path(__file__).parents[2] / "training"
 

@@ -9,14 +9,20 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from support.inspect_setup import (disagreements, edit_graphs, node_of, place_before, run,
-                                   small_bundle)
 from onnx import TensorProto, helper, numpy_helper
 
-from bidiff_deploy.networks.bi_diffsr.costs import count
 from bidiff_deploy.bundle.graph_reader import GraphReader
+from bidiff_deploy.networks.bi_diffsr.costs import count
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
 from bidiff_deploy.proof.inspect.text import WIDTH, human, to_text
+from support.inspect_setup import (
+    disagreements,
+    edit_graphs,
+    node_of,
+    place_before,
+    run,
+    small_bundle,
+)
 
 STEPS = {"tiny": [900, 0], "small": [400, 0], "full": [1960, 1920, 0]}  # few, so tests share them
 

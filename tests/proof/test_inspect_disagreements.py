@@ -7,13 +7,20 @@ import json
 import numpy as np
 import onnx
 import pytest
-from support.inspect_setup import (disagreements, edit_graphs, node_of, place_before, rehash, run,
-                                   small_bundle)
 from onnx import TensorProto, helper, numpy_helper
 
 from bidiff_deploy.errors import BundleError, UsageError
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
 from bidiff_deploy.proof.inspect.text import to_text
+from support.inspect_setup import (
+    disagreements,
+    edit_graphs,
+    node_of,
+    place_before,
+    rehash,
+    run,
+    small_bundle,
+)
 
 
 def test_a_binary_layer_that_is_really_float_is_found(bundle, edit_manifest):

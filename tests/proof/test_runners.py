@@ -7,10 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-from support.reference_cases import snr
 
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.engines import library
+from support.reference_cases import snr
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
@@ -21,8 +21,8 @@ from polygraphy import config  # noqa: E402
 from polygraphy.comparator import Comparator, RunResults  # noqa: E402
 
 from bidiff_deploy.proof.check.bundle_layers import BundleLayers  # noqa: E402
-from bidiff_deploy.proof.check.statistics import OPENED, StepComparison, compare_step  # noqa: E402
 from bidiff_deploy.proof.check.runners import EngineRunner, TorchRunner  # noqa: E402
+from bidiff_deploy.proof.check.statistics import OPENED, StepComparison, compare_step  # noqa: E402
 
 TIMES = [999, 400, 0]
 

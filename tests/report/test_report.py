@@ -15,8 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.report_pages import (Page, check_self_contained, needs_check, needs_library,
-                                  one_examination, picture, run)
 
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.errors import BidiffError, UsageError
@@ -26,6 +24,15 @@ from bidiff_deploy.report.loop import Picture
 from bidiff_deploy.report.markup import LONGEST, MOST_ROWS, Markup, element, table
 from bidiff_deploy.report.page import MAX_BYTES, render
 from bidiff_deploy.report.pictures import Input, detail, encode, find_inputs
+from support.report_pages import (
+    Page,
+    check_self_contained,
+    needs_check,
+    needs_library,
+    one_examination,
+    picture,
+    run,
+)
 
 SECTIONS = ("pictures", "loop", "speed", "parity", "memory", "packed", "bundle", "machine")
 PAYLOAD = "\"'></p><script>alert(1)</script><img src=x onerror=alert(1)>&amp;\u202e\x00 style="
@@ -265,7 +272,7 @@ def test_an_existing_page_is_kept(reference, tmp_path):
 def test_pages_have_a_limit(reference, tmp_path):
     """More images than a page holds, large ones among them, are cut and told."""
     big = np.random.default_rng(0).integers(0, 256, (1400, 2000, 3), np.uint8)  # worst of all
-    pictures = {name: big for name in ("bicubic", "packed")}
+    pictures = dict.fromkeys(("bicubic", "packed"), big)
     for budget in (3_500_000, 900_000):
         shown = encode(pictures, budget)
         assert sum(map(len, shown.uris.values())) <= budget
@@ -293,7 +300,7 @@ def test_pages_have_a_limit(reference, tmp_path):
     report = collect(Request(open_bundle(reference.bundle("tiny", [999, 0])), against=None,
                              size=(16, 16)))
     unfit = Picture("a.png", 8, 8, 4, 4, 1.0, True, {}, (0, 0, 8), None, None)
-    missing = {name: "-" for name in ("strip", "parity", "bench")}
+    missing = dict.fromkeys(("strip", "parity", "bench"), "-")
     assert "do not fit" in Page(render(dataclasses.replace(
         report, pictures=(unfit,), missing=missing))).words()
     huge = dataclasses.replace(small, uris={

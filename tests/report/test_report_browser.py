@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from support.browser import Browser, find_chromium
 from support.report_pages import needs_check, needs_library
 

@@ -8,18 +8,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from support.fake_engine import FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bidiff_deploy.cli import group
-from bidiff_deploy.sampling.color_match import REACH, ColorMatcher, low_pass, match_color
 from bidiff_deploy.engines.one_run import OneRun
 from bidiff_deploy.errors import UsageError
 from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.read import read_image
-from bidiff_deploy.images.write import write_image
 from bidiff_deploy.images.resample import to_condition
+from bidiff_deploy.images.write import write_image
+from bidiff_deploy.sampling.color_match import REACH, ColorMatcher, low_pass, match_color
+from support.fake_engine import FakeEngine
 from tools.checks.seams import seam_energy
 
 SIDES = st.one_of(st.integers(1, 40), st.integers(60, 140))

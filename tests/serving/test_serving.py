@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from stand_ins import triton as stand_in
-from support.fake_engine import FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 from hypothesis.extra.numpy import arrays as numpy_arrays
-from support.serving_setup import (Server, demo_bundle, demo_repository, picture, request,
-                                   running_server, upscaled_alone)
 
 from bidiff_deploy import BidiffError, EngineError, UsageError
 from bidiff_deploy.serving.requests import Cancelled, Work, read_request
 from bidiff_deploy.serving.triton import export_repository
 from bidiff_deploy.serving.upscaler import BATCHED_PIXELS, Upscaler
+from stand_ins import triton as stand_in
+from support.fake_engine import FakeEngine
+from support.serving_setup import (
+    Server,
+    demo_bundle,
+    demo_repository,
+    picture,
+    request,
+    running_server,
+    upscaled_alone,
+)
 
 
 def test_one_request(server, alone):

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from support import emulated_cuda
 import pytest
+
 from stand_ins import tensorrt as tensorrt_stand_in
+from support import emulated_cuda
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 from onnx import helper  # noqa: E402
+
 from support.tensorrt_networks import SHAPES, Trt, info, open_trt, small, trt, wrap  # noqa: E402
 
 __all__ = ["open_trt", "trt"]  # fixtures

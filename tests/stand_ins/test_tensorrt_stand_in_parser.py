@@ -10,10 +10,10 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 from onnx import helper, numpy_helper  # noqa: E402
-from support.tensorrt_networks import info, node, open_trt, wrap  # noqa: E402
-from support.cuda_cases import cases  # noqa: E402
 
 from bidiff_deploy.operators import names as ops  # noqa: E402
+from support.cuda_cases import cases  # noqa: E402
+from support.tensorrt_networks import info, node, open_trt, wrap  # noqa: E402
 
 __all__ = ["open_trt"]  # a fixture
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from support.fake_engine import FakeEngine
 
 import bidiff_deploy
 from bidiff_deploy.cli import group
 from bidiff_deploy.images.write import write_image
 from bidiff_deploy.upscale import journal
+from support.fake_engine import FakeEngine
 
 
 class Setting:

@@ -12,9 +12,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 GPUS = (75, 80, 86, 87, 89, 90, 100, 120)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def built(target: str) -> Path:
     """Folder in which that target of engines/cmake/cuda_emulated.cmake is built; skips the test
     where it can not be."""

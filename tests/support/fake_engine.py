@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.engines.noise_predictor import NoisePredictor
 from bidiff_deploy.networks import network_of
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.sampling.schedule import Schedule
 
 

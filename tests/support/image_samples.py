@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import ImageCms
 
-from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.convert import to_array
+from bidiff_deploy.images.image import Image
 
 HEIGHT, WIDTH = 21, 34
 CHANNELS = {"grey": 1, "grey and alpha": 2, "RGB": 3, "RGBA": 4}

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from bidiff_deploy.cli import group
+from bidiff_deploy.operators.definitions import opened
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
 from bidiff_deploy.proof.inspect.text import WIDTH
-from bidiff_deploy.operators.definitions import opened
 
 
 @pytest.fixture(name="bundle")

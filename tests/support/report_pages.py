@@ -8,18 +8,18 @@ import hashlib
 import importlib.util
 import json
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from bidiff_deploy.doctor import examine as doctor
 from bidiff_deploy.cli import group
+from bidiff_deploy.doctor import examine as doctor
 from bidiff_deploy.engines import library
 
 needs_library = pytest.mark.skipif(library.library_path() is None, reason="no op library")

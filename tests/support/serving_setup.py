@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stand_ins import triton as stand_in
 from click.testing import CliRunner
 
 from bidiff_deploy import load_bundle
 from bidiff_deploy.cli import group
 from bidiff_deploy.serving.triton import export_repository
+from stand_ins import triton as stand_in
 
 DEMO = Path(__file__).parents[2] / "training" / "demo_x2.safetensors"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stand_ins import tensorrt as tensorrt_stand_in
 from click.testing import CliRunner
 
 from bidiff_deploy.cli import group
 from bidiff_deploy.export.write import export_bundle
+from stand_ins import tensorrt as tensorrt_stand_in
 
 OLD, NEW = "8.5.3", "11.4.0"  # without and with strong typing, and the oldest and newest tables
 

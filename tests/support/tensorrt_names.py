@@ -86,7 +86,7 @@ def dump(folder: Path, name: str, stubs: Path, python: str = sys.executable) -> 
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def table(version: str) -> dict[str, Any]:
     """A committed table: ``version`` in full, ``module`` names, ``classes`` -> names, or of an
     enumeration names -> numbers."""

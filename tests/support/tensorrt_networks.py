@@ -4,19 +4,20 @@ a few nodes."""
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from stand_ins import tensorrt as tensorrt_stand_in
 from onnx import helper, numpy_helper
-from stand_ins.tensorrt import nodes
-from bidiff_deploy.graphs.float16 import MAPS
 
-from bidiff_deploy.operators import names as ops
 from bidiff_deploy.engines.tensorrt.plugin.library import PluginLibrary
+from bidiff_deploy.graphs.float16 import MAPS
+from bidiff_deploy.operators import names as ops
+from stand_ins import tensorrt as tensorrt_stand_in
+from stand_ins.tensorrt import nodes
 
 __all__ = ["SHAPES", "Bound", "Stream", "Trt", "image", "info", "node", "open_trt", "small", "trt",
            "wrap"]

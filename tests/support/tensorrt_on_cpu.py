@@ -12,15 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import tensorrt
-from support.tensorrt_on_cpu_failures import (build, run_failures, run_opening, run_pycuda, static,
-                                              told_by)
 
 from bidiff_deploy import load_bundle
 from bidiff_deploy.engines import TENSORRT
 from bidiff_deploy.engines.tensorrt.run.context import OpenPlan
 from bidiff_deploy.engines.tensorrt.run.device import Graph
-from bidiff_deploy.engines.tensorrt.sidecar import Profile
 from bidiff_deploy.engines.tensorrt.run.step import TensorRtStep
+from bidiff_deploy.engines.tensorrt.sidecar import Profile
+from support.tensorrt_on_cpu_failures import (
+    build,
+    run_failures,
+    run_opening,
+    run_pycuda,
+    static,
+    told_by,
+)
 
 
 class Counts:

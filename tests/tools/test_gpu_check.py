@@ -8,21 +8,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support import emulated_cuda
 import numpy as np
 import pytest
+
+from support import emulated_cuda
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tools.checks import reference  # noqa: E402
-from tools.gpu_check import __main__ as program  # noqa: E402
-from tools.gpu_check import layers, parity, parts, shapes, steps, table  # noqa: E402
-
+from bidiff_deploy.errors import EngineError  # noqa: E402
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig  # noqa: E402
 from bidiff_deploy.networks.bi_diffsr.costs import count  # noqa: E402
+from tools.checks import reference  # noqa: E402
 from tools.checks.cuda_operators import OPERATORS, Gpu  # noqa: E402
-from bidiff_deploy.errors import EngineError  # noqa: E402
+from tools.gpu_check import __main__ as program  # noqa: E402
+from tools.gpu_check import layers, parity, parts, shapes, steps, table  # noqa: E402
 
 # The published network's binary convolutions: channels, kernel, side, how many in a step.
 PUBLISHED = {(32, 3, 256, 2), (64, 3, 256, 4), (64, 3, 128, 2), (128, 3, 128, 6), (128, 3, 64, 2),

@@ -7,17 +7,17 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from support import emulated_cuda
 import pytest
+
+from support import emulated_cuda
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tools.checks import gpu_state, reference  # noqa: E402
-from tools.gpu_check import stock  # noqa: E402
-
 from bidiff_deploy.engines.onnxruntime.cuda_provider import Target, cuda_target  # noqa: E402
 from bidiff_deploy.errors import EngineError  # noqa: E402
+from tools.checks import gpu_state, reference  # noqa: E402
+from tools.gpu_check import stock  # noqa: E402
 
 
 def test_clocks_are_those_of_the_gpu_by_its_place(tmp_path, monkeypatch):

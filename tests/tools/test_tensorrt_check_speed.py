@@ -15,12 +15,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tools.checks import timing  # noqa: E402
-from tools.tensorrt_check import building, speed, table  # noqa: E402
-
-from tools.checks import cuda_operators  # noqa: E402
 from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder  # noqa: E402
 from bidiff_deploy.errors import EngineError  # noqa: E402
+from tools.checks import (
+    cuda_operators,  # noqa: E402
+    timing,  # noqa: E402
+)
+from tools.tensorrt_check import building, speed, table  # noqa: E402
 
 OPTIONS = {"size": 8, "steps": 5, "repeats": 3, "batches": [1, 2], "device": 0, "network": "tiny"}
 # Seconds of a step by variant and precision.

@@ -18,12 +18,12 @@ from bidiff_deploy.checkpoint.read import read_checkpoint  # noqa: E402
 from bidiff_deploy.cli import group  # noqa: E402
 from bidiff_deploy.errors import UsageError  # noqa: E402
 from bidiff_deploy.export.write import export_bundle  # noqa: E402
-from bidiff_deploy.networks.bbcu.architecture import BbcuConfig  # noqa: E402
 from bidiff_deploy.images.resample import to_unit  # noqa: E402
-from bidiff_deploy.training.networks.bbcu import Bbcu  # noqa: E402
+from bidiff_deploy.networks.bbcu.architecture import BbcuConfig  # noqa: E402
 from bidiff_deploy.training.data import LOW, load_pairs, open_crops  # noqa: E402
-from bidiff_deploy.training.one_run import OneRunTask, enlarged  # noqa: E402
 from bidiff_deploy.training.loop import train  # noqa: E402
+from bidiff_deploy.training.networks.bbcu import Bbcu  # noqa: E402
+from bidiff_deploy.training.one_run import OneRunTask, enlarged  # noqa: E402
 from bidiff_deploy.training.recipe import read_recipe, recipe_from_dict  # noqa: E402
 
 SHIPPED = Path(__file__).parents[2] / "training"

@@ -8,8 +8,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from bidiff_deploy.operators.sign_bits import BinaryWeight  # noqa: E402
-from bidiff_deploy.training.networks.binarize import (BinaryConv2d, sign_activation, sign_weight,
-                                                      weight_scale)
+from bidiff_deploy.training.networks.binarize import (
+    BinaryConv2d,
+    sign_activation,
+    sign_weight,
+    weight_scale,
+)
 
 EDGES = [-3.0, -1.0, -0.999, -0.5, -1e-8, -0.0, 0.0, 1e-8, 0.5, 0.999, 1.0, 3.0]
 

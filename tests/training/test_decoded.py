@@ -13,14 +13,13 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from support.training_photos import PAIRS, crops_of, folder, picture, save  # noqa: E402, F401
-
 from bidiff_deploy.errors import OutputError, UsageError  # noqa: E402
 from bidiff_deploy.images.matlab_bicubic import imresize  # noqa: E402
 from bidiff_deploy.training.decoded import DecodedPhotos  # noqa: E402
 from bidiff_deploy.training.photos import find_sources  # noqa: E402
 from bidiff_deploy.training.recipe import Photo  # noqa: E402
 from bidiff_deploy.training.tiles import SIDE, Tiles, Whole, stored_bytes  # noqa: E402
+from support.training_photos import PAIRS, crops_of, folder, picture, save  # noqa: E402, F401
 
 
 def test_tiles_hold_every_window(tmp_path):

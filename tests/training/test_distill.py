@@ -10,13 +10,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from support.binarizer_setup import checkpoint, network, one_thread, small  # noqa: E402, F401
 from torch import tensor  # noqa: E402
-from support.training_setup import TREE, changed, folder, states_equal  # noqa: E402, F401
 
 from bidiff_deploy import load_bundle  # noqa: E402
-from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.checkpoint.packed import write_packed  # noqa: E402
+from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.errors import CheckpointError, UsageError  # noqa: E402
 from bidiff_deploy.export.write import choose_timesteps, export_bundle  # noqa: E402
 from bidiff_deploy.sampling.schedule import Schedule  # noqa: E402
@@ -25,6 +23,8 @@ from bidiff_deploy.training.distill import DistillationLoss, feature_distance, l
 from bidiff_deploy.training.recipe import recipe_from_dict  # noqa: E402
 from bidiff_deploy.training.recipe_distill import Distill  # noqa: E402
 from bidiff_deploy.training.trainer import Trainer  # noqa: E402
+from support.binarizer_setup import checkpoint, network, one_thread, small  # noqa: E402, F401
+from support.training_setup import TREE, changed, folder, states_equal  # noqa: E402, F401
 
 
 def batch(seed: int = 0, timestep: int = 40):

@@ -15,12 +15,11 @@ import yaml
 
 torch = pytest.importorskip("torch")
 
-from support.training_setup import changed, folder  # noqa: E402, F401
-
 from bidiff_deploy.errors import UsageError  # noqa: E402
 from bidiff_deploy.training.distributed import Processes, pick_device, processes  # noqa: E402
 from bidiff_deploy.training.recipe import Run, recipe_from_dict  # noqa: E402
 from bidiff_deploy.training.trainer import Trainer  # noqa: E402
+from support.training_setup import changed, folder  # noqa: E402, F401
 
 CPU = torch.device("cpu")
 REPOSITORY = Path(__file__).parents[2]

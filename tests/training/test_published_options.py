@@ -13,9 +13,9 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig  # noqa: E402
 from bidiff_deploy.cli import group as cli  # noqa: E402
 from bidiff_deploy.errors import UsageError  # noqa: E402
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig  # noqa: E402
 from bidiff_deploy.training.photos import find_sources  # noqa: E402
 from bidiff_deploy.training.recipe import Recipe, read_recipe, recipe_from_dict  # noqa: E402
 

@@ -15,9 +15,9 @@ import yaml
 torch = pytest.importorskip("torch")
 
 from click.testing import CliRunner  # noqa: E402
-from support.training_setup import TREE, changed, folder, states_equal  # noqa: E402, F401
 
 from bidiff_deploy.cli import group as cli  # noqa: E402
+from support.training_setup import TREE, changed, folder, states_equal  # noqa: E402, F401
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 

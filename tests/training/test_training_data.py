@@ -13,8 +13,6 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from support.training_photos import PAIRS, crops_of, folder, picture, save  # noqa: E402, F401
-
 from bidiff_deploy.errors import ImageError, UsageError  # noqa: E402
 from bidiff_deploy.images.matlab_bicubic import make_low  # noqa: E402
 from bidiff_deploy.images.resample import to_condition  # noqa: E402
@@ -24,9 +22,7 @@ from bidiff_deploy.training.decoded import DecodedPhotos  # noqa: E402
 from bidiff_deploy.training.loop import train  # noqa: E402
 from bidiff_deploy.training.photos import find_sources  # noqa: E402
 from bidiff_deploy.training.recipe import Data, Photo, recipe_from_dict  # noqa: E402
-
-
-
+from support.training_photos import PAIRS, crops_of, folder, picture, save  # noqa: E402, F401
 
 # Pairs
 

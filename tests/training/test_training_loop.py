@@ -10,14 +10,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from support.training_setup import TREE, changed, folder, silent, states_equal  # noqa: E402, F401
-
 from bidiff_deploy.errors import CheckpointError, OutputError, UsageError  # noqa: E402
 from bidiff_deploy.images.metrics import psnr_y, ssim_y  # noqa: E402
 from bidiff_deploy.training.loop import train  # noqa: E402
 from bidiff_deploy.training.optimizer import learning_rate  # noqa: E402
 from bidiff_deploy.training.recipe import Optimizer, recipe_from_dict  # noqa: E402
 from bidiff_deploy.training.trainer import Trainer  # noqa: E402
+from support.training_setup import TREE, changed, folder, silent, states_equal  # noqa: E402, F401
 
 
 def load(path) -> dict:

@@ -8,7 +8,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
-from support.training_setup import TREE, changed, folder  # noqa: E402, F401
 
 from bidiff_deploy.errors import UsageError  # noqa: E402
 from bidiff_deploy.training.networks import fused  # noqa: E402
@@ -16,6 +15,7 @@ from bidiff_deploy.training.networks.binarize import BinaryConv2d, sign_activati
 from bidiff_deploy.training.precision import Precision  # noqa: E402
 from bidiff_deploy.training.recipe import recipe_from_dict  # noqa: E402
 from bidiff_deploy.training.trainer import Trainer  # noqa: E402
+from support.training_setup import TREE, changed, folder  # noqa: E402, F401
 
 GROUP = torch.tensor([1])
 

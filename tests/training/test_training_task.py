@@ -7,10 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from support.training_setup import TREE, changed, folder, silent  # noqa: E402, F401
-
-from bidiff_deploy.sampling import sampler  # noqa: E402
 from bidiff_deploy.errors import CheckpointError  # noqa: E402
+from bidiff_deploy.sampling import sampler  # noqa: E402
 from bidiff_deploy.training.diffusion import DiffusionTask, NoiseLoss, add_noise, ddim_update
 from bidiff_deploy.training.distill import DistillationLoss  # noqa: E402
 from bidiff_deploy.training.draws import Draws  # noqa: E402
@@ -19,6 +17,7 @@ from bidiff_deploy.training.recipe import recipe_from_dict  # noqa: E402
 from bidiff_deploy.training.recipe_distill import Distill  # noqa: E402
 from bidiff_deploy.training.trainer import Trainer  # noqa: E402
 from bidiff_deploy.training.validate import as_predict  # noqa: E402
+from support.training_setup import TREE, changed, folder, silent  # noqa: E402, F401
 
 CPU = torch.device("cpu")
 

@@ -15,18 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.batch_setting import outputs, three, upscale_setting  # noqa: F401
-from support.image_samples import profile
-from support.batch_setting import Setting
 
-from bidiff_deploy.upscale import batch
-from bidiff_deploy.images import write
 from bidiff_deploy.cli._shared import parse_bytes
 from bidiff_deploy.errors import UsageError
+from bidiff_deploy.images import write
 from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.read import decode_image, read_image
+from bidiff_deploy.upscale import batch
 from bidiff_deploy.upscale.journal import FILE_NAME
-
+from support.batch_setting import Setting, outputs, three, upscale_setting  # noqa: F401
+from support.image_samples import profile
 
 TREE = ("in/a.png", "in/b.jpg", "in/deep/c.png", "in/deep/down/d.tif", "in/other/e.png",
         "in/.hidden/f.png", "in/.g.png")

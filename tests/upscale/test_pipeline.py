@@ -10,8 +10,8 @@ import weakref
 
 import pytest
 
-from bidiff_deploy.upscale import pipeline
 from bidiff_deploy.errors import ImageError, OutputError
+from bidiff_deploy.upscale import pipeline
 from bidiff_deploy.upscale.pipeline import Failure
 
 

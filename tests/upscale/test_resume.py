@@ -9,10 +9,9 @@ import re
 from pathlib import Path
 
 import pytest
-from support.batch_setting import outputs, three, upscale_setting  # noqa: F401
-from support.batch_setting import Setting
 
 from bidiff_deploy.upscale.journal import FILE_NAME, Journal
+from support.batch_setting import Setting, outputs, three, upscale_setting  # noqa: F401
 
 
 def skipped(setting: Setting, *arguments: str, code: int = 0) -> list[str]:

@@ -9,17 +9,25 @@ A call keeps its arrays on the GPU, so that it can be run by several paths and t
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from bidiff_deploy.engines.gpu.library import (
+    DeviceInfo,
+    Launch,
+    ProblemStruct,
+    call,
+    device_info,
+    launches,
+    load_kernels,
+    paths,
+)
 from bidiff_deploy.errors import EngineError
 from bidiff_deploy.operators.sign_bits import WORD_BITS
-from bidiff_deploy.engines.gpu.library import (DeviceInfo, Launch, ProblemStruct, call, device_info,
-                                               launches, load_kernels, paths)
 
 __all__ = ["OPERATORS", "Branch", "Call", "Gpu"]
 

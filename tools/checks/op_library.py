@@ -16,8 +16,8 @@ from .reference import ROOT
 
 def build_library(folder: Path) -> None:
     """Build the op library into ``folder`` if this installation has none with CUDA."""
-    from bidiff_deploy.engines.gpu import library as cuda_library
     from bidiff_deploy.engines import library
+    from bidiff_deploy.engines.gpu import library as cuda_library
     if library.library_path() is not None:
         try:
             cuda_library.cuda_library()

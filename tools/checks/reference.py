@@ -31,8 +31,8 @@ CASES: dict[str, tuple[str, dict[str, float]]] = {
 def reference_checkpoint(network: str, folder: Path) -> Checkpoint:
     """The reference cases' weights, by way of files in ``folder``; raises EngineError without the
     cases."""
-    from bidiff_deploy.checkpoint.read import read_checkpoint
     from bidiff_deploy.checkpoint.options import read_options
+    from bidiff_deploy.checkpoint.read import read_checkpoint
     if not (REFERENCE / f"layout_{network}.json").is_file():
         raise EngineError(f"{REFERENCE} has no layout_{network}.json; run this in a checkout of "
                           "the repository")

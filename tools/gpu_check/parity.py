@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from bidiff_deploy.engines import library
-from tools.checks.cuda_operators import OPERATORS, Branch, Gpu
 from bidiff_deploy.errors import EngineError
+from tools.checks.cuda_operators import OPERATORS, Branch, Gpu
 
 from .shapes import Case, random_cases
 

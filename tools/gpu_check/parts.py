@@ -24,8 +24,8 @@ def run(name: str, options: Options, prefix: tuple[str, ...] = (),
 
 def parity(options: Options) -> Result:
     """Every path of every operator against the CPU."""
-    from tools.checks.cuda_operators import Gpu
     from bidiff_deploy.progress import Progress
+    from tools.checks.cuda_operators import Gpu
 
     from .parity import check
     with Gpu(options["device"]) as gpu, Progress("parity", 1) as progress:
@@ -88,8 +88,8 @@ def machine(options: Options) -> Result:
 def layers(options: Options) -> Result:
     """Every operator's time by every path, for every batch."""
     from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
-    from tools.checks.cuda_operators import Gpu
     from bidiff_deploy.progress import Progress
+    from tools.checks.cuda_operators import Gpu
 
     from .layers import step_total, time_layers
     from .shapes import network_operators, parse_layers, single_convolutions

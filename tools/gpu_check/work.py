@@ -38,10 +38,10 @@ def step_work(bundle: Path, batch: int, size: int, device: int = 0) -> dict[str,
     """
     import onnx
 
-    from bidiff_deploy.graphs.cuda import derive
-    from bidiff_deploy.engines.gpu.library import device_info
-    from bidiff_deploy.bundle.step_graphs import StepGraphs
     from bidiff_deploy.bundle.graph_reader import GraphReader
+    from bidiff_deploy.bundle.step_graphs import StepGraphs
+    from bidiff_deploy.engines.gpu.library import device_info
+    from bidiff_deploy.graphs.cuda import derive
     found = open_bundle(bundle)
     graphs = StepGraphs(found)
     promoted = graphs.promoted()

@@ -43,8 +43,8 @@ def network_bundle(network: str, steps: int | None, folder: Path, precision: str
 def ensure_plan(bundle: Path, variant: str, shape: Shape, device: int) -> Any:
     """The plan of a bundle for one shape (N, H, W): the one that is there if it fits this machine,
     else a new one. Raises EngineError."""
-    from bidiff_deploy.engines.tensorrt import plans
     from bidiff_deploy.engines.gpu.library import device_info
+    from bidiff_deploy.engines.tensorrt import plans
     from bidiff_deploy.engines.tensorrt.api import open_tensorrt
     from bidiff_deploy.engines.tensorrt.build.builder import build_plan, precision_of
     opened, profile = open_bundle(bundle), plans.Profile(shape, shape, shape)

@@ -12,8 +12,8 @@ import numpy as np
 
 from bidiff_deploy import load_bundle
 from bidiff_deploy.errors import EngineError
-from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.metrics import psnr_y
+from bidiff_deploy.images.read import read_image
 from tools.checks.processes import Options, Result, guarded
 from tools.checks.reference import CASES, hold_reference
 

@@ -17,17 +17,17 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
-from ...sampling import sampler
 from ...bundle.manifest import Bundle
-from ...errors import BidiffError, EngineError
-from ...networks.bi_diffsr.memory import cuda_step_bytes
-from ...sampling.sampler import OnStep
-from ..tile_choice import Tile
-from ...images.tiles import MIN_TILE, TilePlan
-from ..noise_predictor import NoisePredictor
-from .thread import DeviceThread
 from ...bundle.step_graphs import StepGraphs
+from ...errors import BidiffError, EngineError
+from ...images.tiles import MIN_TILE, TilePlan
+from ...networks.bi_diffsr.memory import cuda_step_bytes
+from ...sampling import sampler
+from ...sampling.sampler import OnStep
+from ..noise_predictor import NoisePredictor
+from ..tile_choice import Tile
 from .step_rows import StepRows
+from .thread import DeviceThread
 
 __all__ = ["DeviceEngine", "DeviceFailure", "Factors", "Step"]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ...bundle.step_graphs import StepGraphs
 from ...errors import BundleError
 from ...graphs.update import FACTORS
-from ...bundle.step_graphs import StepGraphs
 
 __all__ = ["StepRows", "rows_apart"]
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ...bundle.record import NoisePredictorBundle
+from ...bundle.step_graphs import StepGraphs
 from ...errors import EngineError
 from .. import library
 from ..noise_predictor import NoisePredictor
-from ...bundle.step_graphs import StepGraphs
 
 _INSTALL = ("onnxruntime is not installed; pip install 'bidiff-deploy[cpu]' for CPUs, or "
             "'bidiff-deploy[gpu]' for NVIDIA GPUs")

@@ -13,15 +13,15 @@ would break the capture off, and the engine raise EngineError; the next call beg
 from __future__ import annotations
 
 from ...bundle.manifest import Bundle
+from ...bundle.step_graphs import StepGraphs
 from ...errors import EngineError
-from ..gpu import library as cuda_library
 from ...graphs.cuda import derive
+from ..gpu import library as cuda_library
+from ..gpu.engine import DeviceEngine
+from .cpu import import_onnxruntime, sentence, session_options
 from .cuda_provider import cuda_target, library_file, require_provider
 from .cuda_session import device_memory, load_kernels, open_session, reason
-from ..gpu.engine import DeviceEngine
 from .cuda_step import DeviceStep
-from .cpu import import_onnxruntime, sentence, session_options
-from ...bundle.step_graphs import StepGraphs
 
 
 class OnnxRuntimeCudaEngine(DeviceEngine):

@@ -13,11 +13,11 @@ import numpy as np
 
 from ...bundle.manifest import Bundle
 from ...errors import EngineError
-from ..gpu import library as cuda_library
 from ...graphs.cuda import CudaGraph
-from .cuda_provider import Target
 from ...graphs.update import append_update
+from ..gpu import library as cuda_library
 from .cpu import sentence
+from .cuda_provider import Target
 
 _NOTICE_SECONDS = 1.5
 

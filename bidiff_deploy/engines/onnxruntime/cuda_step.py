@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .cuda_provider import Target
 from ...graphs.update import LATENT
+from .cuda_provider import Target
 
 # ONNX Runtime captures a graph for each number, and none for this one.
 NO_GRAPH = -1

@@ -209,7 +209,7 @@ def _broken(error: Exception) -> EngineError:
     return EngineError(f"TensorRT is installed but can not be loaded ({text}); {remedy}")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _api(module: Any) -> Api:
     # Cached, because TensorRT keeps the first logger that it is given for the whole process.
     log = Log()

@@ -22,11 +22,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Mapping
+from typing import Any, ClassVar
 
-from ..base import Parameter
 from ...errors import CheckpointError
+from ..base import Parameter
 
 SCALES = (2, 3, 4)
 MAX_CHANNELS = 1 << 12

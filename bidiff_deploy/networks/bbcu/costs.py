@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ..costs import MAX_SIDE, Count, Layer
 from ...errors import UsageError
+from ..costs import MAX_SIDE, Count, Layer
 from .architecture import BbcuConfig, layers, parameters
 
 _REASONS = {"stem": "first convolution, its input is an image and not signs",

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
-from ..base import Store, Weights
-from .architecture import COLORS, LEAK, BbcuConfig, Layer, layers
-from ...operators.node_writer import NodeWriter
 from ...operators.definitions import functions
 from ...operators.names import BINARY_CONV, CONV3X3, DOMAIN, PLUGIN_VERSION
+from ...operators.node_writer import NodeWriter
+from ..base import Store, Weights
+from .architecture import COLORS, LEAK, BbcuConfig, Layer, layers
 
 INPUT, OUTPUT = "picture", "enlarged"
 

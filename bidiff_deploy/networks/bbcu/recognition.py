@@ -6,7 +6,8 @@ The residual alignment k is in no tensor, so it is taken from what is given, or 
 from __future__ import annotations
 
 import re
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from ...errors import CheckpointError
 from .architecture import BbcuConfig

@@ -9,8 +9,8 @@ arXiv 2406.05723). Its options are ``network_config.NetworkConfig``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator
 
 from ..base import Parameter
 from .binarizers import NONE, PER_CHANNEL, PUBLISHED

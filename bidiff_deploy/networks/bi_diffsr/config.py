@@ -7,11 +7,12 @@ arXiv 2406.05723), and the published option files.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Mapping
+from typing import Any, ClassVar
 
-from .binarizers import NONE, PUBLISHED, Binarizer, find_binarizer
 from ...errors import CheckpointError
+from .binarizers import NONE, PUBLISHED, Binarizer, find_binarizer
 
 MAX_CHANNELS = 1 << 14
 MAX_LEVELS = 8

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from .architecture import Block
 from ...operators.block_functions import pixel_unshuffle
 from ...operators.names import CONV3X3, NORM_CONV, PAIR_CONV
-from .graph_builder import BlockWriters, Builder, residual
 from ...operators.value_names import short
+from .architecture import Block
+from .graph_builder import BlockWriters, Builder, residual
 from .step_constants import pair_of_convolutions
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from .architecture import Block
 from ...operators.names import BINARY_DOWN, BINARY_FUSION, BINARY_UP, NORM_BINARY_CONV
-from .graph_builder import BlockWriters, Builder, residual
 from ...operators.value_names import short
+from .architecture import Block
+from .graph_builder import BlockWriters, Builder, residual
 
 
 def _half(b: Builder, block: Block, index: int, output: str, x: str, time: str, skip: str) -> str:

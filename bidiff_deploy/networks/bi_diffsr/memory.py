@@ -15,8 +15,8 @@ import functools
 from collections.abc import Iterator
 
 from .architecture import blocks
-from .config import NetworkConfig
 from .binarizers import NONE
+from .config import NetworkConfig
 from .costs import count
 
 __all__ = ["cuda_step_bytes", "step_bytes", "step_work"]

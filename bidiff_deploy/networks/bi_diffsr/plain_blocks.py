@@ -12,11 +12,11 @@ from functools import partial
 
 import numpy as np
 
-from .architecture import Block
 from ...operators.block_functions import pixel_unshuffle
 from ...operators.names import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH, PLUGIN_VERSION
-from .graph_builder import BlockWriters, Builder, residual
 from ...operators.value_names import short
+from .architecture import Block
+from .graph_builder import BlockWriters, Builder, residual
 
 
 def _half(b: Builder, block: Block, index: int, output: str, x: str, time: str, skip: str) -> str:

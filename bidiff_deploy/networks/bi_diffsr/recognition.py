@@ -9,12 +9,12 @@ levels are named by. Each such assumption is returned as a sentence.
 from __future__ import annotations
 
 import re
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
-from .config import NetworkConfig
-from .binarizers import BINARIZERS, NONE, PUBLISHED
 from ...errors import CheckpointError
-from .config import MAX_LEVELS
+from .binarizers import BINARIZERS, NONE, PUBLISHED
+from .config import MAX_LEVELS, NetworkConfig
 
 Shapes = Mapping[str, "tuple[int, ...]"]
 _UNSEEN = {"norm_groups": "groups of GroupNorm", "total_step": "diffusion time steps",

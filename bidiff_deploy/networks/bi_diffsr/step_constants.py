@@ -8,13 +8,13 @@ vector, Linear(Swish(MLP(sinusoid(t)))), that is added per channel after the fir
 from __future__ import annotations
 
 import math
-from typing import Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
+from ..base import Weights
 from .architecture import Block, binary_layers, blocks
 from .binarizers import alignment_factor
-from ..base import Weights
 
 _RPRELU = ("shift_in", "slope", "shift_out")
 

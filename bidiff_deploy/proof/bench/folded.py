@@ -16,12 +16,12 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.inliner import inline_local_functions
 
-from ...networks.bi_diffsr.architecture import Block, blocks, parameters
 from ...bundle.manifest import Bundle
 from ...errors import EngineError
-from ...operators.value_names import short
+from ...networks.bi_diffsr.architecture import Block, blocks, parameters
 from ...operators.names import BINARY_CONV
 from ...operators.sign_bits import dense_weight
+from ...operators.value_names import short
 from ..check.bundle_layers import BundleLayers
 from ..check.statistics import PREDICTION
 
@@ -171,8 +171,8 @@ def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
     except ImportError:
         raise EngineError("torch is not installed, so it can not be measured; "
                           "pip install 'bidiff-deploy[train]' or leave it out") from None
-    from ...training.networks.binarize import BinaryLayer
     from ...training.networks.bi_diffsr import BiDiffSR
+    from ...training.networks.binarize import BinaryLayer
 
     class FoldedConv(nn.Module):
         def __init__(self, weight: np.ndarray, threshold: np.ndarray, rprelu: np.ndarray) -> None:

@@ -22,14 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from ...sampling import sampler
 from ...bundle.manifest import Bundle
 from ...engines import ON_GPU, library
 from ...errors import EngineError, UsageError
+from ...sampling import sampler
 from ...sampling.noise import gaussian_noise
+from ..check.statistics import snr
 from . import candidates
 from .candidates import BASELINES, PACKED
-from ..check.statistics import snr
 from .profile import BINARY, profile_step
 
 WARM_UP = 3

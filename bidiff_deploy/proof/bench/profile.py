@@ -14,10 +14,20 @@ import onnx
 
 from ...bundle.manifest import Bundle
 from ...bundle.step_graphs import StepGraphs
-from ...operators.names import (ATTENTION, BINARY_CONV, BINARY_DOWN, BINARY_FUSION, BINARY_UP,
-                                CONV3X3, GROUP_NORM_SWISH, NORM_BINARY_CONV, NORM_CONV, PAIR_CONV)
-from .roofline import measure_rates, roofline
+from ...operators.names import (
+    ATTENTION,
+    BINARY_CONV,
+    BINARY_DOWN,
+    BINARY_FUSION,
+    BINARY_UP,
+    CONV3X3,
+    GROUP_NORM_SWISH,
+    NORM_BINARY_CONV,
+    NORM_CONV,
+    PAIR_CONV,
+)
 from ..sessions import open_session
+from .roofline import measure_rates, roofline
 
 BINARY = "binary layers"  # with the norms and shuffles that are fused with them
 _PARTS = {

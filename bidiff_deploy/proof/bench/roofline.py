@@ -20,9 +20,20 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ...bundle.graph_reader import GraphReader
-from ...operators.names import (ATTENTION, BINARY_CONV, BINARY_DOWN, BINARY_FUSION, BINARY_UP,
-                                CONV3X3, DOMAIN, NORM_BINARY_CONV, NORM_CONV, ONNX_OPSET, PAIR_CONV,
-                                VERSION)
+from ...operators.names import (
+    ATTENTION,
+    BINARY_CONV,
+    BINARY_DOWN,
+    BINARY_FUSION,
+    BINARY_UP,
+    CONV3X3,
+    DOMAIN,
+    NORM_BINARY_CONV,
+    NORM_CONV,
+    ONNX_OPSET,
+    PAIR_CONV,
+    VERSION,
+)
 from ..sessions import open_session
 
 # Winograd's F(4x4, 3x3) multiplies 6x6 values where a direct convolution does 4x4 times 3x3.

@@ -11,9 +11,9 @@ import onnx
 from ...bundle.record import Bundle
 from ...bundle.step_graphs import StepGraphs
 from ...errors import BundleError
-from ...operators.value_names import short
 from ...operators.definitions import opened
 from ...operators.names import BINARY_CONV, DOMAIN, FUSED
+from ...operators.value_names import short
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import numpy as np
 from ...checkpoint.record import Checkpoint
 from ...engines import library
 from ...operators.sign_bits import WORD_BITS, unpack_signs
+from ..sessions import open_session
 from .bundle_layers import BinaryLayer, BundleLayers
 from .statistics import snr
-from ..sessions import open_session
 
 # The op contract rounds six times, each by at most 2^-24 of a partial result no larger than
 #   max(1, |slope|) (alpha |sum| + |shift_in|) + |shift_out| + |residual| + |time|;

@@ -9,25 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from ...sampling import sampler
 from ...bundle.manifest import Bundle
 from ...checkpoint.record import Checkpoint
 from ...engines.noise_predictor import PADDING_MULTIPLE
 from ...errors import UsageError
-from ...sampling.noise import gaussian_noise
 from ...images.resample import pad_reflect
+from ...sampling import sampler
+from ...sampling.noise import gaussian_noise
 from ...sampling.schedule import Schedule
-from .bundle_layers import BundleLayers
-from .statistics import PREDICTION, STEP_SNRS, compare_step, nudged
 from ..inputs import Sample, image_samples, noise_sample
+from ..reference import torch_threads
+from .bundle_layers import BundleLayers
 from .layers import LayerCheck, LayerOp, check_layers
 from .loops import FAST_LOOP_PSNR, check_loops
 from .operators import BOUNDS, OperatorCheck, Operators
-from ..reference import torch_threads
 from .result import CheckResult, StepCheck
 from .runners import CPU_BACKENDS, EngineRunner, TorchRunner
 from .saved import Run, save_runs
 from .segments import SegmentCheck, Segments
+from .statistics import PREDICTION, STEP_SNRS, compare_step, nudged
 
 NOISE_SIZE = (64, 64)
 IMAGE_SIZE = (256, 256)  # images are cropped to it

@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
+from ...bundle.record import Bundle
 from ...checkpoint.record import Checkpoint
 from ...engines import open_engine
+from ...engines.tiled import planes
 from ...errors import EngineError, UsageError
-from ...bundle.record import Bundle
-from ...engines.one_run_tiled import planes
-from .bundle_layers import BundleLayers
-from .statistics import PREDICTION, compare_step, nudged
 from ..inputs import image_files, read_rgb
-from .layers import LayerCheck, LayerOp, check_layer
 from ..reference import load_network, torch_threads
+from ..sessions import open_session
+from .bundle_layers import BundleLayers
+from .layers import LayerCheck, LayerOp, check_layer
 from .result import CheckResult, StepCheck
 from .runners import CPU_BACKENDS
-from ..sessions import open_session
+from .statistics import PREDICTION, compare_step, nudged
 
 NOISE_SIDE = 48  # of the picture without images
 IMAGE_SIZE = (128, 128)  # images are cropped to it, before they are enlarged

@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 
 from ...operators.names import BINARY_DOWN, BINARY_FUSION, BINARY_UP, NORM_BINARY_CONV
+from ..sessions import open_session
 from .bundle_layers import BundleLayers, FusedOperator
 from .statistics import decibel, snr
-from ..sessions import open_session
 
 # An operator without float products sums integers and is the same kernels in one pass, its float32
 # operations in the same order, so that every bit is the same.

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import UsageError
-from .statistics import LayerStatistics, StepStatistics, judge_step
 from .layers import LayerCheck
 from .loops import LoopCheck
 from .operators import OperatorCheck
 from .segments import SegmentCheck
+from .statistics import LayerStatistics, StepStatistics, judge_step
 
 FORMAT = "bidiff-check"
 SCHEMA = 2

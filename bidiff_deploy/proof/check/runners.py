@@ -21,17 +21,17 @@ from typing import Any
 
 import numpy as np
 
-from ...networks.bi_diffsr.architecture import blocks
 from ...bundle.manifest import Bundle
 from ...checkpoint.record import Checkpoint
 from ...engines import open_engine
 from ...engines.noise_predictor import NoisePredictor
 from ...errors import EngineError
+from ...networks.bi_diffsr.architecture import blocks
 from ...operators.value_names import short
-from .bundle_layers import BundleLayers
-from .statistics import OPENED, PREDICTION, ROUNDING_SNR
 from ..reference import TorchEngine
 from ..sessions import open_session
+from .bundle_layers import BundleLayers
+from .statistics import OPENED, PREDICTION, ROUNDING_SNR
 
 INSTALL = ("polygraphy is not installed, and comparing runners needs it; "
            "pip install 'bidiff-deploy[proof]'")

@@ -16,9 +16,9 @@ import numpy as np
 from ...bundle.manifest import Bundle
 from ...errors import EngineError, UsageError
 from ...files import atomic_file
-from .statistics import PREDICTION, compare_step
 from .result import CheckResult, StepCheck
 from .runners import FLOOR, INSTALL, REFERENCE, EngineRunner
+from .statistics import PREDICTION, compare_step
 
 INPUTS = "inputs"
 _SHAPES = {"noisy": 4, "condition": 4, "timestep": 1}

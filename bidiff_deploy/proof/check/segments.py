@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from ..sessions import open_session
 from .bundle_layers import BundleLayers
 from .statistics import CLEAN_SNR, PREDICTION, decibel, snr
-from ..sessions import open_session
 
 
 @dataclass(frozen=True)

@@ -8,22 +8,22 @@ an inference runtime nor torch.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any
 
 import onnx
 
+from ...bundle.graph_reader import GraphLayer, GraphReader
 from ...bundle.manifest import MANIFEST, open_bundle
 from ...bundle.record import Bundle, NoisePredictorBundle
-from ...bundle.tensors import FLOAT_BYTES, BundleGraphs, BundleTensors, Weight, Weigher
-from ...networks.costs import Count, Layer, paper_operations
-from ...errors import BidiffError, BundleError
-from ...operators.value_names import short
+from ...bundle.tensors import FLOAT_BYTES, BundleGraphs, BundleTensors, Weigher, Weight
 from ...bundle.weights_file import ALIGNMENT
-from ...bundle.graph_reader import GraphLayer, GraphReader
+from ...errors import BidiffError, BundleError
+from ...networks.costs import Count, Layer, paper_operations
 from ...operators.names import DOMAIN
-
+from ...operators.value_names import short
 
 # What the manifest calls a kind of layer, where it has a name of its own for it.
 _PRECISIONS = {"float32": "float", "bfloat16": "bf16", "float16": "fp16"}

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...errors import UsageError
 from ...networks.bi_diffsr.architecture import TIME_EXPANSION, Block, blocks
 from ...networks.bi_diffsr.config import NetworkConfig
-from ...errors import UsageError
 from .binary_layers import binary_layer
 
 

@@ -18,8 +18,14 @@ from torch.autograd.function import once_differentiable
 from ...networks.bi_diffsr.architecture import Block
 from ...networks.bi_diffsr.binarizers import alignment_factor
 from ...networks.bi_diffsr.config import NetworkConfig
-from .binarize import (INITIAL_SLOPE, BinaryConv2d, BinaryLayer, sign_activation, sign_weight,
-                       weight_scale)
+from .binarize import (
+    INITIAL_SLOPE,
+    BinaryConv2d,
+    BinaryLayer,
+    sign_activation,
+    sign_weight,
+    weight_scale,
+)
 from .fused import autocast_dtype, binary_conv2d, convolution_backward, passed_by_clamp, signs
 
 

@@ -7,14 +7,14 @@ import ctypes
 import re
 import threading
 
-from support import emulated_cuda
 import numpy as np
 import pytest
 
-from bidiff_deploy.engines.gpu import library as cuda_library
 from bidiff_deploy.engines import library
-from tools.checks.cuda_operators import Branch, Gpu
+from bidiff_deploy.engines.gpu import library as cuda_library
 from bidiff_deploy.errors import EngineError
+from support import emulated_cuda
+from tools.checks.cuda_operators import Branch, Gpu
 
 SUMS = """
 import numpy as np

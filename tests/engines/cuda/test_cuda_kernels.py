@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 import subprocess
 
-from support import emulated_cuda
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bidiff_deploy.engines import library
+from support import emulated_cuda
 from tools.checks.cuda_operators import Branch, Gpu
 
 # Every path, in both forms where sm_75 has its own.

@@ -11,11 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support import emulated_cuda
 import pytest
 
-from bidiff_deploy.engines.gpu import library as cuda_library, nvrtc_files
+from bidiff_deploy.engines.gpu import library as cuda_library
+from bidiff_deploy.engines.gpu import nvrtc_files
 from bidiff_deploy.errors import EngineError
+from support import emulated_cuda
 
 ROOT = Path(__file__).parents[3]
 LOAD = """

@@ -12,19 +12,19 @@ import threading
 import time
 from types import SimpleNamespace
 
-from support import emulated_cuda
 import numpy as np
 import pytest
 
 from bidiff_deploy import EngineError, load_bundle
 from bidiff_deploy.bundle.manifest import open_bundle
-from bidiff_deploy.engines.onnxruntime import cuda_provider, cuda_session
-from bidiff_deploy.engines import library
-from bidiff_deploy.graphs.cuda import derive
-from bidiff_deploy.engines.onnxruntime.cuda_step import NO_GRAPH, DeviceStep
-from bidiff_deploy.engines.gpu.thread import DeviceThread
-from bidiff_deploy.engines.onnxruntime.cpu import session_options
 from bidiff_deploy.bundle.step_graphs import StepGraphs
+from bidiff_deploy.engines import library
+from bidiff_deploy.engines.gpu.thread import DeviceThread
+from bidiff_deploy.engines.onnxruntime import cuda_provider, cuda_session
+from bidiff_deploy.engines.onnxruntime.cpu import session_options
+from bidiff_deploy.engines.onnxruntime.cuda_step import NO_GRAPH, DeviceStep
+from bidiff_deploy.graphs.cuda import derive
+from support import emulated_cuda
 
 ort = pytest.importorskip("onnxruntime")
 if library.library_path() is None:

@@ -18,9 +18,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support import tensorrt_names
-from stand_ins import tensorrt as tensorrt_stand_in
 from PIL import Image
+
+from stand_ins import tensorrt as tensorrt_stand_in
+from support import tensorrt_names
 
 ROOT = Path(__file__).parents[3]
 VERSION = "11.4.0"
@@ -28,7 +29,7 @@ PACKAGE = "tensorrt-cu13-bindings"
 MODULE = "tensorrt_bindings"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def fetched() -> Path | str:
     """Folder of the unpacked wheel, or why there is none."""
     pin = re.search(rf"^{PACKAGE}==({VERSION}\S*)$", (ROOT / "constraints.txt").read_text(), re.M)
@@ -69,7 +70,7 @@ def bindings() -> Path:
     return found
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def stubs() -> Path:
     tensorrt_stand_in.plugin()  # skips where nothing can be compiled
     return tensorrt_names.write_stubs(bindings() / MODULE / "tensorrt.so", bindings() / "stubs")

@@ -9,19 +9,27 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from support import tensorrt_names
-from stand_ins import tensorrt as tensorrt_stand_in
 from onnx import TensorProto, helper
-from support.tensorrt_building import (NEW, OLD, halved_bundle, how_built, place_of_plans, refusal,
-                                       run, tiny_bundle)
 
 from bidiff_deploy.bundle.manifest import manifest_digest, open_bundle
 from bidiff_deploy.engines.gpu.library import device_info
-from bidiff_deploy.graphs import tensorrt as tensorrt_graph
-from bidiff_deploy.engines.tensorrt.build import (network as tensorrt_network,
-                                                  timing_cache as tensorrt_cache)
 from bidiff_deploy.engines.tensorrt import plans as tensorrt_plans
+from bidiff_deploy.engines.tensorrt.build import network as tensorrt_network
+from bidiff_deploy.engines.tensorrt.build import timing_cache as tensorrt_cache
 from bidiff_deploy.engines.tensorrt.plans import Profile
+from bidiff_deploy.graphs import tensorrt as tensorrt_graph
+from stand_ins import tensorrt as tensorrt_stand_in
+from support import tensorrt_names
+from support.tensorrt_building import (
+    NEW,
+    OLD,
+    halved_bundle,
+    how_built,
+    place_of_plans,
+    refusal,
+    run,
+    tiny_bundle,
+)
 
 VERSIONS = tensorrt_names.VERSIONS
 

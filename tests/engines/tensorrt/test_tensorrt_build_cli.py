@@ -7,17 +7,16 @@ import json
 import sys
 from types import SimpleNamespace
 
-from support import bbcu_networks
 import onnx
 import pytest
-from stand_ins import tensorrt as tensorrt_stand_in
-from support.tensorrt_building import halved_bundle, refusal, run, tiny_bundle  # noqa: F401
 
 from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder
-from bidiff_deploy.engines.tensorrt.profiles import default_profile
 from bidiff_deploy.engines.tensorrt.plans import Profile
+from bidiff_deploy.engines.tensorrt.profiles import default_profile
 from bidiff_deploy.errors import EngineError, UsageError
-
+from stand_ins import tensorrt as tensorrt_stand_in
+from support import bbcu_networks
+from support.tensorrt_building import halved_bundle, refusal, run, tiny_bundle  # noqa: F401
 
 WRONG = {
     "a size that is no multiple": (("--size", "60x64"), "multiples of 8"),

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stand_ins import tensorrt as tensorrt_stand_in
 
 from bidiff_deploy.engines import TENSORRT, library
+from stand_ins import tensorrt as tensorrt_stand_in
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("cuda.bindings")

@@ -6,14 +6,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.driver_notes import GRAPHS, Codes
 
 from bidiff_deploy import EngineError
-from bidiff_deploy.engines.tensorrt.run import cuda_python_driver
 from bidiff_deploy.engines.tensorrt.api import Log
-from bidiff_deploy.engines.tensorrt.run.context import (Activations, DeviceRows, OpenPlan,
-                                                        TensorRtFailure)
-from bidiff_deploy.engines.tensorrt.run.device import CudaError, Device
+from bidiff_deploy.engines.tensorrt.run import cuda_python_driver
+from bidiff_deploy.engines.tensorrt.run.context import (
+    Activations,
+    DeviceRows,
+    OpenPlan,
+    TensorRtFailure,
+)
+from bidiff_deploy.engines.tensorrt.run.cuda_error import CudaError
+from bidiff_deploy.engines.tensorrt.run.device import Device
+from support.driver_notes import GRAPHS, Codes
 
 
 class Notes:

@@ -8,14 +8,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from stand_ins import tensorrt as tensorrt_stand_in
-from support.driver_notes import GRAPHS, Codes
 
 from bidiff_deploy import EngineError
-from bidiff_deploy.engines.tensorrt.run import (cuda_python_driver, device as tensorrt_device,
-                                                pycuda_driver)
 from bidiff_deploy.engines import library
-from bidiff_deploy.engines.tensorrt.run.device import CudaError
+from bidiff_deploy.engines.tensorrt.run import cuda_python_driver, pycuda_driver
+from bidiff_deploy.engines.tensorrt.run import device as tensorrt_device
+from bidiff_deploy.engines.tensorrt.run.cuda_error import CudaError
+from stand_ins import tensorrt as tensorrt_stand_in
+from support.driver_notes import GRAPHS, Codes
 
 STAND_IN = Path(__file__).parents[2] / "stand_ins" / "pycuda"
 # In a process that begins with the emulated driver as its libcuda.so.1.
@@ -30,7 +30,8 @@ else:
 if "cuda-python" not in binding:
     sys.modules["cuda"] = sys.modules["cuda.bindings"] = None
 from bidiff_deploy import EngineError
-from bidiff_deploy.engines.tensorrt.run.device import CudaError, open_device
+from bidiff_deploy.engines.tensorrt.run.cuda_error import CudaError
+from bidiff_deploy.engines.tensorrt.run.device import open_device
 
 def refused(call):
     try:

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from stand_ins import tensorrt as tensorrt_stand_in
-from support.reference_cases import snr
 
 from bidiff_deploy import load_bundle
 from bidiff_deploy.engines import TENSORRT, library
 from bidiff_deploy.export.write import export_bundle
+from stand_ins import tensorrt as tensorrt_stand_in
+from support.reference_cases import snr
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("cuda.bindings")

@@ -8,25 +8,34 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from support.reference_cases import snr
 
 from bidiff_deploy import EngineError, UsageError, load_bundle
-from bidiff_deploy.operators import names as ops
-from bidiff_deploy.sampling import sampler
 from bidiff_deploy.bundle.manifest import open_bundle
-from bidiff_deploy.graphs import cuda as cuda_graph
+from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.engines import library
+from bidiff_deploy.graphs import cuda as cuda_graph
 from bidiff_deploy.graphs import tensorrt as tensorrt_graph
 from bidiff_deploy.graphs.float16 import MAPS
-from bidiff_deploy.graphs.update import FACTORS
-from bidiff_deploy.bundle.step_graphs import StepGraphs
-from bidiff_deploy.graphs.tensorrt import VARIANTS, derive
 from bidiff_deploy.graphs.plugin_nodes import BRANCHES
+from bidiff_deploy.graphs.tensorrt import VARIANTS, derive
+from bidiff_deploy.graphs.update import FACTORS
+from bidiff_deploy.operators import names as ops
+from bidiff_deploy.sampling import sampler
+from support.reference_cases import snr
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-from support.tensorrt_graphs import (LAYOUT, FakePlugin, attributes, check_form, contract, session,
-                                     step_inputs, unprepared, value_types)
+from support.tensorrt_graphs import (
+    LAYOUT,
+    FakePlugin,
+    attributes,
+    check_form,
+    contract,
+    session,
+    step_inputs,
+    unprepared,
+    value_types,
+)
 
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 T, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper

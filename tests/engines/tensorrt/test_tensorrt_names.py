@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import pytest
-from support import tensorrt_names
+
 from stand_ins import tensorrt as tensorrt_stand_in
+from support import tensorrt_names
 
 ROOT = Path(__file__).parents[3]
 # Two are about the driver's bindings, of which there are no tables.

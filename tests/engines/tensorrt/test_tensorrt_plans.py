@@ -11,15 +11,33 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.tensorrt_plan_samples import (CONTENT, RANGE, REPEATABLE, SHAPES, STATIC, here, info,
-                                           profiles)
 
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.cli import build as build_cli
-from bidiff_deploy.engines.tensorrt import plans as tensorrt_plans, sidecar as tensorrt_sidecar
-from bidiff_deploy.engines.tensorrt.plans import (Plan, Profile, build_command, check, choose,
-                                                  default_folder, read_plans, targets, write_plan)
+from bidiff_deploy.engines.tensorrt import plans as tensorrt_plans
+from bidiff_deploy.engines.tensorrt import sidecar as tensorrt_sidecar
+from bidiff_deploy.engines.tensorrt.plans import (
+    Plan,
+    Profile,
+    build_command,
+    check,
+    choose,
+    default_folder,
+    read_plans,
+    targets,
+    write_plan,
+)
 from bidiff_deploy.errors import EngineError, OutputError
+from support.tensorrt_plan_samples import (
+    CONTENT,
+    RANGE,
+    REPEATABLE,
+    SHAPES,
+    STATIC,
+    here,
+    info,
+    profiles,
+)
 
 
 def options_of(command: str) -> dict:

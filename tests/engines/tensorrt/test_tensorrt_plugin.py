@@ -10,15 +10,15 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-from support import emulated_cuda
 import pytest
 from click.testing import CliRunner
 
 from bidiff_deploy.cli import group
-from bidiff_deploy.engines.tensorrt.plugin import (library as tensorrt_plugin,
-                                                   compile as tensorrt_build,
-                                                   sources as tensorrt_files)
+from bidiff_deploy.engines.tensorrt.plugin import compile as tensorrt_build
+from bidiff_deploy.engines.tensorrt.plugin import library as tensorrt_plugin
+from bidiff_deploy.engines.tensorrt.plugin import sources as tensorrt_files
 from bidiff_deploy.errors import EngineError, UsageError
+from support import emulated_cuda
 
 ROOT = Path(__file__).parents[3]
 

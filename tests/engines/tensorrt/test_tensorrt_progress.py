@@ -9,14 +9,14 @@ import signal
 import threading
 import time
 
-from stand_ins import tensorrt as tensorrt_stand_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.tensorrt_building import OLD, place_of_plans, run, tiny_bundle  # noqa: F401
 
 from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder
 from bidiff_deploy.engines.tensorrt.build.progress import BuildProgress
 from bidiff_deploy.progress import Progress
+from stand_ins import tensorrt as tensorrt_stand_in
+from support.tensorrt_building import OLD, place_of_plans, run, tiny_bundle  # noqa: F401
 
 
 class Recorder:
@@ -99,7 +99,7 @@ def test_ctrl_c_ends_the_build_and_leaves_nothing(tiny, place, tmp_path, monkeyp
             for step in range(1000):
                 if not monitor.step_complete("Whole", step):
                     ended.append(step)
-                    return None
+                    return
                 time.sleep(0.02)
 
         monkeypatch.setattr(trt.Builder, "build_serialized_network", build)

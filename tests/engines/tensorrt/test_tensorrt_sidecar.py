@@ -7,10 +7,10 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.tensorrt_plan_samples import REPEATABLE, info, profiles
 
 from bidiff_deploy.engines.tensorrt import sidecar as tensorrt_sidecar
 from bidiff_deploy.errors import EngineError
+from support.tensorrt_plan_samples import REPEATABLE, info, profiles
 
 
 @given(profiles(), st.sampled_from(tensorrt_sidecar.VARIANTS),

@@ -41,19 +41,19 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
-from support import emulated_cuda
-from support import tensorrt_names
+from support import emulated_cuda, tensorrt_names
 
 VERSIONS = tensorrt_names.VERSIONS
 _ROOT = Path(__file__).parents[3]
 _HERE = Path(__file__).parent
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def plugin() -> Path:
     """The plugin library, built once and kept between runs; skips where it can not be built."""
     emulated_cuda.stand_in()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import operator
 import sys
 import threading
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from . import nodes
 from .building import injected

@@ -6,6 +6,7 @@ import types
 from typing import Any
 
 import numpy as np
+
 from support import tensorrt_names
 
 from . import building, configuration, context, network, nodes, objects, parsing, running

@@ -11,7 +11,8 @@ import ctypes
 import functools
 import os
 import re
-from typing import Any, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -116,7 +117,7 @@ class DriverError(Exception):
         super().__init__(f"{function}: CUDA error {code}")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _libcuda(file: str) -> ctypes.CDLL:
     return ctypes.CDLL(file)
 

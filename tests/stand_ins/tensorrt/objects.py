@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import operator
 import sys
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 CACHE_MAGIC = b"BIDIFF STAND-IN CACHE\n"
 

@@ -7,8 +7,9 @@ as an engine's activations do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -224,7 +225,7 @@ def _split(all_nodes: Sequence[onnx.NodeProto], plugin: Mapping[int, nodes.Node]
         ours = index in plugin
         level = max((found + (by != ours) for found, by in
                      (levels[name] for name in _reads(node) if name in levels)), default=0)
-        levels.update({name: (level, ours) for name in node.output})
+        levels.update(dict.fromkeys(node.output, (level, ours)))
         if ours:
             order.setdefault(level, []).append(Part([node], plugin=plugin[index]))
         elif level in grouped:

@@ -10,8 +10,8 @@ import numpy as np
 from . import nodes
 from .building import injected, read_plan
 from .filtered import new
-from .objects import checked
 from .network import TYPES
+from .objects import checked
 from .program import Program, Refused, constant_bytes
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from ....errors import EngineError
-from ...gpu.engine import DeviceFailure
 from ....graphs.update import LATENT
+from ...gpu.engine import DeviceFailure
 from ..api import Api
-from .device import Device, Memory
 from ..plans import Plan
+from .device import Device, Memory
 
 __all__ = ["Activations", "DeviceRows", "FLOAT", "IMAGES", "OpenPlan", "PREDICTION",
            "TensorRtFailure"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .device import CudaError
+from .cuda_error import CudaError
 
 __all__ = ["CudaPythonDriver", "CudaPythonGraphs", "find"]
 

@@ -15,16 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from ....errors import EngineError
-from ...gpu.engine import DeviceFailure
+from .cuda_error import CudaError
 
-__all__ = ["CudaError", "Device", "Driver", "Graph", "GraphMaker", "INSTALL", "Memory",
+__all__ = ["Device", "Driver", "Graph", "GraphMaker", "INSTALL", "Memory",
            "open_device"]
 
 INSTALL = "pip install cuda-python pycuda"
-
-
-class CudaError(DeviceFailure):
-    """What the driver refuses: its function, the error's text and its name."""
 
 
 class Driver(Protocol):

@@ -17,19 +17,20 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ....bundle.manifest import Bundle
+from ....bundle.step_graphs import StepGraphs
 from ....errors import EngineError, UsageError
-from ....sampling.sampler import OnStep
-from ...tile_choice import WHOLE_PIXELS, Tile
 from ....images.tiles import MIN_TILE, TilePlan
+from ....sampling.sampler import OnStep
 from ...gpu import library as cuda_library
 from ...gpu.engine import DeviceEngine, DeviceFailure, Factors
-from ....bundle.step_graphs import StepGraphs
+from ...tile_choice import WHOLE_PIXELS, Tile
 from ..api import open_tensorrt
-from ..profiles import default_profile
-from .context import Activations, DeviceRows, OpenPlan
-from .device import CudaError, open_device
 from ..plans import Plan, check, choose, default_folder, here, read_plans
+from ..profiles import default_profile
 from ..sidecar import Shape
+from .context import Activations, DeviceRows, OpenPlan
+from .cuda_error import CudaError
+from .device import open_device
 from .step import TensorRtStep
 
 _PLANS = 2  # kept open though no shape with buffers uses them

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .device import CudaError
+from .cuda_error import CudaError
 
 __all__ = ["PycudaDriver", "find"]
 
