@@ -1,0 +1,107 @@
+"""What each command loads: nothing heavy for --help, and only what its work needs."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bidiff_deploy
+from bidiff_deploy.cli import COMMANDS
+from bidiff_deploy.images.write import write_image
+
+CLI = Path(bidiff_deploy.__file__).parent / "cli"
+# What is loaded besides click and the standard library when a command's own modules are imported.
+# onnx brings google (protobuf), ml_dtypes and typing_extensions.
+ONNX = {"google", "ml_dtypes", "numpy", "onnx", "typing_extensions"}
+LOADED = {
+    "upscale": {"numpy"},
+    "doctor": {"numpy"},
+    "export": ONNX | {"safetensors"},
+    "pack": ONNX | {"safetensors"},
+    "inspect": ONNX,
+    "build": ONNX,
+    "build-plugin": {"numpy"},
+    "export-triton": {"numpy"},
+    "bench": ONNX | {"safetensors"},
+    "check": ONNX | {"polygraphy", "safetensors"},
+    "evaluate": ONNX | {"safetensors"},
+    "report": ONNX | {"safetensors"},
+    "train": {"numpy", "torch"},
+}
+UPSCALE = """
+import sys
+from bidiff_deploy.cli import main
+sys.argv = ["bidiff-deploy", "upscale", {bundle!r}, {image!r}, "-o", {output!r}, "--quiet"]
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code
+"""
+NAMES = """
+names = {name.partition(".")[0] for name in sys.modules}
+print(" ".join(sorted(names - sys.stdlib_module_names)))
+"""
+OWN = {"bidiff_deploy", "click"}
+
+
+def imported_inside(module: str) -> list[str]:
+    """The modules that functions of a command import, which is when the command runs."""
+    tree = ast.parse((CLI / f"{module}.py").read_text())
+    found = set()
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        for node in ast.walk(function):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                package = "bidiff_deploy" if node.level == 2 else "bidiff_deploy.cli"
+                found.add(f"{package}.{node.module}" if node.module else package)
+    return sorted(found)
+
+
+def names_after(program: str) -> set[str]:
+    """Modules, without the standard library's, that a Python has loaded after ``program``."""
+    done = subprocess.run([sys.executable, "-c", f"import importlib, sys\n{program}\n{NAMES}"],
+                          check=True, capture_output=True, text=True)
+    return {name for name in done.stdout.split() if not name.startswith("_")}
+
+
+@functools.cache
+def at_start() -> set[str]:
+    """What site-packages' own hooks load at every start of Python."""
+    return names_after("")
+
+
+def loaded(modules: list[str]) -> set[str]:
+    program = "\n".join(f"importlib.import_module({name!r})" for name in modules)
+    return names_after(program) - at_start() - OWN
+
+
+def test_the_table_names_every_command():
+    assert set(LOADED) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_a_command_loads_no_more_than_it_needs(command):
+    if "torch" in LOADED[command]:
+        pytest.importorskip("torch")
+        assert LOADED[command] <= loaded(imported_inside(COMMANDS[command][0]))
+        return
+    assert loaded(imported_inside(COMMANDS[command][0])) <= LOADED[command]
+
+
+def test_help_loads_nothing_but_click():
+    assert loaded(["bidiff_deploy.cli"]) == set()
+
+
+def test_upscaling_an_image_loads_a_runtime_and_little_else(reference, tmp_path):
+    pytest.importorskip("onnxruntime")
+    write_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    program = UPSCALE.format(bundle=str(reference.bundle("tiny", [0])),
+                             image=str(tmp_path / "a.png"), output=str(tmp_path / "b.png"))
+    found = names_after(program) - at_start() - OWN
+    assert (tmp_path / "b.png").exists()
+    assert found <= ONNX | {"PIL", "onnxruntime"}
