@@ -7,7 +7,7 @@ PIP := $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c const
 BUILT_FROM := pyproject.toml constraints.txt $(shell find engines -type f 2>/dev/null)
 PHOTOS := $(wildcard training/photos/*.png training/photos/*.jpg)
 
-.PHONY: demo test sanitize bench cuda clean
+.PHONY: demo test lint sanitize bench cuda clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.cpu
@@ -19,6 +19,15 @@ demo: $(VENV)/.cpu
 
 test: $(VENV)/.dev
 	$(VENV)/bin/pytest -q
+
+# What no reader has to watch: names, types, the direction of imports, the form of C++.
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy $(LOOSE) tests tools
+	git ls-files 'engines/*.cpp' 'engines/*.h' 'engines/*.cu' | \
+	  xargs $(VENV)/bin/clang-format --dry-run -Werror
 
 # The op library under address and undefined-behaviour sanitizers.
 sanitize: $(VENV)/.dev
