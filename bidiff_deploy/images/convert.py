@@ -1,4 +1,4 @@
-"""Images from and to numpy arrays and Pillow images."""
+"""Numpy arrays and Pillow images <-> ``Image``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ __all__ = ["from_array", "from_pil", "to_array", "to_pil"]
 
 
 def from_array(array: np.ndarray) -> Image:
-    """An Image from uint8 or uint16 (H, W), (H, W, 3) or, with alpha, (H, W, 4). ImageError else.
+    """An Image from uint8 or uint16 (H, W), (H, W, 3) or, with alpha, (H, W, 4).
+
+    Raises ImageError for another type or shape.
     """
     if array.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         raise ImageError(f"an image array of type {array.dtype} is not supported; give uint8 or "
@@ -33,21 +35,22 @@ def from_array(array: np.ndarray) -> Image:
     return Image(array[:, :, :3], array[:, :, 3] if array.shape[2] == 4 else None)
 
 
-def from_pil(picture: PillowImage) -> Image:
-    """An Image from a Pillow image of any mode but floats and 32-bit integers (ImageError)."""
-    if picture.mode.startswith("I;16"):
-        picture.load()
-        wide = np.asarray(picture).astype(np.uint16)  # in native byte order
-        image = Image(wide[:, :, None], None, picture.info.get("icc_profile") or None)
+def from_pil(opened: PillowImage) -> Image:
+    """An Image from a Pillow image. Raises ImageError for floats and 32-bit integers."""
+    profile = opened.info.get("icc_profile") or None
+    if opened.mode.startswith("I;16"):
+        opened.load()
+        wide = np.asarray(opened).astype(np.uint16)  # in native byte order
+        image = Image(wide[:, :, None], None, profile)
     else:
-        image = from_8_bits(picture, b"", picture.info.get("icc_profile") or None)
-    return upright(replace(image, metadata=from_pillow(picture)), orientation_of(picture))
+        image = from_8_bits(opened, b"", profile)
+    return upright(replace(image, metadata=from_pillow(opened)), orientation_of(opened))
 
 
 def to_pil(image: Image) -> PillowImage:
     """A Pillow image of mode L, LA, RGB, RGBA, or I;16 for 16-bit grey.
 
-    Pillow has no other 16-bit modes: other images of 16 bits are rounded to 8.
+    Pillow has no other 16-bit modes: all other 16-bit images are rounded to 8 bits.
     """
     from PIL import Image as pillow
 
@@ -55,13 +58,13 @@ def to_pil(image: Image) -> PillowImage:
         image = to_8_bits(image)
     array = to_array(image)
     if array.ndim == 3 and array.shape[2] == 2:
-        picture = pillow.merge("LA", [pillow.fromarray(np.ascontiguousarray(array[:, :, i]))
-                                      for i in range(2)])
+        result = pillow.merge("LA", [pillow.fromarray(np.ascontiguousarray(array[:, :, i]))
+                                     for i in range(2)])
     else:
-        picture = pillow.fromarray(array)
+        result = pillow.fromarray(array)
     if image.icc_profile:
-        picture.info["icc_profile"] = image.icc_profile
+        result.info["icc_profile"] = image.icc_profile
     exif = image.metadata.sized(image.width, image.height).exif
     if exif:
-        picture.info["exif"] = b"Exif\0\0" + exif
-    return picture
+        result.info["exif"] = b"Exif\0\0" + exif
+    return result

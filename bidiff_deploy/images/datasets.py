@@ -1,9 +1,9 @@
-"""Folders of originals and their low-resolution images, as super-resolution data sets have them.
+"""Pairs of originals and low-resolution images in folders, as super-resolution data sets have them.
 
     DF2K/HR/0001.png          DF2K/LR_bicubic/X4/0001x4.png       (template '{}x4')
 
-Pairs are made by name, and sizes are read from the files' headers, so that thousands of images are
-checked in seconds. Where there are no low-resolution images, ``imresize.make_low`` makes them.
+Pairs are found by name, and sizes are read from the files' headers, so that thousands of images are
+checked in seconds. Without low-resolution images, ``matlab_bicubic.make_low`` makes them.
 """
 
 from __future__ import annotations
@@ -13,29 +13,34 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import ImageError, UsageError
+from .image import EXTENSIONS
 from .matlab_bicubic import imresize, make_low
+from .read import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
 __all__ = ["ImagePair", "check_template", "image_size", "list_images", "listed", "match_names",
            "pair_files", "read_rgb8"]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-_MAX_PIXELS = 1 << 27
-_NAMED = 5  # of many files at fault, so many are named
+SUFFIXES = (*EXTENSIONS, ".bmp")
+_MAX_NAMED = 5  # files that one error message lists
 
 
 @dataclass(frozen=True)
 class ImagePair:
     """An original and its low-resolution image.
 
-    high, low       files; no ``low``: it is made of the original
+    high, low       files; ``low`` is None if it is computed from the original
     scale           how many times larger the original is
     height, width   of the part of the original that is used, multiples of ``scale``
     corner          (top, left) of that part in the file
-    larger          the pair of which this is a smaller version, see ``smaller``
+    larger          the pair that this is a smaller version of, see ``smaller``
     """
 
     high: Path
@@ -47,11 +52,12 @@ class ImagePair:
     larger: ImagePair | None = None
 
     def smaller(self, share: float) -> ImagePair:
-        """This original at ``share`` of its size, in (0, 1): a photo has little detail at its
-        finest, and more when it is made smaller. Only where the low-resolution image is made."""
+        """The pair with the original resized to ``share`` of its size, in (0, 1): a photo has
+        little detail per pixel at full size, and more when it is smaller. Raises UsageError if
+        there is a file of the low-resolution image."""
         if self.low is not None:
-            raise UsageError(f"{self.high}: has a low-resolution image of its own, {self.low}, so "
-                             "it can not be used at other sizes; leave data.sizes out")
+            raise UsageError(f"{self.high} has a low-resolution image, {self.low}, so it cannot be "
+                             "used at other sizes; leave data.sizes out")
         height, width = (round(side * share) // self.scale * self.scale
                          for side in (self.height, self.width))
         return dataclasses.replace(self, height=height, width=width, corner=(0, 0), larger=self)
@@ -67,8 +73,8 @@ class ImagePair:
         return self._cut(read_rgb8(self.high), self.high, 1)
 
     def read_low(self, high: np.ndarray | None = None) -> np.ndarray:
-        """uint8 (height / scale, width / scale, 3); ``high``: what ``read_high`` gave, which saves
-        reading it again where the low-resolution image has to be made. Raises ImageError."""
+        """uint8 (height / scale, width / scale, 3). ``high``: the result of ``read_high``, so that
+        it is not read again to compute the low-resolution image. Raises ImageError."""
         if self.low is None:
             return make_low(self.read_high() if high is None else high, self.scale)
         return self._cut(read_rgb8(self.low), self.low, self.scale)
@@ -77,50 +83,53 @@ class ImagePair:
         top, left, height, width = (side // factor for side in (*self.corner, self.height,
                                                                  self.width))
         if pixels.shape[0] < top + height or pixels.shape[1] < left + width:
-            raise ImageError(f"{file}: has changed since it was checked; start again")
+            raise ImageError(f"{file} has changed since it was checked; start again")
         return np.ascontiguousarray(pixels[top:top + height, left:left + width])
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The images right in a folder, by name, without hidden ones. Raises UsageError for none."""
+    """The images in a folder, not in its subfolders, sorted by name, without hidden ones. Raises
+    UsageError if there are none."""
     try:
         found = sorted(path for path in folder.iterdir()
                        if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
     except OSError as error:
-        raise UsageError(f"{folder}: can not be read as a folder ({error.strerror})") from None
+        raise UsageError(f"{folder} cannot be read as a folder ({error.strerror})") from None
     if not found:
-        raise UsageError(f"{folder}: has no photos ({', '.join(SUFFIXES)}); name a folder that has")
+        raise UsageError(f"{folder} contains no images ({', '.join(SUFFIXES)}); name another")
     return found
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the header. Raises ImageError for a file that is no image of 8 bits."""
+    """(height, width) from the header. Raises ImageError for a file that is not an 8-bit image."""
     with _opened(path) as image:
         return image.height, image.width
 
 
 def read_rgb8(path: Path) -> np.ndarray:
-    """uint8 (H, W, 3); grey becomes RGB, alpha and EXIF orientation are left out. Raises
-    ImageError for a file that is no image, is damaged, or has samples of other than 8 bits."""
+    """uint8 (H, W, 3); grey becomes RGB, alpha and EXIF orientation are ignored. Raises ImageError
+    for a file that is not an image, is damaged, or does not have 8 bits a sample."""
     try:
         with _opened(path) as image:
             return np.array(image.convert("RGB"))
     except ImageError:
         raise
-    except Exception:  # decoders raise of every kind on damaged data
+    except Exception:  # decoders raise all kinds of errors on damaged data
         raise _unreadable(path) from None
 
 
 def check_template(template: str) -> None:
-    """UsageError unless the template is a file name with one ``{}`` for the original's."""
+    """Raises UsageError unless the template is a file name with one ``{}``, which is replaced by
+    the original's name."""
     if template.count("{}") != 1 or "/" in template or "{" in template.replace("{}", ""):
-        raise UsageError(f"template {template!r} must be a file name with one {{}} in it, such as "
-                         "'{}x4': what stands there is the original's name without its extension")
+        raise UsageError(f"template {template!r} must be a file name with one {{}}, such as "
+                         "'{}x4': {} is replaced by the original's name without its extension")
 
 
 def match_names(highs: Sequence[Path], lows: Sequence[Path],
                 template: str) -> tuple[dict[Path, Path], list[Path], list[Path]]:
-    """Partners by the template, and the files of either folder that have none."""
+    """{original: low-resolution image} by the template, and the originals and the low-resolution
+    images without a partner."""
     by_stem = {path.stem: path for path in lows}
     found = {high: low for high in highs
              if (low := by_stem.get(template.replace("{}", high.stem))) is not None}
@@ -130,24 +139,23 @@ def match_names(highs: Sequence[Path], lows: Sequence[Path],
 
 
 def pair_files(high: Path, low: Path | None, template: str, scale: int, *, cut: bool = False,
-               smallest: int = 1, box: Sequence[int] = (),
+               min_size: int = 1, box: Sequence[int] = (),
                skip: Callable[[Path, str], None] | None = None) -> list[ImagePair]:
     """The pairs of a file or folder of originals, checked by their headers.
 
-    low       file or folder of the low-resolution images; None: they are made
+    low       file or folder of the low-resolution images; None: they are computed
     template  how their names follow from the originals', without extensions
     cut       whether an original may exceed ``scale`` times its low-resolution image by less than
-              ``scale`` pixels, which are cut off (as benchmarks are evaluated)
-    smallest  least side of an original in pixels
-    box       (top, left, height, width) of the part of every original that is used; all of it
-              where empty
-    skip      called with a file that can not be read and why, which is then left out; None: it is
-              an error
+              ``scale`` pixels, which are cropped (as benchmarks are evaluated)
+    min_size  smallest side of an original in pixels
+    box       (top, left, height, width) of the part of every original that is used; empty: all
+    skip      called with a file that cannot be read and the reason; the file is then left out.
+              None: such a file is an error
 
-    Raises UsageError, one sentence that names the files: an empty folder, names without a partner,
-    two originals with one partner, sizes that do not fit the scale, images that are too small or,
-    without ``skip``, unreadable, and a box that is not inside or, with low-resolution images, not
-    on their pixels.
+    Raises UsageError that names the files: an empty folder, names without a partner, two originals
+    with one partner, sizes that do not fit the scale, images that are too small or, without
+    ``skip``, unreadable, and a box that is outside an original or, with low-resolution images, not
+    aligned to their pixels.
     """
     check_template(template)
     highs = list_images(high) if high.is_dir() else [high]
@@ -165,38 +173,38 @@ def pair_files(high: Path, low: Path | None, template: str, scale: int, *, cut: 
     pairs = []
     for file in highs:
         try:
-            pairs.append(_checked(file, partners.get(file), scale, cut, smallest, box))
+            pairs.append(_checked(file, partners.get(file), scale, cut, min_size, box))
         except ImageError as error:
             if skip is None:
                 raise UsageError(str(error)) from None
             skip(file, str(error))
     if not pairs:
-        raise UsageError(f"{high}: none of its images can be read; name another")
+        raise UsageError(f"none of the images in {high} can be read; name another")
     return pairs
 
 
-def _checked(high: Path, low: Path | None, scale: int, cut: bool, smallest: int,
+def _checked(high: Path, low: Path | None, scale: int, cut: bool, min_size: int,
              box: Sequence[int]) -> ImagePair:
     height, width = image_size(high)
     if low is not None:
         small = image_size(low)
         whole = height % scale == width % scale == 0
         if small != (height // scale, width // scale) or not (cut or whole):
-            raise UsageError(f"{high} has {height}x{width} pixels and {low} {small[0]}x{small[1]}, "
-                             f"which is not {scale} times less; give pairs that fit the scale")
-    top, left, *part = box or (0, 0, height, width)
-    if top + part[0] > height or left + part[1] > width:
-        raise UsageError(f"{high}: box {list(box)} does not lie inside its {height}x{width} "
+            raise UsageError(f"{high} has {height}x{width} pixels, which is not {scale} times the "
+                             f"{small[0]}x{small[1]} of {low}; give pairs that fit the scale")
+    top, left, rows, columns = box or (0, 0, height, width)
+    if top + rows > height or left + columns > width:
+        raise UsageError(f"{high}: box {list(box)} is not inside the image's {height}x{width} "
                          "pixels; correct it")
     if low is not None and (top % scale or left % scale):
         raise UsageError(f"{high}: box {list(box)} must begin at multiples of the scale {scale}, "
                          f"because {low} is given")
-    used = [side // scale * scale for side in part]
+    used = rows // scale * scale, columns // scale * scale
     if min(used) < scale:
-        raise UsageError(f"{high}: {part[0]}x{part[1]} pixels are less than one of a low-resolution "
-                         f"image {scale} times smaller; leave it out")
-    if min(used) < smallest:
-        raise UsageError(f"{high}: {part[0]}x{part[1]} pixels are less than a crop of {smallest}; "
+        raise UsageError(f"{high}: {rows}x{columns} pixels are less than one pixel of a "
+                         f"low-resolution image {scale} times smaller; leave it out")
+    if min(used) < min_size:
+        raise UsageError(f"{high}: {rows}x{columns} pixels are less than a crop of {min_size}; "
                          "use a larger photo or a smaller crop")
     return ImagePair(high, low, scale, *used, corner=(top, left))
 
@@ -209,47 +217,48 @@ def _unpaired(high: Path, low: Path, template: str, alone: list[Path], spare: li
         if files:
             have = "has" if len(files) == 1 else "have"
             parts.append(f"{listed([path.name for path in files])} of {folder} {have} {reason}")
-    return (f"{' and '.join(parts)}, going by the template {template!r}; complete the folders or "
-            "correct the template")
+    return (f"{' and '.join(parts)} by the template {template!r}; complete the folders or correct "
+            "the template")
 
 
 def _check_distinct(partners: dict[Path, Path]) -> None:
-    """UsageError where two originals, such as a.png and a.jpg, have one partner."""
+    """Raises UsageError if two originals, such as a.png and a.jpg, have one partner."""
     taken: dict[Path, Path] = {}
     for high, low in partners.items():
         first = taken.setdefault(low, high)
         if first is not high:
-            raise UsageError(f"{first} and {high.name} beside it have one low-resolution image, "
-                             f"{low}; keep the original that it was made of, and remove the other")
+            raise UsageError(f"{first} and {high.name} in the same folder share one low-resolution "
+                             f"image, {low}; keep the original it was made from, and remove the "
+                             "other")
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few of many names, and how many more there are."""
-    named = ", ".join(names[:_NAMED])
-    return named if len(names) <= _NAMED else f"{named} and {len(names) - _NAMED} more"
+    """The first few names, and how many more there are."""
+    named = ", ".join(names[:_MAX_NAMED])
+    return named if len(names) <= _MAX_NAMED else f"{named} and {len(names) - _MAX_NAMED} more"
 
 
-def _opened(path: Path):
+def _opened(path: Path) -> PillowImage:
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a large image; the limit is checked here
+            warnings.simplefilter("ignore")  # about large images; the size is checked below
             image = Image.open(path)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise _unreadable(path) from None
     reason = None
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        reason = f"has samples (mode {image.mode}) of other than 8 bits; convert it first"
-    elif image.width * image.height > _MAX_PIXELS:
-        reason = f"has {image.width}x{image.height} pixels; at most {_MAX_PIXELS} are read"
+        reason = f"samples (mode {image.mode}) that do not have 8 bits; convert it first"
+    elif image.width * image.height > MAX_PIXELS:
+        reason = f"{image.width}x{image.height} pixels; at most {MAX_PIXELS} are read"
     if reason is not None:
         image.close()
-        raise ImageError(f"{path}: {reason}")
+        raise ImageError(f"{path} has {reason}")
     return image
 
 
 def _unreadable(path: Path) -> ImageError:
     if not path.is_file():
-        return ImageError(f"{path}: does not exist or is not a file; correct the path")
-    return ImageError(f"{path}: is no image that can be read; remove it or name another photo")
+        return ImageError(f"{path} does not exist or is not a file; correct the path")
+    return ImageError(f"{path} cannot be read as an image; remove it or name another")

@@ -1,9 +1,8 @@
-"""EXIF as it goes with an image that was turned upright and enlarged.
+"""Reads and writes EXIF for an image that is turned upright and enlarged.
 
-An EXIF block is a small TIFF file: a header and directories of entries, whose values stand in the
-entry or at an offset. Blocks come from strangers: every offset and length is checked, what lies
-outside the block is left out, and all values together have a limit, so that entries which share
-bytes can not multiply them.
+An EXIF block is a small TIFF file: a header and directories of entries, each with its value or
+the value's offset. Blocks are untrusted: every offset and length is checked, values outside the
+block are left out, and the total size of all values is limited, because entries may share bytes.
 
 Formats: CIPA DC-008 (EXIF 3.0), TIFF 6.0; BigTIFF is read as well.
 """
@@ -19,34 +18,34 @@ import numpy as np
 __all__ = ["Block", "Entry", "Exif", "MAIN_TAGS", "MAX_BYTES", "ORIENTATION", "parse",
            "write_directories"]
 
-MAX_BYTES = 16 << 20  # of one metadata block
+MAX_BYTES = 16 << 20  # largest metadata block that is kept
 ORIENTATION = 0x0112
 _DESCRIPTION, _MAKER_NOTE = 0x010E, 0x927C
 _WIDTH, _HEIGHT = {"image": 0x0100, "photo": 0xA002}, {"image": 0x0101, "photo": 0xA003}
 # Directory -> the directory and the tag that point to it.
 _POINTERS = {"photo": ("image", 0x8769), "gps": ("image", 0x8825), "interop": ("photo", 0xA005)}
-# What describes the picture; the rest of a main directory describes how a file stores it.
+# Tags that describe the image; others of a main directory describe how a file stores it.
 MAIN_TAGS = {
-    0x0100, 0x0101,  # width and height, which `resized` sets
+    0x0100, 0x0101,  # width and height, set by `resized`
     0x010D, _DESCRIPTION, 0x010F, 0x0110, 0x011D,  # document, description, make, model, page
     ORIENTATION, 0x011A, 0x011B, 0x0128,  # orientation, resolution and its unit
     0x0131, 0x0132, 0x013B, 0x013C, 0x8298,  # software, time, artist, computer, copyright
     0x4746, 0x4749, 0xC4A5,  # rating, rating in percent, print image matching
     0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F}  # title, comment, author, keywords, subject
-# Positions and densities in pixels of the smaller, unturned image.
+# Positions and densities in pixels of the image before turning and enlarging.
 _PIXEL_TAGS = {0x9214, 0xA214, 0xA20E, 0xA20F, 0xA210}
-# Bytes of a value by type; what is swapped between byte orders is that, or its halves.
+# Bytes of a value by type.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
-# Descriptions that programs read back as the layout of a file.
+# Descriptions that programs interpret as the layout of the file.
 _LAYOUTS = (b'{"shape"', b"shape=", b"ImageJ=", b"<?xml")
-_BIG_SIZES = {16: 8, 17: 8, 18: 8}  # BigTIFF alone has them
-_RATIONALS = (5, 10)
+_BIG_SIZES = {16: 8, 17: 8, 18: 8}  # only in BigTIFF
+_RATIONALS = (5, 10)  # two 4-byte numbers each
 LONG = 4
 
 
 @dataclass(frozen=True)
 class Entry:
-    """``count`` values of a TIFF type, as bytes in the order of the block that holds them."""
+    """``count`` values of a TIFF type, as bytes in the byte order of their block."""
 
     kind: int
     count: int
@@ -58,12 +57,12 @@ Directory = dict[int, Entry]
 
 @dataclass
 class Exif:
-    """The directories ``image``, ``photo``, ``gps`` and ``interop``, as far as they are there.
+    """The directories ``image``, ``photo``, ``gps`` and ``interop`` of a block that has them.
 
     order        "<" or ">", the byte order of every value
-    maker_note   offset at which a block of these directories puts the maker's note: its own
-                 offsets often count from the block's start, so it stays where it was
-    damaged      whether parts were left out because they are broken
+    maker_note   offset of the maker's note in the block; it is written at the same offset, because
+                 offsets inside it often count from the block's start
+    damaged      whether broken parts were left out
     """
 
     order: str
@@ -75,7 +74,8 @@ class Exif:
         """The first value of a whole-number tag of the main directory."""
         entry = self.directories["image"].get(tag)
         code = {1: "B", 3: "H", LONG: "I"}.get(entry.kind) if entry else None
-        return struct.unpack_from(self.order + code, entry.value)[0] if entry and code else None
+        return int(struct.unpack_from(self.order + code, entry.value)[0]) if entry and code \
+            else None
 
     def ratio(self, tag: int) -> float | None:
         """The first value of a rational tag of the main directory."""
@@ -83,10 +83,10 @@ class Exif:
         if entry is None or entry.kind != 5:
             return None
         above, below = struct.unpack_from(self.order + "II", entry.value)
-        return above / below if below else None
+        return float(above / below) if below else None
 
     def upright(self) -> Exif:
-        """Without what only fits the stored picture: structure, thumbnail, places in pixels."""
+        """Without what describes only the stored image: layout, thumbnail, pixel positions."""
         kept: dict[str, Directory] = {}
         for name, directory in self.directories.items():
             kept[name] = {tag: entry for tag, entry in directory.items()
@@ -100,7 +100,7 @@ class Exif:
         return Exif(self.order, kept, self.maker_note, self.damaged)
 
     def resized(self, width: int, height: int) -> Exif:
-        """With the dimensions, where they are told, set to these."""
+        """With the dimensions, if it has any, set to ``width`` and ``height``."""
         changed = {name: dict(directory) for name, directory in self.directories.items()}
         for tags, size in ((_WIDTH, width), (_HEIGHT, height)):
             for name, tag in tags.items():
@@ -109,14 +109,14 @@ class Exif:
         return Exif(self.order, changed, self.maker_note, self.damaged)
 
     def little_endian(self) -> Exif:
-        """The same with every value in that byte order."""
+        """The same directories with every value in little-endian order."""
         if self.order == "<":
             return self
         return Exif("<", {name: {tag: _swapped(entry) for tag, entry in directory.items()}
                           for name, directory in self.directories.items()}, self.maker_note)
 
     def to_bytes(self) -> bytes:
-        """A block of these directories, empty ones left out; b"" if there are no others."""
+        """A block of these directories without empty ones; b"" if all are empty."""
         if not any(self.directories.values()):
             return b""
         note = self.directories.get("photo", {}).get(_MAKER_NOTE)
@@ -127,20 +127,20 @@ class Exif:
 
 
 class Block:
-    """The bytes of a file from offset ``start`` on, which grow by pieces at even offsets.
+    """The bytes of a file from offset ``start`` on; pieces are added at even offsets.
 
-    ``place`` and ``length``: of the maker's note, if it has to lie at an offset.
+    ``place`` and ``length``: offset and size of the maker's note, if its offset is fixed.
     """
 
     def __init__(self, start: int, place: int | None = None, length: int = 0) -> None:
         self.content = bytearray()
         self.start = self.end = start
-        # Values of four bytes or fewer stand in their entry.
+        # Values of at most four bytes are stored in their entry.
         self.fixed = (place, place + length) if place is not None and place >= start \
             and length > 4 else None
 
     def take(self, size: int) -> int:
-        """The offset of that many bytes, which nothing else gets."""
+        """Reserve ``size`` bytes and return their offset."""
         at = self.end + self.end % 2
         if self.fixed and at < self.fixed[1] and at + size > self.fixed[0]:
             at = self.fixed[1] + self.fixed[1] % 2
@@ -148,18 +148,20 @@ class Block:
         return at
 
     def put(self, at: int, piece: bytes) -> None:
+        """Store a piece at an offset that ``take`` returned."""
         first, last = at - self.start, at - self.start + len(piece)
         self.content.extend(bytes(max(0, last - len(self.content))))
         self.content[first:last] = piece
 
     def add(self, piece: bytes, tag: int) -> int:
+        """Store the value of ``tag`` and return its offset."""
         at = self.fixed[0] if self.fixed and tag == _MAKER_NOTE else self.take(len(piece))
         self.put(at, piece)
         return at
 
 
 def write_directories(exif: Exif, block: Block) -> int:
-    """Put the directories into ``block``; returns the main one's offset."""
+    """Store the directories in ``block`` and return the offset of the main one."""
     names = [name for name in ("image", "photo", "gps", "interop") if exif.directories.get(name)]
     if "interop" in names and "photo" not in names:
         names.remove("interop")
@@ -189,9 +191,9 @@ def write_directories(exif: Exif, block: Block) -> int:
 def parse(data: bytes, main_tags: Callable[[int], bool] = lambda tag: True) -> Exif:
     """The directories of an EXIF block or of a TIFF file.
 
-    ``main_tags``: which tags of the main directory are wanted. Parts that are broken are left out
-    and told by ``damaged``. Raises ValueError for data that is no such block, or whose values
-    have more than MAX_BYTES.
+    ``main_tags``: which tags of the main directory to read. Broken parts are left out and
+    ``damaged`` is set. Raises ValueError for data that is not such a block, or whose values have
+    more than MAX_BYTES.
     """
     if data[:6] == b"Exif\0\0":
         data = data[6:]
@@ -228,13 +230,12 @@ class _Reader:
         self.places: dict[int, int] = {}
 
     def offset(self, entry: Entry) -> int:
+        """The value of an entry that points to a directory; -1 if its type is wrong."""
         code = {LONG: "I", 13: "I", 16: "Q", 18: "Q"}.get(entry.kind)
-        if code is None:
-            return -1
-        return struct.unpack_from(self.order + code, entry.value)[0]
+        return int(struct.unpack_from(self.order + code, entry.value)[0]) if code else -1
 
     def directory(self, start: int, wanted: Callable[[int], bool]) -> Directory | None:
-        """The entries of one directory; None, and ``damaged``, if none can be read."""
+        """The entries of one directory; None, with ``damaged`` set, if it cannot be read."""
         size = struct.calcsize("<" + self.entry)
         head = struct.calcsize("<" + self.count)
         if not 8 <= start <= len(self.data) - head:

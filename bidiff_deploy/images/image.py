@@ -1,8 +1,9 @@
-"""A decoded image, upright, with what has a place next to its pixels."""
+"""``Image``: the pixels of a decoded, upright image with their alpha, profile and metadata."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,8 @@ class Image:
     """A decoded image, upright.
 
     pixels       (H, W, 3) RGB or (H, W, 1) grey, uint8 or uint16 using the type's whole range
-    alpha        (H, W) of the same type, or None; colours are not premultiplied with it
-    icc_profile  the colour profile that ``pixels`` refer to, or None for sRGB
+    alpha        (H, W) of the same type, or None; colours are not premultiplied
+    icc_profile  the colour profile of ``pixels``, or None for sRGB
     metadata     EXIF, XMP and resolution
     """
 
@@ -32,11 +33,11 @@ class Image:
 
     @property
     def height(self) -> int:
-        return self.pixels.shape[0]
+        return int(self.pixels.shape[0])
 
     @property
     def width(self) -> int:
-        return self.pixels.shape[1]
+        return int(self.pixels.shape[1])
 
     @property
     def bits(self) -> int:
@@ -44,14 +45,14 @@ class Image:
 
     @property
     def grey(self) -> bool:
-        return self.pixels.shape[2] == 1
+        return bool(self.pixels.shape[2] == 1)
 
     def enlarged(self, sample: np.ndarray, scale: int) -> Image:
-        """The image that a network's output stands for, in this one's form.
+        """A network's output as an image of this one's depth and channels.
 
-        ``sample``: float32 (3, H * scale, W * scale) in [0, 1]. All but pixels is kept. A grey
-        image becomes the mean of the three channels: each estimates the same value with noise of
-        its own, so the plain mean has the least of it. Alpha is enlarged by bicubic.
+        ``sample``: float32 (3, H * scale, W * scale) in [0, 1]. Profile and metadata are kept. A
+        grey image becomes the mean of the three channels: they estimate the same value with
+        independent noise, which the mean reduces most. Alpha is enlarged by bicubic.
         """
         planes = sample.mean(axis=0, keepdims=True) if self.grey else sample
         alpha = self.alpha
@@ -62,22 +63,26 @@ class Image:
 
 
 def to_array(image: Image) -> np.ndarray:
-    """(H, W) grey, (H, W, 2) grey and alpha, (H, W, 3) RGB or (H, W, 4) RGB and alpha."""
+    """The samples of an image: (H, W) grey, (H, W, 2) grey and alpha, (H, W, 3) RGB or (H, W, 4)
+    RGB and alpha."""
     if image.alpha is not None:
         return np.concatenate([image.pixels, image.alpha[:, :, None]], axis=2)
     return np.ascontiguousarray(image.pixels[:, :, 0] if image.grey else image.pixels)
 
 
 def to_8_bits(image: Image) -> Image:
+    """The image rounded to 8 bits; itself if it has 8 already."""
     if image.bits == 8:
         return image
 
-    def narrow(array: np.ndarray | None) -> np.ndarray | None:  # 65535 / 257 = 255
-        return None if array is None else ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    def narrow(array: np.ndarray) -> np.ndarray:  # 65535 / 257 = 255
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
-    return replace(image, pixels=narrow(image.pixels), alpha=narrow(image.alpha))
+    return replace(image, pixels=narrow(image.pixels),
+                   alpha=None if image.alpha is None else narrow(image.alpha))
 
 
-def _quantise(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _quantise(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     top = np.float32(np.iinfo(dtype).max)
-    return np.rint(np.clip(values, np.float32(0), np.float32(1)) * top).astype(dtype)
+    scaled: np.ndarray = np.rint(np.clip(values, np.float32(0), np.float32(1)) * top)
+    return scaled.astype(dtype)

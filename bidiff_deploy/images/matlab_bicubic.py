@@ -1,9 +1,9 @@
-"""Bicubic resizing as Matlab's ``imresize`` does it: how super-resolution makes its inputs.
+"""Bicubic resizing as Matlab's ``imresize`` does it: how the field makes low-resolution images.
 
 Cubic convolution (Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP
 1981) with a = -0.5; to make an image smaller the kernel is widened by the factor, which is the
-antialiasing. Borders are mirrored with the last pixel repeated. It differs from ``resample``, which
-computes the network's condition with a = -0.75.
+antialiasing. Borders are mirrored with the edge pixel repeated. ``resample``, which computes the
+network's condition, uses a = -0.75 instead.
 """
 
 from __future__ import annotations
@@ -11,28 +11,29 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import ImageError, UsageError
+from .borders import mirrored
 
 __all__ = ["imresize", "make_low"]
 
 _A = -0.5
-_SUPPORT = 4.0  # width of the kernel where an image becomes larger
+_SUPPORT = 4.0  # width of the kernel when an image becomes larger
 
 
 def imresize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``pixels``, (H, W) or (H, W, C), as (height, width) or (height, width, C).
+    """``pixels``, (H, W) or (H, W, C), resized to (height, width) or (height, width, C).
 
-    uint8 gives uint8, which is rounded (halves up) after each axis, as Matlab does it; floats give
-    float64, neither rounded nor clipped. The axis that shrinks more is resized first, rows at a
-    tie. Raises ImageError for another shape or type, UsageError for a size below one pixel.
+    uint8 becomes uint8, rounded (halves up) after each axis, as in Matlab; floats become float64,
+    neither rounded nor clipped. The axis that shrinks more is resized first, rows if both shrink
+    equally. Raises ImageError for another shape or type, UsageError for a size below one pixel.
     """
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
-        raise ImageError(f"an image of shape {pixels.shape} can not be resized; give (height, "
+        raise ImageError(f"an image of shape {pixels.shape} cannot be resized; give (height, "
                          "width) or (height, width, channels), with at least one pixel")
     if pixels.dtype != np.uint8 and pixels.dtype.kind != "f":
-        raise ImageError(f"pixels of type {pixels.dtype} can not be resized; give uint8 or floats")
+        raise ImageError(f"pixels of type {pixels.dtype} cannot be resized; give uint8 or floats")
     if height < 1 or width < 1:
-        raise UsageError(f"an image can not be resized to {width}x{height}; a side has at least "
-                         "one pixel")
+        raise UsageError(f"an image cannot be resized to {width}x{height}; each side must have at "
+                         "least one pixel")
     factors = height / pixels.shape[0], width / pixels.shape[1]
     for axis in sorted((0, 1), key=lambda axis: factors[axis]):
         length = (height, width)[axis]
@@ -46,8 +47,8 @@ def make_low(photo: np.ndarray, scale: int) -> np.ndarray:
     """
     height, width = photo.shape[:2]
     if height % scale or width % scale:
-        raise UsageError(f"{width}x{height} pixels are no multiple of the scale {scale}; cut the "
-                         "photo first")
+        raise UsageError(f"{width}x{height} pixels are not a multiple of the scale {scale}; crop "
+                         "the photo first")
     return imresize(photo, height // scale, width // scale)
 
 
@@ -64,7 +65,7 @@ def _resize_axis(pixels: np.ndarray, axis: int, length: int) -> np.ndarray:
 
 
 def _contributions(size: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and indices of the inputs of each of ``length`` outputs, (taps, length) each."""
+    """Weights and indices of the inputs of ``length`` outputs, (taps, length) each."""
     factor = length / size
     widened = min(factor, 1.0)
     support = _SUPPORT / widened
@@ -74,10 +75,8 @@ def _contributions(size: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     taps = first + np.arange(int(np.ceil(support)) + 2)[:, None]
     weights = _cubic((centre - taps) * widened)
     weights /= weights.sum(axis=0)
-    period = taps % (2 * size)
-    indices = np.minimum(period, 2 * size - 1 - period)
     used = weights.any(axis=1)
-    return weights[used], indices[used]
+    return weights[used], mirrored(taps[used], size, repeat_edge=True)
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""What a file says about its picture beside the pixels: EXIF, XMP, resolution, colour profile.
+"""The metadata of image files: EXIF, XMP, resolution and colour profile.
 
-Files come from strangers: each block has at most ``exif.MAX_BYTES``, compressed ones after they
-are inflated, and one that is larger or broken is left out with a sentence, not a reason to refuse
-a whole picture.
+Files are untrusted: each block has at most ``exif.MAX_BYTES``, after decompression if it is
+compressed. A larger or broken block is left out with a sentence that says so; the image is read
+all the same.
 
 Formats: PNG (ISO/IEC 15948, third edition), JPEG's APP1 (CIPA DC-008; XMP part 3), TIFF 6.0.
 """
@@ -28,29 +28,33 @@ __all__ = ["Metadata", "from_file", "from_pillow", "jpeg_segments", "png_header_
 
 _XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_TAG, _PROFILE_TAG, _RESOLUTION_TAGS = 700, 34675, (0x011A, 0x011B, 0x0128)
-_INCHES = {2: 1.0, 3: 2.54}  # per unit of resolution, by TIFF's tag 0x0128
+_PER_INCH = {2: 1.0, 3: 2.54}  # units an inch, by TIFF's tag 0x0128: inch, centimetre
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>))([1-8])(?=[\"'<])")
 _XMP_SIZES = [re.compile(rb"((?:%s)(?:\s*=\s*[\"']|\s*>))\d{1,10}(?=[\"'<])" % names) for names in (
     rb"tiff:ImageWidth|exif:PixelXDimension", rb"tiff:ImageLength|exif:PixelYDimension")]
 
 
+Dpi = tuple[float, float] | None
+
+
 @dataclass(frozen=True)
 class Metadata:
-    """What goes with an upright image to its larger version.
+    """The metadata that an upright image passes on to its larger version.
 
-    exif     a block as a PNG's eXIf chunk holds it: no thumbnail, no other orientation than 1
-    xmp      an XMP packet, of which the same holds
+    exif     a block as in PNG's eXIf chunk, without a thumbnail, its orientation 1 or absent
+    xmp      an XMP packet, likewise
     dpi      pixels an inch, across and down; it is kept, so a larger image prints larger
-    dropped  a sentence's end for each part of the file's metadata that was broken
+    dropped  the end of a sentence for each part of the file's metadata that was left out
     """
 
     exif: bytes | None = None
     xmp: bytes | None = None
-    dpi: tuple[float, float] | None = None
+    dpi: Dpi = None
     dropped: tuple[str, ...] = ()
 
     def sized(self, width: int, height: int) -> Metadata:
-        """For an image of this size: dimensions that EXIF and XMP tell are set to it."""
+        """With the dimensions in EXIF and XMP, if they have any, set to ``width`` and ``height``.
+        """
         exif, xmp = self.exif, self.xmp
         if exif:
             exif = exif_block.parse(exif).resized(width, height).to_bytes()
@@ -60,8 +64,8 @@ class Metadata:
         return replace(self, exif=exif, xmp=xmp)
 
 
-class _Found:
-    """Collects the parts of one file, and what is wrong with them."""
+class _MetadataReader:
+    """Reads the metadata of one file; ``dropped``: what is left out, and why."""
 
     def __init__(self) -> None:
         self.dropped: list[str] = []
@@ -75,15 +79,15 @@ class _Found:
         try:
             if len(data) > MAX_BYTES:
                 raise ValueError(f"it has more than {MAX_BYTES >> 20} MiB")
-            return self.told(exif_block.parse(data))
+            return self.checked(exif_block.parse(data))
         except (ValueError, struct.error) as error:
             self.drop("its EXIF", str(error))
             return None
 
-    def told(self, found: Exif) -> Exif:
-        if found.damaged:
+    def checked(self, exif: Exif) -> Exif:
+        if exif.damaged:
             self.drop("a part of its EXIF", "it is broken")
-        return found
+        return exif
 
     def xmp(self, data: bytes | None) -> bytes | None:
         if not data:
@@ -115,21 +119,21 @@ def from_file(opened: PillowImage, chunks: dict[bytes, bytes],
               data: bytes) -> tuple[Metadata, bytes | None, int | None]:
     """Metadata, colour profile and orientation of a file that Pillow has opened.
 
-    ``chunks``: of ``png_chunks.split`` for a PNG. ``data``: the file. The orientation is None for
-    TIFF, whose pixels Pillow's newer versions turn themselves.
+    ``chunks``: from ``png_chunks.split`` for a PNG. ``data``: the file. The orientation is None for
+    TIFF, whose pixels newer versions of Pillow turn upright themselves.
     """
-    found = _Found()
+    found = _MetadataReader()
     profile = opened.info.get("icc_profile") or None
     dpi = None
     if opened.format == "PNG":
-        exif, xmp, profile, dpi = _of_png(chunks, found)
+        exif, xmp, profile, dpi = _from_png(chunks, found)
     elif opened.format == "TIFF":
-        exif, xmp, profile, dpi = _of_tiff(opened, data, found)
+        exif, xmp, profile, dpi = _from_tiff(data, found)
     else:
         exif = found.exif(opened.info.get("exif"))
         xmp = opened.info.get("xmp")
         if opened.format != "WEBP":
-            dpi = _of_jfif(opened)
+            dpi = _jfif_dpi(opened)
             segments = getattr(opened, "applist", ())
             xmp = next((body[len(_XMP_SEGMENT):] for name, body in segments
                         if name == "APP1" and body.startswith(_XMP_SEGMENT)), None)
@@ -150,22 +154,23 @@ def from_file(opened: PillowImage, chunks: dict[bytes, bytes],
     return metadata, profile, orientation
 
 
-def from_pillow(picture: PillowImage) -> Metadata:
-    """Of a picture that did not necessarily come from a file."""
-    found = _Found()
-    data = picture.info.get("exif")
+def from_pillow(opened: PillowImage) -> Metadata:
+    """The EXIF of a Pillow image, which need not come from a file."""
+    found = _MetadataReader()
+    data = opened.info.get("exif")
     exif = found.exif(data if isinstance(data, bytes) else None)
     return Metadata(exif.upright().to_bytes() or None if exif else None)
 
 
 def usable_profile(profile: bytes | None, grey: bool) -> bool:
-    """Whether it is a colour profile for such samples (ICC.1:2022, header fields)."""
+    """Whether it is an ICC profile for grey or RGB samples (ICC.1:2022, header fields)."""
     return profile is None or (len(profile) >= 128 and profile[36:40] == b"acsp"
                                and profile[16:20] == (b"GRAY" if grey else b"RGB "))
 
 
-def _of_png(chunks: dict[bytes, bytes], found: _Found) -> tuple[
-        Exif | None, bytes | None, bytes | None, tuple[float, float] | None]:
+def _from_png(chunks: dict[bytes, bytes], found: _MetadataReader) -> tuple[
+        Exif | None, bytes | None, bytes | None, Dpi]:
+    """EXIF, XMP, colour profile and resolution."""
     for name in chunks.get(b"broken", b"").split():
         found.drop(f"its {name.decode('latin-1')} chunk", "it is broken or too large")
     exif = found.exif(chunks.get(b"eXIf"))
@@ -187,8 +192,8 @@ def _of_png(chunks: dict[bytes, bytes], found: _Found) -> tuple[
     return exif, xmp, profile, dpi
 
 
-def _raw_profile(body: bytes, found: _Found) -> bytes | None:
-    """EXIF as text of hexadecimal digits, as ImageMagick wrote it before PNG had eXIf."""
+def _raw_profile(body: bytes, found: _MetadataReader) -> bytes | None:
+    """EXIF from hexadecimal text, as ImageMagick wrote it before PNG had eXIf."""
     _, _, rest = body.partition(b"\0")
     text = found.inflated("its EXIF", rest[1:]) if rest[:1] == b"\0" else rest
     if text is None:
@@ -200,38 +205,41 @@ def _raw_profile(body: bytes, found: _Found) -> bytes | None:
         return None
 
 
-def _of_tiff(opened: PillowImage, data: bytes, found: _Found) -> tuple[
-        Exif | None, bytes | None, bytes | None, tuple[float, float] | None]:
+def _from_tiff(data: bytes, found: _MetadataReader) -> tuple[
+        Exif | None, bytes | None, bytes | None, Dpi]:
+    """EXIF, XMP, colour profile and resolution."""
     wanted = exif_block.MAIN_TAGS | {_XMP_TAG, _PROFILE_TAG}
     try:
-        exif = found.told(exif_block.parse(data, wanted.__contains__))
+        exif = found.checked(exif_block.parse(data, wanted.__contains__))
     except (ValueError, struct.error) as error:
         found.drop("its metadata", str(error))
         return None, None, None, None
-    exif.maker_note = None  # at its place in the file, far beyond any block's end
+    exif.maker_note = None  # its offset in the file is far beyond the end of any block
     main = exif.directories["image"]
     xmp, profile = (main.pop(tag, None) for tag in (_XMP_TAG, _PROFILE_TAG))
-    per_inch = _INCHES.get(exif.number(_RESOLUTION_TAGS[2]) or 2, 0)
-    dpi = _dpi(*((exif.ratio(tag) or 0) * per_inch for tag in _RESOLUTION_TAGS[:2]))
-    # What every TIFF has is no metadata worth an EXIF block in another format.
+    per_inch = _PER_INCH.get(exif.number(_RESOLUTION_TAGS[2]) or 2, 0)
+    across, down = ((exif.ratio(tag) or 0) * per_inch for tag in _RESOLUTION_TAGS[:2])
+    # Every TIFF has these tags; alone they are not worth an EXIF block in another format.
     for tag in (0x0100, 0x0101, ORIENTATION, *_RESOLUTION_TAGS):
         main.pop(tag, None)
-    return exif, found.xmp(xmp.value if xmp else None), profile.value if profile else None, dpi
+    return (exif, found.xmp(xmp.value if xmp else None), profile.value if profile else None,
+            _dpi(across, down))
 
 
-def _of_jfif(opened: PillowImage) -> tuple[float, float] | None:
+def _jfif_dpi(opened: PillowImage) -> Dpi:
     density = opened.info.get("jfif_density")
     per_inch = {1: 1.0, 2: 2.54}.get(opened.info.get("jfif_unit", 0))
     return _dpi(*(value * per_inch for value in density)) if density and per_inch else None
 
 
-def _dpi(across: float, down: float) -> tuple[float, float] | None:
-    """Unless it is nothing that TIFF, JPEG and PNG can all hold."""
+def _dpi(across: float, down: float) -> Dpi:
+    """The resolution; None if TIFF, JPEG and PNG cannot all store it."""
     return (across, down) if all(math.isfinite(value) and 1 <= value < 65536
                                  for value in (across, down)) else None
 
 
 def _upright_xmp(xmp: bytes) -> bytes:
+    """The packet with orientation 1 and without thumbnails."""
     xmp = _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
     kept, position = [], 0
     while (start := xmp.find(b"<xmp:Thumbnails", position)) >= 0:
@@ -244,7 +252,7 @@ def _upright_xmp(xmp: bytes) -> bytes:
 
 
 def png_header_chunks(metadata: Metadata, profile: bytes | None) -> bytes:
-    """The chunks that stand after a PNG's IHDR."""
+    """A PNG's metadata chunks, which follow its IHDR."""
     parts = []
     if profile:
         parts.append(png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile)))
@@ -259,14 +267,14 @@ def png_header_chunks(metadata: Metadata, profile: bytes | None) -> bytes:
 
 
 def jpeg_segments(metadata: Metadata, dropped: list[str]) -> bytes:
-    """APP1 segments; what is too long for one is left out and told in ``dropped``."""
+    """APP1 segments; what is too long for one is left out and recorded in ``dropped``."""
     parts = []
     for what, head, body in (("EXIF", b"Exif\0\0", metadata.exif),
                              ("XMP", _XMP_SEGMENT, metadata.xmp)):
         if not body:
             continue
         if len(head) + len(body) > 65533:
-            dropped.append(f"its {what} is not kept: JPEG holds no more than 64 KiB of it")
+            dropped.append(f"its {what} is not kept: JPEG stores at most 64 KiB of it")
             continue
         parts.append(b"\xff\xe1" + struct.pack(">H", len(head) + len(body) + 2) + head + body)
     return b"".join(parts)

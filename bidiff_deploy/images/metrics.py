@@ -14,10 +14,10 @@ _WINDOW, _SIGMA = 11, 1.5
 
 
 def luma(image: np.ndarray) -> np.ndarray:
-    """float64 (H, W), Y of [16, 235] of an RGB image (H, W, 3), or grey (H, W).
+    """Y in [16, 235], float64 (H, W), of an RGB image (H, W, 3) or a grey one (H, W).
 
-    ``image``: uint8, uint16, or floats of [0, 1]. Y is not rounded, as in the published code
-    (Matlab rounds it for integers). Raises ImageError otherwise.
+    ``image``: uint8, uint16, or floats in [0, 1]. Y is not rounded, as in the published code
+    (Matlab rounds it for integers). Raises ImageError for another shape or type.
     """
     if image.dtype in (np.uint8, np.uint16):
         values = image / float(np.iinfo(image.dtype).max)
@@ -26,20 +26,22 @@ def luma(image: np.ndarray) -> np.ndarray:
     else:
         raise ImageError(f"pixels of type {image.dtype} have no luma; give uint8, uint16 or floats")
     if values.ndim == 2:
-        return 16.0 + values * _LUMA.sum()
-    if values.ndim != 3 or values.shape[2] != 3:
+        weighted = values * _LUMA.sum()
+    elif values.ndim == 3 and values.shape[2] == 3:
+        weighted = values @ _LUMA
+    else:
         raise ImageError(f"an image of shape {image.shape} has no luma; give (height, width, 3) "
                          "or (height, width)")
-    return 16.0 + values @ _LUMA
+    return np.asarray(16.0 + weighted)
 
 
 def psnr_y(image: np.ndarray, reference: np.ndarray, border: int = 0) -> float:
-    """Peak signal-to-noise ratio of Y in dB, the peak being 255; infinite for equal images.
+    """Peak signal-to-noise ratio of Y in dB, with a peak of 255; infinite for equal images.
 
-    ``image``, ``reference``: as ``luma`` takes them, of one height and width. ``border``: so many
-    pixels are cropped on every side, by custom the scale. Raises ImageError for other shapes.
+    ``image``, ``reference``: as ``luma`` accepts them, of one height and width. ``border``: pixels
+    cropped from every side, usually the scale. Raises ImageError for other shapes.
     """
-    first, second = _pair(image, reference, border, least=1)
+    first, second = _pair(image, reference, border, min_side=1)
     error = np.mean((first - second) ** 2)
     return float("inf") if error == 0 else float(10.0 * np.log10(255.0 ** 2 / error))
 
@@ -49,10 +51,10 @@ def ssim_y(image: np.ndarray, reference: np.ndarray, border: int = 0) -> float:
 
     Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to
     structural similarity", IEEE TIP 2004: Gaussian window of 11x11 and sigma 1.5, K1 = 0.01,
-    K2 = 0.03, range 255, averaged where the window lies inside. Arguments as ``psnr_y``; at least
-    11x11 pixels must be left.
+    K2 = 0.03, range 255, averaged where the window is inside the image. Arguments as for
+    ``psnr_y``; at least 11x11 pixels must remain.
     """
-    first, second = _pair(image, reference, border, least=_WINDOW)
+    first, second = _pair(image, reference, border, min_side=_WINDOW)
     mean1, mean2 = _blur(first), _blur(second)
     variance1 = _blur(first * first) - mean1 * mean1
     variance2 = _blur(second * second) - mean2 * mean2
@@ -64,25 +66,25 @@ def ssim_y(image: np.ndarray, reference: np.ndarray, border: int = 0) -> float:
 
 
 def _pair(image: np.ndarray, reference: np.ndarray, border: int,
-          least: int) -> tuple[np.ndarray, np.ndarray]:
+          min_side: int) -> tuple[np.ndarray, np.ndarray]:
     first, second = luma(image), luma(reference)
     if first.shape != second.shape:
         raise ImageError(f"images of {first.shape[1]}x{first.shape[0]} and {second.shape[1]}x"
-                         f"{second.shape[0]} pixels can not be compared; make them equal")
-    if border < 0 or min(first.shape) - 2 * border < least:
+                         f"{second.shape[0]} pixels cannot be compared; give images of one size")
+    if border < 0 or min(first.shape) - 2 * border < min_side:
         raise ImageError(f"{first.shape[1]}x{first.shape[0]} pixels with a border of {border} "
-                         f"cropped leave too little to compare; {least} a side are needed")
+                         f"cropped are too few to compare; each side needs at least {min_side}")
     inside = slice(border, -border or None)
     return first[inside, inside], second[inside, inside]
 
 
 def _blur(values: np.ndarray) -> np.ndarray:
-    """Gaussian mean around every pixel whose window lies inside."""
+    """The Gaussian mean around every pixel whose window is inside the image."""
     offsets = np.arange(_WINDOW) - _WINDOW // 2
     weights = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
     weights /= weights.sum()
     for axis in (0, 1):
         length = values.shape[axis] - _WINDOW + 1
-        values = sum(weight * values.take(range(k, k + length), axis)
-                     for k, weight in enumerate(weights))
+        values = sum((weight * values.take(range(k, k + length), axis)
+                      for k, weight in enumerate(weights)), np.zeros(()))
     return values

@@ -1,4 +1,4 @@
-"""The chunks of a PNG file: those that its pixels need, and those of its metadata.
+"""Splits a PNG file into the chunks that decoding needs and those of its metadata.
 
 Format: PNG (ISO/IEC 15948), third edition.
 """
@@ -15,12 +15,12 @@ __all__ = ["SIGNATURE", "XMP_KEYWORD", "png_chunk", "png_chunks", "split"]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_KEYWORD = b"XML:com.adobe.xmp"
-# ImageMagick's, from before PNG had eXIf.
+# Written by ImageMagick before PNG had eXIf.
 _EXIF_KEYWORDS = (b"Raw profile type exif", b"Raw profile type APP1")
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and length of each whole chunk; the body begins eight bytes after the start."""
+    """(name, start, length of the body) of each complete chunk; the body is at start + 8."""
     position = len(SIGNATURE)
     while position + 12 <= len(data):
         length, name = struct.unpack_from(">I4s", data, position)
@@ -31,16 +31,16 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def split(data: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """A PNG file with nothing but what its pixels need, and the chunks of its metadata.
+    """The PNG file without what decoding does not need, and its metadata chunks by name.
 
-    The latter by name; ``xmp`` and ``raw exif`` are the text chunks of that content, ``broken``
-    the names of those that are too large or whose checksum is wrong.
+    The chunks ``xmp`` and ``raw exif`` are text chunks of that content; ``broken`` contains the
+    names of chunks that are too large or have a wrong checksum.
     """
     kept, chunks, end = [data[:len(SIGNATURE)]], {}, len(SIGNATURE)
     broken: list[bytes] = []
     for name, start, length in png_chunks(data):
         end = start + length + 12
-        if not (name[0] & 0x20) or name == b"tRNS":  # lower case: not needed to decode
+        if not (name[0] & 0x20) or name == b"tRNS":  # lower case: decoding does not need it
             kept.append(data[start:end])
             continue
         key = _metadata_key(name, data[start + 8:start + 8 + min(length, 80)])
@@ -52,7 +52,7 @@ def split(data: bytes) -> tuple[bytes, dict[bytes, bytes]]:
             broken.append(name)
         else:
             chunks[key] = body[len(XMP_KEYWORD) + 1:] if key == b"xmp" else body
-    kept.append(data[end:])  # a chunk that is cut, for the decoder to tell
+    kept.append(data[end:])  # a chunk that is cut off, which the decoder reports
     if broken:
         chunks[b"broken"] = b" ".join(broken)
     return b"".join(kept), chunks
@@ -68,5 +68,6 @@ def _metadata_key(name: bytes, head: bytes) -> bytes | None:
 
 
 def png_chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk with its length and checksum."""
     return b"".join([struct.pack(">I", len(body)), name, body,
                      struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))])

@@ -1,8 +1,8 @@
-"""16 bits a sample: what Pillow cannot decode in one go.
+"""Reads 16-bit PNG and TIFF, which Pillow cannot decode directly.
 
 Pillow unpacks a 16-bit colour sample to its high byte. It has unpackers for both byte orders, so
-that unpacking the same bytes by the other order yields the low byte; the two together are the
-whole sample. Its inflating, unfiltering and LZW are used for both, at the speed of C.
+unpacking the same bytes in the other order yields the low byte; together they are the whole
+sample. Pillow's inflating, unfiltering and LZW run in C for both.
 
 Formats: PNG (ISO/IEC 15948), TIFF 6.0.
 """
@@ -20,6 +20,7 @@ from .png_chunks import png_chunks
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
+    from PIL.TiffImagePlugin import TiffImageFile
 
 __all__ = ["read"]
 
@@ -27,15 +28,18 @@ Samples = tuple[np.ndarray, "np.ndarray | None"]  # pixels and alpha
 
 
 def read(opened: PillowImage, data: bytes) -> Samples | None:
-    """The samples of a file that Pillow has opened, if it is one of 16-bit grey or colour.
+    """The samples of a 16-bit grey or colour file that Pillow has opened.
 
-    ``data``: the file. Returns uint16 (H, W, 1 or 3) and alpha, uint16 (H, W) or None; or None
-    for another kind, to be decoded as usual. Raises ImageError for 16-bit kinds that can not be
-    read, and what Pillow raises for damaged data.
+    ``data``: the file. Returns uint16 (H, W, 1 or 3), and alpha as uint16 (H, W) or None; or None
+    for a file of 8 bits. Raises ImageError for unsupported 16-bit files, with the reason but not
+    the file's name, and whatever Pillow raises for damaged data.
     """
     if opened.format == "PNG" and len(data) > 28 and data[24] == 16:
         return _read_png(opened, data)
     if opened.format == "TIFF":
+        from PIL.TiffImagePlugin import TiffImageFile
+
+        assert isinstance(opened, TiffImageFile)
         bits = opened.tag_v2.get(258, (1,))
         bits = bits if isinstance(bits, tuple) else (bits,)
         if max(bits) > 8:
@@ -46,7 +50,7 @@ def read(opened: PillowImage, data: bytes) -> Samples | None:
 def _read_png(opened: PillowImage, data: bytes) -> Samples:
     from PIL import Image as pillow
 
-    opened.load()  # checks the checksums, and reads what follows the pixels
+    opened.load()  # verifies the checksums, and reads what follows the pixels
     size, interlaced = opened.size, data[28]
     content = b"".join(data[start + 8:start + 8 + length]
                        for name, start, length in png_chunks(data) if name == b"IDAT")
@@ -56,7 +60,7 @@ def _read_png(opened: PillowImage, data: bytes) -> Samples:
 
     colour_type = data[25]
     alpha = None
-    if colour_type == 4:  # four bytes a pixel, which pass through as if they were RGBA
+    if colour_type == 4:  # four bytes a pixel, unpacked as if they were RGBA
         joined = _join(*np.moveaxis(unpacked("RGBA", "RGBA").reshape(*size[::-1], 2, 2), 3, 0))
         samples, alpha = joined[:, :, :1], joined[:, :, 1]
     elif colour_type == 0:
@@ -71,8 +75,8 @@ def _read_png(opened: PillowImage, data: bytes) -> Samples:
     return np.ascontiguousarray(samples), alpha
 
 
-def _read_tiff(opened: PillowImage, data: bytes, bits: tuple[int, ...]) -> Samples | None:
-    from PIL import Image as pillow
+def _read_tiff(opened: TiffImageFile, data: bytes, bits: tuple[int, ...]) -> Samples | None:
+    from PIL.TiffImagePlugin import TiffImageFile
 
     photometric = opened.tag_v2.get(262)
     if opened.mode.startswith("I;16") and photometric in (0, 1) and bits[0] in (12, 16):
@@ -82,19 +86,20 @@ def _read_tiff(opened: PillowImage, data: bytes, bits: tuple[int, ...]) -> Sampl
             grey = np.rint(np.minimum(grey, 4095) * (65535 / 4095)).astype(np.uint16)
         return (~grey if photometric == 0 else grey)[:, :, None], None
     if opened.mode not in ("RGB", "RGBA") or photometric != 2:
-        return None  # refused or converted as every unusual kind
+        return None  # refused or converted like all unusual modes
     if set(bits) == {16} and opened.tag_v2.get(284, 1) == 2:
         return _read_planar(opened, data)
-    raw_modes = {tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in opened.tile}
+    arguments: list[Any] = [tile[3] for tile in opened.tile]
+    raw_modes = {one if isinstance(one, str) else one[0] for one in arguments}
     raw_mode = raw_modes.pop() if len(raw_modes) == 1 else ""
     base, _, order = raw_mode.rpartition(";")
     if (set(bits) != {16} or base not in ("RGB", "RGBA", "RGBX")
             or order not in ("16L", "16B", "16N")):
-        raise ImageError("TIFF colour of more than 8 bits a sample is read only with 16 bits and "
-                         "straight alpha; convert it first")
+        raise ImageError("TIFF colour of more than 8 bits a sample is supported only with 16 bits "
+                         "and straight alpha; convert it first")
     native = "16L" if sys.byteorder == "little" else "16B"
     swapped = "16B" if (native if order == "16N" else order) == "16L" else "16L"
-    with pillow.open(io.BytesIO(data), formats=("TIFF",)) as again:
+    with TiffImageFile(io.BytesIO(data)) as again:
         again.tile = [_with_raw_mode(tile, f"{base};{swapped}") for tile in again.tile]
         again.load()
         low = np.asarray(again)
@@ -105,30 +110,32 @@ def _read_tiff(opened: PillowImage, data: bytes, bits: tuple[int, ...]) -> Sampl
 
 
 def _read_planar(opened: PillowImage, data: bytes) -> Samples:
-    """Planes one after another, which Pillow reads with 8 bits only."""
+    """Colour stored in separate planes, which Pillow reads with 8 bits only."""
     try:
         import tifffile
     except ImportError:
-        raise ImageError("its 16-bit colours are not in contiguous samples, which needs the "
-                         "package tifffile: pip install tifffile; or convert it first") from None
+        raise ImageError("16-bit TIFF colour in separate planes needs the package tifffile; run: "
+                         "pip install tifffile, or convert it first") from None
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages[0]
         extra = [int(kind) for kind in page.extrasamples]
-        # Pillow's size, which was checked, may be turned upright already.
+        # Pillow's size, which was checked, may be that of the upright image.
         if (page.dtype != np.uint16 or len(page.shape) != 3 or page.shape[0] - len(extra) != 3
                 or sorted(page.shape[1:]) != sorted(opened.size) or 1 in extra):
-            raise ImageError("TIFF colour of separate planes is read only as RGB with straight "
-                             "alpha; convert it first")
+            raise ImageError("TIFF colour in separate planes is supported only as RGB with "
+                             "straight alpha; convert it first")
         planes = page.asarray(maxworkers=1)
     alpha = np.ascontiguousarray(planes[3 + extra.index(2)]) if 2 in extra else None
     return np.ascontiguousarray(np.moveaxis(planes[:3], 0, 2)), alpha
 
 
-def _with_raw_mode(tile: tuple[Any, ...], raw_mode: str) -> tuple[Any, ...]:
+def _with_raw_mode(tile: Any, raw_mode: str) -> Any:
+    """Pillow's description of one strip, a plain tuple before Pillow 11, with another raw mode."""
     codec, extents, offset, arguments = tile
     changed = (codec, extents, offset, (raw_mode, *arguments[1:]))
-    return changed if type(tile) is tuple else type(tile)(*changed)  # named since Pillow 11
+    return changed if type(tile) is tuple else type(tile)(*changed)
 
 
 def _join(high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    return (high.astype(np.uint16) << np.uint16(8)) | low
+    joined: np.ndarray = (high.astype(np.uint16) << np.uint16(8)) | low
+    return joined

@@ -1,4 +1,4 @@
-"""PNG of 16 bits and TIFF of 8 or 16 bits a sample, which Pillow cannot write as we need them.
+"""Writes 16-bit PNG and 8- or 16-bit TIFF, which Pillow cannot write with all we keep.
 
 Formats: PNG (ISO/IEC 15948), TIFF 6.0.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import OutputError
 from . import exif as exif_block
-from .image import Image
+from .image import Image, to_array
 from .metadata import png_header_chunks
 from .png_chunks import SIGNATURE, png_chunk
 
@@ -24,7 +24,7 @@ _BLOCK_BYTES = 1 << 20  # rows are filtered and compressed about this much at a 
 
 
 def write_png(file: BinaryIO, image: Image) -> None:
-    """Write an Image of 16 bits as PNG, each row with the filter that leaves the least sum."""
+    """Write an Image of 16 bits as PNG, each row with the filter of the smallest absolute sum."""
     samples = _samples(image)
     height, width, channels = samples.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
@@ -45,7 +45,8 @@ def write_png(file: BinaryIO, image: Image) -> None:
 
 
 def _filtered(rows: np.ndarray, above: np.ndarray, stride: int) -> np.ndarray:
-    """uint8 (R, 1 + bytes): rows after PNG's filters 0, 1, 2 or 4, the filter's number first."""
+    """uint8 (rows, 1 + bytes): each row after PNG's filter 0, 1, 2 or 4, the filter's number first.
+    """
     up = np.concatenate([above, rows[:-1]])
     left, corner = np.zeros_like(rows), np.zeros_like(rows)
     left[:, stride:], corner[:, stride:] = rows[:, :-stride], up[:, :-stride]
@@ -67,9 +68,9 @@ def _filtered(rows: np.ndarray, above: np.ndarray, stride: int) -> np.ndarray:
 def write_tiff(file: BinaryIO, image: Image, dropped: list[str]) -> None:
     """Write an Image of 8 or 16 bits as TIFF: strips, deflate, horizontal differences.
 
-    Grey with alpha is written as RGB with alpha, since few readers know the former at 16 bits; a
-    profile of grey does not fit that and is told in ``dropped``. Raises OutputError where offsets
-    would pass the 4 GiB of the format.
+    Grey with alpha is written as RGB with alpha, because few readers support the former at 16 bits;
+    a greyscale profile is dropped then and recorded in ``dropped``. Raises OutputError if offsets
+    would exceed the format's 4 GiB.
     """
     samples = _samples(image)
     profile = image.icc_profile
@@ -77,7 +78,7 @@ def write_tiff(file: BinaryIO, image: Image, dropped: list[str]) -> None:
         samples = samples[:, :, [0, 0, 0, 1]]
         if profile:
             dropped.append("its colour profile is not kept: TIFF with transparency is written as "
-                           "RGB, and the profile is of grey")
+                           "RGB, but the profile is for grey")
             profile = None
     height, width, channels = samples.shape
     step = max(1, _BLOCK_BYTES // (width * channels * samples.itemsize))
@@ -107,14 +108,14 @@ def write_tiff(file: BinaryIO, image: Image, dropped: list[str]) -> None:
         block = exif_block.Block(file.tell())
         start = struct.pack("<I", exif_block.write_directories(exif, block))
     except struct.error:
-        raise OutputError("can not write a TIFF of more than 4 GiB; choose .png") from None
+        raise OutputError("cannot write a TIFF of more than 4 GiB; choose .png") from None
     file.write(block.content)
     file.seek(4)
     file.write(start)
 
 
 def _tiff_metadata(image: Image) -> exif_block.Exif:
-    """The directories that the metadata fills, values in little-endian order."""
+    """The EXIF directories of the image's metadata, values in little-endian order."""
     metadata = image.metadata
     exif = exif_block.parse(metadata.exif).little_endian() if metadata.exif else \
         exif_block.Exif("<")
@@ -129,12 +130,12 @@ def _tiff_metadata(image: Image) -> exif_block.Exif:
 
 
 def _tiff_entry(code: str, values: Sequence[int]) -> exif_block.Entry:
-    """Of TIFF's type BYTE (B), SHORT (H), LONG (I) or RATIONAL (II)."""
+    """Values of TIFF's type BYTE (B), SHORT (H), LONG (I) or RATIONAL (II)."""
     kind = {"B": 1, "H": 3, "I": 4, "II": 5}[code]
     body = bytes(values) if code == "B" else struct.pack(f"<{len(values)}{code[0]}", *values)
     return exif_block.Entry(kind, len(values) // len(code), body)
 
 
 def _samples(image: Image) -> np.ndarray:
-    array = image.pixels
-    return array if image.alpha is None else np.concatenate([array, image.alpha[:, :, None]], 2)
+    """(H, W, C), alpha last."""
+    return to_array(image).reshape(image.height, image.width, -1)

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..images.borders import mirrored
+
 __all__ = ["ColorMatcher", "LEVELS", "REACH", "low_pass", "match_color"]
 
 LEVELS = 5
@@ -86,8 +88,7 @@ class ColorMatcher:
 
 def _mirrored(first: int, end: int, size: int) -> np.ndarray:
     """Where the pixels ``first`` to ``end`` of an axis of ``size`` pixels, mirrored, lie in it."""
-    index = np.arange(first, end) % (2 * size)
-    return np.minimum(index, 2 * size - 1 - index)
+    return mirrored(np.arange(first, end), size, repeat_edge=True)
 
 
 def _smoothed_columns(planes: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ def find_sources(photos: Sequence[Photo], folder: Path, scale: int, smallest: in
     for photo in photos:
         low = _resolve(photo.low, folder) if photo.low else None
         for whole in pair_files(_resolve(photo.path, folder), low, photo.template, scale, cut=cut,
-                                smallest=smallest, box=photo.box, skip=skip):
+                                min_size=smallest, box=photo.box, skip=skip):
             wholes.append(whole)
             used = [whole if size == 1 else whole.smaller(size) for size in sizes]
             found += [Source(files, photo.weight) for files in used

@@ -14,9 +14,8 @@ from bidiff_deploy.export.write import choose_timesteps, export_bundle
 from bidiff_deploy.images.metrics import psnr_y, ssim_y
 from bidiff_deploy.images.read import read_image
 
-pytest.importorskip("onnxruntime")
-
 TRAINING = Path(__file__).parents[2] / "training"
+pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")

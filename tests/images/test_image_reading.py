@@ -1,4 +1,4 @@
-"""Image files of every kind come in exactly, and bad ones are told in a sentence."""
+"""Supported image files are read exactly, and the error for a bad one names the file and reason."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_white_is_zero_in_some_tiffs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("array", "options", "words"), [
-    (samples(1)[:, :, 0].astype(np.float32), {}, "not 8 or 16 bit whole numbers"),
-    (samples(1)[:, :, 0].astype(np.int32), {}, "not 8 or 16 bit whole numbers"),
+    (samples(1)[:, :, 0].astype(np.float32), {}, "not whole numbers of 8 or 16 bits"),
+    (samples(1)[:, :, 0].astype(np.int32), {}, "not whole numbers of 8 or 16 bits"),
     (samples(4).transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate",
                                      "extrasamples": ["assocalpha"]}, "straight alpha"),
     (samples(4), {"photometric": "rgb", "extrasamples": ["assocalpha"]}, "straight alpha")])
@@ -87,7 +87,7 @@ def test_16_bit_planes_are_read_by_tifffile(tmp_path: Path, monkeypatch, channel
     assert found.bits == 16
     np.testing.assert_array_equal(joined(found), expected)
     monkeypatch.setitem(sys.modules, "tifffile", None)
-    with pytest.raises(ImageError, match="a.tif: .* contiguous samples, .* pip install tifffile"):
+    with pytest.raises(ImageError, match="a.tif: .* separate planes .* pip install tifffile"):
         read_image(tmp_path / "a.tif")
 
 
@@ -230,7 +230,7 @@ def test_other_formats_are_not_read(tmp_path: Path) -> None:
 
 def test_places_that_are_no_files(tmp_path: Path) -> None:
     for path, words in ((tmp_path / "missing.png", "does not exist"), (tmp_path, "not a file"),
-                        ("/dev/zero", "not a file"), ("a\0b.png", "can not be read")):
+                        ("/dev/zero", "not a file"), ("a\0b.png", "cannot be read")):
         with pytest.raises(ImageError, match=words):
             read_image(path)
 

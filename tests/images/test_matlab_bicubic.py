@@ -25,7 +25,7 @@ def column(length: int, at: int) -> np.ndarray:
 
 @pytest.mark.parametrize("at, expected", [
     (4, [-3, 29, 111, -9]),  # output j has its centre at 2 j + 1/2
-    (7, [0, 0, -9 - 3, 111 + 29]),  # the border is mirrored, pixel 7 stands at 8 too
+    (7, [0, 0, -9 - 3, 111 + 29]),  # the border is mirrored, so position 8 is pixel 7 too
     (6, [0, -3, 29 + 0, 111 - 9])])
 def test_halving_by_hand(at, expected):
     np.testing.assert_array_equal(imresize(column(8, at), 4, 1)[:, 0] * 256, expected)
@@ -41,7 +41,7 @@ def test_doubling_by_hand():
 
 def test_quartering_by_hand():
     """The kernel at 1/8, 3/8, ... 15/8 over 4, in 4096ths: 987, 745, 399, 93, -49, -75, -45, -7.
-    Output j has its centre at 4 j + 3/2, so pixel 12 lies 6.5, 2.5, 1.5 and 5.5 from outputs 1 to
+    Output j has its centre at 4 j + 3/2, so pixel 12 is 6.5, 2.5, 1.5 and 5.5 from outputs 1 to
     4."""
     found = imresize(column(32, 12), 8, 1)[:, 0] * 4096
     np.testing.assert_array_equal(found, [0, -45, 399, 745, -75, 0, 0, 0])
@@ -123,7 +123,8 @@ def test_one_pixel_and_equal_sizes():
     (lambda: imresize(np.zeros(4), 1, 1), ImageError, r"shape \(4,\)"),
     (lambda: imresize(np.zeros((0, 4)), 1, 1), ImageError, "at least one pixel"),
     (lambda: imresize(np.zeros((4, 4)), 0, 1), UsageError, "at least one pixel"),
-    (lambda: make_low(np.zeros((5, 4, 3), np.uint8), 2), UsageError, "4x5 pixels are no multiple")])
+    (lambda: make_low(np.zeros((5, 4, 3), np.uint8), 2), UsageError,
+     "4x5 pixels are not a multiple")])
 def test_what_can_not_be_resized(call, error, says):
     with pytest.raises(error, match=says):
         call()

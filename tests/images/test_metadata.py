@@ -1,4 +1,5 @@
-"""EXIF, XMP, resolution and colour profiles go from any file to any format, and broken ones not."""
+"""EXIF, XMP, resolution and colour profiles are kept from any file in any format; broken ones are
+dropped."""
 
 from __future__ import annotations
 
@@ -253,7 +254,7 @@ def chunk(name: bytes, body: bytes, damaged: bool = False) -> bytes:
     (lambda: chunk(b"iCCP", b"x\0\0no zlib"), "profile .*broken"),
     (lambda: chunk(b"iCCP", b""), "profile .*broken"),
     (lambda: chunk(b"iCCP", b"x\0\0" + zlib.compress(b"none" * 50)), "profile .*broken"),
-    (lambda: chunk(b"iCCP", b"x\0\0" + zlib.compress(profile(grey=True))), "not of RGB samples"),
+    (lambda: chunk(b"iCCP", b"x\0\0" + zlib.compress(profile(grey=True))), "not for RGB samples"),
     (lambda: chunk(b"iCCP", b"x\0\0" + zlib.compress(profile()), damaged=True), "iCCP chunk"),
     (lambda: chunk(b"eXIf", exif(), damaged=True), "eXIf chunk"),
     (lambda: chunk(b"eXIf", bytes(LARGE)), "eXIf chunk .*too large"),

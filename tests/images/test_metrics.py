@@ -60,9 +60,9 @@ def test_the_border_is_cropped() -> None:
 
 
 @pytest.mark.parametrize(("first", "second", "border", "words"), [
-    (np.zeros((20, 20, 3), np.uint8), np.zeros((20, 21, 3), np.uint8), 0, "can not be compared"),
-    (np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20, 3), np.uint8), 5, "too little"),
-    (np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20, 3), np.uint8), -1, "too little"),
+    (np.zeros((20, 20, 3), np.uint8), np.zeros((20, 21, 3), np.uint8), 0, "cannot be compared"),
+    (np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20, 3), np.uint8), 5, "too few"),
+    (np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20, 3), np.uint8), -1, "too few"),
     (np.zeros((20, 20, 4), np.uint8), np.zeros((20, 20, 4), np.uint8), 0, "no luma"),
     (np.zeros((20, 20, 3), np.int32), np.zeros((20, 20, 3), np.int32), 0, "no luma")])
 def test_what_can_not_be_compared(first, second, border: int, words: str) -> None:

@@ -19,6 +19,7 @@ from support.inspect_setup import (
     place_before,
     rehash,
     run,
+    small_bundle,
 )
 
 

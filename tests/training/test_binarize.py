@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from bidiff_deploy.operators.sign_bits import BinaryWeight
+torch = pytest.importorskip("torch")
+
+from bidiff_deploy.operators.sign_bits import BinaryWeight  # noqa: E402
 from bidiff_deploy.training.networks.binarize import (
     BinaryConv2d,
     sign_activation,

@@ -9,21 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from bidiff_deploy.errors import OutputError, UsageError
-from bidiff_deploy.images.matlab_bicubic import imresize
-from bidiff_deploy.training.decoded import DecodedPhotos
-from bidiff_deploy.training.photos import find_sources
-from bidiff_deploy.training.recipe import Photo
-from bidiff_deploy.training.tiles import SIDE, Tiles, Whole, stored_bytes
-from support.training_photos import PAIRS, crops_of, picture, save, write_pairs
+torch = pytest.importorskip("torch")
 
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_pairs(tmp_path)
+from bidiff_deploy.errors import OutputError, UsageError  # noqa: E402
+from bidiff_deploy.images.matlab_bicubic import imresize  # noqa: E402
+from bidiff_deploy.training.decoded import DecodedPhotos  # noqa: E402
+from bidiff_deploy.training.photos import find_sources  # noqa: E402
+from bidiff_deploy.training.recipe import Photo  # noqa: E402
+from bidiff_deploy.training.tiles import SIDE, Tiles, Whole, stored_bytes  # noqa: E402
+from support.training_photos import PAIRS, crops_of, folder, picture, save  # noqa: E402, F401
 
 
 def test_tiles_hold_every_window(tmp_path):
@@ -160,12 +156,12 @@ def test_sizes_that_leave_no_photo(tmp_path):
 def test_pairs_can_not_change_their_size(tmp_path):
     for name, side in (("a", 40), ("ax2", 20)):
         Image.new("RGB", (side, side)).save(tmp_path / f"{name}.png")
-    with pytest.raises(UsageError, match="has a low-resolution image of its own"):
+    with pytest.raises(UsageError, match="has a low-resolution image, .*, so it cannot"):
         find_sources([Photo("a.png", low="ax2.png")], tmp_path, 2, sizes=(1.0, 0.5))
 
 
 def test_originals_with_one_partner_are_refused(folder):
     save(folder / PAIRS.path / "0001.jpg", picture(36, 34))
-    with pytest.raises(UsageError, match=r"0001.jpg and 0001.png beside it have one low-resolution "
-                                         r"image, .*0001x2.png; keep the original"):
+    with pytest.raises(UsageError, match=r"0001.jpg and 0001.png in the same folder share one "
+                                         r"low-resolution image, .*0001x2.png; keep the original"):
         find_sources([PAIRS], folder, 2)

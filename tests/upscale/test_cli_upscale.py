@@ -11,14 +11,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
+import bidiff_deploy
 from bidiff_deploy.cli import group
 from bidiff_deploy.cli.upscale import _listener
 from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.resample import to_condition
+from bidiff_deploy.images.write import write_image
 from bidiff_deploy.upscale import journal
-from support.batch_setting import Setting
+from support.batch_setting import Setting, upscale_setting  # noqa: F401
 from support.fake_engine import FakeEngine
 
 
@@ -128,7 +130,7 @@ def test_a_file_that_is_no_image(setting: Setting, content: bytes, words: str) -
 @pytest.mark.parametrize(("arguments", "words"), [
     (["missing.png", "-o", "b.png"], "missing.png does not exist"),
     (["in", "missing", "-o", "out"], "missing does not exist"),
-    (["a.png", "-o", "b.gif"], "images are written as .png"),
+    (["a.png", "-o", "b.gif"], "is not supported; choose one of .png"),
     (["a.png", "-o", "none/b.png"], "folder does not exist"),
     (["a.png", "-o", "c.png"], "c.png already exists.*--overwrite"),
     (["in", "-o", "taken"], "taken/a.png already exists"),
@@ -145,7 +147,7 @@ def test_a_file_that_is_no_image(setting: Setting, content: bytes, words: str) -
     (["a.png", "-o", "b.png", "--start", "soon"], "--start 'soon' must be"),
     (["a.png", "-o", "b.png", "--start", "-4"], "start -4 is below"),
     (["a.png", "-o", "b.png", "--seed", "-1"], "seed is -1"),
-    (["clear.png", "-o", "b.jpg"], "JPEG has no transparency")])
+    (["clear.png", "-o", "b.jpg"], "the image is transparent, which JPEG cannot")])
 def test_refused_with_nothing_left_behind(setting: Setting, arguments: list[str],
                                           words: str) -> None:
     for name in ("a.png", "c.png", "in/a.png", "taken/a.png", "twins/x.jpg", "twins/x.png"):
