@@ -1,22 +1,39 @@
-"""Fixtures of all tests."""
+"""One thread a worker, tests that need what is not installed, and fixtures of all tests."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+# Before numpy or torch is imported, here and in the processes that tests start: a thread of each
+# worker's own is all that its share of the cores can run.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
 pytest.register_assert_rewrite("support")
+pytest_plugins = ["support.emulated_cuda", "support.reference_cases", "support.report_pages",
+                  "support.tensorrt_networks"]
 
-from support.reference_cases import Reference  # noqa: E402
+# Packages that the package itself does without: a file of tests that imports one which is not
+# installed is skipped, and says so.
+OPTIONAL = {"cuda", "onnxruntime", "polygraphy", "tensorboard", "torch"}
 
-pytest_plugins = ["support.emulated_cuda", "support.report_pages"]
 
-
-@pytest.fixture(scope="session")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    return Reference(tmp_path_factory.mktemp("reference"))
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+        collector: pytest.Collector) -> Iterator[None]:
+    report = yield
+    if report.failed and isinstance(collector, pytest.Module):
+        cause = report.call.excinfo.value.__cause__
+        name = str(getattr(cause, "name", "")).partition(".")[0]
+        if isinstance(cause, ModuleNotFoundError) and name in OPTIONAL:
+            report.outcome = "skipped"
+            report.longrepr = str(collector.path), 0, f"Skipped: {name} is not installed"
+    return report
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bidiff_deploy.progress import Progress  # noqa: E402
+from bidiff_deploy.progress import Progress
 
 ENGINES = ROOT / "engines"
 DEVICE = ENGINES / "cuda" / "device"

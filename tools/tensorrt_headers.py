@@ -29,8 +29,8 @@ from bidiff_deploy.engines.tensorrt.plugin.sources import (
     plugin_source,
     read_version,
 )
-from bidiff_deploy.errors import BidiffError  # noqa: E402
-from bidiff_deploy.progress import Progress  # noqa: E402
+from bidiff_deploy.errors import BidiffError
+from bidiff_deploy.progress import Progress
 
 NAMES = {"v2": "IPluginV2DynamicExt", "v3": "IPluginV3"}
 

@@ -13,23 +13,21 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image as Pillow
 
-torch = pytest.importorskip("torch")
-
-from click.testing import CliRunner  # noqa: E402
-from PIL import Image as Pillow  # noqa: E402
-
-from bidiff_deploy import load_bundle  # noqa: E402
-from bidiff_deploy.bundle.manifest import open_bundle, open_noise_predictor  # noqa: E402
-from bidiff_deploy.checkpoint.packed import write_packed  # noqa: E402
-from bidiff_deploy.cli import group  # noqa: E402
-from bidiff_deploy.errors import BundleError, EngineError, ImageError, UsageError  # noqa: E402
-from bidiff_deploy.networks.bbcu.architecture import BbcuConfig  # noqa: E402
-from bidiff_deploy.proof.bench.folded import write_folded  # noqa: E402
-from bidiff_deploy.proof.check.one_run import check_one_run  # noqa: E402
-from bidiff_deploy.proof.inspect.inspection import inspect_bundle  # noqa: E402
-from support.bbcu_networks import SMALL, bundle_of, checkpoint_of, random_network  # noqa: E402
-from support.reference_cases import snr  # noqa: E402
+from bidiff_deploy import load_bundle
+from bidiff_deploy.bundle.manifest import open_bundle, open_noise_predictor
+from bidiff_deploy.checkpoint.packed import write_packed
+from bidiff_deploy.cli import group
+from bidiff_deploy.errors import BundleError, EngineError, ImageError, UsageError
+from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
+from bidiff_deploy.proof.bench.folded import write_folded
+from bidiff_deploy.proof.check.one_run import check_one_run
+from bidiff_deploy.proof.inspect.inspection import inspect_bundle
+from support.bbcu_networks import SMALL, bundle_of, checkpoint_of, random_network
+from support.reference_cases import snr
 
 # Rounding alone leaves 120 dB and more; one flipped sign would take these networks below 100.
 PICTURE_SNR = 110.0

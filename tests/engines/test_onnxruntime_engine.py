@@ -17,6 +17,7 @@ from bidiff_deploy.sampling.sampler import ddim_update
 from support.reference_cases import snr
 
 pytest.importorskip("onnxruntime")
+
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 
 

@@ -16,9 +16,10 @@ from bidiff_deploy.images.metrics import psnr_y, ssim_y
 from bidiff_deploy.images.read import read_image
 from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
 
+pytest.importorskip("onnxruntime")
+
 TRAINING = Path(__file__).parents[2] / "training"
 SHIPPED = TRAINING / "bbcu_m_x2.safetensors"
-pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from bidiff_deploy.export.write import choose_timesteps, export_bundle
 from bidiff_deploy.images.metrics import psnr_y, ssim_y
 from bidiff_deploy.images.read import read_image
 
-TRAINING = Path(__file__).parents[2] / "training"
 pytest.importorskip("onnxruntime")
+
+TRAINING = Path(__file__).parents[2] / "training"
 
 
 @pytest.fixture(scope="module")

@@ -7,41 +7,33 @@ import json
 import numpy as np
 import onnx
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("onnxruntime")
-
-from bidiff_deploy import load_bundle  # noqa: E402
-from bidiff_deploy.bundle.guard import objection  # noqa: E402
-from bidiff_deploy.bundle.manifest import open_bundle  # noqa: E402
-from bidiff_deploy.checkpoint.options import Options  # noqa: E402
-from bidiff_deploy.checkpoint.packed import write_packed  # noqa: E402
+from bidiff_deploy import load_bundle
+from bidiff_deploy.bundle.guard import objection
+from bidiff_deploy.bundle.manifest import open_bundle
+from bidiff_deploy.checkpoint.options import Options
+from bidiff_deploy.checkpoint.packed import write_packed
 from bidiff_deploy.checkpoint.read import read_checkpoint
-from bidiff_deploy.engines import library  # noqa: E402
-from bidiff_deploy.errors import CheckpointError  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.architecture import parameters  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.binarizers import BINARIZERS, PUBLISHED, alignment_factor  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.step_constants import layer_constants  # noqa: E402
-from bidiff_deploy.proof.bench.folded import folded_network, write_folded  # noqa: E402
-from bidiff_deploy.proof.check.noise_predictor import check_bundle  # noqa: E402
-from bidiff_deploy.proof.inspect.inspection import inspect_bundle  # noqa: E402
-from bidiff_deploy.training.batches import batches  # noqa: E402
-from bidiff_deploy.training.recipe import recipe_from_dict  # noqa: E402
+from bidiff_deploy.engines import library
+from bidiff_deploy.errors import CheckpointError
+from bidiff_deploy.networks.bi_diffsr.architecture import parameters
+from bidiff_deploy.networks.bi_diffsr.binarizers import BINARIZERS, PUBLISHED, alignment_factor
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
+from bidiff_deploy.networks.bi_diffsr.step_constants import layer_constants
+from bidiff_deploy.proof.bench.folded import folded_network, write_folded
+from bidiff_deploy.proof.check.noise_predictor import check_bundle
+from bidiff_deploy.proof.inspect.inspection import inspect_bundle
+from bidiff_deploy.training.batches import batches
+from bidiff_deploy.training.recipe import recipe_from_dict
 from bidiff_deploy.training.state import write_run
-from bidiff_deploy.training.trainer import Trainer  # noqa: E402
+from bidiff_deploy.training.trainer import Trainer
 from bidiff_deploy.training.weights import load_network, published_state
-from support.binarizer_setup import (
-    bundle,
-    checkpoint,
-    inputs,
-    network,
-    one_thread,
-    predicted,
-    small,
-)
-from support.reference_cases import snr  # noqa: E402
-from support.training_setup import changed, folder  # noqa: E402, F401
+from support.binarizer_setup import bundle, checkpoint, inputs, network, predicted, small
+from support.reference_cases import snr
+from support.training_setup import changed, write_recipe
+
+pytest.importorskip("onnxruntime")
 
 OTHERS = [name for name in BINARIZERS if name not in (PUBLISHED, "none")]
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
@@ -222,10 +214,10 @@ def test_files_of_unknown_binarizers_are_refused(tmp_path, edit_manifest):
         read_checkpoint(tmp_path / "q.safetensors")
 
     state = published_state(module, module.config)
-    for name, changed in (("unknown", lambda key: key.replace(".xnor.", ".adabin.")),
-                          ("mixed", lambda key: key.replace("downs.1.res_block.block1.conv.xnor",
-                                                            "downs.1.res_block.block1.conv.dab"))):
-        torch.save({changed(key): value for key, value in state.items()}, tmp_path / f"{name}.pt")
+    for name, edit in (("unknown", lambda key: key.replace(".xnor.", ".adabin.")),
+                       ("mixed", lambda key: key.replace("downs.1.res_block.block1.conv.xnor",
+                                                         "downs.1.res_block.block1.conv.dab"))):
+        torch.save({edit(key): value for key, value in state.items()}, tmp_path / f"{name}.pt")
         with pytest.raises(CheckpointError, match="binary layers are of .*not of one of the bin"):
             read_checkpoint(tmp_path / f"{name}.pt")
 
@@ -255,9 +247,10 @@ def test_bbcus_alignment_is_folded_exactly():
 
 
 @pytest.mark.parametrize("binarizer", [*OTHERS, "none"])
-def test_the_trainer_trains_and_packs_them(folder, binarizer):  # noqa: F811
+def test_the_trainer_trains_and_packs_them(tmp_path, binarizer):
     recipe = recipe_from_dict(changed(network={"binarizer": binarizer, "dropout": 0.0},
                                       steps=[{"timestep": 12}]))
+    folder = write_recipe(tmp_path)
     trainer = Trainer(recipe, folder)
     high, given = next(batches(trainer.crops, recipe.run.batch))
     before = {name: value.clone() for name, value in trainer.network.named_parameters()}

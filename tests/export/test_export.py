@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
 from bidiff_deploy.bundle.manifest import open_bundle
@@ -20,8 +21,6 @@ from bidiff_deploy.networks.bi_diffsr.step_constants import group_parameters, si
 from bidiff_deploy.operators.names import DOMAIN
 from bidiff_deploy.operators.value_names import short
 from support.reference_cases import snr
-
-ort = pytest.importorskip("onnxruntime")
 
 
 def run_stock(path: Path, noisy, condition) -> np.ndarray:

@@ -5,37 +5,28 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import torch
+from torch import nn
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("onnxruntime")
-
-from torch import nn  # noqa: E402
-
-from bidiff_deploy import load_bundle  # noqa: E402
-from bidiff_deploy.bundle.guard import objection  # noqa: E402
-from bidiff_deploy.bundle.manifest import open_bundle  # noqa: E402
-from bidiff_deploy.checkpoint.options import Options  # noqa: E402
-from bidiff_deploy.checkpoint.packed import write_packed  # noqa: E402
+from bidiff_deploy import load_bundle
+from bidiff_deploy.bundle.guard import objection
+from bidiff_deploy.bundle.manifest import open_bundle
+from bidiff_deploy.checkpoint.options import Options
+from bidiff_deploy.checkpoint.packed import write_packed
 from bidiff_deploy.checkpoint.read import read_checkpoint
-from bidiff_deploy.engines import library  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.architecture import blocks, parameters  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.costs import count  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.step_constants import pair_of_convolutions  # noqa: E402
-from bidiff_deploy.proof.bench.folded import folded_network, write_folded  # noqa: E402
-from bidiff_deploy.proof.check.noise_predictor import check_bundle  # noqa: E402
-from bidiff_deploy.proof.inspect.inspection import inspect_bundle  # noqa: E402
-from bidiff_deploy.training.weights import published_state  # noqa: E402
-from support.binarizer_setup import (
-    bundle,
-    checkpoint,
-    inputs,
-    network,
-    one_thread,
-    predicted,
-    small,
-)
-from support.reference_cases import snr  # noqa: E402
+from bidiff_deploy.engines import library
+from bidiff_deploy.networks.bi_diffsr.architecture import blocks, parameters
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
+from bidiff_deploy.networks.bi_diffsr.costs import count
+from bidiff_deploy.networks.bi_diffsr.step_constants import pair_of_convolutions
+from bidiff_deploy.proof.bench.folded import folded_network, write_folded
+from bidiff_deploy.proof.check.noise_predictor import check_bundle
+from bidiff_deploy.proof.inspect.inspection import inspect_bundle
+from bidiff_deploy.training.weights import published_state
+from support.binarizer_setup import bundle, checkpoint, inputs, network, predicted, small
+from support.reference_cases import snr
+
+pytest.importorskip("onnxruntime")
 
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import onnx
 import pytest
 
 from bidiff_deploy.bundle.manifest import open_bundle
@@ -22,7 +23,6 @@ from bidiff_deploy.operators.names import DOMAIN
 from bidiff_deploy.sampling import sampler
 from support.reference_cases import snr
 
-onnx = pytest.importorskip("onnx")
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 PUBLISHED_WEIGHTS = 51_280_387  # parameters of the published x2 network
 LAYERS = (ops.BINARY_CONV, ops.GROUP_NORM_SWISH)

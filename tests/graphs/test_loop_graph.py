@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,8 +23,6 @@ from bidiff_deploy.graphs.cuda import derive
 from bidiff_deploy.graphs.update import FACTORS, LATENT, append_update
 from bidiff_deploy.sampling import sampler
 
-onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 
 CPU = Target("cpu", 0, "CPUExecutionProvider", {})

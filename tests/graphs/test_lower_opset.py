@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from bidiff_deploy import EngineError
@@ -13,10 +14,9 @@ from bidiff_deploy.graphs.lower_opset import Lowering
 from bidiff_deploy.graphs.plugin_nodes import PluginNodes
 from bidiff_deploy.operators import names as ops
 from support.reference_cases import snr
+from support.tensorrt_graphs import FakePlugin, contract, session
 
-onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-from support.tensorrt_graphs import FakePlugin, contract, session  # noqa: E402
 
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 T, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper

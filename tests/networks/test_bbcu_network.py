@@ -7,21 +7,19 @@ import math
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.numpy import load_file, save_file
 
-torch = pytest.importorskip("torch")
-
-import torch.nn.functional as F  # noqa: E402
-from safetensors.numpy import load_file, save_file  # noqa: E402
-
-from bidiff_deploy.checkpoint.options import Options  # noqa: E402
-from bidiff_deploy.checkpoint.packed import write_packed  # noqa: E402
-from bidiff_deploy.checkpoint.published_keys import to_published  # noqa: E402
+from bidiff_deploy.checkpoint.options import Options
+from bidiff_deploy.checkpoint.packed import write_packed
+from bidiff_deploy.checkpoint.published_keys import to_published
 from bidiff_deploy.checkpoint.read import read_checkpoint
-from bidiff_deploy.errors import CheckpointError  # noqa: E402
-from bidiff_deploy.networks.bbcu.architecture import BbcuConfig, layers, parameters  # noqa: E402
-from bidiff_deploy.networks.bbcu.costs import count as count_network  # noqa: E402
-from bidiff_deploy.training.networks.binarize import sign_activation, sign_weight  # noqa: E402
-from support.bbcu_networks import SMALL, checkpoint_of, random_network  # noqa: E402
+from bidiff_deploy.errors import CheckpointError
+from bidiff_deploy.networks.bbcu.architecture import BbcuConfig, layers, parameters
+from bidiff_deploy.networks.bbcu.costs import count as count_network
+from bidiff_deploy.training.networks.binarize import sign_activation, sign_weight
+from support.bbcu_networks import SMALL, checkpoint_of, random_network
 
 
 @pytest.mark.parametrize("scale, params, operations", [(2, 46_147, 1.83e9), (4, 50_755, 3.95e9)])

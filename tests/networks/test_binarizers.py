@@ -6,13 +6,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, tensor
 
-torch = pytest.importorskip("torch")
-
-from torch import Tensor, tensor  # noqa: E402
-
-from bidiff_deploy.networks.bi_diffsr.binarizers import BINARIZERS  # noqa: E402
-from bidiff_deploy.training.networks.binarize import BinaryConv2d  # noqa: E402
+from bidiff_deploy.networks.bi_diffsr.binarizers import BINARIZERS
+from bidiff_deploy.training.networks.binarize import BinaryConv2d
 from bidiff_deploy.training.networks.binary_layers import (
     BbcuConv2d,
     DabConv2d,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from bidiff_deploy.checkpoint.published_keys import from_published  # noqa: E402
-from bidiff_deploy.errors import UsageError  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.architecture import parameters  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig  # noqa: E402
-from bidiff_deploy.training.networks.bi_diffsr import BiDiffSR  # noqa: E402
-from support.reference_cases import snr  # noqa: E402
+from bidiff_deploy.checkpoint.published_keys import from_published
+from bidiff_deploy.errors import UsageError
+from bidiff_deploy.networks.bi_diffsr.architecture import parameters
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
+from bidiff_deploy.training.networks.bi_diffsr import BiDiffSR
+from support.reference_cases import snr
 
 SMALL = dict(inner_channel=8, norm_groups=4, channel_mults=(1, 2, 4), res_blocks=1, dropout=0.0,
              image_size=64, fp_res=(64,), total_step=100, dynamic_group=4)

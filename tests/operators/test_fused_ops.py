@@ -11,6 +11,8 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -20,8 +22,6 @@ from bidiff_deploy.operators import names as ops
 from bidiff_deploy.operators.definitions import functions, opened
 from support.reference_cases import snr
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 

@@ -9,12 +9,12 @@ import threading
 from itertools import product
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 from bidiff_deploy.engines import library
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 

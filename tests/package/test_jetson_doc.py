@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import click
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+from bidiff_deploy.cli import COMMANDS, group
+from tools.tensorrt_check.__main__ import parser
 
-from bidiff_deploy.cli import COMMANDS, group  # noqa: E402
-from tools.tensorrt_check.__main__ import parser  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 TEXT = (ROOT / "docs" / "jetson.md").read_text(encoding="utf-8")
 BLOCKS = "\n".join(line[4:] for line in TEXT.splitlines() if line.startswith("    "))

@@ -19,15 +19,14 @@ from bidiff_deploy.cli import group
 from bidiff_deploy.engines import library
 from bidiff_deploy.errors import EngineError, UsageError
 from bidiff_deploy.networks.bi_diffsr.costs import count
+from bidiff_deploy.proof.bench import candidates
+from bidiff_deploy.proof.bench import measure as bench
+from bidiff_deploy.proof.bench.folded import write_folded
+from bidiff_deploy.proof.bench.measure import BenchResult, Measured, bench_bundle
 from support.reference_cases import snr
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
-
-from bidiff_deploy.proof.bench import candidates
-from bidiff_deploy.proof.bench import measure as bench  # noqa: E402
-from bidiff_deploy.proof.bench.folded import write_folded  # noqa: E402
-from bidiff_deploy.proof.bench.measure import BenchResult, Measured, bench_bundle  # noqa: E402
 
 CASES = [("tiny", 400, (16, 24)), ("small", 1000, (32, 32))]
 

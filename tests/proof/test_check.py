@@ -16,17 +16,16 @@ from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.engines import library
 from bidiff_deploy.errors import UsageError
 from bidiff_deploy.export.write import choose_timesteps, export_bundle
+from bidiff_deploy.proof.check.loops import LoopCheck
+from bidiff_deploy.proof.check.noise_predictor import check_bundle
+from bidiff_deploy.proof.check.result import CheckResult
+from bidiff_deploy.proof.check.statistics import LayerStatistics, StepStatistics, judge_step
+from support.check_setup import SIZE, TIMES, changed, check, damaged
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("polygraphy")
 pytestmark = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
-
-from bidiff_deploy.proof.check.loops import LoopCheck  # noqa: E402
-from bidiff_deploy.proof.check.noise_predictor import check_bundle  # noqa: E402
-from bidiff_deploy.proof.check.result import CheckResult  # noqa: E402
-from bidiff_deploy.proof.check.statistics import LayerStatistics, StepStatistics, judge_step  # noqa: E402
-from support.check_setup import SIZE, TIMES, changed, check, damaged  # noqa: E402
 
 
 def at(index: tuple[int, ...], operation):

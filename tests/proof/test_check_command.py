@@ -16,15 +16,14 @@ from bidiff_deploy.cli import group
 from bidiff_deploy.engines import library
 from bidiff_deploy.errors import UsageError
 from bidiff_deploy.export.write import export_bundle
+from bidiff_deploy.proof.check.result import CheckResult
+from bidiff_deploy.proof.inputs import image_samples
+from support.check_setup import TIMES, changed, check, damaged
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("polygraphy")
 pytestmark = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
-
-from bidiff_deploy.proof.check.result import CheckResult  # noqa: E402
-from bidiff_deploy.proof.inputs import image_samples  # noqa: E402
-from support.check_setup import TIMES, changed, check, damaged  # noqa: E402
 
 DEMO = Path(__file__).parents[2] / "training"
 

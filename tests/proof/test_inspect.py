@@ -21,7 +21,6 @@ from support.inspect_setup import (
     node_of,
     place_before,
     run,
-    small_bundle,
 )
 
 STEPS = {"tiny": [900, 0], "small": [400, 0], "full": [1960, 1920, 0]}  # few, so tests share them

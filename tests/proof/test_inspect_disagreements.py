@@ -19,7 +19,6 @@ from support.inspect_setup import (
     place_before,
     rehash,
     run,
-    small_bundle,
 )
 
 

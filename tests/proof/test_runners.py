@@ -7,22 +7,20 @@ import sys
 
 import numpy as np
 import pytest
+from polygraphy import config
+from polygraphy.comparator import Comparator, RunResults
 
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.engines import library
+from bidiff_deploy.proof.check.bundle_layers import BundleLayers
+from bidiff_deploy.proof.check.runners import EngineRunner, TorchRunner
+from bidiff_deploy.proof.check.statistics import OPENED, StepComparison, compare_step
 from support.reference_cases import snr
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("polygraphy")
 pytestmark = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
-
-from polygraphy import config  # noqa: E402
-from polygraphy.comparator import Comparator, RunResults  # noqa: E402
-
-from bidiff_deploy.proof.check.bundle_layers import BundleLayers  # noqa: E402
-from bidiff_deploy.proof.check.runners import EngineRunner, TorchRunner  # noqa: E402
-from bidiff_deploy.proof.check.statistics import OPENED, StepComparison, compare_step  # noqa: E402
 
 TIMES = [999, 400, 0]
 

@@ -15,15 +15,7 @@ from bidiff_deploy.serving.triton import export_repository
 from bidiff_deploy.serving.upscaler import BATCHED_PIXELS, Upscaler
 from stand_ins import triton as stand_in
 from support.fake_engine import FakeEngine
-from support.serving_setup import (
-    Server,
-    demo_bundle,
-    demo_repository,
-    picture,
-    request,
-    running_server,
-    upscaled_alone,
-)
+from support.serving_setup import Server, picture, request
 
 
 def test_one_request(server, alone):

@@ -17,14 +17,7 @@ from bidiff_deploy.cli import group
 from bidiff_deploy.serving import text_format, triton
 from bidiff_deploy.serving.triton import Serving, config_text, export_repository
 from stand_ins import triton as stand_in
-from support.serving_setup import (
-    demo_bundle,
-    demo_repository,
-    parse,
-    picture,
-    running_server,
-    upscaled_alone,
-)
+from support.serving_setup import parse, picture
 
 
 def test_the_configuration_is_what_triton_reads():

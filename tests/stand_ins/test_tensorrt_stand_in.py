@@ -8,18 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bidiff_deploy.graphs.float16 import MAPS
 from stand_ins import tensorrt as tensorrt_stand_in
+from stand_ins.tensorrt import module, nodes
 from support import tensorrt_names
+from support.cuda_cases import cases, on_the_cpus_kernels
 from support.reference_cases import snr
+from support.tensorrt_networks import SHAPES, Bound, Stream, Trt, image, node, small
 
-pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-from bidiff_deploy.graphs.float16 import MAPS  # noqa: E402
-from stand_ins.tensorrt import module, nodes  # noqa: E402
-from support.cuda_cases import cases, on_the_cpus_kernels  # noqa: E402
-from support.tensorrt_networks import SHAPES, Bound, Stream, Trt, image, node, open_trt, small, trt
-
-__all__ = ["open_trt", "trt"]  # fixtures
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])

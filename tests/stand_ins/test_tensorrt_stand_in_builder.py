@@ -5,18 +5,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import onnx
 import pytest
+from onnx import helper
 
 from stand_ins import tensorrt as tensorrt_stand_in
 from support import emulated_cuda
+from support.tensorrt_networks import SHAPES, Trt, info, small, wrap
 
-onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-from onnx import helper  # noqa: E402
-
-from support.tensorrt_networks import SHAPES, Trt, info, open_trt, small, trt, wrap  # noqa: E402
-
-__all__ = ["open_trt", "trt"]  # fixtures
 
 
 def test_networks_that_are_not_built(open_trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:

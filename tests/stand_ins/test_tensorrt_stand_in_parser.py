@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
-onnx = pytest.importorskip("onnx")
+from bidiff_deploy.operators import names as ops
+from support.cuda_cases import cases
+from support.tensorrt_networks import info, node, wrap
+
 pytest.importorskip("onnxruntime")
-from onnx import helper, numpy_helper  # noqa: E402
-
-from bidiff_deploy.operators import names as ops  # noqa: E402
-from support.cuda_cases import cases  # noqa: E402
-from support.tensorrt_networks import info, node, open_trt, wrap  # noqa: E402
-
-__all__ = ["open_trt"]  # a fixture
 
 
 def test_graphs_that_no_parser_takes(open_trt: Any) -> None:

@@ -61,11 +61,6 @@ class Setting:
                 for path in sorted(self.folder.rglob("*")) if path.name != journal.FILE_NAME}
 
 
-@pytest.fixture(name="setting")
-def upscale_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
-    return Setting(tmp_path, monkeypatch)
-
-
 def outputs(setting: Setting, folder: str = "out") -> list[str]:
     return sorted(name[len(folder) + 1:] for name, content in setting.tree().items()
                   if name.startswith(f"{folder}/") and content is not None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from bidiff_deploy.checkpoint.record import Checkpoint, from_latent
@@ -51,15 +50,6 @@ def inputs(height: int = 16, width: int = 24, seed: int = 5) -> tuple[np.ndarray
     rng = np.random.default_rng(seed)
     return (rng.standard_normal((1, 3, height, width)).astype(np.float32),
             rng.random((1, 3, height, width), np.float32))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """For maps as small as these, more would wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def predicted(module: BiDiffSR, noisy: np.ndarray, condition: np.ndarray, t: int) -> np.ndarray:

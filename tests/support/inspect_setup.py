@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 
 import onnx
-import pytest
 from click.testing import CliRunner
 
 from bidiff_deploy.cli import group
 from bidiff_deploy.operators.definitions import opened
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
 from bidiff_deploy.proof.inspect.text import WIDTH
-
-
-@pytest.fixture(name="bundle")
-def small_bundle(reference, tmp_path):
-    copy = tmp_path / "model.bundle"
-    shutil.copytree(reference.bundle("small", [1960, 400, 0]), copy)
-    return copy
 
 
 def run(*arguments) -> tuple[int, str, str]:

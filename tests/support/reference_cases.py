@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
+from reference.synth_weights import load_layout, synth_state_dict
 
 from bidiff_deploy.checkpoint.options import read_options
 from bidiff_deploy.checkpoint.read import read_checkpoint
@@ -14,9 +15,6 @@ from bidiff_deploy.export.write import export_bundle
 
 TESTS = Path(__file__).parents[1]
 REFERENCE = TESTS / "reference"
-sys.path.insert(0, str(REFERENCE))
-
-from synth_weights import load_layout, synth_state_dict  # noqa: E402
 
 
 def snr(reference: np.ndarray, found: np.ndarray) -> float:
@@ -74,3 +72,8 @@ class Reference:
             export_bundle(self.read(name), path, timesteps=timesteps)
             self._bundles[name, timesteps] = path
         return self._bundles[name, timesteps]
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    return Reference(tmp_path_factory.mktemp("reference"))

@@ -11,12 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
-from click.testing import CliRunner
 
-from bidiff_deploy import load_bundle
-from bidiff_deploy.cli import group
-from bidiff_deploy.serving.triton import export_repository
 from stand_ins import triton as stand_in
 
 DEMO = Path(__file__).parents[2] / "training" / "demo_x2.safetensors"
@@ -78,23 +73,6 @@ def parse(text):
     return protobuf.Parse(text, message_class()())
 
 
-@pytest.fixture(scope="module", name="bundle")
-def demo_bundle(tmp_path_factory):
-    """The shipped model's bundle: a trained one, so that results may be compared."""
-    path = tmp_path_factory.mktemp("serving") / "demo.bundle"
-    done = CliRunner().invoke(group, ["export", str(DEMO), "-o", str(path), "--timesteps",
-                                      "40,20", "--quiet"])
-    assert done.exit_code == 0, done.output
-    return path
-
-
-@pytest.fixture(scope="module", name="repository")
-def demo_repository(bundle):
-    path = bundle.parent / "repository"
-    export_repository(bundle, path, max_pixels=8192, threads=2, tile="none")
-    return path
-
-
 class Server:
     """model.py, loaded and initialized as Triton's stub does it."""
 
@@ -144,22 +122,9 @@ def request(cancelled=(False,), **inputs):
                                       for name, value in inputs.items()], cancelled)
 
 
-@pytest.fixture(name="server")
-def running_server(repository, monkeypatch):
-    with Server(repository, monkeypatch) as running:
-        yield running
-
-
 def picture(height, width, seed=0, count=1):
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / rng.uniform(2, 9) + y / rng.uniform(2, 9)
                     + rng.uniform(0, 6, (count, 1, 1))) for _ in range(3)]
     return (127.5 + 120 * np.stack(waves, -1)).astype(np.uint8)
-
-
-@pytest.fixture(scope="module", name="alone")
-def upscaled_alone(bundle):
-    """What the engine itself makes of one image."""
-    with load_bundle(bundle, threads=2) as engine:
-        yield lambda image, seed=0, **options: engine.upscale(image, seed, tile=None, **options)

@@ -4,33 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 from bidiff_deploy.cli import group
-from bidiff_deploy.export.write import export_bundle
 from stand_ins import tensorrt as tensorrt_stand_in
 
 OLD, NEW = "8.5.3", "11.4.0"  # without and with strong typing, and the oldest and newest tables
-
-
-@pytest.fixture(scope="module", name="tiny")
-def tiny_bundle(reference) -> Path:
-    return reference.bundle("tiny", [999, 400, 0])
-
-
-@pytest.fixture(scope="module", name="halved")
-def halved_bundle(reference, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("half") / "half.bundle"
-    export_bundle(reference.read("tiny"), path, timesteps=(999, 400, 0), precision="half")
-    return path
-
-
-@pytest.fixture(name="place")
-def place_of_plans(tmp_path, monkeypatch) -> Path:
-    """Folder of plans that bundles look in."""
-    monkeypatch.setenv("BIDIFF_TENSORRT_PLANS", str(tmp_path / "plans"))
-    return tmp_path / "plans"
 
 
 def run(*arguments, code: int = 0):

@@ -19,8 +19,7 @@ from bidiff_deploy.operators import names as ops
 from stand_ins import tensorrt as tensorrt_stand_in
 from stand_ins.tensorrt import nodes
 
-__all__ = ["SHAPES", "Bound", "Stream", "Trt", "image", "info", "node", "open_trt", "small", "trt",
-           "wrap"]
+__all__ = ["SHAPES", "Bound", "Stream", "Trt", "image", "info", "node", "small", "wrap"]
 
 FLOAT = onnx.TensorProto.FLOAT
 WORDS = {ops.BINARY_CONV: [1], ops.NORM_BINARY_CONV: [3], ops.BINARY_FUSION: [2, 6],

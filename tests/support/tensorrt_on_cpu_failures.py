@@ -71,7 +71,7 @@ def run_failures(path: str, folder: Path, out: dict, told: dict) -> None:
                 ("copy", {"BIDIFF_EMULATED_FAIL": "cuMemcpyHtoDAsync=719"}, at[16]),
                 ("launch", {"BIDIFF_EMULATED_FAIL": "cuGraphLaunch=1"}, at[8])):
             with failing(**variables):
-                call = lambda images=images: engine.predict(*images, first)  # noqa: E731
+                call = lambda images=images: engine.predict(*images, first)
                 told[name] = [*told_by(call), images[0].shape in engine._steps]
             for side, images in at.items():
                 for _ in range(2):

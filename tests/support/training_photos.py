@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from bidiff_deploy.training.data import Crops
@@ -26,19 +25,18 @@ def save(path: Path, pixels: np.ndarray) -> Path:
     return path
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three pairs in the published layout for x2, and a folder of originals alone."""
+def write_pairs(folder: Path) -> Path:
+    """``folder``, with three pairs in the published layout for x2, and a folder of originals alone."""
     for index, size in enumerate([(40, 52), (36, 34), (60, 44)]):
         photo = picture(*size, seed=index)
-        save(tmp_path / "DF2K/HR" / f"{index:04d}.png", photo)
+        save(folder / "DF2K/HR" / f"{index:04d}.png", photo)
         # Not what imresize would make, so that it shows where they come from.
-        save(tmp_path / "DF2K/LR_bicubic/X2" / f"{index:04d}x2.png", photo[::2, ::2])
-    save(tmp_path / "photos/a.png", picture(41, 50, seed=7))
-    save(tmp_path / "photos/grey.jpg", picture(33, 34, seed=8)[..., 0])
-    (tmp_path / "photos/notes.txt").write_text("no photo")
-    (tmp_path / "photos/._a.png").write_text("what other systems leave behind")
-    return tmp_path
+        save(folder / "DF2K/LR_bicubic/X2" / f"{index:04d}x2.png", photo[::2, ::2])
+    save(folder / "photos/a.png", picture(41, 50, seed=7))
+    save(folder / "photos/grey.jpg", picture(33, 34, seed=8)[..., 0])
+    (folder / "photos/notes.txt").write_text("no photo")
+    (folder / "photos/._a.png").write_text("what other systems leave behind")
+    return folder
 
 
 def crops_of(folder: Path, photos=(PAIRS,), *, scale: int = 2, seed: int = 0, memory: int = 1 << 30,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 import yaml
 from PIL import Image
@@ -39,15 +38,14 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     return (90 + 40 * np.stack(waves, -1) + edges).clip(0, 255).astype(np.uint8)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A recipe and its photos."""
-    (tmp_path / "photos").mkdir()
-    Image.fromarray(picture(40, 50)).save(tmp_path / "photos" / "a.png")
-    Image.fromarray(picture(33, 34, seed=2)[..., 0]).save(tmp_path / "photos" / "grey.png")
-    (tmp_path / "photos" / "notes.txt").write_text("no photo")
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(TREE))
-    return tmp_path
+def write_recipe(folder: Path) -> Path:
+    """``folder``, with a recipe and its photos."""
+    (folder / "photos").mkdir()
+    Image.fromarray(picture(40, 50)).save(folder / "photos" / "a.png")
+    Image.fromarray(picture(33, 34, seed=2)[..., 0]).save(folder / "photos" / "grey.png")
+    (folder / "photos" / "notes.txt").write_text("no photo")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(TREE))
+    return folder
 
 
 def states_equal(a, b) -> bool:

@@ -11,18 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bidiff_deploy.errors import EngineError
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
+from bidiff_deploy.networks.bi_diffsr.costs import count
 from support import emulated_cuda
+from tools.checks import reference
+from tools.checks.cuda_operators import OPERATORS, Gpu
+from tools.gpu_check import __main__ as program
+from tools.gpu_check import layers, parity, parts, shapes, steps, table
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from bidiff_deploy.errors import EngineError  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.costs import count  # noqa: E402
-from tools.checks import reference  # noqa: E402
-from tools.checks.cuda_operators import OPERATORS, Gpu  # noqa: E402
-from tools.gpu_check import __main__ as program  # noqa: E402
-from tools.gpu_check import layers, parity, parts, shapes, steps, table  # noqa: E402
 
 # The published network's binary convolutions: channels, kernel, side, how many in a step.
 PUBLISHED = {(32, 3, 256, 2), (64, 3, 256, 4), (64, 3, 128, 2), (128, 3, 128, 6), (128, 3, 64, 2),

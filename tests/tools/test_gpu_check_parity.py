@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from support import emulated_cuda
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from tools.checks.cuda_operators import OPERATORS, Call, Gpu  # noqa: E402
-from tools.gpu_check import parity, shapes  # noqa: E402
+from tools.checks.cuda_operators import OPERATORS, Call, Gpu
+from tools.gpu_check import parity, shapes
 
 pytestmark = pytest.mark.usefixtures("on_stand_in")
 

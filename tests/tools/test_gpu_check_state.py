@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import ctypes.util
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from bidiff_deploy.engines.onnxruntime.cuda_provider import Target, cuda_target
+from bidiff_deploy.errors import EngineError
 from support import emulated_cuda
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from bidiff_deploy.engines.onnxruntime.cuda_provider import Target, cuda_target  # noqa: E402
-from bidiff_deploy.errors import EngineError  # noqa: E402
-from tools.checks import gpu_state, reference  # noqa: E402
-from tools.gpu_check import stock  # noqa: E402
+from tools.checks import gpu_state, reference
+from tools.gpu_check import stock
 
 
 def test_clocks_are_those_of_the_gpu_by_its_place(tmp_path, monkeypatch):

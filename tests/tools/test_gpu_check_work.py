@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
-from pathlib import Path
 
 import pytest
 
+from bidiff_deploy.bundle.manifest import open_bundle
+from bidiff_deploy.engines.gpu import library as cuda_library
+from bidiff_deploy.networks.bi_diffsr.costs import count
 from support import emulated_cuda
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from bidiff_deploy.bundle.manifest import open_bundle  # noqa: E402
-from bidiff_deploy.engines.gpu import library as cuda_library  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.costs import count  # noqa: E402
-from tools.checks.reference import reference_bundle  # noqa: E402
-from tools.gpu_check import table, work  # noqa: E402
+from tools.checks.reference import reference_bundle
+from tools.gpu_check import table, work
 
 pytestmark = pytest.mark.usefixtures("on_stand_in")
 

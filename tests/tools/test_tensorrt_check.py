@@ -13,14 +13,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from bidiff_deploy.errors import EngineError, UsageError
 from stand_ins import tensorrt as tensorrt_stand_in
+from tools.tensorrt_check import __main__ as program
+from tools.tensorrt_check import engines, native, parity, parts, table
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from bidiff_deploy.errors import EngineError, UsageError  # noqa: E402
-from tools.tensorrt_check import __main__ as program  # noqa: E402
-from tools.tensorrt_check import engines, native, parity, parts, table  # noqa: E402
 
 MACHINE = {"ok": True, "tensorrt": "10.3.0", "device": {
     "name": "Orin", "driver": "12.6", "architecture": 87}}

@@ -5,23 +5,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder  # noqa: E402
-from bidiff_deploy.errors import EngineError  # noqa: E402
+from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder
+from bidiff_deploy.errors import EngineError
 from tools.checks import (
-    cuda_operators,  # noqa: E402
-    timing,  # noqa: E402
+    cuda_operators,
+    timing,
 )
-from tools.tensorrt_check import building, speed, table  # noqa: E402
+from tools.tensorrt_check import building, speed, table
 
 OPTIONS = {"size": 8, "steps": 5, "repeats": 3, "batches": [1, 2], "device": 0, "network": "tiny"}
 # Seconds of a step by variant and precision.

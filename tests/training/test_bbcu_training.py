@@ -6,25 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from click.testing import CliRunner
 from PIL import Image
 
-torch = pytest.importorskip("torch")
-
-from click.testing import CliRunner  # noqa: E402
-
-from bidiff_deploy import load_bundle  # noqa: E402
-from bidiff_deploy.checkpoint.read import read_checkpoint  # noqa: E402
-from bidiff_deploy.cli import group  # noqa: E402
-from bidiff_deploy.errors import UsageError  # noqa: E402
-from bidiff_deploy.export.write import export_bundle  # noqa: E402
-from bidiff_deploy.images.resample import to_unit  # noqa: E402
-from bidiff_deploy.networks.bbcu.architecture import BbcuConfig  # noqa: E402
-from bidiff_deploy.training.data import LOW, load_pairs, open_crops  # noqa: E402
-from bidiff_deploy.training.loop import train  # noqa: E402
-from bidiff_deploy.training.networks.bbcu import Bbcu  # noqa: E402
-from bidiff_deploy.training.one_run import OneRunTask, enlarged  # noqa: E402
-from bidiff_deploy.training.recipe import read_recipe, recipe_from_dict  # noqa: E402
+from bidiff_deploy import load_bundle
+from bidiff_deploy.checkpoint.read import read_checkpoint
+from bidiff_deploy.cli import group
+from bidiff_deploy.errors import UsageError
+from bidiff_deploy.export.write import export_bundle
+from bidiff_deploy.images.resample import to_unit
+from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
+from bidiff_deploy.training.data import LOW, load_pairs, open_crops
+from bidiff_deploy.training.loop import train
+from bidiff_deploy.training.networks.bbcu import Bbcu
+from bidiff_deploy.training.one_run import OneRunTask, enlarged
+from bidiff_deploy.training.recipe import read_recipe, recipe_from_dict
 
 SHIPPED = Path(__file__).parents[2] / "training"
 TREE = {

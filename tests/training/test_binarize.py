@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from bidiff_deploy.operators.sign_bits import BinaryWeight  # noqa: E402
+from bidiff_deploy.operators.sign_bits import BinaryWeight
 from bidiff_deploy.training.networks.binarize import (
     BinaryConv2d,
     sign_activation,

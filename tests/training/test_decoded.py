@@ -9,17 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-torch = pytest.importorskip("torch")
+from bidiff_deploy.errors import OutputError, UsageError
+from bidiff_deploy.images.matlab_bicubic import imresize
+from bidiff_deploy.training.decoded import DecodedPhotos
+from bidiff_deploy.training.photos import find_sources
+from bidiff_deploy.training.recipe import Photo
+from bidiff_deploy.training.tiles import SIDE, Tiles, Whole, stored_bytes
+from support.training_photos import PAIRS, crops_of, picture, save, write_pairs
 
-from bidiff_deploy.errors import OutputError, UsageError  # noqa: E402
-from bidiff_deploy.images.matlab_bicubic import imresize  # noqa: E402
-from bidiff_deploy.training.decoded import DecodedPhotos  # noqa: E402
-from bidiff_deploy.training.photos import find_sources  # noqa: E402
-from bidiff_deploy.training.recipe import Photo  # noqa: E402
-from bidiff_deploy.training.tiles import SIDE, Tiles, Whole, stored_bytes  # noqa: E402
-from support.training_photos import PAIRS, crops_of, folder, picture, save  # noqa: E402, F401
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_pairs(tmp_path)
 
 
 def test_tiles_hold_every_window(tmp_path):

@@ -7,24 +7,22 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
+from torch import tensor
 
-torch = pytest.importorskip("torch")
-
-from torch import tensor  # noqa: E402
-
-from bidiff_deploy import load_bundle  # noqa: E402
-from bidiff_deploy.checkpoint.packed import write_packed  # noqa: E402
+from bidiff_deploy import load_bundle
+from bidiff_deploy.checkpoint.packed import write_packed
 from bidiff_deploy.checkpoint.read import read_checkpoint
-from bidiff_deploy.errors import CheckpointError, UsageError  # noqa: E402
-from bidiff_deploy.export.write import choose_timesteps, export_bundle  # noqa: E402
-from bidiff_deploy.sampling.schedule import Schedule  # noqa: E402
-from bidiff_deploy.training.batches import batches  # noqa: E402
+from bidiff_deploy.errors import CheckpointError, UsageError
+from bidiff_deploy.export.write import choose_timesteps, export_bundle
+from bidiff_deploy.sampling.schedule import Schedule
+from bidiff_deploy.training.batches import batches
 from bidiff_deploy.training.distill import DistillationLoss, feature_distance, load_teacher
-from bidiff_deploy.training.recipe import recipe_from_dict  # noqa: E402
-from bidiff_deploy.training.recipe_distill import Distill  # noqa: E402
-from bidiff_deploy.training.trainer import Trainer  # noqa: E402
-from support.binarizer_setup import checkpoint, network, one_thread, small  # noqa: E402, F401
-from support.training_setup import TREE, changed, folder, states_equal  # noqa: E402, F401
+from bidiff_deploy.training.recipe import recipe_from_dict
+from bidiff_deploy.training.recipe_distill import Distill
+from bidiff_deploy.training.trainer import Trainer
+from support.binarizer_setup import checkpoint, network, small
+from support.training_setup import TREE, changed, states_equal
 
 
 def batch(seed: int = 0, timestep: int = 40):
@@ -68,7 +66,7 @@ def test_the_parts_and_their_weights():
 
 def test_features_are_the_outputs_of_blocks():
     student, teacher = network(small("xnor"), 1), network(small("none"), 2)
-    inputs, seen = batch(), {}
+    seen = {}
     for name in ("encoder.2", "middle.1"):
         for key, module in (("ours", student), ("theirs", teacher)):
             module.get_submodule(name).register_forward_hook(
@@ -158,7 +156,7 @@ def test_a_recipe_may_name_the_teacher_alone():
     assert recipe_from_dict(TREE).distill.teacher == ""
 
 
-def test_a_teacher_is_trained_and_teaches(folder):  # noqa: F811
+def test_a_teacher_is_trained_and_teaches(folder):
     """The same loop trains the full-precision counterpart; it is exported, and then teaches."""
     recipe = recipe_from_dict(changed(network={"binarizer": "none"}))
     first = Trainer(recipe, folder)

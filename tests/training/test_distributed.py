@@ -11,15 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-torch = pytest.importorskip("torch")
-
-from bidiff_deploy.errors import UsageError  # noqa: E402
-from bidiff_deploy.training.distributed import Processes, pick_device, processes  # noqa: E402
-from bidiff_deploy.training.recipe import Run, recipe_from_dict  # noqa: E402
-from bidiff_deploy.training.trainer import Trainer  # noqa: E402
-from support.training_setup import changed, folder  # noqa: E402, F401
+from bidiff_deploy.errors import UsageError
+from bidiff_deploy.training.distributed import Processes, pick_device, processes
+from bidiff_deploy.training.recipe import Run, recipe_from_dict
+from bidiff_deploy.training.trainer import Trainer
+from support.training_setup import changed
 
 CPU = torch.device("cpu")
 REPOSITORY = Path(__file__).parents[2]

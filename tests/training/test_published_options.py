@@ -11,13 +11,13 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
-torch = pytest.importorskip("torch")
+from bidiff_deploy.cli import group as cli
+from bidiff_deploy.errors import UsageError
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
+from bidiff_deploy.training.photos import find_sources
+from bidiff_deploy.training.recipe import Recipe, read_recipe, recipe_from_dict
 
-from bidiff_deploy.cli import group as cli  # noqa: E402
-from bidiff_deploy.errors import UsageError  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig  # noqa: E402
-from bidiff_deploy.training.photos import find_sources  # noqa: E402
-from bidiff_deploy.training.recipe import Recipe, read_recipe, recipe_from_dict  # noqa: E402
+pytest.importorskip("torch")
 
 NETWORK = {"in_channel": 6, "out_channel": 3, "inner_channel": 8, "norm_groups": 2,
            "channel_mults": [1, 2], "attn_res": [], "res_blocks": 1, "dropout": 0.2,

@@ -8,21 +8,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from bidiff_deploy.checkpoint.options import Options  # noqa: E402
-from bidiff_deploy.checkpoint.read import read_checkpoint  # noqa: E402
-from bidiff_deploy.errors import CheckpointError, OutputError  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig  # noqa: E402
-from bidiff_deploy.training.checkpoints import Checkpoints  # noqa: E402
-from bidiff_deploy.training.loop import train  # noqa: E402
-from bidiff_deploy.training.networks.bi_diffsr import BiDiffSR  # noqa: E402
-from bidiff_deploy.training.pack import pack_run  # noqa: E402
-from bidiff_deploy.training.recipe import recipe_from_dict  # noqa: E402
-from bidiff_deploy.training.trainer import Trainer  # noqa: E402
-from bidiff_deploy.training.weights import load_network  # noqa: E402
-from support.training_setup import TREE, changed, folder, silent  # noqa: E402, F401
+from bidiff_deploy.checkpoint.options import Options
+from bidiff_deploy.checkpoint.read import read_checkpoint
+from bidiff_deploy.errors import CheckpointError, OutputError
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
+from bidiff_deploy.training.checkpoints import Checkpoints
+from bidiff_deploy.training.loop import train
+from bidiff_deploy.training.networks.bi_diffsr import BiDiffSR
+from bidiff_deploy.training.pack import pack_run
+from bidiff_deploy.training.recipe import recipe_from_dict
+from bidiff_deploy.training.trainer import Trainer
+from bidiff_deploy.training.weights import load_network
+from support.training_setup import TREE, changed, silent
 
 
 def iteration(path: Path) -> int:

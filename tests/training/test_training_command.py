@@ -10,14 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from click.testing import CliRunner
 
-torch = pytest.importorskip("torch")
-
-from click.testing import CliRunner  # noqa: E402
-
-from bidiff_deploy.cli import group as cli  # noqa: E402
-from support.training_setup import TREE, changed, folder, states_equal  # noqa: E402, F401
+from bidiff_deploy.cli import group as cli
+from support.training_setup import changed, states_equal
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 

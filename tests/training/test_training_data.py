@@ -9,20 +9,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-torch = pytest.importorskip("torch")
+from bidiff_deploy.errors import ImageError, UsageError
+from bidiff_deploy.images.matlab_bicubic import make_low
+from bidiff_deploy.images.resample import to_condition
+from bidiff_deploy.training.batches import batches
+from bidiff_deploy.training.data import load_pairs, open_crops
+from bidiff_deploy.training.loop import train
+from bidiff_deploy.training.photos import find_sources
+from bidiff_deploy.training.recipe import Photo, recipe_from_dict
+from support.training_photos import PAIRS, crops_of, picture, save, write_pairs
 
-from bidiff_deploy.errors import ImageError, UsageError  # noqa: E402
-from bidiff_deploy.images.matlab_bicubic import make_low  # noqa: E402
-from bidiff_deploy.images.resample import to_condition  # noqa: E402
-from bidiff_deploy.training.batches import batches  # noqa: E402
-from bidiff_deploy.training.data import Crops, load_pairs, open_crops  # noqa: E402
-from bidiff_deploy.training.decoded import DecodedPhotos  # noqa: E402
-from bidiff_deploy.training.loop import train  # noqa: E402
-from bidiff_deploy.training.photos import find_sources  # noqa: E402
-from bidiff_deploy.training.recipe import Data, Photo, recipe_from_dict  # noqa: E402
-from support.training_photos import PAIRS, crops_of, folder, picture, save  # noqa: E402, F401
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_pairs(tmp_path)
 
 # Pairs
 

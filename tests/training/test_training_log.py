@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+from bidiff_deploy.errors import OutputError
+from bidiff_deploy.training.log import COLUMNS, CSV, Log
 
-from bidiff_deploy.errors import OutputError  # noqa: E402
-from bidiff_deploy.training.log import COLUMNS, CSV, Log  # noqa: E402
+pytest.importorskip("torch")
 
 
 def rows(folder: Path) -> list[str]:

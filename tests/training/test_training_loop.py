@@ -7,16 +7,15 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from bidiff_deploy.errors import CheckpointError, OutputError, UsageError  # noqa: E402
-from bidiff_deploy.images.metrics import psnr_y, ssim_y  # noqa: E402
-from bidiff_deploy.training.loop import train  # noqa: E402
-from bidiff_deploy.training.optimizer import learning_rate  # noqa: E402
-from bidiff_deploy.training.recipe import Optimizer, recipe_from_dict  # noqa: E402
-from bidiff_deploy.training.trainer import Trainer  # noqa: E402
-from support.training_setup import TREE, changed, folder, silent, states_equal  # noqa: E402, F401
+from bidiff_deploy.errors import CheckpointError, OutputError, UsageError
+from bidiff_deploy.images.metrics import psnr_y, ssim_y
+from bidiff_deploy.training.loop import train
+from bidiff_deploy.training.optimizer import learning_rate
+from bidiff_deploy.training.recipe import Optimizer, recipe_from_dict
+from bidiff_deploy.training.trainer import Trainer
+from support.training_setup import TREE, changed, silent, states_equal
 
 
 def load(path) -> dict:

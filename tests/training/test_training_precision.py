@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
-torch = pytest.importorskip("torch")
-
-import torch.nn.functional as F  # noqa: E402
-
-from bidiff_deploy.errors import UsageError  # noqa: E402
-from bidiff_deploy.training.networks import fused  # noqa: E402
-from bidiff_deploy.training.networks.binarize import BinaryConv2d, sign_activation, sign_weight  # noqa: E402
-from bidiff_deploy.training.precision import Precision  # noqa: E402
-from bidiff_deploy.training.recipe import recipe_from_dict  # noqa: E402
-from bidiff_deploy.training.trainer import Trainer  # noqa: E402
-from support.training_setup import TREE, changed, folder  # noqa: E402, F401
+from bidiff_deploy.errors import UsageError
+from bidiff_deploy.training.networks import fused
+from bidiff_deploy.training.networks.binarize import BinaryConv2d, sign_activation, sign_weight
+from bidiff_deploy.training.precision import Precision
+from bidiff_deploy.training.recipe import recipe_from_dict
+from bidiff_deploy.training.trainer import Trainer
+from support.training_setup import TREE, changed
 
 GROUP = torch.tensor([1])
 

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-torch = pytest.importorskip("torch")
-
-from bidiff_deploy.errors import UsageError  # noqa: E402
-from bidiff_deploy.training.recipe import Photo, read_recipe, recipe_from_dict  # noqa: E402
-from support.training_setup import TREE, changed, folder  # noqa: E402, F401
+from bidiff_deploy.errors import UsageError
+from bidiff_deploy.training.recipe import Photo, read_recipe, recipe_from_dict
+from support.training_setup import TREE, changed
 
 SHIPPED = Path(__file__).parents[2] / "training"
 

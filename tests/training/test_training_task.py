@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from bidiff_deploy.errors import CheckpointError  # noqa: E402
-from bidiff_deploy.sampling import sampler  # noqa: E402
+from bidiff_deploy.errors import CheckpointError
+from bidiff_deploy.sampling import sampler
 from bidiff_deploy.training.diffusion import DiffusionTask, NoiseLoss, add_noise, ddim_update
-from bidiff_deploy.training.distill import DistillationLoss  # noqa: E402
-from bidiff_deploy.training.draws import Draws  # noqa: E402
-from bidiff_deploy.training.loop import train  # noqa: E402
-from bidiff_deploy.training.recipe import recipe_from_dict  # noqa: E402
-from bidiff_deploy.training.recipe_distill import Distill  # noqa: E402
-from bidiff_deploy.training.trainer import Trainer  # noqa: E402
-from bidiff_deploy.training.validate import as_predict  # noqa: E402
-from support.training_setup import TREE, changed, folder, silent  # noqa: E402, F401
+from bidiff_deploy.training.distill import DistillationLoss
+from bidiff_deploy.training.draws import Draws
+from bidiff_deploy.training.loop import train
+from bidiff_deploy.training.recipe import recipe_from_dict
+from bidiff_deploy.training.recipe_distill import Distill
+from bidiff_deploy.training.trainer import Trainer
+from bidiff_deploy.training.validate import as_predict
+from support.training_setup import TREE, changed, silent
 
 CPU = torch.device("cpu")
 

@@ -23,7 +23,7 @@ from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.read import decode_image, read_image
 from bidiff_deploy.upscale import batch
 from bidiff_deploy.upscale.journal import FILE_NAME
-from support.batch_setting import Setting, outputs, three, upscale_setting  # noqa: F401
+from support.batch_setting import Setting, outputs, three
 from support.image_samples import profile
 
 TREE = ("in/a.png", "in/b.jpg", "in/deep/c.png", "in/deep/down/d.tif", "in/other/e.png",

@@ -11,16 +11,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
-import bidiff_deploy
 from bidiff_deploy.cli import group
 from bidiff_deploy.cli.upscale import _listener
 from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.resample import to_condition
-from bidiff_deploy.images.write import write_image
 from bidiff_deploy.upscale import journal
-from support.batch_setting import Setting, upscale_setting  # noqa: F401
+from support.batch_setting import Setting
 from support.fake_engine import FakeEngine
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bidiff_deploy.upscale.journal import FILE_NAME, Journal
-from support.batch_setting import Setting, outputs, three, upscale_setting  # noqa: F401
+from support.batch_setting import Setting, outputs, three
 
 
 def skipped(setting: Setting, *arguments: str, code: int = 0) -> list[str]:

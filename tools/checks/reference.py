@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -36,13 +35,10 @@ def reference_checkpoint(network: str, folder: Path) -> Checkpoint:
     if not (REFERENCE / f"layout_{network}.json").is_file():
         raise EngineError(f"{REFERENCE} has no layout_{network}.json; run this in a checkout of "
                           "the repository")
-    sys.path.insert(0, str(REFERENCE))
-    try:
-        from synth_weights import load_layout, synth_state_dict
-    finally:
-        sys.path.pop(0)
     import yaml
     from safetensors.numpy import save_file
+
+    from tests.reference.synth_weights import load_layout, synth_state_dict
     layout = load_layout(network)
     options, weights = folder / f"{network}.yml", folder / f"{network}.safetensors"
     options.write_text(yaml.safe_dump({

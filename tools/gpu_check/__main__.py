@@ -21,10 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from tools.checks.op_library import build_library  # noqa: E402
-from tools.checks.processes import chosen, exit_code, write_json  # noqa: E402
-from tools.gpu_check.parts import PARTS, run  # noqa: E402
-from tools.gpu_check.table import failed, to_text  # noqa: E402
+from tools.checks.op_library import build_library
+from tools.checks.processes import chosen, exit_code, write_json
+from tools.gpu_check.parts import PARTS, run
+from tools.gpu_check.table import failed, to_text
 
 
 def parser() -> argparse.ArgumentParser:

@@ -41,17 +41,17 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from bidiff_deploy.errors import UsageError  # noqa: E402
-from tools.checks.op_library import build_library  # noqa: E402
-from tools.checks.processes import (  # noqa: E402
+from bidiff_deploy.errors import UsageError
+from tools.checks.op_library import build_library
+from tools.checks.processes import (
     Options,
     Result,
     chosen,
     exit_code,
     write_json,
 )
-from tools.tensorrt_check.parts import PARTS, run  # noqa: E402
-from tools.tensorrt_check.table import failed, to_text  # noqa: E402
+from tools.tensorrt_check.parts import PARTS, run
+from tools.tensorrt_check.table import failed, to_text
 
 _MAX_REPORT = 1 << 24
 _FIRST = ("machine", "plugin")  # always made anew: the others hang on them

@@ -17,17 +17,13 @@ import pytest
 from bidiff_deploy import load_bundle
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.engines import library
-from bidiff_deploy.engines.onnxruntime.cpu import session_options
 from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.graphs.float16 import MAPS
 from bidiff_deploy.networks.bi_diffsr.memory import cuda_step_bytes
-from bidiff_deploy.operators import names as ops
 from support import emulated_cuda
-from support.cuda_cases import Maker, cases, model, on_the_cpus_kernels
+from support.cuda_cases import cases, model, on_the_cpus_kernels
 from support.reference_cases import snr
 
-onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 

@@ -13,6 +13,7 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from bidiff_deploy import EngineError, load_bundle
@@ -26,7 +27,6 @@ from bidiff_deploy.engines.onnxruntime.cuda_step import NO_GRAPH, DeviceStep
 from bidiff_deploy.graphs.cuda import derive
 from support import emulated_cuda
 
-ort = pytest.importorskip("onnxruntime")
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 
@@ -212,7 +212,7 @@ class FakeRuntime:
     def __init__(self, refusal: str, providers=(cuda_provider.PROVIDER,)) -> None:
         self.refusal, self.providers, self.tried = refusal, providers, []
 
-    def InferenceSession(self, model, options, providers, enable_fallback):  # noqa: N802
+    def InferenceSession(self, model, options, providers, enable_fallback):
         settings = providers[0][1]
         self.tried.append(settings["enable_cuda_graph"])
         if self.refusal and settings["enable_cuda_graph"] == "1":

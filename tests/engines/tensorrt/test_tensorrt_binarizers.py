@@ -6,19 +6,18 @@ import numpy as np
 import onnx
 import pytest
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("onnxruntime")
-
-from bidiff_deploy import load_bundle  # noqa: E402
-from bidiff_deploy.bundle.manifest import open_bundle  # noqa: E402
-from bidiff_deploy.bundle.step_graphs import StepGraphs  # noqa: E402
-from bidiff_deploy.engines import library  # noqa: E402
-from bidiff_deploy.graphs.tensorrt import VARIANTS, derive  # noqa: E402
-from bidiff_deploy.graphs.update import FACTORS  # noqa: E402
-from bidiff_deploy.networks.bi_diffsr.binarizers import BINARIZERS, PUBLISHED  # noqa: E402
-from support.binarizer_setup import bundle, inputs, network, one_thread, small  # noqa: E402, F401
-from support.reference_cases import snr  # noqa: E402
+from bidiff_deploy import load_bundle
+from bidiff_deploy.bundle.manifest import open_bundle
+from bidiff_deploy.bundle.step_graphs import StepGraphs
+from bidiff_deploy.engines import library
+from bidiff_deploy.graphs.tensorrt import VARIANTS, derive
+from bidiff_deploy.graphs.update import FACTORS
+from bidiff_deploy.networks.bi_diffsr.binarizers import BINARIZERS, PUBLISHED
+from support.binarizer_setup import bundle, inputs, network, small
+from support.reference_cases import snr
 from support.tensorrt_graphs import FakePlugin, check_form, contract, session, step_inputs
+
+pytest.importorskip("onnxruntime")
 
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)

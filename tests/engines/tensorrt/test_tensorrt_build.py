@@ -20,16 +20,7 @@ from bidiff_deploy.engines.tensorrt.plans import Profile
 from bidiff_deploy.graphs import tensorrt as tensorrt_graph
 from stand_ins import tensorrt as tensorrt_stand_in
 from support import tensorrt_names
-from support.tensorrt_building import (
-    NEW,
-    OLD,
-    halved_bundle,
-    how_built,
-    place_of_plans,
-    refusal,
-    run,
-    tiny_bundle,
-)
+from support.tensorrt_building import NEW, OLD, how_built, refusal, run
 
 VERSIONS = tensorrt_names.VERSIONS
 

@@ -16,7 +16,7 @@ from bidiff_deploy.engines.tensorrt.profiles import default_profile
 from bidiff_deploy.errors import EngineError, UsageError
 from stand_ins import tensorrt as tensorrt_stand_in
 from support import bbcu_networks
-from support.tensorrt_building import halved_bundle, refusal, run, tiny_bundle  # noqa: F401
+from support.tensorrt_building import refusal, run
 
 WRONG = {
     "a size that is no multiple": (("--size", "60x64"), "multiples of 8"),

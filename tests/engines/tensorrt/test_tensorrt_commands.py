@@ -13,6 +13,7 @@ from stand_ins import tensorrt as tensorrt_stand_in
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("cuda.bindings")
+
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 

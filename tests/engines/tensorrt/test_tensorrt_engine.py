@@ -19,6 +19,7 @@ from support.reference_cases import snr
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("cuda.bindings")
+
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 

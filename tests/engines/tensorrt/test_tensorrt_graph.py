@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 
 import numpy as np
+import onnx
 import pytest
 
 from bidiff_deploy import EngineError, UsageError, load_bundle
@@ -22,9 +23,6 @@ from bidiff_deploy.graphs.update import FACTORS
 from bidiff_deploy.operators import names as ops
 from bidiff_deploy.sampling import sampler
 from support.reference_cases import snr
-
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
 from support.tensorrt_graphs import (
     LAYOUT,
     FakePlugin,
@@ -36,6 +34,8 @@ from support.tensorrt_graphs import (
     unprepared,
     value_types,
 )
+
+pytest.importorskip("onnxruntime")
 
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 T, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper

@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.engines.tensorrt.build import network as tensorrt_network
 from bidiff_deploy.graphs import tensorrt as tensorrt_graph
-from support.tensorrt_building import tiny_bundle  # noqa: F401
 
 
 class Layer:

@@ -16,7 +16,7 @@ from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder
 from bidiff_deploy.engines.tensorrt.build.progress import BuildProgress
 from bidiff_deploy.progress import Progress
 from stand_ins import tensorrt as tensorrt_stand_in
-from support.tensorrt_building import OLD, place_of_plans, run, tiny_bundle  # noqa: F401
+from support.tensorrt_building import OLD, run
 
 
 class Recorder:

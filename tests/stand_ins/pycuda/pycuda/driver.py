@@ -20,7 +20,7 @@ class LogicError(Error):
     pass
 
 
-class MemoryError(Error):  # noqa: A001 - pycuda's own name
+class MemoryError(Error):
     pass
 
 
