@@ -1,10 +1,29 @@
-"""bidiff_deploy: packed 1-bit engines for the super-resolution diffusion model BI-DiffSR.
+"""bidiff_deploy: packed 1-bit engines for binarised super-resolution networks.
 
     from bidiff_deploy import load_bundle
     with load_bundle("model.bundle", threads=2) as engine:
         image = engine.upscale(image)
 
-Importing the package imports neither torch nor onnxruntime.
+Importing the package imports neither torch nor onnxruntime. Its packages, in the order in which
+data passes through them:
+
+    operators    the ONNX operators of binary networks: names, sign bits, definitions
+    networks     the known networks: options, parameters, recognition by keys, graphs, costs
+    checkpoint   a checkpoint file -> Checkpoint, the record of a trained network
+    sampling     noise schedule, DDIM sampler, seeded noise, colour matching
+    images       reading, writing, resizing, tiling and scoring images
+    export       Checkpoint -> bundle
+    bundle       the bundle format: manifest, weights file, step graphs
+    graphs       passes that adapt a bundle's graphs to a backend
+    engines      bundle -> an engine that runs: ONNX Runtime, TensorRT
+    upscale      an engine over many image files: jobs, pipeline, journal
+    training     recipe -> photos -> trained network, in torch
+    serving      a model repository for NVIDIA Triton Inference Server
+    proof        compares a bundle with its checkpoint, measures and inspects it
+    doctor       what this machine can run, and what is missing
+    evaluation   scores a model on data sets: PSNR, SSIM, LPIPS
+    report       one HTML page of evidence about a bundle
+    cli          the command ``bidiff-deploy``
 """
 
 from __future__ import annotations
@@ -41,11 +60,11 @@ def load_bundle(path: str | os.PathLike[str], *, threads: int | None = None,
     (the same graphs through their function bodies in float32: the baseline); on NVIDIA GPU number
     ``device``, by default 0: ``"onnxruntime-cuda"``, ``"tensorrt"`` (our plugin), and the baselines
     ``"tensorrt-dense"`` and ``"tensorrt-dense-int8"`` (binary layers as TensorRT's convolutions).
-    Those of TensorRT run the plans that ``bidiff-deploy build`` made, at the shapes that these are
-    for; ``threads`` means nothing to them. Returns a context manager with ``upscale``: a
-    ``NoisePredictor``, which has ``predict`` and ``sample`` too, or, of a network without a loop, a
-    ``OneRun`` with ``enlarge``. Raises BundleError for a bundle that is
-    damaged or foreign, EngineError for a backend that can not run here.
+    TensorRT backends ignore ``threads`` and run the plans that ``bidiff-deploy build`` made, at the
+    shapes that these were built for. Returns a context manager with ``upscale``: a
+    ``NoisePredictor``, which also has ``predict`` and ``sample``, or, for a network without a
+    diffusion loop, a ``OneRun`` with ``enlarge``. Raises BundleError for a bundle that is damaged
+    or has another format, EngineError for a backend that cannot run on this machine.
     """
     from .engines import open_engine
 

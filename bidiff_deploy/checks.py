@@ -1,4 +1,4 @@
-"""Checks of values that users pass, each with one wording."""
+"""Checks of values that users pass; each check has one wording."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """The tree of exceptions that users of the package can meet.
 
-    BidiffError                      every error that a user can mend
-    |-- CheckpointError              a checkpoint that can not be read or is not BI-DiffSR
+    BidiffError                      every error that a user can fix
+    |-- CheckpointError              a checkpoint that cannot be read or is of no known network
     |-- BundleError                  a bundle that is missing, damaged, foreign or too new
-    |-- ImageError                   a file that is no image, or can not be written
+    |-- ImageError                   a file that is not an image, or an unusable image
     |-- EngineError                  a backend, kernel or op library that is missing or refuses
     |-- UsageError                   arguments that contradict each other or the bundle
-    `-- OutputError                  a place that can not be written, or already holds something
+    `-- OutputError                  an output that cannot be written or already exists
 
 Every message is one sentence that names the file or value and says what to do. The command line
 prints it after ``error:`` and exits with code 1.
@@ -27,11 +27,11 @@ __all__ = [
 
 
 class BidiffError(Exception):
-    """Base of every error that the user can mend; its text is one sentence."""
+    """Base of every error that the user can fix; its text is one sentence."""
 
 
 class CheckpointError(BidiffError):
-    """A checkpoint or options file can not be read, or does not describe a BI-DiffSR network."""
+    """A checkpoint or options file cannot be read, or does not describe a known network."""
 
 
 class BundleError(BidiffError):
@@ -39,7 +39,7 @@ class BundleError(BidiffError):
 
 
 class ImageError(BidiffError):
-    """A file can not be decoded as an image, or an image has an unusable shape or type."""
+    """A file cannot be decoded as an image, or an image has an unusable shape or type."""
 
 
 class EngineError(BidiffError):
@@ -51,10 +51,10 @@ class UsageError(BidiffError, ValueError):
 
 
 class OutputError(BidiffError, OSError):
-    """An output can not be written, or exists and was not to be replaced."""
+    """An output cannot be written, or exists and may not be replaced."""
 
 
 def one_line(error: object, limit: int = 300) -> str:
-    """The text of another library's error on one line of at most ``limit`` characters, to be part
-    of a sentence; the name of its class where it has no text."""
+    """The text of another library's error on one line of at most ``limit`` characters, or the
+    name of its class if it has no text."""
     return " ".join(str(error).split())[:limit] or type(error).__name__

@@ -1,7 +1,7 @@
-"""Outputs that are whole or absent: written under a temporary name beside the target, then renamed.
+"""Outputs that are whole or absent: written to a temporary file in the same folder, then renamed.
 
-A temporary is hidden and ends in ``.tmp`` (``.photo.png.1f2e3d4c.tmp``), so that one left by a
-crash is never taken for a result. Every failure is an OutputError with one sentence.
+A temporary file is hidden and ends in ``.tmp`` (``.photo.png.1f2e3d4c.tmp``), so that one left by
+a crash is never taken for a result. Every failure is an OutputError of one sentence.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["TEMPORARY_SUFFIX", "atomic_directory", "atomic_file", "check_target"
 
 TEMPORARY_SUFFIX = ".tmp"
 
-# Why a place can not be written, and what to do, in words.
+# Why an output cannot be written, and what to do.
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another place",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
@@ -36,7 +36,7 @@ _REASONS = {
     errno.EFBIG: "the file is too large for this file system",
     errno.ELOOP: "its path has a loop of links",
 }
-# Errors that only a write can cause: told as the output's even where they carry no file name.
+# Errors that only a write can cause: reported for the output even if they carry no file name.
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
 
 
@@ -44,11 +44,11 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = False, *,
                  directory: bool = False, marker: str | None = None) -> Path:
     """The resolved path of an output that may be written.
 
-    Links are followed, so a link stays and what it points to is replaced. Raises OutputError if
-    the folder it goes to is missing or not writable (which is tried, by a temporary that is
-    removed at once), if the target exists and ``overwrite`` is false, or if what exists is of
-    another kind. An existing directory is replaceable only if it
-    is empty or holds a file ``marker``: a mistyped ``-o`` must not delete a folder of photos.
+    Links are followed: a link is kept, and the file that it points to is replaced. Raises
+    OutputError if the target's folder is missing or not writable (tested with a temporary file that
+    is removed at once), if the target exists and ``overwrite`` is false, or if a file exists where
+    a directory is to be written or the reverse. An existing directory is replaced only if it is
+    empty or contains a file ``marker``: a mistyped ``-o`` must not delete a folder of photos.
     """
     shown = os.fspath(path)
     try:
@@ -59,21 +59,21 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = False, *,
     except OSError as error:
         raise _output_error(error, shown) from None
     except ValueError as error:  # a NUL in the name
-        raise OutputError(f"can not write {shown!r}: {error}") from None
+        raise OutputError(f"cannot write {shown!r}: {error}") from None
     kind = "directory" if directory else "file"
     if mode is not None:
         if not (stat.S_ISDIR(mode) if directory else stat.S_ISREG(mode)):
             what = "a directory" if stat.S_ISDIR(mode) else "not a directory" if directory else \
                 "not a regular file"
-            raise OutputError(f"can not write {kind} {shown}: it exists and is {what}; "
+            raise OutputError(f"cannot write {kind} {shown}: it exists and is {what}; "
                               "choose another output")
         if not overwrite:
             raise OutputError(f"{shown} already exists; choose another output or allow it to be "
                               "replaced with --overwrite")
         if directory and not _replaceable(target, shown, marker):
-            holds = f"it is not empty and holds no {marker}" if marker else "it is not empty"
-            raise OutputError(f"{shown} is not replaced, because {holds}; choose another output")
-    # Tried, not asked: what os.access says is wrong for root and on several file systems.
+            reason = f"it is not empty and contains no {marker}" if marker else "it is not empty"
+            raise OutputError(f"{shown} is not replaced, because {reason}; choose another output")
+    # Tested by writing: os.access is wrong for root and on several file systems.
     probe = _temporary(target)
     try:
         _create(probe)
@@ -85,11 +85,11 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = False, *,
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
-    """A temporary path, of an empty file in the target's folder, that becomes ``path`` at success.
+    """Yields the path of an empty temporary file, which is renamed to ``path`` on success.
 
     The file is flushed to disk before it is renamed with os.replace. If the block raises, the
-    temporary is removed and ``path`` is as it was. Raises OutputError where check_target does,
-    and for a full disk, a read-only file system and the like; other errors of the block pass.
+    temporary file is removed and ``path`` is as it was. Raises OutputError where check_target does,
+    and if writing fails (full disk, read-only file system); other errors of the block pass.
     """
     shown = os.fspath(path)
     target = check_target(path, overwrite)
@@ -111,11 +111,11 @@ def atomic_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterat
 @contextmanager
 def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False, *,
                      marker: str | None = None) -> Iterator[Path]:
-    """A temporary empty directory beside ``path`` that becomes ``path`` at success.
+    """Yields an empty temporary directory in the same folder, renamed to ``path`` on success.
 
-    With ``overwrite`` an existing directory is replaced if it is empty or holds a file ``marker``
-    (see check_target): it is moved aside, the new one is renamed into place, and the old one is
-    deleted, or moved back if the rename fails. Raises as atomic_file.
+    With ``overwrite`` an existing directory is replaced if it is empty or contains a file
+    ``marker`` (see check_target): it is moved aside, the new one is renamed into place, and the old
+    one is deleted, or moved back if the rename fails. Raises as atomic_file.
     """
     shown = os.fspath(path)
     target = check_target(path, overwrite, directory=True, marker=marker)
@@ -140,7 +140,7 @@ def make_directory(path: str | os.PathLike[str]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise OutputError(f"can not create folder {folder}: a file of that name exists; choose "
+        raise OutputError(f"cannot create folder {folder}: a file of that name exists; choose "
                           "another place") from None
     except (OSError, ValueError) as error:
         raise _output_error(error, str(folder)) from None
@@ -162,12 +162,12 @@ def _swap(temporary: Path, target: Path) -> None:
 
 
 def _temporary(target: Path) -> Path:
-    # Cut, because the name has to stay below the file system's limit (255 bytes).
+    # Shortened: file systems limit a name to 255 bytes.
     return target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
 def _create(path: Path) -> None:
-    # Not tempfile: its files are readable by their owner only, and would stay so.
+    # Not tempfile: its files are readable by their owner only, and renaming keeps that.
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
 
 
@@ -179,7 +179,7 @@ def _replaceable(target: Path, shown: str, marker: str | None) -> bool:
 
 
 def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, hex, read in pieces."""
+    """SHA-256 of a file, in hex."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         while piece := stream.read(1 << 20):
@@ -212,13 +212,13 @@ def _output_errors(shown: str, temporary: Path) -> Iterator[None]:
 
 def _output_error(error: Exception, shown: str) -> OutputError:
     code = error.errno if isinstance(error, OSError) else None
-    reason = _REASONS.get(code) or (os.strerror(code) if code else str(error))
-    return OutputError(f"can not write {shown}: {reason}")
+    reason = (_REASONS.get(code) or os.strerror(code)) if code else str(error)
+    return OutputError(f"cannot write {shown}: {reason}")
 
 
 def user_folder(variable: str, usual: str) -> Path:
-    """Our folder below the one of the XDG base directories that ``variable`` names, such as
-    XDG_DATA_HOME, or below ``usual`` of the home folder. It need not exist."""
+    """The package's folder in the XDG base directory that environment variable ``variable`` names
+    (XDG_DATA_HOME, ...), by default in folder ``usual`` of the home folder. It need not exist."""
     named = os.environ.get(variable)
     base = Path(named) if named and os.path.isabs(named) else Path.home() / usual
     return base / "bidiff_deploy"

@@ -1,4 +1,4 @@
-"""What this machine is: processor, instruction sets, cores, memory. Standard library only."""
+"""The machine's processor, instruction sets, cores and memory. Standard library only."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def cpu(cpuinfo: str | None = None, machine: str | None = None) -> dict[str, Any]:
-    """``model``, ``machine``, ``cores``, ``usable_cores`` and ``isa``: {name: bool, or None where
-    it can not be told}. ``cpuinfo`` and ``machine`` stand in for this machine's, in tests."""
+    """``model``, ``machine``, ``cores``, ``usable_cores`` and ``isa``: {name: bool, or None if
+    unknown}. Tests pass ``cpuinfo`` (its text) and ``machine`` in place of this machine's."""
     machine = (machine or platform.machine()).lower()
     text = _read(_CPUINFO) if cpuinfo is None else cpuinfo
     fields: dict[str, str] = {}
@@ -45,7 +45,7 @@ def cpu(cpuinfo: str | None = None, machine: str | None = None) -> dict[str, Any
 
 
 def usable_cores() -> float:
-    """Cores that this process may use: by its affinity, and by its container's quota."""
+    """Cores that this process may use, by its affinity and its container's quota."""
     try:
         cores: float = len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
@@ -57,8 +57,7 @@ def usable_cores() -> float:
 
 
 def memory() -> dict[str, int | None]:
-    """``total`` and ``available`` bytes, by the system and the container's limit; None if
-    unknown."""
+    """``total`` and ``available`` bytes, within the container's limit; None if unknown."""
     fields = {}
     for line in _read("/proc/meminfo").splitlines():
         key, _, value = line.partition(":")
@@ -88,8 +87,8 @@ def _read(path: str | Path) -> str:
 def peak_memory() -> int:
     """Largest resident size of this process so far, in bytes.
 
-    On Linux from ``VmHWM``, which starts anew with the program; getrusage's figure, used
-    elsewhere, can carry over from the process that started this one.
+    On Linux from ``VmHWM``, which starts at zero with the program; getrusage's figure, used
+    elsewhere, can include the process that started this one.
     """
     try:
         with open("/proc/self/status", encoding="ascii") as status:

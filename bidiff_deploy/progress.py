@@ -1,4 +1,4 @@
-"""One line on stderr that says how far a long job is and how long it will still take."""
+"""One line on stderr: how much of a long job is done, and the estimated time left."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _LINE_SECONDS = 10.0  # elsewhere: a log should not fill up
 
 
 class Progress:
-    """Progress of ``total`` equal pieces of work, as a context manager; None: nobody knows of how
-    many, and only the time that has passed is told.
+    """Progress of ``total`` equal pieces of work, as a context manager. None: the total is unknown,
+    so only elapsed time is shown.
 
     On a terminal the line is redrawn in place; elsewhere a line is written every ten seconds, so
-    that short jobs leave no trace in a log. ``quiet`` writes nothing at all. The estimate takes
-    the pieces left to cost what those done did. A stream that can not be written is ignored.
+    that short jobs write nothing to a log. ``quiet`` writes nothing at all. The estimate assumes
+    that the remaining pieces take as long as those done. Write errors of the stream are ignored.
     """
 
     def __init__(self, label: str, total: float | None, *, quiet: bool = False,
@@ -41,7 +41,7 @@ class Progress:
 
     @property
     def on_terminal(self) -> bool:
-        """Whether the line is redrawn in place, for somebody who looks at it."""
+        """Whether the line is redrawn in place."""
         return self._in_place
 
     def __enter__(self) -> Progress:
@@ -52,8 +52,8 @@ class Progress:
         self.clear()
 
     def update(self, done: float, label: str | None = None) -> None:
-        """``done`` of ``total`` pieces are finished, fractions allowed; ``label`` says with what.
-        """
+        """Report that ``done`` of ``total`` pieces are finished, fractions allowed; ``label``
+        replaces the line's label."""
         if label is not None:
             self.label = label
         now = self._clock()
@@ -67,7 +67,7 @@ class Progress:
         self._write(self._line(done, now - self._started))
 
     def clear(self) -> None:
-        """Remove the line from a terminal; what is printed next starts at its place."""
+        """Remove the line from a terminal, so that the next output takes its place."""
         if self._in_place and self._width:
             self._emit("\r" + " " * self._width + "\r")
             self._width = 0
@@ -89,6 +89,8 @@ class Progress:
             self._emit(text + "\n")
 
     def _emit(self, text: str) -> None:
+        if self._stream is None:
+            return
         try:
             self._stream.write(text)
             self._stream.flush()

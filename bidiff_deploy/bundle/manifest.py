@@ -90,7 +90,7 @@ def _read_manifest(path: Path) -> Mapping[str, Any]:
             raise BundleError(f"{where} is larger than a manifest can be; export the bundle again")
         manifest = json.loads(where.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BundleError(f"{where} can not be read: {error.strerror or error}") from None
+        raise BundleError(f"{where} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError):
         raise BundleError(f"{where} is not valid JSON; export the bundle again") from None
     if not isinstance(manifest, dict):
@@ -184,7 +184,7 @@ def _check_files(path: Path, manifest: Mapping[str, Any], verify: bool) -> None:
                 raise BundleError(f"{file} is not the file that was exported (its SHA-256 or size "
                                   "differs); copy the bundle again or export it again")
         except OSError as error:
-            raise BundleError(f"{file} can not be read: {error.strerror or error}") from None
+            raise BundleError(f"{file} cannot be read: {error.strerror or error}") from None
 
 
 def _check_name(name: Any) -> None:

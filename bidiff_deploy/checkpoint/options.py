@@ -1,7 +1,7 @@
-"""Option files in the published YAML form, and what they leave open.
+"""Option files in the published YAML form.
 
 Only ``network_g``, ``beta_schedule`` and ``scale`` concern a checkpoint; everything else in a
-published option file (data sets, training, metrics) is passed over.
+published option file (data sets, training, metrics) is ignored.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..checks import whole_number
+from ..errors import CheckpointError, one_line
 from ..networks.base import MAX_SCALE
 
 MAX_OPTION_BYTES = 1 << 20
@@ -19,12 +20,12 @@ MAX_OPTION_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Options:
-    """What an option file says; what it does not say is empty or None.
+    """The content of an option file; missing options are empty or None.
 
     network   published network options, without ``type``
-    schedule  keyword arguments of ``schedule.Schedule``
+    schedule  keyword arguments of ``sampling.schedule.Schedule``
     scale     upscaling factor
-    steps     how many DDIM steps it samples with
+    steps     number of DDIM steps
     """
 
     network: Mapping[str, Any] = field(default_factory=dict)
@@ -34,7 +35,7 @@ class Options:
 
 
 def read_options(path: str | Path) -> Options:
-    """Read a YAML (or JSON) option file. Raises CheckpointError in one sentence."""
+    """Read a YAML (or JSON) option file. Raises CheckpointError."""
     import yaml
 
     path = Path(path)
@@ -45,10 +46,9 @@ def read_options(path: str | Path) -> Options:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise CheckpointError(f"{path} can not be read as an options file: {reason}") from None
+        raise CheckpointError(f"{path} cannot be read as an options file: {reason}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} is not valid YAML: {reason}") from None
+        raise CheckpointError(f"{path} is not valid YAML: {one_line(error)}") from None
     if not isinstance(document, dict):
         raise CheckpointError(f"{path} is not an options file: it must be a mapping with "
                               "network_g, beta_schedule or scale")
@@ -56,7 +56,7 @@ def read_options(path: str | Path) -> Options:
 
 
 def parse_options(document: Mapping[str, Any], path: Path) -> Options:
-    """``read_options`` of a file's content; ``path`` is what errors call it."""
+    """``read_options`` of a file's content; errors name ``path``."""
     network = dict(_mapping(document, "network_g", path))
     network.pop("type", None)
     schedule = _mapping(document, "beta_schedule", path)
@@ -70,11 +70,9 @@ def parse_options(document: Mapping[str, Any], path: Path) -> Options:
 
 
 def check_scale(scale: Any, origin: str) -> int:
-    """``scale`` as a whole number from 1 to 16, or CheckpointError."""
-    if isinstance(scale, bool) or not isinstance(scale, int) or not 1 <= scale <= MAX_SCALE:
-        raise CheckpointError(
-            f"{origin}: scale {scale!r} must be a whole number from 1 to {MAX_SCALE}")
-    return scale
+    """``scale`` as a whole number from 1 to MAX_SCALE. Raises CheckpointError, which names
+    ``origin``."""
+    return whole_number(f"{origin}: scale", scale, 1, MAX_SCALE, error=CheckpointError)
 
 
 def _mapping(document: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
@@ -85,11 +83,11 @@ def _mapping(document: Mapping[str, Any], key: str, path: Path) -> Mapping[str, 
 
 
 def _schedule(found: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    for key, only in (("scheduler_type", ("DDIM", "DDPM")), ("schedule", ("linear",)),
-                      ("prediction_type", ("epsilon",))):
-        if key in found and found[key] not in only:
+    for key, known in (("scheduler_type", ("DDIM", "DDPM")), ("schedule", ("linear",)),
+                       ("prediction_type", ("epsilon",))):
+        if key in found and found[key] not in known:
             raise CheckpointError(f"{path}: beta_schedule.{key} {found[key]!r} is not supported; "
-                                  f"known is {' or '.join(only)}")
+                                  f"use {' or '.join(known)}")
     result: dict[str, Any] = {}
     total = _optional_int(found, "n_timestep", path)
     if total is not None:
@@ -107,9 +105,5 @@ def _schedule(found: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 def _optional_int(found: Mapping[str, Any], key: str, path: Path) -> int | None:
     value = found.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise CheckpointError(
-            f"{path}: beta_schedule.{key} {value!r} must be a positive whole number")
-    return value
+    return None if value is None else whole_number(f"{path}: beta_schedule.{key}", value, 1,
+                                                   error=CheckpointError)

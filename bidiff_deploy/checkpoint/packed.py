@@ -1,6 +1,6 @@
 """Packed checkpoints (``.safetensors``): sign bits, alpha and the rest in float32.
 
-About a tenth of the size of a published one.
+They have about a tenth of the size of published ones.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, one_line
 from ..files import atomic_file
 from ..networks import DEFAULT, find_network, parameters
+from ..networks.base import Parameter
 from ..operators.sign_bits import PACKING_VERSION, BinaryWeight, words_per_tap
 from .options import Options
 from .record import Checkpoint, upscaling_factor
@@ -43,27 +45,20 @@ def write_packed(path: str | Path, checkpoint: Checkpoint, *, overwrite: bool = 
     }
     if checkpoint.network.name != DEFAULT:
         header["model"] = checkpoint.network.name
-    # One metadata entry: the order of several is not fixed, and bytes are to be.
+    # One metadata entry: the order of several is not fixed, but the bytes must be.
     data = save(tensors, {"bidiff": json.dumps(header, sort_keys=True)})
     with atomic_file(path, overwrite) as temporary:
         temporary.write_bytes(data)
 
 
 def read_packed(path: Path, tensors: Mapping[str, np.ndarray], text: str, options: Options,
-                 scale: int | None, digest: str) -> Checkpoint:
-    def broken(reason: str) -> CheckpointError:
-        return CheckpointError(f"{path} is a damaged packed checkpoint: {reason}; "
-                               "write it again with `bidiff-deploy pack`")
+                scale: int | None, digest: str) -> Checkpoint:
+    """``Checkpoint`` of a packed file's tensors and its header ``text``.
 
-    try:
-        header = json.loads(text)
-        schema, packing = header["schema"], header["packing"]
-        newer = int(schema) > PACKED_SCHEMA or int(packing) > PACKING_VERSION
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise broken("its header is not readable") from None
-    if newer:
-        raise CheckpointError(f"{path} was packed by a newer version (schema {schema}, packing "
-                              f"{packing}); upgrade bidiff-deploy to read it")
+    ``options`` and ``scale`` override the header; ``digest`` is the file's SHA-256. Raises
+    CheckpointError for damaged files, newer versions, and options of another network.
+    """
+    header = _header(path, text)
     try:
         network = find_network(header.get("model", DEFAULT), str(path))
         config = network.config({**header["network"], **options.network}, str(path))
@@ -72,30 +67,56 @@ def read_packed(path: Path, tensors: Mapping[str, np.ndarray], text: str, option
         sampling, zeros = dict(header["sampling"]), dict(header["zeros"])
         assumptions = tuple(str(line) for line in header["assumptions"])
     except (KeyError, TypeError, ValueError) as error:
-        raise broken(f"its header lacks or garbles {error}") from None
+        raise _damaged(path, f"its header is incomplete or garbled ({one_line(error)})") from None
     if config != stated:
         raise CheckpointError(f"{path}: the options file contradicts the network that the packed "
                               "checkpoint states; leave --options out")
+    state, binary = _weights(path, tensors, parameters(config), zeros)
+    found = upscaling_factor(config, scale or options.scale or header.get("scale"), path)
+    return Checkpoint(path.name, digest, config, state, binary, found, schedule, sampling,
+                      assumptions)
+
+
+def _header(path: Path, text: str) -> dict[str, Any]:
+    """The header, of a version that can be read."""
+    try:
+        header: dict[str, Any] = json.loads(text)
+        schema, packing = header["schema"], header["packing"]
+        newer = int(schema) > PACKED_SCHEMA or int(packing) > PACKING_VERSION
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise _damaged(path, "its header is not readable") from None
+    if newer:
+        raise CheckpointError(f"{path} was packed by a newer version (schema {schema}, packing "
+                              f"{packing}); upgrade bidiff-deploy to read it")
+    return header
+
+
+def _weights(path: Path, tensors: Mapping[str, np.ndarray], wanted: Mapping[str, Parameter],
+             zeros: Mapping[str, object]
+             ) -> tuple[dict[str, np.ndarray], dict[str, BinaryWeight]]:
+    """The float parameters and the binary ones, checked against their shapes."""
     state, binary = {}, {}
-    wanted = parameters(config)
     for name, parameter in wanted.items():
         parts = {name: parameter.shape}
         if parameter.binary:
             cout, cin, k, _ = parameter.shape
             parts = {f"{name}.words": (cout, k, k, words_per_tap(cin)), f"{name}.alpha": (cout,)}
         for key, shape in parts.items():
-            dtype = np.int32 if key.endswith(".words") else np.float32
+            dtype = np.dtype(np.int32 if key.endswith(".words") else np.float32)
             value = tensors.get(key)
             if value is None or value.shape != shape or value.dtype != dtype:
-                raise broken(f"{key} must be {np.dtype(dtype).name} of shape {shape}")
+                raise _damaged(path, f"{key} must be {dtype.name} of shape {shape}")
             if dtype == np.float32 and not np.isfinite(value).all():
-                raise broken(f"{key} holds NaN or infinite values")
+                raise _damaged(path, f"{key} contains NaN or infinite values")
         if parameter.binary:
             count = zeros.get(name, 0)
             binary[name] = BinaryWeight(tensors[f"{name}.words"], tensors[f"{name}.alpha"],
                                         parameter.shape[1], count if type(count) is int else 0)
         else:
             state[name] = tensors[name]
-    found = upscaling_factor(config, scale or options.scale or header.get("scale"), path)
-    return Checkpoint(path.name, digest, config, state, binary, found, schedule, sampling,
-                      assumptions)
+    return state, binary
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path} is a damaged packed checkpoint: {reason}; "
+                           "write it again with `bidiff-deploy pack`")

@@ -1,6 +1,6 @@
 """Published checkpoint keys <-> this project's parameter names.
 
-Which key holds which parameter stands in ``networks.parameters``; here whole state dicts are
+``networks.parameters`` lists the published keys of each parameter; here whole state dicts are
 renamed, stacked and split.
 """
 
@@ -24,11 +24,11 @@ def from_published(state: Mapping[str, np.ndarray], config: Config,
 
     ``state``: ``{published key: array}`` without ``module.`` prefixes. Returns ``{name: array}``
     in the order and shapes of ``networks.parameters(config)``, dtypes unchanged. Raises
-    CheckpointError, ``origin`` being the file's name, for missing, unexpected or misshapen tensors.
+    CheckpointError, which names ``origin``, for missing, unexpected or misshapen tensors.
     """
     wanted = parameters(config)
     keys = [key for parameter in wanted.values() for key in parameter.published]
-    faults = [f"{len(found)} {what} key{'s' if len(found) > 1 else ''} ({_some(found)})"
+    faults = [f"{len(found)} {what} key{'s' if len(found) > 1 else ''} ({_first(found)})"
               for what, found in (("missing", [key for key in keys if key not in state]),
                                   ("unexpected", sorted(set(state) - set(keys)))) if found]
     if faults:
@@ -61,5 +61,5 @@ def to_published(state: Mapping[str, np.ndarray],
     return result
 
 
-def _some(keys: Sequence[str]) -> str:
+def _first(keys: Sequence[str]) -> str:
     return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")

@@ -1,7 +1,7 @@
-"""A checkpoint file, published, of a training run here, or packed, as a ``Checkpoint``.
+"""Reads a checkpoint file as a ``Checkpoint``.
 
-``read_checkpoint`` takes a published or own state dict (``.pth``, ``.pt``, ``.safetensors``) or a
-packed checkpoint and returns the same ``Checkpoint`` for both. Only ``.pth`` and ``.pt`` need torch.
+A file is a published state dict, one of a training run here (``.pth``, ``.pt``, ``.safetensors``),
+or a packed checkpoint (``.safetensors``). Only ``.pth`` and ``.pt`` need torch.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["read_checkpoint"]
 
 def read_checkpoint(path: str | Path, options: Options | None = None,
                     scale: int | None = None) -> Checkpoint:
-    """Read a checkpoint, published, own or packed.
+    """Read a checkpoint, published, packed or of a training run here.
 
-    ``options`` come before what is derived from shapes, ``scale`` before both. Raises
-    CheckpointError in one sentence: missing, truncated, foreign or unsafe files, contradictions,
-    NaN or infinite weights.
+    ``options`` override what shapes imply, ``scale`` overrides both. Raises CheckpointError, one
+    sentence, for missing, truncated, foreign or unsafe files, contradictions, and NaN or infinite
+    weights.
     """
     path = Path(path)
     options = options or Options()
@@ -44,11 +44,11 @@ def read_checkpoint(path: str | Path, options: Options | None = None,
     schedule: dict[str, Any] = {}
     sampling: dict[str, Any] = {}
     if network.kind == NOISE_PREDICTOR and "recipe" in metadata:
-        options, sampling = _of_the_run(metadata["recipe"], options)
-    names = network.options_as_tensors(network.config_class())
-    stored = {name: float(state[name].item()) for name in names
+        options, sampling = _recipe_options(metadata["recipe"], options)
+    hidden = network.options_as_tensors(network.config_class())
+    stored = {name: float(state[name].item()) for name in hidden
               if name in state and state[name].size == 1}
-    state = {key: value for key, value in state.items() if key not in names}
+    state = {key: value for key, value in state.items() if key not in hidden}
     config, assumptions = network.recognise({key: value.shape for key, value in state.items()},
                                             {**stored, **options.network}, str(path))
     if network.kind == NOISE_PREDICTOR:
@@ -64,9 +64,9 @@ def read_checkpoint(path: str | Path, options: Options | None = None,
                        assumptions=tuple(notes + assumptions))
 
 
-def _of_the_run(recipe: str, options: Options) -> tuple[Options, dict[str, Any]]:
-    """``options`` with what they leave open from the recipe of the run that wrote a checkpoint, and
-    the timesteps it was trained for."""
+def _recipe_options(recipe: str, options: Options) -> tuple[Options, dict[str, Any]]:
+    """``options``, completed from the recipe of the run that wrote the checkpoint, and the
+    timesteps that it was trained for."""
     found = json.loads(recipe)
     try:
         network, steps, betas = (found.get(key) for key in ("network", "steps", "betas"))
@@ -77,12 +77,10 @@ def _of_the_run(recipe: str, options: Options) -> tuple[Options, dict[str, Any]]
         scale = None if options.scale else check_scale(found["scale"], "recipe")
         from_condition = steps[0].get("origin") == "condition"
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, CheckpointError):
-        return options, {}  # no recipe of ours, so the tensors alone have to tell
+        return options, {}  # another program's recipe: only the tensors count
     sampling: dict[str, Any] = {"timesteps": timesteps}
     if from_condition:
         sampling["start"] = timesteps[0]
     options = replace(options, network={**network, **options.network},
                       schedule={**schedule, **options.schedule}, scale=options.scale or scale)
     return options, sampling
-
-

@@ -1,4 +1,4 @@
-"""A checkpoint, whatever file it was read from."""
+"""``Checkpoint``: a trained network, independent of the file format that it was read from."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["Checkpoint", "from_latent", "upscaling_factor"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that export needs of a trained network.
+    """A trained network, as export needs it.
 
     name         file name it was read from
     sha256       of that file, hex
     config       the network's options
     state        float32 parameters that are not binary, by the names of ``networks.parameters``
     binary       binary weights, by the same names
-    scale        upscaling factor, or None where nothing states it
-    schedule     keyword arguments of ``schedule.Schedule``; empty for a feed-forward network
-    sampling     what its maker advises: ``timesteps`` (descending) and ``start``, both optional
-    assumptions  sentences about what was not in the file
+    scale        upscaling factor, or None if unknown
+    schedule     keyword arguments of ``sampling.schedule.Schedule``; empty for a one-run network
+    sampling     recommended ``timesteps`` (descending), ``steps`` and ``start``, all optional
+    assumptions  sentences about options that the file does not contain
     """
 
     name: str
@@ -45,16 +45,16 @@ class Checkpoint:
 
     @property
     def network(self) -> Network:
-        """What its network is."""
+        """The record of its network."""
         return network_of(self.config)
 
     @property
     def zeros(self) -> int:
-        """How many binary weights were exactly zero, and so were taken as +1."""
+        """Number of binary weights that were exactly zero and became +1."""
         return sum(weight.zeros for weight in self.binary.values())
 
     def latent(self) -> dict[str, np.ndarray]:
-        """All parameters as float32, binary ones as alpha * sign: what a torch network loads."""
+        """All parameters as float32, binary ones as alpha * sign, for a torch network to load."""
         return {name: self.binary[name].to_float() if parameter.binary else self.state[name]
                 for name, parameter in parameters(self.config).items()}
 
@@ -63,7 +63,7 @@ def from_latent(latent: Mapping[str, np.ndarray], config: Config, *, name: str,
                 sha256: str = "", origin: str | None = None, **rest: Any) -> Checkpoint:
     """Checkpoint from float parameters under this project's names (all of
     ``networks.parameters(config)``). ``rest``: other fields of Checkpoint. Raises
-    CheckpointError, which calls the source ``origin``, for NaN or infinite values."""
+    CheckpointError, which names ``origin``, for NaN or infinite values."""
     origin = origin or name
     state, binary = {}, {}
     for key, parameter in parameters(config).items():
@@ -71,7 +71,7 @@ def from_latent(latent: Mapping[str, np.ndarray], config: Config, *, name: str,
         if parameter.binary:
             binary[key] = BinaryWeight.from_float(value, f"{origin}: {key}")
         elif not np.isfinite(value).all():
-            raise CheckpointError(f"{origin}: {key} holds NaN or infinite values; "
+            raise CheckpointError(f"{origin}: {key} contains NaN or infinite values; "
                                   "the training diverged, so use an earlier checkpoint")
         else:
             state[key] = value
@@ -79,7 +79,8 @@ def from_latent(latent: Mapping[str, np.ndarray], config: Config, *, name: str,
 
 
 def upscaling_factor(config: Config, stated: int | None, path: Path) -> int | None:
-    """The upscaling factor: as stated, or the one that the architecture fixes."""
+    """The upscaling factor: the stated one, or the one that the architecture fixes. Raises
+    CheckpointError if both exist and differ."""
     fixed = network_of(config).fixed_scale(config)
     if fixed is None:
         return None if stated is None else check_scale(stated, str(path))

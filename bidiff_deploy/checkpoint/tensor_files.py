@@ -1,7 +1,7 @@
-"""Raw tensors from files that may come from anyone: ``.pth``/``.pt`` and ``.safetensors``.
+"""Raw tensors from untrusted files: ``.pth``/``.pt`` and ``.safetensors``.
 
-Nothing is executed: torch's reader runs with ``weights_only=True``, safetensors holds only
-numbers. Sizes are bounded by the size of the file, so a small file can not ask for much memory.
+Nothing is executed: torch's reader runs with ``weights_only=True``, safetensors contains only
+numbers. Tensors are at most as large as the file, so a small file cannot use much memory.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, one_line
 
 MAX_BYTES = 4 << 30
-# Wrappers around a state dict, best first: averaged weights are what validation uses.
+# Keys that a state dict may be wrapped in, best first: validation uses averaged weights.
 WRAPPERS = ("params_ema", "params", "state_dict", "model")
 
 
 def read_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], list[str]]:
     """Tensors, metadata and remarks of a checkpoint file.
 
-    Returns ``{key: array}`` with ``module.`` prefixes removed and floats as float32, the text
-    metadata of a safetensors file or ``recipe``, JSON, of a training run's checkpoint, and
-    sentences about choices made. Raises CheckpointError.
+    Returns ``{key: array}`` without ``module.`` prefixes and with floats as float32; the metadata
+    of a safetensors file, or ``recipe`` (JSON) of a training run's checkpoint; and sentences about
+    choices made. Raises CheckpointError.
     """
     try:
         if path.is_dir():
@@ -35,7 +35,7 @@ def read_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], list[
         size = path.stat().st_size
     except OSError as error:
         raise CheckpointError(
-            f"{path} can not be read: {error.strerror or error}; check the path") from None
+            f"{path} cannot be read: {error.strerror or error}; check the path") from None
     if size == 0:
         raise CheckpointError(f"{path} is empty; copy or download the checkpoint again")
     if size > MAX_BYTES:
@@ -62,8 +62,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]
             state = {key: _as_float32(stream.get_tensor(key)) for key in stream.keys()}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError,
             OverflowError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} is not a readable .safetensors file ({reason}); "
+        raise CheckpointError(f"{path} is not a readable .safetensors file ({one_line(error)}); "
                               "it may be truncated, so copy or download it again") from None
     return state, metadata
 
@@ -77,24 +76,24 @@ def _read_torch(path: Path, size: int) -> tuple[dict[str, np.ndarray], dict[str,
             ".safetensors with `bidiff-deploy pack` on a machine that has torch") from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; the errors below say enough
+            warnings.simplefilter("ignore")  # about pickle protocols, which users need not see
             document = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch says this of refused globals, and pickle says it of files that are no pickles.
         if "weights_only" in str(error).lower() or "Unsupported" in str(error):
             raise CheckpointError(
-                f"{path} is not a plain state dict: it is damaged or holds objects other than "
+                f"{path} is not a plain state dict: it is damaged or contains objects other than "
                 "tensors, which could run code when loaded; save only the state dict") from None
         raise _unreadable(path) from None
     except MemoryError:
-        raise CheckpointError(f"{path} does not fit into memory") from None
+        raise CheckpointError(f"{path} does not fit into memory; use a machine with more") from None
     except Exception:  # torch raises RuntimeError, EOFError, KeyError, ... for damaged files
         raise _unreadable(path) from None
     found, notes = _unwrap(document, path)
     state = {}
     for key, value in found.items():
         if not isinstance(value, torch.Tensor):
-            continue  # counters and the like; missing keys are named later
+            continue  # counters and other values; missing keys are reported later
         if value.is_sparse or value.is_quantized or value.device.type != "cpu" or (
                 value.numel() * value.element_size() > size):
             raise CheckpointError(f"{path}: {key} is not a plain dense tensor; "
@@ -110,18 +109,18 @@ def _recipe(document: Any) -> dict[str, str]:
     try:
         return {"recipe": json.dumps(recipe)} if isinstance(recipe, Mapping) else {}
     except (TypeError, ValueError, RecursionError):
-        return {}  # another program's, then
+        return {}  # another program's
 
 
 def _unwrap(document: Any, path: Path) -> tuple[Mapping[Any, Any], list[str]]:
     if isinstance(document, Mapping):
         present = [key for key in WRAPPERS if isinstance(document.get(key), Mapping)]
         if len(present) > 1:
-            return document[present[0]], [f"{present[0]} was taken; the file also holds "
+            return document[present[0]], [f"{present[0]} was taken; the file also has "
                                           f"{', '.join(present[1:])}"]
         return (document[present[0]] if present else document), []
-    raise CheckpointError(f"{path} is not a BI-DiffSR checkpoint: it holds "
-                          f"{type(document).__name__}, not a state dict")
+    raise CheckpointError(f"{path} is not a checkpoint: it contains a {type(document).__name__}, "
+                          "not a state dict; save the state dict of the network")
 
 
 def _unreadable(path: Path) -> CheckpointError:
@@ -141,7 +140,7 @@ def _strip_prefix(state: dict[str, np.ndarray], path: Path) -> dict[str, np.ndar
         while short.startswith(prefix):
             short = short[len(prefix):]
         if short in result:
-            raise CheckpointError(f"{path} holds {short} twice, with and without '{prefix}'; "
+            raise CheckpointError(f"{path} contains {short} twice, with and without '{prefix}'; "
                                   "save one state dict")
         result[short] = value
     return result

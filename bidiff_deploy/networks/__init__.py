@@ -1,7 +1,12 @@
-"""The networks that a checkpoint or bundle may hold: one folder each, and this table of them.
+"""The networks that a checkpoint or bundle may contain: one folder each, and the table of them.
 
-``base.Network`` is the record that each fills. Nothing here needs torch; the torch modules are in
-``training.networks``.
+    base       ``Network``, the record that each folder fills
+    options    reading a network's options from a mapping
+    costs      counts of parameters and multiply-accumulates, filled by each network
+    bi_diffsr  BI-DiffSR, a noise predictor
+    bbcu       BBCU-M, which runs once
+
+Nothing here needs torch; the torch modules are in ``training.networks``.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from .bi_diffsr.network import BiDiffSr
 
 __all__ = ["DEFAULT", "NETWORKS", "find_network", "matching_network", "network_of", "parameters"]
 
-DEFAULT = BiDiffSr.name  # of files that name no network: their formats are older than the second
+DEFAULT = BiDiffSr.name  # of files that name no network, which early formats did not do
 NETWORKS: dict[str, Network] = {network.name: network for network in (BiDiffSr(), Bbcu())}
 
 
@@ -28,17 +33,17 @@ def find_network(name: Any, origin: str) -> Network:
 
 
 def matching_network(shapes: Shapes) -> Network:
-    """The network that published keys look like. Where none matches it is the default one, whose
-    ``recognise`` says what is missing."""
+    """The network whose published keys these are. If none matches, the default one, whose
+    ``recognise`` then reports what is missing."""
     return next((network for network in NETWORKS.values() if network.matches(shapes)),
                 NETWORKS[DEFAULT])
 
 
 def network_of(config: Config) -> Network:
-    """The network whose options ``config`` are."""
+    """The record of the network that ``config`` belongs to."""
     return NETWORKS[config.network]
 
 
 def parameters(config: Config) -> dict[str, Parameter]:
-    """``{name: Parameter}`` of every parameter of a network, in order of execution."""
+    """``{name: Parameter}`` of every parameter, in order of execution."""
     return network_of(config).parameters(config)

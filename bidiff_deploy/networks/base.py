@@ -1,8 +1,8 @@
-"""What the rest of the package asks of a network: the record that each folder here fills.
+"""``Network``: the record of one network, which each folder here fills.
 
-A network has a kind, which decides how an engine runs it, and everything else that depends on the
-architecture: its options, parameters, recognition by keys, graph, costs and memory. Readers of
-checkpoints, bundles, export, engines and proofs ask this record and never which network it is.
+A network has a kind, which decides how an engine runs it. Everything else that depends on the
+architecture is a method: options, parameters, recognition by keys, graph, costs and memory. Other
+packages use this record and never check which network it is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from ..operators.sign_bits import BinaryWeight
 from .costs import Count
+from .options import options_from
 
 if TYPE_CHECKING:
     import onnx
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["Config", "MAX_SCALE", "NOISE_PREDICTOR", "Network", "ONE_RUN", "Parameter", "Shapes",
            "StepGraph", "Store", "Weights"]
 
-# Kinds, as manifests spell them. A noise predictor runs once a time step of a diffusion loop; the
-# other maps a low-resolution image to the large one in one run.
+# Kinds, as manifests spell them. A noise predictor runs once per time step of a diffusion loop; a
+# one-run network maps a low-resolution image to the large one in one run.
 NOISE_PREDICTOR = "diffusion"
 ONE_RUN = "feedforward"
 MAX_SCALE = 16  # the largest upscaling factor of any network
 
 Shapes = Mapping[str, tuple[int, ...]]
-# ``store(value, name)`` returns the tensor of an initializer, float32 or int32.
+# ``store(value, name)`` stores an initializer, float32 or int32, and returns its tensor.
 Store = Callable[[np.ndarray, str], "onnx.TensorProto"]
 
 
@@ -39,8 +40,8 @@ class Parameter:
     """One parameter of a network.
 
     shape      its shape in this project
-    published  the published key that holds it; a grouped one has a key per TaR/TaA group
-    binary     whether only its signs and per-output-channel mean magnitude are used
+    published  its key in published checkpoints; a grouped one has a key per TaR/TaA group
+    binary     whether only its signs and the mean magnitude of each output channel are used
     grouped    whether axis 0 is the TaR/TaA group
     """
 
@@ -60,7 +61,7 @@ class Config(Protocol):
 
 
 class Weights(Protocol):
-    """What a graph builder reads of a checkpoint; ``checkpoint.record.Checkpoint`` is one."""
+    """The attributes of a checkpoint that a graph builder reads; ``Checkpoint`` has them."""
 
     @property
     def config(self) -> Any:
@@ -86,10 +87,10 @@ class StepGraph:
 class Network(abc.ABC):
     """One network; its methods take the network's own config.
 
-    name   in manifests, packed checkpoints and recipes
-    title  in sentences
-    kind   NOISE_PREDICTOR or ONE_RUN
-    config_class  the dataclass of its options, with ``from_dict(options, origin)``
+    name          in manifests, packed checkpoints and recipes
+    title         in sentences
+    kind          NOISE_PREDICTOR or ONE_RUN
+    config_class  the dataclass of its options
     """
 
     name: ClassVar[str]
@@ -98,9 +99,8 @@ class Network(abc.ABC):
     config_class: ClassVar[Any]
 
     def config(self, options: Mapping[str, Any], origin: str) -> Any:
-        """The config of ``options``. Raises CheckpointError, which calls their source
-        ``origin``."""
-        return self.config_class.from_dict(options, origin)
+        """The config of ``options``. Raises CheckpointError, which names ``origin``."""
+        return options_from(self.config_class, options, origin)
 
     @abc.abstractmethod
     def parameters(self, config: Any) -> dict[str, Parameter]:
@@ -108,29 +108,30 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def binary_layers(self, config: Any) -> list[str]:
-        """Names of the binary layers, in order of execution: ``name.weight`` is a parameter."""
+        """Names of the binary layers, in order of execution; ``NAME.weight`` is a parameter."""
 
     # -- recognition ----------------------------------------------------------------------------
     @abc.abstractmethod
     def matches(self, shapes: Shapes) -> bool:
-        """Whether published keys (without ``module.``) look like this network's."""
+        """Whether published keys (without ``module.``) are this network's."""
 
     @abc.abstractmethod
     def recognise(self, shapes: Shapes, given: Mapping[str, Any],
                   origin: str) -> tuple[Any, list[str]]:
         """The config that shapes imply, and the assumptions made, in sentences.
 
-        ``given``: options that a file states. Raises CheckpointError for shapes that are not this
-        network's, and for those that contradict ``given``.
+        ``shapes``: published keys without ``module.`` -> shape. ``given``: options that a file
+        states. Raises CheckpointError for shapes that are not this network's, and for those that
+        contradict ``given``.
         """
 
     def options_as_tensors(self, config: Any) -> dict[str, float]:
-        """Options that no shape shows: a training run stores them next to its weights, as scalars
-        under these names, and readers take them from there."""
+        """Options that no shape shows; a training run stores them next to its weights as scalars
+        of these names, and readers restore them from there."""
         return {}
 
     def fixed_scale(self, config: Any) -> int | None:
-        """The upscaling factor, where the architecture fixes it."""
+        """The upscaling factor if the architecture fixes it, else None."""
         return None
 
     # -- running --------------------------------------------------------------------------------
@@ -139,23 +140,22 @@ class Network(abc.ABC):
         return 1
 
     def reach(self, config: Any) -> int | None:
-        """How many input pixels around its own an output pixel depends on; None: on the map."""
+        """How many input pixels around its own an output pixel depends on; None: on all."""
         return None
 
     @abc.abstractmethod
     def peak_bytes(self, config: Any, height: int, width: int, *, stock: bool = False) -> int:
-        """Estimated peak memory of one run whose output is ``height`` x ``width``, with what the
-        engine holds around it. ``stock``: by ONNX Runtime's standard operators."""
+        """Estimated peak memory of one run whose output is ``height`` x ``width``, including the
+        engine's own buffers. ``stock``: with ONNX Runtime's standard operators."""
 
     @abc.abstractmethod
     def work(self, config: Any, height: int, width: int) -> float:
-        """Relative time of one run whose output is ``height`` x ``width``; it only chooses
-        tiles."""
+        """Relative time of one run whose output is ``height`` x ``width``, for choosing tiles."""
 
     @abc.abstractmethod
     def largest_value(self, config: Any, side: int) -> int:
-        """Elements of the largest value that one input of ``side`` x ``side`` needs: a graph that
-        asks for more is refused."""
+        """Elements of the largest value that the network computes at one input of ``side`` x
+        ``side``; graphs with larger values are refused."""
 
     # -- export ---------------------------------------------------------------------------------
     @abc.abstractmethod
@@ -163,19 +163,19 @@ class Network(abc.ABC):
                     compute: str = "float32") -> StepGraph:
         """The network as an ONNX graph with our operators.
 
-        ``timestep``: of a noise predictor. ``compute``: the type that factors of full-precision
-        products may be rounded to, one of ``operators.names.COMPUTE``.
+        ``timestep``: the step of a noise predictor's graph. ``compute``: the type that factors of
+        full-precision products may be rounded to, one of ``operators.names.COMPUTE``.
         """
 
     def group(self, config: Any, timestep: int) -> int:
-        """Which set of step-dependent parameters a noise predictor uses at ``timestep``."""
+        """Index of the set of step-dependent parameters that is used at ``timestep``."""
         return 0
 
     # -- counting -------------------------------------------------------------------------------
     @abc.abstractmethod
     def count(self, config: Any, height: int, width: int) -> Count:
-        """Costs of one run at an input of that size. Raises UsageError for a size that the network
-        cannot run at."""
+        """Costs of one run at an input of ``height`` x ``width``. Raises UsageError for a size that
+        the network cannot run at."""
 
     @abc.abstractmethod
     def usual_size(self, config: Any) -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""What a network costs: parameters and multiply-accumulates, as they are and as the paper counts.
+"""Counts of a network's parameters and multiply-accumulates, plain and in the paper's units.
 
-Networks fill ``Count`` from their own list of layers; what a bundle really holds is read from its
-graphs by ``proof.inspect`` and compared with this.
+Each network fills ``Count`` from its list of layers; ``proof.inspect`` reads the same numbers from
+a bundle's graphs and compares.
 
 The BI-DiffSR paper counts a binary parameter as 1/32 and a binary operation as 1/64 of a float one,
 and a multiply-accumulate as one operation.
@@ -16,21 +16,21 @@ __all__ = ["Count", "Layer", "MAX_SIDE", "PAPER_OPERATION_BITS", "PAPER_PARAMETE
 
 PAPER_PARAMETER_BITS = 32  # a binary parameter is counted as 1 / this
 PAPER_OPERATION_BITS = 64  # a binary multiply-accumulate is counted as 1 / this
-MAX_SIDE = 1 << 20  # of an image that is counted for
+MAX_SIDE = 1 << 20  # pixels, of an image whose costs are counted
 
 
 @dataclass(frozen=True)
 class Layer:
     """One convolution or attention product of a network's run, in order of execution.
 
-    name          its parameters are ``name.weight`` and so on; a product has none. Both
-                  convolutions of a full-precision CS-Fusion, CP-Down or CP-Up are one, of twice as
-                  many channels in or (CP-Up) out, under the block's name
+    name          prefix of its parameters (``NAME.weight``); a product has none. The two
+                  convolutions of a full-precision CS-Fusion, CP-Down or CP-Up count as one, with
+                  twice as many input or (CP-Up) output channels, under the block's name
     binary        whether it is a BIConv
     shape         of its weights, (Cout, Cin, k, k); empty for a product
     height, width of its output map
-    macs          multiply-accumulates for one image; border taps count like all others
-    reason        why a convolution is full precision, in words
+    macs          multiply-accumulates for one image, taps outside the border included
+    reason        why a convolution is full precision
     """
 
     name: str
@@ -53,8 +53,8 @@ class Count:
 
     height, width      of the image
     layers             every convolution and attention product
-    parameters         numbers that training fits, TaR and TaA of all groups among them
-    binary_parameters  of those, the ones of which only the sign and a mean are used
+    parameters         number of trained parameters, including TaR and TaA of all groups
+    binary_parameters  number of those of which only the sign and a mean magnitude are used
     time_macs          of the time path, which export folds into constants: none at run time
     """
 
@@ -71,17 +71,18 @@ class Count:
 
     @property
     def binary_macs(self) -> int:
-        """Of the BIConvs."""
+        """Multiply-accumulates of the BIConvs."""
         return sum(layer.macs for layer in self.layers if layer.binary)
 
     @property
     def float_macs(self) -> int:
-        """Of the convolutions that are full precision in the network."""
+        """Multiply-accumulates of the full-precision convolutions."""
         return sum(layer.macs for layer in self.layers if not (layer.binary or layer.product))
 
     @property
     def attention_macs(self) -> int:
-        """Of attention's two products; its 1x1 convolutions are among ``float_macs``."""
+        """Multiply-accumulates of attention's two products; ``float_macs`` includes its 1x1
+        convolutions."""
         return sum(layer.macs for layer in self.layers if layer.product)
 
     @property
@@ -96,8 +97,10 @@ class Count:
 
 
 def paper_parameters(full: int, binary: int) -> float:
+    """Parameters as the paper counts them, of ``full`` float and ``binary`` ones."""
     return full + binary / PAPER_PARAMETER_BITS
 
 
 def paper_operations(full: int, binary: int) -> float:
+    """Operations as the paper counts them, of ``full`` float and ``binary`` ones."""
     return full + binary / PAPER_OPERATION_BITS

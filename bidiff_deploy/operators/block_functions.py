@@ -1,7 +1,7 @@
 """Definitions of the operators that fuse several layers.
 
-Each is made of BinaryConv, GroupNormSwish and standard operators, so that putting its definition
-in its place (``op_definitions.opened``) gives the graph that a backend without it takes.
+Each consists of BinaryConv, GroupNormSwish and standard operators, so that inlining a definition
+gives a graph for backends that do not have the operator.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .names import (
 )
 from .node_writer import NodeWriter, integer_reference
 
-# A permission, not a promise: factors of float products may be rounded to this type.
+# The type to which factors of float products may be rounded; a kernel need not do so.
 _COMPUTE = "compute"
 _BRANCH = ("words", "alpha", "threshold", "rprelu")
 _TWO_BRANCHES = tuple(f"{part}{index}" for index in (1, 2) for part in _BRANCH)
@@ -39,14 +39,14 @@ def block_functions() -> list[FunctionProto]:
 
 
 def _conv3x3() -> FunctionProto:
-    """The network's first layer. Without ``compute``: every sign depends on its last bits."""
+    """The network's first layer. It has no ``compute``: every sign depends on its last bits."""
     b, inputs = NodeWriter(), ("x", "weight", "bias")
     b.op("Conv", *inputs, kernel_shape=[3, 3], pads=[1] * 4, name="y")
     return b.function(CONV3X3, inputs)
 
 
 def _pair_conv() -> FunctionProto:
-    """A 1x1 convolution of two maps beside each other: a full-precision CS-Fusion."""
+    """A 1x1 convolution of two concatenated maps: a full-precision CS-Fusion."""
     b = NodeWriter()
     both = b.op("Concat", "x", "second", axis=1, name="both")
     b.op("Conv", both, "weight", "bias", kernel_shape=[1, 1], name="y")
@@ -74,7 +74,7 @@ def _norm_binary_conv() -> FunctionProto:
 
 
 def _binary_fusion() -> FunctionProto:
-    """CS-Fusion: odd channels of one map beside even ones of the other, and the reverse."""
+    """CS-Fusion: odd channels of one map with even ones of the other, and the reverse."""
     b = NodeWriter()
     end, axis, stride = (b.integers(name, value) for name, value in
                          (("end", 1 << 31), ("axis", 1), ("stride", 2)))
@@ -100,9 +100,9 @@ def _binary_down() -> FunctionProto:
 
 
 def pixel_unshuffle(b: NodeWriter, y: str, name: str, prefix: str) -> str:
-    """PixelUnshuffle(2) of ``y``, called ``name``; what is between has names with ``prefix``."""
-    # ONNX SpaceToDepth puts the position before the channel; torch puts it after, so the channels
-    # are one's and the position another axis's: swap them.
+    """PixelUnshuffle(2) of ``y``, called ``name``; names of inner values begin with ``prefix``."""
+    # ONNX SpaceToDepth puts the position before the channel, torch after it: split the axis in two
+    # and swap them.
     y = b.op("SpaceToDepth", y, blocksize=2, name=f"{prefix}deep")
     shape = b.op("Shape", y, name=f"{prefix}deep_shape")
     size = b.op("Shape", y, start=2, name=f"{prefix}size")

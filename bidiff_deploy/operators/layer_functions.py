@@ -1,7 +1,7 @@
 """Definitions of the operators that are one layer: BinaryConv and GroupNormSwish.
 
-A graph carries these definitions as model-local functions, so it runs, slowly, in a stock ONNX
-Runtime; where our op library is registered, its kernels take their place.
+A graph contains these definitions as model-local functions, so it runs, slowly, in a stock ONNX
+Runtime; if our op library is registered, its kernels replace them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _STANDARD = {"": ONNX_OPSET}
 def binary_conv() -> FunctionProto:
     """y = RPReLU(alpha * conv(sign(x + threshold), sign bits)) + residual + time.
 
-    The binarised map is padded with zeros, not with a sign, so taps outside count nothing.
+    The binarised map is padded with zeros, not with a sign, so taps outside add nothing.
     Equations 4 to 8 of the paper; TaR is ``threshold``, TaA is ``rprelu``.
     """
     inputs = ("x", "words", "alpha", "threshold", "rprelu", "residual", "time")
@@ -30,7 +30,7 @@ def binary_conv() -> FunctionProto:
     minus_one = b.constant(np.float32(-1), "minus_one")
     zero = b.constant(np.float32(0), "zero")
 
-    # Bits of a word, least significant first: the top one is the sign bit of an int32.
+    # Bits of a word, least significant first; the last is the sign bit of an int32.
     masks = (np.uint32(1) << np.arange(WORD_BITS, dtype=np.uint32)).view(np.int32)
     last = b.integers("last_axis", -1)
     bits = b.op("Cast", b.op("BitwiseAnd", b.op("Unsqueeze", words, last, name="words_column"),

@@ -1,15 +1,13 @@
-"""Names and versions of the custom operators of a step graph.
+"""Names and versions of our operators.
 
-The definitions are in ``op_layers`` (operators that are one layer) and ``op_blocks`` (those
-that fuse several). The prose contract is ``export/op_contract.md``.
+``layer_functions`` and ``block_functions`` define them.
 """
 
 from __future__ import annotations
 
 DOMAIN = "bidiff"
 VERSION = 2
-# 18 is the first opset with BitwiseAnd, and onnxruntime has run it since 1.14.
-ONNX_OPSET = 18
+ONNX_OPSET = 18  # the first with BitwiseAnd; onnxruntime runs it since 1.14
 BINARY_CONV = "BinaryConv"
 GROUP_NORM_SWISH = "GroupNormSwish"
 CONV3X3 = "Conv3x3"
@@ -24,6 +22,6 @@ ATTENTION = "Attention"
 FUSED = (CONV3X3, PAIR_CONV, NORM_CONV, NORM_BINARY_CONV, BINARY_FUSION, BINARY_DOWN, BINARY_UP,
          ATTENTION)
 PLUGIN_VERSION = "1"  # of BinaryConv, for runtimes that look plugins up by namespace and version
-# The attribute `compute` of operators with float products.
+# Values of the attribute `compute` of operators with float products.
 COMPUTE = ("float32", "bfloat16", "float16")
 EPSILON = 1e-5  # of GroupNorm, torch's default

@@ -15,13 +15,13 @@ _OPSETS = {"": ONNX_OPSET, DOMAIN: VERSION}
 
 
 class NodeWriter:
-    """Nodes and initializers under way. Values are their names: each method that writes a node
-    returns the name of what the node computes."""
+    """Collects nodes and initializers. Values are passed by name: each method that writes a node
+    returns the name of the node's output."""
 
     def __init__(self, store: Callable[[np.ndarray, str], TensorProto] = numpy_helper.from_array
                  ) -> None:
-        """``store(value, name)`` makes the tensor of an initializer; by default its bytes are
-        inside the graph."""
+        """``store(value, name)`` returns the tensor of an initializer; by default its bytes are
+        stored in the graph."""
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, TensorProto] = {}
         self._store = store
@@ -30,17 +30,17 @@ class NodeWriter:
 
     def op(self, op_type: str, *inputs: str, name: str, domain: str = "", label: bool = False,
            **attributes: object) -> str:
-        """Append a node whose output is ``name``; with ``label`` the node has that name too.
-        Attributes are Python values or protos such as ``integer_reference`` makes."""
+        """Append a node whose output is ``name``; with ``label`` that is the node's name too.
+        Attributes are Python values or protos, such as ``integer_reference`` returns."""
         return self._append(op_type, inputs, [name], domain, label, attributes)[0]
 
     def split(self, x: str, axis: int, *names: str) -> Sequence[str]:
-        """Equal parts of x along an axis, one for each name."""
+        """Equal parts of x along an axis, one per name."""
         return self._append("Split", [x], names, "", False,
                             {"axis": axis, "num_outputs": len(names)})
 
     def per_channel(self, value: str, name: str) -> str:
-        """A vector (C) as a map (1, C, 1, 1)."""
+        """A vector (C) reshaped to (1, C, 1, 1)."""
         return self.op("Reshape", value, self.integers(f"{name}_shape", 1, -1, 1, 1), name=name)
 
     def integers(self, name: str, *values: int) -> str:
@@ -48,14 +48,14 @@ class NodeWriter:
         return self.constant(np.array(values, np.int64), name)
 
     def constant(self, value: np.ndarray | np.generic, name: str) -> str:
-        """A constant; one node for each name, whose value is the first that is given."""
+        """A constant. A name is written once: later values of the same name are ignored."""
         if name not in self._constants:
             self._constants.add(name)
             self.op("Constant", value=numpy_helper.from_array(np.asarray(value), name), name=name)
         return name
 
     def initializer(self, name: str, value: np.ndarray) -> str:
-        """An initializer; one for each name, whose value is the first that is given."""
+        """An initializer. A name is stored once: later values of the same name are ignored."""
         if name not in self.initializers:
             self.initializers[name] = self._store(value, name)
         return name
@@ -63,16 +63,16 @@ class NodeWriter:
     def function(self, name: str, inputs: Sequence[str], attributes: Sequence[str] = (),
                  defaults: Sequence[AttributeProto] = (), opsets: Mapping[str, int] = _OPSETS
                  ) -> onnx.FunctionProto:
-        """The nodes as an operator of our domain, whose output is the last node's.
+        """The definition of an operator of our domain, whose output is the last node's.
 
-        ``attributes``: names of those that a call must have. ``defaults``: the others."""
+        ``attributes``: names of required attributes. ``defaults``: attributes with defaults."""
         return helper.make_function(DOMAIN, name, inputs, self.nodes[-1].output, self.nodes,
                                     _imports(opsets), attributes, defaults)
 
     def model(self, name: str, inputs: Sequence[onnx.ValueInfoProto],
               shape: Sequence[int | str], functions: Iterable[onnx.FunctionProto]
               ) -> onnx.ModelProto:
-        """The nodes as a graph, whose output is the last node's, float32 of that shape."""
+        """The nodes as a graph, whose output is the last node's, float32 of ``shape``."""
         output = helper.make_tensor_value_info(self.nodes[-1].output[0], TensorProto.FLOAT, shape)
         tensors = list(self.initializers.values())
         graph = helper.make_graph(
@@ -97,7 +97,7 @@ class NodeWriter:
 
 
 def integer_reference(name: str, attribute: str) -> AttributeProto:
-    """Attribute ``name`` of an inner node as the function's own ``attribute``."""
+    """Attribute ``name`` of an inner node, bound to attribute ``attribute`` of the function."""
     return AttributeProto(name=name, type=AttributeProto.INT, ref_attr_name=attribute)
 
 

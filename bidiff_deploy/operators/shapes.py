@@ -1,7 +1,4 @@
-"""Shapes and element types of every value of a step graph, by ONNX's own inference.
-
-Needs ``onnx``, no runtime.
-"""
+"""Shapes and element types of every value of a step graph, by ONNX's own inference."""
 
 from __future__ import annotations
 
@@ -12,14 +9,14 @@ from onnx import TensorProto, helper, shape_inference
 
 from .names import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH
 
-SAME_SHAPE = (GROUP_NORM_SWISH,)  # operators of our domain whose output is as large as their input
+SAME_SHAPE = (GROUP_NORM_SWISH,)  # operators whose output has the shape of their input
 STANDARD = ("", "ai.onnx")  # names of the standard domain
 Shape = tuple[int | None, ...]
 
 
 def infer_shapes(model: onnx.ModelProto, height: int,
                  width: int) -> tuple[Mapping[str, int], Mapping[str, Shape]]:
-    """Element type and shape of every value of one image.
+    """``{name: element type}`` and ``{name: shape}`` of every value, for one image.
 
     Shapes come from ONNX's own inference on a copy in which our operators are replaced by standard
     ones with the same output, and external tensors by inputs.
@@ -43,7 +40,7 @@ def infer_shapes(model: onnx.ModelProto, height: int,
         if node.domain in STANDARD:
             graph.node.append(node)
         elif node.domain != DOMAIN:
-            continue  # what follows from it is of unknown shape
+            continue  # its output and everything computed from it has no known shape
         elif node.op_type == BINARY_CONV and len(words.get(node.input[1], ())) == 4:
             cout, k, _, _ = words[node.input[1]]
             weight = f"{node.output[0]}/float"

@@ -1,11 +1,11 @@
-"""Sign bits of binary weights in 32-bit words: the one layout that files and kernels share.
+"""Sign bits of binary weights in 32-bit words, in the layout of files and kernels.
 
 ``words`` has shape (Cout, k, k, ceil(Cin / 32)) and dtype int32 (TensorRT has no uint32). Bit i,
-counted from the least significant, of word j belongs to input channel 32 * j + i; 1 stands for +1
-and 0 for -1. Bits of channels >= Cin are 0. A weight of zero, of either sign, is +1: one bit can
-not hold torch.sign(0) = 0, so zeros are counted and reported.
+counted from the least significant, of word j belongs to input channel 32 * j + i; 1 means +1 and 0
+means -1. Bits of channels >= Cin are 0. A weight of zero, of either sign, becomes +1, because one
+bit cannot store torch.sign(0) = 0; zeros are counted and reported.
 
-``export/op_contract.md`` is the same contract in prose; ``engines/kernels`` reads it in C++.
+``export/op_contract.md`` is the same contract in prose; ``engines/kernels`` has it in C++.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import CheckpointError
 
@@ -33,26 +34,27 @@ def pack_signs(weight: np.ndarray) -> np.ndarray:
     return np.packbits(bits, axis=-1, bitorder="little").view("<i4").astype(np.int32, copy=False)
 
 
-def unpack_signs(words: np.ndarray, in_channels: int) -> np.ndarray:
-    """The inverse of ``pack_signs``: float32 +1 and -1, (Cout, Cin, k, k)."""
+def unpack_signs(words: np.ndarray, in_channels: int) -> npt.NDArray[np.float32]:
+    """The inverse of ``pack_signs``: +1 and -1, float32 (Cout, Cin, k, k)."""
     octets = np.ascontiguousarray(words, "<i4").view(np.uint8)
     bits = np.unpackbits(octets, axis=-1, bitorder="little")[..., :in_channels]
     return np.ascontiguousarray((bits.astype(np.float32) * 2 - 1).transpose(0, 3, 1, 2))
 
 
-def dense_weight(words: np.ndarray, alpha: np.ndarray, in_channels: int) -> np.ndarray:
+def dense_weight(words: np.ndarray, alpha: npt.NDArray[np.float32],
+                 in_channels: int) -> npt.NDArray[np.float32]:
     """alpha * sign, float32 (Cout, Cin, k, k), of packed words and scales."""
-    return unpack_signs(words, in_channels) * np.asarray(alpha)[:, None, None, None]
+    return unpack_signs(words, in_channels) * alpha[:, None, None, None]
 
 
 @dataclass(frozen=True)
 class BinaryWeight:
-    """The two things a BIConv keeps of its latent weights.
+    """Signs and scales of a BIConv's latent weights W.
 
     words        int32 (Cout, k, k, ceil(Cin / 32)), see the top of this file
-    alpha        float32 (Cout,), mean |W| over each output channel
+    alpha        float32 (Cout,), mean |W| of each output channel
     in_channels  Cin, which the words round up
-    zeros        how many weights were exactly zero (they became +1)
+    zeros        number of weights that were exactly zero (they became +1)
     """
 
     words: np.ndarray
@@ -66,13 +68,13 @@ class BinaryWeight:
         ``name``, for NaN or infinite weights, which have no sign or no scale."""
         if not np.isfinite(weight).all():
             raise CheckpointError(
-                f"{name} holds NaN or infinite weights, which have no sign to pack; "
+                f"{name} contains NaN or infinite weights, which have no sign to pack; "
                 "the training diverged, so use an earlier checkpoint")
-        # Summed in float64: the mean does not depend on the order that way.
+        # Summed in float64, so that the mean does not depend on the order.
         alpha = np.abs(weight).mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32)
         return cls(pack_signs(weight), alpha, weight.shape[1],
                    int(np.count_nonzero(weight == 0)))
 
     def to_float(self) -> np.ndarray:
-        """alpha * sign as latent weights, float32 (Cout, Cin, k, k): they binarise to the same."""
+        """alpha * sign, float32 (Cout, Cin, k, k): latent weights that binarise to the same."""
         return dense_weight(self.words, self.alpha, self.in_channels)

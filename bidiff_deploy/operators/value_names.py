@@ -1,4 +1,4 @@
-"""How graphs spell the names of parameters and blocks."""
+"""Names of parameters and blocks in graphs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ _SHORT = (("encoder.", "e"), ("middle.", "m"), ("decoder.", "d"), (".conv", ".c"
 
 
 def short(name: str) -> str:
-    """A parameter's or block's name as graphs spell it: they stay small that way."""
+    """The short name of a parameter or block in graphs, which keeps them small."""
     for long, brief in _SHORT:
         name = name.replace(long, brief)
     return name

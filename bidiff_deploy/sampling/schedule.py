@@ -1,6 +1,6 @@
-"""The noise schedule: how much of the image is left at each timestep, and which timesteps to visit.
+"""The noise schedule: the share of the image in each timestep, and which timesteps to visit.
 
-One fact, one place: training, export and every engine take their alphas from ``Schedule``.
+Training, export and every engine take their alphas from ``Schedule``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from ..checks import whole_number
 from ..errors import UsageError
 
 __all__ = ["DEFAULT_STEPS", "Schedule", "check_timesteps"]
@@ -24,8 +26,8 @@ DEFAULT_STEPS = 50  # of the published sampler
 class Schedule:
     """A DDPM schedule of ``total_steps`` betas from ``beta_start`` to ``beta_end``.
 
-    The defaults are the published network's. ``kind``: only ``"linear"``, which is what every
-    published BI-DiffSR uses. Raises UsageError for values that are no schedule.
+    The defaults are the published network's. ``kind``: only ``"linear"``, as in every published
+    BI-DiffSR. Raises UsageError for other values.
     """
 
     total_steps: int = 2000
@@ -36,10 +38,8 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.kind != "linear":
             raise UsageError(f"beta schedule {self.kind!r} is not supported; use 'linear'")
-        if (not isinstance(self.total_steps, (int, np.integer))
-                or isinstance(self.total_steps, bool) or not 1 <= self.total_steps <= 1_000_000):
-            raise UsageError(f"total_steps of the beta schedule is {self.total_steps!r}; it must "
-                             "be a whole number from 1 to 1000000")
+        total_steps = whole_number("total_steps of the beta schedule", self.total_steps, 1,
+                                   1_000_000)
         for name in ("beta_start", "beta_end"):
             value = getattr(self, name)
             if (not isinstance(value, (int, float, np.floating)) or isinstance(value, bool)
@@ -50,7 +50,7 @@ class Schedule:
             raise UsageError(f"beta_start {self.beta_start!r} of the beta schedule is above its "
                              f"beta_end {self.beta_end!r}; swap them")
         # Plain numbers, so that equal schedules are written alike.
-        object.__setattr__(self, "total_steps", int(self.total_steps))
+        object.__setattr__(self, "total_steps", total_steps)
         object.__setattr__(self, "beta_start", float(self.beta_start))
         object.__setattr__(self, "beta_end", float(self.beta_end))
 
@@ -68,30 +68,28 @@ class Schedule:
         return asdict(self)
 
     @property
-    def betas(self) -> np.ndarray:
-        """float32 (total_steps,): the variance that each step adds."""
+    def betas(self) -> npt.NDArray[np.float32]:
+        """The variance that each step adds, float32 (total_steps,)."""
         return _betas(self)
 
     @property
-    def alphas_cumprod(self) -> np.ndarray:
-        """float32 (total_steps,), read-only: what is left of the image's variance at t.
+    def alphas_cumprod(self) -> npt.NDArray[np.float32]:
+        """The share of the image's variance that is left at t, float32 (total_steps,), read-only.
 
-        Bit for bit the table of diffusers' DDIMScheduler, which published checkpoints were
-        trained and sampled with: torch keeps the running product in float64 and rounds each entry.
+        Bit for bit the table of diffusers' DDIMScheduler, with which published checkpoints were
+        trained and sampled: torch keeps the running product in float64 and rounds each entry.
         """
         return _alphas_cumprod(self)
 
     def leading_timesteps(self, steps: int) -> tuple[int, ...]:
         """``steps`` timesteps in descending order, down to 0, by diffusers' "leading" spacing.
 
-        They lie ``total_steps // steps`` apart, so that 50 of 2000 are 1960, 1920, ..., 0.
-        Raises UsageError unless 1 <= steps <= total_steps.
+        The distance is ``total_steps // steps``, so 50 of 2000 are 1960, 1920, ..., 0. Raises
+        UsageError unless 1 <= steps <= total_steps.
         """
-        if (not isinstance(steps, (int, np.integer)) or isinstance(steps, bool)
-                or not 1 <= steps <= self.total_steps):
-            raise UsageError(f"steps is {steps!r}; it must be from 1 to {self.total_steps}")
-        stride = self.total_steps // int(steps)
-        return tuple(stride * index for index in reversed(range(int(steps))))
+        steps = whole_number("steps", steps, 1, self.total_steps)
+        stride = self.total_steps // steps
+        return tuple(stride * index for index in reversed(range(steps)))
 
     def check(self, timesteps: Iterable[int]) -> tuple[int, ...]:
         """``check_timesteps`` against this schedule."""
@@ -99,31 +97,25 @@ class Schedule:
 
 
 def check_timesteps(timesteps: Iterable[int], total_steps: int) -> tuple[int, ...]:
-    """The timesteps as a tuple of int, if they are at least one, all in [0, total_steps), and
-    strictly descending; UsageError otherwise.
+    """The timesteps as a tuple of int. Raises UsageError unless there is at least one, all are in
+    [0, total_steps), and they are strictly descending.
     """
-    given = tuple(timesteps)
+    given = tuple(whole_number("timestep", value, 0, total_steps - 1) for value in timesteps)
     if not given:
         raise UsageError("the list of timesteps is empty; give at least one")
-    for value in given:
-        if not isinstance(value, (int, np.integer)) or isinstance(value, (bool, np.bool_)):
-            raise UsageError(f"timestep {value!r} is not a whole number")
-        if not 0 <= value < total_steps:
-            raise UsageError(f"timestep {value} is outside the schedule; it must be from 0 to "
-                             f"{total_steps - 1}")
     for before, after in zip(given, given[1:]):
         if before <= after:
             raise UsageError(f"timesteps must be strictly descending, but {after} follows "
                              f"{before}")
-    return tuple(int(value) for value in given)
+    return given
 
 
-def _betas(schedule: Schedule) -> np.ndarray:
+def _betas(schedule: Schedule) -> npt.NDArray[np.float32]:
     """torch.linspace in float32, bit for bit.
 
     torch fills it from both ends (the upper half counts down from the end) and computes
     ``start + step * i`` with one rounding (a fused multiply-add). The product of two float32 is
-    exact in float64, so that float64 arithmetic rounded once more gives the same float32.
+    exact in float64, so float64 arithmetic, rounded once more, gives the same float32.
     """
     steps = schedule.total_steps
     start, end = np.float32(schedule.beta_start), np.float32(schedule.beta_end)
@@ -133,12 +125,13 @@ def _betas(schedule: Schedule) -> np.ndarray:
     index = np.arange(steps, dtype=np.float64)
     rising = np.float64(start) + step * index
     falling = np.float64(end) - step * (steps - 1 - index)
-    return np.where(index < steps // 2, rising, falling).astype(np.float32)
+    betas: npt.NDArray[np.float64] = np.where(index < steps // 2, rising, falling)
+    return betas.astype(np.float32)
 
 
 @functools.lru_cache(maxsize=8)
-def _alphas_cumprod(schedule: Schedule) -> np.ndarray:
+def _alphas_cumprod(schedule: Schedule) -> npt.NDArray[np.float32]:
     alphas = np.float32(1) - _betas(schedule)
     table = np.cumprod(alphas.astype(np.float64)).astype(np.float32)
-    table.flags.writeable = False  # it is shared by everyone with an equal schedule
+    table.flags.writeable = False  # equal schedules share it
     return table

@@ -197,7 +197,7 @@ def test_damaged_and_newer_packed_checkpoints(reference, tmp_path):
     refused("newer version", {**header, "packing": 9})
     refused("not readable", "{")
     refused("not readable", {})
-    refused("lacks or garbles", {k: v for k, v in header.items() if k != "network"})
+    refused("incomplete or garbled", {k: v for k, v in header.items() if k != "network"})
     refused("stem.bias must be", tensors={k: v for k, v in tensors.items() if k != "stem.bias"})
     words = "encoder.1.conv1.weight.words"
     refused(words, tensors={**tensors, words: tensors[words].astype(np.float32)})
@@ -205,11 +205,12 @@ def test_damaged_and_newer_packed_checkpoints(reference, tmp_path):
 
 
 @pytest.mark.parametrize("text, match", [
-    ("a: [1, 2", "not valid YAML"), ("- 1", "must be a mapping"), ("scale: 0", "scale 0"),
-    ("scale: two", "scale 'two'"), ("network_g: 3", "network_g must be a mapping"),
+    ("a: [1, 2", "not valid YAML"), ("- 1", "must be a mapping"),
+    ("scale: 0", "scale is 0; it must be"),
+    ("scale: two", "scale is 'two'; it must be"), ("network_g: 3", "network_g must be a mapping"),
     ("beta_schedule: {schedule: cosine}", "schedule 'cosine'"),
     ("beta_schedule: {linear_start: x}", "linear_start 'x'"),
-    ("beta_schedule: {n_timestep: 1.5}", "n_timestep 1.5"),
+    ("beta_schedule: {n_timestep: 1.5}", "n_timestep is 1.5; it must be"),
     ("a: !!python/object/apply:os.system ['true']", "not valid YAML"),
     ("\x00", "not valid YAML")])
 def test_bad_options_are_refused(tmp_path, text, match):
@@ -226,7 +227,7 @@ def test_options_take_what_concerns_a_checkpoint(tmp_path):
                     "num_inference_steps: 20}\n")
     found = read_options(path)
     assert found == Options({"inner_channel": 32}, {"total_steps": 1000, "beta_start": 1e-6}, 2, 20)
-    with pytest.raises(CheckpointError, match="can not be read"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         read_options(tmp_path / "absent.yml")
 
 

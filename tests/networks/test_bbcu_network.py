@@ -99,8 +99,8 @@ def test_an_output_pixel_depends_on_its_reach_alone(scale):
 
 
 @pytest.mark.parametrize("options, says", [
-    ({"channels": 0}, "channels=0 must be a whole number from 1"),
-    ({"blocks": 2.0}, "blocks=2.0 must be a whole number"),
+    ({"channels": 0}, "channels is 0; it must be a whole number, from 1"),
+    ({"blocks": 2.0}, "blocks is 2.0; it must be a whole number"),
     ({"scale": 5}, "must be one of 2, 3, 4"),
     ({"alignment": float("nan")}, "alignment=nan must be a number"),
     ({"alignment": "much"}, "alignment='much'"), ({"depth": 3}, "unknown network option depth")])

@@ -13,8 +13,8 @@ from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.training.networks.bi_diffsr import BiDiffSR
 from support.reference_cases import snr
 
-SMALL = dict(inner_channel=8, norm_groups=4, channel_mults=(1, 2, 4), res_blocks=1, dropout=0.0,
-             image_size=64, fp_res=(64,), total_step=100, dynamic_group=4)
+SMALL = {"inner_channel": 8, "norm_groups": 4, "channel_mults": (1, 2, 4), "res_blocks": 1,
+         "dropout": 0.0, "image_size": 64, "fp_res": (64,), "total_step": 100, "dynamic_group": 4}
 
 
 def load(reference, name: str) -> BiDiffSR:
@@ -54,13 +54,13 @@ def test_reference_latents_of_the_loop(reference, case, layout):
 
 OPTIONS = {
     "defaults of the test": {},
-    "one level": dict(channel_mults=(1,), fp_res=()),
-    "wide first level": dict(channel_mults=(2, 4)),
-    "two blocks": dict(res_blocks=2, channel_mults=(1, 2)),
-    "attention everywhere": dict(attn_res=(64, 32, 16)),
-    "all full precision": dict(fp_res=(64, 32, 16)),
-    "one group": dict(dynamic_group=1),
-    "other channels": dict(in_channel=5, out_channel=2),
+    "one level": {"channel_mults": (1,), "fp_res": ()},
+    "wide first level": {"channel_mults": (2, 4)},
+    "two blocks": {"res_blocks": 2, "channel_mults": (1, 2)},
+    "attention everywhere": {"attn_res": (64, 32, 16)},
+    "all full precision": {"fp_res": (64, 32, 16)},
+    "one group": {"dynamic_group": 1},
+    "other channels": {"in_channel": 5, "out_channel": 2},
 }
 
 

@@ -116,7 +116,8 @@ def test_norm_binary_conv(seed, batch, channels, height, width, k, timed, skippe
     case = Case(ops.NORM_BINARY_CONV, {
         "x": make.normal(*shape), **make.norm(channels), **make.branch(channels, k),
         "time": make.normal(channels) if timed else none,
-        "skip": make.normal(*shape) if skipped else none}, groups=groups_of(channels, height * width))
+        "skip": make.normal(*shape) if skipped else none},
+        groups=groups_of(channels, height * width))
     np.testing.assert_array_equal(case.run("fused"), case.run("opened"))
 
 
@@ -271,7 +272,8 @@ def test_an_unknown_precision_is_refused():
     case = Case(ops.PAIR_CONV, {"x": make.normal(1, 6, 8, 8), "second": make.normal(1, 6, 8, 8),
                                 "weight": make.weight(4, 12, 1), "bias": make.normal(4)},
                 compute="float8")
-    with pytest.raises(Exception, match="compute must be float32, bfloat16 or float16, not 'float8'"):
+    with pytest.raises(Exception,
+                       match="compute must be float32, bfloat16 or float16, not 'float8'"):
         case.run("fused")
 
 

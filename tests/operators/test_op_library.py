@@ -18,7 +18,7 @@ from bidiff_deploy.engines import library
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 
-KERNELS = [kernel for kernel in library.kernels()]
+KERNELS = list(library.kernels())
 INPUTS = ("x", "words", "alpha", "threshold", "rprelu", "residual", "time")
 SHAPE = (2, 40, 24, 3, 13, 21)  # N, Cin, Cout, k, H, W
 

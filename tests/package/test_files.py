@@ -114,7 +114,7 @@ def test_bad_places_are_refused(tmp_path: Path) -> None:
         check_target(tmp_path, overwrite=True)
     with pytest.raises(OutputError, match="not a regular file"):
         check_target("/dev/null", overwrite=True)
-    with pytest.raises(OutputError, match="can not write"):
+    with pytest.raises(OutputError, match="cannot write"):
         check_target("a\0b")
     with pytest.raises(OutputError, match="too long"):
         check_target(tmp_path / ("n" * 300))
@@ -151,7 +151,7 @@ def test_a_folder_is_tried_before_the_work(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OutputError, match=words) as caught:
         with atomic_file(tmp_path / "a"):
             pytest.fail("the block must not run")
-    assert f"can not write {tmp_path / 'a'}:" in str(caught.value)
+    assert f"cannot write {tmp_path / 'a'}:" in str(caught.value)
 
 
 def test_checking_leaves_nothing(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_blocks_do_not_show() -> None:
 def test_moments_and_independence() -> None:
     x = gaussian_noise((2, 3, 256, 256), 2026).astype(np.float64)
     count = x.size
-    # Five standard deviations of each statistic; the seed is fixed, so this can not flicker.
+    # Five standard deviations of each statistic; the seed is fixed, so this cannot flicker.
     assert abs(x.mean()) < 5 / math.sqrt(count)
     assert abs(x.var() - 1) < 5 * math.sqrt(2 / count)
     assert abs((x ** 3).mean()) < 5 * math.sqrt(15 / count)

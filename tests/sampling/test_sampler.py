@@ -135,7 +135,8 @@ def test_picked_timesteps(count: int, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize(("steps", "start", "words"), [
     (0, None, "steps is 0"), (5, None, "there are 4"), (3, 60, "2 timesteps at or below start 60"),
-    (True, None, "steps is True"), (None, -1, "the lowest is 0"), (2.0, None, "steps is 2.0")])
+    (True, None, "steps is True"), (None, -1, "start is -1; it must be"),
+    (2.0, None, "steps is 2.0")])
 def test_picks_that_are_refused(steps, start, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         pick_timesteps((150, 100, 50, 0), steps, start)

@@ -240,7 +240,7 @@ def test_what_has_no_counterpart_is_named_in_one_line():
     ({"train.scheduler.type": "OneCycle"}, "train.scheduler 'OneCycle'"),
     ({"train.total_iter": 10.5}, "train.total_iter must be a whole number, not 10.5"),
     ({"train.total_iter": ".inf"}, "train.total_iter must be a number"),
-    ({"scale": "two"}, "scale 'two' must be a whole number"),
+    ({"scale": "two"}, "scale is 'two'; it must be a whole number"),
     ({"scale": ...}, "lacks scale"),
 ])
 def test_options_that_are_refused(settings, says):

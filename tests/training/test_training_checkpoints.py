@@ -114,7 +114,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(folder):
                           env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert done.returncode == 1 and len(errors) == 1, done.stderr
-    assert "can not write" in errors[0] and "checkpoint.pt" in errors[0]
+    assert "cannot write" in errors[0] and "checkpoint.pt" in errors[0]
     assert "Traceback" not in done.stderr
     assert (out / "checkpoint.pt").read_bytes() == before
     assert not [path.name for path in out.iterdir() if path.name.endswith(".tmp")]

@@ -59,7 +59,7 @@ def test_a_number_of_steps_is_evenly_spaced():
     ({**TREE, "model": "edsr"}, "model must be one of bi-diffsr, bbcu"),
     ({**TREE, "model": "bbcu", "network": {}}, "steps are of a diffusion model"),
     ({**TREE, "steps": [{"timestep": 6}, {"timestep": 12}]}, "descending"),
-    ({**TREE, "steps": [{"timestep": 200}]}, "outside the schedule"),
+    ({**TREE, "steps": [{"timestep": 200}]}, "timestep is 200; it must be a whole number, from 0 to"),
     ({**TREE, "steps": []}, "empty"),
     ({**TREE, "steps": [{"timestep": 6, "origin": "sample"}]}, "nothing precedes it"),
     ({**TREE, "steps": [{"timestep": 6, "origin": "noise"}]}, "origin must be one of"),

@@ -106,7 +106,7 @@ def test_a_full_disk_is_of_one_image(setting: Setting, monkeypatch) -> None:
 
     monkeypatch.setattr(write, "_encode", fill)
     result = setting.run("in", "-o", "out", code=1)
-    assert "error: can not write out/b.png: the disk is full" in result.stderr
+    assert "error: cannot write out/b.png: the disk is full" in result.stderr
     assert outputs(setting) == ["a.png", "c.png"]
     assert not [path for path in (setting.folder / "out").iterdir() if path.suffix == ".tmp"]
 

@@ -129,7 +129,7 @@ def test_journals_from_anywhere(setting: Setting) -> None:
     path.unlink()
     path.mkdir()
     assert "can not be read" in setting.refused("in", "-o", "out", "--resume")
-    assert "can not write out/.bidiff-upscale.jsonl" in setting.run(
+    assert "cannot write out/.bidiff-upscale.jsonl" in setting.run(
         "in", "-o", "out", "--overwrite", code=1).stderr
 
 
@@ -147,7 +147,7 @@ def test_an_output_has_no_name_before_it_is_recorded(setting: Setting, monkeypat
     monkeypatch.setattr(Journal, "add", add)
     result = setting.run("in", "-o", "out", code=1)
     assert seen == [False] * 3 and outputs(setting) == ["a.png", "c.png"]
-    assert result.stderr == ("error: can not write out/b.png: the disk is full; free some space or "
+    assert result.stderr == ("error: cannot write out/b.png: the disk is full; free some space or "
                              "choose another place\n")
     monkeypatch.undo()
     setting = Setting(setting.folder, monkeypatch)

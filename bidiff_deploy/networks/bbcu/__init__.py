@@ -1,7 +1,11 @@
-"""BBCU-M: a feed-forward network, all but its first and last convolution binary.
+"""BBCU-M: a feed-forward network, binary except for its first and last convolution.
 
-The cheapest use of the packed kernels, and the bar that a diffusion model has to pass: one run of
-one graph takes a low-resolution picture to the large one. ``network`` says what it consists of,
-``recognise`` reads that from a checkpoint's tensors, ``bundle`` opens what export wrote, ``tiles``
-and ``memory`` run pictures of any size. Nothing here needs torch.
+One run of one graph upscales a low-resolution image. It is the fastest use of the packed kernels,
+and the baseline that a diffusion model has to beat.
+
+    architecture   its options, its layers in order of execution, its parameters by name
+    recognition    options from the keys and shapes of a checkpoint
+    graph          the network as an ONNX graph
+    costs, memory  multiply-accumulates and parameters; estimated peak memory
+    network        the record
 """

@@ -1,21 +1,21 @@
-"""What a BBCU-M network consists of: its options, its layers in order, its parameters by name.
+"""The options of a BBCU-M network, its layers in order of execution, its parameters by name.
 
 Source: Xia et al., "Basic Binary Convolution Unit for Binarized Image Restoration Network" (ICLR
 2023, arXiv 2210.00405), and the published code (Apache-2.0). An SRResNet without batch norm:
 
-    x = k * picture
+    x = k * image
     h = LeakyReLU(stem(x)), then 2 * blocks BIConvs, the upsampler, one BIConv at the output's size
     y = (head(LeakyReLU(h)) + bilinear(x)) / k
 
-BIConv: RPReLU(conv(sign(h + b), alpha * sign(W))) + h, as BI-DiffSR has it with one group. The
-upsampler is one of channels -> channels * r^2 whose shortcut is the input with every channel
-repeated r^2 times, then PixelShuffle(r): the nearest neighbour's value. k, the residual alignment,
-brings the full-precision shortcut into the range of the integers that a binary convolution sums;
-the paper finds 130 best for 64 channels.
+BIConv: RPReLU(conv(sign(h + b), alpha * sign(W))) + h, as in BI-DiffSR with one group. The
+upsampler is a BIConv of channels -> channels * r^2 whose shortcut is the input with every channel
+repeated r^2 times, then PixelShuffle(r), so the shortcut is nearest-neighbour upsampling. k, the
+residual alignment, scales the full-precision shortcut to the range of a binary convolution's
+integer sums; the paper finds 130 best for 64 channels.
 
-With 64 channels and 16 blocks there are 46,147 parameters for x2 and 50,755 for x4 in the paper's
-count (binary / 32, thresholds and RPReLU not counted), which reports 46 K and 51 K; and 1.82 and
-3.95 G operations for a picture of 320x180 (1.83 and 3.95).
+With 64 channels and 16 blocks there are 46,147 parameters for x2 and 50,755 for x4, counted as in
+the paper (binary / 32, without thresholds and RPReLU), which reports 46 K and 51 K; and 1.82 and
+3.95 G operations for an image of 320x180 (the paper: 1.83 and 3.95).
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from typing import Any, ClassVar
 
 from ...errors import CheckpointError
 from ..base import Parameter
+from ..options import check_whole_numbers, options_from
 
 SCALES = (2, 3, 4)
 MAX_CHANNELS = 1 << 12
 MAX_BLOCKS = 256
-PAPER_ALIGNMENT = 130.0 / 64  # k for each channel
+PAPER_ALIGNMENT = 130.0 / 64  # k per channel
 LEAK = 0.1  # slope of both LeakyReLUs below 0
 COLORS = 3
 
@@ -41,8 +42,8 @@ COLORS = 3
 class BbcuConfig:
     """Options of one network; the defaults are those of the published BBCU-M for x2.
 
-    ``blocks`` count two BIConvs each. ``alignment`` is k; 0 stands for the paper's 130 / 64 for
-    each channel.
+    Each of ``blocks`` has two BIConvs. ``alignment`` is k; 0 means the paper's, 130 / 64 per
+    channel.
     """
 
     network: ClassVar[str] = "bbcu"
@@ -53,11 +54,7 @@ class BbcuConfig:
     alignment: float = 0.0
 
     def __post_init__(self) -> None:
-        for field, most in (("channels", MAX_CHANNELS), ("blocks", MAX_BLOCKS)):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-                raise CheckpointError(f"network option {field}={value!r} must be a whole number "
-                                      f"from 1 to {most}")
+        check_whole_numbers(self, channels=MAX_CHANNELS, blocks=MAX_BLOCKS)
         if isinstance(self.scale, bool) or self.scale not in SCALES:
             raise CheckpointError(f"network option scale={self.scale!r} must be one of "
                                   f"{', '.join(map(str, SCALES))}")
@@ -70,16 +67,8 @@ class BbcuConfig:
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any], origin: str = "network options") -> BbcuConfig:
-        """Config from a mapping of option names; ``origin`` names it in errors."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(map(str, set(options) - known))
-        if unknown:
-            raise CheckpointError(f"{origin}: unknown network option {', '.join(unknown)}; known "
-                                  f"are {', '.join(sorted(known))}")
-        try:
-            return cls(**options)
-        except (TypeError, ValueError, OverflowError, CheckpointError) as error:
-            raise CheckpointError(f"{origin}: {error}") from None
+        """Config from a mapping of option names; ``origin`` names the mapping in errors."""
+        return options_from(cls, options, origin)
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON-ready values."""
@@ -94,12 +83,11 @@ class BbcuConfig:
     def reach(self) -> int:
         """How many low-resolution pixels around its own an output pixel can depend on.
 
-        Every 3x3 convolution sees one pixel further, of 1 / (factors so far) of an input pixel;
-        the bilinear shortcut sees 1.
+        Every 3x3 convolution adds one pixel of its map, 1 / factor input pixels; the bilinear
+        shortcut depends on 1.
         """
-        seen = sum(1 / layer.factor for layer in layers(self))
-        # Sub-pixels of one input pixel lie up to one pixel apart.
-        return math.ceil(seen) + 1
+        pixels = sum(1 / layer.factor for layer in layers(self))
+        return math.ceil(pixels) + 1  # sub-pixels of one input pixel are up to one pixel apart
 
 
 @dataclass(frozen=True)
@@ -110,7 +98,7 @@ class Layer:
     name       prefix of its parameters in this project ("body.3")
     published  prefix of its parameters in published checkpoints ("body.1.body.1")
     cin, cout  channels of its weights
-    factor     how many times larger than the picture its map is, in height and in width
+    factor     height and width of its map, over those of the input image
     """
 
     kind: str
@@ -126,7 +114,7 @@ class Layer:
 
     @property
     def upsampling(self) -> int:
-        """r of an upsampler, 1 of the others."""
+        """r of an upsampler, 1 for other layers."""
         return math.isqrt(self.cout // self.cin) if self.kind == "up" else 1
 
 
@@ -134,9 +122,8 @@ def layers(config: BbcuConfig) -> list[Layer]:
     """Every convolution of the network, in order of execution."""
     wide = config.channels
     found = [Layer("stem", "stem", "conv_first", COLORS, wide, 1)]
-    for index in range(2 * config.blocks):
-        found.append(Layer("body", f"body.{index}", f"body.{index // 2}.body.{index % 2}", wide,
-                           wide, 1))
+    found += [Layer("body", f"body.{index}", f"body.{index // 2}.body.{index % 2}", wide, wide, 1)
+              for index in range(2 * config.blocks)]
     factor = 1
     for index, r in enumerate(config.upsamplers):
         found.append(Layer("up", f"up.{index}", f"upconv{index + 1}", wide, wide * r * r, factor))
@@ -149,7 +136,7 @@ def layers(config: BbcuConfig) -> list[Layer]:
 def parameters(config: BbcuConfig) -> dict[str, Parameter]:
     """``{name: Parameter}`` of every parameter, in order of execution.
 
-    Names of a BIConv ``X`` are those of BI-DiffSR's: ``X.weight`` (Cout, Cin, 3, 3), and, with one
+    Names of a BIConv ``X`` are those of BI-DiffSR: ``X.weight`` (Cout, Cin, 3, 3), and, with one
     group, ``X.threshold`` (1, Cin), ``X.shift_in``, ``X.slope``, ``X.shift_out`` (1, Cout).
     """
     found: dict[str, Parameter] = {}

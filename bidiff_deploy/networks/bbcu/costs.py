@@ -1,4 +1,4 @@
-"""What a feed-forward network costs, counted as BI-DiffSR's is."""
+"""Counts BBCU-M's convolutions and parameters, in the way of BI-DiffSR's."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ..costs import MAX_SIDE, Count, Layer
 from .architecture import BbcuConfig, layers, parameters
 
 _REASONS = {"stem": "first convolution, its input is an image and not signs",
-            "head": "last convolution, its output is the picture"}
+            "head": "last convolution, its output is the image"}
 
 
 def count(config: BbcuConfig, height: int, width: int) -> Count:
-    """Count the network for one low-resolution picture of ``height`` x ``width`` pixels.
+    """Costs of one run for one low-resolution image of ``height`` x ``width`` pixels.
 
-    Raises UsageError for a size that no picture has.
+    Raises UsageError for sides below 1 or above MAX_SIDE.
     """
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise UsageError(f"size {height}x{width} does not fit: both must be from 1 to {MAX_SIDE}")

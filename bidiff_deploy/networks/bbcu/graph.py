@@ -1,7 +1,7 @@
-"""A feed-forward network (BBCU-M) as one ONNX graph: low-resolution picture -> picture.
+"""BBCU-M as one ONNX graph: low-resolution image -> upscaled image.
 
 Input ``picture`` float32 (N, 3, H, W), output ``enlarged`` (N, 3, H * scale, W * scale); N, H and W
-are free, and the output is not clipped. Values carry the names of the layers that compute them.
+are free, and the output is not clipped. Values have the names of the layers that compute them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ...operators.node_writer import NodeWriter
 from ..base import Store, Weights
 from .architecture import COLORS, LEAK, BbcuConfig, Layer, layers
 
-INPUT, OUTPUT = "picture", "enlarged"
+_INPUT, _OUTPUT = "picture", "enlarged"  # part of the bundle format
 
 
 def build_graph(weights: Weights, store: Store) -> ModelProto:
-    """Build the graph; ``store(value, name)`` makes the tensor of an initializer."""
+    """Build the graph; ``store`` as in ``networks.base.Store``."""
     return _Builder(weights, store).build()
 
 
@@ -31,9 +31,9 @@ class _Builder:
 
     def build(self) -> ModelProto:
         config, op = self.config, self.write.op
-        # Multiplied, not folded into the stem: sums would round differently, and signs would flip.
+        # Not folded into the stem: its sums would round differently, which would flip signs.
         alignment = self.write.constant(np.float32(config.alignment), "alignment")
-        x = aligned = op("Mul", INPUT, alignment, name="aligned")
+        x = aligned = op("Mul", _INPUT, alignment, name="aligned")
         write = {"stem": self.stem, "up": self.up, "head": self.head}
         for layer in layers(config):
             x = write.get(layer.kind, self.binary)(x, layer)
@@ -41,9 +41,9 @@ class _Builder:
                                      "scales")
         base = op("Resize", aligned, "", scales, mode="linear",
                   coordinate_transformation_mode="half_pixel", name="base")
-        op("Div", op("Add", x, base, name="restored"), alignment, name=OUTPUT)
-        picture = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", COLORS, "H", "W"])
-        return self.write.model("network", [picture], ["N", COLORS, *(
+        op("Div", op("Add", x, base, name="restored"), alignment, name=_OUTPUT)
+        image = helper.make_tensor_value_info(_INPUT, TensorProto.FLOAT, ["N", COLORS, "H", "W"])
+        return self.write.model("network", [image], ["N", COLORS, *(
             f"{config.scale}*{side}" for side in "HW")], functions())
 
     def stem(self, x: str, layer: Layer) -> str:
@@ -62,7 +62,7 @@ class _Builder:
                              label=True)
 
     def up(self, x: str, layer: Layer) -> str:
-        """BIConv of C -> C r^2 whose shortcut repeats every channel r^2 times, PixelShuffle."""
+        """BIConv of C -> C r^2, whose shortcut repeats each channel r^2 times; PixelShuffle."""
         squared = layer.upsampling ** 2
         repeats = self.write.integers(f"{layer.name}.channels",
                                       *np.repeat(np.arange(layer.cin), squared))
@@ -73,7 +73,7 @@ class _Builder:
         """(N, C r^2, H, W) -> (N, C, H r, W r) in torch's order: channel c * r^2 + i * r + j goes
         to row i and column j of channel c.
 
-        Two moves of one axis each, which ONNX Runtime does 3.6 times as fast as DepthToSpace.
+        Two transposes of one axis each; in ONNX Runtime 3.6 times as fast as DepthToSpace.
         """
         r, name, op = layer.upsampling, layer.name, self.write.op
 
@@ -81,7 +81,7 @@ class _Builder:
             return op("Shape", value, start=axis, end=axis + 1, name=f"{name}.{of_what}")
 
         def reshaped(value: str, to: str, *shape: int | str) -> str:
-            # 0 stands for the number of pictures; runtimes fill in one -1.
+            # Reshape copies N for the 0 and computes the one -1.
             parts = [size if isinstance(size, str) else
                      self.write.integers(f"{name}.{to}.{index}", size)
                      for index, size in enumerate((0, *shape))]
@@ -96,7 +96,7 @@ class _Builder:
         return reshaped(rows, "shuffled", layer.cin, -1, width)
 
     def binary(self, x: str, layer: Layer, residual: str | None = None) -> str:
-        """BIConv whose shortcut is ``residual``, its own input without."""
+        """BIConv whose shortcut is ``residual``, by default its own input."""
         state, weight = self.weights.state, self.weights.binary[f"{layer.name}.weight"]
         rprelu = np.concatenate([state[f"{layer.name}.{part}"]
                                  for part in ("shift_in", "slope", "shift_out")])

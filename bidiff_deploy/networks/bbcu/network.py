@@ -1,4 +1,4 @@
-"""BBCU-M as the rest of the package knows it."""
+"""The record of BBCU-M."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Bbcu(Network):
         return height * width
 
     def largest_value(self, config: BbcuConfig, side: int) -> int:
-        """The enlarged map."""
+        """The upscaled map."""
         return max(config.channels, COLORS) * (side * config.scale) ** 2
 
     def build_graph(self, weights: Weights, store: Store, timestep: int | None = None,

@@ -1,6 +1,6 @@
 """Options of a BBCU-M network from the keys and shapes of its checkpoint.
 
-The residual alignment k is in no tensor, so it is taken from what is given, or is the paper's.
+The residual alignment k is in no tensor: it comes from the given options, by default the paper's.
 """
 
 from __future__ import annotations
@@ -10,27 +10,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import CheckpointError
+from ..base import Shapes
 from .architecture import BbcuConfig
 
-Shapes = Mapping[str, "tuple[int, ...]"]
 _STEM, _HEAD = "conv_first.weight", "conv_last.weight"
 
 
 def is_bbcu(shapes: Shapes) -> bool:
-    """Whether keys look like those of a BBCU-M: its first and last convolution and an upsampler."""
+    """Whether keys contain BBCU-M's first and last convolution and an upsampler."""
     return {_STEM, _HEAD, "upconv1.binary_conv.weight"} <= set(shapes)
 
 
 def recognise(shapes: Shapes, given: Mapping[str, Any],
               origin: str) -> tuple[BbcuConfig, list[str]]:
-    """The network's options and the assumptions made.
-
-    ``shapes``: published keys without ``module.`` -> shape. ``given``: options that a file or a
-    training run states. Raises CheckpointError for what is no BBCU-M, or contradicts ``given``.
-    """
+    """See ``Network.recognise``."""
     stem, up = shapes[_STEM], shapes["upconv1.binary_conv.weight"]
     if len(stem) != 4 or len(up) != 4 or not stem[0]:
-        raise CheckpointError(f"{origin}: its first convolution or upsampler is no convolution; "
+        raise CheckpointError(f"{origin}: its first convolution or upsampler is not a convolution; "
                               "give a state dict with the published keys of BBCU-M")
     blocks = {int(match.group(1)) for key in shapes
               if (match := re.match(r"body\.(\d{1,4})\.body\.", key))}
@@ -49,4 +45,4 @@ def recognise(shapes: Shapes, given: Mapping[str, Any],
     if given.get("alignment"):
         return config, []
     return config, [f"alignment = {config.alignment:g} (residual alignment k), the paper's 130 / "
-                    "64 for each channel: no tensor shows it"]
+                    "64 per channel: no tensor shows it"]

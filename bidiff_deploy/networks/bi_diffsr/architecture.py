@@ -1,10 +1,10 @@
-"""What a BI-DiffSR network consists of: its blocks in order, its parameters by name.
+"""The blocks of a BI-DiffSR network in order of execution, and its parameters by name.
 
-The torch network, the checkpoint reader and the graph builder all walk the same list, so the
-shape of the network is written down once. Nothing here needs torch.
+The torch network, the checkpoint reader and the graph builder all use this list, so the structure
+of the network is written once.
 
 Source: Chen et al., "Binarized Diffusion Model for Image Super-Resolution" (NeurIPS 2024,
-arXiv 2406.05723). Its options are ``network_config.NetworkConfig``.
+arXiv 2406.05723). Its options are ``config.NetworkConfig``.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def blocks(config: NetworkConfig) -> list[Block]:
     def resolution(level: int) -> int:
         return config.image_size >> level
 
-    some = config.binarizer != NONE
+    has_binary = config.binarizer != NONE
     found: list[Block] = [
         Block("stem", "stem", "downs.0", config.in_channel, 0, binary=False)]
     index = 1
@@ -71,19 +71,19 @@ def blocks(config: NetworkConfig) -> list[Block]:
         channels = config.channels(level)
         for _ in range(config.res_blocks):
             found.append(Block("residual", f"encoder.{index}", f"downs.{index}", channels, level,
-                               some, resolution(level) in config.attn_res))
+                               has_binary, resolution(level) in config.attn_res))
             index += 1
         if level < config.levels - 1:
-            found.append(Block("down", f"encoder.{index}", f"downs.{index}", channels, level, some))
+            found.append(Block("down", f"encoder.{index}", f"downs.{index}", channels, level,
+                               has_binary))
             index += 1
     last = config.levels - 1
-    for index in range(2):
-        found.append(Block("residual", f"middle.{index}", f"mid.{index}", config.channels(last),
-                           last, some, attention=index == 0))
+    found += [Block("residual", f"middle.{index}", f"mid.{index}", config.channels(last), last,
+                    has_binary, attention=index == 0) for index in range(2)]
     index = 0
     for level in reversed(range(config.levels)):
         channels = config.channels(level)
-        binary = some and resolution(level) not in config.fp_res
+        binary = has_binary and resolution(level) not in config.fp_res
         for _ in range(config.res_blocks + 1):
             found.append(Block("fusion", f"decoder.{index}", f"ups.{index}", channels, level,
                                binary))
@@ -91,7 +91,8 @@ def blocks(config: NetworkConfig) -> list[Block]:
                                level, binary, resolution(level) in config.attn_res))
             index += 2
         if level > 0:
-            found.append(Block("up", f"decoder.{index}", f"ups.{index}", channels, level, some))
+            found.append(Block("up", f"decoder.{index}", f"ups.{index}", channels, level,
+                               has_binary))
             index += 1
     found.append(Block("head", "head", "final_conv", config.channels(0), 0, binary=False))
     return found
@@ -109,7 +110,7 @@ def parameters(config: NetworkConfig) -> dict[str, Parameter]:
     Names of a BIConv ``X``: ``X.weight`` (C, C, k, k) latent float weights; ``X.threshold`` (K, C)
     TaR, added before the sign; ``X.shift_in``, ``X.slope``, ``X.shift_out`` (K, C) TaA, the
     parameters of RPReLU. K is ``dynamic_group``. Layers of other binarizers have ``X.weight`` and
-    the vectors of ``Binarizer``, under keys that name the binarizer.
+    the vectors of ``Binarizer``; their published keys contain the binarizer's name.
     """
     return dict(_parameters(config))
 

@@ -1,8 +1,8 @@
-"""The binarizers a network can have: their names, their parameters, how they are exported.
+"""The binarizers that a network can have: names, parameters, and whether fused operators fit.
 
-A binarizer is what stands in each binary layer of the network, C -> C channels. sum is the integer
-convolution of signs, zero-padded after the sign; alpha the mean magnitude of an output channel's
-weights. A sign is +1 from 0 on, for all of them: one bit has no third value.
+A binarizer is the function of each binary layer, C -> C channels. sum is the integer convolution of
+signs, zero-padded after the sign; alpha is the mean magnitude of an output channel's weights. The
+sign of 0 is +1 for all of them, because one bit has no third value.
 
     bi-diffsr  RPReLU_g(alpha sum(x + b_g)) + x, parameters by the group g of the time step
                (Chen et al., NeurIPS 2024, arXiv 2406.05723)
@@ -13,11 +13,12 @@ weights. A sign is +1 from 0 on, for all of them: one bit has no third value.
     bbcu       x + RPReLU(alpha sum(k x + b)) / k, k the residual alignment
                (Xia et al., ICLR 2023, arXiv 2210.00405)
     dab        s alpha sum(x - t) + x, t = k mean_hw(x) + b, s = exp(a (mean |x - t| - 1)); the
-               paper has one s a channel, which no popcount can follow: here it is one a picture
+               paper has one s per channel, which a sum of bits over channels cannot apply; here
+               s is one per image
                (Yin et al., arXiv 2411.10346)
     none       no binary layer: plain convolutions with bias, without shortcut
 
-None of the papers' BatchNorms is there: the network normalises by groups.
+The papers' BatchNorms are left out: the network has GroupNorm.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ _RPRELU = (("threshold", PER_CHANNEL), ("shift_in", PER_CHANNEL), ("slope", PER_
 
 @dataclass(frozen=True)
 class Binarizer:
-    """What a binary layer has besides its latent weights.
+    """The parameters of a binary layer besides its latent weights, and its form in a graph.
 
-    name     as network options spell it
+    name     in network options
     vectors  (name, PER_CHANNEL or SINGLE) of each further parameter
-    grouped  whether those exist once for each group of time steps
-    fused    whether a layer is BinaryConv with its shortcut and RPReLU, so that the fused binary
-             operators fit; otherwise BinaryConv stands between standard operators
+    grouped  whether each group of time steps has its own
+    fused    whether a layer is BinaryConv with its shortcut and RPReLU, so that it is exported in
+             fused operators; otherwise as BinaryConv between standard operators
     """
 
     name: str
@@ -61,7 +62,7 @@ BINARIZERS = {binarizer.name: binarizer for binarizer in (
 
 
 def find_binarizer(name: object) -> Binarizer:
-    """The binarizer of a network option. Raises CheckpointError for a name that is none."""
+    """The binarizer called ``name``. Raises CheckpointError for an unknown name."""
     found = BINARIZERS.get(name) if isinstance(name, str) else None
     if found is None:
         raise CheckpointError(f"network option binarizer={name!r} is not known; it is one of "
@@ -70,6 +71,6 @@ def find_binarizer(name: object) -> Binarizer:
 
 
 def alignment_factor(alignment: float, channels: int) -> float:
-    """BBCU's k of a layer of so many channels: ``alignment`` is that of 64 channels, and k grows
+    """BBCU's k for a layer of ``channels`` channels; ``alignment`` is k at 64 channels. k grows
     with the channels as the sums do (arXiv 2210.00405, section 3.2: 130 n / 64)."""
     return alignment * channels / 64

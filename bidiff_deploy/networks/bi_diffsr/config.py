@@ -1,4 +1,4 @@
-"""The options of a noise predictor; published option names are kept, because files use them.
+"""The options of BI-DiffSR, under the names that published option files use.
 
 Source: Chen et al., "Binarized Diffusion Model for Image Super-Resolution" (NeurIPS 2024,
 arXiv 2406.05723), and the published option files.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ...errors import CheckpointError
+from ..options import check_whole_numbers, options_from
 from .binarizers import NONE, PUBLISHED, Binarizer, find_binarizer
 
 MAX_CHANNELS = 1 << 14
@@ -22,16 +23,15 @@ MAX_LEVELS = 8
 class NetworkConfig:
     """Options of one noise predictor; the defaults are those of the published x2 and x4 models.
 
-    ``channel_mults`` doubles from level to level (CP-Down doubles the channels, so nothing else
-    can be built). ``attn_res`` and ``fp_res`` name resolutions, counted from ``image_size`` at
-    level 0: self-attention follows the residual blocks at ``attn_res``; the decoder is full
-    precision at ``fp_res``. They are names of levels: a network runs at any size.
+    ``channel_mults`` doubles from level to level, because CP-Down doubles the channels.
+    ``attn_res`` and ``fp_res`` are resolutions, counted from ``image_size`` at level 0:
+    self-attention follows the residual blocks at ``attn_res``; the decoder is full precision at
+    ``fp_res``. They only name levels: a network runs at any size.
 
-    ``binarizer``: what stands in the binary layers, one of ``binarizers.BINARIZERS``; those that
-    know no groups have ``dynamic_group`` 1 whatever is given, and ``none``, the full-precision
-    counterpart, has no ``fp_res``. ``alignment``: of binarizer ``bbcu``, its factor k at 64
-    channels. These two are not published options; ``to_dict`` has them only where they differ from
-    the published network's, so that its files are what they were before there were others.
+    ``binarizer``: how binary layers binarise, one of ``binarizers.BINARIZERS``. Binarizers without
+    groups set ``dynamic_group`` to 1; ``none``, the full-precision counterpart, empties ``fp_res``.
+    ``alignment``: the factor k of binarizer ``bbcu`` at 64 channels. These two are not published
+    options; ``to_dict`` omits them if they are the published network's, whose files have neither.
     """
 
     network: ClassVar[str] = "bi-diffsr"
@@ -57,12 +57,9 @@ class NetworkConfig:
             if isinstance(value, int):
                 value = (value,)
             object.__setattr__(self, field, tuple(int(v) for v in value))
-        for field in ("in_channel", "out_channel", "inner_channel", "norm_groups", "res_blocks",
-                      "image_size", "total_step", "dynamic_group"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1 << 20:
-                raise CheckpointError(
-                    f"network option {field}={value!r} must be a positive whole number")
+        check_whole_numbers(self, **dict.fromkeys(
+            ("in_channel", "out_channel", "inner_channel", "norm_groups", "res_blocks",
+             "image_size", "total_step", "dynamic_group"), 1 << 20))
         mults = self.channel_mults
         if not 1 <= len(mults) <= MAX_LEVELS:
             raise CheckpointError(
@@ -97,18 +94,10 @@ class NetworkConfig:
                 f"total_step={self.total_step}")
 
     @classmethod
-    def from_dict(cls, options: Mapping[str, Any], origin: str = "network options") -> NetworkConfig:
-        """Config from a mapping with the published option names; ``origin`` names it in errors."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(options) - known)
-        if unknown:
-            raise CheckpointError(
-                f"{origin}: unknown network option{'s' if len(unknown) > 1 else ''} "
-                f"{', '.join(map(str, unknown))}; known are {', '.join(sorted(known))}")
-        try:
-            return cls(**options)
-        except (TypeError, ValueError, OverflowError, CheckpointError) as error:
-            raise CheckpointError(f"{origin}: {error}") from None
+    def from_dict(cls, options: Mapping[str, Any],
+                  origin: str = "network options") -> NetworkConfig:
+        """Config from a mapping of option names; ``origin`` names the mapping in errors."""
+        return options_from(cls, options, origin)
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON-ready values, tuples as lists."""
@@ -119,7 +108,7 @@ class NetworkConfig:
 
     @property
     def binary_layers(self) -> Binarizer:
-        """What stands in the binary layers. Raises CheckpointError for an unknown name."""
+        """The binarizer of the binary layers. Raises CheckpointError for an unknown name."""
         return find_binarizer(self.binarizer)
 
     @property

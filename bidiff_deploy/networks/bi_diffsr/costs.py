@@ -1,9 +1,8 @@
-"""What BI-DiffSR costs: its convolutions, attention products and parameters.
+"""Counts BI-DiffSR's convolutions, attention products and parameters.
 
-Of the published network the paper's way of counting yields its 4.58 M parameters exactly. Its
-36.67 G operations at 3x256x256 come out 1.2 % lower here, 36.24 G: convolutions and attention's
-products are counted, and the paper does not say what it adds to them (without attention the gap is
-4.1 %).
+For the published network this gives exactly the paper's 4.58 M parameters. The paper's 36.67 G
+operations at 3x256x256 are 36.24 G here, 1.2 % fewer: only convolutions and attention's products
+are counted, and the paper does not say what else it counts (without attention the gap is 4.1 %).
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from .config import NetworkConfig
 
 __all__ = ["count"]
 
-PRODUCTS = ("scores", "mixed")  # of an attention: query by key, and map by value
+PRODUCTS = ("scores", "mixed")  # of attention: query times key, and map times value
 
 
 def count(config: NetworkConfig, height: int, width: int) -> Count:
-    """Count one step of ``config`` for one image of ``height`` x ``width`` pixels.
+    """Costs of one step of ``config`` for one image of ``height`` x ``width`` pixels.
 
-    Raises UsageError for a size that the network can not run at.
+    Raises UsageError for a size that the network cannot run at.
     """
     multiple = config.size_multiple
     for side in (height, width):
@@ -48,8 +47,8 @@ def count(config: NetworkConfig, height: int, width: int) -> Count:
                 name, shape = block.name, (outputs * shape[0], inputs * shape[1], *shape[2:])
             if name.endswith(".attention.out"):
                 macs = block.channels * positions * positions
-                layers += [Layer(f"{block.name}.attention.{product}", False, (), rows, columns, macs)
-                           for product in PRODUCTS]
+                layers += [Layer(f"{block.name}.attention.{product}", False, (), rows, columns,
+                                 macs) for product in PRODUCTS]
             layers.append(Layer(name, parameter.binary, shape, rows, columns,
                                 math.prod(shape) * positions,
                                 "" if parameter.binary else _reason(config, block, name)))

@@ -1,7 +1,7 @@
-"""Blocks without binary layers: standard operators, and ours where they fit.
+"""Blocks without binary layers.
 
-Every network has a stem and a head of them. Residual blocks and CS-Fusions have fused operators
-(NormConv, PairConv). CP-Down and CP-Up are one standard convolution each and a shuffle.
+Every network has such a stem and head. Residual blocks and CS-Fusions use our fused operators
+(NormConv, PairConv). CP-Down and CP-Up are one standard convolution and a shuffle each.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _convolution(b: Builder, block: Block, x: str, output: str) -> str:
 
 
 def _pair(b: Builder, block: Block) -> list[str]:
-    """Weight and bias of the one convolution that both of a full-precision block make."""
+    """Weight and bias of the one convolution that equals the block's two."""
     return [b.write.initializer(f"{short(block.name)}.{part}", value)
             for part, value in pair_of_convolutions(b.weights.state, block).items()]
 

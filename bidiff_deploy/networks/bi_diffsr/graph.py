@@ -1,8 +1,8 @@
 """One step of the network as an ONNX graph, built node by node from the checkpoint.
 
 Inputs ``noisy`` and ``condition``, output ``prediction``, each float32 (N, C, H, W) with N, H and W
-free. All steps have the same nodes and names; only the initializers that ``StepGraph.step_names``
-lists point to other bytes. Values carry the names of the blocks that compute them, shortened:
+free. All steps have the same nodes and names; only the initializers in ``StepGraph.step_names``
+have different values. Values have the short names of the blocks that compute them:
 ``e3`` is the output of ``encoder.3``, ``e3.h`` of its first half.
 """
 

@@ -1,4 +1,4 @@
-"""What the block writers of step graphs share: initializers by name, and layers.
+"""The builder that the block writers of step graphs share: initializers by name, and layers.
 
 A block writer is a function ``(builder, block, *maps)`` that writes the nodes of a block and
 returns the name of its output. ``fused_blocks``, ``plain_blocks`` and ``float_blocks`` each have a
@@ -23,7 +23,7 @@ BlockWriters = Mapping[str, Callable[..., str]]
 
 
 class Builder:
-    """One step's graph under way; see ``graph.build_step``."""
+    """Writes one step's graph; see ``graph.build_step``."""
 
     def __init__(self, weights: Weights, store: Store,
                  step_constants: Mapping[str, np.ndarray], compute: str) -> None:
@@ -44,7 +44,7 @@ class Builder:
         return self.write.initializer(short(name), self.step_constants[name])
 
     def none(self) -> str:
-        """An absent vector or map: one zero, because a function's inputs are all there."""
+        """An absent vector or map: one zero, because a function's inputs are all required."""
         return self.write.initializer("none", np.zeros(1, np.float32))
 
     def norm(self, name: str) -> list[str]:
@@ -56,7 +56,7 @@ class Builder:
         return [value for half in (1, 2) for value in self.branch(f"{block.name}.conv{half}")]
 
     def branch(self, name: str) -> list[str]:
-        """Words, alpha, threshold and rprelu of one binary layer."""
+        """Names of words, alpha, threshold and rprelu of one binary layer."""
         key, weight = short(name), self.weights.binary[f"{name}.weight"]
         words = self.write.initializer(f"{key}.words", weight.words)
         if self.config.binary_layers.grouped:

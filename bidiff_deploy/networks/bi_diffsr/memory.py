@@ -1,12 +1,10 @@
-"""What one step needs on top of an open engine, estimated from the network: bytes, and work.
-
-Both only choose tiles; nothing is computed differently because of them.
+"""Estimates of the bytes and the work of one step in an open engine, for choosing tiles.
 
 Memory is that of the values alive at the worst moment of the network, times what ONNX Runtime's
-arena loses between chunks of unlike sizes. It holds for sessions without memory patterns: with
-them the arena takes a second block of the same size at the second step, beside the first step's.
-The factors are fitted to networks of 32 to 64 channels and 2 to 4 levels at 256x256 to 1024x1024
-on two threads; what was measured stands in ``tests/test_tiling.py``.
+arena loses between chunks of different sizes. This is for sessions without memory patterns: with
+them the arena takes a second block of the same size at the second step. The factors are fitted to
+networks of 32 to 64 channels and 2 to 4 levels at 256x256 to 1024x1024 on two threads;
+``tests/images/test_tiling.py`` contains the measurements.
 """
 
 from __future__ import annotations
@@ -22,21 +20,21 @@ from .costs import count
 __all__ = ["cuda_step_bytes", "step_bytes", "step_work"]
 
 _FLOAT = 4
-_ARENA = 1.2  # what the arena holds, over what is alive
-_FIXED = 24 << 20  # scratch of the kernels that does not grow with the image
+_ARENA = 1.2  # bytes of the arena per byte that is alive
+_FIXED = 24 << 20  # scratch of the kernels, independent of the image size
 _NETWORK_IMAGES = 16  # planes of input, output and their concatenation, alive with the network
 _LOOP_IMAGES = 16  # planes of the sampling loop around it
-_STOCK_MAPS = 2  # maps of the widest level that fused operators spare
-_PLAIN_MAPS = 1  # of those, what binary layers between standard operators hold again
-_ATTENTION_MAPS = 2  # scores and their softmax, where the operators are not fused
+_STOCK_MAPS = 2  # maps of the widest level that fused operators save
+_PLAIN_MAPS = 1  # of those, maps that binary layers between standard operators need
+_ATTENTION_MAPS = 2  # scores and their softmax, if the operators are not fused
 _CUDA_FIXED = 512 << 20  # scratch of cuDNN and cuBLAS, captured graphs; not measured
-_BINARY_SPEED = 16  # binary multiply-accumulates in the time of one in float32, about
+_BINARY_SPEED = 16  # approximate binary multiply-accumulates in the time of one in float32
 
 
 def step_bytes(config: NetworkConfig, height: int, width: int, *, stock: bool = False) -> int:
     """Peak bytes of one step and the loop around it for one image of ``height`` x ``width``.
 
-    ``stock``: by ONNX Runtime's standard operators, which hold attention's map whole.
+    ``stock``: with ONNX Runtime's standard operators, which store attention's whole map.
     """
     pixels = height * width
     plain = not config.binary_layers.fused and config.binarizer != NONE
@@ -49,10 +47,10 @@ def step_bytes(config: NetworkConfig, height: int, width: int, *, stock: bool = 
 
 
 def cuda_step_bytes(config: NetworkConfig, height: int, width: int, *, half: bool) -> int:
-    """The same on a GPU, where full-precision operators are opened and a loop's images lie there
-    as well; an estimate that was not fitted to measurements.
+    """The same on a GPU, where full-precision operators are not fused and the loop's images are on
+    the device too; not fitted to measurements.
 
-    ``half``: maps are float16; attention's softmax, its input and output, stays float32.
+    ``half``: maps are float16, except the input and output of attention's softmax.
     """
     pixels = height * width
     maps = _ARENA * (_alive(config) + _STOCK_MAPS * config.channels(0)) * (0.5 if half else 1.0)
@@ -72,13 +70,13 @@ def _alive(config: NetworkConfig) -> float:
 
 
 def _moments(config: NetworkConfig) -> Iterator[float]:
-    """Floats per pixel alive within each block: kept for the decoder, its input, its own."""
+    """Floats per pixel alive within each block: skips, the block's input, its own maps."""
     kept: list[float] = []
     current = float(config.in_channel)
     for block in blocks(config):
         plane = config.channels(block.level) / 4 ** block.level
         if block.kind == "fusion":
-            yield sum(kept) + current + plane  # what it fuses with is the last kept
+            yield sum(kept) + current + plane  # its second input is the last kept
             kept.pop()
             current = plane
             continue
@@ -88,7 +86,7 @@ def _moments(config: NetworkConfig) -> Iterator[float]:
         if block.kind == "residual":
             yield held + 2 * plane + (0 if block.binary else plane)
             if block.attention:
-                yield held + 4 * plane  # query, key and value beside the input
+                yield held + 4 * plane  # query, key and value besides the input
             current = plane
         elif block.kind == "head":
             yield held + plane

@@ -1,4 +1,4 @@
-"""BI-DiffSR as the rest of the package knows it."""
+"""The record of BI-DiffSR."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class BiDiffSr(Network):
         return memory.step_work(config, height, width)
 
     def largest_value(self, config: NetworkConfig, side: int) -> int:
-        """The query, key and value of a level, or an attention map."""
+        """Query, key and value of a level, or an attention map."""
         found = config.in_channel * side * side
         for block in blocks(config):
             pixels = (side >> block.level) ** 2
@@ -58,7 +58,7 @@ class BiDiffSr(Network):
                     compute: str = "float32") -> StepGraph:
         from .graph import build_step
 
-        assert timestep is not None, "a noise predictor's graph is of one step"
+        assert timestep is not None, "a noise predictor has one graph per step"
         return build_step(weights, store, timestep, compute)
 
     def group(self, config: NetworkConfig, timestep: int) -> int:

@@ -1,9 +1,8 @@
 """Blocks whose binary layers are BinaryConv between standard operators.
 
-The fused binary operators have the published binarizer inside. Others keep the packed kernel for
-what it is, sum, scale and shortcut, and what they add stands around it as ONNX operators. The
-output of a layer's BinaryConv has the layer's name ("e3.c1"), what surrounds it is named after it
-("e3.c1/scaled").
+The fused binary operators contain the published binarizer. Other binarizers use BinaryConv for sum,
+scale and shortcut, and standard ONNX operators for the rest. The output of a layer's BinaryConv has
+the layer's name ("e3.c1"); names of the other values begin with it ("e3.c1/scaled").
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ def _xnor(b: Builder, x: str, name: str) -> str:
 
 
 def _dab(b: Builder, x: str, name: str) -> str:
-    """BinaryConv of x - t times s, both of the picture's own statistics."""
+    """BinaryConv of x - t times s; t and s are computed from the image."""
     key, op = short(name), b.write.op
     mean = op("ReduceMean", x, _integers(b, 2, 3), name=f"{key}/mean")
     t = op("Mul", _column(b, f"{name}.center"), mean, name=f"{key}/center")
@@ -103,14 +102,14 @@ def _layer(b: Builder, x: str, name: str) -> str:
 
 
 def _node(b: Builder, x: str, name: str, residual: str | None = None) -> str:
-    """BinaryConv alone: alpha * sum, and the shortcut if there is one."""
+    """BinaryConv alone: alpha * sum, plus ``residual`` if given."""
     return b.ours(BINARY_CONV, short(name), x, *b.branch(name), residual or b.none(), b.none(),
                   plugin_namespace=DOMAIN, plugin_version=PLUGIN_VERSION)
 
 
 # -- small things -------------------------------------------------------------------------------
 def _column(b: Builder, name: str) -> str:
-    """A parameter (C,) as a map's factor or term, (C, 1, 1)."""
+    """A parameter (C,) as (C, 1, 1), which broadcasts to a map."""
     return b.write.initializer(f"{short(name)}_map", b.weights.state[name].reshape(-1, 1, 1))
 
 
@@ -121,5 +120,5 @@ def _every_other(b: Builder, x: str, start: int, name: str) -> str:
 
 
 def _integers(b: Builder, *values: int) -> str:
-    """A constant int64 vector; one node for each value there is."""
+    """A constant int64 vector; one node per distinct value."""
     return b.write.integers("integers_" + "_".join(map(str, values)), *values)

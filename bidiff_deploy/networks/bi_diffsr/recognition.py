@@ -1,9 +1,9 @@
-"""Hyper-parameters of a BI-DiffSR network from the keys and shapes of its checkpoint.
+"""Options of a BI-DiffSR network from the keys and shapes of its checkpoint.
 
-Derived: every width, level, block count, attention and full-precision level, the binarizer, and
-the number of TaR/TaA groups. Not in any shape, so taken from options or from the published
-defaults: the GroupNorm groups, the total number of time steps, the dropout, and the resolution that
-levels are named by. Each such assumption is returned as a sentence.
+Shapes show every width, level, block count, attention and full-precision level, the binarizer, and
+the number of TaR/TaA groups. The GroupNorm groups, the total number of time steps, the dropout, and
+the resolution that levels are named by are in no shape: they are taken from options or from the
+published defaults. Each such assumption is returned as a sentence.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import CheckpointError
+from ..base import Shapes
 from .binarizers import BINARIZERS, NONE, PUBLISHED
 from .config import MAX_LEVELS, NetworkConfig
 
-Shapes = Mapping[str, "tuple[int, ...]"]
 _UNSEEN = {"norm_groups": "groups of GroupNorm", "total_step": "diffusion time steps",
            "image_size": "resolution that levels are named by"}
 _OF_BBCU = {"alignment": "BBCU's residual alignment at 64 channels"}
@@ -24,12 +24,7 @@ _OF_BBCU = {"alignment": "BBCU's residual alignment at 64 channels"}
 
 def recognise(shapes: Shapes, given: Mapping[str, Any],
               origin: str) -> tuple[NetworkConfig, list[str]]:
-    """The network's options and the assumptions made.
-
-    ``shapes``: published keys without ``module.`` -> shape. ``given``: options that a file states;
-    one that contradicts the tensors is refused. Raises CheckpointError when the keys are not those
-    of a BI-DiffSR network.
-    """
+    """See ``Network.recognise``."""
     derived = _derive(shapes, origin)
     default = NetworkConfig()
     assumptions = []
@@ -48,25 +43,25 @@ def recognise(shapes: Shapes, given: Mapping[str, Any],
             if key != "image_size" or levels["attn_levels"] or (levels["fp_levels"] and not full):
                 assumptions.append(f"{key} = {options[key]} ({meaning}), the published default: "
                                    "no tensor shows it")
-    config_given = NetworkConfig.from_dict({**options, **given}, origin)
+    config = NetworkConfig.from_dict({**options, **given}, origin)
     for key, value in options.items():
         if key in given and key not in ("attn_res", "fp_res"):
-            stated = getattr(config_given, key)
+            stated = getattr(config, key)
             if stated != value:
                 raise CheckpointError(
                     f"{origin}: the options say {key}={_plain(stated)}, but the checkpoint's "
                     f"tensors have {key}={_plain(value)}; use the options it was trained with")
     for key, what in (("attn_res", "attn_levels"), ("fp_res", "fp_levels")):
         if full and key == "fp_res":
-            continue  # every level is full precision, whatever it says
-        stated = {level for level in range(config_given.levels)
-                  if config_given.image_size >> level in getattr(config_given, key)}
+            continue  # every level is full precision, so fp_res has no meaning
+        stated = {level for level in range(config.levels)
+                  if config.image_size >> level in getattr(config, key)}
         if stated != levels[what]:
             raise CheckpointError(
-                f"{origin}: the options say {key}={_plain(getattr(config_given, key))} at "
-                f"image_size={config_given.image_size}, but the checkpoint's tensors have it at "
+                f"{origin}: the options say {key}={_plain(getattr(config, key))} at "
+                f"image_size={config.image_size}, but the checkpoint's tensors have it at "
                 f"{_plain(options[key])}; use the options it was trained with")
-    return config_given, assumptions
+    return config, assumptions
 
 
 def _derive(shapes: Shapes, origin: str) -> dict[str, Any]:
@@ -94,9 +89,9 @@ def _derive(shapes: Shapes, origin: str) -> dict[str, Any]:
     full_precision: set[int] = set()
     level = len(per_level) - 1
     for kind in _stage(shapes, "ups"):
-        if kind == "down":  # CP-Up has the key names of CP-Down
+        if kind == "down":  # keys of CP-Up and CP-Down are alike
             level -= 1
-        elif kind == "residual float" or kind == "residual float+attention":
+        elif kind in ("residual float", "residual float+attention"):
             full_precision.add(level)
     binarizer = _binarizer(shapes, origin)
     groups = {int(match.group(1)) for key in shapes
@@ -115,7 +110,7 @@ def _derive(shapes: Shapes, origin: str) -> dict[str, Any]:
 
 
 def _binarizer(shapes: Shapes, origin: str) -> str:
-    """The binarizer whose name the keys of weights hold; published ones hold none."""
+    """The binarizer that the keys of weights name; published keys name none."""
     found = {match.group(1) for key in shapes
              if (match := re.search(r"conv\d?(?:_\d)?\.([a-z_-]{1,20})\.weight$", key))}
     if "downs.1.res_block.block1.conv.weight" in shapes:

@@ -169,7 +169,7 @@ def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
         import torch
         from torch import nn
     except ImportError:
-        raise EngineError("torch is not installed, so it can not be measured; "
+        raise EngineError("torch is not installed, so it cannot be measured; "
                           "pip install 'bidiff-deploy[train]' or leave it out") from None
     from ...training.networks.bi_diffsr import BiDiffSR
     from ...training.networks.binarize import BinaryLayer

@@ -123,14 +123,14 @@ def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
     ``steps``: how many an image takes (default: what the bundle visits). ``bounds``: also measure
     what the machine can do, for ``profile``. ``device``: number of the GPU of the baselines that
     run on one. ``on_progress``: called with the share done, 0 to 1. Raises UsageError for unknown
-    baselines, sizes the network can not take, or a device that none uses; EngineError where the
-    packed engine can not run; a baseline that can not is noted in ``unavailable``.
+    baselines, sizes the network cannot take, or a device that none uses; EngineError where the
+    packed engine cannot run; a baseline that cannot is noted in ``unavailable``.
     """
     multiple = bundle.config.size_multiple
     if size[0] % multiple or size[1] % multiple:
         raise UsageError(f"size {size[0]}x{size[1]} must be multiples of {multiple}")
     if unknown := [name for name in against if name not in BASELINES]:
-        raise UsageError(f"{unknown[0]!r} can not be measured against; known are "
+        raise UsageError(f"{unknown[0]!r} cannot be measured against; known are "
                          f"{', '.join(BASELINES)}")
     if device is not None and not set(ON_GPU).intersection(against):
         raise UsageError(f"device {device} is a GPU, which none of the baselines uses; measure "
@@ -157,7 +157,7 @@ def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
             (unavailable if "error" in found else fresh)[name] = found.get("error", found)
             report(0.3 * (index + 1) / len(names))
         if PACKED in unavailable:
-            raise EngineError(f"{bundle.path} can not be measured: {unavailable[PACKED]}")
+            raise EngineError(f"{bundle.path} cannot be measured: {unavailable[PACKED]}")
         noisy, condition = candidates.inputs(size)
         # Before the baselines are loaded: some keep threads that never rest.
         profile = profile_step(bundle, timestep, noisy, condition, threads, bounds=bounds)

@@ -52,7 +52,7 @@ def check_bundle(bundle: Bundle, checkpoint: Checkpoint, *, backend: str = "onnx
     save       file for all inputs and predictions, see ``saved``
 
     Raises UsageError for a checkpoint of another network or schedule, EngineError without torch,
-    Polygraphy, onnxruntime or the op library, ImageError for images that can not be read.
+    Polygraphy, onnxruntime or the op library, ImageError for images that cannot be read.
     """
     if checkpoint.config != bundle.config:
         ours, theirs = bundle.config.to_dict(), checkpoint.config.to_dict()

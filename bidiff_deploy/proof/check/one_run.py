@@ -43,14 +43,14 @@ def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
     images  low-resolution files or folders
 
     Raises UsageError for a checkpoint of another network, EngineError without torch, onnxruntime or
-    the op library, ImageError for images that can not be read.
+    the op library, ImageError for images that cannot be read.
     """
     if checkpoint.config != bundle.config:
         raise UsageError(f"{bundle.path} and {checkpoint.name} are of different networks "
                          f"({bundle.config} and {checkpoint.config}); give the checkpoint that the "
                          "bundle was exported from")
     if backend not in CPU_BACKENDS:
-        raise EngineError(f"backend {backend!r} can not be checked by layer; it is one of "
+        raise EngineError(f"backend {backend!r} cannot be checked by layer; it is one of "
                           f"{', '.join(CPU_BACKENDS)}")
     pictures = _pictures(size, images)
     layers, packed = BundleLayers(bundle), CPU_BACKENDS[backend]

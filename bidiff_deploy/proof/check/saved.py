@@ -52,7 +52,7 @@ def check_saved(bundle: Bundle, path: str, *, backend: str = "onnxruntime",
     runs that ``path`` holds, step by step.
 
     Needs Polygraphy, not torch. Raises UsageError for a file that is no such runs or has timesteps
-    that the bundle lacks, EngineError for a backend that can not run.
+    that the bundle lacks, EngineError for a backend that cannot run.
     """
     steps = []
     feeds, references, floors = _load(path)
@@ -83,7 +83,7 @@ def _load(path: str) -> tuple[list[dict[str, Any]], ...]:
                 if np.ndim(one[PREDICTION]) != 4:
                     raise ValueError("its predictions have other shapes")
         except OSError as error:
-            raise UsageError(f"{path} can not be read: {error.strerror or error}") from None
+            raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
         except Exception as error:  # Polygraphy raises its own for whatever does not fit
             text = " ".join(str(error).split())[:200]
             raise UsageError(f"{path} holds no runs that `bidiff-deploy check --save` wrote "

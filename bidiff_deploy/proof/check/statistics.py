@@ -24,7 +24,7 @@ ROUNDING_SNR = 130.0
 # The published implementation against itself: 46.6 dB at 256x256 in another memory layout, 47 dB
 # in float64; where an engine flips a few signs more than the floor run, as little as 45 dB.
 STEP_SNR = 40.0
-# Where products may be rounded to bfloat16 (8 bits), signs flip in every layer, so a step can not
+# Where products may be rounded to bfloat16 (8 bits), signs flip in every layer, so a step cannot
 # be told from its noise floor any more; this is where its error is a tenth of what it predicts.
 FAST_STEP_SNR = 20.0
 # Maps in float16 flip signs from the first layer on: the published network at random keeps 36 dB,
@@ -99,7 +99,7 @@ class StepStatistics:
     def divergence(self) -> str | None:
         """Where the two part though no sign had flipped before, or None.
 
-        Rounding can not do that: the layer named computes something else, or what lies between
+        Rounding cannot do that: the layer named computes something else, or what lies between
         it and the layer before does.
         """
         for layer in self.layers:

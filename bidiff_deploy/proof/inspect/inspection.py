@@ -143,7 +143,7 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
     ``size``: height and width of the image that multiply-accumulates are counted for, a
     feed-forward network's before it is enlarged; default: the network's ``image_size``, rounded up
     to what it can run at, or 256x256. Raises BundleError for a bundle that
-    is damaged, foreign or whose graphs can not be read, UsageError for a size that the network can
+    is damaged, foreign or whose graphs cannot be read, UsageError for a size that the network can
     not run at.
     """
     bundle = open_bundle(path)
