@@ -4,20 +4,20 @@
     with load_bundle("model.bundle", threads=2) as engine:
         image = engine.upscale(image)
 
-Importing the package imports neither torch nor onnxruntime. Its packages, in the order in which
-data passes through them:
+Importing the package imports neither torch nor onnxruntime. It consists of these packages, each of
+which imports only those above it:
 
+    sampling     noise schedule, DDIM sampler, seeded noise, colour matching
+    images       reading, writing, resizing, tiling and scoring images
     operators    the ONNX operators of binary networks: names, sign bits, definitions
     networks     the known networks: options, parameters, recognition by keys, graphs, costs
     checkpoint   a checkpoint file -> Checkpoint, the record of a trained network
-    sampling     noise schedule, DDIM sampler, seeded noise, colour matching
-    images       reading, writing, resizing, tiling and scoring images
-    export       Checkpoint -> bundle
     bundle       the bundle format: manifest, weights file, step graphs
     graphs       passes that adapt a bundle's graphs to a backend
     engines      bundle -> an engine that runs: ONNX Runtime, TensorRT
-    upscale      an engine over many image files: jobs, pipeline, journal
+    export       Checkpoint -> bundle
     training     recipe -> photos -> trained network, in torch
+    upscale      an engine over many image files: jobs, pipeline, journal
     serving      a model repository for NVIDIA Triton Inference Server
     proof        compares a bundle with its checkpoint, measures and inspects it
     doctor       what this machine can run, and what is missing

@@ -6,4 +6,6 @@
     published_keys  published keys <-> this project's parameter names
     options         published option files (YAML)
     packed          packed checkpoints: sign bits, scales and the rest
+
+Only ``.pth`` and ``.pt`` files need torch.
 """

@@ -4,4 +4,6 @@
     noise        seeded N(0, 1) noise, a function of its coordinates
     sampler      the DDIM update and the loop around it
     color_match  replaces the result's low frequencies by the condition's
+
+Training and every engine use these.
 """

@@ -8,4 +8,6 @@ and the baseline that a diffusion model has to beat.
     graph          the network as an ONNX graph
     costs, memory  multiply-accumulates and parameters; estimated peak memory
     network        the record
+
+Its torch module is ``training.networks.bbcu``.
 """

@@ -8,4 +8,6 @@
     graph           one step as an ONNX graph; ``graph_builder`` and the three ``*_blocks`` write it
     costs, memory   multiply-accumulates and parameters; estimated peak memory
     network         the record
+
+Its torch module is ``training.networks.bi_diffsr``.
 """
