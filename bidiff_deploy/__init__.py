@@ -7,8 +7,8 @@
 Importing the package imports neither torch nor onnxruntime. It consists of these packages, each of
 which imports only those above it:
 
-    sampling     noise schedule, DDIM sampler, seeded noise, colour matching
     images       reading, writing, resizing, tiling and scoring images
+    sampling     noise schedule, DDIM sampler, seeded noise, colour matching
     operators    the ONNX operators of binary networks: names, sign bits, definitions
     networks     the known networks: options, parameters, recognition by keys, graphs, costs
     checkpoint   a checkpoint file -> Checkpoint, the record of a trained network

@@ -101,7 +101,10 @@ def test_the_start_noises_the_condition() -> None:
 def test_the_result_is_clamped_unless_asked() -> None:
     schedule = Schedule(200)
     noise = np.linspace(-3, 3, 12, dtype=np.float32).reshape(1, 3, 2, 2)
-    nothing = lambda latent, condition, t: np.zeros_like(latent)
+
+    def nothing(latent, condition, t):
+        return np.zeros_like(latent)
+
     found = sample(nothing, noise, [10], schedule, noise)
     assert found.min() == 0 and found.max() == 1
     assert sample(nothing, noise, [10], schedule, noise, clamp=False).min() == -1

@@ -87,5 +87,5 @@ def test_a_log_that_can_not_be_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     log = Log(tmp_path, 0, lambda line: None)
     (tmp_path / CSV).mkdir()
-    with pytest.raises(OutputError, match="cannot write .*log.csv"):
+    with pytest.raises(OutputError, match="can not write .*log.csv"):
         log.row(1, 0, 0, 0, 0, 0, 0)

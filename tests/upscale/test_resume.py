@@ -129,7 +129,7 @@ def test_journals_from_anywhere(setting: Setting) -> None:
     path.unlink()
     path.mkdir()
     assert "can not be read" in setting.refused("in", "-o", "out", "--resume")
-    assert "cannot write out/.bidiff-upscale.jsonl" in setting.run(
+    assert "can not write out/.bidiff-upscale.jsonl" in setting.run(
         "in", "-o", "out", "--overwrite", code=1).stderr
 
 
