@@ -61,7 +61,8 @@ def command(bundle: str, checkpoint: str | None, images: tuple[str, ...], output
 
     IMAGES are files or folders; CHECKPOINT is known by not being one. At most 12 are shown,
     scaled down beyond 1600 pixels; the page stays below 15 MB. Exit code 1 if the checkpoint's
-    checks fail or the bundle contradicts its manifest: the page is written all the same.
+    checks fail or the bundle contradicts its manifest: the page is written all the same. Jinja2
+    must be installed (the extra proof).
     """
     import json
 
@@ -69,9 +70,10 @@ def command(bundle: str, checkpoint: str | None, images: tuple[str, ...], output
     from ..errors import BundleError, UsageError
     from ..files import atomic_file, check_target
     from ..progress import Progress
-    from ..report.collect import Request, collect
+    from ..report.collect import collect
     from ..report.page import render
     from ..report.pictures import find_inputs, is_image
+    from ..report.request import Request
     from .check import parse_size
 
     if checkpoint is not None and is_image(checkpoint):

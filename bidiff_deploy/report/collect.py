@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CheckpointError, EngineError, UsageError
 from ..sampling import sampler
 from .loop import Picture, Strip, upscaled, watched
-from .pictures import Input
+from .request import Request
 
 if TYPE_CHECKING:
-    from ..bundle.manifest import Bundle
     from ..checkpoint.record import Checkpoint
 
 MOST_IMAGES = 12
@@ -58,28 +57,6 @@ class Report:
             wrong = sum(not one["passed"] for one in self.parity["verdicts"])
             found.append(f"{wrong} of {len(self.parity['verdicts'])} checks of parity failed")
         return found
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a page is asked to show.
-
-    checkpoint  a file to compare the bundle with, read with ``options_file`` if there is one
-    against     baselines to measure; None: no latency at all
-    size        (height, width) of the network's input for latency, counts and parity
-    """
-
-    bundle: Bundle
-    inputs: Sequence[Input] = ()
-    checkpoint: str | None = None
-    options_file: str | None = None
-    backend: str = "onnxruntime"
-    threads: int | None = None
-    size: tuple[int, int] = (256, 256)
-    steps: int | None = None
-    seed: int = 0
-    against: Sequence[str] | None = ()
-    rounds: int = 10
 
 
 def collect(request: Request, on_progress: OnProgress = lambda share, label: None) -> Report:

@@ -14,10 +14,10 @@ from ..errors import EngineError
 from ..images.scores import score
 from ..sampling import sampler
 from .pictures import Encoded, Input, detail, encode, resized
+from .request import Request
 
 if TYPE_CHECKING:
     from ..engines.noise_predictor import NoisePredictor
-    from .collect import Request
 
 PICTURE_BYTES = 10_500_000  # of all data URIs, which leaves 4 MB of 15 for tables
 STRIP_SIDE = 256

@@ -8,11 +8,13 @@ results wait or are being encoded.
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from itertools import islice
+from typing import Any, TypeVar
 
 from ..errors import BidiffError
 
@@ -33,13 +35,6 @@ class Failure:
     error: Exception
 
 
-@dataclass(frozen=True)
-class _Crash:
-    """What no stage should raise; it ends the run."""
-
-    error: BaseException
-
-
 def run(jobs: Sequence[Job], decode: Callable[[Job], Input],
         compute: Callable[[Job, Input], Output], encode: Callable[[Job, Output], Any],
         report: Callable[[Job, Any], None], *, ahead: int = AHEAD, behind: int = BEHIND) -> None:
@@ -50,19 +45,45 @@ def run(jobs: Sequence[Job], decode: Callable[[Job], Input],
     and the others go on. Any other error, KeyboardInterrupt among them, stops the run: what is
     computed by then is encoded and reported, no thread is left behind, and the error is raised.
     """
-    line = _Line(decode, encode, ahead, behind)
+    decoder, encoder = pools = [ThreadPoolExecutor(1, name) for name in ("decode", "encode")]
+    decoding: deque[Future[Any]] = deque()
+    encoding: deque[tuple[Job, Future[Any]]] = deque()
+    undecoded, space = iter(jobs), threading.Semaphore(behind)
+
+    def decode_ahead(count: int) -> None:
+        for job in islice(undecoded, count):
+            decoding.append(decoder.submit(_attempt, decode, job))
+
+    def report_finished() -> None:
+        while encoding and encoding[0][1].done():
+            job, future = encoding.popleft()
+            report(job, future.result())
+
     try:
-        line.start(jobs)
+        # Without work: a pool that is interrupted while its thread starts never waits for it.
+        wait([pool.submit(int) for pool in pools])
+        decode_ahead(ahead)
         for job in jobs:
-            item = line.take()
+            item = decoding[0].result()
+            decoding.popleft()
+            decode_ahead(1)
             if not isinstance(item, Failure):
                 item = _attempt(compute, job, item)
-            line.hand_on(job, item)
+            if isinstance(item, Failure):
+                refused: Future[Any] = Future()
+                refused.set_result(item)
+                encoding.append((job, refused))
+            else:
+                held = [item]
+                try:
+                    space.acquire()
+                finally:  # interrupted or not, what is computed is encoded
+                    encoding.append((job, encoder.submit(_encode, encode, job, held, space)))
             del item  # it may be large, and the next one takes long to come
-            line.report(report)
+            report_finished()
     finally:
-        interruption = line.stop()
-        line.report(report)
+        interruption = _stop(pools, decoding, [future for _, future in encoding])
+        report_finished()
         if interruption is not None:
             raise interruption
 
@@ -74,97 +95,28 @@ def _attempt(stage: Callable[..., Any], *arguments: Any) -> Any:
         return Failure(error)
 
 
-class _Line(Generic[Job, Input, Output]):
-    """The two threads, and the queues between them and the caller."""
-
-    def __init__(self, decode: Callable[[Job], Input], encode: Callable[[Job, Output], Any],
-                 ahead: int, behind: int) -> None:
-        self._decode, self._encode = decode, encode
-        self._stopped = threading.Event()
-        self._room, self._space = threading.Semaphore(ahead), threading.Semaphore(behind)
-        self._decoded: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._computed: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._finished: queue.SimpleQueue[tuple[Job, Any]] = queue.SimpleQueue()
-        self._threads: list[tuple[threading.Thread, threading.Event]] = []
-
-    def start(self, jobs: Sequence[Job]) -> None:
-        for name, work in (("decode", lambda: self._decoding(jobs)), ("encode", self._encoding)):
-            ended = threading.Event()
-            thread = threading.Thread(target=_run_to, args=(work, ended), name=name)
-            self._threads.append((thread, ended))
-            thread.start()
-
-    def _decoding(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            self._room.acquire()
-            if self._stopped.is_set():
-                return
-            self._decoded.put(_guarded(self._decode, job))
-
-    def _encoding(self) -> None:
-        while (next_one := self._computed.get()) is not None:
-            job, item = next_one
-            del next_one
-            if not isinstance(item, Failure):
-                item = _guarded(self._encode, job, item)
-                self._space.release()
-            self._finished.put((job, item))
-            del item
-
-    def take(self) -> Any:
-        """The next decoded input or Failure."""
-        item = self._decoded.get()
-        self._room.release()
-        return _checked(item)
-
-    def hand_on(self, job: Job, item: Any) -> None:
-        if not isinstance(item, Failure):
-            self._space.acquire()
-        self._computed.put((job, item))
-
-    def report(self, report: Callable[[Job, Any], None]) -> None:
-        """What is finished so far."""
-        while not self._finished.empty():
-            job, result = self._finished.get()
-            report(job, _checked(result))
-
-    def stop(self) -> KeyboardInterrupt | None:
-        """Decode nothing more, encode what is computed, and wait for both threads.
-
-        Ctrl-C does not cut this short, so that no output is left half-written; it is returned.
-        """
-        self._stopped.set()
-        self._room.release()
-        self._computed.put(None)
-        interruption = None
-        for thread, ended in self._threads:
-            if thread.ident is None:
-                continue  # the run was interrupted before it began
-            # Not by join alone: interrupted there, Python 3.11 takes a running thread for ended.
-            while not ended.is_set():
-                try:
-                    ended.wait()
-                except KeyboardInterrupt as error:
-                    interruption = error
-            thread.join()
-        return interruption
-
-
-def _run_to(work: Callable[[], None], ended: threading.Event) -> None:
+def _encode(encode: Callable[[Job, Output], Any], job: Job, held: list[Output],
+            space: threading.Semaphore) -> Any:
+    """``held`` is emptied: the pool keeps arguments until after the result is there."""
     try:
-        work()
+        return _attempt(encode, job, held.pop())
     finally:
-        ended.set()
+        space.release()
 
 
-def _guarded(stage: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return _attempt(stage, *arguments)
-    except BaseException as error:  # noqa: BLE001 - raised in the calling thread
-        return _Crash(error)
+def _stop(pools: Iterable[ThreadPoolExecutor], decoding: Iterable[Future[Any]],
+          encoding: Iterable[Future[Any]]) -> KeyboardInterrupt | None:
+    """Decode nothing more, encode what is computed, and wait for both threads.
 
-
-def _checked(item: Any) -> Any:
-    if isinstance(item, _Crash):
-        raise item.error
-    return item
+    Ctrl-C does not cut this short, so that no output is left half-written; it is returned.
+    """
+    interruption = None
+    while True:
+        try:
+            # Not by shutdown alone: interrupted there, Python 3.11 takes a running thread for ended
+            wait([*encoding, *(future for future in decoding if not future.cancel())])
+            for pool in pools:
+                pool.shutdown()
+            return interruption
+        except KeyboardInterrupt as error:
+            interruption = error

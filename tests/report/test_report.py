@@ -12,18 +12,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jinja2
 import numpy as np
 import pytest
 from PIL import Image
 
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.errors import BidiffError, UsageError
-from bidiff_deploy.report.charts import Bar, Column, bars, columns, stack
-from bidiff_deploy.report.collect import MOST_IMAGES, Report, Request, collect
+from bidiff_deploy.report.collect import MOST_IMAGES, Report, collect
+from bidiff_deploy.report.filters import LONGEST, greatest
 from bidiff_deploy.report.loop import Picture
-from bidiff_deploy.report.markup import LONGEST, MOST_ROWS, Markup, element, table
-from bidiff_deploy.report.page import MAX_BYTES, render
+from bidiff_deploy.report.page import MAX_BYTES, MOST_ROWS, environment, render
 from bidiff_deploy.report.pictures import Input, detail, encode, find_inputs
+from bidiff_deploy.report.request import Request
 from support.report_pages import (
     Page,
     check_self_contained,
@@ -177,6 +178,18 @@ def test_without_an_optional_package_the_page_says_so(reference, tmp_path, monke
     assert f"Not on this page: {absent} is not installed" in Page(page.read_text()).words()
 
 
+def test_without_jinja2_a_sentence_says_what_to_install(reference, tmp_path, monkeypatch):
+    """Before anything is measured."""
+    for name in [name for name in sys.modules if name.startswith("bidiff_deploy.report.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    code, out, err = run(reference.bundle("tiny", [999, 0]), "-o", tmp_path / "page.html",
+                         "--no-bench")
+    assert (code, out) == (1, "") and list(tmp_path.iterdir()) == []
+    assert err == ("error: jinja2 is not installed, and writing a report needs it; "
+                   "pip install 'bidiff-deploy[proof]'\n")
+
+
 def test_without_a_runtime_only_files_are_shown(reference, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     page, photo = tmp_path / "page.html", picture(tmp_path / "a.png", 8, 8)
@@ -310,25 +323,43 @@ def test_pages_have_a_limit(reference, tmp_path):
             dataclasses.replace(unfit, shown=huge, parts=small),)))
 
 
-def test_elements_escape_and_tables_end():
-    assert element("p", "<b>&\"'", title='"><') == (
-        '<p title="&quot;&gt;&lt;">&lt;b&gt;&amp;&quot;&#x27;</p>')
-    assert element("p", None, Markup("<b>"), ["a", "<"], hidden=True, id=None) == (
-        "<p hidden><b>a&lt;</p>")
-    assert len(element("p", "x" * 10_000)) == LONGEST + 7
-    rows = Page(table("c", ("a", "b"), [("x", "1")] * (MOST_ROWS + 7)))
+def rendered(source, **values):
+    """A template of this text with all macros and what they know."""
+    imports = ('{% from "charts.html" import bar, columns, stack %}'
+               '{% from "macros.html" import fact, table %}')
+    return environment().from_string(imports + source).render(values)
+
+
+def test_values_are_escaped_and_cut_and_tables_end():
+    assert rendered('<p title="{{ a }}">{{ b }}{{ c }}</p>', a='"><', b="<b>&\"'", c=None) == (
+        '<p title="&#34;&gt;&lt;">&lt;b&gt;&amp;&#34;&#39;</p>')
+    assert rendered('{{ fact("a", b) }}', b="<b>").count("<b>") == 0
+    assert len(rendered("<p>{{ a }}</p>", a="x" * 10_000)) == LONGEST + 7
+    with pytest.raises(jinja2.UndefinedError):
+        rendered("{{ typo }}")
+    rows = Page(rendered('{% call(row) table("c", ["a"], rows) %}<td>{{ row }}</td>{% endcall %}',
+                         rows=["x"] * (MOST_ROWS + 7)))
     assert len(rows.all("tr")) == MOST_ROWS + 2 and "7 more rows are not shown" in rows.words()
 
 
 def test_charts_stay_inside():
-    for value in (0.0, 1.0, float("inf"), 1e300):
-        text = bars("t", [Bar("a", value, "v", spread=(0.0, 2.0), mark=1.5), Bar("b", 1.0, "w")])
-        assert all(0 <= float(at) <= 100 for at in re.findall(r'"([-\d.e+naif]+)%"', text))
-    for items in ([], [Column("a", None), Column("b", 2.0, -1.0), Column("c", 0.0, 0.5)]):
-        text = columns("t", items, [(0, "none"), (1, "all")])
-        assert all(0 <= float(at) <= 100 for at in re.findall(r'"([-\d.e+naif]+)%"', text))
+    def inside(source, **values):
+        text = rendered(source, **values)
         Page(text)
-    assert 'aria-label="t: a 30 %; b 70 %"' in stack("t", [("a", 0.3, "30 %"), ("b", 0.7, "70 %")])
+        found = [float(at) for at in re.findall(r'"([-\d.e+naif]+)%"', text)]
+        assert all(0 <= at <= 100 for at in found)
+        return found
+
+    for value, length in ((0.0, 0.3), (1.0, 50), (float("inf"), 100), (1e300, 100)):
+        most = greatest([value, 2.0, 1.5])
+        found = inside('{{ bar("a", value, most, "v", spread=(0.0, 2.0), mark=1.5) }}',
+                       value=value, most=most)
+        assert found[:5] == [100, 0, 100, 0, length]  # the drawing, its track, the bar
+    assert greatest([0.0]) == greatest([]) == greatest([float("inf")]) == 1.0
+    for items in ([], [("a", None, None), ("b", 2.0, -1.0), ("c", 0.0, 0.5)]):
+        inside('{{ columns("t", items, [(0, "none"), (1, "all")]) }}', items=items)
+    assert 'aria-label="t: a 30 %; B 70 %"' in rendered(
+        '{{ stack("t", [("a", 0.3), ("b", 0.7)], {"b": "B"}) }}')
 
 
 def test_the_detail_has_the_edges():
@@ -358,7 +389,7 @@ def test_help_imports_nothing_heavy():
     code = ("import sys; from bidiff_deploy.cli import group\n"
             "try: group(['report', '--help'])\n"
             "except SystemExit: pass\n"
-            "print([name for name in ('numpy', 'onnx', 'torch', 'PIL', 'onnxruntime') "
+            "print([name for name in ('numpy', 'onnx', 'torch', 'PIL', 'onnxruntime', 'jinja2') "
             "if name in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -62,7 +62,7 @@ def test_results_in_the_order_of_the_jobs() -> None:
     stages.run(20)
     assert stages.reported == [(job, f"[{job}, {job * 10}]") for job in range(20)]
     here = {threading.current_thread().name}
-    assert stages.threads == {"decode": {"decode"}, "encode": {"encode"}, "compute": here,
+    assert stages.threads == {"decode": {"decode_0"}, "encode": {"encode_0"}, "compute": here,
                               "report": here}
     Stages().run(0)
 
@@ -137,9 +137,13 @@ def test_an_interruption_keeps_what_is_computed() -> None:
     assert stages.encoded == [0, 1, 2, 3] and [job for job, _ in stages.reported] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("pauses", [(0.3,), (0.3, 0.1, 0.1), (0.8,)], ids=str)
-def test_signals_do_not_cut_the_encoding(pauses: tuple[float, ...]) -> None:
-    """While it computes (0.3 s) and when the last outputs are waited for (0.8 s)."""
+@pytest.mark.parametrize("pauses, behind, computed", [
+    ((0.3,), 3, 3), ((0.3, 0.1, 0.1), 3, 3), ((0.8,), 3, 3),
+    ((0.3,), 1, 2), ((0.3, 0.1, 0.1), 1, 2)], ids=str)
+def test_signals_do_not_cut_the_encoding(pauses: tuple[float, ...], behind: int,
+                                         computed: int) -> None:
+    """While the last outputs are waited for; with ``behind`` 1, while the second one waits for
+    the first to be encoded."""
     def interrupt() -> None:
         for pause in pauses:
             time.sleep(pause)
@@ -152,9 +156,8 @@ def test_signals_do_not_cut_the_encoding(pauses: tuple[float, ...]) -> None:
     sender.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            pipeline.run(range(3 if pauses[0] < 0.5 else 2), stages.decode, stages.compute,
-                         stages.encode, stages.report, behind=3)
+            pipeline.run(range(3), stages.decode, stages.compute, stages.encode, stages.report,
+                         behind=behind)
     finally:
         sender.join()
-    assert stages.encoded == [job for job, _ in stages.reported] == list(
-        range(3 if pauses[0] < 0.5 else 2))
+    assert stages.encoded == [job for job, _ in stages.reported] == list(range(computed))
