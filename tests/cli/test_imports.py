@@ -31,7 +31,7 @@ LOADED = {
     "bench": ONNX | {"safetensors"},
     "check": ONNX | {"polygraphy", "safetensors"},
     "evaluate": ONNX | {"safetensors"},
-    "report": ONNX | {"safetensors"},
+    "report": ONNX | {"jinja2", "markupsafe", "safetensors"},
     "train": {"numpy", "torch"},
 }
 UPSCALE = """
