@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto, helper
 
-from ..operators.definitions import defined_by_us, opened
+from ..operators.definitions import defined_by_us, inline_fused
 from ..operators.names import BINARY_CONV, DOMAIN, FUSED
 from ..operators.shapes import SAME_SHAPE, STANDARD, Shape, infer_shapes
 from ..operators.sign_bits import words_per_tap
@@ -83,7 +83,7 @@ class GraphReader:
         self._calls = {node.output[0]: node for node in model.graph.node
                        if node.domain == DOMAIN and node.op_type in FUSED
                        and node.op_type in defined and node.output}
-        model = opened(model)
+        model = inline_fused(model)
         self.graph = model.graph
         self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
         self._producers = {output: node for node in self.graph.node for output in node.output}

@@ -16,8 +16,7 @@ from ..networks import parameters
 from ..networks.base import Config
 from ..networks.costs import Layer
 from ..operators.value_names import short
-from .record import Bundle
-from .step_graphs import StepGraphs
+from .step_graphs import StepGraphs, misfit
 
 FLOAT_BYTES = 4
 MAX_NAME = 80
@@ -39,31 +38,26 @@ class Weight:
     checkpoint: int
 
 
-class BundleGraphs(StepGraphs):
-    """Models and tensor places, checked as an engine checks them."""
+def printable_graph(graphs: StepGraphs, file: str) -> onnx.ModelProto:
+    """A step's graph whose names can be printed: a stranger's could control a terminal, and those
+    that are not UTF-8 are bytes. Raises BundleError for others."""
+    model = graphs.read(file)
+    names = [tensor.name for tensor in model.graph.initializer]
+    for node in model.graph.node:
+        names += [node.op_type, node.domain, *node.input, *node.output]
+    for function in model.functions:
+        names += [function.domain, function.name]
+    names += [opset.domain for opset in model.opset_import]
+    for name in names:
+        if not isinstance(name, str) or not name.isprintable() or len(name) > MAX_NAME:
+            raise misfit(graphs.path / file, f"{name[:MAX_NAME]!r} is no name")
+    return model
 
-    def model(self, file: str) -> onnx.ModelProto:
-        """A step's graph, its names such that they can be printed: a stranger's could steer a
-        terminal, and those that are not UTF-8 are bytes."""
-        model = self._read(file)
-        names = [tensor.name for tensor in model.graph.initializer]
-        for node in model.graph.node:
-            names += [node.op_type, node.domain, *node.input, *node.output]
-        for function in model.functions:
-            names += [function.domain, function.name]
-        names += [opset.domain for opset in model.opset_import]
-        for name in names:
-            if not isinstance(name, str) or not name.isprintable() or len(name) > MAX_NAME:
-                raise self._broken(file, f"{name[:MAX_NAME]!r} is no name")
-        return model
 
-    def place(self, tensor: onnx.TensorProto, file: str) -> tuple[int, int]:
-        length = self._view(tensor, file).nbytes
-        return next(int(e.value) for e in tensor.external_data if e.key == "offset"), length
-
-    @property
-    def bundle(self) -> Bundle:
-        return self._bundle
+def _place(graphs: StepGraphs, tensor: onnx.TensorProto, file: str) -> tuple[int, int]:
+    """(offset, length) of a tensor's bytes in the weights file."""
+    length = graphs.view(tensor, file).nbytes
+    return next(int(e.value) for e in tensor.external_data if e.key == "offset"), length
 
 
 class BundleTensors:
@@ -73,7 +67,7 @@ class BundleTensors:
     keeps the graphs from being one graph with step constants.
     """
 
-    def __init__(self, graphs: BundleGraphs) -> None:
+    def __init__(self, graphs: StepGraphs) -> None:
         bundle = graphs.bundle
         self.places: dict[str, dict[tuple[int, int], None]] = {}
         self.inline: dict[str, int] = {}
@@ -81,10 +75,11 @@ class BundleTensors:
         self.wrong: list[str] = []
         nodes, shapes = None, None
         for step in bundle.steps:
-            model = graphs.model(step.file)
+            model = printable_graph(graphs, step.file)
             for tensor in model.graph.initializer:
                 if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                    self.places.setdefault(tensor.name, {})[graphs.place(tensor, step.file)] = None
+                    place = _place(graphs, tensor, step.file)
+                    self.places.setdefault(tensor.name, {})[place] = None
                 else:
                     self.inline[tensor.name] = tensor.ByteSize()
             new_shapes = {t.name: (t.data_type, tuple(t.dims)) for t in model.graph.initializer}

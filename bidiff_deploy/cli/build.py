@@ -126,7 +126,7 @@ def _write_graph(bundle: Bundle, variant: str, profile: Profile | None, path: st
     from ..engines.tensorrt.build.builder import precision_of
     from ..errors import EngineError
     from ..files import atomic_file, check_target
-    from ..graphs.tensorrt import derive
+    from ..graphs.lowering import lower_for_tensorrt
 
     check_target(path, overwrite)
     notes, plugin = [], None
@@ -138,8 +138,8 @@ def _write_graph(bundle: Bundle, variant: str, profile: Profile | None, path: st
                          "contract's, which the plugin prepares in every run")
     shape = profile.optimum if profile is not None and profile.static else None
     precision = precision_of(bundle)
-    derived = derive(StepGraphs(bundle).promoted(), bundle.config, variant=variant,
-                     float16=precision == "float16", plugin=plugin, shape=shape)
+    derived = lower_for_tensorrt(StepGraphs(bundle), variant=variant,
+                                 float16=precision == "float16", plugin=plugin, shape=shape)
     if variant == "dense-int8" and precision == "float16":
         notes.append(f"opset {derived.opset} is what every TensorRT reads; from TensorRT 10 on a "
                      "build takes one in which int8 becomes float16 without float32 between")

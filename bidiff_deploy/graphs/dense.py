@@ -28,7 +28,14 @@ from ..operators.block_functions import block_functions
 from ..operators.names import BINARY_CONV, DOMAIN, EPSILON, GROUP_NORM_SWISH
 from ..operators.sign_bits import dense_weight, words_per_tap
 from .graph_writer import OPSET
-from .lower_opset import Lowering
+from .lower_opset import Lowering, lower_opset
+from .record import Options, ParameterizedGraph
+
+
+def lower_dense(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
+    """Pass of the same name: ``lower_opset`` without operators of ours. Raises EngineError for an
+    operator or weights that have no standard form."""
+    return lower_opset(graph, options, Dense(int8=options.int8))
 
 
 class Dense:
@@ -51,7 +58,7 @@ class Dense:
 
     def _fused(self, graph: Lowering, call: onnx.NodeProto, maps: np.dtype) -> str:
         """The nodes of an operator's definition; returns its value, float32 or as the maps are.
-        Names are those of ``op_definitions.opened``."""
+        Names are those of ``inline_fused``."""
         body, output = _bodies()[call.op_type], call.output[0]
         names = dict(zip(body.input, call.input))
         given = {attribute.name: attribute for attribute in call.attribute}

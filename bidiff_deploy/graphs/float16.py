@@ -9,6 +9,7 @@ Needs ``onnx``, no runtime.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -26,6 +27,7 @@ from ..operators.names import (
     NORM_BINARY_CONV,
 )
 from ..operators.shapes import STANDARD
+from .record import Options, ParameterizedGraph
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 # Which inputs of our operators are maps; their other floats are vectors, always float32.
@@ -38,6 +40,12 @@ _PRODUCTS = ("Conv", "MatMul")
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Concat")
 _MOVERS = ("Reshape", "Transpose", "Split", "Slice", "Identity")
 _NEUTRAL = ("Shape", "Constant", "Cast")  # give what they give, whatever they read
+
+
+def float16(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
+    """The graph with float16 maps. Raises EngineError for weights beyond the range of float16."""
+    model, constants = half(graph.model, graph.constants, graph.first_layers)
+    return dataclasses.replace(graph, model=model, constants=constants)
 
 
 def half(model: onnx.ModelProto, constants: Mapping[str, np.ndarray],

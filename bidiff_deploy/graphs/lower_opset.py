@@ -21,20 +21,22 @@ and no ``Shape`` is left. Needs ``onnx``, no runtime.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from ..errors import EngineError
 from ..operators.shapes import STANDARD, Shape
-from .graph_writer import OPSET, GraphWriter, reshaped
+from .constant_folding import constant_of, folded
+from .graph_writer import OPSET, GraphWriter
+from .record import Options, ParameterizedGraph
 
 _INT32_MAX = 2**31 - 1
-_MAX_FOLDED = 1 << 20  # elements of a constant that is made larger than what it is made of
+_IR_VERSION = 8  # what ONNX wrote when TensorRT 8.5 came; 9 is the first with opset 19
 
 Ours = Callable[["Lowering", onnx.NodeProto], None]
 
@@ -91,11 +93,11 @@ class Lowering(GraphWriter):
                    "ReduceMean": self._reduce_mean, "Reshape": self._reshape,
                    "Shape": self._shape, "Slice": self._slice}.get(node.op_type)
         if node.op_type == "Constant":
-            self.constants[output] = _constant(node)
+            self.constants[output] = constant_of(node)
         elif inputs and all(name in self.constants for name in inputs if name) and (
-                folded := _folded(node.op_type, [self.constants[name] for name in inputs],
+                value := folded(node.op_type, [self.constants[name] for name in inputs],
                                   attributes)) is not None:
-            self.constants[output] = folded
+            self.constants[output] = value
         elif node.op_type == "Split":
             self.split(node)
         elif special is not None:
@@ -196,33 +198,24 @@ class Lowering(GraphWriter):
                         names[index] = name
 
 
-def _constant(node: onnx.NodeProto) -> np.ndarray:
-    attribute = node.attribute[0]
-    value = helper.get_attribute_value(attribute)
-    if attribute.name == "value":
-        return numpy_helper.to_array(value)
-    kinds: dict[str, type] = {"value_int": np.int64, "value_ints": np.int64,
-                              "value_float": np.float32, "value_floats": np.float32}
-    if attribute.name not in kinds:
-        raise EngineError(f"the constant {node.output[0]} is of a kind that no step graph has; "
-                          "export the bundle again")
-    return np.array(value, kinds[attribute.name])
+def lower_opset(graph: ParameterizedGraph, options: Options, ours: Ours,
+                domains: Sequence[onnx.OperatorSetIdProto] = ()) -> ParameterizedGraph:
+    """The graph in the target's opset, its constants all in ``constants``.
 
-
-def _folded(kind: str, values: list[np.ndarray], attributes: Mapping[str, Any]
-            ) -> np.ndarray | None:
-    """What a node makes of constants; None where it is left to TensorRT."""
-    if kind == "Unsqueeze":
-        return np.expand_dims(values[0], tuple(values[1].tolist()))
-    if kind == "Concat":
-        return np.concatenate(values, attributes["axis"])
-    if kind == "Reshape":
-        return reshaped(values[0], tuple(values[1].tolist()))
-    if kind == "Cast":
-        return values[0].astype(helper.tensor_dtype_to_np_dtype(attributes["to"]))
-    if kind == "Sqrt":
-        return np.sqrt(values[0])
-    if kind == "Expand":
-        shape = np.broadcast_shapes(values[0].shape, tuple(values[1].tolist()))
-        return np.broadcast_to(values[0], shape) if math.prod(shape) <= _MAX_FOLDED else None
-    return None
+    ``ours``: writes the nodes of an operator of our domain. ``domains``: of the nodes that it
+    writes, with versions. Raises EngineError for a graph that TensorRT does not take.
+    """
+    lowering = Lowering(graph.model, graph.constants, graph.shapes,
+                        options.shape[0] if options.shape else None, ours, options.opset)
+    try:
+        nodes, constants = lowering.run()
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise EngineError("the bundle's graph is not as its network's is, so TensorRT's can not be "
+                          f"made of it ({error!r}); export the bundle again") from None
+    source = graph.model.graph
+    model = helper.make_model(
+        helper.make_graph(nodes, "step", source.input, source.output),
+        producer_name="bidiff_deploy",
+        opset_imports=[helper.make_opsetid("", options.opset), *domains],
+        ir_version=_IR_VERSION + (options.opset > OPSET))
+    return dataclasses.replace(graph, model=model, constants=constants)

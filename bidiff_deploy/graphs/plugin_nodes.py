@@ -7,11 +7,8 @@ attribute is there that a plugin's creator names: parsers warn of others.
 
 from __future__ import annotations
 
-from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
 import onnx
+from onnx import helper
 
 from ..errors import EngineError
 from ..operators.names import (
@@ -23,8 +20,10 @@ from ..operators.names import (
     GROUP_NORM_SWISH,
     NORM_BINARY_CONV,
     PLUGIN_VERSION,
+    VERSION,
 )
-from .lower_opset import Lowering
+from .lower_opset import Lowering, lower_opset
+from .record import Options, ParameterizedGraph, Words
 
 # Of each operator: where its branches begin (words, alpha, threshold, rprelu), and which of its
 # other inputs may be absent.
@@ -33,14 +32,11 @@ BRANCHES = {BINARY_CONV: (1,), NORM_BINARY_CONV: (3,), BINARY_FUSION: (2, 6), BI
 OPTIONAL = {BINARY_CONV: (5, 6), NORM_BINARY_CONV: (7, 8)}
 
 
-class Words(Protocol):
-    """What prepares words: ``plugin.PluginLibrary``."""
-
-    @property
-    def layout(self) -> int: ...
-
-    def prepare_words(self, words: npt.NDArray[np.int32], in_channels: int
-                      ) -> npt.NDArray[np.int32]: ...
+def lower_with_plugin(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
+    """Pass of the same name: ``lower_opset`` with our operators as nodes of the plugin. Raises
+    EngineError for an operator that the plugin does not have."""
+    return lower_opset(graph, options, PluginNodes(options.plugin),
+                       [helper.make_opsetid(DOMAIN, VERSION)])
 
 
 class PluginNodes:

@@ -7,13 +7,22 @@ numbers of an update are inputs of one element each. Needs ``onnx``, no runtime.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from .record import Options, ParameterizedGraph
+
 LATENT = "latent"
 # Names of the inputs, in the order of ``sampler.update_factors``.
 FACTORS = ("update/noise", "update/image", "update/image_next", "update/noise_next")
+
+
+def update(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
+    """The graph with the update at its end."""
+    return dataclasses.replace(graph, model=append_update(graph.model))
 
 
 def append_update(model: onnx.ModelProto, clip: float = 1.0) -> onnx.ModelProto:

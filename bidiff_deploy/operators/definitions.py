@@ -18,7 +18,7 @@ def functions() -> list[onnx.FunctionProto]:
     return [binary_conv(), group_norm_swish(), *block_functions()]
 
 
-def opened(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
+def inline_fused(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
     """The model with every fused operator but those of ``keep`` replaced by its definition, one
     level deep.
 

@@ -1,7 +1,7 @@
 """Each fused operator against its definition: a model of one node, run three ways.
 
-``fused``: our kernel of the operator. ``opened``: its definition, with our kernels of the operators
-inside. ``stock``: ONNX Runtime's own operators alone.
+``fused``: our kernel of the operator. ``inlined``: its definition, with our kernels of the
+operators inside. ``stock``: ONNX Runtime's own operators alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from bidiff_deploy.engines import library
 from bidiff_deploy.operators import names as ops
-from bidiff_deploy.operators.definitions import functions, opened
+from bidiff_deploy.operators.definitions import functions, inline_fused
 from support.reference_cases import snr
 
 if library.library_path() is None:
@@ -65,7 +65,7 @@ class Case:
         options.intra_op_num_threads, options.log_severity_level = threads, 3
         if how != "stock":
             options.register_custom_ops_library(str(library.library_path()))
-        model = opened(self.model()) if how == "opened" else self.model()
+        model = inline_fused(self.model()) if how == "inlined" else self.model()
         session = onnxruntime.InferenceSession(model.SerializeToString(), options,
                                                providers=["CPUExecutionProvider"])
         return session.run(["y"], self.fed())[0]
@@ -118,7 +118,7 @@ def test_norm_binary_conv(seed, batch, channels, height, width, k, timed, skippe
         "time": make.normal(channels) if timed else none,
         "skip": make.normal(*shape) if skipped else none},
         groups=groups_of(channels, height * width))
-    np.testing.assert_array_equal(case.run("fused"), case.run("opened"))
+    np.testing.assert_array_equal(case.run("fused"), case.run("inlined"))
 
 
 @QUICK
@@ -129,7 +129,7 @@ def test_binary_fusion(seed, batch, channels, height, width, k):
     case = Case(ops.BINARY_FUSION, {
         "x": make.normal(*shape), "skip": make.normal(*shape),
         **make.branch(channels, k, "1"), **make.branch(channels, k, "2")})
-    np.testing.assert_array_equal(case.run("fused"), case.run("opened"))
+    np.testing.assert_array_equal(case.run("fused"), case.run("inlined"))
     assert snr(case.run("stock"), case.run("fused")) > 120  # no sum is rounded: signs agree
 
 
@@ -140,7 +140,7 @@ def test_binary_down(seed, batch, channels, height, width):
     case = Case(ops.BINARY_DOWN, {
         "x": make.normal(batch, channels, 2 * height, 2 * width),
         **make.branch(channels // 2, 3, "1"), **make.branch(channels // 2, 3, "2")})
-    np.testing.assert_array_equal(case.run("fused"), case.run("opened"))
+    np.testing.assert_array_equal(case.run("fused"), case.run("inlined"))
     assert snr(case.run("stock"), case.run("fused")) > 120
 
 
@@ -150,7 +150,7 @@ def test_binary_up(seed, batch, channels, height, width):
     make = Maker(seed)
     case = Case(ops.BINARY_UP, {"x": make.normal(batch, channels, height, width),
                                 **make.branch(channels, 3, "1"), **make.branch(channels, 3, "2")})
-    np.testing.assert_array_equal(case.run("fused"), case.run("opened"))
+    np.testing.assert_array_equal(case.run("fused"), case.run("inlined"))
     assert snr(case.run("stock"), case.run("fused")) > 120
 
 

@@ -8,7 +8,7 @@ import onnx
 from click.testing import CliRunner
 
 from bidiff_deploy.cli import group
-from bidiff_deploy.operators.definitions import opened
+from bidiff_deploy.operators.definitions import inline_fused
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
 from bidiff_deploy.proof.inspect.text import WIDTH
 
@@ -30,10 +30,10 @@ def rehash(bundle, edit_manifest):
 
 
 def edit_graphs(bundle, edit_manifest, change, pattern="step_*.onnx", fused=False):
-    """``change`` gets each graph with its fused operators opened, or as it is."""
+    """``change`` gets each graph with its fused operators inlined, or as it is."""
     for path in sorted(bundle.glob(pattern)):
         model = onnx.load(path, load_external_data=False)
-        model = model if fused else opened(model)
+        model = model if fused else inline_fused(model)
         change(model.graph)
         path.write_bytes(model.SerializeToString(deterministic=True))
     rehash(bundle, edit_manifest)

@@ -36,24 +36,26 @@ def step_work(bundle: Path, batch: int, size: int, device: int = 0) -> dict[str,
                          time path and not added; float16, of the same layers unpacked; limit, 1/9
                          of that; ok, whether binary and others together keep it
     """
-    import onnx
-
     from bidiff_deploy.bundle.graph_reader import GraphReader
     from bidiff_deploy.bundle.step_graphs import StepGraphs
     from bidiff_deploy.engines.gpu.library import device_info
-    from bidiff_deploy.graphs.cuda import derive
+    from bidiff_deploy.graphs.lowering import first_step, parameterized_graph
+    from bidiff_deploy.graphs.passes import CUDA, UPDATE, run_passes
+    from bidiff_deploy.graphs.record import Options
     found = open_bundle(bundle)
     graphs = StepGraphs(found)
-    promoted = graphs.promoted()
+    parameterized = parameterized_graph(graphs)
     step_constants = sum(value.nbytes for value in graphs.constants(found.timesteps[0]).values())
     is_half = found.precision == "float16"
-    derived = derive(promoted, found.config, float16=is_half)
-    shipped = onnx.load_model_from_string(promoted.model)
+    # Of one prediction: without the loop's update.
+    derived = run_passes([one for one in CUDA if one is not UPDATE], first_step(graphs),
+                         Options(graphs, float16=is_half))
+    shipped = parameterized.model
     shapes = GraphReader(shipped, size, size).shapes
     values = sum(math.prod(shapes[name]) for node in shipped.graph.node
                  for name in (*node.input, *node.output)
                  if len(shapes.get(name, ())) == 4 and shapes[name][0] == 1
-                 and name not in promoted.constants)
+                 and name not in parameterized.constants)
     words = _words(derived.constants)
     binary = sum(map(prepared_bytes, words))
     others = (sum(value.nbytes for value in derived.constants.values())

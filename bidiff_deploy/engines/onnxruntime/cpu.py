@@ -16,6 +16,7 @@ import numpy as np
 from ...bundle.record import NoisePredictorBundle
 from ...bundle.step_graphs import StepGraphs
 from ...errors import EngineError
+from ...graphs.lowering import parameterized_graph
 from .. import library
 from ..noise_predictor import NoisePredictor
 
@@ -53,15 +54,15 @@ def open_session(graphs: StepGraphs, threads: int, packed: bool) -> tuple[Any, s
     Runtime refuses the graph or a forced kernel can not run on this CPU.
     """
     ort = import_onnxruntime()
-    promoted = graphs.promoted()
+    graph = parameterized_graph(graphs)
     options = session_options(threads)
     kernel = _register(options) if packed else "stock"
     # ONNX Runtime copies these once, at creation; the views may not move until then.
     values = {name: ort.OrtValue.ortvalue_from_numpy(np.asarray(view))
-              for name, view in promoted.constants.items()}
+              for name, view in graph.constants.items()}
     options.add_external_initializers(list(values), list(values.values()))
     try:
-        return ort.InferenceSession(promoted.model, options,
+        return ort.InferenceSession(graph.serialized(), options,
                                     providers=["CPUExecutionProvider"]), kernel
     except Exception as error:  # onnxruntime raises classes of its C extension
         raise EngineError(f"{graphs.path} can not be opened by onnxruntime "

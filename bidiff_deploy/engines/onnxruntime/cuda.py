@@ -1,8 +1,8 @@
 """Backend ``onnxruntime-cuda``: ONNX Runtime on an NVIDIA GPU, with our CUDA kernels.
 
-The graph is derived from the bundle's (``cuda_graph``). A whole loop runs on the device: latent,
-condition and results lie there, the update is part of the graph (``loop_graph``), and at a shape
-that is seen twice a step is one CUDA graph (``device_step``).
+The graph comes from ``graphs.lowering``. A whole loop runs on the device: latent, condition and
+results are stored there, the update is part of the graph, and at a shape that is seen twice a step
+is one CUDA graph (``cuda_step``).
 
 All of an engine's work on the device is done by one thread of its own, so any threads may share an
 engine. While it runs the first three steps of a shape, which is when graphs are captured, other
@@ -15,7 +15,7 @@ from __future__ import annotations
 from ...bundle.manifest import Bundle
 from ...bundle.step_graphs import StepGraphs
 from ...errors import EngineError
-from ...graphs.cuda import derive
+from ...graphs.lowering import lower_for_cuda
 from ..gpu import library as cuda_library
 from ..gpu.engine import DeviceEngine
 from .cpu import import_onnxruntime, sentence, session_options
@@ -45,7 +45,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
         if self._target.device != "cpu":
             require_provider(ort)
         self._origin = load_kernels(device_id, self._device.name)
-        derived = derive(graphs.promoted(), bundle.config, float16=self.precision == "float16")
+        graph = lower_for_cuda(graphs, float16=self.precision == "float16")
         options = session_options(threads or 1)
         try:
             options.register_custom_ops_library(str(file))
@@ -53,7 +53,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
             raise EngineError(f"{file} could not be registered with onnxruntime: "
                               f"{sentence(error)}") from None
         self._next_graph = 1
-        self._session = open_session(ort, bundle, derived, options, self._target)
+        self._session = open_session(ort, bundle, graph, options, self._target)
         self._free, _ = device_memory(device_id)
 
     @property

@@ -13,8 +13,7 @@ import numpy as np
 
 from ...bundle.manifest import Bundle
 from ...errors import EngineError
-from ...graphs.cuda import CudaGraph
-from ...graphs.update import append_update
+from ...graphs.record import ParameterizedGraph
 from ..gpu import library as cuda_library
 from .cpu import sentence
 from .cuda_provider import Target
@@ -35,16 +34,16 @@ def load_kernels(device_id: int, name: str) -> str:
         notice.cancel()
 
 
-def open_session(ort: Any, bundle: Bundle, derived: CudaGraph, options: Any,
+def open_session(ort: Any, bundle: Bundle, graph: ParameterizedGraph, options: Any,
                  target: Target) -> Any:
-    """A session of a derived graph and the loop's update on ``target``. Raises EngineError where
-    ONNX Runtime refuses; warns where it captures no CUDA graph."""
+    """A session of a graph by ``lower_for_cuda`` on ``target``. Raises EngineError where ONNX
+    Runtime refuses it; warns where it captures no CUDA graph."""
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     # ONNX Runtime copies these once, at creation; the views may not move until then.
     values = {name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
-              for name, value in derived.constants.items()}
+              for name, value in graph.constants.items()}
     options.add_external_initializers(list(values), list(values.values()))
-    model = append_update(derived.model).SerializeToString(deterministic=True)
+    model = graph.serialized()
     settings = target.options
     while True:
         try:

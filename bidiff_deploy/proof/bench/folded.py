@@ -39,7 +39,7 @@ def write_folded(bundle: Bundle, timestep: int, folder: Path, *, sign: bool = Tr
     """
     layers = BundleLayers(bundle)
     constants = {name: np.asarray(value) for name, value in layers.constants(timestep).items()}
-    steps = set(layers.promoted.inputs)
+    steps = set(layers.graph.inputs)
     by_output = {layer.output: layer for layer in layers.layers}
     nodes, tensors = [], {}
     for node in layers.model.graph.node:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from ...bundle.manifest import Bundle
 from ...bundle.step_graphs import StepGraphs
+from ...graphs.lowering import parameterized_graph
 from ...operators.names import (
     ATTENTION,
     BINARY_CONV,
@@ -49,11 +49,11 @@ def profile_step(bundle: Bundle, timestep: int, noisy: np.ndarray, condition: np
     Kernel times alone, of each node the median of its runs.
     """
     graphs = StepGraphs(bundle)
-    promoted = graphs.promoted()
+    graph = parameterized_graph(graphs)
     feeds = {"noisy": noisy, "condition": condition,
              **{name: np.asarray(value) for name, value in graphs.constants(timestep).items()}}
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(promoted.model, promoted.constants, threads=threads, arena=True,
+        session = open_session(graph.serialized(), graph.constants, threads=threads, arena=True,
                                profile=str(Path(folder, "step")))
         for _ in range(WARM_UP + RUNS):
             session.run(["prediction"], feeds)
@@ -76,8 +76,8 @@ def profile_step(bundle: Bundle, timestep: int, noisy: np.ndarray, condition: np
     if bounds:
         del session
         batch, _, height, width = noisy.shape
-        found["roofline"] = roofline(onnx.load_model_from_string(promoted.model), height, width,
-                                     batch, measure_rates(threads), found, _part)
+        found["roofline"] = roofline(graph.model, height, width, batch, measure_rates(threads),
+                                     found, _part)
     return found
 
 

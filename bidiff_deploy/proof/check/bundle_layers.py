@@ -11,7 +11,8 @@ import onnx
 from ...bundle.record import Bundle
 from ...bundle.step_graphs import StepGraphs
 from ...errors import BundleError
-from ...operators.definitions import opened
+from ...graphs.lowering import parameterized_graph
+from ...operators.definitions import inline_fused
 from ...operators.names import BINARY_CONV, DOMAIN, FUSED
 from ...operators.value_names import short
 
@@ -42,15 +43,15 @@ class BundleLayers:
     """Reads what proofs need of a verified bundle; raises BundleError where its graph does not
     have the binary layers of its network.
 
-    ``shipped`` is the graph that engines run, ``model`` the same with fused operators opened.
+    ``shipped`` is the graph that engines run, ``model`` the same with fused operators inlined.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.graphs = StepGraphs(bundle)
-        self.promoted = self.graphs.promoted()
-        self.shipped = onnx.load_model_from_string(self.promoted.model)
-        self.model = opened(self.shipped)
+        self.graph = parameterized_graph(self.graphs)
+        self.shipped = self.graph.model
+        self.model = inline_fused(self.shipped)
         found = {node.output[0]: node for node in self.model.graph.node
                  if node.domain == DOMAIN and node.op_type == BINARY_CONV}
         wanted = {short(name): name for name in bundle.network.binary_layers(bundle.config)}
@@ -64,7 +65,7 @@ class BundleLayers:
         # In the graph's order, which is the order of execution.
         self.layers = [BinaryLayer(wanted[key], key, tuple(node.input), key)
                        for key, node in found.items()]
-        given = {*self.promoted.inputs, *(value.name for value in self.shipped.graph.initializer)}
+        given = {*self.graph.inputs, *(value.name for value in self.shipped.graph.initializer)}
         self.operators = [
             FusedOperator(node.op_type, node.output[0],
                           tuple(name for name in node.input if name not in given),
@@ -73,11 +74,11 @@ class BundleLayers:
             if node.domain == DOMAIN and node.op_type in FUSED]
 
     def constants(self, timestep: int) -> dict[str, np.ndarray]:
-        """Every initializer and constant of one step, by its name in the opened graph."""
-        return {**self._literals, **self.promoted.constants, **self.graphs.constants(timestep)}
+        """Every initializer and constant of one step, by its name in the inlined graph."""
+        return {**self._literals, **self.graph.constants, **self.graphs.constants(timestep)}
 
     def tapped(self, names: Iterable[str]) -> bytes:
-        """The opened graph with the values of these names, float32 maps, as further outputs."""
+        """The inlined graph with the values of these names, float32 maps, as further outputs."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         have = {value.name for value in model.graph.output}

@@ -55,7 +55,7 @@ def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
     pictures = _pictures(size, images)
     layers, packed = BundleLayers(bundle), CPU_BACKENDS[backend]
     op = LayerOp(layers, packed=packed, threads=threads)
-    taps = open_session(layers.tapped(_taps(layers)), layers.promoted.constants, threads=threads,
+    taps = open_session(layers.tapped(_taps(layers)), layers.graph.constants, threads=threads,
                         packed=packed)
     checks: list[LayerCheck] = []
     steps: list[StepCheck] = []

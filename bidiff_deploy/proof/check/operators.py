@@ -1,9 +1,10 @@
 """Each fused operator alone, against the layers that it fuses.
 
 The graph that users run is made of fused operators; the one with taps, of what they are defined by
-(``op_blocks.opened``). So each fused operator gets the maps that the opened graph computed in front
-of it, and must give what the opened graph computes behind it. With ``layers`` and ``segments``,
-which hold the opened graph against the reference, nothing of the graph as shipped is left out.
+(``definitions.inline_fused``). So each fused operator gets the maps that the inlined graph computed
+before it, and must return what the inlined graph computes after it. With ``layers`` and
+``segments``, which compare the inlined graph with the reference, nothing of the graph as shipped is
+left out.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Operators:
     def __init__(self, layers: BundleLayers, *, packed: bool, threads: int | None) -> None:
         self._layers = layers
         maps = [name for operator in layers.operators for name in (*operator.maps, operator.output)]
-        self._opened = open_session(layers.tapped(maps), layers.promoted.constants,
+        self._opened = open_session(layers.tapped(maps), layers.graph.constants,
                                     threads=threads, packed=packed)
         self._sessions = []
         for first in range(0, len(layers.operators), _TOGETHER):
@@ -83,7 +84,7 @@ class Operators:
             needed = {tensor.name for tensor in model.graph.initializer}
             self._sessions.append((chosen, open_session(
                 model.SerializeToString(deterministic=True),
-                {name: value for name, value in layers.promoted.constants.items()
+                {name: value for name, value in layers.graph.constants.items()
                  if name in needed}, threads=threads, packed=packed)))
 
     def check(self, noisy: np.ndarray, condition: np.ndarray, timestep: int

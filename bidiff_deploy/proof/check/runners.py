@@ -202,7 +202,7 @@ class _Taps:
     def __init__(self, bundle: Bundle, threads: int | None, packed: bool) -> None:
         self._layers = layers = BundleLayers(bundle)
         taps = [name for layer in layers.layers for name in (layer.inputs[0], layer.output)]
-        self._session = open_session(layers.tapped(taps), layers.promoted.constants,
+        self._session = open_session(layers.tapped(taps), layers.graph.constants,
                                      threads=threads, packed=packed)
 
     def __call__(self, noisy: np.ndarray, condition: np.ndarray,
@@ -213,7 +213,7 @@ class _Taps:
         names = [output.name for output in self._session.get_outputs()]
         values = dict(zip(names, self._session.run(names, feeds)))
         outputs = {OPENED: values[PREDICTION]}
-        constants = {**self._layers.promoted.constants, **step}
+        constants = {**self._layers.graph.constants, **step}
         for layer in self._layers.layers:
             x = values[layer.inputs[0]]
             outputs[f"{layer.key}.x"] = x

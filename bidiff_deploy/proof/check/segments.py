@@ -52,7 +52,7 @@ class Segments:
         self._inputs = {value.name for value in model.graph.input}
         self._session = open_session(
             model.SerializeToString(deterministic=True),
-            {name: value for name, value in layers.promoted.constants.items() if name in needed},
+            {name: value for name, value in layers.graph.constants.items() if name in needed},
             threads=threads, packed=packed)
 
     def check(self, feed: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray],

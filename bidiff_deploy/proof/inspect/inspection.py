@@ -18,7 +18,8 @@ import onnx
 from ...bundle.graph_reader import GraphLayer, GraphReader
 from ...bundle.manifest import MANIFEST, open_bundle
 from ...bundle.record import Bundle, NoisePredictorBundle
-from ...bundle.tensors import FLOAT_BYTES, BundleGraphs, BundleTensors, Weigher, Weight
+from ...bundle.step_graphs import StepGraphs
+from ...bundle.tensors import FLOAT_BYTES, BundleTensors, Weigher, Weight, printable_graph
 from ...bundle.weights_file import ALIGNMENT
 from ...errors import BidiffError, BundleError
 from ...networks.costs import Count, Layer, paper_operations
@@ -149,10 +150,10 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
     bundle = open_bundle(path)
     network, config = bundle.network, bundle.config
     expected = network.count(config, *(size or network.usual_size(config)))
-    graphs = BundleGraphs(bundle)
+    graphs = StepGraphs(bundle)
     file = bundle.steps[0].file
     try:
-        model = graphs.model(file)
+        model = printable_graph(graphs, file)
         reader = GraphReader(model, expected.height, expected.width)
         layers = list(reader.layers())
         tensors = BundleTensors(graphs)

@@ -24,7 +24,7 @@ from bidiff_deploy.engines.gpu.thread import DeviceThread
 from bidiff_deploy.engines.onnxruntime import cuda_provider, cuda_session
 from bidiff_deploy.engines.onnxruntime.cpu import session_options
 from bidiff_deploy.engines.onnxruntime.cuda_step import NO_GRAPH, DeviceStep
-from bidiff_deploy.graphs.cuda import derive
+from bidiff_deploy.graphs.lowering import lower_for_cuda
 from support import emulated_cuda
 
 if library.library_path() is None:
@@ -223,7 +223,7 @@ class FakeRuntime:
 def open_with(runtime, bundle, monkeypatch):
     monkeypatch.delenv("BIDIFF_CUDA_ON_CPU", raising=False)
     opened = open_bundle(bundle)
-    graph = derive(StepGraphs(opened).promoted(), opened.config, float16=False)
+    graph = lower_for_cuda(StepGraphs(opened), float16=False)
     return cuda_session.open_session(runtime, opened, graph, session_options(1),
                                      cuda_provider.cuda_target(0, True))
 

@@ -10,7 +10,7 @@ from bidiff_deploy import load_bundle
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.engines import library
-from bidiff_deploy.graphs.tensorrt import VARIANTS, derive
+from bidiff_deploy.graphs.lowering import VARIANTS, lower_for_tensorrt
 from bidiff_deploy.graphs.update import FACTORS
 from bidiff_deploy.networks.bi_diffsr.binarizers import BINARIZERS, PUBLISHED
 from support.binarizer_setup import bundle, inputs, network, small
@@ -45,8 +45,8 @@ def test_the_network_is_the_bundles(made, variant):
     half = 60 if bundled.config.binarizer == "none" else 24
     for float16, shape, least in ((False, None, 110), (False, noisy.shape, 110),
                                   (True, None, half)):
-        derived = derive(graphs.promoted(), bundled.config, variant=variant, float16=float16,
-                         plugin=plugin, shape=shape and (shape[0], *shape[2:]))
+        derived = lower_for_tensorrt(graphs, variant=variant, float16=float16, plugin=plugin,
+                                     shape=shape and (shape[0], *shape[2:]))
         model = onnx.load_model_from_string(derived.model)
         check_form(model, static=shape is not None)
         if variant != "plugin":

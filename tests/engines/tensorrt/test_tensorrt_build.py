@@ -17,7 +17,7 @@ from bidiff_deploy.engines.tensorrt import plans as tensorrt_plans
 from bidiff_deploy.engines.tensorrt.build import network as tensorrt_network
 from bidiff_deploy.engines.tensorrt.build import timing_cache as tensorrt_cache
 from bidiff_deploy.engines.tensorrt.plans import Profile
-from bidiff_deploy.graphs import tensorrt as tensorrt_graph
+from bidiff_deploy.graphs import lowering
 from stand_ins import tensorrt as tensorrt_stand_in
 from support import tensorrt_names
 from support.tensorrt_building import NEW, OLD, how_built, refusal, run
@@ -236,7 +236,7 @@ def test_a_graph_that_the_parser_does_not_take(options, tiny, place, tmp_path, m
                            helper.make_node("Unheard", ["a"], ["y"], name="it", domain="other")],
                           "g", [image], [helper.make_tensor_value_info("y", 1, [1])]),
         opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("other", 1)])
-    monkeypatch.setattr(tensorrt_graph, "derive", lambda *_, **__: SimpleNamespace(
+    monkeypatch.setattr(lowering, "lower_for_tensorrt", lambda *_, **__: SimpleNamespace(
         model=model.SerializeToString(), inputs={"x": (1,)}, opset=17))
     with tensorrt_stand_in.in_process(tmp_path):
         text = refusal(tiny, "--size", "32x32", *options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections import Counter
 
@@ -14,11 +13,17 @@ from bidiff_deploy import EngineError, UsageError, load_bundle
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.engines import library
-from bidiff_deploy.graphs import cuda as cuda_graph
-from bidiff_deploy.graphs import tensorrt as tensorrt_graph
+from bidiff_deploy.graphs import embed
 from bidiff_deploy.graphs.float16 import MAPS
+from bidiff_deploy.graphs.lowering import (
+    VARIANTS,
+    lower_for_cuda,
+    lower_for_tensorrt,
+    parameterized_graph,
+)
+from bidiff_deploy.graphs.passes import CPU, TENSORRT, run_passes
 from bidiff_deploy.graphs.plugin_nodes import BRANCHES
-from bidiff_deploy.graphs.tensorrt import VARIANTS, derive
+from bidiff_deploy.graphs.record import Options
 from bidiff_deploy.graphs.update import FACTORS
 from bidiff_deploy.operators import names as ops
 from bidiff_deploy.sampling import sampler
@@ -43,19 +48,19 @@ SHAPE = (2, 16, 24)
 
 
 class Made:
-    """A bundle's promoted graph, and what is derived from it."""
+    """A bundle's graph for the CPU, and those for TensorRT."""
 
     def __init__(self, path) -> None:
         self.path, self.bundle = path, open_bundle(path)
         self.graphs = StepGraphs(self.bundle)
-        self.promoted = self.graphs.promoted()
+        self.parameterized = parameterized_graph(self.graphs)
         self._sessions = {}
 
     def derive(self, variant="plugin", float16=False, shape=None, plugin="fake", **options):
         if plugin == "fake":
             plugin = FakePlugin() if variant == "plugin" else None
-        return derive(self.promoted, self.bundle.config, variant=variant, float16=float16,
-                      plugin=plugin, shape=shape, **options)
+        return lower_for_tensorrt(self.graphs, variant=variant, float16=float16, plugin=plugin,
+                                  shape=shape, **options)
 
     def model(self, *arguments, **options):
         return onnx.load_model_from_string(self.derive(*arguments, **options).model)
@@ -145,8 +150,8 @@ def test_inputs_are_listed(tiny, variant, shape):
     n, h, w = shape or "NHW"
     constants = step_inputs(variant, tiny.graphs.constants(400))
     assert list(derived.inputs) == ["noisy", "condition", *constants, *FACTORS]
-    assert len(constants) == len(tiny.promoted.inputs) + (variant != "plugin") * 2 * sum(
-        name.endswith("rprelu") for name in tiny.promoted.inputs)
+    assert len(constants) == len(tiny.parameterized.inputs) + (variant != "plugin") * 2 * sum(
+        name.endswith("rprelu") for name in tiny.parameterized.inputs)
     assert derived.outputs == ("prediction", "latent")
     for name, dims in derived.inputs.items():
         expected = ((n, 3, h, w) if name in ("noisy", "condition") else (1,) if name in FACTORS
@@ -165,7 +170,7 @@ def test_plugin_nodes(tiny, float16):
     model = tiny.model("plugin", float16, plugin=plugin)
     found = value_types(model)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    shipped = {name: value for name, value in tiny.promoted.constants.items()
+    shipped = {name: value for name, value in tiny.parameterized.constants.items()
                if name.endswith(".words")}
     nodes = [node for node in model.graph.node if node.domain == ops.DOMAIN]
     assert {node.op_type for node in nodes} == {*MAPS} - {ops.BINARY_CONV}
@@ -207,7 +212,7 @@ def test_without_a_plugin_words_are_the_contracts(tiny):
         if node.domain == ops.DOMAIN and BRANCHES[node.op_type]:
             assert attributes(node)["kernel"] == 0
     for name in words:
-        np.testing.assert_array_equal(constants[name], tiny.promoted.constants[name])
+        np.testing.assert_array_equal(constants[name], tiny.parameterized.constants[name])
 
 
 @packed
@@ -217,7 +222,7 @@ def test_plugin_nodes_compute_what_the_contract_says(small, shape):
     nothing. The one group norm of its own that this graph has, it is fed."""
     normal = "m0.a/n"
     expected = onnx.ModelProto()
-    derived = cuda_graph.derive(small.promoted, small.bundle.config, float16=False)
+    derived = lower_for_cuda(small.graphs, float16=False)
     expected.CopyFrom(derived.model)
     kept = [node for node in expected.graph.node if normal not in node.output]
     assert len(kept) == len(expected.graph.node) - 1
@@ -233,10 +238,11 @@ def test_plugin_nodes_compute_what_the_contract_says(small, shape):
     expected, found = session(expected, fuse=False), session(found, fuse=False)
     noisy, condition = images()
     for timestep in small.bundle.timesteps:
-        feeds = {"noisy": noisy, "condition": condition, **small.graphs.constants(timestep)}
-        factors = {name: np.ones(1, np.float32) for name in FACTORS}
-        prediction, fed = found.run(["prediction", normal], {**feeds, **factors})
-        np.testing.assert_array_equal(prediction, expected.run(None, {**feeds, normal: fed})[0])
+        feeds = {"noisy": noisy, "condition": condition, **small.graphs.constants(timestep),
+                 **{name: np.ones(1, np.float32) for name in FACTORS}}
+        prediction, fed = found.run(["prediction", normal], feeds)
+        (wanted,) = expected.run(["prediction"], {**feeds, normal: fed})
+        np.testing.assert_array_equal(prediction, wanted)
 
 
 # -- what is computed -------------------------------------------------------------------------
@@ -296,20 +302,20 @@ def test_arguments_are_checked(tiny):
     for shape in ((1, 15, 16), (0, 16, 16), (1, 16)):
         with pytest.raises(UsageError, match="multiples of 2"):
             tiny.derive(shape=shape)
-    with pytest.raises(UsageError, match="opset 18 is none.*17 or 19"):
+    with pytest.raises(UsageError, match="not written in opset 18.*17 or 19"):
         tiny.derive(opset=18)
 
 
 def test_a_graph_that_contradicts_itself_is_refused(tiny):
-    model = onnx.load_model_from_string(tiny.promoted.model)
+    graph = parameterized_graph(tiny.graphs)
+    model = graph.model
     model.graph.initializer.append(numpy_helper.from_array(np.array([7]), "seven"))
     model.graph.node.insert(0, helper.make_node("Reshape", ["seven", "seven"], ["wrong"]))
-    promoted = dataclasses.replace(tiny.promoted, model=model.SerializeToString())
     with pytest.raises(EngineError, match="graph is not as its network's is.*export the bundle"):
-        derive(promoted, tiny.bundle.config, variant="dense", float16=False)
+        run_passes(TENSORRT["dense"][len(CPU):], graph, Options(tiny.graphs))
 
 
 def test_graphs_that_protobuf_can_not_hold_are_refused(tiny, monkeypatch):
-    monkeypatch.setattr(tensorrt_graph, "_LIMIT", 10_000)
-    with pytest.raises(EngineError, match=r"weights take \d+ bytes.*10000.*packed"):
+    monkeypatch.setattr(embed, "MAX_MODEL_BYTES", 10_000)
+    with pytest.raises(EngineError, match=r"weights have \d+ bytes.*10000.*packed"):
         tiny.derive("dense")

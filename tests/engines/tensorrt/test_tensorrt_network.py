@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.engines.tensorrt.build import network as tensorrt_network
-from bidiff_deploy.graphs import tensorrt as tensorrt_graph
+from bidiff_deploy.graphs.lowering import lower_for_tensorrt
 
 
 class Layer:
@@ -93,9 +93,7 @@ def test_kernels_of_libraries_that_are_not_here_are_left_out(version, there, lef
 def test_types_are_those_that_onnx_infers(variant, float16, tiny):
     from bidiff_deploy.bundle.step_graphs import StepGraphs
 
-    bundle = open_bundle(tiny)
-    graph = tensorrt_graph.derive(StepGraphs(bundle).promoted(), bundle.config, variant=variant,
-                                  float16=float16)
+    graph = lower_for_tensorrt(StepGraphs(open_bundle(tiny)), variant=variant, float16=float16)
     model = onnx.load_model_from_string(graph.model)
     found = tensorrt_network.value_types(model)
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.value_info

@@ -64,7 +64,7 @@ def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
         BuildInterrupted: Ctrl-C.
     """
     from ....bundle.step_graphs import StepGraphs
-    from ....graphs.tensorrt import derive
+    from ....graphs.lowering import lower_for_tensorrt
 
     if variant not in VARIANTS:
         raise EngineError(f"variant {variant!r} is not known; known are {', '.join(VARIANTS)}")
@@ -81,9 +81,9 @@ def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
     plugin = api.plugin() if variant == "plugin" else None
     here = plans.here(api, bundle, gpu, plugin, precision)
     plans.targets(folder, f"{variant}-{precision}-{profile.label}", overwrite)
-    graph = derive(StepGraphs(bundle).promoted(), bundle.config, variant=variant,
-                   float16=settings.float16, plugin=plugin, opset=_opset(api, settings),
-                   shape=profile.optimum if profile.static else None)
+    graph = lower_for_tensorrt(StepGraphs(bundle), variant=variant, float16=settings.float16,
+                               plugin=plugin, opset=_opset(api, settings),
+                               shape=profile.optimum if profile.static else None)
     cache = timing_cache.cache_file(api.name, gpu)
     state, started = BuildProgress(), time.monotonic()
 

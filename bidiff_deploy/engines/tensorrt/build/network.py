@@ -24,7 +24,7 @@ from ..plugin.library import PluginLibrary
 from ..sidecar import Profile
 
 if TYPE_CHECKING:
-    from ....graphs.tensorrt import TensorRtGraph
+    from ....graphs.lowering import TensorRtGraph
 
 __all__ = ["Parsed", "Settings", "configure", "keep_precision", "parse", "value_types"]
 

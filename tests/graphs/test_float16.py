@@ -15,9 +15,10 @@ from bidiff_deploy.engines.gpu.step_rows import StepRows
 from bidiff_deploy.engines.onnxruntime.cpu import session_options
 from bidiff_deploy.errors import EngineError
 from bidiff_deploy.export.write import export_bundle
-from bidiff_deploy.graphs.cuda import KERNELS, derive
 from bidiff_deploy.graphs.float16 import MAPS, half
-from bidiff_deploy.graphs.update import FACTORS, append_update
+from bidiff_deploy.graphs.inline import KERNELS
+from bidiff_deploy.graphs.lowering import lower_for_cuda, parameterized_graph
+from bidiff_deploy.graphs.update import FACTORS
 from bidiff_deploy.operators import names as ops
 from bidiff_deploy.operators.names import DOMAIN
 from bidiff_deploy.sampling import sampler
@@ -29,9 +30,8 @@ LAYERS = (ops.BINARY_CONV, ops.GROUP_NORM_SWISH)
 
 
 def derived(path, *, float16):
-    bundle = open_bundle(path)
-    graphs = StepGraphs(bundle)
-    return derive(graphs.promoted(), bundle.config, float16=float16), graphs
+    graphs = StepGraphs(open_bundle(path))
+    return lower_for_cuda(graphs, float16=float16), graphs
 
 
 def types(graph):
@@ -69,7 +69,7 @@ def test_types(tiny):
     found = types(graph)
     maps = HALF if float16 else FLOAT
     shipped = {tensor.name: tensor for tensor in
-               onnx.load_model_from_string(graphs.promoted().model).graph.initializer}
+               parameterized_graph(graphs).model.graph.initializer}
     for node in graph.node:
         kinds = {index: found[name] for index, name in enumerate(node.input) if name}
         if node.domain == DOMAIN:
@@ -108,7 +108,7 @@ def test_weights_on_the_device(reference):
     names = [tensor.name for tensor in graph.model.graph.initializer]
     assert set(graph.constants) <= set(names) and len(names) == len(set(names))
     sizes = {"words": 0, "float16": 0, "vectors": 0}
-    for name, value in graph.constants.items():
+    for value in graph.constants.values():
         kind = ("words" if value.dtype == np.int32 else
                 "float16" if value.dtype == np.float16 else "vectors")
         sizes[kind] += value.nbytes
@@ -204,7 +204,7 @@ def test_float16_maps_leave_the_function_of_the_network(reference, tmp_path):
     values = {name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
               for name, value in graph.constants.items()}
     options.add_external_initializers(list(values), list(values.values()))
-    session = ort.InferenceSession(append_update(graph.model).SerializeToString(), options,
+    session = ort.InferenceSession(graph.serialized(), options,
                                    providers=["CPUExecutionProvider"])
     factors = zip(FACTORS, sampler.update_factors(0.5, 0.9), strict=True)
     feeds = {"noisy": data["noisy"], "condition": data["condition"],

@@ -19,7 +19,7 @@ from bidiff_deploy.engines.gpu.step_rows import StepRows
 from bidiff_deploy.engines.onnxruntime.cpu import session_options
 from bidiff_deploy.engines.onnxruntime.cuda_provider import Target
 from bidiff_deploy.engines.onnxruntime.cuda_step import DeviceStep
-from bidiff_deploy.graphs.cuda import derive
+from bidiff_deploy.graphs.lowering import lower_for_cuda
 from bidiff_deploy.graphs.update import FACTORS, LATENT, append_update
 from bidiff_deploy.sampling import sampler
 
@@ -78,14 +78,14 @@ class Loop:
         bundle = open_bundle(path)
         self.graphs = StepGraphs(bundle)
         self.schedule, self.timesteps = bundle.schedule, bundle.timesteps
-        derived = derive(self.graphs.promoted(), bundle.config, float16=False)
+        derived = lower_for_cuda(self.graphs, float16=False)
         options = session_options(1)
         options.register_custom_ops_library(str(library.library_path()))
         values = {name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
                   for name, value in derived.constants.items()}
         options.add_external_initializers(list(values), list(values.values()))
         self.session = ort.InferenceSession(
-            append_update(derived.model).SerializeToString(), options,
+            derived.serialized(), options,
             providers=["CPUExecutionProvider"])
         self.rows = StepRows(self.graphs, self.timesteps[0])
 

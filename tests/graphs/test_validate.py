@@ -11,9 +11,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from bidiff_deploy import BundleError
-from bidiff_deploy.bundle.guard import objection
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
+from bidiff_deploy.graphs.lowering import parameterized_graph
+from bidiff_deploy.graphs.validate import validate_graph
 from bidiff_deploy.networks import network_of
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.operators.definitions import functions
@@ -68,9 +69,9 @@ def wider_masks(model):
 
 @pytest.mark.parametrize("change, says", [
     (big_constant, "larger than anything"), (doubling, "larger than anything"),
-    (whole_image_map, "larger than anything"), (size_from_data, "can not be told"),
-    (loop, "a graph inside"), (redefined, "otherwise than this version"),
-    (wider_masks, "otherwise than this version")])
+    (whole_image_map, "larger than anything"), (size_from_data, "is unknown before"),
+    (loop, "contains a graph"), (redefined, "differs from that of this version"),
+    (wider_masks, "differs from that of this version")])
 def test_bombs_are_refused(reference, tmp_path, edit_manifest, change, says):
     bundle = tmp_path / "b"
     shutil.copytree(reference.bundle("small", [1960, 0]), bundle)
@@ -81,7 +82,7 @@ def test_bombs_are_refused(reference, tmp_path, edit_manifest, change, says):
     edit_manifest(bundle, lambda m: m["files"].update({file.name: {
         "bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}}))
     with pytest.raises(BundleError, match=says) as caught:
-        StepGraphs(open_bundle(bundle)).promoted()
+        parameterized_graph(StepGraphs(open_bundle(bundle)))
     assert "step_1960.onnx" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -89,7 +90,7 @@ def test_bombs_are_refused(reference, tmp_path, edit_manifest, change, says):
 def test_honest_graphs_pass(reference, name):
     bundle = open_bundle(reference.bundle(name, [0]))
     model = onnx.load(bundle.path / "step_0000.onnx", load_external_data=False)
-    assert objection(model, bundle.config) is None
+    validate_graph(model, bundle.config, bundle.path)
 
 
 def test_definitions_are_those_in_bundles_of_before():

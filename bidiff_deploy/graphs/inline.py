@@ -1,0 +1,63 @@
+"""Pass ``inline``: fused operators without a CUDA kernel become their definitions.
+
+Before: every operator of ours, with its definition as a function of the model. After: of ours only
+those with kernels (``KERNELS``, BinaryConv, GroupNormSwish); cuDNN and cuBLAS, or TensorRT, compute
+the convolutions and matrix products of the others. Function bodies are removed, so that nothing
+falls back to them silently. ``Shape`` nodes that read a number of channels become constants.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from ..operators.definitions import inline_fused
+from ..operators.names import (
+    BINARY_DOWN,
+    BINARY_FUSION,
+    BINARY_UP,
+    CONV3X3,
+    NORM_BINARY_CONV,
+)
+from ..operators.shapes import STANDARD, Shape, infer_shapes
+from .record import Options, ParameterizedGraph
+
+# Fused operators with kernels; BinaryConv and GroupNormSwish have them as well.
+KERNELS = (NORM_BINARY_CONV, BINARY_FUSION, BINARY_DOWN, BINARY_UP)
+_SIZE = 8  # side of the image that shapes are inferred at, in multiples of the network's unit
+
+
+def inline(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
+    """The graph with ``first_layers`` and ``shapes`` filled in."""
+    bundle = options.graphs.bundle
+    side = _SIZE * bundle.network.size_multiple(bundle.config)
+    height, width = options.shape[1:] if options.shape else (side, side)
+    first_layers = frozenset(node.output[0] for node in graph.model.graph.node
+                             if node.op_type == CONV3X3)
+    _, shapes = infer_shapes(inline_fused(graph.model), height, width)
+    model = inline_fused(graph.model, keep=KERNELS)
+    del model.functions[:]
+    _fold_channels(model.graph, shapes)
+    return dataclasses.replace(graph, model=model, first_layers=first_layers, shapes=shapes)
+
+
+def _fold_channels(graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> None:
+    """Replaces ``Shape`` nodes that read a number of channels, the same at every size, by
+    constants.
+
+    The CPU would compute them and copy them to the GPU in every step, which a CUDA graph cannot
+    contain.
+    """
+    for index, node in enumerate(graph.node):
+        if node.op_type != "Shape" or node.domain not in STANDARD:
+            continue
+        places = {attribute.name: attribute.i for attribute in node.attribute}
+        shape = shapes.get(node.input[0], ())
+        if (places.get("start"), places.get("end")) == (1, 2) and len(shape) == 4 and shape[1]:
+            value = onnx.numpy_helper.from_array(np.array([shape[1]], np.int64))
+            graph.node[index].CopyFrom(helper.make_node("Constant", [], [node.output[0]],
+                                                        value=value))
