@@ -14,7 +14,7 @@ namespace bidiff::cuda {
 
 namespace {
 
-constexpr size_t kLargest = size_t{64} << 20;  // bytes of an image; ours are a few MiB at most
+constexpr size_t kMaxImageBytes = size_t{64} << 20;  // our images have a few MiB
 constexpr char kMagic[8] = {'b', 'i', 'd', 'i', 'f', 'f', '0', '1'};
 
 struct Header {
@@ -107,8 +107,8 @@ std::string read_cache(const std::string& file, uint64_t key) {
   const File opened(file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   size_t size = 0;
   Header header{};
-  if (!opened || !opened.size(&size) || size < sizeof(header) || size > sizeof(header) + kLargest ||
-      !opened.read(&header, sizeof(header))) {
+  if (!opened || !opened.size(&size) || size < sizeof(header) ||
+      size > sizeof(header) + kMaxImageBytes || !opened.read(&header, sizeof(header))) {
     return "";
   }
   if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) || header.key != key ||
@@ -120,7 +120,7 @@ std::string read_cache(const std::string& file, uint64_t key) {
 }
 
 void write_cache(const std::string& file, uint64_t key, const std::string& image) {
-  if (file.empty() || image.size() > kLargest || !make_folders(file)) return;
+  if (file.empty() || image.size() > kMaxImageBytes || !make_folders(file)) return;
   static std::atomic<unsigned> count{0};
   const std::string temporary =
       file + "." + std::to_string(getpid()) + "." + std::to_string(count++) + ".tmp";

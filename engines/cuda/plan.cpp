@@ -11,7 +11,7 @@
 namespace bidiff::cuda {
 namespace {
 
-constexpr unsigned kMostShared = 49152;  // bytes of a block without opting in
+constexpr unsigned kMaxShared = 49152;  // bytes of a block without opting in
 
 template <class Arguments>
 Launch make_launch(const char* kernel, int64_t grid_x, int64_t grid_y, int threads, size_t shared,
@@ -21,7 +21,7 @@ Launch make_launch(const char* kernel, int64_t grid_x, int64_t grid_y, int threa
                 {static_cast<unsigned>(threads), 1, 1},
                 static_cast<unsigned>(shared),
                 std::vector<uint8_t>(sizeof(Arguments))};
-  if (launch.shared > kMostShared) throw Error("a block would need too much shared memory");
+  if (launch.shared > kMaxShared) throw Error("a block would need too much shared memory");
   std::memcpy(launch.arguments.data(), &arguments, sizeof(Arguments));
   return launch;
 }

@@ -8,8 +8,8 @@
 namespace bidiff::cuda {
 namespace {
 
-constexpr int64_t kMostPlane = int64_t{1} << 30;  // H * W; indices inside a plane are 32 bits
-constexpr int64_t kMostGrid = 2147483647, kMostRows = 65535;
+constexpr int64_t kMaxPlane = int64_t{1} << 30;  // H * W; indices inside a plane are 32 bits
+constexpr int64_t kMaxGrid = 2147483647, kMaxRows = 65535;
 
 std::string shape(const Problem& problem) {
   return "(" + std::to_string(problem.batch) + ", " + std::to_string(problem.channels) + ", " +
@@ -21,11 +21,11 @@ std::string shape(const Problem& problem) {
 }
 
 // A product of positive factors that is refused where it exceeds a limit.
-void check_product(const Problem& problem, std::initializer_list<int64_t> factors, int64_t most,
+void check_product(const Problem& problem, std::initializer_list<int64_t> factors, int64_t max,
                    const char* why) {
   int64_t product = 1;
   for (const int64_t factor : factors) {
-    if (factor > most / product) refuse(problem, why);
+    if (factor > max / product) refuse(problem, why);
     product *= factor;
   }
 }
@@ -57,13 +57,13 @@ void check_weights(const Weights& weights) {
   if (weights.k != 1 && weights.k != 3) {
     throw Error("words must have k 1 or 3, not " + std::to_string(weights.k));
   }
-  const int64_t most = kMostRows * kBlockChannels;
-  if (weights.in_channels < 1 || weights.out_channels < 1 || weights.in_channels > most ||
-      weights.out_channels > most) {
+  const int64_t max_channels = kMaxRows * kBlockChannels;
+  if (weights.in_channels < 1 || weights.out_channels < 1 || weights.in_channels > max_channels ||
+      weights.out_channels > max_channels) {
     throw Error("words for " + std::to_string(weights.in_channels) + " input and " +
                 std::to_string(weights.out_channels) +
                 " output channels can not be used on the GPU: both must be from 1 to " +
-                std::to_string(most));
+                std::to_string(max_channels));
   }
   // The ones of a tap are kept in 16 bits.
   if (weights.in_channels > 65535) {
@@ -79,22 +79,22 @@ void check_shapes(const Problem& problem) {
   if (problem.element != Element::kFloat32 && problem.element != Element::kFloat16) {
     refuse(problem, "its elements must be float32 or float16");
   }
-  check_product(problem, {problem.height, problem.width}, kMostPlane,
+  check_product(problem, {problem.height, problem.width}, kMaxPlane,
                 "height times width must be at most 2^30; use tiles");
-  check_product(problem, {problem.batch, problem.channels}, kMostGrid,
+  check_product(problem, {problem.batch, problem.channels}, kMaxGrid,
                 "batch times channels must be below 2^31; use a smaller batch");
   if (has_norm(problem.op)) {
     if (problem.groups < 1 || problem.channels % problem.groups) {
       refuse(problem, "groups (" + std::to_string(problem.groups) + ") must divide its channels");
     }
-    check_product(problem, {problem.batch, problem.groups, kMostParts}, kMostGrid,
+    check_product(problem, {problem.batch, problem.groups, kMaxParts}, kMaxGrid,
                   "it has too many groups in a batch; use a smaller batch");
   }
   if (problem.op == Op::kGroupNormSwish) {
     check_product(
         problem,
         {problem.batch, problem.channels, ceil_div_64(problem.height * problem.width, kApplyStep)},
-        kMostGrid, "it has too many elements; use a smaller batch");
+        kMaxGrid, "it has too many elements; use a smaller batch");
     return;
   }
   const bool shuffles = problem.op == Op::kBinaryDown || problem.op == Op::kBinaryUp;
@@ -108,12 +108,12 @@ void check_shapes(const Problem& problem) {
   check_weights(weights);
   const int branches = branch_count(problem.op);
   const Geometry map = geometry(problem);
-  check_product(problem, {problem.batch, map.tiles_x, map.tiles_y}, kMostGrid,
+  check_product(problem, {problem.batch, map.tiles_x, map.tiles_y}, kMaxGrid,
                 "it has too many pixels in a batch; use a smaller batch");
-  check_product(problem, {map.rows, map.pitch}, kMostGrid,
+  check_product(problem, {map.rows, map.pitch}, kMaxGrid,
                 "the zeros around its rows would need too much memory; use tiles");
   check_product(problem, {problem.batch, branches, ceil_div_64(plane_words(map), kPackThreads)},
-                kMostGrid, "it has too many pixels in a batch; use a smaller batch");
+                kMaxGrid, "it has too many pixels in a batch; use a smaller batch");
 }
 
 Geometry geometry(const Problem& problem) {
@@ -144,7 +144,7 @@ NormArguments norm_parts(const Problem& problem) {
   norm.group_size = problem.channels / problem.groups * problem.height * problem.width;
   // Whole steps of a block, as many to a part as it takes to have few enough parts.
   const int64_t steps = ceil_div_64(norm.group_size, kNormStep);
-  norm.part_size = ceil_div_64(steps, kMostParts) * kNormStep;
+  norm.part_size = ceil_div_64(steps, kMaxParts) * kNormStep;
   norm.parts = static_cast<int>(ceil_div_64(norm.group_size, norm.part_size));
   return norm;
 }

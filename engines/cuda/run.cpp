@@ -172,8 +172,8 @@ Function Device::function(const char* kernel) {
   if (api.function_load) check(api.function_load(found), kernel);
   int fixed = 0;
   check(api.function_attribute(&fixed, kSharedSize, found), kernel);
-  const int most = static_cast<int>(info_.shared_per_block) - fixed;
-  check(api.function_set(found, kMaxDynamicShared, most), kernel);
+  const int max_shared = static_cast<int>(info_.shared_per_block) - fixed;
+  check(api.function_set(found, kMaxDynamicShared, max_shared), kernel);
   functions_.emplace(kernel, found);
   return found;
 }

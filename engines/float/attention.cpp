@@ -15,11 +15,11 @@ namespace bidiff {
 namespace {
 
 constexpr int64_t kBlockFloats = int64_t{128} << 10;  // of a block of queries, and of keys
-constexpr int64_t kMostQueries = 512;
-constexpr int64_t kLeastKeys = 48, kMostKeys = 132;  // multiples of kTileRows
+constexpr int64_t kMaxQueries = 512;
+constexpr int64_t kMinKeys = 48, kMaxKeys = 132;  // multiples of kTileRows
 constexpr int64_t kTasksPerProcessor = 2;
 
-struct Run {
+struct AttentionRun {
   const AttentionProblem* problem;
   float scale;
   int64_t cells;  // of depth C
@@ -29,8 +29,8 @@ struct Run {
 };
 
 // A task's memory, all in floats.
-struct Task {
-  const Run* run;
+struct AttentionTask {
+  const AttentionRun* run;
   const float *query, *key, *value;  // of the image
   float* mixed;
   int64_t first_query, queries, panels;
@@ -47,8 +47,8 @@ struct Task {
 
 int64_t row_floats(int64_t keys) { return quotient_up(keys, kPanel) * kPanel + kTileRows; }
 
-bool take_memory(Task* task) {
-  const Run& run = *task->run;
+bool take_memory(AttentionTask* task) {
+  const AttentionRun& run = *task->run;
   const int64_t channels = run.problem->channels, columns = run.task_panels * kPanel;
   int64_t sizes[] = {run.task_panels * panel_stride(run.cells),
                      channels * columns,
@@ -71,8 +71,8 @@ bool take_memory(Task* task) {
 }
 
 template <class Math>
-void pack_queries(const Task& task) {
-  const Run& run = *task.run;
+void pack_queries(const AttentionTask& task) {
+  const AttentionRun& run = *task.run;
   const int64_t channels = run.problem->channels, positions = run.problem->positions;
   const float* from = task.query + task.first_query;
   for (int64_t cell = 0; cell < run.cells; ++cell, from += Math::kDepth * positions) {
@@ -83,8 +83,8 @@ void pack_queries(const Task& task) {
 }
 
 template <class Math>
-void pack_keys(const Task& task, int64_t first, int64_t count) {
-  const Run& run = *task.run;
+void pack_keys(const AttentionTask& task, int64_t first, int64_t count) {
+  const AttentionRun& run = *task.run;
   const int64_t channels = run.problem->channels, positions = run.problem->positions;
   const float* from = task.key + first;
   for (int64_t cell = 0; cell < run.cells; ++cell, from += Math::kDepth * positions) {
@@ -108,7 +108,7 @@ __attribute__((noinline)) void score_tile(const float* keys, const float* querie
 }
 
 template <class Math>
-void score_panel(const Task& task, int64_t panel, int64_t count) {
+void score_panel(const AttentionTask& task, int64_t panel, int64_t count) {
   const int64_t cells = task.run->cells;
   const float* queries = task.query_panels + panel * panel_stride(cells);
   for (int64_t at = 0; at < count; at += kTileRows) {
@@ -127,7 +127,7 @@ void score_panel(const Task& task, int64_t panel, int64_t count) {
 
 // Scores to probabilities, not yet divided by their sum, and what becomes of earlier sums.
 template <class Math>
-void soften_panel(const Task& task, int64_t panel, int64_t count) {
+void soften_panel(const AttentionTask& task, int64_t panel, int64_t count) {
   const Floats scale = splat(task.run->scale);
   for (int64_t at = 0; at < kPanel; at += kLanes) {
     float* maxima = task.maxima + panel * kPanel + at;
@@ -158,8 +158,8 @@ void soften_panel(const Task& task, int64_t panel, int64_t count) {
 }
 
 template <class Math, int kRows>
-__attribute__((noinline)) void mix_tile(const Task& task, const float* values, int64_t step,
-                                        int64_t cells, float* mixed) {
+__attribute__((noinline)) void mix_tile(const AttentionTask& task, const float* values,
+                                        int64_t step, int64_t cells, float* mixed) {
   Floats sums[kRows][kTileVectors] = {};
   add_products<Math, kRows>(values, step, 1, task.scores, cells, sums, NoFetch{});
   for (int v = 0; v < kTileVectors; ++v) {
@@ -172,7 +172,8 @@ __attribute__((noinline)) void mix_tile(const Task& task, const float* values, i
 }
 
 template <class Math>
-void mix_panel(const Task& task, int64_t panel, const float* values, int64_t step, int64_t count) {
+void mix_panel(const AttentionTask& task, int64_t panel, const float* values, int64_t step,
+               int64_t count) {
   const int64_t channels = task.run->problem->channels, cells = cells_of<Math>(count);
   float* mixed = task.sums + panel * channels * kPanel;
   for (int64_t left = channels; left > 0; left -= kTileRows) {
@@ -189,7 +190,7 @@ void mix_panel(const Task& task, int64_t panel, const float* values, int64_t ste
   }
 }
 
-void write_mixed(const Task& task) {
+void write_mixed(const AttentionTask& task) {
   const int64_t channels = task.run->problem->channels, positions = task.run->problem->positions;
   for (int64_t channel = 0; channel < channels; ++channel) {
     float* to = task.mixed + channel * positions + task.first_query;
@@ -208,11 +209,11 @@ void write_mixed(const Task& task) {
 
 template <class Math>
 void attention_task(void* user, size_t index) {
-  Run& run = *static_cast<Run*>(user);
+  AttentionRun& run = *static_cast<AttentionRun*>(user);
   const AttentionProblem& problem = *run.problem;
   const int64_t channels = problem.channels, positions = problem.positions;
   const int64_t image = static_cast<int64_t>(index) / run.tasks_per_image;
-  Task task{};
+  AttentionTask task{};
   task.run = &run;
   if (!take_memory(&task)) return mark_failed(&run.failure);
   task.query = problem.qkv + image * 3 * channels * positions;
@@ -253,18 +254,18 @@ void attention_task(void* user, size_t index) {
 
 template <class Math>
 bool run_attention(const AttentionProblem& problem, const Parallel& parallel) {
-  Run run{};
+  AttentionRun run{};
   run.problem = &problem;
   run.scale = 1.0f / __builtin_sqrtf(static_cast<float>(problem.channels));
   run.cells = cells_of<Math>(problem.channels);
 
   const int64_t panels = quotient_up(problem.positions, kPanel);
   const int64_t parts = quotient_up(kTasksPerProcessor * processors(), problem.batch);
-  const int64_t most = smaller(kMostQueries, kBlockFloats / problem.channels) / kPanel;
-  run.task_panels = larger(1, smaller(most, quotient_up(panels, parts)));
+  const int64_t max_panels = smaller(kMaxQueries, kBlockFloats / problem.channels) / kPanel;
+  run.task_panels = larger(1, smaller(max_panels, quotient_up(panels, parts)));
   run.tasks_per_image = quotient_up(panels, run.task_panels);
 
-  const int64_t keys = smaller(kMostKeys, larger(kLeastKeys, kBlockFloats / run.cells));
+  const int64_t keys = smaller(kMaxKeys, larger(kMinKeys, kBlockFloats / run.cells));
   const int64_t blocks = quotient_up(problem.positions, keys);
   run.block_keys = quotient_up(quotient_up(problem.positions, blocks), kTileRows) * kTileRows;
   if (Math::kDepth == 2) run.value_step = quotient_up(run.block_keys, 2 * kLanes) * kLanes + 16;

@@ -78,8 +78,8 @@ Plan make_plan(const ConvProblem& problem, bool bf16) {
   Plan plan;
   const int64_t sum_rows = panels(problem.out_channels) * kPanel;
   plan.depth = depth(shape.channels, bf16);
-  const int64_t most = plan.depth > sum_rows ? plan.depth : sum_rows;
-  const int64_t vector_bytes = kFrequencies * most * kLanes * int64_t{sizeof(float)};
+  const int64_t max_rows = plan.depth > sum_rows ? plan.depth : sum_rows;
+  const int64_t vector_bytes = kFrequencies * max_rows * kLanes * int64_t{sizeof(float)};
   const int64_t fitting = kBlockBytes > vector_bytes ? kBlockBytes / vector_bytes : 1;
   plan.total_vectors = (shape.width + kTile * kLanes - 1) / (kTile * kLanes);
   const int64_t strips = (plan.total_vectors + fitting - 1) / fitting;
@@ -104,7 +104,7 @@ Plan make_plan(const ConvProblem& problem, bool bf16) {
   return plan;
 }
 
-struct Run {
+struct ConvRun {
   const ConvProblem* problem;
   const NormKernel* norm;
   const float* weights;
@@ -114,7 +114,7 @@ struct Run {
 };
 
 template <bool kBf16>
-void run_strip(const Run& run, const Strip& strip, int64_t begin, int64_t end) {
+void run_strip(const ConvRun& run, const Strip& strip, int64_t begin, int64_t end) {
   const int64_t out_channels = run.problem->out_channels, depth = run.plan.depth;
   const int64_t tiles = strip.vectors * kLanes;
   for (int64_t first = begin; first < end; first += run.plan.block_rows) {
@@ -138,7 +138,7 @@ void run_strip(const Run& run, const Strip& strip, int64_t begin, int64_t end) {
 }
 
 void run_task(void* user, size_t index) {
-  Run& run = *static_cast<Run*>(user);
+  ConvRun& run = *static_cast<ConvRun*>(user);
   const Plan& plan = run.plan;
   float* scratch =
       static_cast<float*>(thread_scratch(0, static_cast<size_t>(plan.total) * sizeof(float)));
@@ -175,7 +175,7 @@ bool run(const ConvProblem& problem, const void* packed, Precision precision,
          const NormKernel& norm, const Parallel& parallel) {
   const MapShape& shape = problem.shape;
   if (shape.batch * shape.height * shape.width * problem.out_channels == 0) return true;
-  Run run;
+  ConvRun run;
   run.problem = &problem;
   run.norm = &norm;
   run.weights = static_cast<const float*>(packed);

@@ -39,7 +39,7 @@ void pack(const float* weight, int64_t out_channels, int64_t in_channels, Precis
   }
 }
 
-struct Run {
+struct DirectRun {
   const ConvProblem* problem;
   const float* weights;
   const NormKernel* norm;
@@ -49,7 +49,7 @@ struct Run {
 };
 
 // Row y of every channel, or zeros outside the image.
-void stage_row(const Run& run, int64_t image, int64_t y, float* to) {
+void stage_row(const DirectRun& run, int64_t image, int64_t y, float* to) {
   const ConvProblem& problem = *run.problem;
   const MapShape& shape = problem.shape;
   for (int64_t c = 0; c < shape.channels; ++c, to += run.stride) {
@@ -68,8 +68,8 @@ void stage_row(const Run& run, int64_t image, int64_t y, float* to) {
 }
 
 // kVectors vectors of kOut output channels from column x on.
-BIDIFF_INLINE void convolve_tile(const Run& run, const float* const rows[3], const float* weights,
-                                 int64_t x, Floats sums[kOut][kVectors]) {
+BIDIFF_INLINE void convolve_tile(const DirectRun& run, const float* const rows[3],
+                                 const float* weights, int64_t x, Floats sums[kOut][kVectors]) {
   for (int i = 0; i < kOut; ++i) {
     for (int v = 0; v < kVectors; ++v) sums[i][v] = Floats{};
   }
@@ -88,7 +88,7 @@ BIDIFF_INLINE void convolve_tile(const Run& run, const float* const rows[3], con
   }
 }
 
-void finish_row(const Run& run, int64_t image, int64_t y, const float* const rows[3]) {
+void finish_row(const DirectRun& run, int64_t image, int64_t y, const float* const rows[3]) {
   const ConvProblem& problem = *run.problem;
   const MapShape& shape = problem.shape;
   const float scalar_skip = problem.skip && problem.skip_is_scalar ? problem.skip[0] : 0.0f;
@@ -121,7 +121,7 @@ void finish_row(const Run& run, int64_t image, int64_t y, const float* const row
 }
 
 void task(void* user, size_t index) {
-  Run& run = *static_cast<Run*>(user);
+  DirectRun& run = *static_cast<DirectRun*>(user);
   const MapShape& shape = run.problem->shape;
   const int64_t image = static_cast<int64_t>(index) / run.bands;
   const int64_t top = static_cast<int64_t>(index) % run.bands * run.rows;
@@ -145,7 +145,7 @@ bool run(const ConvProblem& problem, const void* packed, Precision, const NormKe
          const Parallel& parallel) {
   const MapShape& shape = problem.shape;
   const int64_t block = kVectors * kLanes;
-  Run state;
+  DirectRun state;
   state.problem = &problem;
   state.weights = static_cast<const float*>(packed);
   state.norm = &norm;

@@ -19,7 +19,7 @@ constexpr int64_t kBlockColumns = 1024;              // at most: 4 KB of each ch
 constexpr int64_t kLargeOutput = int64_t{2} << 20;   // floats: see store_past_cache
 constexpr int64_t kTasksPerProcessor = 4;
 
-struct Run {
+struct PointwiseRun {
   const PointwiseProblem* problem;
   const float* packed;
   int64_t pixels, depth, cells;  // depth: channels of both maps
@@ -31,8 +31,8 @@ struct Run {
   TaskFailure failure;
 };
 
-struct Task {
-  const Run* run;
+struct PointwiseTask {
+  const PointwiseRun* run;
   int64_t image, first_tile, last_tile;
 };
 
@@ -42,7 +42,7 @@ struct Block {
   int64_t first_pixel, pixels;
 };
 
-Block block_at(const Run& run, int64_t first_panel, int64_t past) {
+Block block_at(const PointwiseRun& run, int64_t first_panel, int64_t past) {
   Block block;
   block.first_panel = first_panel;
   block.panels = smaller(run.block_panels, past - first_panel);
@@ -51,7 +51,7 @@ Block block_at(const Run& run, int64_t first_panel, int64_t past) {
   return block;
 }
 
-const float* channel_of(const Task& task, int64_t channel) {
+const float* channel_of(const PointwiseTask& task, int64_t channel) {
   const PointwiseProblem& problem = *task.run->problem;
   const int64_t own = problem.shape.channels;
   if (channel >= task.run->depth) return nullptr;
@@ -62,7 +62,7 @@ const float* channel_of(const Task& task, int64_t channel) {
 // Copies a block to panels, `step` rows of cells at a time. What the next step reads is fetched
 // beside the products in between.
 struct Copy {
-  const Task* task;
+  const PointwiseTask* task;
   Block block;
   float* panels;
   int64_t cell, step;
@@ -70,7 +70,7 @@ struct Copy {
 
 template <class Math>
 void step_copy(Copy* copy) {
-  const Run& run = *copy->task->run;
+  const PointwiseRun& run = *copy->task->run;
   const int64_t past = smaller(copy->cell + copy->step, run.cells);
   for (; copy->cell < past; ++copy->cell) {
     const float* first = channel_of(*copy->task, copy->cell * Math::kDepth);
@@ -84,7 +84,7 @@ void step_copy(Copy* copy) {
 
 template <class Math>
 Fetch next_fetch(const Copy& copy) {
-  const Run& run = *copy.task->run;
+  const PointwiseRun& run = *copy.task->run;
   Fetch fetch;
   const float* next = channel_of(*copy.task, copy.cell * Math::kDepth) + copy.block.first_pixel;
   for (const char*& start : fetch.runs) start = reinterpret_cast<const char*>(next);
@@ -107,10 +107,10 @@ BIDIFF_INLINE void store_past_cache(float* to, Floats value) {
 
 // One tile of y: kRows channels from `channel` on, one panel of pixels.
 template <class Math, int kRows, class Beside>
-__attribute__((noinline)) void multiply_tile(const Task& task, const float* left,
+__attribute__((noinline)) void multiply_tile(const PointwiseTask& task, const float* left,
                                              const float* right, int64_t channel, int64_t pixel,
                                              Beside beside) {
-  const Run& run = *task.run;
+  const PointwiseRun& run = *task.run;
   const PointwiseProblem& problem = *run.problem;
   Floats sums[kRows][kTileVectors] = {};
   add_products<Math, kRows>(left, 1, kTileRows, right, run.cells, sums, beside);
@@ -141,7 +141,7 @@ __attribute__((noinline)) void multiply_tile(const Task& task, const float* left
 }
 
 template <class Math, class Beside>
-void multiply_rows(const Task& task, int64_t rows, const float* left, const float* right,
+void multiply_rows(const PointwiseTask& task, int64_t rows, const float* left, const float* right,
                    int64_t channel, int64_t pixel, Beside beside) {
   switch (rows) {
     case 1: return multiply_tile<Math, 1>(task, left, right, channel, pixel, beside);
@@ -154,8 +154,9 @@ void multiply_rows(const Task& task, int64_t rows, const float* left, const floa
 }
 
 template <class Math>
-void multiply_block(const Task& task, const Block& block, const float* panels, Copy* aside) {
-  const Run& run = *task.run;
+void multiply_block(const PointwiseTask& task, const Block& block, const float* panels,
+                    Copy* aside) {
+  const PointwiseRun& run = *task.run;
   for (int64_t tile = task.first_tile; tile < task.last_tile; ++tile) {
     const int64_t channel = tile * kTileRows;
     const int64_t rows = smaller(kTileRows, run.problem->out_channels - channel);
@@ -175,9 +176,9 @@ void multiply_block(const Task& task, const Block& block, const float* panels, C
 
 template <class Math>
 void pointwise_task(void* user, size_t index) {
-  Run& run = *static_cast<Run*>(user);
+  PointwiseRun& run = *static_cast<PointwiseRun*>(user);
   int64_t rest = static_cast<int64_t>(index);
-  Task task;
+  PointwiseTask task;
   task.run = &run;
   task.first_tile = rest % run.tile_groups * run.task_tiles;
   task.last_tile = smaller(task.first_tile + run.task_tiles, run.row_tiles);
@@ -215,7 +216,7 @@ void pointwise_task(void* user, size_t index) {
 
 template <class Math>
 bool run_pointwise(const PointwiseProblem& problem, const void* packed, const Parallel& parallel) {
-  Run run{};
+  PointwiseRun run{};
   run.problem = &problem;
   run.packed = static_cast<const float*>(packed);
   run.pixels = problem.shape.height * problem.shape.width;

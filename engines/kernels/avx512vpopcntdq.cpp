@@ -6,7 +6,7 @@ namespace bidiff {
 namespace {
 
 struct CountInstruction {
-  static constexpr int kMostAdditions = 0;
+  static constexpr int kMaxAdditions = 0;
   BIDIFF_INLINE Zmm::Bits add(Zmm::Bits counts, Zmm::Bits a) {
     return Zmm::add(counts, _mm512_popcnt_epi32(a));
   }

@@ -92,7 +92,7 @@ template <class Vec>
 using FinishChannel = void (*)(const Work<Vec>& work, int64_t unit, int64_t channel);
 
 template <class Vec>
-BIDIFF_INLINE FinishChannel<Vec> finish_channel_for(const Run<Vec>& run) {
+BIDIFF_INLINE FinishChannel<Vec> finish_channel_for(const BitsliceRun<Vec>& run) {
   return run.problem->sums ? finish_channel<Vec, IntegerSink<Vec>>
                            : finish_channel<Vec, FloatSink<Vec>>;
 }

@@ -7,8 +7,9 @@ namespace bidiff {
 namespace {
 
 constexpr int64_t kTasksPerProcessor = 2;
-constexpr int64_t kMostChannels = 512;  // output channels of a task: their counters stay in L2
-constexpr int64_t kFewChannels = 64;    // the fewest, where an image has too few units for threads
+// Output channels of a task: the counters of at most 512 stay in the L2 cache; 64 is the fewest,
+// where an image has too few units for the threads.
+constexpr int64_t kMaxTaskChannels = 512, kMinTaskChannels = 64;
 
 struct Cut {
   int slots;      // slots in a row of a unit
@@ -34,17 +35,17 @@ BIDIFF_INLINE Cut cut_image(const Shape& shape) {
   const int64_t bands = (wanted + columns - 1) / columns;
   cut.units_per_task = (cut.units + bands - 1) / bands;
   cut.bands = (cut.units + cut.units_per_task - 1) / cut.units_per_task;
-  cut.blocks = (shape.out_channels + kMostChannels - 1) / kMostChannels;
+  cut.blocks = (shape.out_channels + kMaxTaskChannels - 1) / kMaxTaskChannels;
   const int64_t more = (processors() + columns * cut.bands - 1) / (columns * cut.bands);
-  const int64_t most = (shape.out_channels + kFewChannels - 1) / kFewChannels;
-  if (more > cut.blocks) cut.blocks = more < most ? more : most;
+  const int64_t max_blocks = (shape.out_channels + kMinTaskChannels - 1) / kMinTaskChannels;
+  if (more > cut.blocks) cut.blocks = more < max_blocks ? more : max_blocks;
   cut.channels_per_task = (shape.out_channels + cut.blocks - 1) / cut.blocks;
   cut.blocks = (shape.out_channels + cut.channels_per_task - 1) / cut.channels_per_task;
   return cut;
 }
 
 template <class Vec>
-struct Run {
+struct BitsliceRun {
   const Problem* problem;
   const int32_t* offsets;
   const uint8_t* lookups;
@@ -56,7 +57,7 @@ struct Run {
 template <class Vec>
 struct Work {
   using Bits = typename Vec::Bits;
-  const Run<Vec>* run;
+  const BitsliceRun<Vec>* run;
   int64_t image, tile, first_channel, last_channel;
   // Scratch of one task. mid: planes of three units, [unit % 3][Cin]; edges: of the same, the bits
   // left (1) and right (2) of a tile that ends inside a row; counters: of two units,
@@ -77,7 +78,7 @@ const uint32_t kSlotBits[kSlots] = {
 // Packs rows [first, last) of a unit for every channel; rows outside the image stay 0.
 template <class Vec>
 BIDIFF_INLINE void pack_unit(const Work<Vec>& work, int64_t unit, int first, int last) {
-  const Run<Vec>& run = *work.run;
+  const BitsliceRun<Vec>& run = *work.run;
   const Problem& problem = *run.problem;
   const Shape& shape = problem.shape;
   const int slots = run.cut.slots;
@@ -147,7 +148,7 @@ template <class Vec>
 BIDIFF_INLINE void gather_nonet(const Work<Vec>& work, int64_t unit, int64_t nonet,
                                 typename Vec::Bits* planes) {
   using Bits = typename Vec::Bits;
-  const Run<Vec>& run = *work.run;
+  const BitsliceRun<Vec>& run = *work.run;
   const Shape& shape = run.problem->shape;
   const int64_t channels = shape.in_channels;
   const Bits* at = work.mid + unit % 3 * channels;

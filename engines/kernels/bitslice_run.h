@@ -35,17 +35,17 @@ BIDIFF_INLINE void step_aside(const Work<Vec>& work, Aside<Vec>* aside, int64_t 
 // it.
 template <class Vec>
 BIDIFF_INLINE int64_t batch_of(const Aside<Vec>& aside) {
-  constexpr int64_t kLinesAtOnce = 8, kMostSteps = 8;
+  constexpr int64_t kLinesAtOnce = 8, kMaxSteps = 8;
   const int64_t lines = aside.input.per_step + aside.residual.per_step + aside.output.per_step;
-  const int64_t steps = lines ? kLinesAtOnce / lines : kMostSteps;
-  return steps < 1 ? 1 : steps > kMostSteps ? kMostSteps : steps;
+  const int64_t steps = lines ? kLinesAtOnce / lines : kMaxSteps;
+  return steps < 1 ? 1 : steps > kMaxSteps ? kMaxSteps : steps;
 }
 
 template <class Vec, bool kFirst, int kPlanes>
 __attribute__((noinline)) void count_chunk(const Work<Vec>& work, int64_t unit, int64_t chunk,
                                            Aside<Vec>* aside) {
   const int64_t steps = aside->batch;
-  const Run<Vec>& run = *work.run;
+  const BitsliceRun<Vec>& run = *work.run;
   const int64_t channels = work.last_channel - work.first_channel;
   const typename Vec::Bits* table = work.table;
   const uint8_t* lookups =
@@ -103,7 +103,7 @@ BIDIFF_INLINE uint32_t every_row(const Cut& cut, int slot) {
 
 template <class Vec>
 void bitslice_task(void* user, size_t index) {
-  Run<Vec>& run = *static_cast<Run<Vec>*>(user);
+  BitsliceRun<Vec>& run = *static_cast<BitsliceRun<Vec>*>(user);
   const Shape& shape = run.problem->shape;
   const Cut& cut = run.cut;
   int64_t rest = static_cast<int64_t>(index);
@@ -173,7 +173,7 @@ void bitslice_task(void* user, size_t index) {
 template <class Vec>
 bool bitslice_run(const Problem& problem, const void* packed, const Parallel& parallel) {
   const Shape& shape = problem.shape;
-  Run<Vec> run;
+  BitsliceRun<Vec> run;
   run.problem = &problem;
   run.offsets = static_cast<const int32_t*>(packed);
   run.lookups = reinterpret_cast<const uint8_t*>(run.offsets + shape.out_channels * kClasses);

@@ -9,14 +9,14 @@ namespace {
 // Counts bytes apart from each other, 3 instructions for 32 channels of 4 pixels, and adds up those
 // of a word only before a byte can overflow.
 struct CountBytes {
-  static constexpr int kMostAdditions = 255 / 8;
+  static constexpr int kMaxAdditions = 255 / 8;
   BIDIFF_INLINE Neon::Bits add(Neon::Bits counts, Neon::Bits a) {
     const uint8x16_t ones = vcntq_u8(vreinterpretq_u8_u32(a));
     // As an instruction of its own, which no pass reorders into a second set of registers.
     asm("add %0.16b, %0.16b, %1.16b" : "+w"(counts) : "w"(ones));
     return counts;
   }
-  BIDIFF_INLINE Neon::Bits add_up(Neon::Bits total, Neon::Bits counts) {
+  BIDIFF_INLINE Neon::Bits accumulate(Neon::Bits total, Neon::Bits counts) {
     return vpadalq_u16(total, vpaddlq_u8(vreinterpretq_u8_u32(counts)));
   }
 };

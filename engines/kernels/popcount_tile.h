@@ -70,7 +70,7 @@ BIDIFF_INLINE void count_tile(const PopcountRun& run, const uint32_t* band, cons
   const uint32_t* const at[kVectors] = {band + tile.word[0], band + tile.word[1],
                                         band + tile.word[2], band + tile.word[3]};
   clear<Vec>(counts);
-  if constexpr (Count::kMostAdditions == 0) {
+  if constexpr (Count::kMaxAdditions == 0) {
     for (int dy = 0; dy < kKernel; ++dy) {
       int64_t from = dy * run.row_words - kKernel / 2;
       for (int64_t plane = 0; plane < planes; ++plane, from += plane_words) {
@@ -84,8 +84,8 @@ BIDIFF_INLINE void count_tile(const PopcountRun& run, const uint32_t* band, cons
     while (left > 0) {
       typename Vec::Bits narrow[kChannels][kVectors];
       clear<Vec>(narrow);
-      constexpr int64_t kMost = Count::kMostAdditions / kKernel;
-      int64_t steps = left < kMost ? left : kMost;
+      constexpr int64_t kMaxSteps = Count::kMaxAdditions / kKernel;
+      int64_t steps = left < kMaxSteps ? left : kMaxSteps;
       left -= steps;
       for (; steps > 0; --steps) {
         count_taps<Vec, Count, kKernel>(at, from, weights, narrow);
@@ -98,7 +98,8 @@ BIDIFF_INLINE void count_tile(const PopcountRun& run, const uint32_t* band, cons
         }
       }
       for (int c = 0; c < kChannels; ++c) {
-        for (int v = 0; v < kVectors; ++v) counts[c][v] = Count::add_up(counts[c][v], narrow[c][v]);
+        for (int v = 0; v < kVectors; ++v)
+          counts[c][v] = Count::accumulate(counts[c][v], narrow[c][v]);
       }
     }
   }

@@ -11,8 +11,8 @@
 // A task has several bands below each other and packs no row twice.
 //
 // `Vec` is the instruction set's policy, `Count` the population count: add(counts, a) adds that of
-// `a`. Counts of a word's parts, which overflow after kMostAdditions (0: never), are added to its
-// total by add_up(total, counts). Unnamed namespace as in bitslice.h.
+// `a`. Counts of a word's parts, which overflow after kMaxAdditions (0: never), are added to its
+// total by accumulate(total, counts). Unnamed namespace as in bitslice.h.
 #pragma once
 
 #include "popcount_output.h"

@@ -46,14 +46,14 @@ void pack(const Shape& shape, const int32_t* words, void* packed) {
   }
 }
 
-struct Run {
+struct PortableRun {
   const Problem* problem;
   const uint64_t* weights;
   uint64_t* activations;  // (N, H, W, ceil(Cin/64)), padding bits 0
 };
 
 void pack_row(void* user, size_t index) {
-  const Run& run = *static_cast<const Run*>(user);
+  const PortableRun& run = *static_cast<const PortableRun*>(user);
   const Problem& problem = *run.problem;
   const Shape& shape = problem.shape;
   const int64_t wide = long_words(shape), plane = shape.height * shape.width;
@@ -85,7 +85,7 @@ float epilogue(const Problem& problem, int64_t channel, int64_t offset, int32_t 
 }
 
 void convolve_row(void* user, size_t index) {
-  const Run& run = *static_cast<const Run*>(user);
+  const PortableRun& run = *static_cast<const PortableRun*>(user);
   const Problem& problem = *run.problem;
   const Shape& shape = problem.shape;
   const int64_t wide = long_words(shape), k = shape.kernel, half = k / 2;
@@ -126,7 +126,7 @@ bool run(const Problem& problem, const void* packed, const Parallel& parallel) {
   uint64_t* activations = static_cast<uint64_t*>(
       run_scratch(static_cast<size_t>(pixels * long_words(shape)) * sizeof(uint64_t)));
   if (!activations) return false;
-  Run state{&problem, static_cast<const uint64_t*>(packed), activations};
+  PortableRun state{&problem, static_cast<const uint64_t*>(packed), activations};
   const int64_t work =
       pixels * shape.in_channels * shape.out_channels * shape.kernel * shape.kernel;
   run_tasks(parallel, work, static_cast<size_t>(rows), pack_row, &state);

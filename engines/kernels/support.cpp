@@ -53,7 +53,7 @@ struct Kept {
   };
   static constexpr size_t kHeader = 64;  // keeps what follows aligned
   static constexpr int kBlocks = 4;
-  static constexpr size_t kMost = size_t{64} << 20;  // held back altogether
+  static constexpr size_t kMaxKept = size_t{64} << 20;  // held back altogether
 
   std::mutex mutex;
   Header* blocks[kBlocks] = {};
@@ -75,7 +75,7 @@ struct Kept {
   // False if there is no room for it.
   bool give(Header* header) {
     const std::lock_guard<std::mutex> lock(mutex);
-    if (bytes + header->bytes > kMost) return false;
+    if (bytes + header->bytes > kMaxKept) return false;
     for (Header*& block : blocks) {
       if (block) continue;
       block = header;

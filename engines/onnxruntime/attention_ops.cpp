@@ -142,12 +142,8 @@ class Attention {
 
 }  // namespace
 
-const CustomOp* pair_conv_op(const Api& api, bool infers_shapes) {
-  return registered<PairConv>(api, infers_shapes);
-}
-
-const CustomOp* attention_op(const Api& api, bool infers_shapes) {
-  return registered<Attention>(api, infers_shapes);
+CustomOps attention_ops(const Api& api, bool infers_shapes) {
+  return {registered<PairConv>(api, infers_shapes), registered<Attention>(api, infers_shapes)};
 }
 
 }  // namespace bidiff::ort

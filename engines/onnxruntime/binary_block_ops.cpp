@@ -18,13 +18,14 @@ std::shared_ptr<float> scratch_map(const Shape& shape) {
       free_run_scratch);
 }
 
-// What the three have in common: x, `kMaps` maps before the words, and two branches.
-class TwoBranches {
+// What the three have in common. A branch sees the channels of x divided by `kParts`.
+template <int kMapCount, int kParts>
+class TwoBranches : public TwoBranchInputs<kMapCount> {
  public:
-  TwoBranches(const Api& api, const KernelInfo* info, size_t maps, int64_t halves)
+  TwoBranches(const Api& api, const KernelInfo* info)
       : api(api),
-        first_(api, info, kernel_or_refuse(api), maps, channels(api, info, halves)),
-        second_(api, info, kernel_or_refuse(api), maps + 4, channels(api, info, halves)) {}
+        first_(api, info, kernel_or_refuse(api), kMapCount, channels(api, info)),
+        second_(api, info, kernel_or_refuse(api), kMapCount + 4, channels(api, info)) {}
 
   const Api& api;
 
@@ -42,9 +43,9 @@ class TwoBranches {
     return problem;
   }
 
-  static int64_t channels(const Api& api, const KernelInfo* info, int64_t halves) {
+  static int64_t channels(const Api& api, const KernelInfo* info) {
     const Dims dims = input_dims(api, info, 0);
-    return dims.size() == 4 ? dims[1] / halves : 0;
+    return dims.size() == 4 ? dims[1] / kParts : 0;
   }
 
   BinaryBranch first_, second_;
@@ -53,15 +54,13 @@ class TwoBranches {
 // CS-Fusion. Inputs x, skip, then words, alpha, threshold, rprelu of both branches: branch 1 sees
 // the odd channels of x and the even ones of skip, branch 2 the even ones of x and the odd ones of
 // skip; their outputs are added.
-class BinaryFusion : public TwoBranches {
+class BinaryFusion : public TwoBranches<2, 1> {
  public:
   static constexpr const char* kName = "BinaryFusion";
-  static constexpr size_t kInputs = 10, kRequired = 10;
-  static constexpr unsigned kIntegers = 1 << 2 | 1 << 6;
   static constexpr int kChannels = kChannelsOfX;
   static constexpr Size kSize = Size::kSame;
 
-  BinaryFusion(const Api& api, const KernelInfo* info) : TwoBranches(api, info, 2, 1) {}
+  using TwoBranches::TwoBranches;
 
   void compute(Call& call) {
     const Tensor x = call.input(0), skip = call.input(1);
@@ -95,15 +94,13 @@ class BinaryFusion : public TwoBranches {
 
 // CP-Down: branch 1 sees the first half of x's channels, branch 2 the second; PixelUnshuffle(2) of
 // their sum.
-class BinaryDown : public TwoBranches {
+class BinaryDown : public TwoBranches<1, 2> {
  public:
   static constexpr const char* kName = "BinaryDown";
-  static constexpr size_t kInputs = 9, kRequired = 9;
-  static constexpr unsigned kIntegers = 1 << 1 | 1 << 5;
   static constexpr int kChannels = kTwiceOfX;
   static constexpr Size kSize = Size::kHalf;
 
-  BinaryDown(const Api& api, const KernelInfo* info) : TwoBranches(api, info, 1, 2) {}
+  using TwoBranches::TwoBranches;
 
   void compute(Call& call) {
     const Tensor x = call.input(0);
@@ -136,15 +133,13 @@ void pixel_shuffle(const float* from, int64_t planes, int64_t height, int64_t wi
 }
 
 // CP-Up: both branches see x; PixelShuffle(2) of their outputs, one's channels after the other's.
-class BinaryUp : public TwoBranches {
+class BinaryUp : public TwoBranches<1, 1> {
  public:
   static constexpr const char* kName = "BinaryUp";
-  static constexpr size_t kInputs = 9, kRequired = 9;
-  static constexpr unsigned kIntegers = 1 << 1 | 1 << 5;
   static constexpr int kChannels = kHalfOfX;
   static constexpr Size kSize = Size::kDouble;
 
-  BinaryUp(const Api& api, const KernelInfo* info) : TwoBranches(api, info, 1, 1) {}
+  using TwoBranches::TwoBranches;
 
   void compute(Call& call) {
     const Tensor x = call.input(0);
@@ -181,16 +176,9 @@ class BinaryUp : public TwoBranches {
 
 }  // namespace
 
-const CustomOp* binary_fusion_op(const Api& api, bool infers_shapes) {
-  return registered<BinaryFusion>(api, infers_shapes);
-}
-
-const CustomOp* binary_down_op(const Api& api, bool infers_shapes) {
-  return registered<BinaryDown>(api, infers_shapes);
-}
-
-const CustomOp* binary_up_op(const Api& api, bool infers_shapes) {
-  return registered<BinaryUp>(api, infers_shapes);
+CustomOps binary_block_ops(const Api& api, bool infers_shapes) {
+  return {registered<BinaryFusion>(api, infers_shapes), registered<BinaryDown>(api, infers_shapes),
+          registered<BinaryUp>(api, infers_shapes)};
 }
 
 }  // namespace bidiff::ort

@@ -106,12 +106,9 @@ class NormBinaryConv {
 
 }  // namespace
 
-const CustomOp* binary_conv_op(const Api& api, bool infers_shapes) {
-  return registered<BinaryConv>(api, infers_shapes);
-}
-
-const CustomOp* norm_binary_conv_op(const Api& api, bool infers_shapes) {
-  return registered<NormBinaryConv>(api, infers_shapes);
+CustomOps binary_conv_ops(const Api& api, bool infers_shapes) {
+  return {registered<BinaryConv>(api, infers_shapes),
+          registered<NormBinaryConv>(api, infers_shapes)};
 }
 
 }  // namespace bidiff::ort

@@ -143,16 +143,9 @@ class NormConv : public Convolution {
 
 }  // namespace
 
-const CustomOp* group_norm_swish_op(const Api& api, bool infers_shapes) {
-  return registered<GroupNormSwish>(api, infers_shapes);
-}
-
-const CustomOp* conv3x3_op(const Api& api, bool infers_shapes) {
-  return registered<Conv3x3>(api, infers_shapes);
-}
-
-const CustomOp* norm_conv_op(const Api& api, bool infers_shapes) {
-  return registered<NormConv>(api, infers_shapes);
+CustomOps conv_ops(const Api& api, bool infers_shapes) {
+  return {registered<GroupNormSwish>(api, infers_shapes), registered<Conv3x3>(api, infers_shapes),
+          registered<NormConv>(api, infers_shapes)};
 }
 
 }  // namespace bidiff::ort

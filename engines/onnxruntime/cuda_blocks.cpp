@@ -4,12 +4,12 @@
 namespace bidiff::ort {
 namespace {
 
-// What the three have in common: `maps` maps, then words, alpha, threshold, rprelu of both
-// branches, whose convolutions keep their number of channels.
-class TwoBranches {
+// What the three have in common. The convolutions keep their number of channels.
+template <int kMapCount>
+class TwoBranches : public TwoBranchInputs<kMapCount> {
  public:
-  TwoBranches(const Api& api, const KernelInfo* info, size_t maps)
-      : api(api), first_(api, info, maps), second_(api, info, maps + 4) {}
+  TwoBranches(const Api& api, const KernelInfo* info)
+      : api(api), first_(api, info, kMapCount), second_(api, info, kMapCount + 4) {}
 
   const Api& api;
 
@@ -50,15 +50,13 @@ class TwoBranches {
   CudaRunner runner_;
 };
 
-class BinaryFusion : public TwoBranches {
+class BinaryFusion : public TwoBranches<2> {
  public:
   static constexpr const char* kName = "BinaryFusion";
-  static constexpr size_t kInputs = 10, kRequired = 10;
-  static constexpr unsigned kIntegers = 1 << 2 | 1 << 6, kMaps = 1 << 0 | 1 << 1;
   static constexpr int kChannels = kChannelsOfX;
   static constexpr Size kSize = Size::kSame;
 
-  BinaryFusion(const Api& api, const KernelInfo* info) : TwoBranches(api, info, 2) {}
+  using TwoBranches::TwoBranches;
 
   void run(Call& call, cuda::Element element) {
     const Tensor x = call.input(0), skip = call.input(1);
@@ -71,15 +69,13 @@ class BinaryFusion : public TwoBranches {
   }
 };
 
-class BinaryDown : public TwoBranches {
+class BinaryDown : public TwoBranches<1> {
  public:
   static constexpr const char* kName = "BinaryDown";
-  static constexpr size_t kInputs = 9, kRequired = 9;
-  static constexpr unsigned kIntegers = 1 << 1 | 1 << 5, kMaps = 1 << 0;
   static constexpr int kChannels = kTwiceOfX;
   static constexpr Size kSize = Size::kHalf;
 
-  BinaryDown(const Api& api, const KernelInfo* info) : TwoBranches(api, info, 1) {}
+  using TwoBranches::TwoBranches;
 
   void run(Call& call, cuda::Element element) {
     const Tensor x = call.input(0);
@@ -92,15 +88,13 @@ class BinaryDown : public TwoBranches {
   }
 };
 
-class BinaryUp : public TwoBranches {
+class BinaryUp : public TwoBranches<1> {
  public:
   static constexpr const char* kName = "BinaryUp";
-  static constexpr size_t kInputs = 9, kRequired = 9;
-  static constexpr unsigned kIntegers = 1 << 1 | 1 << 5, kMaps = 1 << 0;
   static constexpr int kChannels = kHalfOfX;
   static constexpr Size kSize = Size::kDouble;
 
-  BinaryUp(const Api& api, const KernelInfo* info) : TwoBranches(api, info, 1) {}
+  using TwoBranches::TwoBranches;
 
   void run(Call& call, cuda::Element element) {
     const Tensor x = call.input(0);
@@ -113,7 +107,7 @@ class BinaryUp : public TwoBranches {
 
 }  // namespace
 
-void add_cuda_blocks(const Api& api, bool infers_shapes, std::vector<const CustomOp*>* ops) {
+void add_cuda_blocks(const Api& api, bool infers_shapes, CustomOps* ops) {
   add_both<BinaryFusion>(api, infers_shapes, ops);
   add_both<BinaryDown>(api, infers_shapes, ops);
   add_both<BinaryUp>(api, infers_shapes, ops);

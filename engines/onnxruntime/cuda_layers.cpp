@@ -140,7 +140,7 @@ class GroupNormSwish {
 
 }  // namespace
 
-void add_cuda_layers(const Api& api, bool infers_shapes, std::vector<const CustomOp*>* ops) {
+void add_cuda_layers(const Api& api, bool infers_shapes, CustomOps* ops) {
   add_both<BinaryConv>(api, infers_shapes, ops);
   add_both<NormBinaryConv>(api, infers_shapes, ops);
   add_both<GroupNormSwish>(api, infers_shapes, ops);

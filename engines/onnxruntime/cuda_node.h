@@ -97,13 +97,13 @@ struct Registration<OnCuda<Node, kElement>> {
 
 // Both kernels of an operator.
 template <class Node>
-void add_both(const Api& api, bool infers_shapes, std::vector<const CustomOp*>* ops) {
+void add_both(const Api& api, bool infers_shapes, CustomOps* ops) {
   ops->push_back(registered<OnCuda<Node, cuda::Element::kFloat32>>(api, infers_shapes));
   ops->push_back(registered<OnCuda<Node, cuda::Element::kFloat16>>(api, infers_shapes));
 }
 
 // The operators on CUDA, one function a file.
-void add_cuda_layers(const Api& api, bool infers_shapes, std::vector<const CustomOp*>* ops);
-void add_cuda_blocks(const Api& api, bool infers_shapes, std::vector<const CustomOp*>* ops);
+void add_cuda_layers(const Api& api, bool infers_shapes, CustomOps* ops);
+void add_cuda_blocks(const Api& api, bool infers_shapes, CustomOps* ops);
 
 }  // namespace bidiff::ort

@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <memory>
+#include <vector>
 
 #include "node.h"
 
@@ -23,6 +24,15 @@ constexpr int kChannelsOfX = -1, kTwiceOfX = -2, kHalfOfX = -3;
 // hands out the same table for every request.
 struct RegisteredOp : CustomOp {
   const Api* api;
+};
+
+// What the operators made of two binary convolutions declare: maps, then words, alpha, threshold
+// and rprelu of each branch.
+template <int kMapCount>
+struct TwoBranchInputs {
+  static constexpr size_t kInputs = kMapCount + 8, kRequired = kInputs;
+  static constexpr unsigned kMaps = (1u << kMapCount) - 1;
+  static constexpr unsigned kIntegers = 1u << kMapCount | 1u << (kMapCount + 4);
 };
 
 // Where an operator runs, and the types of its maps. ONNX Runtime picks among the kernels of one
@@ -98,16 +108,11 @@ const CustomOp* registered(const Api& api, bool infers_shapes) {
   return &made;
 }
 
-// The library's operators, one function a file.
-const CustomOp* binary_conv_op(const Api& api, bool infers_shapes);
-const CustomOp* norm_binary_conv_op(const Api& api, bool infers_shapes);
-const CustomOp* binary_fusion_op(const Api& api, bool infers_shapes);
-const CustomOp* binary_down_op(const Api& api, bool infers_shapes);
-const CustomOp* binary_up_op(const Api& api, bool infers_shapes);
-const CustomOp* group_norm_swish_op(const Api& api, bool infers_shapes);
-const CustomOp* conv3x3_op(const Api& api, bool infers_shapes);
-const CustomOp* norm_conv_op(const Api& api, bool infers_shapes);
-const CustomOp* pair_conv_op(const Api& api, bool infers_shapes);
-const CustomOp* attention_op(const Api& api, bool infers_shapes);
+// The library's operators for CPUs, one function a file.
+using CustomOps = std::vector<const CustomOp*>;
+CustomOps binary_conv_ops(const Api& api, bool infers_shapes);
+CustomOps binary_block_ops(const Api& api, bool infers_shapes);
+CustomOps conv_ops(const Api& api, bool infers_shapes);
+CustomOps attention_ops(const Api& api, bool infers_shapes);
 
 }  // namespace bidiff::ort

@@ -25,19 +25,18 @@ bool can_infer_shapes(const ApiBase& base) {
 
 // Every kernel. Those for CUDA need no GPU to be registered: ONNX Runtime asks for them where a
 // session has its CUDA provider.
-std::vector<const CustomOp*> operators(const Api& api, bool infers_shapes) {
-  std::vector<const CustomOp*> ops;
+CustomOps operators(const Api& api, bool infers_shapes) {
+  CustomOps ops;
   add_cuda_layers(api, infers_shapes, &ops);
   add_cuda_blocks(api, infers_shapes, &ops);
   std::set<std::string> taken;  // on the CPU, by those of CUDA that tests run there
   if (cuda_is_on_cpu()) {
     for (const CustomOp* op : ops) taken.insert(op->name(op));
   }
-  for (const auto make :
-       {binary_conv_op, norm_binary_conv_op, binary_fusion_op, binary_down_op, binary_up_op,
-        group_norm_swish_op, conv3x3_op, norm_conv_op, pair_conv_op, attention_op}) {
-    const CustomOp* op = make(api, infers_shapes);
-    if (!taken.count(op->name(op))) ops.push_back(op);
+  for (const auto make : {binary_conv_ops, binary_block_ops, conv_ops, attention_ops}) {
+    for (const CustomOp* op : make(api, infers_shapes)) {
+      if (!taken.count(op->name(op))) ops.push_back(op);
+    }
   }
   return ops;
 }

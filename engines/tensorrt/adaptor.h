@@ -76,4 +76,35 @@ std::vector<nvinfer1::PluginField> attribute_fields(const Operator& of);
 // Throws cuda::Error for a value that is no integer.
 Attributes read_attributes(const Operator& of, const nvinfer1::PluginFieldCollection* fields);
 
+// What the creators of both interfaces have in common.
+template <class Interface>
+class OperatorCreator : public Interface {
+ public:
+  explicit OperatorCreator(const Operator& of)
+      : of_(of),
+        attributes_(attribute_fields(of)),
+        fields_{static_cast<int32_t>(attributes_.size()), attributes_.data()} {}
+
+  const nvinfer1::PluginFieldCollection* getFieldNames() noexcept override { return &fields_; }
+  const char* getPluginName() const noexcept override { return of_.name; }
+  const char* getPluginVersion() const noexcept override { return kVersion; }
+
+ protected:
+  const Operator& of_;
+
+ private:
+  std::vector<nvinfer1::PluginField> attributes_;
+  nvinfer1::PluginFieldCollection fields_;
+};
+
+template <class Made>
+const std::vector<Creator*>& creators_of_all_operators() {
+  static const auto* all = [] {
+    auto* made = new std::vector<Creator*>;
+    for (const Operator& of : operators()) made->push_back(new Made(of));
+    return made;
+  }();
+  return *all;
+}
+
 }  // namespace bidiff::tensorrt

@@ -72,22 +72,22 @@ const Operator& find_operator(const std::string& name) {
 
 std::vector<Input> present_inputs(const Operator& of, int64_t mask, int count) {
   const std::string name = std::string("bidiff::") + of.name + ": ";
-  const int most = static_cast<int>(of.inputs.size());
+  const int max_inputs = static_cast<int>(of.inputs.size());
   if (mask == kLeadingInputs) {
-    if (count < 1 || count > most) {
-      throw cuda::Error(name + "it takes at most " + std::to_string(most) + " inputs, not " +
+    if (count < 1 || count > max_inputs) {
+      throw cuda::Error(name + "it takes at most " + std::to_string(max_inputs) + " inputs, not " +
                         std::to_string(count));
     }
     mask = (int64_t{1} << count) - 1;
   }
-  if (mask < 0 || mask >> most) {
+  if (mask < 0 || mask >> max_inputs) {
     throw cuda::Error(name + "attribute inputs (" + std::to_string(mask) +
                       ") must have no bits "
                       "beyond its " +
-                      std::to_string(most) + " inputs");
+                      std::to_string(max_inputs) + " inputs");
   }
   std::vector<Input> present;
-  for (int i = 0; i < most; ++i) {
+  for (int i = 0; i < max_inputs; ++i) {
     const Input& input = of.inputs[static_cast<size_t>(i)];
     if (mask >> i & 1) {
       present.push_back(input);

@@ -33,7 +33,7 @@ size_t most_workspace(const cuda::Problem& problem) {
   grown.width += 32;
   size_t bytes = std::max(cuda::workspace_bytes(problem), cuda::workspace_bytes(grown));
   if (problem.groups) {  // statistics in more parts
-    bytes += aligned(static_cast<size_t>(problem.batch * problem.groups * cuda::kMostParts * 2) *
+    bytes += aligned(static_cast<size_t>(problem.batch * problem.groups * cuda::kMaxParts * 2) *
                      sizeof(float));
   }
   return bytes;

@@ -95,12 +95,9 @@ class PluginV2 : public nvinfer1::IPluginV2DynamicExt {
   bool initialised_ = false;  // TensorRT may configure before there is a GPU's context to load into
 };
 
-class CreatorV2 : public nvinfer1::IPluginCreator {
+class CreatorV2 : public OperatorCreator<nvinfer1::IPluginCreator> {
  public:
-  explicit CreatorV2(const Operator& of)
-      : of_(of),
-        attributes_(attribute_fields(of)),
-        fields_{static_cast<int32_t>(attributes_.size()), attributes_.data()} {}
+  using OperatorCreator::OperatorCreator;
 
   nvinfer1::IPluginV2* createPlugin(
       const char*, const nvinfer1::PluginFieldCollection* fields) noexcept override {
@@ -114,9 +111,6 @@ class CreatorV2 : public nvinfer1::IPluginCreator {
       return new PluginV2(PluginCore::deserialise(of_, data, bytes), namespace_);
     });
   }
-  const nvinfer1::PluginFieldCollection* getFieldNames() noexcept override { return &fields_; }
-  const char* getPluginName() const noexcept override { return of_.name; }
-  const char* getPluginVersion() const noexcept override { return kVersion; }
   // The registry sets the namespace that it registers a creator in.
   void setPluginNamespace(const char* space) noexcept override {
     guarded(false, [&] {
@@ -127,9 +121,6 @@ class CreatorV2 : public nvinfer1::IPluginCreator {
   const char* getPluginNamespace() const noexcept override { return namespace_.c_str(); }
 
  private:
-  const Operator& of_;
-  std::vector<nvinfer1::PluginField> attributes_;
-  nvinfer1::PluginFieldCollection fields_;
   std::string namespace_ = kNamespace;
 };
 
@@ -137,13 +128,6 @@ class CreatorV2 : public nvinfer1::IPluginCreator {
 
 const char* interface_name() { return "IPluginV2DynamicExt"; }
 
-const std::vector<Creator*>& creators() {
-  static const auto* all = [] {
-    auto* made = new std::vector<Creator*>;
-    for (const Operator& of : operators()) made->push_back(new CreatorV2(of));
-    return made;
-  }();
-  return *all;
-}
+const std::vector<Creator*>& creators() { return creators_of_all_operators<CreatorV2>(); }
 
 }  // namespace bidiff::tensorrt

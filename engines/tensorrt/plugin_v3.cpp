@@ -121,12 +121,9 @@ class PluginV3 : public nvinfer1::IPluginV3,
   PluginFieldCollection fields_{};
 };
 
-class CreatorV3 : public nvinfer1::IPluginCreatorV3One {
+class CreatorV3 : public OperatorCreator<nvinfer1::IPluginCreatorV3One> {
  public:
-  explicit CreatorV3(const Operator& of)
-      : of_(of),
-        attributes_(attribute_fields(of)),
-        fields_{static_cast<int32_t>(attributes_.size()), attributes_.data()} {}
+  using OperatorCreator::OperatorCreator;
 
   nvinfer1::IPluginV3* createPlugin(const char*, const PluginFieldCollection* fields,
                                     nvinfer1::TensorRTPhase phase) noexcept override {
@@ -136,9 +133,6 @@ class CreatorV3 : public nvinfer1::IPluginCreatorV3One {
                               : PluginCore(of_, read_attributes(of_, fields)));
     });
   }
-  const PluginFieldCollection* getFieldNames() noexcept override { return &fields_; }
-  const char* getPluginName() const noexcept override { return of_.name; }
-  const char* getPluginVersion() const noexcept override { return kVersion; }
   const char* getPluginNamespace() const noexcept override { return kNamespace; }
 
  private:
@@ -153,23 +147,12 @@ class CreatorV3 : public nvinfer1::IPluginCreatorV3One {
     }
     return PluginCore::deserialise(of_, nullptr, 0);
   }
-
-  const Operator& of_;
-  std::vector<PluginField> attributes_;
-  PluginFieldCollection fields_;
 };
 
 }  // namespace
 
 const char* interface_name() { return "IPluginV3"; }
 
-const std::vector<Creator*>& creators() {
-  static const auto* all = [] {
-    auto* made = new std::vector<Creator*>;
-    for (const Operator& of : operators()) made->push_back(new CreatorV3(of));
-    return made;
-  }();
-  return *all;
-}
+const std::vector<Creator*>& creators() { return creators_of_all_operators<CreatorV3>(); }
 
 }  // namespace bidiff::tensorrt

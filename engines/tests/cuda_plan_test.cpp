@@ -117,7 +117,7 @@ void test_norm_parts() {
                                  1 + random.one_of(300), 1 + random.one_of(300));
     problem.groups = 16;
     const NormArguments norm = norm_parts(problem);
-    expect(norm.parts <= kMostParts && norm.part_size % kNormStep == 0 &&
+    expect(norm.parts <= kMaxParts && norm.part_size % kNormStep == 0 &&
                norm.parts * norm.part_size >= norm.group_size &&
                (norm.parts - 1) * norm.part_size < norm.group_size,
            "parts cover a group, and none is empty");

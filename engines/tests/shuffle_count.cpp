@@ -9,7 +9,7 @@ namespace bidiff {
 namespace {
 
 struct CountByShuffle {
-  static constexpr int kMostAdditions = 0;
+  static constexpr int kMaxAdditions = 0;
   BIDIFF_INLINE Zmm::Bits add(Zmm::Bits counts, Zmm::Bits a) {
     const __m512i nibbles = _mm512_set1_epi8(0x0f);
     const __m512i table =

@@ -196,9 +196,9 @@ void check_workspace(Inputs* random) {
       small.width += small.width % 2;
     }
     const int count = static_cast<int>(node.tensors.size());
-    const size_t most = configured(node).workspace_bytes(node.tensors.data(), count);
+    const size_t max_bytes = configured(node).workspace_bytes(node.tensors.data(), count);
     // It may have to be aligned first.
-    expect(bidiff::cuda::workspace_bytes(small) + bidiff::cuda::kPreparedAlignment <= most,
+    expect(bidiff::cuda::workspace_bytes(small) + bidiff::cuda::kPreparedAlignment <= max_bytes,
            "workspace of " + node.name());
   };
   for (int i = 0; i < 1000; ++i) {

@@ -25,9 +25,9 @@ BIDIFF_DEVICE void advance(T (&runs)[kRuns][kRun]) {
 // From the counts of a branch to outputs, stored unless another branch follows. `held` has what the
 // branch before gave.
 template <class Element, class Path, Kind kKind>
-BIDIFF_DEVICE void finish_branch(const ConvArguments& arguments, const Place& place, const Run& run,
-                                 int index, const Counts& counts, const unsigned* boxes,
-                                 Values& held) {
+BIDIFF_DEVICE void finish_branch(const ConvArguments& arguments, const Place& place,
+                                 const PixelRun& run, int index, const Counts& counts,
+                                 const unsigned* boxes, Values& held) {
   const ConvBranch& branch = arguments.branch[index];
   int sums[kRuns][kRun];
 #pragma unroll
@@ -74,7 +74,7 @@ BIDIFF_DEVICE void clear(Counts& counts) {
 template <class Element, Kind kKind>
 BIDIFF_DEVICE void popc_conv(const ConvArguments& arguments) {
   const Place place = place_of(arguments);
-  const Run run = own_run(arguments, place);
+  const PixelRun run = own_run(arguments, place);
   Values held = {};
   const int branches = kSumsBranches<kKind> ? 2 : 1;
   for (int branch = place.branch; branch < place.branch + branches; ++branch) {
@@ -90,7 +90,7 @@ BIDIFF_DEVICE void popc_conv(const ConvArguments& arguments) {
 template <class Element, class Path, Kind kKind>
 BIDIFF_DEVICE void conv(const ConvArguments& arguments) {
   const Place place = place_of(arguments);
-  const Run run = own_run(arguments, place);
+  const PixelRun run = own_run(arguments, place);
   const int k = 1 + 2 * arguments.map.halo;
   const StageLayout layout =
       stage_layout(k, arguments.words, arguments.buffers, Path::kCountsPixels);

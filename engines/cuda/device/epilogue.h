@@ -15,15 +15,15 @@ template <Kind kKind>
 constexpr bool kSumsBranches = kKind == Kind::kBinaryFusion || kKind == Kind::kBinaryDown;
 
 // A thread's run in the image.
-struct Run {
+struct PixelRun {
   int image, y, x;
   int count;     // of pixels inside the image: 8 or fewer, 0 or less for none
   bool aligned;  // all 8 are inside, and vectors may be used
 };
 
-BIDIFF_DEVICE Run own_run(const ConvArguments& arguments, const Place& place) {
+BIDIFF_DEVICE PixelRun own_run(const ConvArguments& arguments, const Place& place) {
   const Pixel pixel = run_of(arguments.map, place.lane_column);
-  Run run;
+  PixelRun run;
   run.image = place.image;
   run.y = place.tile_y + pixel.y;
   run.x = place.tile_x + pixel.x;
@@ -35,8 +35,8 @@ BIDIFF_DEVICE Run own_run(const ConvArguments& arguments, const Place& place) {
 
 // Values of a map at the run; zeros outside.
 template <class Element>
-BIDIFF_DEVICE void read_run(const ConvArguments& arguments, const Run& run, const Element* plane,
-                            float (&values)[kRun]) {
+BIDIFF_DEVICE void read_run(const ConvArguments& arguments, const PixelRun& run,
+                            const Element* plane, float (&values)[kRun]) {
   const Element* from = plane + (run.y * arguments.map.width + run.x);
   if (run.aligned) {
     load_run(from, values);
@@ -49,7 +49,7 @@ BIDIFF_DEVICE void read_run(const ConvArguments& arguments, const Run& run, cons
 // From counts to sums, see prepare.h. `boxes`: ones under the taps of each pixel.
 template <class Path>
 BIDIFF_DEVICE void find_sums(const ConvArguments& arguments, const ConvBranch& branch,
-                             const Run& run, int channel, const unsigned* boxes,
+                             const PixelRun& run, int channel, const unsigned* boxes,
                              int (&sums)[kRun]) {
   const Geometry& map = arguments.map;
   const unsigned short* ones = at<const unsigned short>(branch.ones) + channel;
@@ -82,8 +82,9 @@ BIDIFF_DEVICE void find_sums(const ConvArguments& arguments, const ConvBranch& b
 
 // alpha, RPReLU, residual, time and skip: values of the run from its sums.
 template <class Element, Kind kKind>
-BIDIFF_DEVICE void finish(const ConvArguments& arguments, const ConvBranch& branch, const Run& run,
-                          int channel, const int (&sums)[kRun], float (&values)[kRun]) {
+BIDIFF_DEVICE void finish(const ConvArguments& arguments, const ConvBranch& branch,
+                          const PixelRun& run, int channel, const int (&sums)[kRun],
+                          float (&values)[kRun]) {
   const float alpha = load(at<const float>(branch.alpha) + channel);
 #pragma unroll
   for (int i = 0; i < kRun; ++i) values[i] = multiply(alpha, static_cast<float>(sums[i]));

@@ -25,7 +25,7 @@ constexpr int kFragmentWords = kBlockChannels * kChunkWords;  // a block's weigh
 constexpr int kPackThreads = 128;
 constexpr int kNormThreads = 256;
 constexpr int kNormStep = 8 * kNormThreads;  // elements that a block reads at once
-constexpr int kMostParts = 32;               // of a group's statistics: a lane each
+constexpr int kMaxParts = 32;                // of a group's statistics: a lane each
 constexpr int kStatisticsSharedBytes = kNormThreads / 32 * 3 * 4;
 constexpr int kPackSharedBytes = kWordBits * 20;  // PackShared, pack.h
 constexpr int kApplyThreads = 256;
@@ -91,11 +91,11 @@ struct StageLayout {
   int stage_fragments, stage_planes, stage_offsets;  // words of one stage
 };
 BIDIFF_SHARED StageLayout stage_layout(int k, int words, int buffers, bool counts) {
-  const int most = words < slab_words(k) ? words : slab_words(k);
-  const int chunks = slab_chunks(k, most), stride = halo_stride(k / 2);
+  const int max_words = words < slab_words(k) ? words : slab_words(k);
+  const int chunks = slab_chunks(k, max_words), stride = halo_stride(k / 2);
   StageLayout layout;
   layout.stage_fragments = chunks * kFragmentWords;
-  layout.stage_planes = most * stride;
+  layout.stage_planes = max_words * stride;
   layout.stage_offsets = chunks * kChunkWords;
   layout.fragments = 0;
   layout.planes = buffers * layout.stage_fragments;

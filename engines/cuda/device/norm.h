@@ -1,6 +1,6 @@
 // GroupNorm as one pair (a, b) a channel, and Swish: h = n * sigmoid(n) with n = a * x + b.
 //
-// A group's mean and sum of squared deviations come in at most kMostParts parts, each by one block;
+// A group's mean and sum of squared deviations come in at most kMaxParts parts, each by one block;
 // whoever needs the pair merges them with one warp, a lane a part. Moments are merged as Chan,
 // Golub and LeVeque do it: no difference of large sums is taken, so float32 suffices.
 #pragma once

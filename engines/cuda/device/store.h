@@ -8,7 +8,7 @@ namespace {
 
 // y (N, channels, H, W).
 template <class Element>
-BIDIFF_DEVICE void store_plain(const ConvArguments& arguments, const Run& run, int channel,
+BIDIFF_DEVICE void store_plain(const ConvArguments& arguments, const PixelRun& run, int channel,
                                const float (&values)[kRun]) {
   Element* to =
       at<Element>(arguments.y) +
@@ -27,8 +27,8 @@ BIDIFF_DEVICE void store_plain(const ConvArguments& arguments, const Run& run, i
 // PixelUnshuffle(2), y (N, 4 channels, H/2, W/2): even and odd columns of a run go to two planes,
 // each to four neighbouring places.
 template <class Element>
-BIDIFF_DEVICE void store_unshuffled(const ConvArguments& arguments, const Run& run, int channel,
-                                    const float (&values)[kRun]) {
+BIDIFF_DEVICE void store_unshuffled(const ConvArguments& arguments, const PixelRun& run,
+                                    int channel, const float (&values)[kRun]) {
   const int width = arguments.map.width / 2, plane = arguments.plane / 4;
   const long long first =
       (static_cast<long long>(run.image) * arguments.channels + channel) * 4 + run.y % 2 * 2;
@@ -52,7 +52,7 @@ BIDIFF_DEVICE void store_unshuffled(const ConvArguments& arguments, const Run& r
 // the other's run, so that both write 8 neighbouring places. Called by whole warps.
 template <class Element>
 BIDIFF_DEVICE void store_shuffled(const ConvArguments& arguments, const Place& place,
-                                  const Run& run, int channel, bool valid,
+                                  const PixelRun& run, int channel, bool valid,
                                   const float (&values)[kRun]) {
   const int odd = place.lane_row % 2;
   float columns[kRun];

@@ -12,7 +12,7 @@
 namespace bidiff::cuda::emulated {
 
 constexpr unsigned kWarp = 32;
-constexpr unsigned kMostThreads = 1024;
+constexpr unsigned kMaxThreads = 1024;
 
 // What the kernels can see of a thread.
 struct Thread {

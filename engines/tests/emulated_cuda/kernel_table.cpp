@@ -11,7 +11,7 @@
 namespace bidiff::cuda::emulated {
 namespace {
 
-constexpr unsigned kMostGridX = 2147483647, kMostGrid = 65535, kMostShared = 49152;
+constexpr unsigned kMaxGridX = 2147483647, kMaxGrid = 65535, kMaxShared = 49152;
 
 using Table = std::vector<std::pair<int, Kernel>>;
 
@@ -44,14 +44,14 @@ const char* launch(const Kernel& kernel, const unsigned grid[3], const unsigned 
   thread_local std::string failure;
   failure.clear();
   const unsigned threads = block[0] * block[1] * block[2];
-  if (!grid[0] || !grid[1] || !grid[2] || grid[0] > kMostGridX || grid[1] > kMostGrid ||
-      grid[2] > kMostGrid) {
+  if (!grid[0] || !grid[1] || !grid[2] || grid[0] > kMaxGridX || grid[1] > kMaxGrid ||
+      grid[2] > kMaxGrid) {
     failure = "the grid is empty or larger than a GPU takes";
   } else if (!threads || threads > kernel.threads) {
     failure = "the block has more threads than the kernel's launch bounds, or none";
   } else if (block[1] != 1 || block[2] != 1 || threads % kWarp) {
     failure = "the block is not a row of whole warps, as every kernel here expects";
-  } else if (shared_bytes > kMostShared) {
+  } else if (shared_bytes > kMaxShared) {
     failure = "the block asks for more than 48 KiB of shared memory";
   } else {
     try {
