@@ -1,4 +1,4 @@
-// Functions of the library beside ONNX Runtime's entry point, for Python's ctypes and for tests.
+// Functions of the library besides ONNX Runtime's entry point, for Python's ctypes and for tests.
 //
 // Every function that can fail returns 0 on success; otherwise it writes one sentence, cut to
 // `error_size` bytes with its terminating zero, and returns 1.
@@ -9,7 +9,7 @@
 
 #define BIDIFF_PUBLIC extern "C" __attribute__((visibility("default")))
 
-// Raised whenever a signature below or the packing of words changes.
+// Incremented whenever a signature below or the packing of words changes.
 BIDIFF_PUBLIC int bidiff_abi_version();
 
 // Kernels are numbered from 0, best first.
@@ -19,7 +19,7 @@ BIDIFF_PUBLIC int bidiff_kernel_compiled(int index);
 BIDIFF_PUBLIC int bidiff_kernel_supported(int index);
 BIDIFF_PUBLIC const char* bidiff_kernel_reason(int index);  // "" if supported
 
-// The kernel that the op uses in this process, or null and why.
+// The kernel that the op uses in this process, or null with the reason in `error`.
 BIDIFF_PUBLIC const char* bidiff_selected_kernel(char* error, size_t error_size);
 
 // The float kernels that go with that kernel, and whether they multiply in bfloat16 where a graph
@@ -35,7 +35,7 @@ BIDIFF_PUBLIC int bidiff_binary_conv_sums(const char* kernel, const float* x, co
                                           int64_t height, int64_t width, int32_t* sums, char* error,
                                           size_t error_size);
 
-// The whole op. `residual_is_scalar` and `time_is_scalar` say that the pointer is to one element.
+// The whole op. With `residual_is_scalar` or `time_is_scalar` the pointer is to one element.
 BIDIFF_PUBLIC int bidiff_binary_conv(const char* kernel, const float* x, const int32_t* words,
                                      const float* alpha, const float* threshold,
                                      const float* rprelu, const float* residual,

@@ -1,6 +1,6 @@
 # The stand-in for libcuda.so.1 and libnvrtc, for tests: the device source compiled for this CPU. It
-# is never installed; build it with --target bidiff_emulated_cuda and name it by BIDIFF_LIBCUDA and
-# BIDIFF_NVRTC.
+# is never installed; build it with --target bidiff_emulated_cuda, and set BIDIFF_LIBCUDA and
+# BIDIFF_NVRTC to it.
 file(GLOB bidiff_emulated_sources CONFIGURE_DEPENDS
   ${CMAKE_CURRENT_SOURCE_DIR}/tests/emulated_cuda/*.cpp)
 set(bidiff_emulated_options -O2 -ffp-contract=off -Wall -Wextra

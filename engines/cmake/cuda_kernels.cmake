@@ -1,10 +1,10 @@
 # The GPU kernels. Their source is always part of the library, for NVRTC to compile at first use.
-# Machine code for all GPUs saves those seconds and NVRTC itself; nvcc takes a minute or two for it.
+# Embedded machine code for all GPUs makes that and NVRTC unnecessary; nvcc takes a minute or two.
 #   BIDIFF_CUDA=AUTO  the default: embed it if an nvcc is found that compiles for every GPU here
-#   BIDIFF_CUDA=ON    embed it, or say in an error why not
+#   BIDIFF_CUDA=ON    embed it, or fail with the reason
 #   BIDIFF_CUDA=OFF   do not look for nvcc
 # nvcc is looked for on PATH, and in CUDACXX, CUDA_HOME, CUDA_PATH and /usr/local/cuda. No other
-# part of CUDA is needed. An environment variable of the same name does it through pip. The kernels
+# part of CUDA is needed. With pip, set the environment variable of the same name. The kernels
 # become part of the target BIDIFF_CUDA_TARGET, the op library unless the TensorRT plugin sets it.
 if(NOT BIDIFF_CUDA_TARGET)
   set(BIDIFF_CUDA_TARGET bidiff_ops)
@@ -21,9 +21,9 @@ if(bidiff_cuda MATCHES "^(0|OFF|NO|FALSE|N|)$")
 elseif(bidiff_cuda MATCHES "^(1|ON|YES|TRUE|Y)$")
   set(bidiff_cuda ON)
 elseif(NOT bidiff_cuda STREQUAL "AUTO")
-  message(FATAL_ERROR "bidiff: BIDIFF_CUDA=${bidiff_cuda} is not known; set AUTO, ON or OFF")
+  message(FATAL_ERROR "bidiff: BIDIFF_CUDA=${bidiff_cuda} is unknown; set AUTO, ON or OFF")
 endif()
-# Cubins run on later minor versions of their major version, PTX of the last on what comes after.
+# Cubins run on later minor versions of their major version, PTX of the last one on later GPUs.
 set(BIDIFF_CUDA_ARCHITECTURES "75;80;86;87;89;90;100;120" CACHE STRING
   "GPU architectures to embed, oldest first")
 # Every product and sum is rounded on its own, as on the CPU.
@@ -47,16 +47,16 @@ endforeach()
 list(GET BIDIFF_CUDA_ARCHITECTURES -1 last)
 list(APPEND bidiff_cuda_codes -gencode arch=compute_${last},code=compute_${last})
 
-# Sets in the caller: bidiff_nvcc_version, and why nvcc can not be used, empty if it can.
+# Sets in the caller: bidiff_nvcc_version, and why nvcc cannot be used, empty if it can.
 function(bidiff_find_nvcc reason)
   set(${reason} "" PARENT_SCOPE)
   find_program(BIDIFF_NVCC NAMES $ENV{CUDACXX} nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH
     PATHS /usr/local/cuda PATH_SUFFIXES bin)
   set(version 0)
   if(BIDIFF_NVCC)
-    execute_process(COMMAND ${BIDIFF_NVCC} --version OUTPUT_VARIABLE told RESULT_VARIABLE code
+    execute_process(COMMAND ${BIDIFF_NVCC} --version OUTPUT_VARIABLE output RESULT_VARIABLE code
       ERROR_QUIET)
-    if(code EQUAL 0 AND told MATCHES "release ([0-9]+)\\.([0-9]+)")
+    if(code EQUAL 0 AND output MATCHES "release ([0-9]+)\\.([0-9]+)")
       math(EXPR version "1000 * ${CMAKE_MATCH_1} + 10 * ${CMAKE_MATCH_2}")
     endif()
   endif()
@@ -73,8 +73,8 @@ function(bidiff_find_nvcc reason)
     return()
   endif()
   set(bidiff_nvcc_version ${version} PARENT_SCOPE)
-  # An nvcc may refuse the host's compiler or a GPU, or lack parts of itself: seen by a tiny kernel,
-  # once for an nvcc.
+  # An nvcc may reject the host's compiler or a GPU, or be incomplete: a tiny kernel shows it, once
+  # for each nvcc.
   set(asked "${BIDIFF_NVCC} ${version} ${bidiff_cuda_codes}")
   if("${BIDIFF_NVCC_WORKS}" STREQUAL "${asked}")
     return()
@@ -84,18 +84,18 @@ function(bidiff_find_nvcc reason)
   file(REMOVE ${probe}.fatbin)
   execute_process(COMMAND ${BIDIFF_NVCC} -fatbin ${bidiff_cuda_options} ${bidiff_cuda_codes}
       -Xfatbin -compress-all -o ${probe}.fatbin ${probe}.cu
-    RESULT_VARIABLE code OUTPUT_VARIABLE told ERROR_VARIABLE told TIMEOUT 120)
+    RESULT_VARIABLE code OUTPUT_VARIABLE output ERROR_VARIABLE output TIMEOUT 120)
   if(NOT code EQUAL 0 OR NOT EXISTS ${probe}.fatbin)
-    if(NOT told MATCHES "([^\n]*(error|fatal|unsupported)[^\n]*)")
-      string(REGEX MATCH "[^\n]+" told "${told}")
+    if(NOT output MATCHES "([^\n]*(error|fatal|unsupported)[^\n]*)")
+      string(REGEX MATCH "[^\n]+" output "${output}")
     else()
-      set(told "${CMAKE_MATCH_1}")
+      set(output "${CMAKE_MATCH_1}")
     endif()
-    string(STRIP "${told}" told)
-    if(told STREQUAL "")
-      set(told "exit code ${code}")
+    string(STRIP "${output}" output)
+    if(output STREQUAL "")
+      set(output "exit code ${code}")
     endif()
-    set(${reason} "${BIDIFF_NVCC} does not compile here (${told})" PARENT_SCOPE)
+    set(${reason} "${BIDIFF_NVCC} does not compile here (${output})" PARENT_SCOPE)
     return()
   endif()
   set(BIDIFF_NVCC_WORKS "${asked}" CACHE INTERNAL "nvcc and GPUs that a tiny kernel compiled for")
@@ -121,8 +121,8 @@ if(NOT bidiff_cuda STREQUAL "OFF")
   foreach(unit ${bidiff_cuda_units})
     get_filename_component(name ${unit} NAME_WE)
     set(fatbin ${CMAKE_CURRENT_BINARY_DIR}/${name}.fatbin)
-    # Two threads: units are compiled beside each other, and each takes much memory.
-    # Dependencies of a unit are not asked for: device sources are few, and all belong together.
+    # Two threads: units are compiled in parallel, and each takes much memory. All units depend on
+    # all device sources, which are few.
     add_custom_command(OUTPUT ${fatbin}
       COMMAND ${BIDIFF_NVCC} -fatbin --threads 2 ${bidiff_cuda_options} ${bidiff_cuda_codes}
         -Xfatbin -compress-all -o ${fatbin} ${unit}

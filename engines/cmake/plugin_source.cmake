@@ -1,5 +1,5 @@
-# What bidiff-deploy build-plugin compiles travels with the package: the TensorRT plugin is built on
-# the machine that has TensorRT.
+# The package includes what bidiff-deploy build-plugin compiles: the TensorRT plugin is built on the
+# machine that has TensorRT.
 set(destination bidiff_deploy/engines/plugin_source)
 install(DIRECTORY tensorrt DESTINATION ${destination})
 install(DIRECTORY cuda DESTINATION ${destination}

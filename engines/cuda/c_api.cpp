@@ -16,7 +16,7 @@ namespace {
 
 using namespace bidiff::cuda;
 
-void give(const std::string& text, char* to, size_t size) {
+void copy_text(const std::string& text, char* to, size_t size) {
   if (!to || !size) return;
   const size_t length = std::min(text.size(), size - 1);
   std::memcpy(to, text.data(), length);
@@ -24,12 +24,12 @@ void give(const std::string& text, char* to, size_t size) {
 }
 
 // Texts that a caller reads as a whole must not be cut.
-void give_whole(const std::string& text, char* to, size_t size) {
+void copy_whole_text(const std::string& text, char* to, size_t size) {
   if (text.size() >= size) {
     throw Error("the buffer has " + std::to_string(size) + " bytes for a text of " +
                 std::to_string(text.size()));
   }
-  give(text, to, size);
+  copy_text(text, to, size);
 }
 
 template <class Body>
@@ -38,7 +38,7 @@ int guarded(char* error, size_t error_size, Body body) {
     body();
     return 0;
   } catch (const std::exception& failure) {
-    give(failure.what(), error, error_size);
+    copy_text(failure.what(), error, error_size);
     return 1;
   }
 }
@@ -78,13 +78,13 @@ Path path_of(const char* name) {
     if (!std::strcmp(name, path_name(path))) return path;
     known += (known.empty() ? "" : ", ") + std::string(path_name(path));
   }
-  throw Error("path " + std::string(name) + " is not known; known are " + known);
+  throw Error("unknown path " + std::string(name) + "; known paths are " + known);
 }
 
 void write_file(const std::string& path, const std::string& content) {
   std::FILE* file = std::fopen(path.c_str(), "wb");
   const bool whole = file && std::fwrite(content.data(), 1, content.size(), file) == content.size();
-  if ((file && std::fclose(file)) || !whole) throw Error("can not write " + path);
+  if ((file && std::fclose(file)) || !whole) throw Error("cannot write " + path);
 }
 
 }  // namespace
@@ -98,7 +98,7 @@ int bidiff_cuda_device_info(int device, BidiffCudaDevice* info, char* error, siz
     const DeviceInfo found = device_info(device);
     *info = {found.ordinal, found.architecture,     found.multiprocessors,  found.driver_version,
              found.memory,  found.shared_per_block, found.memory_bandwidth, {}};
-    give(found.name, info->name, sizeof(info->name));
+    copy_text(found.name, info->name, sizeof(info->name));
   });
 }
 
@@ -126,7 +126,7 @@ int bidiff_cuda_units(char* names, size_t names_size, char* error, size_t error_
   return guarded(error, error_size, [&] {
     std::string all;
     for (const SourceFile& unit : source_units()) all += std::string(unit.name) + "\n";
-    give_whole(all, names, names_size);
+    copy_whole_text(all, names, names_size);
   });
 }
 
@@ -140,9 +140,9 @@ int bidiff_cuda_compile(const char* unit, int architecture, int driver_version, 
     write_file(std::string(folder) + "/" + name.substr(0, name.rfind('.')) +
                    (made.is_ptx ? ".ptx" : ".cubin"),
                made.image);
-    give("NVRTC " + version_text(nvrtc.version()) + " (" + nvrtc.file() +
-             "): " + (made.is_ptx ? "compute_" : "sm_") + std::to_string(made.architecture),
-         report, report_size);
+    copy_text("NVRTC " + version_text(nvrtc.version()) + " (" + nvrtc.file() +
+                  "): " + (made.is_ptx ? "compute_" : "sm_") + std::to_string(made.architecture),
+              report, report_size);
   });
 }
 
@@ -151,7 +151,7 @@ int bidiff_cuda_load(int device, const char* path, char* origin, size_t origin_s
   return guarded(error, error_size, [&] {
     Device& opened = Device::open(device);
     opened.load(path_of(path));
-    give(opened.origin(), origin, origin_size);
+    copy_text(opened.origin(), origin, origin_size);
   });
 }
 
@@ -202,14 +202,14 @@ int bidiff_cuda_paths(int architecture, char* names, size_t names_size, char* er
     for (const Path path : paths(architecture)) {
       all += (all.empty() ? "" : " ") + std::string(path_name(path));
     }
-    give_whole(all, names, names_size);
+    copy_whole_text(all, names, names_size);
   });
 }
 
 int bidiff_cuda_forced_path(int device, char* name, size_t name_size, char* error,
                             size_t error_size) {
   return guarded(error, error_size,
-                 [&] { give_whole(path_name(Device::open(device).path()), name, name_size); });
+                 [&] { copy_whole_text(path_name(Device::open(device).path()), name, name_size); });
 }
 
 int bidiff_cuda_kernel_names(int architecture, char* names, size_t names_size, char* error,
@@ -217,7 +217,7 @@ int bidiff_cuda_kernel_names(int architecture, char* names, size_t names_size, c
   return guarded(error, error_size, [&] {
     std::string all;
     for (const char* name : kernel_names(architecture)) all += std::string(name) + "\n";
-    give_whole(all, names, names_size);
+    copy_whole_text(all, names, names_size);
   });
 }
 
@@ -243,7 +243,7 @@ int bidiff_cuda_launches(const BidiffCudaProblem* problem, int architecture, con
       for (const unsigned size : launch.block) lines << ' ' << size;
       lines << ' ' << launch.shared << ' ' << launch.arguments.size() << '\n';
     }
-    give_whole(lines.str(), launches, launches_size);
+    copy_whole_text(lines.str(), launches, launches_size);
   });
 }
 

@@ -24,7 +24,7 @@ struct Header {
 
 std::string folder() {
   const char* cache = std::getenv("XDG_CACHE_HOME");
-  // The specification has relative paths ignored.
+  // The specification says to ignore relative paths.
   if (cache && *cache == '/') return std::string(cache) + "/bidiff_deploy/cuda";
   const char* home = std::getenv("HOME");
   return home && *home == '/' ? std::string(home) + "/.cache/bidiff_deploy/cuda" : "";
@@ -70,7 +70,7 @@ class File {
     return true;
   }
 
-  // Of a regular file of this user, which nobody else may write; else nothing.
+  // Opens only a regular file of this user that nobody else may write.
   bool size(size_t* size) const {
     struct stat status;
     if (fstat(descriptor_, &status) || !S_ISREG(status.st_mode) || status.st_uid != geteuid() ||
@@ -128,7 +128,7 @@ void write_cache(const std::string& file, uint64_t key, const std::string& image
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
   bool whole = false;
   {
-    unlink(temporary.c_str());  // of a process of this number that was killed
+    unlink(temporary.c_str());  // left by a killed process with the same number
     const File opened(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC);
     if (!opened) return;
     whole = opened.write(&header, sizeof(header)) && opened.write(image.data(), image.size());

@@ -7,15 +7,15 @@
 
 namespace bidiff::cuda {
 
-// FNV-1a; of several texts by handing on what it gave.
+// FNV-1a. For several texts, `before` is the hash of those before.
 uint64_t hash(std::string_view text, uint64_t before = 0xcbf29ce484222325u);
 
-// File of an image made of what `key` is the hash of; empty if there is no home for a cache.
+// Path of the image whose sources have the hash `key`; empty if there is no folder for a cache.
 std::string cache_file(uint64_t key, const std::string& suffix);
 
-// What was stored there under that key; empty if absent, damaged, too large or another user's.
+// The image stored under that key; empty if absent, damaged, too large or owned by another user.
 std::string read_cache(const std::string& file, uint64_t key);
-// Written to a temporary name and renamed. A cache that can not be written is no error.
+// Writes to a temporary name and renames it. A cache that cannot be written is not an error.
 void write_cache(const std::string& file, uint64_t key, const std::string& image);
 
 }  // namespace bidiff::cuda

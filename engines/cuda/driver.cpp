@@ -22,26 +22,24 @@ std::string library_name() {
 std::string start_failure(int code) {
   switch (code) {
     case kNoDevice:
-      return std::string(
-                 "the NVIDIA driver sees no GPU; see what nvidia-smi says and whether "
-                 "CUDA_VISIBLE_DEVICES hides it, ") +
-             kOtherBackend;
+      return "the NVIDIA driver reports no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES, " +
+             std::string(kOtherBackend);
     case kStubLibrary:
       return library_name() +
-             " is the stub of a CUDA toolkit and no driver; take its folder out "
-             "of LD_LIBRARY_PATH";
+             " is the stub library of a CUDA toolkit, not a driver; remove its "
+             "folder from LD_LIBRARY_PATH";
     case kNotInitialized:
-      return "CUDA can not be used in a process that was forked after it had been started; start "
+      return "CUDA cannot be used in a process that was forked after CUDA was started; start "
              "processes with the method spawn";
     case kSystemDriverMismatch:
       return "the NVIDIA driver was updated while its old kernel module is loaded; restart the "
              "machine";
     case kCompatNotSupportedOnDevice:
-      return "the CUDA compatibility library in LD_LIBRARY_PATH does not support this GPU; take it "
-             "out or update the NVIDIA driver";
+      return "the CUDA compatibility library in LD_LIBRARY_PATH does not support this GPU; "
+             "remove it or update the NVIDIA driver";
   }
-  return "the NVIDIA driver does not start, cuInit gave " + std::to_string(code) +
-         "; see whether nvidia-smi works, " + kOtherBackend;
+  return "the NVIDIA driver does not start (cuInit returned " + std::to_string(code) +
+         "); check that nvidia-smi works, " + kOtherBackend;
 }
 
 void* open_library(const std::string& name) {
@@ -49,11 +47,11 @@ void* open_library(const std::string& name) {
   void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library) return library;
   const char* reason = dlerror();
-  throw Error("the NVIDIA driver can not be opened (" +
-              std::string(reason ? reason : name.c_str()) + "); install it, " + kOtherBackend);
+  throw Error("the NVIDIA driver cannot be opened (" + std::string(reason ? reason : name.c_str()) +
+              "); install it, " + kOtherBackend);
 }
 
-// Opened anew after a failure, which may have been mended; a success is kept.
+// Retried after a failure; success is cached.
 std::unique_ptr<const Driver> open_driver() {
   const std::string name = library_name();
   void* library = open_library(name);
@@ -70,7 +68,7 @@ std::unique_ptr<const Driver> open_driver() {
   find(&found->function_load, "cuFuncLoad", false);
   if (missing) {
     throw Error(name + " has no " + missing +
-                ", so it is no NVIDIA driver or one older than CUDA "
+                ", so it is not an NVIDIA driver, or one older than CUDA "
                 "11; install a newer NVIDIA driver");
   }
   found->version = 0;
@@ -79,15 +77,15 @@ std::unique_ptr<const Driver> open_driver() {
   return found;
 }
 
-// What a user can do about a failure of the GPU, beside its name.
+// What a user can do about a failure of the GPU; follows the error's name.
 const char* remedy(int code) {
   switch (code) {
     case kOutOfMemory:
-      return "; the GPU's memory is full: close other programs on it, or make batch or tiles "
+      return "; the GPU's memory is full: close other programs that use it, or make batch or tiles "
              "smaller";
     case kIllegalAddress:
     case kLaunchFailed:
-      return "; a kernel read or wrote out of bounds, and this process can not use the GPU any "
+      return "; a kernel read or wrote out of bounds, and this process cannot use the GPU any "
              "more: run it again with BIDIFF_CUDA_PATH=popc and report it";
     case kLaunchTimeout:
       return "; the GPU's watchdog stopped a kernel because it also drives a display: make batch "

@@ -9,19 +9,19 @@
 
 namespace bidiff::cuda {
 
-// Everything that fails here is thrown as one sentence that says what to do.
+// Every failure here is thrown as one sentence that says what to do.
 struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// An allocation that the GPU has no room for; sizes in bytes.
+// An allocation that does not fit in the GPU's memory; sizes in bytes.
 struct OutOfMemory : Error {
   OutOfMemory(const std::string& sentence, size_t wanted, size_t free, size_t total)
       : Error(sentence), wanted(wanted), free(free), total(total) {}
   size_t wanted, free, total;
 };
 
-// Handles as the driver's ABI has them: an ONNX Runtime or PyTorch stream is a Stream.
+// Handles of the driver's ABI: an ONNX Runtime or PyTorch stream is a Stream.
 using Pointer = uint64_t;
 using Stream = struct StreamState*;
 using Event = struct EventState*;
@@ -71,8 +71,8 @@ enum FunctionAttribute : int {
   kMaxDynamicShared = 8,
 };
 
-// clang-format off: it reads parameters in the arguments of a macro as products.
-// Result, member, exported name, parameters of every driver function that is used.
+// clang-format off: it takes pointer parameters in macro arguments for products.
+// Member, exported name and parameters of every driver function that is used.
 #define BIDIFF_CUDA_FUNCTIONS(X)                                                                \
   X(init, "cuInit", (unsigned flags))                                                           \
   X(driver_version, "cuDriverGetVersion", (int* version))                                       \
@@ -130,10 +130,10 @@ struct Driver {
   int version;                              // 12040 for CUDA 12.4
 };
 
-// The driver, opened and initialised once in a process. Throws Error where there is none.
+// The driver, opened and initialised once per process. Throws Error if there is none.
 const Driver& driver();
 
-// Throws Error unless `code` is kSuccess. `what` was attempted: "copying to the GPU".
+// Throws Error unless `code` is kSuccess. `what` says what was attempted: "copying to the GPU".
 void check(int code, const char* what);
 std::string describe(int code);  // "CUDA_ERROR_NO_DEVICE (100)"
 

@@ -22,7 +22,7 @@ uint64_t cache_key(const Nvrtc& nvrtc, const char* unit) {
   return key;
 }
 
-// Codes of an image that is sound but not for this GPU or driver.
+// Error codes for a valid image that this GPU or driver cannot run.
 bool does_not_fit(int code) {
   return code == kInvalidImage || code == kNoBinaryForGpu || code == kInvalidPtx ||
          code == kUnsupportedPtxVersion;
@@ -93,8 +93,8 @@ Module Modules::load(size_t unit) {
     if (code == kSuccess) return module;
     module = nullptr;
     if (!does_not_fit(code)) check(code, "loading the embedded kernels");
-    misfit_ = "the kernels in this library (of CUDA " + version_text(kFatbinToolkit) + ", for sm_" +
-              kFatbinArchitectures + ") do not fit, " + describe(code);
+    misfit_ = "the kernels in this library (CUDA " + version_text(kFatbinToolkit) + ", for sm_" +
+              kFatbinArchitectures + ") cannot be loaded, " + describe(code);
   }
   try {
     return module = load_compiled(unit);

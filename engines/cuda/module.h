@@ -1,5 +1,5 @@
 // The kernels' machine code for one GPU: embedded where the library was built with nvcc, else
-// compiled from the embedded source by NVRTC and kept in a cache.
+// compiled from the embedded source by NVRTC and cached.
 #pragma once
 
 #include <memory>
@@ -13,8 +13,8 @@ namespace bidiff::cuda {
 struct DeviceInfo;
 class Nvrtc;
 
-// A file of device source. Those whose name ends in .cu are units: each is compiled by itself, when
-// one of its kernels is first needed. The others are what they include.
+// A file of device source. Files named *.cu are units: each is compiled on its own when one of its
+// kernels is first needed. The others are their headers.
 struct SourceFile {
   const char* name;
   const char* text;
@@ -35,19 +35,20 @@ extern const char kFatbinArchitectures[];  // "75 80 86", or ""
 
 // The files that are units, in the order of kSourceFiles.
 const std::vector<SourceFile>& source_units();
-// Index of the unit that defines a kernel: its text has the kernel's name, or the unit is
-// conv_<path>.cu and the name has _<path>_. Throws Error for a name that is in none.
+// Index of the unit that defines a kernel: its text contains the kernel's name, or the unit is
+// conv_<path>.cu and the name contains _<path>_. Throws Error if no unit defines it.
 size_t unit_of(const std::string& kernel);
 
-// The modules of one context, which is current in every call. Not for several threads at once.
+// The modules of one context, which must be current in every call. Not thread-safe.
 class Modules {
  public:
   explicit Modules(const DeviceInfo& device);
   ~Modules();
 
-  // Loads the kernel's unit if it is not. Throws Error: no kernels for this GPU, with the remedy.
+  // Loads the kernel's unit unless it is loaded. Throws Error with the remedy if there are no
+  // kernels for this GPU.
   Function find(const char* kernel);
-  // Where the units loaded so far come from, for people; empty if none is.
+  // Where the units loaded so far come from, for people to read; empty if none is loaded.
   std::string origin() const;
 
  private:
@@ -55,9 +56,9 @@ class Modules {
   Module load_compiled(size_t unit);
 
   const DeviceInfo& device_;
-  std::vector<Module> loaded_;  // null: not yet
+  std::vector<Module> loaded_;  // null until loaded
   std::unique_ptr<Nvrtc> nvrtc_;
-  std::string misfit_;     // why embedded machine code is not used; empty: it is
+  std::string misfit_;     // why embedded machine code is not used; empty if it is
   bool compiled_ = false;  // some unit was not in the cache
 };
 

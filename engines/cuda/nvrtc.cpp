@@ -34,7 +34,7 @@ std::vector<std::string> candidates() {
   return all;
 }
 
-// A compiler's log may have thousands of lines; the first tells what is wrong.
+// A compiler's log may have thousands of lines; the first error says what is wrong.
 std::string first_error(const std::string& log) {
   size_t at = log.find("error");
   if (at == std::string::npos) at = 0;
@@ -85,7 +85,7 @@ Nvrtc Nvrtc::open_file(const std::string& file) {
   auto functions = std::make_unique<Functions>();
   const auto find = [&](auto* member, const char* symbol) {
     void* address = dlsym(library, symbol);
-    if (!address) throw Error(file + " has no " + symbol + ", NVRTC has had it since CUDA 11.2");
+    if (!address) throw Error(file + " has no " + symbol + ", which NVRTC has since CUDA 11.2");
     std::memcpy(member, &address, sizeof(address));
   };
   find(&functions->version, "nvrtcVersion");
@@ -105,11 +105,11 @@ Nvrtc Nvrtc::open_file(const std::string& file) {
   int major = 0, minor = 0, count = 0;
   if (functions->version(&major, &minor) || functions->count(&count) || count <= 0 ||
       count > 1000) {
-    throw Error(file + " does not say what it supports");
+    throw Error(file + " does not report the GPUs it supports");
   }
   found.supported_.resize(static_cast<size_t>(count));
   if (functions->architectures(found.supported_.data())) {
-    throw Error(file + " does not say what it supports");
+    throw Error(file + " does not report the GPUs it supports");
   }
   found.file_ = file;
   found.version_ = 1000 * major + 10 * minor;
@@ -130,21 +130,21 @@ Nvrtc Nvrtc::open(int architecture, int driver_version) {
     }
     found.target_ = choose_target(found.supported_, architecture);
     const std::string version = version_text(found.version_);
-    // A driver runs cubins of its own and of earlier major versions; of PTX it must know the
-    // minor version too.
+    // A driver loads cubins of its own and of earlier major versions; PTX must not be of a newer
+    // minor version either.
     if (!found.target_.architecture) {
       newest_misfit = "NVRTC " + version + " does not compile for sm_" +
                       std::to_string(architecture) + " any more";
     } else if (found.version_ / 1000 > driver_version / 1000) {
       newest_misfit = "the NVIDIA driver supports CUDA " + version_text(driver_version) +
-                      " and can not load what NVRTC " + version + " compiles; update the driver" +
+                      " and cannot load what NVRTC " + version + " compiles; update the driver" +
                       (driver_version < 12000 ? " to 525 or newer" : "");
     } else if (!found.target_.is_ptx) {
       return found;
     } else if (found.version_ > driver_version) {
       newest_misfit = "NVRTC " + version + " does not know sm_" + std::to_string(architecture) +
                       ", and the driver (CUDA " + version_text(driver_version) +
-                      ") can not compile its PTX";
+                      ") cannot compile its PTX";
     } else if (!with_ptx.functions_) {
       with_ptx = found;
     }
@@ -171,7 +171,7 @@ Compiled Nvrtc::compile(const char* unit, const char* option) const {
   Program program = nullptr;
   if (const int code = functions_->create(&program, source, unit, static_cast<int>(names.size()),
                                           texts.data(), names.data())) {
-    throw Error(file_ + " refused the device source with code " + std::to_string(code));
+    throw Error(file_ + " rejected the device source with code " + std::to_string(code));
   }
   const auto destroy = [this](Program made) { functions_->destroy(&made); };
   const std::unique_ptr<NvrtcProgram_st, decltype(destroy)> owned(program, destroy);
@@ -202,7 +202,8 @@ Compiled Nvrtc::compile(const char* unit, const char* option) const {
     image.resize(size);
     if (get(program, &image[0])) image.clear();
   }
-  if (image.empty()) throw Error("NVRTC (" + file_ + ") compiled " + unit + " but gave no code");
+  if (image.empty())
+    throw Error("NVRTC (" + file_ + ") compiled " + unit + " but returned no code");
   return {std::move(image), target_.is_ptx, target_.architecture};
 }
 

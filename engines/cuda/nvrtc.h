@@ -1,4 +1,4 @@
-// NVIDIA's run-time compiler, opened where one is found. It needs no GPU.
+// NVIDIA's run-time compiler, opened if one is found. It needs no GPU.
 #pragma once
 
 #include <string>
@@ -6,15 +6,16 @@
 
 namespace bidiff::cuda {
 
-// Machine code (a cubin), or PTX that the driver compiles where NVRTC does not know the GPU.
+// Machine code (a cubin), or PTX for the driver to compile if NVRTC does not know the GPU.
 struct Compiled {
   std::string image;  // PTX has its terminating zero
   bool is_ptx;
   int architecture;
 };
 
-// What NVRTC of this version makes for a GPU: a cubin for its architecture or an earlier one of the
-// same major version, whose cubins it runs too; else PTX of the last one before; 0 if neither.
+// What this version of NVRTC compiles for a GPU: a cubin for its architecture, or for an earlier
+// one of the same major version, which it can run; else PTX of the newest earlier one; 0 if
+// neither.
 struct Target {
   int architecture;
   bool is_ptx;
@@ -23,17 +24,17 @@ Target choose_target(const std::vector<int>& supported, int architecture);
 
 class Nvrtc {
  public:
-  // The first of BIDIFF_NVRTC (alone, where it is set), the files of set_nvrtc_files, and the
-  // loader's libnvrtc.so.* whose output a driver of `driver_version` (12040) loads, and that
-  // compiles cubins for `architecture`; else one that makes PTX for it.
-  // Throws Error: none is found, or none fits, with the remedy.
+  // Tries BIDIFF_NVRTC alone if it is set, else the files of set_nvrtc_files and then the loader's
+  // libnvrtc.so.*. Opens the first whose output a driver of `driver_version` (12040) loads and that
+  // compiles cubins for `architecture`, else one that compiles PTX for it. Throws Error with the
+  // remedy if none is found or none fits.
   static Nvrtc open(int architecture, int driver_version);
 
   int version() const { return version_; }  // 12090
   const std::string& file() const { return file_; }
   const Target& target() const { return target_; }
 
-  // Compiles the embedded file `unit` (*.cu) for target(), with one more option if it is not null.
+  // Compiles the embedded file `unit` (*.cu) for target(), with an extra option unless it is null.
   // Throws Error with the compiler's first error.
   Compiled compile(const char* unit, const char* option = nullptr) const;
 

@@ -238,7 +238,7 @@ Plan plan_prepare(const Weights& weights, Pointer words, Pointer prepared) {
     return (threads + kPrepareThreads - 1) / kPrepareThreads;
   };
   if (blocks(layout.ones) > 2147483647) {
-    throw Error("words of " + std::to_string(layout.words) + " 32-bit words are too many");
+    throw Error("prepared words are too large: " + std::to_string(layout.words) + " 32-bit words");
   }
   Plan made;
   made.launches.push_back(

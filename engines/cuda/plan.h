@@ -1,7 +1,7 @@
 // A problem as a list of kernel launches. Pure host code: no driver, no GPU, no CUDA headers.
 //
 // Everything that fails throws Error (driver.h), one sentence: a shape that contradicts the op
-// contract or exceeds what a launch can address. What a plan holds depends on its arguments alone.
+// contract or exceeds what a launch can address. A plan depends only on its arguments.
 #pragma once
 
 #include <cstddef>
@@ -22,14 +22,14 @@ struct Launch {
   std::vector<uint8_t> arguments;
 };
 
-// Launches in order; each needs what those before it wrote, so they go to one stream.
+// Launches in order; each reads what earlier ones wrote, so they go to one stream.
 struct Plan {
   std::vector<Launch> launches;
   size_t workspace_bytes = 0;  // equals workspace_bytes(problem)
 };
 
-// Memory that the launches of a plan hand to each other: needs no initial content, and is free
-// again after the last launch. The same for every path and architecture. 0 is possible.
+// Memory through which the launches of a plan pass data to each other: it needs no initial content
+// and can be reused after the last launch. The same for every path and architecture; may be 0.
 size_t workspace_bytes(const Problem& problem);
 
 // Paths compiled for an architecture (75, 80, 86, 87, 89, 90, 100, 120 and others from 75 on),
@@ -37,14 +37,15 @@ size_t workspace_bytes(const Problem& problem);
 std::vector<Path> paths(int architecture);
 const char* path_name(Path path);  // "auto", "xor", "and", "int8", "popc"
 
-// `workspace` is aligned to kPreparedAlignment; 0 if workspace_bytes is 0, or to look at the plan.
+// `workspace` is aligned to kPreparedAlignment; 0 if workspace_bytes is 0 or the plan is only
+// inspected.
 Plan plan(const Problem& problem, int architecture, Path path, Pointer workspace);
 
-// words (Cout, k, k, ceil(Cin/32)) int32 -> prepared. Padding bits are ignored. To be run once for
+// words (Cout, k, k, ceil(Cin/32)) int32 -> prepared. Padding bits are ignored. Run it once for
 // constant words, before every run for others.
 Plan plan_prepare(const Weights& weights, Pointer words, Pointer prepared);
 
-// Names of all kernels of an architecture, for whoever loads or lists them ahead.
+// Names of all kernels of an architecture, to load or list them in advance.
 std::vector<const char*> kernel_names(int architecture);
 
 }  // namespace bidiff::cuda

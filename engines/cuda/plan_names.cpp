@@ -48,10 +48,11 @@ const char* norm_swish_kernel(Element element) {
   return half(element) ? "bidiff_norm_swish_f16" : "bidiff_norm_swish_f32";
 }
 
-// 1-bit products: xor is native from sm_75 to sm_89, and from sm_80 to sm_90; sm_90 makes two and
-// of an xor, and from sm_100 on both are eight int8 products (disassembled, nvcc 13.0).
+// 1-bit products: `xor` is native from sm_75 to sm_89, `and` from sm_80 to sm_90; sm_90 replaces an
+// `xor` with two `and`, and from sm_100 on both become eight int8 products (disassembled, nvcc
+// 13.0).
 std::vector<Path> paths(int architecture) {
-  if (architecture < kOldestArchitecture) {
+  if (architecture < kMinArchitecture) {
     throw Error("the CUDA kernels need compute capability 7.5 (Turing) or newer, this GPU has " +
                 std::to_string(architecture / 10) + "." + std::to_string(architecture % 10));
   }

@@ -5,7 +5,7 @@
 
 namespace bidiff::cuda {
 
-constexpr int kOldestArchitecture = 75;
+constexpr int kMinArchitecture = 75;
 
 const char* conv_kernel(Op op, Path path, Element element);  // of a convolution operator
 const char* pack_kernel(Element element, bool norm);

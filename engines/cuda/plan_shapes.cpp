@@ -17,10 +17,10 @@ std::string shape(const Problem& problem) {
 }
 
 [[noreturn]] void refuse(const Problem& problem, const std::string& why) {
-  throw Error("a map of shape " + shape(problem) + " can not be computed on the GPU: " + why);
+  throw Error("a map of shape " + shape(problem) + " cannot be computed on the GPU: " + why);
 }
 
-// A product of positive factors that is refused where it exceeds a limit.
+// Refuses a product of positive factors that exceeds `max`.
 void check_product(const Problem& problem, std::initializer_list<int64_t> factors, int64_t max,
                    const char* why) {
   int64_t product = 1;
@@ -62,13 +62,13 @@ void check_weights(const Weights& weights) {
       weights.out_channels > max_channels) {
     throw Error("words for " + std::to_string(weights.in_channels) + " input and " +
                 std::to_string(weights.out_channels) +
-                " output channels can not be used on the GPU: both must be from 1 to " +
+                " output channels cannot be used on the GPU: both must be from 1 to " +
                 std::to_string(max_channels));
   }
-  // The ones of a tap are kept in 16 bits.
+  // The ones of a tap are stored in 16 bits.
   if (weights.in_channels > 65535) {
     throw Error("words for " + std::to_string(weights.in_channels) +
-                " input channels can not be used on the GPU: at most 65535");
+                " input channels cannot be used on the GPU: at most 65535");
   }
 }
 
@@ -120,7 +120,7 @@ Geometry geometry(const Problem& problem) {
   const bool keeps_rows =
       problem.k == 3 || problem.op == Op::kBinaryDown || problem.op == Op::kBinaryUp;
   if (!keeps_rows) {
-    // Pixels of a 1x1 convolution do not know their neighbours: the map is one row.
+    // A 1x1 convolution reads no neighbouring pixels: the map is one row.
     Problem row = problem;
     row.width = problem.height * problem.width;
     row.height = 1;
@@ -142,7 +142,8 @@ NormArguments norm_parts(const Problem& problem) {
   norm.channels = static_cast<int>(problem.channels);
   norm.groups = static_cast<int>(problem.groups);
   norm.group_size = problem.channels / problem.groups * problem.height * problem.width;
-  // Whole steps of a block, as many to a part as it takes to have few enough parts.
+  // A part is a whole number of a block's steps, as few as keep the number of parts within
+  // kMaxParts.
   const int64_t steps = ceil_div_64(norm.group_size, kNormStep);
   norm.part_size = ceil_div_64(steps, kMaxParts) * kNormStep;
   norm.parts = static_cast<int>(ceil_div_64(norm.group_size, norm.part_size));

@@ -6,7 +6,7 @@
 
 namespace bidiff::cuda {
 
-// Throws Error where the shapes contradict the op contract or exceed what the kernels can index.
+// Throws Error if the shapes contradict the op contract or exceed what the kernels can index.
 void check_shapes(const Problem& problem);
 void check_weights(const Weights& weights);
 
@@ -15,13 +15,13 @@ inline int branch_count(Op op) {
   return op == Op::kGroupNormSwish ? 0 : op == Op::kBinaryConv || op == Op::kNormBinaryConv ? 1 : 2;
 }
 
-// The map that a convolution's blocks cover. For checked shapes.
+// The map that a convolution's blocks cover. The shapes must have been checked.
 Geometry geometry(const Problem& problem);
 
 // Groups and parts of the norm's statistics; pointers are left 0.
 NormArguments norm_parts(const Problem& problem);
 
-// Offsets in bytes of what lies in a problem's workspace.
+// Byte offsets of the parts of a problem's workspace.
 struct Workspace {
   size_t packed[2], partials, affine, bytes;
 };

@@ -8,9 +8,9 @@
 
 namespace bidiff::cuda {
 
-using Pointer = uint64_t;  // an address on the GPU, the driver's CUdeviceptr; 0 is "left out"
+using Pointer = uint64_t;  // an address on the GPU, the driver's CUdeviceptr; 0 if omitted
 
-// Elements of the maps x, second, residual, skip and y, by ONNX's numbers. Sums, epilogues and
+// Elements of the maps x, second, residual, skip and y, with ONNX's numbers. Sums, epilogues and
 // statistics are float32 whatever the maps are; alpha, threshold, rprelu, time, scale and bias are
 // always float32.
 enum class Element : int { kFloat32 = 1, kFloat16 = 10 };
@@ -26,7 +26,7 @@ enum class Op : int {
   kGroupNormSwish,
 };
 
-// How the sums are computed. Every path gives the same integers, hence the same outputs.
+// How the sums are computed. Every path computes the same integers, hence the same outputs.
 enum class Path : int {
   kAuto,  // paths(architecture).front()
   kXor,   // 1-bit tensor cores, xor and popcount
@@ -42,7 +42,7 @@ struct Weights {
 
 // One convolution of an operator.
 struct Branch {
-  Pointer prepared;   // what plan_prepare made of the words; serves every path and architecture
+  Pointer prepared;   // words prepared by plan_prepare, the same for every path and architecture
   Pointer alpha;      // (Cout)
   Pointer threshold;  // (Cin), or 0 for zeros
   Pointer rprelu;     // (3, Cout), or 0
@@ -74,13 +74,13 @@ struct Problem {
   Pointer scale, bias;  // (C), of the norm
   Pointer y;
   bool residual_is_scalar, time_is_scalar;
-  bool skip_is_scalar;  // the contract says that it is 0 then: never read
+  bool skip_is_scalar;  // it is 0 by contract then, so it is never read
 };
 
-// The channels of a branch's input, and of its output: not those of x where the operator splits.
+// Channels of a branch's input and output, which are not those of x if the operator splits x.
 Weights branch_weights(const Problem& problem);
 
-// Bytes of the device form of one branch's words. Aligned to 256 by whoever allocates it.
+// Bytes of the device form of one branch's words. The caller aligns it to 256.
 size_t prepared_bytes(const Weights& weights);
 
 constexpr size_t kPreparedAlignment = 256;  // cuMemAlloc's; also of a workspace

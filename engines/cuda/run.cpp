@@ -4,11 +4,11 @@
 #include <cstdlib>
 #include <memory>
 
+#include "plan_names.h"
+
 namespace bidiff::cuda {
 
 namespace {
-
-constexpr int kOldestArchitecture = 75;
 
 int attribute(int device, DeviceAttribute which) {
   int value = 0;
@@ -16,8 +16,8 @@ int attribute(int device, DeviceAttribute which) {
   return value;
 }
 
-// 0 where a driver does not tell, as of memory that a Jetson shares with its CPU.
-double attribute_if_told(int device, DeviceAttribute which) {
+// 0 if the driver does not report it, as for the memory that a Jetson shares with its CPU.
+double attribute_or_zero(int device, DeviceAttribute which) {
   int value = 0;
   return driver().device_attribute(&value, which, device) == kSuccess ? value : 0;
 }
@@ -34,9 +34,9 @@ DeviceInfo examine(int device, int ordinal) {
       10 * attribute(device, kCapabilityMajor) + attribute(device, kCapabilityMinor);
   info.multiprocessors = attribute(device, kMultiprocessors);
   info.shared_per_block = static_cast<size_t>(attribute(device, kSharedMemoryOptIn));
-  // Kilohertz, both edges of the clock, and bits: bytes in a second.
-  info.memory_bandwidth = 2e3 * attribute_if_told(device, kMemoryClockRate) *
-                          attribute_if_told(device, kMemoryBusWidth) / 8;
+  // From kilohertz, two transfers per clock, and bits.
+  info.memory_bandwidth = 2e3 * attribute_or_zero(device, kMemoryClockRate) *
+                          attribute_or_zero(device, kMemoryBusWidth) / 8;
   info.driver_version = driver().version;
   return info;
 }
@@ -69,8 +69,8 @@ int device_count() {
 DeviceInfo device_info(int ordinal) {
   const int count = device_count();
   if (ordinal < 0 || ordinal >= count) {
-    throw Error("there is no GPU " + std::to_string(ordinal) + ", the driver sees " +
-                std::to_string(count) + "; see nvidia-smi and CUDA_VISIBLE_DEVICES");
+    throw Error("there is no GPU " + std::to_string(ordinal) + "; the driver reports " +
+                std::to_string(count) + "; check nvidia-smi and CUDA_VISIBLE_DEVICES");
   }
   int device = 0;
   check(driver().device_get(&device, ordinal), "opening the GPU");
@@ -86,7 +86,7 @@ Device& Device::open(int ordinal) {
 
   Devices& all = devices();
   const std::lock_guard<std::mutex> lock(all.mutex);
-  // Devices are numbered from 0 by cuDeviceGet, and its handles are these numbers.
+  // cuDeviceGet numbers devices from 0, and its handles are these numbers.
   const bool use_current = current && (ordinal < 0 || ordinal == device);
   const int wanted = use_current ? device : ordinal < 0 ? 0 : ordinal;
   const auto primary = all.primary.find(wanted);
@@ -97,7 +97,7 @@ Device& Device::open(int ordinal) {
   if (context && found != all.by_context.end()) return *found->second;
 
   const DeviceInfo info = device_info(wanted);
-  if (info.architecture < kOldestArchitecture) {
+  if (info.architecture < kMinArchitecture) {
     throw Error("GPU " + std::to_string(wanted) + " (" + info.name + ") has compute capability " +
                 std::to_string(info.architecture / 10) + "." +
                 std::to_string(info.architecture % 10) +
@@ -121,8 +121,9 @@ Path Device::path() const {
     if (name == path_name(path)) return path;
     known += std::string(", ") + path_name(path);
   }
-  throw Error("BIDIFF_CUDA_PATH=" + name + " is no path for GPU " + std::to_string(info_.ordinal) +
-              " (sm_" + std::to_string(info_.architecture) + "); it has " + known);
+  throw Error("BIDIFF_CUDA_PATH=" + name + " is not a path of GPU " +
+              std::to_string(info_.ordinal) + " (sm_" + std::to_string(info_.architecture) +
+              "); its paths are " + known);
 }
 
 Device::Scope::Scope(Device& device) {
@@ -198,7 +199,7 @@ Pointer Device::allocate(size_t bytes, const char* purpose, Units units) {
   }
   size_t free = 0, total = 0;
   driver().memory_info(&free, &total);
-  std::string remedy = "close other programs on it, or make batch or tiles smaller";
+  std::string remedy = "close other programs that use it, or make batch or tiles smaller";
   if (units.count > 0) {
     const double share = static_cast<double>(free) / static_cast<double>(bytes);
     remedy += ": of " + std::to_string(units.count) + " " + units.name + " " +

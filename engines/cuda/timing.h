@@ -7,11 +7,10 @@
 
 namespace bidiff::cuda {
 
-// Milliseconds a plan, on average over `rounds` rounds of all plans in turn, after one round that
-// is not counted. Several plans of one problem on different memory keep its maps out of the cache.
-// `as_graph`: a round is captured into a CUDA graph and the graph is launched, as in a step, so
-// that the time to launch kernels one by one does not count.
-// Blocks until all is done. Throws Error.
+// Milliseconds per plan, averaged over `rounds` rounds of all plans in turn after a warm-up round.
+// Several plans of one problem on different memory keep its maps out of the cache. `as_graph`: a
+// round is captured into a CUDA graph that is launched as in a step, so that the time to launch
+// kernels one by one does not count. Blocks until all is done. Throws Error.
 double time_plans(Device& device, const std::vector<Plan>& plans, int rounds, bool as_graph);
 
 }  // namespace bidiff::cuda

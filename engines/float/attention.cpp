@@ -2,8 +2,8 @@
 //
 // A task holds a block of queries and passes once over all keys and values. For a block of keys,
 //   s[j, i] = sum over d of k[d, j] * q[d, i]
-// is a product with keys as rows; after p = exp((s - max) / sqrt(C)) it is, as it lies, the right
-// operand of
+// is a product with keys as rows; after p = exp((s - max) / sqrt(C)) it is, without repacking, the
+// right operand of
 //   mixed[c, i] = rescale[i] * mixed[c, i] + sum over j of v[c, j] * p[j, i],
 // where rescale accounts for a maximum that grew. Maximum, rescale and the sum of p are per lane,
 // so nothing is reduced across lanes.
@@ -41,7 +41,7 @@ struct AttentionTask {
   float* scores;   // (block_keys, kPanel): s, then p as cells
   float* rescale;  // (kPanel)
   float* keys;     // tiles of kTileRows keys, each (depth cells, kTileRows)
-  float* values;   // (C, value_step): cells along the keys, unless taken from the input as it is
+  float* values;   // (C, value_step): cells along the keys, unless read from the input directly
   float* row;      // one row of keys' cells
 };
 
@@ -125,7 +125,7 @@ void score_panel(const AttentionTask& task, int64_t panel, int64_t count) {
   }
 }
 
-// Scores to probabilities, not yet divided by their sum, and what becomes of earlier sums.
+// Turns scores into probabilities, not yet divided by their sum, and rescales earlier sums.
 template <class Math>
 void soften_panel(const AttentionTask& task, int64_t panel, int64_t count) {
   const Floats scale = splat(task.run->scale);

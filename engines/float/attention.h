@@ -7,7 +7,7 @@ namespace bidiff {
 
 // With query, key and value (N, 3C, H*W) in thirds of the channels:
 //   mixed[n, c, i] = sum over j of softmax_j(sum over d of q[d, i] * k[d, j] / sqrt(C)) * v[c, j]
-// The map of all pairs (i, j) is never held: it is computed in blocks, with a running maximum.
+// The map of all pairs (i, j) is never stored: it is computed in blocks, with a running maximum.
 struct AttentionProblem {
   int64_t batch, channels, positions;
   const float* qkv;  // (N, 3C, H*W)

@@ -3,7 +3,7 @@
 // A task owns a strip of the output, several vectors of tiles wide, and goes down it block by block
 // (one row of tiles, or more where the map is narrow): transform the inputs of all channels,
 // multiply frequency by frequency, transform the sums back. The values and sums of a block stay in
-// the processor's own cache; the sums take the place of values that are used up.
+// the core's own cache; the sums overwrite values that are no longer needed.
 #include "conv3x3.h"
 
 #include "conv3x3_tiles.h"
@@ -12,10 +12,10 @@
 namespace bidiff {
 namespace {
 
-constexpr int64_t kBlockBytes = int64_t{640} << 10;  // of 1 MiB, with the weights streaming by
+constexpr int64_t kBlockBytes = int64_t{640} << 10;  // of 1 MiB, through which the weights stream
 constexpr int64_t kTasksPerProcessor = 4;
-// An output of this size is out of the nearer caches before it is read again; to write it past
-// them spares reading its old lines from memory.
+// An output of this size has left the inner caches before it is read again; writing it past them
+// avoids reading its old lines from memory.
 constexpr int64_t kStreamBytes = int64_t{4} << 20;
 
 BIDIFF_INLINE bool rounds(Precision precision) {
@@ -59,7 +59,7 @@ void pack(const float* weight, int64_t out_channels, int64_t in_channels, Precis
   }
 }
 
-// How a problem is cut, and where things lie in a thread's scratch memory (counted in floats).
+// How a problem is cut, and the layout of a thread's scratch memory (in floats).
 struct Plan {
   int64_t depth;                     // units along Cin, see conv3x3_gemm.h
   int64_t value_stride, sum_stride;  // from one frequency to the next
@@ -94,7 +94,7 @@ Plan make_plan(const ConvProblem& problem, bool bf16) {
   const int64_t tiles = plan.vectors * kLanes;
   plan.value_stride = frequency_stride(plan.depth * plan.block_rows * tiles);
   plan.sum_stride = frequency_stride(sum_rows * plan.block_rows * tiles);
-  // Sums of frequency f end where the values of frequency f + 1 begin, or before.
+  // Sums of frequency f end where the values of frequency f + 1 begin, or earlier.
   const int64_t longer = plan.sum_stride - plan.value_stride;
   plan.values = plan.sum_stride + (longer > 0 ? kFrequencies * longer : 0);
   plan.stage = plan.values + kFrequencies * plan.value_stride;

@@ -7,7 +7,7 @@
 namespace bidiff {
 
 // y = conv(h, weight) + bias + time + skip, with h = x, or swish(a * x + b) where `affine` is given
-// (the padding is of h, zeros).
+// (h is padded with zeros).
 struct ConvProblem {
   MapShape shape;  // of x
   int64_t out_channels;

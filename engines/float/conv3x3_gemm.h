@@ -18,8 +18,8 @@ constexpr bool kHasBfloat16 = true;
 constexpr bool kHasBfloat16 = false;
 #endif
 
-// Output channels whose sums stay in registers together, for up to kMaxVectors vectors of tiles:
-// 24 of AVX-512's and NEON's 32 registers, 12 of the 16 that others have.
+// Output channels whose sums stay in registers together, for up to kMaxVectors vectors of tiles: 24
+// of AVX-512's and NEON's 32 registers, 12 of the 16 of other instruction sets.
 #if BIDIFF_LANES == 16 || defined(__aarch64__)
 constexpr int kPanel = 8;
 #else
@@ -75,7 +75,8 @@ template <bool kBf16, int kRows>
 BIDIFF_INLINE void multiply_rows(const float* weights, const float* values, int64_t depth,
                                  int64_t vectors, float* sums) {
   const int64_t pitch = vectors * kLanes;
-  // As equal parts as can be: a single vector has too few sums to hide the multiplier's latency.
+  // Parts are as equal as possible: a single vector has too few sums to hide the multiplier's
+  // latency.
   int64_t parts = (vectors + kMaxVectors - 1) / kMaxVectors;
   for (int64_t left = vectors; left > 0; --parts) {
     const int64_t count = (left + parts - 1) / parts;

@@ -1,5 +1,5 @@
-// Between the maps in memory and a row of tiles: B^T d B of one channel at a time into the values,
-// A^T m A of one channel at a time out of the sums.
+// Transforms between maps in memory and a row of tiles, one channel at a time: B^T d B into the
+// values, A^T m A out of the sums.
 #pragma once
 
 #include "conv3x3.h"
@@ -18,7 +18,7 @@ struct Strip {
   int64_t image;
   int64_t column;        // of the output, where the strip begins
   int64_t vectors;       // of tiles across the strip
-  bool streams;          // y goes past the caches; its rows are aligned for that
+  bool streams;          // y is written past the caches; its rows are aligned for that
   int64_t value_stride;  // floats from one frequency to the next
   int64_t sum_stride;
   float* stage;   // [kPatch] rows of h with zeros left and right of the map
@@ -35,13 +35,13 @@ BIDIFF_INLINE void prefetch(const float* from, int64_t count) {
   for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + i);
 }
 
-// Where row `row` of the patches begins in the stage: that of the strip's first output column lies
-// one further, on a vector's boundary.
+// Start of row `row` of the patches in the stage. The strip's first output column is one float
+// further, on a vector boundary.
 BIDIFF_INLINE float* stage_row(const Strip& strip, int row) {
   return strip.stage + row * stage_pitch(strip.vectors * kLanes) + kLanes - 1;
 }
 
-// h of rows [first_row, kPatch) of the patches; those outside the map are left alone.
+// Writes h of rows [first_row, kPatch) of the patches; rows outside the map are not touched.
 inline void stage_channel(const Strip& strip, int64_t channel, int64_t top, int first_row) {
   const ConvProblem& problem = *strip.problem;
   const MapShape& shape = problem.shape;
@@ -61,7 +61,7 @@ inline void stage_channel(const Strip& strip, int64_t channel, int64_t top, int 
     } else {
       memcpy(h, x, count * sizeof(float));
     }
-    // The next channel's rows lie a whole map away, where no hardware prefetcher looks.
+    // The next channel's rows are a whole map away, out of the hardware prefetcher's reach.
     if (channel + 1 < shape.channels) prefetch(x + size, right - left);
   }
 }
@@ -151,7 +151,8 @@ void transform_channels(const Strip& strip, int64_t top, bool first, float* valu
   }
 }
 
-// Past the caches, to an address that is a multiple of kLanes floats; stream_fence() orders it.
+// Stores past the caches, to an address that is a multiple of kLanes floats; stream_fence() orders
+// it.
 BIDIFF_INLINE void stream(float* to, Floats value) {
 #if defined(__AVX512F__) && BIDIFF_LANES == 16
   _mm512_stream_ps(to, reinterpret_cast<__m512>(value));
@@ -184,7 +185,7 @@ BIDIFF_INLINE void write_columns(float* y, const float* skip, Floats value, int6
   }
 }
 
-// Rows [y0, y0 + kTile) of one output channel, as far as they lie in the map.
+// Writes rows [y0, y0 + kTile) of one output channel that are inside the map.
 inline void finish_channel(const Strip& strip, int64_t channel, int64_t y0, const float* sums) {
   const ConvProblem& problem = *strip.problem;
   const MapShape& shape = problem.shape;

@@ -4,8 +4,8 @@
 //
 // is polynomial multiplication by evaluation at the points 0, +-2/3, +-3/2 and infinity. Rounding
 // errors grow with the spread of the powers of the points; this choice has about half the error of
-// the customary 0, +-1, +-2 (relative RMS 0.6e-6 to 0.9e-6 at 64 and 128 channels of white noise
-// after Swish, against 1.4e-6 to 2.0e-6), and the product (2/3)^2 (3/2)^2 = 1 saves operations.
+// the usual 0, +-1, +-2 (relative RMS 0.6e-6 to 0.9e-6 at 64 and 128 channels of white noise after
+// Swish, against 1.4e-6 to 2.0e-6), and the product (2/3)^2 (3/2)^2 = 1 saves operations.
 #pragma once
 
 #include "vec.h"

@@ -60,7 +60,7 @@ inline void transform_weight(const double transform[kPatch][3], const float g[9]
 
 // An error e of the transformed weights changes the outputs of a tile by A^T (e * (B^T d B)) A. Its
 // expected square is e' cost e where neighbouring inputs correlate as below; real maps correlate
-// more, and then the choice of this figure hardly matters.
+// more, and for those this figure hardly matters.
 inline void rounding_cost(const Matrices& all, double cost[kFrequencies][kFrequencies]) {
   constexpr double kCorrelation = 0.5;
   double axis[kPatch][kPatch];
@@ -85,8 +85,9 @@ inline void rounding_cost(const Matrices& all, double cost[kFrequencies][kFreque
   }
 }
 
-// To a bfloat16 above or below each value: the nearest first, then the other one wherever that
-// lowers the cost of all 36 errors together. Outputs gain about 1 dB over rounding each to nearest.
+// Rounds each value to a bfloat16 above or below it: the nearest first, then the other one wherever
+// that lowers the total cost of all 36 errors. Outputs gain about 1 dB over rounding each to
+// nearest.
 inline void round_to_bfloat16(const double cost[kFrequencies][kFrequencies],
                               double u[kFrequencies]) {
   constexpr uint64_t kUnit = uint64_t{1} << (52 - 7);  // bfloat16 has 7 bits of fraction

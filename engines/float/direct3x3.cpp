@@ -1,10 +1,11 @@
 // 3x3 convolution term by term, for layers of few input channels.
 //
-// It does nine multiplications where Winograd's algorithm does 2.25 or 4, and rounds a tenth as
-// much. The network's first layer needs that: every sign after it is taken of sums that begin here.
+// It does nine multiplications where Winograd's algorithm does 2.25 or 4, and its rounding error is
+// a tenth of theirs. The network's first layer needs that: every later sign is that of a sum that
+// begins here.
 //
-// Lanes are neighbouring pixels of a row. Three rows of every channel are staged with a zero beside
-// each end, so that no tap has a special case; a row below takes the place of the topmost.
+// Lanes are neighbouring pixels of a row. Three rows of every channel are staged with a zero at
+// each end, so that no tap is a special case; the next row replaces the topmost one.
 #include <string.h>
 
 #include "conv3x3.h"
@@ -44,11 +45,11 @@ struct DirectRun {
   const float* weights;
   const NormKernel* norm;
   int64_t rows, bands;  // output rows of a task, tasks of an image
-  int64_t stride;  // floats of a staged row, a multiple of the vector's with one vector to spare
+  int64_t stride;       // floats of a staged row: whole vectors, and one to spare
   TaskFailure failure;
 };
 
-// Row y of every channel, or zeros outside the image.
+// Stages row y of every channel, or zeros outside the image.
 void stage_row(const DirectRun& run, int64_t image, int64_t y, float* to) {
   const ConvProblem& problem = *run.problem;
   const MapShape& shape = problem.shape;
@@ -67,7 +68,7 @@ void stage_row(const DirectRun& run, int64_t image, int64_t y, float* to) {
   }
 }
 
-// kVectors vectors of kOut output channels from column x on.
+// Computes kVectors vectors of kOut output channels from column x on.
 BIDIFF_INLINE void convolve_tile(const DirectRun& run, const float* const rows[3],
                                  const float* weights, int64_t x, Floats sums[kOut][kVectors]) {
   for (int i = 0; i < kOut; ++i) {
@@ -130,7 +131,7 @@ void task(void* user, size_t index) {
   float* staged = static_cast<float*>(
       thread_scratch(kSlot, static_cast<size_t>(3 * row_floats) * sizeof(float)));
   if (!staged) return mark_failed(&run.failure);
-  // Row y lies at place y mod 3, counted from the row above the first.
+  // Row y is stored at place y mod 3, counted from the row above the first.
   const auto place = [&](int64_t y) { return staged + (y + 3) % 3 * row_floats; };
   stage_row(run, image, top - 1, place(top - 1));
   stage_row(run, image, top, place(top));
@@ -149,7 +150,7 @@ bool run(const ConvProblem& problem, const void* packed, Precision, const NormKe
   state.problem = &problem;
   state.weights = static_cast<const float*>(packed);
   state.norm = &norm;
-  // 2 for the zeros beside the ends; an odd number of vectors keeps rows off multiples of 4 KB.
+  // 2 for the zeros at the ends; an odd number of vectors avoids strides of multiples of 4 KB.
   state.stride = (shape.width + block - 1) / block * block + kLanes;
   const int64_t wanted = 4 * processors();
   state.rows = (shape.height * shape.batch + wanted - 1) / wanted;
@@ -157,7 +158,7 @@ bool run(const ConvProblem& problem, const void* packed, Precision, const NormKe
   state.bands = (shape.height + state.rows - 1) / state.rows;
   const int64_t work = shape.batch * shape.height * shape.width * shape.channels *
                        problem.out_channels * 9 *
-                       16;  // a float product takes 16 times a binary one
+                       16;  // a float product costs 16 times a binary one
   run_tasks(parallel, work, static_cast<size_t>(shape.batch * state.bands), task, &state);
   return !state.failure.failed;
 }

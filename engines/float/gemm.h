@@ -40,7 +40,7 @@ struct Float32 {
     return a * b + sum;
   }
   static BIDIFF_INLINE_MEMBER Floats cells(Floats first, Floats) { return first; }
-  // Cells along a row of `count` values; up to a vector of cells more is written.
+  // Cells along a row of `count` values; up to one more vector of cells is written.
   static BIDIFF_INLINE_MEMBER void row_cells(const float* from, int64_t count, float* to) {
     memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
   }
@@ -80,12 +80,12 @@ BIDIFF_INLINE int64_t cells_of(int64_t depth) {
   return (depth + Math::kDepth - 1) / Math::kDepth;
 }
 
-// Floats from one panel to the next: a whole number of cache lines, and off the powers of two, at
-// which the lines of all panels would share a few sets of the cache.
+// Floats from one panel to the next: a whole number of cache lines and no power of two, at which
+// the lines of all panels would share a few sets of the cache.
 BIDIFF_INLINE int64_t panel_stride(int64_t cells) { return cells * kPanel + 16; }
 
-// Runs of memory to fetch into the cache beside a tile's products, `bytes` of each for a cell of
-// depth. A burst of more lines than a core can have under way would stall the products instead.
+// Memory to prefetch during a tile's products: `bytes` of each run per cell of depth. A burst of
+// more lines than a core can have in flight would stall the products instead.
 struct Fetch {
   static constexpr int kRuns = 4;
   const char* runs[kRuns];
@@ -101,12 +101,12 @@ struct NoFetch {
   BIDIFF_INLINE_MEMBER void step() {}
 };
 
-// sums += left * right for kRows rows. Cell (row, depth) of left lies at
-// left[row * row_step + depth * depth_step].
-template <class Math, int kRows, class Beside>
+// sums += left * right for kRows rows. Cell (row, depth) of left is at left[row * row_step + depth
+// * depth_step].
+template <class Math, int kRows, class Prefetch>
 BIDIFF_INLINE void add_products(const float* left, int64_t row_step, int64_t depth_step,
                                 const float* right, int64_t cells, Floats (*sums)[kTileVectors],
-                                Beside beside) {
+                                Prefetch prefetch) {
   for (int64_t depth = 0; depth < cells; ++depth) {
     Floats column[kTileVectors];
     for (int v = 0; v < kTileVectors; ++v) column[v] = load(right + v * kLanes);
@@ -116,14 +116,14 @@ BIDIFF_INLINE void add_products(const float* left, int64_t row_step, int64_t dep
         sums[row][v] = Math::multiply_add(factor, column[v], sums[row][v]);
       }
     }
-    beside.step();
+    prefetch.step();
     left += depth_step;
     right += kPanel;
   }
 }
 
-// One row of cells: `columns` values of one depth, or of two (second may be null: zeros), into row
-// `to` of consecutive panels. Columns beyond the last are zeros.
+// Writes one row of cells, `columns` values of one depth, or of two (second may be null: zeros), to
+// row `to` of consecutive panels. Columns beyond the last are zeros.
 template <class Math>
 BIDIFF_INLINE void gather_row(const float* first, const float* second, int64_t columns, float* to,
                               int64_t stride) {

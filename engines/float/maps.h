@@ -3,8 +3,8 @@
 //
 // Every .cpp of this folder is compiled several times, each time with the flags of one instruction
 // set, BIDIFF_ISA as its name and BIDIFF_LANES as the number of floats in a vector register; what
-// it exports lies in namespace bidiff::BIDIFF_ISA. This header, like ../kernels/binary_conv.h, is
-// read under different flags: no inline function with external linkage may stand in it.
+// it exports is in namespace bidiff::BIDIFF_ISA. This header, like ../kernels/binary_conv.h, is
+// read under different flags: it may not contain inline functions with external linkage.
 #pragma once
 
 #include <stddef.h>
@@ -19,8 +19,8 @@ struct MapShape {
   int64_t batch, channels, height, width;
 };
 
-// What full-precision products may be rounded to before they are summed up in float32. A kernel
-// whose instruction set has no bfloat16 products computes in float32 instead.
+// What the factors of full-precision products may be rounded to. Sums are float32. A kernel whose
+// instruction set has no bfloat16 products computes in float32 instead.
 enum class Precision : int { kFloat32 = 0, kBfloat16 = 1 };
 
 }  // namespace bidiff

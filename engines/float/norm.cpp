@@ -6,7 +6,8 @@ namespace bidiff {
 namespace {
 
 constexpr int64_t kBlock = 4096;  // floats that are read twice while they are in the L1 cache
-constexpr int64_t kChunk = 16 * kBlock;  // floats of a task; fixed, so that threads change no bit
+constexpr int64_t kChunk =
+    16 * kBlock;  // floats of a task; fixed, so that the number of threads changes no bit
 constexpr int64_t kWorkPerElement = 32;  // of Swish, in the units of kSerialWork
 
 // Count, mean and sum of squared deviations of some numbers. Two are merged as Chan, Golub and
@@ -56,7 +57,7 @@ Moments moments_of(const float* x, int64_t count) {
     const int64_t size = count - at < kBlock ? count - at : kBlock;
     const double n = static_cast<double>(size);
     const float near = static_cast<float>(sum_of<false>(x + at, size, 0.0f) / n);
-    // What rounding the mean to a float leaves is taken out of the squares again.
+    // Corrects the squares for the mean's rounding to float.
     const double gap = sum_of<false>(x + at, size, near) / n;
     const double squares = sum_of<true>(x + at, size, near) - n * gap * gap;
     merge(&all, {n, static_cast<double>(near) + gap, squares > 0 ? squares : 0});

@@ -19,7 +19,7 @@ struct NormKernel {
   bool (*affine)(const float* x, const MapShape& shape, const Norm& norm, float* affine,
                  const Parallel& parallel);
   // h[i] = n / (1 + exp(-n)) with n = a * x[i] + b, for i < count; h may be x. An element's result
-  // depends on its own value alone, not on its place or on count.
+  // depends on its own value alone, not on its position or on count.
   void (*affine_swish)(const float* x, float a, float b, size_t count, float* h);
   // h[i] = a * x[i] + b, for i < count; h may be x.
   void (*affine_map)(const float* x, float a, float b, size_t count, float* h);

@@ -1,9 +1,9 @@
 // Full-precision 1x1 convolution as a product of matrices, lanes = pixels.
 //
 // A task takes the pixels of an image block by block. A block's input, all channels, is first
-// copied to panels that the level-2 cache holds; channels themselves lie too far apart to be read
-// in turn: at a power of two their lines share a few sets of the cache, and no hardware prefetcher
-// follows. While a block is multiplied, the next one is copied, a few channels beside every tile.
+// copied to panels that fit in the level-2 cache; the channels themselves are too far apart to be
+// read in turn: at power-of-two strides their lines share a few sets of the cache, and no hardware
+// prefetcher follows. While a block is multiplied, the next one is copied, a few channels per tile.
 #include "gemm.h"
 
 #if defined(__AVX512F__)
@@ -36,7 +36,7 @@ struct PointwiseTask {
   int64_t image, first_tile, last_tile;
 };
 
-// Columns of an image from a panel on that are taken together.
+// Columns of an image, from a panel on, that are processed together.
 struct Block {
   int64_t first_panel, panels;
   int64_t first_pixel, pixels;
@@ -59,8 +59,8 @@ const float* channel_of(const PointwiseTask& task, int64_t channel) {
   return problem.second + (task.image * problem.second_channels + channel - own) * task.run->pixels;
 }
 
-// Copies a block to panels, `step` rows of cells at a time. What the next step reads is fetched
-// beside the products in between.
+// Copies a block to panels, `step` rows of cells at a time. What the next step reads is prefetched
+// during the products in between.
 struct Copy {
   const PointwiseTask* task;
   Block block;
@@ -96,7 +96,7 @@ Fetch next_fetch(const Copy& copy) {
   return fetch;
 }
 
-// A large output would push the panels out of the cache before anyone reads it.
+// A large output would evict the panels from the cache before anyone reads it.
 BIDIFF_INLINE void store_past_cache(float* to, Floats value) {
 #if defined(__AVX512F__)
   _mm512_stream_ps(to, value);
@@ -106,14 +106,14 @@ BIDIFF_INLINE void store_past_cache(float* to, Floats value) {
 }
 
 // One tile of y: kRows channels from `channel` on, one panel of pixels.
-template <class Math, int kRows, class Beside>
+template <class Math, int kRows, class Prefetch>
 __attribute__((noinline)) void multiply_tile(const PointwiseTask& task, const float* left,
                                              const float* right, int64_t channel, int64_t pixel,
-                                             Beside beside) {
+                                             Prefetch prefetch) {
   const PointwiseRun& run = *task.run;
   const PointwiseProblem& problem = *run.problem;
   Floats sums[kRows][kTileVectors] = {};
-  add_products<Math, kRows>(left, 1, kTileRows, right, run.cells, sums, beside);
+  add_products<Math, kRows>(left, 1, kTileRows, right, run.cells, sums, prefetch);
 
   const int64_t at = (task.image * problem.out_channels + channel) * run.pixels + pixel;
   const int64_t columns = smaller(run.pixels - pixel, kPanel);
@@ -140,16 +140,16 @@ __attribute__((noinline)) void multiply_tile(const PointwiseTask& task, const fl
   }
 }
 
-template <class Math, class Beside>
+template <class Math, class Prefetch>
 void multiply_rows(const PointwiseTask& task, int64_t rows, const float* left, const float* right,
-                   int64_t channel, int64_t pixel, Beside beside) {
+                   int64_t channel, int64_t pixel, Prefetch prefetch) {
   switch (rows) {
-    case 1: return multiply_tile<Math, 1>(task, left, right, channel, pixel, beside);
-    case 2: return multiply_tile<Math, 2>(task, left, right, channel, pixel, beside);
-    case 3: return multiply_tile<Math, 3>(task, left, right, channel, pixel, beside);
-    case 4: return multiply_tile<Math, 4>(task, left, right, channel, pixel, beside);
-    case 5: return multiply_tile<Math, 5>(task, left, right, channel, pixel, beside);
-    default: return multiply_tile<Math, 6>(task, left, right, channel, pixel, beside);
+    case 1: return multiply_tile<Math, 1>(task, left, right, channel, pixel, prefetch);
+    case 2: return multiply_tile<Math, 2>(task, left, right, channel, pixel, prefetch);
+    case 3: return multiply_tile<Math, 3>(task, left, right, channel, pixel, prefetch);
+    case 4: return multiply_tile<Math, 4>(task, left, right, channel, pixel, prefetch);
+    case 5: return multiply_tile<Math, 5>(task, left, right, channel, pixel, prefetch);
+    default: return multiply_tile<Math, 6>(task, left, right, channel, pixel, prefetch);
   }
 }
 
@@ -232,7 +232,7 @@ bool run_pointwise(const PointwiseProblem& problem, const void* packed, const Pa
   const int64_t columns = smaller(kBlockFloats / run.cells, kBlockColumns);
   run.block_panels = larger(1, smaller(columns / kPanel, run.task_panels));
 
-  // Few pixels: the output channels are shared out as well.
+  // Few pixels: the output channels are divided among tasks as well.
   run.row_tiles = quotient_up(problem.out_channels, kTileRows);
   const int64_t groups = quotient_up(wanted, run.tasks_per_image * problem.shape.batch);
   run.task_tiles = quotient_up(run.row_tiles, groups);

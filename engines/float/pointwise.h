@@ -1,5 +1,4 @@
-// Full-precision 1x1 convolution of one map, or of two beside each other: the contract of
-// pointwise.cpp.
+// Full-precision 1x1 convolution of one map, or of two concatenated: the contract of pointwise.cpp.
 #pragma once
 
 #include "maps.h"

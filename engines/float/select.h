@@ -18,8 +18,8 @@ struct FloatKernels {
   const AttentionKernel* attention;
 };
 
-// The best that this CPU runs of the instruction sets that `binary` may use: forcing a kernel by
-// BIDIFF_KERNEL forces these as well.
+// The best that this CPU runs within the instruction sets of `binary`, so that forcing a kernel by
+// BIDIFF_KERNEL also restricts these.
 const FloatKernels& float_kernels(const Kernel& binary);
 
 }  // namespace bidiff

@@ -35,9 +35,9 @@ BIDIFF_INLINE Floats splat(float value) { return value - Floats{}; }
 // A lane of `yes` where the lane of `mask` is -1, of `no` where it is 0.
 BIDIFF_INLINE Floats select(Ints mask, Floats yes, Floats no) { return mask ? yes : no; }
 
-// exp(x) within 2 units in the last place for x in [-87.3, 88.7]; beyond, 0-like small numbers and
-// 3.4e38-like large ones. NaN stays NaN.
-// x = n * ln 2 + r, |r| <= ln(2) / 2: exp(r) by a polynomial of degree 6, 2^n by its exponent bits.
+// exp(x) within 2 units in the last place for x in [-87.3, 88.7]; outside it, tiny numbers near 0
+// or large ones near 3.4e38. NaN stays NaN. x = n * ln 2 + r, |r| <= ln(2) / 2: exp(r) by a
+// polynomial of degree 6, 2^n by its exponent bits.
 BIDIFF_INLINE Floats exp(Floats x) {
   const Floats low = splat(-87.3f), high = splat(88.7f);
   Floats bounded = select(x < low, low, x);

@@ -1,4 +1,4 @@
-// AVX2: 256 pixels a register; without ternary operations a full adder is five.
+// AVX2: 256 pixels a register; without ternary operations a full adder takes five.
 #include <immintrin.h>
 
 #include "bitslice_run.h"
@@ -52,7 +52,7 @@ struct Ymm {
   BIDIFF_INLINE Bits shift_right(Bits a) {
     return _mm256_srli_epi32(a, kCount);
   }
-  using Shift = __m128i;  // a shift's count; 32 and more give 0
+  using Shift = __m128i;  // a shift's count; 32 and more yield 0
   BIDIFF_INLINE Shift shift(int count) { return _mm_cvtsi32_si128(count); }
   BIDIFF_INLINE Bits shift_left_by(Bits a, Shift count) { return _mm256_sll_epi32(a, count); }
   BIDIFF_INLINE Bits shift_right_by(Bits a, Shift count) { return _mm256_srl_epi32(a, count); }
@@ -80,7 +80,7 @@ struct Ymm {
   BIDIFF_INLINE Bits first_lanes(int count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lane_numbers());
   }
-  // Adds `bit` to the lanes of `bits` whose x + threshold is not negative.
+  // Sets `bit` in the lanes of `bits` whose x + threshold is not negative.
   BIDIFF_INLINE Bits pack_slot(Bits bits, const float* from, Floats threshold, uint32_t bit) {
     return pack_lanes(bits, _mm256_loadu_ps(from), threshold, broadcast(bit));
   }

@@ -1,5 +1,5 @@
-// AVX-512 F, BW, DQ and VL, without VPOPCNTDQ: 512 pixels a register, a full adder is two ternary
-// operations.
+// AVX-512 F, BW, DQ and VL, without VPOPCNTDQ: 512 pixels a register, a full adder takes two
+// ternary operations.
 #include "bitslice_run.h"
 #include "zmm.h"
 

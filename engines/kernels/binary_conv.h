@@ -1,11 +1,11 @@
-// The contract between the kernels of bidiff::BinaryConv and whoever calls them.
+// The contract between the kernels of bidiff::BinaryConv and their callers.
 //
 // Raw pointers only: nothing here knows ONNX Runtime, TensorRT or Python. The op itself (bit order,
 // padding bits, border rule, order of the epilogue) is defined in export/op_contract.md.
 //
-// This header is included by files compiled for different instruction sets. It may therefore hold
-// no inline function with external linkage: the linker keeps one copy of such a function, and that
-// copy could contain instructions which the running CPU lacks.
+// This header is included by files compiled for different instruction sets. It may therefore
+// contain no inline function with external linkage: the linker keeps one copy of such a function,
+// and that copy could use instructions that the running CPU lacks.
 #pragma once
 
 #include <stddef.h>
@@ -35,11 +35,21 @@ enum class Store : int {
   kUnshuffle,  // PixelUnshuffle(2): (N, 4 Cout, H / 2, W / 2), the inverse
 };
 
-// One call. Exactly one of `y` and `sums` is not null: `sums` asks for the raw integers
-// K_valid - 2 * mismatches and leaves alpha and the rest of the epilogue unread.
+// One call. A bit 1 is +1 and 0 is -1, so the product of an activation a and a weight w is +1 where
+// their bits agree and -1 where they differ. Over the K products of the taps inside the image,
 //
-// Fields after `time_is_scalar` are what the fused operators need beyond BinaryConv; all zero, a
-// Problem is BinaryConv alone. A kernel states in Kernel::fused which of them it takes itself;
+//   sum = agreements - mismatches = K - 2 * mismatches,  mismatches = popcount(a ^ w)
+//   y = alpha * sum
+//   y = y + shift_in;  y = y < 0 ? slope * y : y;  y = y + shift_out    (with rprelu)
+//   y = y + residual;  y = y + time;  y = y + skip                      (those that are not null)
+//
+// in float32, in this order, each operation rounded on its own.
+//
+// Exactly one of `y` and `sums` is not null; `sums` receives the raw sums, and alpha and
+// the rest of the epilogue are then ignored.
+//
+// Fields after `time_is_scalar` are what the fused operators need beyond BinaryConv; if all are
+// zero, a Problem is a plain BinaryConv. Kernel::fused says which of them a kernel handles itself;
 // run_fused (fused.h) does the others through scratch memory.
 struct Problem {
   Shape shape;
@@ -51,7 +61,7 @@ struct Problem {
   const float* time;       // (Cout), or one element if time_is_scalar; or null
   bool residual_is_scalar;
   bool time_is_scalar;
-  // N * Cin pointers to planes of (H, W), image by image: the input's channels wherever they lie.
+  // N * Cin pointers to planes of (H, W), image by image: the input's channels, wherever they are.
   const float* const* planes;
   // (N, Cin, 2) pairs (a, b): the input is h = swish(a * x + b) instead of x; or null.
   const float* affine;
@@ -74,11 +84,11 @@ struct Kernel {
   // Bytes of the kernel's own form of the weights; depends on Cin, Cout and k alone. The caller
   // provides memory aligned to kPackedAlignment.
   size_t (*packed_bytes)(const Shape& shape);
-  // Brings contract words (Cout, k, k, ceil(Cin/32)) to that form; padding bits are ignored.
+  // Converts contract words (Cout, k, k, ceil(Cin/32)) to that form; padding bits are ignored.
   void (*pack)(const Shape& shape, const int32_t* words, void* packed);
-  // False if scratch memory could not be had; the output is then undefined.
+  // False if memory is short; the output is then undefined.
   bool (*run)(const Problem& problem, const void* packed, const Parallel& parallel);
-  // Fields of Problem that `run` takes beyond BinaryConv's own, a sum of Fused.
+  // Fields of Problem that `run` handles beyond BinaryConv's own, a sum of Fused.
   unsigned fused;
 };
 
@@ -91,7 +101,7 @@ enum Fused : unsigned {
 
 constexpr size_t kPackedAlignment = 64;
 
-// One per file of the same name. Those that the build's architecture has no file for do not exist.
+// One per file of the same name; only those for the build's architecture exist.
 extern const Kernel kPortable;
 extern const Kernel kAvx2;
 extern const Kernel kAvx512bw;

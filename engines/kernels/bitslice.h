@@ -7,18 +7,18 @@
 //   Nine inputs (for k = 3 the nine taps of one channel, for k = 1 nine channels) form a "nonet" of
 //   three triples. For a triple a, b, c and each of the 8 patterns of its three weight bits, the
 //   number of mismatches is s + 2*m, where m = majority(a^w0, b^w1, c^w2) and s is the parity. The
-//   8 majorities are stored, once for all output channels. A parity only depends on the pattern by
-//   a complement: s = (a^b^c) ^ (w0^w1^w2). So the three parities of a nonet are again a triple of
-//   planes with a triple of weight bits: their majority is looked up the same way, and their own
-//   parity has only two forms. A nonet thus costs five lookups, which give one plane of weight 1
+//   8 majorities are stored, once for all output channels. A parity depends on the pattern only
+//   by a complement: s = (a^b^c) ^ (w0^w1^w2). So the three parities of a nonet are again a triple
+//   of planes with a triple of weight bits: their majority is looked up the same way, and their own
+//   parity has only two forms. A nonet thus costs five lookups, which yield one plane of weight 1
 //   and four of weight 2, instead of nine planes.
 //
 //   Planes are summed by full adders into vertical counters (bit i of all pixels' counts in plane
 //   i), 8 nonets at a time, with the tables of 8 nonets (17 KB for 512 bits) in the L1 cache.
 //
 // Layout: a "unit" is up to 32 slots of kLanes neighbouring pixels. Bit t of lane l of a plane is
-// pixel l of slot t, so packing is compare-and-or, and one shift brings a slot's bits of every lane
-// in place for the float epilogue. A unit holds whole rows, or a part of one wide row.
+// pixel l of slot t, so packing is compare-and-or, and one shift moves a slot's bits of every lane
+// into place for the float epilogue. A unit holds whole rows, or a part of one wide row.
 //
 // Included by one file per instruction set, which supplies `Vec`. Everything is in an unnamed
 // namespace: see binary_conv.h for why nothing here may have external linkage.
@@ -36,7 +36,7 @@ constexpr int kSlots = 32;        // slots in a unit, one per bit of a lane
 constexpr int kNonets = 8;        // nonets in a chunk
 constexpr int kNonetLookups = 5;  // majority of each triple, majority and parity of parities
 constexpr int kNonetLines = 34;   // 3 * 8 majorities, 2 parities, 8 majorities
-constexpr int kMaxPlanes = 28;    // 9 * 2^24 inputs, the most that check.h lets through
+constexpr int kMaxPlanes = 28;    // 9 * 2^24 inputs, the maximum of check.h
 
 // ---- weights ------------------------------------------------------------------------------------
 
@@ -58,7 +58,7 @@ BIDIFF_INLINE Sizes sizes_of(const Shape& shape) {
 
 // Packed: int32 offsets [Cout][kClasses], then lookups [chunk][Cout][kNonets][kNonetLookups] bytes.
 // A lookup is the line to read, in eighths of a line (an address is base + 8 * lookup for 64-byte
-// lines). That is 5 bytes for 9 weights, 4.4 times the contract's words, and spares decoding them.
+// lines). That is 5 bytes for 9 weights, 4.4 times the contract's words, and avoids decoding them.
 size_t bitslice_packed_bytes(const Shape& shape) {
   const Sizes sizes = sizes_of(shape);
   return static_cast<size_t>(shape.out_channels) *
@@ -125,7 +125,7 @@ BIDIFF_INLINE void build_nonet(typename Vec::Bits* table, const typename Vec::Bi
 }
 
 // Adds what a chunk of nonets counts for one output channel to its vertical counter of kPlanes
-// planes; a number known when compiling unrolls the carries (a loop over them costs a third more).
+// planes; a number known at compile time unrolls the carries (a loop over them costs a third more).
 template <class Vec, bool kFirst, int kPlanes>
 BIDIFF_INLINE void add_chunk(const typename Vec::Bits* table, const uint8_t* lookups,
                              typename Vec::Bits* counter) {
@@ -183,7 +183,7 @@ BIDIFF_INLINE void add_chunk(const typename Vec::Bits* table, const uint8_t* loo
 // ---- from counters to integers ------------------------------------------------------------------
 
 // One step of a bit-matrix transpose within lanes: fields of `kBits` bits of a (lower) and b
-// (upper) become fields of twice that; even[] are those at even places, odd[] at odd ones.
+// (upper) become fields of twice that; even[] are those at even positions, odd[] at odd ones.
 template <class Vec, int kBits>
 BIDIFF_INLINE void widen(typename Vec::Bits mask, typename Vec::Bits a, typename Vec::Bits b,
                          typename Vec::Bits* even, typename Vec::Bits* odd) {

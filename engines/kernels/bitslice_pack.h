@@ -14,8 +14,8 @@ constexpr int64_t kMaxTaskChannels = 512, kMinTaskChannels = 64;
 struct Cut {
   int slots;      // slots in a row of a unit
   int rows;       // rows in a unit
-  int64_t tiles;  // units side by side
-  int64_t units;  // units above each other
+  int64_t tiles;  // units across
+  int64_t units;  // units down
   int64_t units_per_task, bands;
   int64_t channels_per_task, blocks;
 };
@@ -28,8 +28,8 @@ BIDIFF_INLINE Cut cut_image(const Shape& shape) {
   cut.tiles = (slots + kSlots - 1) / kSlots;
   cut.rows = kSlots / cut.slots;
   cut.units = (shape.height + cut.rows - 1) / cut.rows;
-  // Tasks of one image touch at their edges, where both pack the same rows, hence no more than
-  // needed; and where units do not suffice, output channels are shared out, which repeats tables.
+  // Adjacent tasks of an image both pack the rows at their common edge, so there are no more tasks
+  // than needed. If there are too few units, output channels are divided too, which repeats tables.
   const int64_t wanted = kTasksPerProcessor * processors();
   const int64_t columns = shape.batch * cut.tiles;
   const int64_t bands = (wanted + columns - 1) / columns;
@@ -95,8 +95,8 @@ BIDIFF_INLINE void pack_unit(const Work<Vec>& work, int64_t unit, int first, int
     memset(edges, 0, static_cast<size_t>(channels));
     return;
   }
-  // Full vectors of a row and pixels after them; rows without the latter follow each other in
-  // memory as slots do in the unit, so they are one long row.
+  // Full vectors of a row, and the pixels after them. Rows without such pixels are contiguous in
+  // memory, as slots are in the unit, so they are treated as one long row.
   int full = rest / Vec::kLanes < kSlots ? static_cast<int>(rest / Vec::kLanes) : kSlots;
   const int part = full < slots ? static_cast<int>(rest % Vec::kLanes) : 0;
   int rows = last - first;
@@ -175,9 +175,9 @@ BIDIFF_INLINE void gather_nonet(const Work<Vec>& work, int64_t unit, int64_t non
   neighbours(work, lower, work.edges[below], planes + 6);
 }
 
-// Walks the lines of a unit of some (N, channels, H, W) tensor from a channel on, so that they come
-// nearer while something else is computed: a unit's rows are a few KB a channel, and the hardware
-// prefetcher starts afresh with every channel.
+// Prefetches the lines of a unit of an (N, channels, H, W) tensor, from a channel on, while
+// something else is computed: a unit's rows are a few KB per channel, and the hardware prefetcher
+// starts over with every channel.
 struct Fetch {
   const char* row;
   int64_t plane_bytes, lines, channels, line, per_step;

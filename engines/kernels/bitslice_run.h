@@ -11,14 +11,14 @@
 namespace bidiff {
 namespace {
 
-// What is done beside counting: see above. `unit` is the one to finish, from `channel` on.
+// Work done during counting, see above. `unit` is the one to finish, from `channel` on.
 template <class Vec>
 struct Aside {
   FinishChannel<Vec> finish;
   int64_t unit, channel, last_channel;  // channel == last_channel: nothing left
   int64_t steps, every;                 // steps until the next channel, and between two
   Fetch input, residual, output;
-  int64_t batch;  // output channels counted between two steps aside
+  int64_t batch;  // output channels counted between two such steps
 };
 
 template <class Vec>
@@ -31,7 +31,7 @@ BIDIFF_INLINE void step_aside(const Work<Vec>& work, Aside<Vec>* aside, int64_t 
   fetch_steps(&aside->output, steps);
 }
 
-// Steps aside cost a little each, but a burst of more lines than a core can have under way stalls
+// Each such step has a small cost, but a burst of more lines than a core can have in flight stalls
 // it.
 template <class Vec>
 BIDIFF_INLINE int64_t batch_of(const Aside<Vec>& aside) {

@@ -19,8 +19,8 @@ BIDIFF_INLINE int weight_bit(const Shape& shape, const int32_t* words, int64_t c
 }
 
 // sum = offset - 2 * counted. Activation bits outside the image are 0, so a tap there counts the
-// ones of its weights as mismatches; the offset of a border class takes them out again, together
-// with K_valid.
+// ones of its weights as mismatches; the offset of a border class, which includes K_valid, corrects
+// that.
 static inline void pack_offsets(const Shape& shape, const int32_t* words, int64_t channel,
                                 int32_t* offsets) {
   const int k = static_cast<int>(shape.kernel);

@@ -41,7 +41,7 @@ std::string read_shape(const Dims& x, const Dims& words, Shape* shape) {
   }
   *shape = {x[0], x[1], words[0], words[1], x[2], x[3]};
   if (words[3] != words_per_tap(*shape)) {
-    return "bidiff::BinaryConv: words must hold ceil(Cin/32) = " +
+    return "bidiff::BinaryConv: words must have ceil(Cin/32) = " +
            std::to_string(words_per_tap(*shape)) + " words a tap for the " + std::to_string(x[1]) +
            " channels of x, not " + std::to_string(words[3]);
   }

@@ -10,11 +10,11 @@ namespace bidiff {
 
 using Dims = std::vector<int64_t>;
 
-// The shape that x (N, Cin, H, W) and words (Cout, k, k, ceil(Cin/32)) describe. Returns "" or the
-// sentence to refuse them with.
+// The shape that x (N, Cin, H, W) and words (Cout, k, k, ceil(Cin/32)) describe. Returns "" or an
+// error sentence.
 std::string read_shape(const Dims& x, const Dims& words, Shape* shape);
 
-// Sentences for the other inputs; each returns "" if `dims` fits. `name` is the input's name.
+// The same for the other inputs: each returns "" if `dims` fits. `name` is the input's name.
 std::string check_vector(const char* name, const Dims& dims, int64_t length, bool or_one);
 std::string check_rprelu(const Dims& dims, const Shape& shape);
 std::string check_residual(const Dims& dims, const Shape& shape);

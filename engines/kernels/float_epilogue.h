@@ -48,7 +48,7 @@ struct ChannelEpilogue {
   }
 };
 
-// Where sums of one channel go: as they are, or through the float epilogue.
+// Stores sums of one channel: as they are, or after the float epilogue.
 template <class Vec>
 struct FloatSink {
   ChannelEpilogue<Vec> epilogue;

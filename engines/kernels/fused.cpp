@@ -24,7 +24,7 @@ struct Gather {
   int64_t plane;
 };
 
-// The input as the convolution sees it, one plane.
+// Computes one plane of the input as the convolution sees it.
 void gather_plane(void* user, size_t index) {
   const Gather& run = *static_cast<const Gather*>(user);
   const Problem& problem = *run.problem;
@@ -48,12 +48,12 @@ struct Scatter {
   bool add_skip;
 };
 
-// One plane of the output to where it is stored.
+// Copies one plane of the output to where Problem::store puts it.
 void scatter_plane(void* user, size_t index) {
   const Scatter& run = *static_cast<const Scatter*>(user);
   const Problem& problem = *run.problem;
   const int64_t height = problem.shape.height, width = problem.shape.width, plane = height * width;
-  const int64_t channel = static_cast<int64_t>(index);  // images follow each other alike
+  const int64_t channel = static_cast<int64_t>(index);  // counted over all images
   const float* from = run.from + channel * plane;
   const float* skip = run.add_skip ? problem.skip + channel * plane : nullptr;
   for (int64_t y = 0; y < height; ++y) {

@@ -5,8 +5,8 @@
 
 namespace bidiff {
 
-// Runs `kernel`, and does in scratch memory whatever it does not take itself (Kernel::fused); the
-// result is the same to the bit. False if memory is short.
+// Runs `kernel`, and does in scratch memory what it does not handle itself (Kernel::fused); the
+// result has the same bits. False if memory is short.
 bool run_fused(const Kernel& kernel, const Problem& problem, const void* packed,
                const Parallel& parallel);
 

@@ -6,13 +6,13 @@
 namespace bidiff {
 namespace {
 
-// Counts bytes apart from each other, 3 instructions for 32 channels of 4 pixels, and adds up those
-// of a word only before a byte can overflow.
+// Counts every byte separately, 3 instructions for 32 channels of 4 pixels, and adds the bytes of a
+// word only before one can overflow.
 struct CountBytes {
   static constexpr int kMaxAdditions = 255 / 8;
   BIDIFF_INLINE Neon::Bits add(Neon::Bits counts, Neon::Bits a) {
     const uint8x16_t ones = vcntq_u8(vreinterpretq_u8_u32(a));
-    // As an instruction of its own, which no pass reorders into a second set of registers.
+    // In assembly, so that no compiler pass moves it to a second set of registers.
     asm("add %0.16b, %0.16b, %1.16b" : "+w"(counts) : "w"(ones));
     return counts;
   }

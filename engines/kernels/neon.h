@@ -35,7 +35,7 @@ struct Neon {
         vcombine_u32(vcreate_u32(uint64_t{1} << 32), vcreate_u32(uint64_t{3} << 32 | 2));
     return vcltq_u32(numbers, vdupq_n_u32(static_cast<uint32_t>(count)));
   }
-  // Adds `bit` to the lanes of `bits` whose x + threshold is not negative.
+  // Sets `bit` in the lanes of `bits` whose x + threshold is not negative.
   BIDIFF_INLINE Bits pack_slot(Bits bits, const float* from, Floats threshold, uint32_t bit) {
     return pack_lanes(bits, vld1q_f32(from), threshold, broadcast(bit));
   }
@@ -98,8 +98,7 @@ struct Neon {
     const Bits place = vaddq_u32(first, vdupq_n_u32(0x03020100));
     return vreinterpretq_u32_u8(vqtbl4q_u8(entries, vreinterpretq_u8_u32(place)));
   }
-  // The architecture has no store past the caches that needs no more than a hint; CPUs see by
-  // themselves that whole lines are written.
+  // Plain stores: CPUs detect by themselves that whole lines are written.
   BIDIFF_INLINE void stream(float* to, Floats value) { vst1q_f32(to, value); }
   BIDIFF_INLINE void stream_fence() {}
   BIDIFF_INLINE void prefetch(const void* at) { __builtin_prefetch(at); }

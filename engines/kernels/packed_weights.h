@@ -12,8 +12,8 @@ namespace bidiff {
 std::shared_ptr<const void> pack_weights(const Kernel& kernel, const Shape& shape,
                                          const int32_t* words);
 
-// The packed form of one constant tensor of words, made on first use. The words do not tell Cin
-// (only ceil(Cin/32)), hence a form belongs to a channel count as well.
+// The packed form of one constant tensor of words, made on first use. The words determine only
+// ceil(Cin/32), not Cin, so a form belongs to a channel count as well.
 class PackedWeights {
  public:
   std::shared_ptr<const void> get(const Kernel& kernel, const Shape& shape, const int32_t* words);

@@ -1,9 +1,9 @@
 // From float rows to the packed words of a band. Unnamed namespace as in bitslice.h.
 //
 // Eight channels at a time: their bits of 16 pixels are collected in a register, and eight streams
-// still fit the ways of the L1 cache where planes lie a multiple of 4 KB apart. A hardware
-// prefetcher starts anew on each of these short runs, so a step's input is fetched by instruction
-// while the step before it is packed, or while another band is counted.
+// still fit the ways of the L1 cache if planes are a multiple of 4 KB apart. A hardware prefetcher
+// starts over on each of these short runs, so a step's input is prefetched by instruction while the
+// step before it is packed, or while another band is counted.
 #pragma once
 
 #include <string.h>
@@ -28,13 +28,13 @@ struct PopcountRun {
   int64_t task_rows, tasks;        // output rows of a task, tasks of an image
   int64_t row_words, plane_words;  // strides of a packed band
   int64_t h_stride;                // floats between channels of h
-  bool streams;                    // y goes past the caches
+  bool streams;                    // y is written past the caches
   TaskFailure failure;
 };
 
-// Scratch of a task. Row 0 of a packed band is the band's top row - half, and its pixel 0 at word
-// kLanes, so that the pixel left of it exists and aligned stores stay aligned; the zeros between
-// two rows are right of the one and left of the other. h has the same rows.
+// Scratch of a task. Row 0 of a packed band is the band's top row - half; pixel 0 is at word
+// kLanes, so that the pixel to its left exists and aligned stores stay aligned. The zeros between
+// two rows pad the right of one and the left of the next. h has the same rows.
 struct PopcountTask {
   const PopcountRun* run;
   int64_t image;
@@ -48,14 +48,14 @@ BIDIFF_INLINE const float* input_plane(const Problem& problem, int64_t image, in
   return problem.planes ? problem.planes[plane] : problem.x + plane * shape.height * shape.width;
 }
 
-// The rows that one band needs and the band before it lacks, step by step: a step is kStreams
+// The rows that one band needs and the previous one did not pack, step by step: a step is kStreams
 // channels of some rows.
 struct Preparation {
   const PopcountTask* task;
   uint32_t* words;      // of the band
   int64_t top;          // image row of the band's row 0
   int64_t first, last;  // image rows to pack
-  int64_t carried;      // rows of the band before at the start of this one
+  int64_t carried;      // rows of the previous band at the start of this one
   int64_t step_rows, row_steps, steps, packed;
   int64_t lines_at_once;     // fetched between two tiles of the band that is being counted
   int64_t fetched, channel;  // the run of a channel's rows that is being fetched
@@ -145,7 +145,7 @@ BIDIFF_INLINE void fetch_run(Preparation* work) {
   work->lines = ((last - row) * width * 4 + kLine - 1) / kLine;
 }
 
-// To the next run; the step before the one that is being fetched is packed.
+// Advances to the next run, and packs the step before the one that is being fetched.
 template <class Vec>
 __attribute__((noinline)) void next_run(Preparation* work) {
   const Shape& shape = work->task->run->problem->shape;
@@ -185,7 +185,7 @@ BIDIFF_INLINE void normalise_and_pack(Preparation* work) {
   const PopcountRun& run = *task.run;
   const Problem& problem = *run.problem;
   const Shape& shape = problem.shape;
-  // As many lines as a core can have under way are fetched while as many are computed.
+  // As many lines as a core can have in flight are fetched while as many are computed.
   constexpr int64_t kRun = 256;
   const int64_t count = (work->last - work->first) * shape.width;
   const int64_t start = work->first * shape.width, width = shape.width;
@@ -217,8 +217,8 @@ BIDIFF_INLINE void normalise_and_pack(Preparation* work) {
   work->packed = work->fetched = work->steps;
 }
 
-// Copies what the band before, already packed, has of this band's rows, clears rows outside the
-// image, and says what is left to pack. `before` is null for the first band of a task.
+// Copies this band's rows that the previous band has packed, clears rows outside the image, and
+// returns what is left to pack. `before` is null for the first band of a task.
 BIDIFF_INLINE Preparation prepare_band(const PopcountTask& task, int64_t band_top,
                                        const uint32_t* before, uint32_t* words) {
   const PopcountRun& run = *task.run;

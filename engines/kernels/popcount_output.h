@@ -1,6 +1,6 @@
-// Where a tile goes: sums as they are, or floats in the order that Problem::store asks for. Every
-// output has `fetch`, which takes the lines of a later tile into the cache to be written, and
-// `store`. Unnamed namespace as in bitslice.h.
+// How a tile is stored: sums as they are, or floats in the order of Problem::store. Every output
+// has `fetch`, which prefetches the lines that a later tile writes, and `store`. Unnamed namespace
+// as in bitslice.h.
 #pragma once
 
 #include "popcount_tile.h"
@@ -60,7 +60,7 @@ struct PlainOutput {
   }
 };
 
-// PixelShuffle(2): the four channels of a group are the four pixels of a square of one plane.
+// PixelShuffle(2): the four channels of a group become 2x2 pixels of one plane.
 struct ShuffleOutput {
   template <class Vec>
   BIDIFF_INLINE void fetch(const Group& group, const Tile<Vec>& tile) {
@@ -103,7 +103,7 @@ struct ShuffleOutput {
   }
 
  private:
-  // As many lanes, twice: lanes of a part are the first ones.
+  // Twice as many lanes; those of an incomplete vector are the first ones.
   template <class Vec>
   BIDIFF_INLINE uint64_t both_lanes(uint32_t lanes) {
     return (uint64_t{1} << (2 * __builtin_popcount(lanes))) - 1;

@@ -7,7 +7,7 @@
 namespace bidiff {
 namespace {
 
-// Where the vectors of a tile lie; the same for every group of output channels.
+// Positions of a tile's vectors; the same for every group of output channels.
 template <class Vec>
 struct alignas(64) Tile {
   uint32_t classes[kVectors][Vec::kLanes];  // border class of every lane
@@ -19,7 +19,7 @@ struct alignas(64) Tile {
   bool paired;                              // and each second vector continues the first one's row
 };
 
-// What a group of output channels needs beside the packed words.
+// What a group of output channels needs besides the packed words.
 struct Group {
   const Problem* problem;
   int64_t first;
@@ -160,11 +160,11 @@ BIDIFF_INLINE void finish_channel(const Group& group, int c, const Tile<Vec>& ti
   }
 }
 
-// Vectors of a row follow each other, so one of a cache line fetches it.
+// Vectors of a row are contiguous, so prefetching one fetches all of its cache line.
 template <class Vec>
 constexpr int kLineVectors = static_cast<int>(kLine / sizeof(float)) / Vec::kLanes;
 
-// What a tile will add.
+// Prefetches what a tile will add.
 template <class Vec>
 BIDIFF_INLINE void fetch_added(const Group& group, const Tile<Vec>& tile) {
 #pragma GCC unroll 4

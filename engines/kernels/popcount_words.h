@@ -7,8 +7,8 @@
 // keeps 16 counters in registers; for each tap and word it does 16 times xor, count, add.
 //
 // Counting is arithmetic in the L1 cache, and everything else moves memory. So while a band is
-// counted, the next one is fetched and packed, and what the next tile adds and writes is fetched.
-// A task has several bands below each other and packs no row twice.
+// counted, the next one is fetched and packed, and what the next tile adds and writes is
+// prefetched. A task has several consecutive bands and packs no row twice.
 //
 // `Vec` is the instruction set's policy, `Count` the population count: add(counts, a) adds that of
 // `a`. Counts of a word's parts, which overflow after kMaxAdditions (0: never), are added to its
@@ -25,9 +25,9 @@ constexpr int64_t kBandRows = 4;   // whose packed words stay in the L1 cache
 constexpr int64_t kNarrowBandRows = 8, kFewSlots = 2;
 constexpr int64_t kTasksPerProcessor = 2;
 constexpr int64_t kBandOfH = 512 << 10;       // bytes of h that stay in the L2 cache
-constexpr int64_t kStreamedBytes = 16 << 20;  // outputs that the last cache would not hold anyway
+constexpr int64_t kStreamedBytes = 16 << 20;  // outputs too large for the last-level cache anyway
 
-// Whole cache lines, and one more, which keeps strides off multiples of 4 KB.
+// Rounded up to cache lines plus one, to avoid 4 KB aliasing.
 BIDIFF_INLINE int64_t odd_stride(int64_t words) {
   return ((words + kOddWords - 1) / kOddWords + 1) * kOddWords;
 }
@@ -36,7 +36,7 @@ BIDIFF_INLINE int64_t tiles_of(const PopcountRun& run, int64_t rows) {
   return (rows * run.slots + kVectors - 1) / kVectors;
 }
 
-// Where pixel (y, x) of an output channel goes, from the channel's first element on.
+// Index of pixel (y, x) of an output channel, from the channel's first element.
 BIDIFF_INLINE int64_t stored_at(const Problem& problem, int64_t y, int64_t x) {
   const int64_t height = problem.shape.height, width = problem.shape.width;
   if (problem.store == Store::kShuffle) return 2 * y * 2 * width + 2 * x;
@@ -55,7 +55,7 @@ BIDIFF_INLINE void lay_tiles(const PopcountRun& run, int64_t top, int64_t rows, 
     Tile<Vec>& tile = tiles[i];
     tile.full = true;
     for (int v = 0; v < kVectors; ++v) {
-      const bool exists = row < rows;  // or the last one of all once more
+      const bool exists = row < rows;  // else the last row again
       if (exists) {
         y = top + row;
         x = slot * Vec::kLanes;
@@ -110,7 +110,7 @@ BIDIFF_INLINE Group group_at(const PopcountTask& task, int64_t first, int64_t to
   return group;
 }
 
-// All output channels of a band, while `ahead` is prepared.
+// Computes all output channels of a band while preparing `ahead`.
 template <class Vec, class Count, int kKernel, class Output>
 __attribute__((noinline)) void convolve_band(const PopcountTask& task, int64_t top,
                                              const uint32_t* band, const Tile<Vec>* tiles,
@@ -206,8 +206,8 @@ void popcount_task(void* user, size_t index) {
   if (run.streams) Vec::stream_fence();
 }
 
-// Tasks of an image touch at their edges, where both pack the same rows, hence no more than balance
-// the threads.
+// Adjacent tasks of an image both pack the rows at their common edge, so there are only enough to
+// balance the threads.
 BIDIFF_INLINE void cut_image(PopcountRun* run) {
   const Problem& problem = *run->problem;
   const Shape& shape = problem.shape;
@@ -236,7 +236,7 @@ bool popcount_run(const Problem& problem, const void* packed, const Parallel& pa
   run.row_words = (run.slots + 1) * Vec::kLanes;
   run.plane_words = odd_stride(rows * run.row_words + Vec::kLanes);
   run.h_stride = odd_stride(rows * shape.width);
-  // Whole aligned vectors, that nothing reads while the output is being written.
+  // Needs whole aligned vectors that nothing reads while the output is being written.
   const int64_t outputs = shape.batch * shape.out_channels * shape.height * shape.width;
   const int64_t line = problem.store == Store::kShuffle ? 2 * shape.width : shape.width;
   run.streams = problem.y && problem.skip != problem.y && problem.store != Store::kUnshuffle &&

@@ -1,5 +1,5 @@
 // The kernel for every architecture, and the oracle the others are tested against. It follows the
-// contract word for word: every output visits the taps that lie inside the image and no others.
+// contract word for word: every output visits the taps inside the image and no others.
 #include <string.h>
 
 #include "binary_conv.h"
@@ -10,8 +10,8 @@ namespace {
 
 int64_t long_words(const Shape& shape) { return (shape.in_channels + 63) / 64; }
 
-// Ones of a word, by adding neighbouring fields: without instruction-set flags the compiler's own
-// would be a call into a table.
+// Counts the ones of a word by adding neighbouring fields: without instruction-set flags the
+// compiler's builtin would call a table lookup.
 inline int32_t ones(uint64_t word) {
 #if defined(__aarch64__)
   return __builtin_popcountll(word);

@@ -80,7 +80,7 @@ const Kernel* find_kernel(const char* name, std::string* error) {
       if (entry.supported) return entry.kernel;
     } else if (std::strcmp(name, entry.name) == 0) {
       if (entry.supported) return entry.kernel;
-      *error = "kernel '" + std::string(name) + "' can not be used because " + entry.reason +
+      *error = "kernel '" + std::string(name) + "' cannot be used because " + entry.reason +
                "; choose one of " + supported_names();
       return nullptr;
     }

@@ -14,7 +14,7 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kHuge = size_t{2} << 20;    // less would waste most of a huge page
-constexpr size_t kLarge = size_t{64} << 10;  // beyond what the L1 cache and a few pages hold
+constexpr size_t kLarge = size_t{64} << 10;  // too large for the L1 cache and a few pages
 
 struct Free {
   void operator()(void* memory) const { std::free(memory); }
@@ -25,8 +25,8 @@ void* aligned(size_t bytes, size_t alignment) {
   return std::aligned_alloc(alignment, rounded ? rounded : alignment);
 }
 
-// Buffers that a thread walks through again and again: in huge pages, where the system has them on
-// request, the walk needs one address translation instead of one a page.
+// Buffers that a thread walks through repeatedly: in huge pages, if the system has them on request,
+// the walk needs one address translation instead of one per page.
 void* aligned_to_huge_page(size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr size_t kHugePage = size_t{2} << 20;
@@ -45,15 +45,15 @@ struct Slot {
 
 thread_local Slot slots[kScratchSlots];
 
-// Large run buffers that were given back, for the next run: fresh pages cost the system a fault
-// each, which for a map of 8 MB takes longer than the convolution that fills it.
+// Freed large run buffers, kept for the next run: each fresh page costs a page fault, which for a
+// map of 8 MB takes longer than the convolution that fills it.
 struct Kept {
   struct Header {
     size_t bytes;  // of the block, this header included
   };
   static constexpr size_t kHeader = 64;  // keeps what follows aligned
   static constexpr int kBlocks = 4;
-  static constexpr size_t kMaxKept = size_t{64} << 20;  // held back altogether
+  static constexpr size_t kMaxKept = size_t{64} << 20;  // kept in total
 
   std::mutex mutex;
   Header* blocks[kBlocks] = {};
@@ -73,7 +73,7 @@ struct Kept {
   }
 
   // False if there is no room for it.
-  bool give(Header* header) {
+  bool put(Header* header) {
     const std::lock_guard<std::mutex> lock(mutex);
     if (bytes + header->bytes > kMaxKept) return false;
     for (Header*& block : blocks) {
@@ -86,7 +86,7 @@ struct Kept {
   }
 };
 
-// Never destroyed: a run may still end while the process does.
+// Never destroyed: a run may still be ending while the process exits.
 Kept& kept() {
   static Kept* const all = new Kept;
   return *all;
@@ -97,7 +97,7 @@ Kept& kept() {
 void* thread_scratch(int slot, size_t bytes) {
   Slot& mine = slots[slot];
   if (!mine.memory || mine.bytes < bytes) {
-    mine.memory.reset();  // before the new one, so that a thread never holds both
+    mine.memory.reset();  // before the new one, so that a thread never has both
     mine.memory.reset(bytes < kLarge ? aligned(bytes, kAlignment) : aligned_to_huge_page(bytes));
     mine.bytes = mine.memory ? bytes : 0;
   }
@@ -120,7 +120,7 @@ void free_run_scratch(void* memory) {
   if (!memory) return;
   Kept::Header* header =
       reinterpret_cast<Kept::Header*>(static_cast<char*>(memory) - Kept::kHeader);
-  if (header->bytes < kLarge || !kept().give(header)) std::free(header);
+  if (header->bytes < kLarge || !kept().put(header)) std::free(header);
 }
 
 int64_t processors() {

@@ -1,5 +1,5 @@
 // Memory and thread helpers for kernels. Compiled without instruction-set flags (support.cpp), so
-// that the kernel files themselves need nothing of the C++ library.
+// that the kernel files themselves need nothing from the C++ library.
 #pragma once
 
 #include <stddef.h>
@@ -9,7 +9,7 @@
 
 namespace bidiff {
 
-// Work below this many binary multiply-adds (about 50 us on one core of a vector kernel) is not
+// Work below this many binary multiply-adds (about 50 us of a vector kernel on one core) is not
 // worth waking other threads for.
 constexpr int64_t kSerialWork = int64_t{1} << 24;
 
@@ -20,19 +20,19 @@ void* thread_scratch(int slot, size_t bytes);
 constexpr int kScratchSlots = 4;
 
 // A buffer for one run, 64-byte aligned, contents undefined; null when memory is short. Some large
-// ones are kept for later runs after they were freed.
+// ones are kept for later runs after they are freed.
 void* run_scratch(size_t bytes);
 void free_run_scratch(void* memory);
 
-// Processors this process may use. A host does not tell how many threads it has; work is cut for
-// this many, which costs little where there are fewer.
+// Processors this process may use. A host does not report how many threads it has; work is cut for
+// this many, which costs little if there are fewer.
 int64_t processors();
 
 // Runs `task` through the host, or in this thread when there is one task or little work.
 void run_tasks(const Parallel& parallel, int64_t work, size_t count,
                void (*task)(void* user, size_t index), void* user);
 
-// Raised by a task that failed; read after run_tasks.
+// Set by a task that failed; read after run_tasks.
 struct TaskFailure {
   volatile int failed = 0;
 };

@@ -64,7 +64,7 @@ struct Zmm {
   BIDIFF_INLINE Bits shift_right(Bits a) {
     return _mm512_srli_epi32(a, kCount);
   }
-  using Shift = __m128i;  // a shift's count; 32 and more give 0
+  using Shift = __m128i;  // a shift's count; 32 and more yield 0
   BIDIFF_INLINE Shift shift(int count) { return _mm_cvtsi32_si128(count); }
   BIDIFF_INLINE Bits shift_left_by(Bits a, Shift count) { return _mm512_sll_epi32(a, count); }
   BIDIFF_INLINE Bits shift_right_by(Bits a, Shift count) { return _mm512_srl_epi32(a, count); }
@@ -93,7 +93,7 @@ struct Zmm {
   BIDIFF_INLINE __mmask16 first_lanes(int count) {
     return static_cast<__mmask16>(0xffffu >> (16 - count));
   }
-  // Adds `bit` to the lanes of `bits` whose x + threshold is not negative.
+  // Sets `bit` in the lanes of `bits` whose x + threshold is not negative.
   BIDIFF_INLINE Bits pack_slot(Bits bits, const float* from, Floats threshold, uint32_t bit) {
     const Floats x = _mm512_add_ps(_mm512_loadu_ps(from), threshold);
     const __mmask16 set = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GE_OQ);
@@ -135,14 +135,14 @@ struct Zmm {
   BIDIFF_INLINE void store_lanes(int32_t* to, Bits value, uint32_t lanes) {
     _mm512_mask_storeu_epi32(to, static_cast<__mmask16>(lanes), value);
   }
-  // Has `a` in a register here. Sums that pass through are not reassociated into trees, for which
-  // the registers would not suffice beside a tile of counters.
+  // Forces `a` into a register here, so that sums are not reassociated into trees, which would need
+  // more registers than a tile of counters leaves.
   BIDIFF_INLINE void keep(Bits& a) { asm("" : "+v"(a)); }
   // Lane l is table[index[l]], where the table has 16 entries and both are aligned.
   BIDIFF_INLINE Bits lookup(const int32_t* table, const uint32_t* index) {
     return _mm512_permutexvar_epi32(_mm512_load_si512(index), _mm512_load_si512(table));
   }
-  // Past the caches, to a multiple of 64 bytes; ordered by stream_fence alone.
+  // Stores past the caches, to a multiple of 64 bytes; only stream_fence orders it.
   BIDIFF_INLINE void stream(float* to, Floats value) { _mm512_stream_ps(to, value); }
   BIDIFF_INLINE void stream_fence() { _mm_sfence(); }
   BIDIFF_INLINE void prefetch(const void* at) {

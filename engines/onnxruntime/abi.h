@@ -1,8 +1,8 @@
 // The part of ONNX Runtime's C ABI that a custom-op library needs, declared without its headers,
 // which no Python package ships.
 //
-// OrtApi is a table of function pointers that only ever grows at its end, hence a function is its
-// slot number for good. Version 18 is the lowest that has every slot used here; asking for the
+// OrtApi is a table of function pointers that only ever grows at its end, so a function's slot
+// number never changes. Version 18 is the lowest that has every slot used here; asking for the
 // lowest keeps the library loadable by every newer ONNX Runtime.
 #pragma once
 
@@ -26,7 +26,7 @@ struct Value;
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
 enum ElementType : int { kFloat = 1, kInt32 = 6, kFloat16 = 10 };
 enum Characteristic : int { kRequired = 0, kOptional = 1 };
-enum MemoryType : int { kHostInput = -2, kDeviceMemory = 0 };  // where an input is to lie
+enum MemoryType : int { kHostInput = -2, kDeviceMemory = 0 };  // where an input must be
 
 struct Api {
   void* slots[1];
@@ -39,7 +39,7 @@ struct Api {
 #define BIDIFF_ORT(slot, name, result, parameters, arguments) \
   result name parameters const { return at<result(*) parameters>(slot) arguments; }
 
-  // clang-format off: it reads parameters in the arguments of a macro as products.
+  // clang-format off: it takes pointer parameters in macro arguments for products.
   BIDIFF_ORT(0, create_status, Status*, (ErrorCode code, const char* text), (code, text))
   BIDIFF_ORT(26, create_domain, Status*, (const char* name, CustomOpDomain** out), (name, out))
   BIDIFF_ORT(27, add_op, Status*, (CustomOpDomain* domain, const struct CustomOp* op),

@@ -95,7 +95,7 @@ class Attention {
     require_weight(call, qkv, c, 1);
     require_weight(call, out, c, 1);
     call.require(qkv.dims[0] == 3 * c && out.dims[0] == c,
-                 "qkv must have three times, out_weight as many output channels as x");
+                 "qkv must have three times as many output channels as x, out_weight as many as x");
     const Norm norm = read_norm(call, groups_, c);
     const float* bias = call.vector(call.input(5), "out_bias", c, false);
     float* y = call.output(x.dims);

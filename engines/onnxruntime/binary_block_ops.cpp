@@ -37,7 +37,7 @@ class TwoBranches : public TwoBranchInputs<kMapCount> {
     (second ? second_ : first_)
         .read(call, {map.batch, in_channels, map.height, map.width}, &problem);
     call.require(problem.shape.out_channels == in_channels,
-                 "words must have as many output as input channels");
+                 "words must have as many output channels as input channels");
     problem.planes = planes.data();
     problem.residual_is_input = true;
     return problem;
@@ -132,7 +132,8 @@ void pixel_shuffle(const float* from, int64_t planes, int64_t height, int64_t wi
   }
 }
 
-// CP-Up: both branches see x; PixelShuffle(2) of their outputs, one's channels after the other's.
+// CP-Up: both branches see x; PixelShuffle(2) of their outputs, the channels of branch 1 before
+// those of branch 2.
 class BinaryUp : public TwoBranches<1, 1> {
  public:
   static constexpr const char* kName = "BinaryUp";
@@ -147,8 +148,9 @@ class BinaryUp : public TwoBranches<1, 1> {
     call.require(map.channels % 2 == 0, "the channels of x must be even");
     const int64_t plane = map.height * map.width, size = map.channels * plane;
     float* y = call.output({map.batch, map.channels / 2, map.height * 2, map.width * 2});
-    // Four channels of a branch make one of the output; where they do not come out even, an output
-    // channel is made of both branches, and is put together once both are there.
+    // Four channels of a branch make one of the output. If their number is not a multiple of four,
+    // one output channel takes channels of both branches, so the output is assembled once both are
+    // computed.
     const bool whole = map.channels % 4 == 0;
     const std::shared_ptr<float> both =
         whole ? nullptr : scratch_map({1, 0, map.channels * 2, 1, map.height, map.width});

@@ -9,7 +9,7 @@
 
 namespace bidiff::ort {
 
-// The kernel of this process, or a refusal.
+// The kernel of this process; throws a refusal if there is none.
 inline const Kernel& kernel_or_refuse(const Api& api) {
   std::string error;
   const Kernel* kernel = selected_kernel(&error);
@@ -20,7 +20,7 @@ inline const Kernel& kernel_or_refuse(const Api& api) {
 // Inputs words, alpha, threshold, rprelu at `first` and the three after it.
 class BinaryBranch {
  public:
-  // `x_channels` of the convolution's input, or less than 1 if they are not known yet.
+  // `x_channels` of the convolution's input, or less than 1 if unknown.
   BinaryBranch(const Api& api, const KernelInfo* info, const Kernel& kernel, size_t first,
                int64_t x_channels)
       : kernel_(kernel), first_(first) {

@@ -30,15 +30,15 @@ class TwoBranches : public TwoBranchInputs<kMapCount> {
     for (CudaBranch* branch : {&first_, &second_}) {
       const Shape shape = branch->read(call, dims, branch == &second_, &problem);
       call.require(shape.out_channels == in_channels,
-                   "words must have as many output as input channels");
+                   "words must have as many output channels as input channels");
       call.require(branch == &first_ || shape.kernel == size,
-                   "the words of both branches must have kernels of one size");
+                   "the words of both branches must have the same kernel size");
       size = shape.kernel;
     }
     return problem;
   }
 
-  // Of branches that were read with `in_channels` channels each.
+  // For branches that were read with `in_channels` channels each.
   void finish(Call& call, cuda::Problem* problem, int64_t in_channels, const Dims& dims) {
     problem->y = device_pointer(call.output_data(dims));
     const cuda::Weights weights = {in_channels, in_channels, problem->k};

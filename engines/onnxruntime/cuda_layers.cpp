@@ -89,7 +89,7 @@ class NormBinaryConv {
     problem.out_channels = shape.out_channels;
     read_norm(call, groups_, &problem);
     read_time(call, call.input(7), problem.channels, &problem);
-    // A skip of one element is 0 by contract; it lies on the GPU and is not looked at.
+    // A skip of one element is 0 by contract; it is on the GPU and is not read.
     if (!skip.is_scalar() || skip.dims == x.dims) {
       call.require(skip.dims == x.dims, "skip must have the shape of x or one element");
       problem.skip = device_pointer(skip.data);

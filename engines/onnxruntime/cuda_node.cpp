@@ -18,8 +18,8 @@ const char* cuda_provider() {
     const std::string name = cuda::device_info(0).name;
     if (name.rfind("emulated ", 0)) {
       throw cuda::Error("BIDIFF_CUDA_ON_CPU is set, but " + name +
-                        " is a real GPU; unset it, or "
-                        "name the emulated driver by BIDIFF_LIBCUDA");
+                        " is a real GPU; unset it, "
+                        "or set BIDIFF_LIBCUDA to the emulated driver");
     }
     return true;
   }();
@@ -61,8 +61,7 @@ cuda::Pointer CudaBranch::prepared(const Call& call, const cuda::Weights& weight
   if (prepared_) {
     call.require(weights.in_channels == weights_.in_channels,
                  "x must have " + std::to_string(weights_.in_channels) +
-                     " channels for these "
-                     "words in every run");
+                     " channels for these words in every run");
     return prepared_;
   }
   const size_t bytes = static_cast<size_t>(element_count(dims_)) * sizeof(int32_t);
@@ -70,10 +69,10 @@ cuda::Pointer CudaBranch::prepared(const Call& call, const cuda::Weights& weight
     cuda::Device& device;
     cuda::Pointer pointer;
     ~Guard() { device.release(pointer); }
-  } raw{device, device.allocate(bytes, "words on their way to the GPU")},
+  } raw{device, device.allocate(bytes, "a copy of the words")},
       made{device, device.allocate(cuda::prepared_bytes(weights), "the binary weights")};
   device.upload(raw.pointer, words_, bytes);
-  // A copy from pageable memory may still be on its way, on a stream that others do not wait for.
+  // A copy from pageable memory may still be in flight, on a stream that others do not wait for.
   device.synchronize(nullptr);
   const cuda::Plan plan = cuda::plan_prepare(weights, raw.pointer, made.pointer);
   device.load(plan);

@@ -25,7 +25,7 @@ inline cuda::Pointer device_pointer(const void* data) {
 }
 
 // Inputs words, alpha, threshold, rprelu at `first` and the three after it. The words are read from
-// the host's memory, and lie on the GPU in the form of its kernels alone.
+// the host's memory; on the GPU they exist only in the form of its kernels.
 class CudaBranch {
  public:
   CudaBranch(const Api& api, const KernelInfo* info, size_t first);
@@ -35,7 +35,7 @@ class CudaBranch {
 
   // Checks the four against an input of `x_dims` and fills all of branch `index` but its words.
   Shape read(const Call& call, const Dims& x_dims, int index, cuda::Problem* problem);
-  // The words on the GPU, put there by the first call. Not for two threads at once.
+  // The words on the GPU, copied by the first call. Not thread-safe.
   cuda::Pointer prepared(const Call& call, const cuda::Weights& weights, cuda::Device& device,
                          cuda::Stream stream);
 
@@ -58,8 +58,8 @@ inline cuda::Weights weights_of(const Shape& shape) {
   return {shape.out_channels, shape.in_channels, shape.kernel};
 }
 
-// Puts problems on the stream of a call. Nothing is synchronised but in a node's first run, which
-// loads the kernels and prepares the words.
+// Enqueues problems on the stream of a call. Only a node's first run synchronises: it loads the
+// kernels and prepares the words.
 class CudaRunner {
  public:
   void run(const Call& call, cuda::Problem problem, std::initializer_list<BranchUse> branches);
@@ -74,7 +74,7 @@ class CudaRunner {
 };
 
 // One of the two kernels of an operator on CUDA, by the element of its maps. `Node` supplies what
-// `registered` wants, kMaps (a bit for each input that is a map) and run(Call&, Element).
+// `registered` requires, kMaps (a bit for each input that is a map) and run(Call&, Element).
 template <class Node, cuda::Element kElement>
 class OnCuda : public Node {
  public:

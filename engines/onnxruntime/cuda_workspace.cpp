@@ -23,7 +23,7 @@ Workspace::~Workspace() {
 
 cuda::Pointer Workspace::at_least(size_t bytes) {
   if (bytes > size_) {
-    // Doubled, so that blocks of the past take no more together than the last.
+    // Doubled, so that the earlier blocks together take at most as much as the last.
     size_t wanted = std::max(bytes, 2 * size_);
     cuda::Pointer block = 0;
     try {

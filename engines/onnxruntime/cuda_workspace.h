@@ -1,6 +1,7 @@
-// Memory of the GPU that the launches of an operator hand to each other, one block a stream.
+// GPU memory through which the launches of an operator pass data to each other, one block per
+// stream.
 //
-// ONNX Runtime's own scratch memory is not used: its C API does not tie what it gives to the
+// ONNX Runtime's own scratch memory is not used: its C API does not tie what it allocates to the
 // stream, and who frees it differs between versions. The block is small (maps as bits), and all
 // operators of a stream share it, since they run one after the other.
 #pragma once
@@ -13,11 +14,11 @@
 
 namespace bidiff::ort {
 
-// Lives as long as a node that has run on its stream, hence longer than a CUDA graph captured of
+// Lives as long as any node that has run on its stream, so it outlives CUDA graphs captured from
 // the nodes of a session.
 class Workspace {
  public:
-  // The one of this stream, made if no node holds it.
+  // The workspace of this stream, created if no node has one.
   static std::shared_ptr<Workspace> of(cuda::Device& device, cuda::Stream stream);
 
   explicit Workspace(cuda::Device& device) : device_(device) {}
@@ -25,12 +26,12 @@ class Workspace {
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
-  // At least so many bytes, aligned to 256. What was given before stays valid: kernels on the
-  // stream or in captured graphs may still use it. Grows only where a shape is new, which under
-  // stream capture throws; ONNX Runtime runs every shape once before it captures.
+  // At least `bytes` bytes, aligned to 256. Earlier pointers stay valid: kernels on the stream or
+  // in captured graphs may still use them. Grows only for a new shape, which throws under stream
+  // capture; ONNX Runtime runs every shape once before it captures.
   cuda::Pointer at_least(size_t bytes);
 
-  std::mutex mutex;  // held while the launches of one operator are put on the stream
+  std::mutex mutex;  // held while the launches of one operator are enqueued
 
  private:
   cuda::Device& device_;

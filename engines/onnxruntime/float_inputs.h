@@ -12,7 +12,7 @@ namespace bidiff::ort {
 
 constexpr float kEpsilon = 1e-5f;  // of GroupNorm
 
-// The float kernels of this process, or a refusal.
+// The float kernels of this process; throws a refusal if there are none.
 inline const FloatKernels& kernels_or_refuse(const Api& api) {
   std::string error;
   const Kernel* kernel = selected_kernel(&error);
@@ -42,17 +42,16 @@ inline Norm read_norm(const Call& call, int64_t groups, int64_t channels) {
 inline Precision read_precision(const Api& api, const KernelInfo* info, const char* op) {
   const std::string compute = text_attribute(api, info, "compute");
   if (compute == "bfloat16") return Precision::kBfloat16;
-  // float16 is what GPUs multiply; these kernels leave that permission unused.
+  // float16 is for GPUs; these kernels do not use that permission.
   refuse_unless_empty(api, compute == "float32" || compute == "float16"
                                ? ""
                                : "bidiff::" + std::string(op) +
-                                     ": compute must be float32, "
-                                     "bfloat16 or float16, not '" +
+                                     ": compute must be float32, bfloat16 or float16, not '" +
                                      compute + "'");
   return Precision::kFloat32;
 }
 
-// A weight in a kernel's own form: made once where the tensor is constant.
+// A weight in a kernel's own form: made once if the tensor is constant.
 template <class Kernel>
 class PackedFloats {
  public:

@@ -1,4 +1,4 @@
-// What every operator of the library does alike: reading tensors, refusing, running threads.
+// What every operator of the library has in common: reading tensors, refusing, running threads.
 #pragma once
 
 #include <cstdint>
@@ -50,10 +50,10 @@ class Call {
 
   Tensor input(size_t index) const;
   float* output(const Dims& dims) const { return static_cast<float*>(output_data(dims)); }
-  void* output_data(const Dims& dims) const;           // whatever its type and wherever it lies
+  void* output_data(const Dims& dims) const;           // of any type, in any memory
   void* gpu_stream() const;                            // null on CPUs
   Parallel parallel() { return Parallel{this, run}; }  // ONNX Runtime's own threads
-  void finish(bool done) const;  // refuses a failure of the threads, or a lack of memory
+  void finish(bool done) const;  // throws if the threads failed or memory is short
 
   void require(bool fits, const std::string& sentence) const;
   void require(const std::string& sentence) const { refuse_unless_empty(api_, sentence); }
@@ -70,9 +70,10 @@ class Call {
   Status* status_ = nullptr;
 };
 
-// Reads of a node while its session is created.
-Tensor constant_input(const Api& api, const KernelInfo* info, size_t index);  // no data: not one
-Dims input_dims(const Api& api, const KernelInfo* info, size_t index);        // empty: unknown
+// For a node whose session is being created.
+Tensor constant_input(const Api& api, const KernelInfo* info,
+                      size_t index);  // no data if it is not constant
+Dims input_dims(const Api& api, const KernelInfo* info, size_t index);  // empty if unknown
 int64_t integer_attribute(const Api& api, const KernelInfo* info, const char* name);
 std::string text_attribute(const Api& api, const KernelInfo* info, const char* name);
 

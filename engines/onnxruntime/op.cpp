@@ -24,8 +24,8 @@ void infer_map(const Api& api, ShapeInferContext* context, int channels, Size si
     if (dims[axis] > 0) dims[axis] = size == Size::kDouble ? dims[axis] * 2 : dims[axis] / 2;
     names[axis] = "";
   }
-  // A dimension that is unknown and nameless would be set to the number -1; a name of its own says
-  // "unknown" instead, and equal to no other.
+  // An unknown dimension without a name would be set to -1; a unique name marks it as unknown, and
+  // as different from all others.
   static std::atomic<uint64_t> unknown{0};
   std::string fresh[4];
   for (int axis = 0; axis < 4; ++axis) {

@@ -14,14 +14,13 @@
 
 namespace bidiff::ort {
 
-// Height and width of an operator's output beside those of its first input.
+// Height and width of an operator's output relative to those of its first input.
 enum class Size { kSame, kDouble, kHalf };
-// Where its channels come from: its first input, the first dimension of input i, or x, doubled or
-// halved.
+// Its channels: those of x, the same, doubled or halved, or the first dimension of input i.
 constexpr int kChannelsOfX = -1, kTwiceOfX = -2, kHalfOfX = -3;
 
-// Shape inference is given no OrtApi, so an op carries the one it was registered with; a runtime
-// hands out the same table for every request.
+// Shape inference receives no OrtApi, so an op carries the one it was registered with; a runtime
+// returns the same table for every request.
 struct RegisteredOp : CustomOp {
   const Api* api;
 };

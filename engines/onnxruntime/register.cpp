@@ -23,13 +23,13 @@ bool can_infer_shapes(const ApiBase& base) {
          (major > 1 || (major == 1 && minor >= 24));
 }
 
-// Every kernel. Those for CUDA need no GPU to be registered: ONNX Runtime asks for them where a
-// session has its CUDA provider.
+// Every kernel. Those for CUDA need no GPU to be registered: ONNX Runtime uses them if a session
+// has its CUDA provider.
 CustomOps operators(const Api& api, bool infers_shapes) {
   CustomOps ops;
   add_cuda_layers(api, infers_shapes, &ops);
   add_cuda_blocks(api, infers_shapes, &ops);
-  std::set<std::string> taken;  // on the CPU, by those of CUDA that tests run there
+  std::set<std::string> taken;  // by CUDA's operators that tests run on the CPU
   if (cuda_is_on_cpu()) {
     for (const CustomOp* op : ops) taken.insert(op->name(op));
   }
@@ -59,18 +59,17 @@ extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(Sess
                                                                             const ApiBase* base) {
   const Api* api = base->get_api(kApiVersion);
   if (!api) {
-    const std::string sentence = std::string(
-                                     "the bidiff op library needs ONNX Runtime 1.18 or "
-                                     "newer, this is ") +
-                                 base->version();
-    const Api* oldest = base->get_api(1);  // every slot of an old table is at its place in it
+    const std::string sentence =
+        "the bidiff op library needs ONNX Runtime 1.18 or newer, this is " +
+        std::string(base->version());
+    const Api* oldest = base->get_api(1);  // an old table has the same slots
     return oldest ? oldest->create_status(kFail, sentence.c_str()) : nullptr;
   }
   std::string error;
   if (!bidiff::selected_kernel(&error)) return api->create_status(kInvalidArgument, error.c_str());
   try {
     cuda_provider();
-  } catch (const std::exception& reason) {  // a switch of tests that does not fit
+  } catch (const std::exception& reason) {  // BIDIFF_CUDA_ON_CPU with a real GPU
     return api->create_status(kInvalidArgument, reason.what());
   }
   if (Status* status = domain(*api, can_infer_shapes(*base))) return status;

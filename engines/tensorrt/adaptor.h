@@ -21,9 +21,9 @@ using Creator = nvinfer1::IPluginCreator;
 // One for each operator, of the interface that this library was built for; they live for ever.
 const std::vector<Creator*>& creators();
 
-// To the logger of TensorRT, or to stderr where it has none yet.
+// Logs to TensorRT's logger, or to stderr if it has none yet.
 void log(nvinfer1::ILogger::Severity severity, const std::string& sentence) noexcept;
-// Where the logger is found instead, of a library that TensorRT has loaded itself.
+// The logger to use instead, in a library that TensorRT has loaded itself.
 void set_logger(nvinfer1::ILogger* logger) noexcept;
 
 // The result of `body`, or `failure` after an error was logged: no exception may cross into
@@ -40,7 +40,7 @@ Result guarded(Result failure, Body body) noexcept {
   return failure;
 }
 
-// A workspace that no GPU has, so that a node whose workspace can not be told is not run.
+// Larger than any GPU's memory, so that a node whose workspace cannot be computed is not run.
 constexpr size_t kImpossibleWorkspace = size_t{1} << 60;
 
 template <class TensorRtDims>
@@ -73,7 +73,7 @@ nvinfer1::DimsExprs output_dimensions(const PluginCore& core, const nvinfer1::Di
 
 // Attributes that a node of this operator may have, for its creator.
 std::vector<nvinfer1::PluginField> attribute_fields(const Operator& of);
-// Throws cuda::Error for a value that is no integer.
+// Throws cuda::Error for a value that is not an integer.
 Attributes read_attributes(const Operator& of, const nvinfer1::PluginFieldCollection* fields);
 
 // What the creators of both interfaces have in common.

@@ -11,7 +11,7 @@
 namespace {
 
 template <class Body>
-int told(char* error, size_t error_size, Body body) noexcept {
+int guarded(char* error, size_t error_size, Body body) noexcept {
   try {
     body();
     return 0;
@@ -39,20 +39,21 @@ int32_t bidiff_tensorrt_layout() { return bidiff::tensorrt::prepared_layout_numb
 
 int bidiff_tensorrt_prepared_count(int64_t out_channels, int64_t in_channels, int64_t k,
                                    int64_t* count, char* error, size_t error_size) {
-  return told(error, error_size,
-              [&] { *count = bidiff::tensorrt::prepared_count({out_channels, in_channels, k}); });
+  return guarded(error, error_size, [&] {
+    *count = bidiff::tensorrt::prepared_count({out_channels, in_channels, k});
+  });
 }
 
 int bidiff_tensorrt_prepare(int64_t out_channels, int64_t in_channels, int64_t k,
                             const int32_t* words, int32_t* prepared, char* error,
                             size_t error_size) {
-  return told(error, error_size, [&] {
+  return guarded(error, error_size, [&] {
     bidiff::tensorrt::prepare_words({out_channels, in_channels, k}, words, prepared);
   });
 }
 
 int bidiff_tensorrt_set_nvrtc(const char* files, char* error, size_t error_size) {
-  return told(error, error_size, [&] {
+  return guarded(error, error_size, [&] {
     std::vector<std::string> lines;
     std::istringstream text(files);
     for (std::string line; std::getline(text, line);) lines.push_back(line);

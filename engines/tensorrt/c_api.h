@@ -1,5 +1,5 @@
-// Functions of the plugin libraries for ctypes, beside what TensorRT asks of them: to make a graph
-// whose words are prepared, and to tell what a library was built for.
+// Functions of the plugin libraries for ctypes, besides those that TensorRT calls: they prepare
+// words for a graph, and report what a library was built for.
 //
 // As in ../c_api.h, what can fail returns 0 on success, else 1 and one sentence in `error`.
 #pragma once
@@ -9,7 +9,7 @@
 
 #define BIDIFF_PLUGIN_PUBLIC extern "C" __attribute__((visibility("default")))
 
-// Grows when a function here changes.
+// Incremented when a function here changes.
 constexpr int kPluginAbiVersion = 1;
 BIDIFF_PLUGIN_PUBLIC int bidiff_tensorrt_abi_version();
 // "10.16.0" of the headers, "IPluginV3" or "IPluginV2DynamicExt", and the architectures whose
@@ -20,7 +20,8 @@ BIDIFF_PLUGIN_PUBLIC const char* bidiff_tensorrt_embedded();
 
 // The value of attribute `layout` for words that this library has prepared.
 BIDIFF_PLUGIN_PUBLIC int32_t bidiff_tensorrt_layout();
-// Number of int32 that words (Cout, k, k, ceil(Cin/32)) take when prepared, and these numbers.
+// Number of int32 values that words (Cout, k, k, ceil(Cin/32)) take when prepared, and those
+// values.
 BIDIFF_PLUGIN_PUBLIC int bidiff_tensorrt_prepared_count(int64_t out_channels, int64_t in_channels,
                                                         int64_t k, int64_t* count, char* error,
                                                         size_t error_size);
@@ -28,6 +29,6 @@ BIDIFF_PLUGIN_PUBLIC int bidiff_tensorrt_prepare(int64_t out_channels, int64_t i
                                                  int64_t k, const int32_t* words, int32_t* prepared,
                                                  char* error, size_t error_size);
 
-// Files of NVRTC, one a line, to try before those that the loader finds. For the whole process.
+// NVRTC libraries to try before those that the loader finds, one per line. For the whole process.
 BIDIFF_PLUGIN_PUBLIC int bidiff_tensorrt_set_nvrtc(const char* files, char* error,
                                                    size_t error_size);

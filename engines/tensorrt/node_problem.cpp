@@ -8,8 +8,8 @@
 namespace bidiff::tensorrt {
 namespace {
 
-// What kernels read at once of prepared words. TensorRT aligns its own memory to 256 bytes, and
-// asks it of addresses that it is given.
+// Bytes of prepared words that kernels read at once. TensorRT aligns its own memory to 256 bytes,
+// and requires that of addresses that it receives.
 constexpr cuda::Pointer kWordsAlignment = 16;
 
 class Reader {
@@ -41,7 +41,7 @@ class Reader {
   void require(bool holds, const std::string& sentence) const {
     if (!holds) refuse(sentence);
   }
-  // A sentence of kernels/check.h, which is complete.
+  // A sentence of kernels/check.h already names the operator.
   void require(const std::string& sentence) const {
     if (!sentence.empty()) throw cuda::Error(sentence);
   }
@@ -115,10 +115,9 @@ class Reader {
       shape.kernel = attributes_.kernel;
       const Dims wanted = {prepared_count({shape.out_channels, in_channels, shape.kernel})};
       require(dims(at) == wanted, "prepared words must have shape " + text(wanted) + ", not " +
-                                      text(dims(at)) + "; derive the graph anew");
-      require(
-          !pointers_ || pointer(at) % kWordsAlignment == 0,
-          "prepared words must lie at a multiple of " + std::to_string(kWordsAlignment) + " bytes");
+                                      text(dims(at)) + "; derive the graph again");
+      require(!pointers_ || pointer(at) % kWordsAlignment == 0,
+              "prepared words must be aligned to " + std::to_string(kWordsAlignment) + " bytes");
     } else {
       require(read_shape({problem.batch, in_channels, problem.height, problem.width}, dims(at),
                          &shape));
@@ -128,10 +127,10 @@ class Reader {
       problem.out_channels = shape.out_channels;
     } else {
       require(shape.out_channels == in_channels,
-              "words must have as many output as input channels");
+              "words must have as many output channels as input channels");
     }
     require(branch == 0 || shape.kernel == problem.k,
-            "the words of both branches must have kernels of one size");
+            "the words of both branches must have the same kernel size");
     problem.k = shape.kernel;
 
     cuda::Branch& to = problem.branch[branch];
@@ -151,7 +150,7 @@ class Reader {
     node->branches = branch + 1;
   }
 
-  // Inputs beside x, the norm's and the branches'.
+  // Inputs other than x, the norm's and the branches'.
   void read_rest(size_t at, const Shape& y, cuda::Problem* problem) {
     const bool is_one = element_count(dims(at)) == 1;
     switch (present_[at].role) {
@@ -170,7 +169,7 @@ class Reader {
         problem->time_is_scalar = is_one;
         break;
       case Role::kSkip:
-        // One element is 0 by contract; it lies on the GPU and is not looked at.
+        // One element is 0 by contract; it is on the GPU and is not read.
         require(is_one || dims(at) == dims(0), "skip must have the shape of x or one element");
         if (dims(at) == dims(0)) problem->skip = pointer(at);
         break;
@@ -198,12 +197,10 @@ void check_attributes(const Operator& of, const Attributes& attributes) {
                       std::to_string(attributes.kernel));
   }
   if (has_words(of) && attributes.kernel && attributes.layout != prepared_layout_number()) {
-    throw cuda::Error(name +
-                      "its words were prepared for another version of this library "
-                      "(layout " +
-                      std::to_string(attributes.layout) + ", not " +
-                      std::to_string(prepared_layout_number()) +
-                      "); derive the graph and build the engine anew with this library");
+    throw cuda::Error(
+        name + "its words were prepared for another version of this library (layout " +
+        std::to_string(attributes.layout) + ", not " + std::to_string(prepared_layout_number()) +
+        "); derive the graph and build the engine again with this library");
   }
   if (attributes.inputs != kLeadingInputs) {
     int count = 0;

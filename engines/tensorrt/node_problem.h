@@ -25,7 +25,7 @@ struct Attributes {
   int64_t layout = 0;  // prepared_layout_number() of prepared words
 };
 
-// Throws cuda::Error with one sentence about what no graph may say.
+// Throws cuda::Error with one sentence for attributes that no graph may have.
 void check_attributes(const Operator& of, const Attributes& attributes);
 
 struct NodeProblem {
@@ -35,9 +35,9 @@ struct NodeProblem {
 };
 
 // Throws cuda::Error with one sentence for shapes or types that contradict the contract. Without
-// `pointers` only x and the branches are looked at, whose shapes say what memory is needed: every
-// pointer of theirs is 1, and an odd height or width of BinaryDown's x counts as the next, for the
-// largest shape of a profile may be one that is never run.
+// `pointers` only x and the branches are read, whose shapes determine what memory is needed: all
+// their pointers are 1, and an odd height or width of BinaryDown's x counts as the next, because
+// the largest shape of a profile may be one that is never run.
 NodeProblem read_problem(const Operator& of, const Attributes& attributes,
                          const std::vector<Input>& present, const Tensor* inputs,
                          const void* const* pointers, void* y);

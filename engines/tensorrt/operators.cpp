@@ -67,7 +67,7 @@ const Operator& find_operator(const std::string& name) {
   for (const Operator& known : operators()) {
     if (name == known.name) return known;
   }
-  throw cuda::Error("bidiff::" + name + " is no operator of this plugin library");
+  throw cuda::Error("bidiff::" + name + " is not an operator of this plugin library");
 }
 
 std::vector<Input> present_inputs(const Operator& of, int64_t mask, int count) {
@@ -82,9 +82,7 @@ std::vector<Input> present_inputs(const Operator& of, int64_t mask, int count) {
   }
   if (mask < 0 || mask >> max_inputs) {
     throw cuda::Error(name + "attribute inputs (" + std::to_string(mask) +
-                      ") must have no bits "
-                      "beyond its " +
-                      std::to_string(max_inputs) + " inputs");
+                      ") must have no bits beyond its " + std::to_string(max_inputs) + " inputs");
   }
   std::vector<Input> present;
   for (int i = 0; i < max_inputs; ++i) {
@@ -92,12 +90,12 @@ std::vector<Input> present_inputs(const Operator& of, int64_t mask, int count) {
     if (mask >> i & 1) {
       present.push_back(input);
     } else if (input.required) {
-      throw cuda::Error(name + "input " + input.name + " can not be left out");
+      throw cuda::Error(name + "input " + input.name + " cannot be omitted");
     }
   }
   if (static_cast<int>(present.size()) != count) {
     throw cuda::Error(name + "attribute inputs says that " + std::to_string(present.size()) +
-                      " inputs are there, but the node has " + std::to_string(count));
+                      " inputs are present, but the node has " + std::to_string(count));
   }
   return present;
 }

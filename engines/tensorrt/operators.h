@@ -1,5 +1,5 @@
 // The operators that the TensorRT plugin has, and what their inputs are. Nothing here knows
-// TensorRT: export/op_contract.md and README.md say what is meant.
+// TensorRT; export/op_contract.md and README.md define them.
 #pragma once
 
 #include <cstdint>
@@ -46,7 +46,7 @@ struct Operator {
 };
 
 const std::vector<Operator>& operators();
-// Throws cuda::Error for a name that is not there.
+// Throws cuda::Error for an unknown name.
 const Operator& find_operator(const std::string& name);
 
 inline bool has_norm(const Operator& of) {
@@ -54,9 +54,9 @@ inline bool has_norm(const Operator& of) {
 }
 inline bool has_words(const Operator& of) { return of.op != cuda::Op::kGroupNormSwish; }
 
-// The inputs that a node has, in its order. Bit i of `mask` stands for input i of the contract;
-// with kLeadingInputs they are the contract's first `count`. Throws cuda::Error: a required input
-// is left out, a bit too many, or the mask says another number than `count`.
+// The inputs that a node has, in its order. Bit i of `mask` says whether input i of the contract is
+// present; with kLeadingInputs they are the contract's first `count`. Throws cuda::Error if a
+// required input is omitted, or `mask` has bits beyond the inputs or does not have `count` bits.
 constexpr int64_t kLeadingInputs = -1;
 std::vector<Input> present_inputs(const Operator& of, int64_t mask, int count);
 

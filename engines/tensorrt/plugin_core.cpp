@@ -25,8 +25,8 @@ int bit_count(int64_t mask) {
   return count;
 }
 
-// Of every map that is no larger. Tiles are chosen by shape, so that a smaller map may need a
-// little more: at most what one more of the largest tiles would.
+// Enough for every map that is not larger. Tiles are chosen by shape, so a smaller map may need a
+// little more: at most one more of the largest tiles.
 size_t most_workspace(const cuda::Problem& problem) {
   cuda::Problem grown = problem;
   grown.height += 16;
@@ -39,7 +39,7 @@ size_t most_workspace(const cuda::Problem& problem) {
   return bytes;
 }
 
-// Contract words are prepared behind the workspace of the launches.
+// Contract words are prepared after the workspace of the launches.
 size_t prepared_area(const NodeProblem& node) {
   size_t bytes = 0;
   for (int branch = 0; branch < node.branches; ++branch) {
@@ -81,19 +81,19 @@ PluginCore PluginCore::deserialise(const Operator& of, const void* data, size_t 
   int32_t state[kStateWords] = {};
   if (data) std::memcpy(state, data, std::min(bytes, sizeof(state)));
   if (!data || bytes < 3 * sizeof(int32_t) || state[0] != kMagic) {
-    throw cuda::Error(name + "the engine holds no state of this plugin; build the engine anew");
+    throw cuda::Error(name + "the engine contains no state of this plugin; build the engine again");
   }
   if (state[1] != kStateVersion) {
     throw cuda::Error(name + "the engine was built with another version of this library (state " +
                       std::to_string(state[1]) + ", not " + std::to_string(kStateVersion) +
-                      "); build the engine anew, or use the library it was built with");
+                      "); build the engine again, or use the library it was built with");
   }
   const bool whole = bytes == sizeof(state) && state[2] == kStateWords;
   const bool ours = state[3] == static_cast<int32_t>(of.op) &&
                     (state[9] == static_cast<int32_t>(cuda::Element::kFloat32) ||
                      state[9] == static_cast<int32_t>(cuda::Element::kFloat16)) &&
                     !(state[8] && state[5] == kLeadingInputs);
-  const std::string damaged = name + "its state in the engine is damaged; build the engine anew";
+  const std::string damaged = name + "its state in the engine is damaged; build the engine again";
   if (!whole || !ours) throw cuda::Error(damaged);
   PluginCore made(of, {state[4], state[5], state[6], state[7]});
   made.configured_ = state[8];
@@ -137,8 +137,7 @@ void PluginCore::configure(const Tensor* inputs, int count) {
 int PluginCore::input_count() const {
   if (!configured_) {
     throw cuda::Error(std::string("bidiff::") + of_->name +
-                      ": it was run before its inputs were "
-                      "configured");
+                      ": it was run before its inputs were configured");
   }
   return bit_count(attributes_.inputs);
 }
@@ -146,13 +145,13 @@ int PluginCore::input_count() const {
 size_t PluginCore::workspace_bytes(const Tensor* inputs, int count) const {
   const std::vector<Input> present = present_inputs(*of_, attributes_.inputs, count);
   const NodeProblem node = read_problem(*of_, attributes_, present, inputs, nullptr, nullptr);
-  // TensorRT says nothing about a workspace's alignment.
+  // TensorRT does not specify a workspace's alignment.
   return cuda::kPreparedAlignment + aligned(most_workspace(node.problem)) + prepared_area(node);
 }
 
 void PluginCore::load() const {
   if (!configured_) return;
-  // A problem of the same kernels, which depend on operator and element alone.
+  // A problem with the same kernels, which depend only on operator and element.
   cuda::Problem problem{};
   problem.op = of_->op;
   problem.element = element_;

@@ -45,7 +45,7 @@ class PluginV2 : public nvinfer1::IPluginV2DynamicExt {
       return core_.supports(position, tensors(all, position + 1).data(), inputs, outputs);
     });
   }
-  // Also before a run with other shapes. What fails here fails in enqueue again.
+  // Also called before a run with other shapes. What fails here fails again in enqueue.
   void configurePlugin(const nvinfer1::DynamicPluginTensorDesc* inputs, int32_t count,
                        const nvinfer1::DynamicPluginTensorDesc*, int32_t) noexcept override {
     guarded(false, [&] {
@@ -92,7 +92,7 @@ class PluginV2 : public nvinfer1::IPluginV2DynamicExt {
  private:
   PluginCore core_;
   std::string namespace_;
-  bool initialised_ = false;  // TensorRT may configure before there is a GPU's context to load into
+  bool initialised_ = false;  // TensorRT may configure before there is a context to load into
 };
 
 class CreatorV2 : public OperatorCreator<nvinfer1::IPluginCreator> {

@@ -8,7 +8,7 @@ using nvinfer1::PluginField;
 using nvinfer1::PluginFieldCollection;
 using nvinfer1::PluginFieldType;
 
-constexpr const char* kState = "state";  // the field of an engine
+constexpr const char* kState = "state";  // the field in an engine
 constexpr int32_t kFailed = -1;
 
 class PluginV3 : public nvinfer1::IPluginV3,
@@ -81,7 +81,7 @@ class PluginV3 : public nvinfer1::IPluginV3,
     });
   }
 
-  // Before the first run, and before a run with other shapes.
+  // Called before the first run, and before a run with other shapes.
   int32_t onShapeChange(const nvinfer1::PluginTensorDesc* inputs, int32_t count,
                         const nvinfer1::PluginTensorDesc*, int32_t) noexcept override {
     return guarded(kFailed, [&] {
@@ -114,7 +114,7 @@ class PluginV3 : public nvinfer1::IPluginV3,
 
  private:
   PluginCore core_;
-  // What was handed out last, which TensorRT reads before it calls again.
+  // The last returned values, which TensorRT reads before it calls again.
   std::string timing_id_;
   std::vector<int32_t> state_;
   PluginField field_;

@@ -5,8 +5,7 @@
 
 #include "../cuda/device/arguments.h"
 
-// The device source itself, for the one thread that `place` says: no second description of the
-// form.
+// The device source itself, run for the thread in `place`, so that the form is described once.
 namespace bidiff::cuda {
 namespace {
 
@@ -36,7 +35,7 @@ namespace {
 
 cuda::Address address(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer); }
 
-// `body` as so many threads of a launch.
+// Runs `body` as `count` threads of a launch.
 template <class Body>
 void for_threads(int64_t count, const cuda::PrepareArguments& arguments, Body body) {
   for (int64_t i = 0; i < count; ++i) {
@@ -60,7 +59,7 @@ void prepare_words(const cuda::Weights& weights, const int32_t* words, int32_t* 
   const cuda::PreparedLayout layout =
       cuda::prepared_layout(arguments.out_channels, arguments.in_channels, arguments.k);
   std::fill(prepared, prepared + count, 0);
-  // Threads beyond what there is to do find that out themselves.
+  // Threads without work return by themselves.
   for_threads(count, arguments, cuda::prepare_fragment);
   for_threads(layout.padded_channels, arguments, cuda::prepare_ones);
 }

@@ -1,7 +1,7 @@
 // The library for IPluginRegistry::loadLibrary, trtexec --dynamicPlugins and
 // --setPluginsToSerialize, of TensorRT 8.6 and newer: TensorRT asks it for its creators and
-// registers them itself. It refuses a library whose creators are registered already, hence this one
-// beside register_static.cpp.
+// registers them itself. It refuses a library whose creators are registered already, hence this
+// library besides that of register_static.cpp.
 #include "adaptor.h"
 
 using bidiff::tensorrt::Creator;
@@ -9,7 +9,7 @@ using bidiff::tensorrt::creators;
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
-// TensorRT 10 asks for the first, older versions for the second.
+// TensorRT 10 looks up the first, older versions the second.
 #if NV_TENSORRT_MAJOR >= 10
 EXPORTED Creator* const* getCreators(int32_t& count) {
 #else

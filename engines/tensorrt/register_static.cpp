@@ -1,7 +1,7 @@
 // The library that is linked, dlopened, or given to trtexec as --staticPlugins (--plugins before
-// 8.6): it enters its creators into TensorRT's registry by being loaded.
+// 8.6): it registers its creators with TensorRT when it is loaded.
 //
-// REGISTER_TENSORRT_PLUGIN would register them in the namespace "", where names are everyone's.
+// REGISTER_TENSORRT_PLUGIN would register them in the namespace "", which all plugins share.
 #include "adaptor.h"
 
 namespace bidiff::tensorrt {
@@ -16,8 +16,8 @@ const bool registered = [] {
     }
     if (!all) {
       log(nvinfer1::ILogger::Severity::kWARNING,
-          "bidiff: TensorRT did not register some of this library's plugins; another copy of it "
-          "was loaded before, and is used instead");
+          "bidiff: TensorRT did not register some of this library's plugins; a copy that "
+          "was loaded earlier is used instead");
     }
     return all;
   });

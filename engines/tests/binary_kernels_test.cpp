@@ -20,9 +20,9 @@ struct Case {
   Problem problem{};
   std::vector<int32_t> words;
   std::vector<float> x, threshold, alpha, rprelu, residual, time, affine, skip;
-  std::vector<std::vector<float>> channels;  // of the input, each in a place of its own
+  std::vector<std::vector<float>> channels;  // of the input, each in its own memory
   std::vector<const float*> planes;
-  bool in_place = false;  // y is added to what it holds
+  bool in_place = false;  // y is added to its content
 
   int64_t outputs() const {
     const Shape& shape = problem.shape;
@@ -100,7 +100,7 @@ void make(Case* made, const Shape& shape, Inputs* random) {
   choose_epilogue(made, random);
 }
 
-// Every bit of an input with every bit of a weight, the most that counters have to hold.
+// Every bit of an input differs from every bit of a weight: the largest counts.
 void differ_everywhere(Case* made) {
   for (int32_t& word : made->words) word = -1;
   for (float& x : made->x) x = -1;
@@ -175,8 +175,8 @@ int main(int count, char** arguments) {
     if (statuses[i].supported) std::printf(" %s", statuses[i].name);
   }
   std::puts("");
-  // More words than byte counters hold additions, by one and by many; offsets beyond 16 bits; an
-  // output past the caches.
+  // More words than byte counters can add, by one and by many; offsets beyond 16 bits; an output
+  // past the caches.
   const Shape special[] = {{1, 1024, 2, 1, 2, 9},  {1, 1100, 5, 1, 3, 9}, {1, 200, 3, 3, 3, 6},
                            {1, 700, 4, 3, 3, 6},   {1, 7400, 2, 3, 2, 5}, {1, 64, 64, 3, 8, 16},
                            {1, 1, 68, 1, 250, 256}};

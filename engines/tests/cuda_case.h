@@ -30,7 +30,7 @@ class Memory {
   T* as() const {
     return reinterpret_cast<T*>(data_);
   }
-  // Nobody wrote behind it.
+  // Whether nothing was written after it.
   bool intact() const {
     for (size_t i = 0; i < kCanary; ++i) {
       if (data_[bytes_ + i] != 0xff) return false;

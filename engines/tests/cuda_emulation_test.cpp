@@ -169,7 +169,7 @@ void test_halves() {
     const float value = emulated::half_to_float(static_cast<uint16_t>(bits));
     const bool nan = (bits & 0x7fff) > 0x7c00;
     round = round && (nan ? std::isnan(value) : emulated::float_to_half(value) == bits);
-    // Midway to the next larger float16: a tie goes to the even one, what is beside it does not.
+    // Midway to the next larger float16: a tie goes to the even one, its neighbours do not.
     if (nan || (bits & 0x7fff) >= 0x7bff) continue;
     const float next = emulated::half_to_float(static_cast<uint16_t>(bits + 1));
     const float middle = (value + next) / 2;

@@ -14,7 +14,7 @@ using reference::Size;
 const char* const kOps[] = {"BinaryConv", "NormBinaryConv", "BinaryFusion",
                             "BinaryDown", "BinaryUp",       "GroupNormSwish"};
 
-// Multiples of 1/8 with many ties, zeros of both signs, and now and then what is no number.
+// Multiples of 1/8 with many ties, zeros of both signs, and a few NaNs.
 std::vector<float> map_values(Inputs* random, int64_t count, Element element) {
   std::vector<float> values = random->ties(count);
   for (float& value : values) value = rounded(value, element);
@@ -123,7 +123,7 @@ Case make_case(Inputs* random, Op op, Element element, bool deep) {
   return made;
 }
 
-// The map on the GPU's memory; with `h` on float32 whatever the case has.
+// The map in GPU memory; with `h` as float32 whatever the case has.
 class OnDevice {
  public:
   OnDevice(const Case& given, int architecture, Path path)

@@ -22,7 +22,7 @@ unsigned component(int number) {
   return size ? offset : 0;
 }
 
-// Where the four 16-byte quarters of a zmm register lie.
+// Addresses of the four 16-byte quarters of a zmm register.
 void quarters(uint8_t* area, int number, uint8_t* out[4]) {
   if (number >= 16) {
     for (int i = 0; i < 4; ++i) out[i] = area + offsets.zmm16 + (number - 16) * 64 + i * 16;
@@ -122,7 +122,7 @@ void compute(uint8_t* area, const Instruction& op) {
     }
     memcpy(result + lane * element, &value, element);
   }
-  memset(result + op.bytes, 0, 64 - op.bytes);  // EVEX clears what lies above the vector
+  memset(result + op.bytes, 0, 64 - op.bytes);  // EVEX clears the bits above the vector
   for (int i = 0; i < 4; ++i) memcpy(parts[i], result + 16 * i, 16);
 }
 
@@ -138,7 +138,7 @@ void on_illegal(int signal, siginfo_t*, void* raw) {
   uint8_t* area = reinterpret_cast<uint8_t*>(context->uc_mcontext.fpregs);
   uint64_t present;  // components that are not in their initial state, as XRSTOR will read them
   memcpy(&present, area + 512, 8);
-  // A component that is absent holds garbage in the area: give it its initial value first.
+  // An absent component is garbage in the area: set it to its initial value first.
   const struct {
     int bit;
     unsigned at, size;

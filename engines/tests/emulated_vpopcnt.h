@@ -2,7 +2,7 @@
 #pragma once
 
 // Installs a handler of SIGILL that decodes those two instructions (EVEX, every operand form),
-// computes them on the state saved in the signal frame, and goes on after them. Any other illegal
+// computes them on the state saved in the signal frame, and continues after them. Any other illegal
 // instruction ends the process as usual. False if the frame has no AVX-512 state.
 bool install_vpopcnt_emulator();
 

@@ -1,7 +1,7 @@
-// A plugin library in the hands of a stand-in for TensorRT: loaded, found in the registry,
-// negotiated with, written to an engine and read back, cloned and enqueued on the emulated GPU, by
-// the very interface that TensorRT calls. Exit code 0 passed, 1 failed. Arguments: the two
-// libraries (the second "" before TensorRT 8.6), cases (2), seed (1).
+// A plugin library driven by a stand-in for TensorRT: loaded, found in the registry, negotiated
+// with, written to an engine and read back, cloned and enqueued on the emulated GPU, by the
+// interface that TensorRT calls. Exit code 0 passed, 1 failed. Arguments: the two libraries (the
+// second "" before TensorRT 8.6), cases (2), seed (1).
 #include <dlfcn.h>
 
 #include <cstdio>
@@ -26,7 +26,7 @@ void expect(bool holds, const std::string& what) {
 class Constant : public nvinfer1::IDimensionExpr, public nvinfer1::apiv::VDimensionExpr {
  public:
   explicit Constant(int64_t value) : value(value) { mImpl = this; }
-  // Not `override`: versions differ in what they have and return.
+  // Not `override`: versions differ in their functions and return types.
   bool isConstant() const { return true; }
 #if NV_TENSORRT_MAJOR >= 10
   int64_t getConstantValue() const { return value; }
@@ -92,7 +92,7 @@ std::vector<nvinfer1::DynamicPluginTensorDesc> describe(const NodeCase& node) {
   return all;
 }
 
-// The fields that the parser makes: those that the creator names, of a node that has them all.
+// The fields that the parser makes: all those that the creator names.
 class Fields {
  public:
   Fields(host::Creator& creator, const Attributes& attributes, bool wide) {
@@ -119,7 +119,7 @@ class Fields {
   std::vector<nvinfer1::PluginField> fields_;
 };
 
-// The interface's own creator: what the registry gives is one by its kind.
+// The interface's own creator, which the registry returns by its kind.
 host::Creator& creator_of(void* found) {
   expect(found != nullptr, "a creator is not registered");
   return *static_cast<host::Creator*>(static_cast<host::TensorRtCreator*>(found));
@@ -177,7 +177,7 @@ void check_node(const NodeCase& node, host::Creator& creator, Device& device, bo
   host::Plugin read = host::Plugin::from_engine(creator, state);
   expect(read.exists() && read.state() == state, "not read back from the engine");
   expect(!host::Plugin::from_engine(creator, state.substr(4)).exists(), "a damaged engine");
-  expect(stand_in_messages().find("build the engine anew") != std::string::npos, "not logged");
+  expect(stand_in_messages().find("build the engine again") != std::string::npos, "not logged");
 
   host::Plugin plugin = read.in_context(all.data(), inputs);
   expect(plugin.exists(), "no plugin for a context");
@@ -219,7 +219,7 @@ void* load(const char* file) {
   return library;
 }
 
-// What IPluginRegistry::loadLibrary does with a library.
+// As IPluginRegistry::loadLibrary does.
 void check_dynamic(const char* file) {
   void* library = load(file);
   using GetCreators = host::TensorRtCreator* const* (*)(int32_t&);

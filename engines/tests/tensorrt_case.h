@@ -1,5 +1,5 @@
-// A random node of a graph for TensorRT: its tensors on the emulated GPU, and what it must give,
-// which a problem written out by hand gives on the same kernels. Those are tested elsewhere
+// A random node of a graph for TensorRT: its tensors on the emulated GPU, and the result it must
+// have: that of a problem written out by hand, on the same kernels. Those are tested elsewhere
 // (cuda_kernels_test.cpp); BinaryConv is compared with plain loops here too.
 #pragma once
 
@@ -29,8 +29,8 @@ inline Bytes map_bytes(const std::vector<float>& values, cuda::Element element) 
   return {memory.as<uint8_t>(), memory.as<uint8_t>() + size};
 }
 
-// Memory of the GPU for as long as it lives, aligned to 256 bytes but for `skip`. What is touched
-// behind it is noticed.
+// GPU memory while the object lives, aligned to 256 bytes apart from `skip`. Accesses after its end
+// are detected.
 class GpuMemory {
  public:
   GpuMemory(cuda::Device& device, size_t bytes, size_t skip = 0)
@@ -157,7 +157,7 @@ inline NodeCase make_node(Inputs* random, const Operator& of, cuda::Element elem
       }
     }
   }
-  // The first inputs, all there: what a graph may say by leaving the attribute out.
+  // The first inputs, all present: a graph may then omit the attribute.
   const int64_t all = (int64_t{1} << made.present.size()) - 1;
   if (made.attributes.inputs == all && random->one_of(2)) made.attributes.inputs = kLeadingInputs;
   return made;

@@ -153,7 +153,7 @@ void check_node(const NodeCase& node, Device& device, bool deep) {
   if (of_plain_loops(node)) {
     expect(wanted == plain_loops(node), "the problem written by hand differs from plain loops");
   }
-  // A workspace at any address, behind which nothing may be written.
+  // A workspace at any address, after which nothing may be written.
   const size_t bytes =
       core.workspace_bytes(node.tensors.data(), static_cast<int>(node.tensors.size()));
   const GpuMemory workspace(device, bytes, 8);
@@ -187,8 +187,8 @@ void check_prepared_words(Inputs* random, Device& device) {
   expect_refusal("channels", [] { prepared_count({0, 8, 1}); });
 }
 
-// What a smaller shape needs fits into the workspace for the largest: random nodes, then all the
-// neighbours of many shapes, of which a few need more than the largest does.
+// The workspace for the largest shape is enough for smaller ones: random nodes, then all the
+// neighbours of many shapes, a few of which need more than the largest.
 void check_workspace(Inputs* random) {
   const auto expect_room = [](const NodeCase& node, Problem small) {
     if (node.of->op == Op::kBinaryDown) {
@@ -250,7 +250,7 @@ void check_state(Inputs* random) {
     std::vector<int32_t> longer = state;
     longer.push_back(0);
     expect_refusal("damaged", [&] { read(longer, longer.size() * sizeof(int32_t)); });
-    // A changed word is refused, or says what another node may say.
+    // A changed word is refused, or describes another valid node.
     for (size_t i = 0; i < state.size(); ++i) {
       for (int bit = 0; bit < 32; ++bit) {
         std::vector<int32_t> changed = state;
@@ -281,7 +281,7 @@ void check_refusals(Inputs* random, Device& device) {
   expect_refusal("kernel", [&] { PluginCore(conv, {0, -1, 2, 0}); });
   expect_refusal("layout", [&] { PluginCore(conv, {0, -1, 3, prepared_layout_number() ^ 1}); });
   expect_refusal("bits", [&] { PluginCore(conv, {0, 1 << 7, 0, 0}); });
-  expect_refusal("alpha can not be left out", [&] { PluginCore(conv, {0, 3, 0, 0}); });
+  expect_refusal("alpha cannot be omitted", [&] { PluginCore(conv, {0, 3, 0, 0}); });
   expect_refusal("configured", [&] { PluginCore(conv, {}).input_count(); });
 
   NodeCase node = make_node(random, norm, Element::kFloat32, false);

@@ -1,4 +1,4 @@
-// A plugin in the hands of TensorRT 8.5 to 9, as far as IPluginV2DynamicExt says what they do.
+// A plugin as TensorRT 8.5 to 9 uses it, as far as IPluginV2DynamicExt specifies it.
 #pragma once
 
 #include <memory>
@@ -8,7 +8,7 @@
 namespace host {
 
 using Creator = nvinfer1::IPluginCreator;
-using TensorRtCreator = nvinfer1::IPluginCreator;  // as getPluginCreators gives it
+using TensorRtCreator = nvinfer1::IPluginCreator;  // as getPluginCreators returns it
 
 class Plugin {
  public:

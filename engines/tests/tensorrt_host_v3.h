@@ -1,4 +1,4 @@
-// A plugin in the hands of TensorRT 10 and 11, as far as IPluginV3 says what they do.
+// A plugin as TensorRT 10 and 11 use it, as far as IPluginV3 specifies it.
 #pragma once
 
 #include <memory>
@@ -8,7 +8,7 @@
 namespace host {
 
 using Creator = nvinfer1::IPluginCreatorV3One;
-using TensorRtCreator = nvinfer1::IPluginCreatorInterface;  // as getCreators gives it
+using TensorRtCreator = nvinfer1::IPluginCreatorInterface;  // as getCreators returns it
 
 class Plugin {
  public:

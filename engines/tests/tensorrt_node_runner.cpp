@@ -1,7 +1,7 @@
 // Single nodes of the TensorRT plugin without TensorRT, for the stand-in of its Python module
-// (tests/tensorrt_stand_in). With ../tensorrt/c_api.cpp it is the library that tests give out as
-// the plugin, so that the words they prepare are the kernels' own; for which TensorRT it was built
-// is what BIDIFF_STAND_IN_PLUGIN says.
+// (tests/tensorrt_stand_in). With ../tensorrt/c_api.cpp it is the library that tests use as the
+// plugin, so that the words they prepare are the kernels' own; BIDIFF_STAND_IN_PLUGIN says for
+// which TensorRT it was built.
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -47,7 +47,7 @@ std::vector<Tensor> read(const RunnerTensor* from, int count) {
 }
 
 template <class Body>
-int told(char* error, size_t error_size, Body body) noexcept {
+int guarded(char* error, size_t error_size, Body body) noexcept {
   try {
     body();
     return 0;
@@ -62,7 +62,7 @@ int told(char* error, size_t error_size, Body body) noexcept {
 // 0 on success, else 1 and one sentence, for all that follows.
 PUBLIC int bidiff_runner_create(const char* op, const int64_t* attributes, void** node, char* error,
                                 size_t error_size) {
-  return told(error, error_size, [&] {
+  return guarded(error, error_size, [&] {
     *node = new PluginCore(find_operator(op),
                            {attributes[0], attributes[1], attributes[2], attributes[3]});
   });
@@ -71,10 +71,10 @@ PUBLIC int bidiff_runner_create(const char* op, const int64_t* attributes, void*
 PUBLIC void bidiff_runner_destroy(void* node) { delete static_cast<PluginCore*>(node); }
 
 // Agrees on types and fixes the inputs, as an engine's builder does, then reads the node back from
-// what an engine holds of it. The last of `tensors` is the output.
+// its state in an engine. The last of `tensors` is the output.
 PUBLIC int bidiff_runner_configure(void* node, const RunnerTensor* tensors, int inputs, char* error,
                                    size_t error_size) {
-  return told(error, error_size, [&] {
+  return guarded(error, error_size, [&] {
     auto* core = static_cast<PluginCore*>(node);
     const std::vector<Tensor> all = read(tensors, inputs + 1);
     for (int i = 0; i <= inputs; ++i) {
@@ -91,7 +91,7 @@ PUBLIC int bidiff_runner_configure(void* node, const RunnerTensor* tensors, int 
 // Dimensions of the output, `dims` of 4, before or after it is configured.
 PUBLIC int bidiff_runner_output(void* node, const RunnerTensor* tensors, int inputs, int64_t* dims,
                                 char* error, size_t error_size) {
-  return told(error, error_size, [&] {
+  return guarded(error, error_size, [&] {
     const auto* core = static_cast<const PluginCore*>(node);
     for (int axis = 0; axis < kOutputRank; ++axis) {
       const Extent extent = core->output_extent(inputs, axis);
@@ -104,20 +104,20 @@ PUBLIC int bidiff_runner_output(void* node, const RunnerTensor* tensors, int inp
 
 PUBLIC int bidiff_runner_workspace(void* node, const RunnerTensor* tensors, int inputs,
                                    uint64_t* bytes, char* error, size_t error_size) {
-  return told(error, error_size, [&] {
+  return guarded(error, error_size, [&] {
     *bytes =
         static_cast<const PluginCore*>(node)->workspace_bytes(read(tensors, inputs).data(), inputs);
   });
 }
 
 PUBLIC int bidiff_runner_load(void* node, char* error, size_t error_size) {
-  return told(error, error_size, [&] { static_cast<const PluginCore*>(node)->load(); });
+  return guarded(error, error_size, [&] { static_cast<const PluginCore*>(node)->load(); });
 }
 
 PUBLIC int bidiff_runner_enqueue(void* node, const RunnerTensor* tensors, int inputs,
                                  const void* const* pointers, void* y, void* workspace,
                                  void* stream, char* error, size_t error_size) {
-  return told(error, error_size, [&] {
+  return guarded(error, error_size, [&] {
     static_cast<const PluginCore*>(node)->enqueue(read(tensors, inputs).data(), pointers, y,
                                                   workspace,
                                                   static_cast<bidiff::cuda::Stream>(stream));

@@ -1,6 +1,6 @@
-// What a plugin library asks libnvinfer.so for, so that it can be linked and loaded where there is
-// none: a registry that keeps creators, and a logger that keeps what it is told. Compiled with the
-// headers of the TensorRT that it stands in for; tools/tensorrt_headers.py.
+// What a plugin library needs of libnvinfer.so, so that it can be linked and loaded without one: a
+// registry that stores creators, and a logger that stores messages. Compiled with the headers of
+// the TensorRT that it replaces; tools/tensorrt_headers.py.
 #include "tensorrt_stand_in.h"
 
 #include <cstring>
@@ -50,7 +50,7 @@ bool enter(Creator& creator, const char* space) {
   return true;
 }
 
-// No method says `override`: which of them a version has differs.
+// No method is marked `override`: versions differ in which they have.
 #pragma GCC diagnostic ignored "-Wsuggest-override"
 class Registry : public nvinfer1::IPluginRegistry {
  public:

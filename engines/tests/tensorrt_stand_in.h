@@ -1,4 +1,4 @@
-// What the stand-in for libnvinfer.so tells the tests.
+// What the stand-in for libnvinfer.so reports to the tests.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -8,5 +8,5 @@
 // The registered creator, an IPluginCreator, or IPluginCreatorInterface from TensorRT 10 on; or
 // null.
 __attribute__((visibility("default"))) void* stand_in_creator(const char* name, const char* space);
-// What was logged since the last call, a line each.
+// Messages logged since the last call, one per line.
 __attribute__((visibility("default"))) std::string stand_in_messages();

@@ -5,9 +5,9 @@
 
 namespace bidiff::cuda {
 
-// Channels of a convolution's input or residual, wherever they lie: channel c is channel
-// start[s] + stride * (c - s * split) of the map at base[s] with `channels` channels, where s is 1
-// from channel `split` on.
+// Channels of a convolution's input or residual, wherever they are: channel c is channel start[s] +
+// stride * (c - s * split) of the map at base[s] with `channels` channels, where s is 1 from
+// channel `split` on.
 struct ChannelMap {
   Address base[2];
   int start[2];
@@ -82,7 +82,7 @@ struct ConvArguments {
   int padded_channels;
   int output_blocks;  // of kBlockChannels, in a branch
   int plane;          // H * W
-  int buffers;        // stages in shared memory: 2 where copies are asynchronous and there are more
+  int buffers;        // stages in shared memory: 2 if copies are asynchronous and a second exists
   int aligned;        // runs of 8 pixels may be read and written as vectors
 };
 

@@ -13,7 +13,7 @@ constexpr int kRuns = 2 * kTiles;
 using Values = float[kRuns][kRun];
 
 // Moves every run one place forward. Runs are taken from the front, one after the other: registers
-// have no index, and four copies of the code would be four times the instructions to fetch.
+// cannot be indexed, and four copies of the code would be four times the instructions to fetch.
 template <class T>
 BIDIFF_DEVICE void advance(T (&runs)[kRuns][kRun]) {
 #pragma unroll
@@ -22,8 +22,8 @@ BIDIFF_DEVICE void advance(T (&runs)[kRuns][kRun]) {
   }
 }
 
-// From the counts of a branch to outputs, stored unless another branch follows. `held` has what the
-// branch before gave.
+// Turns a branch's counts into outputs and stores them unless another branch follows. `held`
+// contains the values of the previous branch.
 template <class Element, class Path, Kind kKind>
 BIDIFF_DEVICE void finish_branch(const ConvArguments& arguments, const Place& place,
                                  const PixelRun& run, int index, const Counts& counts,
@@ -85,8 +85,8 @@ BIDIFF_DEVICE void popc_conv(const ConvArguments& arguments) {
   }
 }
 
-// Stages are the slabs of all branches, one after the other: while one is multiplied, the copies
-// of the next are under way.
+// Stages are the slabs of all branches, one after the other: while one is multiplied, the next is
+// being copied.
 template <class Element, class Path, Kind kKind>
 BIDIFF_DEVICE void conv(const ConvArguments& arguments) {
   const Place place = place_of(arguments);
@@ -140,8 +140,8 @@ BIDIFF_DEVICE void conv(const ConvArguments& arguments) {
 }  // namespace
 }  // namespace bidiff::cuda
 
-// The kernels of a path: every operator, both elements. 4 blocks to a multiprocessor leave a thread
-// 128 registers, 3 leave it 168, which those take that hold one branch's outputs for the next.
+// The kernels of a path: every operator, both elements. 4 blocks per multiprocessor leave a thread
+// 128 registers, 3 leave it 168, for the operators that keep one branch's outputs for the next.
 #define BIDIFF_CONV_KERNEL(name, blocks, ...)                                            \
   BIDIFF_KERNEL(name, bidiff::cuda::ConvArguments, bidiff::cuda::kConvThreads, blocks) { \
     using namespace bidiff::cuda;                                                        \

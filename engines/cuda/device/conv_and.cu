@@ -1,5 +1,5 @@
-// Convolutions with `and` on tensor cores. sm_75 does not have it, sm_100 and later make eight int8
-// products of it.
+// Convolutions with `and` on tensor cores. sm_75 does not have it; sm_100 and later replace it with
+// eight int8 products.
 #include "conv.h"
 
 #if BIDIFF_ARCHITECTURE >= 80 && BIDIFF_ARCHITECTURE < 100

@@ -1,5 +1,5 @@
-// Convolutions with xor on tensor cores. sm_90 makes two `and` of it, later GPUs eight int8
-// products.
+// Convolutions with xor on tensor cores. sm_90 replaces it with two `and`, later GPUs with eight
+// int8 products.
 #include "conv.h"
 
 #if BIDIFF_ARCHITECTURE >= 75 && BIDIFF_ARCHITECTURE < 90

@@ -54,13 +54,13 @@ BIDIFF_DEVICE void find_sums(const ConvArguments& arguments, const ConvBranch& b
   const Geometry& map = arguments.map;
   const unsigned short* ones = at<const unsigned short>(branch.ones) + channel;
   int inside = arguments.taps * arguments.in_channels, left = 0, right = 0;
-  const int last = map.width - 1 - run.x;  // of the run's pixels, that in the right column
+  const int last = map.width - 1 - run.x;  // index in the run of the map's last column
   if (Path::kSubtractsOnes) {
     inside -= 2 * (map.halo ? load(at<const int>(branch.totals) + channel)
                             : static_cast<int>(load(ones)));
   }
   if (map.halo) {
-    const auto outside = [&](int tap) {  // what a tap adds where it is outside
+    const auto outside = [&](int tap) {  // what a tap outside the image adds
       return 2 * static_cast<int>(load(ones + tap * arguments.padded_channels)) -
              arguments.in_channels;
     };
@@ -80,7 +80,7 @@ BIDIFF_DEVICE void find_sums(const ConvArguments& arguments, const ConvBranch& b
   }
 }
 
-// alpha, RPReLU, residual, time and skip: values of the run from its sums.
+// Values of the run from its sums: alpha, RPReLU, residual, time and skip.
 template <class Element, Kind kKind>
 BIDIFF_DEVICE void finish(const ConvArguments& arguments, const ConvBranch& branch,
                           const PixelRun& run, int channel, const int (&sums)[kRun],

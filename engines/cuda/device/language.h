@@ -1,5 +1,5 @@
-// The few things of CUDA that the kernels use, by our own names, without any header of CUDA: nvcc
-// and NVRTC compile this file, a C++ compiler compiles tests/emulated_cuda/language.h instead.
+// The few parts of CUDA that the kernels use, under our own names and without CUDA's headers. nvcc
+// and NVRTC compile this file; a C++ compiler compiles tests/emulated_cuda/language.h instead.
 #pragma once
 
 #ifdef BIDIFF_EMULATED
@@ -78,7 +78,7 @@ BIDIFF_DEVICE void from_float(float value, Half* to) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to->bits) : "f"(value));
 }
 
-// Reads of what no thread writes in the same launch.
+// Reads memory that no thread writes in the same launch.
 BIDIFF_DEVICE float load(const float* from) { return __ldg(from); }
 BIDIFF_DEVICE int load(const int* from) { return __ldg(from); }
 BIDIFF_DEVICE unsigned load(const unsigned* from) { return __ldg(from); }
@@ -88,9 +88,9 @@ BIDIFF_DEVICE Half load(const Half* from) {
   return Half{__ldg(reinterpret_cast<const unsigned short*>(from))};
 }
 
-// Copies from global to shared memory that run beside the computation, from sm_80 on. Those issued
-// between two commits are one group; wait_copies<n> returns when at most n groups of the calling
-// thread are under way. Older GPUs copy at once.
+// Asynchronous copies from global to shared memory, from sm_80 on. Those issued between two commits
+// are one group; wait_copies<n> returns when at most n groups of the calling thread are in flight.
+// Older GPUs copy immediately.
 #if BIDIFF_ARCHITECTURE >= 80
 BIDIFF_DEVICE unsigned shared_address(const void* pointer) {
   unsigned address;

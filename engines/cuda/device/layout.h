@@ -1,4 +1,4 @@
-// Sizes and layouts that host and kernels share: who computes what, and where the bits lie.
+// Sizes and layouts that host and kernels share: who computes what, and where the bits are stored.
 #pragma once
 
 #ifdef __CUDACC__
@@ -35,9 +35,9 @@ constexpr int kPrepareThreads = 256;
 BIDIFF_SHARED int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // K, the dimension that is summed over, is cut into slabs of words, one stage in shared memory
-// each. Within a slab the order is tap by tap, and the words of a tap side by side, so that a
-// narrow map fills a chunk with several taps. The last chunk of a slab is filled up with zeros.
-// A chunk of a full 3x3 slab is one tap.
+// each. Within a slab the order is tap by tap, and the words of a tap are adjacent, so that a
+// narrow map fills a chunk with several taps. The last chunk of a slab is padded with zeros. A
+// chunk of a full 3x3 slab is one tap.
 BIDIFF_SHARED int slab_words(int k) { return k == 3 ? 8 : 16; }
 BIDIFF_SHARED int slab_count(int k, int words) { return ceil_div(words, slab_words(k)); }
 BIDIFF_SHARED int slab_chunks(int k, int words) { return ceil_div(k * k * words, kChunkWords); }
@@ -49,7 +49,7 @@ BIDIFF_SHARED int chunk_count(int k, int words) {
 // The prepared form of a branch's words, in 32-bit words:
 //   fragments  (output blocks, chunks, 2 tiles of 16 channels, 32 lanes, 4 registers)
 //   ones       (taps, padded Cout) uint16: how many of the tap's weights are +1
-//   totals     (padded Cout) int32: of all taps; left out where there is one
+//   totals     (padded Cout) int32: of all taps; omitted if there is only one
 struct PreparedLayout {
   int padded_channels, chunks, taps;
   long long ones, totals, words;
@@ -67,8 +67,8 @@ BIDIFF_SHARED PreparedLayout prepared_layout(int out_channels, int in_channels, 
 }
 
 // A map of packed words as the convolution reads it: planes of words (N, words, rows, pitch), with
-// zeros around the image, so that no tap has to be asked whether it is inside. For k = 1 a map may
-// be one long row: then `height` is 1.
+// zeros around the image, so that taps need no bounds check. For k = 1 a map may be one long row:
+// then `height` is 1.
 struct Geometry {
   int height, width;            // of the image
   int halo;                     // k / 2: rows above and below; twice as many columns, for alignment
@@ -81,8 +81,8 @@ BIDIFF_SHARED int plane_words(const Geometry& map) { return map.rows * map.pitch
 BIDIFF_SHARED int halo_width(const Geometry& map) { return map.tile_width + 4 * map.halo; }
 BIDIFF_SHARED int halo_height(const Geometry& map) { return map.tile_height + 2 * map.halo; }
 // Words from one plane to the next in shared memory. The four lanes of a fragment's column read
-// four planes, and its eight columns lie in four runs: with a stride of 2 modulo 8 all 32 lanes
-// meet different banks.
+// four planes, and its eight columns are in four runs: with a stride of 2 modulo 8 all 32 lanes hit
+// different banks.
 BIDIFF_SHARED int halo_stride(int halo) { return halo ? 218 : 130; }
 
 // Shared memory of a convolution, in words from its start. `buffers` stages of each array.

@@ -6,7 +6,7 @@
 //   B  K x 8   b0, b1: the same halves and parts, of column lane / 4
 //   D  16 x 8  d0, d1: row, columns 2 * column and the next; d2, d3: row + 8
 //
-// The 8-row products of sm_75 have a0, b0, d0 and d1 alone, with half of K.
+// The 8-row products of sm_75 have only a0, b0, d0 and d1, with half of K.
 #pragma once
 
 #include "language.h"

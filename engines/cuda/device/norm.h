@@ -1,8 +1,8 @@
-// GroupNorm as one pair (a, b) a channel, and Swish: h = n * sigmoid(n) with n = a * x + b.
+// GroupNorm as one pair (a, b) per channel, and Swish: h = n * sigmoid(n) with n = a * x + b.
 //
 // A group's mean and sum of squared deviations come in at most kMaxParts parts, each by one block;
-// whoever needs the pair merges them with one warp, a lane a part. Moments are merged as Chan,
-// Golub and LeVeque do it: no difference of large sums is taken, so float32 suffices.
+// the consumer merges them with one warp, one part per lane. Moments are merged as Chan, Golub and
+// LeVeque do it: no difference of large sums is taken, so float32 suffices.
 #pragma once
 
 #include "memory.h"
@@ -30,7 +30,7 @@ BIDIFF_DEVICE void merge(Moments* into, const Moments& other) {
   into->count = count;
 }
 
-// Moments of the block's threads, in its thread 0. `scratch` has 3 floats for each warp.
+// Moments of the block's threads, returned in its thread 0. `scratch` has 3 floats for each warp.
 BIDIFF_DEVICE Moments merge_block(Moments own, float* scratch) {
   const int lane = thread_index() % 32, warp = thread_index() / 32;
 #pragma unroll
@@ -80,7 +80,7 @@ BIDIFF_DEVICE void statistics(const StatisticsArguments& arguments) {
       start + norm.part_size < norm.group_size ? start + norm.part_size : norm.group_size;
   Moments own{0, 0, 0};
   for (long long from = start; from < end; from += kNormStep) {
-    // The same elements to a thread with and without vectors, so that the bits are the same.
+    // A thread gets the same elements with and without vectors, so the bits are the same.
     const long long first = from + kRun * thread_index();
     const int count = end - first < kRun ? static_cast<int>(end - first) : kRun;
     if (count <= 0) break;
@@ -146,7 +146,7 @@ BIDIFF_DEVICE Affine channel_affine(const NormArguments& norm, const GroupMoment
 }
 
 // exp(x) for |x| <= 88, to 3 units in the last place: the product with log2(e) is carried out to
-// twice the precision, for its rounding would be multiplied by x.
+// twice the precision, because its rounding error would be multiplied by x.
 BIDIFF_DEVICE float exponential(float x) {
   const float log2_e = 1.44269504f, log2_e_rest = 1.92596303e-8f, ln_2 = 0.693147181f;
   const float power = multiply(x, log2_e);

@@ -1,8 +1,8 @@
 // Signs of a map, packed: 32 channels to a word, in planes of words with zeros around the image.
 //
 // A thread makes one word: it reads 32 channels of one pixel, and its neighbours read the
-// neighbouring pixels. Swish of the norm is computed on the way and not kept; the convolution's
-// epilogue computes it again where it is the residual, to the same bits.
+// neighbouring pixels. Swish of the norm is computed on the way and not stored; the convolution's
+// epilogue computes it again if it is the residual, to the same bits.
 #pragma once
 
 #include "norm.h"
@@ -77,7 +77,7 @@ BIDIFF_DEVICE void pack(const PackArguments& arguments) {
     if (count == kWordBits) {
 #pragma unroll
       for (int part = 0; part < kWordBits; part += 16) {
-        Element values[16];  // all loads are under way before the first is used
+        Element values[16];  // all loads are issued before the first is used
 #pragma unroll
         for (int i = 0; i < 16; ++i) {
           values[i] = load(at<const Element>(shared.plane[part + i]) + pixel);

@@ -16,9 +16,9 @@ using Counts = int[kTiles][kColumns][4];
 using WeightBits = unsigned[kTiles][4];
 using PixelBits = unsigned[kColumns][2];
 
-// kScale:          what a count is multiplied with
-// kSubtractsOnes:  the sum is smaller by twice the ones of the channel's weights
-// kCountsPixels:   and by twice the ones of the pixel's activations, which the tile has to count
+// kScale: what a count is multiplied by kSubtractsOnes: the sum is smaller by twice the ones of the
+// channel's weights kCountsPixels: and by twice the ones of the pixel's activations, which the tile
+// has to count
 
 // kUnroll:         chunks of one loop; a full 3x3 slab has 9
 
@@ -63,7 +63,7 @@ struct AndPath {
 #endif
 
 // 256 bits are 8 products of 32 bytes. K may be summed in any order if A and B agree: in product i
-// a lane gives bits i, i + 8, i + 16 and i + 24 of the words that it holds already, one shift and
+// a lane uses bits i, i + 8, i + 16 and i + 24 of the words that it already holds: one shift and
 // one mask for four bytes.
 struct Int8Path {
   static constexpr int kUnroll = 1;  // is long enough

@@ -1,7 +1,7 @@
 // Which channels and pixels a thread of a convolution has.
 //
-// The multiplication gives a lane columns 2 * column and 2 * column + 1 of each of four products of
-// 8 pixels. Columns may stand for any pixels, so column n of product j is pixel 2 * j + n % 2 of
+// The multiplication leaves a lane columns 2 * column and 2 * column + 1 of each of four products
+// of 8 pixels. Columns may represent any pixels, so column n of product j is pixel 2 * j + n % 2 of
 // the warp's run n / 2: then a lane's 8 results of a channel are one run of 8 neighbouring pixels,
 // which it reads and writes as a vector.
 #pragma once

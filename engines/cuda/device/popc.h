@@ -1,5 +1,5 @@
-// The sum over K without tensor cores and without shared memory: the oracle of the other paths, and
-// what runs where they do not. A thread counts for the same channels and pixels as there.
+// The sum over K without tensor cores and without shared memory: the oracle for the other paths,
+// and the fallback where they do not run. A thread has the same channels and pixels as there.
 #pragma once
 
 #include "path.h"

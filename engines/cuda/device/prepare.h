@@ -6,16 +6,17 @@
 //
 //   offset = sum over taps of (inside ? Cin : 2 * ones[tap][o])
 //
-// and the paths find the same sum from what they count (path.h):
+// the paths compute the same sum from what they count (path.h):
 //
 //   xor   n = popcount(a ^ w)                        sum = offset - 2 n
 //   and   n = popcount(a & w), p = popcount(a)       sum = offset - 2 ones + 4 n - 2 p
 //   int8  n = sum of a (0 or 1) times w (-1 or 1)    sum = offset - 2 ones + 2 n
 //
-// for popcount(a ^ w) = p + ones - 2 popcount(a & w), and n of int8 is 2 popcount(a & w) - p.
+// because popcount(a ^ w) = p + ones - 2 popcount(a & w), and n of int8 is 2 popcount(a & w) - p.
 #pragma once
 
-// tensorrt/prepared_words.cpp runs this on the host, with the few functions it needs of its own.
+// tensorrt/prepared_words.cpp runs this on the host, with its own versions of the few functions
+// that it needs.
 #ifndef BIDIFF_PREPARE_ON_HOST
 #include "memory.h"
 #endif

@@ -1,4 +1,4 @@
-// Where the outputs of the operators lie.
+// Stores the outputs of the operators.
 #pragma once
 
 #include "epilogue.h"
@@ -25,7 +25,7 @@ BIDIFF_DEVICE void store_plain(const ConvArguments& arguments, const PixelRun& r
 }
 
 // PixelUnshuffle(2), y (N, 4 channels, H/2, W/2): even and odd columns of a run go to two planes,
-// each to four neighbouring places.
+// each to four neighbouring pixels.
 template <class Element>
 BIDIFF_DEVICE void store_unshuffled(const ConvArguments& arguments, const PixelRun& run,
                                     int channel, const float (&values)[kRun]) {
@@ -48,8 +48,8 @@ BIDIFF_DEVICE void store_unshuffled(const ConvArguments& arguments, const PixelR
 }
 
 // PixelShuffle(2) of both branches' outputs, y (N, channels / 2, 2H, 2W). Channels 2i and 2i + 1
-// are neighbouring columns of one row, and lie in lanes that differ in bit 2: each takes half of
-// the other's run, so that both write 8 neighbouring places. Called by whole warps.
+// are neighbouring columns of one row, and are in lanes that differ in bit 2: each takes half of
+// the other's run, so that both write 8 neighbouring pixels. Called by whole warps.
 template <class Element>
 BIDIFF_DEVICE void store_shuffled(const ConvArguments& arguments, const Place& place,
                                   const PixelRun& run, int channel, bool valid,

@@ -59,7 +59,7 @@ BIDIFF_DEVICE void load_stage(const ConvArguments& arguments, const Place& place
   }
   commit_copies();
 
-  // Where each word of K lies for the pixel at the tile's first place; from the start of memory.
+  // Offset of each word of K from the start of shared memory, for the tile's first pixel.
   int* offsets =
       reinterpret_cast<int*>(shared_memory()) + layout.offsets + buffer * layout.stage_offsets;
 #pragma unroll 1
@@ -110,7 +110,8 @@ BIDIFF_DEVICE void multiply_stage(const ConvArguments& arguments, const Place& p
   }
 }
 
-// Adds the ones of the stage's words to those of each place in the halo; a thread has its own.
+// Adds the ones of the stage's words to the count of each place in the halo; each thread has its
+// own places.
 BIDIFF_DEVICE void count_pixels(const ConvArguments& arguments, const StageLayout& layout,
                                 const Stage& stage, int buffer) {
   const unsigned* planes = shared_memory() + layout.planes + buffer * layout.stage_planes;
@@ -126,7 +127,7 @@ BIDIFF_DEVICE void count_pixels(const ConvArguments& arguments, const StageLayou
   }
 }
 
-// From these to the ones under the taps of each of the block's pixels, run after run.
+// Sums these counts under the taps of each of the block's pixels, run by run.
 BIDIFF_DEVICE void count_boxes(const ConvArguments& arguments, const StageLayout& layout) {
   const Geometry& map = arguments.map;
   const int k = 1 + 2 * map.halo, width = halo_width(map), thread = thread_index();

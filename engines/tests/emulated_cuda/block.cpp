@@ -42,7 +42,7 @@ void Block::thread_entry(void* user) {
 }
 
 // A warp runs on until all its lanes wait for other warps, so that warps get as far ahead of each
-// other as barriers let them.
+// other as barriers allow.
 Thread* Block::next_ready() {
   if (running_) {
     const unsigned first = running_->index / kWarp * kWarp;
@@ -64,7 +64,7 @@ void Block::wait(Thread::State state) {
   Thread* next = next_ready();
   if (next == self) return;
   running_ = next;
-  // Without a ready thread the block is finished, or its threads wait for each other in vain.
+  // If no thread is ready, the block is finished or deadlocked.
   (next ? next->fiber : host_).resume(&self->fiber);
 }
 
@@ -130,7 +130,7 @@ std::string Block::launch(void (*body)(const void* arguments), const void* argum
   order_ = thread_order(threads);
   const char* copies = std::getenv("BIDIFF_EMULATED_COPIES");
   early_copies = copies && !std::strcmp(copies, "early");
-  // Its exact size, so that an address sanitizer sees what lies beyond.
+  // Its exact size, so that an address sanitizer detects accesses beyond it.
   shared_ = std::make_unique<unsigned char[]>(shared_bytes);
   Block* before = running_block;
   running_block = this;

@@ -44,10 +44,10 @@ class Block {
   unsigned char* shared() { return shared_.get(); }
 
   void synchronize();
-  // The last lane to arrive carries the operation out for all.
+  // The last lane to arrive carries out the operation for all.
   void warp(WarpOperation operation, void* operand);
 
-  // The launch goes on, and reports the first sentence at the end of the block.
+  // The launch continues, and reports the first sentence at the end of the block.
   void fail(const std::string& sentence);
 
   // Runs one launch in the calling thread; "" or what went wrong.

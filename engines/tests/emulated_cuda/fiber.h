@@ -1,4 +1,4 @@
-// Threads of execution that hand over to each other by hand, on stacks of their own.
+// Threads of execution that switch to each other explicitly, each on its own stack.
 #pragma once
 
 #include <cstddef>
@@ -6,7 +6,7 @@
 namespace bidiff::cuda::emulated {
 
 // A fiber that has never run starts `entry(user)` when it is first switched to; `entry` never
-// returns. The fiber that stands for the calling thread needs no start.
+// returns. The fiber of the calling thread needs no start.
 class Fiber {
  public:
   Fiber() = default;
@@ -16,7 +16,7 @@ class Fiber {
 
   // Forgets what it ran before.
   void start(void (*entry)(void* user), void* user);
-  // Suspends `from`, which is running, and goes on with this one.
+  // Suspends `from`, which is running, and continues this one.
   void resume(Fiber* from);
 
  private:

@@ -1,5 +1,5 @@
-// Cubins, fatbins and PTX as far as a driver looks at them: whether they fit a GPU, and which
-// kernels they hold.
+// Cubins, fatbins and PTX as far as a driver reads them: whether they fit a GPU, and which kernels
+// they contain.
 #pragma once
 
 #include <set>
@@ -8,12 +8,12 @@
 namespace bidiff::cuda::emulated {
 
 struct Image {
-  int status = 0;              // CUDA's error if it can not be loaded
+  int status = 0;              // CUDA's error if it cannot be loaded
   bool lists_kernels = false;  // not for compressed fatbins
   std::set<std::string> kernels;
 };
 
-// `image` has no given size, as with cuModuleLoadData: its own headers tell.
+// The size of `image` is in its own headers, as with cuModuleLoadData.
 Image read_image(const void* image, int architecture, int driver_version);
 
 // A cubin without code: header and architecture as NVRTC 12 writes them, and the text.

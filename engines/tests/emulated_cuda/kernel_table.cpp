@@ -27,8 +27,8 @@ Registration::Registration(int architecture, const Kernel& kernel) {
 }
 
 const Kernel* find_kernel(int architecture, const char* name) {
-  // The source is compiled for sm_75 and for what came after; a module of a later architecture
-  // holds those of its paths alone.
+  // The source is compiled for sm_75 and for later GPUs; a module of a later architecture contains
+  // only its own paths.
   const int compiled = architecture < 80 ? 75 : 80;
   const auto has = [&](const char* path) { return std::strstr(name, path) != nullptr; };
   if (has("_xor_") && architecture >= 90) return nullptr;
@@ -46,7 +46,7 @@ const char* launch(const Kernel& kernel, const unsigned grid[3], const unsigned 
   const unsigned threads = block[0] * block[1] * block[2];
   if (!grid[0] || !grid[1] || !grid[2] || grid[0] > kMaxGridX || grid[1] > kMaxGrid ||
       grid[2] > kMaxGrid) {
-    failure = "the grid is empty or larger than a GPU takes";
+    failure = "the grid is empty or larger than a GPU allows";
   } else if (!threads || threads > kernel.threads) {
     failure = "the block has more threads than the kernel's launch bounds, or none";
   } else if (block[1] != 1 || block[2] != 1 || threads % kWarp) {

@@ -1,6 +1,6 @@
 // The device source compiled for the CPU: every kernel by name, and its launch.
 //
-// For the stand-in driver and the native tests. A block's threads run as fibers of the calling
+// Used by the emulated driver and the native tests. A block's threads run as fibers of the calling
 // thread, one block after the other; any number of threads may launch at once.
 #pragma once
 

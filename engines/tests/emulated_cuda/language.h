@@ -1,5 +1,5 @@
-// What device/language.h is to a GPU, for a C++ compiler: the device source includes it when
-// BIDIFF_EMULATED is defined, as the architecture to stand for.
+// device/language.h for a C++ compiler: the device source includes this file if BIDIFF_EMULATED is
+// defined; its value is the architecture to emulate.
 #pragma once
 
 #include <cmath>
@@ -73,7 +73,7 @@ BIDIFF_DEVICE float square_root(float a) { return std::sqrt(a); }
 BIDIFF_DEVICE float clamp(float a, float low, float high) {
   return std::fmin(std::fmax(a, low), high);
 }
-// As inexact as a GPU may be, so that no test asks for more.
+// As inexact as a GPU may be, so that no test relies on more.
 BIDIFF_DEVICE float exp2_approximate(float a) {
   return static_cast<float>(std::exp2(static_cast<double>(a)) * (1 + 0x1p-22));
 }
@@ -100,9 +100,9 @@ BIDIFF_DEVICE T load(const T* from) {
 }
 
 #if BIDIFF_EMULATED >= 80
-// A copy is carried out when it is waited for, as late as a GPU may: who forgets to wait reads
-// garbage. Or, if asked for, at once, as early as a GPU may: who still reads what it replaces does
-// so no more.
+// A copy is carried out when it is waited for, as late as a GPU may: code that forgets to wait
+// reads garbage. Or, on request, immediately, as early as a GPU may: code that still reads what it
+// replaces fails.
 BIDIFF_DEVICE void start_copy(void* to, const void* from, size_t bytes) {
   require_aligned(to, bytes);
   require_aligned(from, bytes);

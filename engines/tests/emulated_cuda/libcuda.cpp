@@ -1,6 +1,6 @@
-// The driver functions that driver.h names, and others that bindings ask for, for GPUs that are
-// this CPU: streams run at once, and kernels are those of kernel_table.h. They check what a real
-// driver and compute-sanitizer check. Here: devices, contexts, modules and launches.
+// The driver functions that driver.h names, and others that bindings look up, for GPUs that are
+// this CPU: streams run immediately, and kernels are those of kernel_table.h. They check what a
+// real driver and compute-sanitizer check. Here: devices, contexts, modules and launches.
 #include "libcuda.h"
 
 #include <csignal>
@@ -35,7 +35,8 @@ const char* running = "";  // kernel
 
 bool exists(int device) { return device >= 0 && device < static_cast<int>(gpus().size()); }
 
-// Only safe functions belong here, but the process ends anyway, and the report is worth it.
+// Only async-signal-safe functions belong here, but the process ends anyway, and the report is
+// worth it.
 void on_fault(int number, siginfo_t* info, void*) {
   std::fprintf(stderr, "emulated GPU: %s touched %s\n", running,
                describe_address(reinterpret_cast<uint64_t>(info->si_addr)).c_str());
@@ -43,7 +44,7 @@ void on_fault(int number, siginfo_t* info, void*) {
   raise(number);
 }
 
-// Turns a touch of forbidden memory into a report, for as long as it lives.
+// Turns an access to forbidden memory into a report while the object lives.
 class FaultReport {
  public:
   explicit FaultReport(const char* kernel) {

@@ -14,7 +14,7 @@
 #define ENTER(function)                                        \
   const std::lock_guard<std::recursive_mutex> lock(machine()); \
   if (const int failure = enter(function)) return failure
-// The same for what may not happen while this thread captures a graph.
+// The same for functions that are illegal while this thread captures a graph.
 #define ENTER_UNCAPTURED(function) \
   ENTER(function);                 \
   if (captured) return kStreamCaptureUnsupported
@@ -40,7 +40,7 @@ namespace emulated {
 extern thread_local Stream captured;  // the stream that this thread captures
 extern thread_local std::vector<Context> contexts;
 
-// Does the work now, or whenever the graph is launched that the stream is captured for.
+// Does the work now, or, if the stream is captured, whenever the graph is launched.
 int enqueue(Stream stream, std::function<int()> work);
 
 }  // namespace emulated

@@ -1,4 +1,4 @@
-// The emulated driver's errors by name, which is all that their text says, too.
+// Names of the emulated driver's errors, which are also their texts.
 #include "libcuda.h"
 
 using namespace bidiff::cuda;

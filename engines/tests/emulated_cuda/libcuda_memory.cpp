@@ -1,4 +1,4 @@
-// The emulated driver's memory: allocation, and copies at once or in a stream's order.
+// The emulated driver's memory: allocation, and copies, immediate or in stream order.
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>

@@ -1,5 +1,5 @@
-// The emulated driver's streams, events and graphs. What a stream does is done when it is asked
-// for; while a graph is captured it is kept, and done whenever the graph is launched.
+// The emulated driver's streams, events and graphs. Work on a stream is done when it is requested;
+// while a graph is captured it is recorded, and done whenever the graph is launched.
 #include <chrono>
 #include <utility>
 
@@ -146,9 +146,9 @@ EMULATED cuGraphDestroy(Graph graph) {
   return kSuccess;
 }
 
-// For tests: code of the host that runs in the stream's order, as a kernel would, also whenever a
-// graph that captured it is launched. What it does is not locked, for it may wait for a thread that
-// waits for this machine. It returns 0, or anything else for a failure.
+// For tests: host code that runs in stream order, as a kernel would, also whenever a graph that
+// captured it is launched. It runs without the lock, because it may wait for a thread that waits
+// for this machine. It returns 0, or nonzero for a failure.
 EMULATED bidiff_emulated_launch(Stream stream, int (*work)(void*), void* data) {
   {
     ENTER("bidiff_emulated_launch");

@@ -31,7 +31,7 @@ std::vector<int> supported() {
   return found;
 }
 
-int give(const std::string& text, char* to) {
+int copy(const std::string& text, char* to) {
   std::memcpy(to, text.data(), text.size());
   return 0;
 }
@@ -91,14 +91,14 @@ EMULATED nvrtcGetProgramLogSize(Program* program, size_t* size) {
   *size = program->log.size() + 1;
   return 0;
 }
-EMULATED nvrtcGetProgramLog(Program* program, char* log) { return give(program->log + '\0', log); }
+EMULATED nvrtcGetProgramLog(Program* program, char* log) { return copy(program->log + '\0', log); }
 EMULATED nvrtcGetCUBINSize(Program* program, size_t* size) {
   *size = program->is_ptx ? 0 : program->image.size();
   return 0;
 }
-EMULATED nvrtcGetCUBIN(Program* program, char* cubin) { return give(program->image, cubin); }
+EMULATED nvrtcGetCUBIN(Program* program, char* cubin) { return copy(program->image, cubin); }
 EMULATED nvrtcGetPTXSize(Program* program, size_t* size) {
   *size = program->is_ptx ? program->image.size() + 1 : 0;
   return 0;
 }
-EMULATED nvrtcGetPTX(Program* program, char* ptx) { return give(program->image + '\0', ptx); }
+EMULATED nvrtcGetPTX(Program* program, char* ptx) { return copy(program->image + '\0', ptx); }

@@ -11,8 +11,8 @@ namespace bidiff::cuda::emulated {
 
 namespace {
 
-constexpr size_t kAlignment = 256;                          // as a real driver gives
-constexpr unsigned char kBeside = 0xa5, kUnwritten = 0xff;  // a NaN in float16 and float32
+constexpr size_t kAlignment = 256;                           // as with a real driver
+constexpr unsigned char kOutside = 0xa5, kUnwritten = 0xff;  // a NaN in float16 and float32
 
 struct Block {
   unsigned char* mapped;  // begins and ends with a forbidden page
@@ -32,7 +32,7 @@ size_t page() {
 size_t up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 bool all_are(const unsigned char* begin, const unsigned char* end) {
-  return std::all_of(begin, end, [](unsigned char byte) { return byte == kBeside; });
+  return std::all_of(begin, end, [](unsigned char byte) { return byte == kOutside; });
 }
 
 std::string hexadecimal(uint64_t value) {
@@ -54,7 +54,7 @@ uint64_t allocate(size_t bytes) {
     return 0;
   }
   unsigned char* begin = first + page() + usable - aligned;
-  std::memset(first + page(), kBeside, usable);
+  std::memset(first + page(), kOutside, usable);
   std::memset(begin, kUnwritten, bytes);
   const auto pointer = reinterpret_cast<uint64_t>(begin);
   blocks()[pointer] = {first, mapped_bytes, bytes};
@@ -91,7 +91,7 @@ std::string damaged_block() {
     const unsigned char* end = block.mapped + block.mapped_bytes - page();
     const bool before = !all_are(block.mapped + page(), begin);
     if (before || !all_are(begin + block.bytes, end)) {
-      return std::string("bytes were written ") + (before ? "before" : "behind") + " a block of " +
+      return std::string("bytes were written ") + (before ? "before" : "after") + " a block of " +
              std::to_string(block.bytes) + " bytes";
     }
   }

@@ -1,5 +1,6 @@
-// Matrix products of a warp, with the fragments that the PTX ISA gives to each lane: every element
-// is looked up by its row and column, as the manual's formulas say, not as the kernels use them.
+// Matrix products of a warp, with the fragments that the PTX ISA assigns to each lane: every
+// element is looked up by its row and column, as the manual's formulas say, not as the kernels use
+// them.
 #pragma once
 
 #include "language.h"
@@ -38,7 +39,7 @@ template <MmaKind kKind, int kRows, int kK>
 BIDIFF_DEVICE void mma_warp(void* const* operands) {
   constexpr int kBits = kKind == MmaKind::kInt8 ? 8 : 1;
   constexpr int kHalf = 4 * 32 / kBits;  // four lanes share a row
-  constexpr int kStep = 32 / kBits;      // elements of a register, which lie side by side
+  constexpr int kStep = 32 / kBits;      // adjacent elements of a register
   const auto lane = [&](int i) { return static_cast<MmaOperand*>(operands[i]); };
   for (int row = 0; row < kRows; ++row) {
     for (int column = 0; column < 8; ++column) {

@@ -21,7 +21,7 @@ void* find(const std::string& name) {
     return dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD);
   }();
   void* found = self ? dlsym(self, name.c_str()) : nullptr;
-  // Only this library's own: a search by handle goes on to what it depends on.
+  // Only this library's own: a lookup by handle continues in its dependencies.
   Dl_info here{}, there{};
   if (!found || !dladdr(found, &there) || !dladdr(reinterpret_cast<void*>(&find), &here)) {
     return nullptr;
@@ -32,7 +32,7 @@ void* find(const std::string& name) {
 }  // namespace
 
 EMULATED cuGetProcAddress_v2(const char* symbol, void** function, int, uint64_t, int* status) {
-  // Signatures are those of CUDA 12, of which there is one each.
+  // Signatures are those of CUDA 12, one for each function.
   const std::string name = symbol;
   *function = nullptr;
   for (const char* suffix : {"_v2", "", "WithFlags"}) {

@@ -1,10 +1,11 @@
-// The emulated machine: what environment variables make of it, read anew at every call.
+// The emulated machine: configured by environment variables, read at every call.
 //
 //   BIDIFF_EMULATED_GPUS    architectures of the GPUs: "75,90"; default 80, empty for none
 //   BIDIFF_EMULATED_MEMORY  bytes of each GPU; default 1 GiB
 //   BIDIFF_EMULATED_DRIVER  version of CUDA: 13000; default 12090
 //   BIDIFF_EMULATED_FATBINS 0: those in the op library do not fit; default 1
-//   BIDIFF_EMULATED_FAIL    "cuInit=803,cuModuleLoadData=200": these functions fail so
+//   BIDIFF_EMULATED_FAIL    "cuInit=803,cuModuleLoadData=200": these functions fail with these
+//   codes
 #pragma once
 
 #include <cstddef>
@@ -23,11 +24,11 @@ std::recursive_mutex& machine();
 
 // Counts the call; its status: 0, or what BIDIFF_EMULATED_FAIL or an earlier fault says.
 int enter(const char* function);
-// A kernel did harm: every later call fails with `status`, as with a real driver. The sentence goes
-// to stderr.
+// A kernel misbehaved: every later call fails with `status`, as with a real driver. The sentence
+// goes to stderr.
 int fault(int status, const std::string& sentence);
 
-// Largest dynamic shared memory of a block by opting in, bytes.
+// Largest dynamic shared memory of a block with opt-in, in bytes.
 int shared_bytes(int architecture);
 
 }  // namespace bidiff::cuda::emulated
