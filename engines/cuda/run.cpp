@@ -69,7 +69,7 @@ int device_count() {
 DeviceInfo device_info(int ordinal) {
   const int count = device_count();
   if (ordinal < 0 || ordinal >= count) {
-    throw Error("there is no GPU " + std::to_string(ordinal) + "; the driver reports " +
+    throw Error("there is no GPU " + std::to_string(ordinal) + ": the driver reports " +
                 std::to_string(count) + "; check nvidia-smi and CUDA_VISIBLE_DEVICES");
   }
   int device = 0;

@@ -276,7 +276,7 @@ void check_state(Inputs* random) {
 void check_refusals(Inputs* random, Device& device) {
   const Operator& conv = find_operator("BinaryConv");
   const Operator& norm = find_operator("NormBinaryConv");
-  expect_refusal("no operator", [] { find_operator("BinaryPool"); });
+  expect_refusal("not an operator", [] { find_operator("BinaryPool"); });
   expect_refusal("groups", [&] { PluginCore(norm, {0, -1, 0, 0}); });
   expect_refusal("kernel", [&] { PluginCore(conv, {0, -1, 2, 0}); });
   expect_refusal("layout", [&] { PluginCore(conv, {0, -1, 3, prepared_layout_number() ^ 1}); });
@@ -327,7 +327,7 @@ void check_refusals(Inputs* random, Device& device) {
   node = make_node(random, find_operator("BinaryFusion"), Element::kFloat16, false);
   expect_refusal("skip", [&] { run(with_dims(Role::kSecond, {1})); });
   const int64_t channels = node.problem.channels;
-  expect_refusal("one size", [&] {
+  expect_refusal("same kernel size", [&] {
     run(with_dims(Role::kWords,
                   {channels, 4 - node.problem.k, 4 - node.problem.k, (channels + 31) / 32}, 1));
   });

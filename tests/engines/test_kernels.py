@@ -192,7 +192,7 @@ def test_unsupported_kernels_are_refused_not_run():
     x, words = np.zeros((1, 1, 1, 1), np.float32), np.zeros((1, 1, 1, 1), np.int32)
     for kernel in library.kernels():
         if not kernel.supported:
-            with pytest.raises(EngineError, match=f"'{kernel.name}' can not be used because"):
+            with pytest.raises(EngineError, match=f"'{kernel.name}' cannot be used because"):
                 library.binary_conv_sums(x, words, kernel=kernel.name)
 
 

@@ -164,8 +164,8 @@ def emulated_environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("variables, match", [
-    ({"BIDIFF_LIBCUDA": "/no/libcuda.so"}, "the NVIDIA driver can not be opened"),
-    ({"BIDIFF_EMULATED_GPUS": ""}, "the NVIDIA driver sees no GPU")])
+    ({"BIDIFF_LIBCUDA": "/no/libcuda.so"}, "the NVIDIA driver cannot be opened"),
+    ({"BIDIFF_EMULATED_GPUS": ""}, "the NVIDIA driver reports no GPU")])
 def test_no_gpu_is_one_sentence(tmp_path, variables, match):
     done = subprocess.run([sys.executable, str(ROOT / "tools" / "gpu_check"), *TINY], text=True,
                           capture_output=True, env={**emulated_environment(tmp_path), **variables})

@@ -147,8 +147,8 @@ def test_out_of_memory_says_what_would_fit(gpu):
         gpu.allocate(4 << 30, "8 latents", units=8)
     assert re.fullmatch(
         r"GPU 1 \(emulated sm_80\) has no room for 4096 MiB for 8 latents: 102\d MiB of 1024 "
-        r"MiB are free; close other programs on it, or make batch or tiles smaller: of 8 images 2 "
-        r"would fit",
+        r"MiB are free; close other programs that use it, or make batch or tiles smaller: of 8 "
+        r"images 2 would fit",
         str(caught.value))
     with pytest.raises(EngineError, match="or make batch or tiles smaller$"):
         gpu.allocate(1 << 40)
@@ -161,7 +161,7 @@ def test_a_forced_path(gpu, monkeypatch):
     for name, ordinal, has in (("wmma", emulated_cuda.ordinal(80), "auto, "),
                                ("xor", emulated_cuda.ordinal(120), "auto, int8, popc")):
         monkeypatch.setenv("BIDIFF_CUDA_PATH", name)
-        with pytest.raises(EngineError, match=rf"BIDIFF_CUDA_PATH={name} is no path .* has {has}"):
+        with pytest.raises(EngineError, match=rf"PATH={name} is not a path .* are {has}"):
             cuda_library.forced_path(ordinal)
 
 
@@ -178,29 +178,29 @@ def test_arguments_that_do_not_fit(gpu):
         given = {"x": x, "branches": [Branch(words, one)], **change}
         with pytest.raises(EngineError, match=match):
             gpu.call("BinaryConv", **given)
-    with pytest.raises(EngineError, match="path wmma is not known; known are auto, xor, and"):
+    with pytest.raises(EngineError, match="unknown path wmma; known paths are auto, xor, and"):
         gpu.call("BinaryConv", x, [Branch(words, one)]).run("wmma")
-    with pytest.raises(EngineError, match="there is no GPU 99, the driver sees 8; see nvidia-smi"):
+    with pytest.raises(EngineError, match="no GPU 99: the driver reports 8; check nvidia-smi"):
         cuda_library.device_info(99)
 
 
 def test_no_driver(tmp_path):
     assert re.fullmatch(
-        r"the NVIDIA driver can not be opened \(/no/libcuda.so: .*\); install it, or choose "
+        r"the NVIDIA driver cannot be opened \(/no/libcuda.so: .*\); install it, or choose "
         r"backend onnxruntime, which needs no GPU",
         failure(tmp_path, BIDIFF_LIBCUDA="/no/libcuda.so"))
     # A library that is something else.
-    assert "has no cuInit, so it is no NVIDIA driver" in failure(
+    assert "has no cuInit, so it is not an NVIDIA driver" in failure(
         tmp_path, BIDIFF_LIBCUDA=str(library.library_path()))
 
 
 @pytest.mark.parametrize("variables, match", [
-    ({"BIDIFF_EMULATED_GPUS": ""}, "the NVIDIA driver sees no GPU; see what nvidia-smi says"),
-    ({"BIDIFF_EMULATED_FAIL": "cuInit=34"}, "is the stub of a CUDA toolkit and no driver"),
-    ({"BIDIFF_EMULATED_FAIL": "cuInit=3"}, "forked after it had been started; start processes"),
+    ({"BIDIFF_EMULATED_GPUS": ""}, "the NVIDIA driver reports no GPU; check nvidia-smi"),
+    ({"BIDIFF_EMULATED_FAIL": "cuInit=34"}, "is the stub library of a CUDA toolkit, not a driver"),
+    ({"BIDIFF_EMULATED_FAIL": "cuInit=3"}, "forked after CUDA was started; start processes"),
     ({"BIDIFF_EMULATED_FAIL": "cuInit=803"}, "updated while its old kernel module .* restart"),
     ({"BIDIFF_EMULATED_FAIL": "cuInit=804"}, "compatibility library in LD_LIBRARY_PATH"),
-    ({"BIDIFF_EMULATED_FAIL": "cuInit=999"}, "does not start, cuInit gave 999; see whether nvidia"),
+    ({"BIDIFF_EMULATED_FAIL": "cuInit=999"}, r"does not start \(cuInit returned 999\); check that"),
     ({"BIDIFF_EMULATED_GPUS": "61"}, r"GPU 0 \(emulated sm_61\) has compute capability 6.1, the "
                                      "kernels need 7.5"),
     ({"BIDIFF_EMULATED_FAIL": "cuDevicePrimaryCtxRetain=2"},

@@ -146,18 +146,18 @@ def test_a_gpu_that_the_compiler_does_not_know(load, tmp_path, gpu, known, origi
 
 @pytest.mark.parametrize("variables, match", [
     ({"BIDIFF_NVRTC": "/no/libnvrtc.so"},
-     r"(built without nvcc|do not fit, .*), and NVRTC, which compiles them, was not found "
+     r"(built without nvcc|cannot be loaded, .*), and NVRTC, which compiles them, was not found "
      r"\(/no/libnvrtc.so: .*\); "
      r"pip install 'nvidia-cuda-nvrtc-cu12>=12.8,<13', or name a libnvrtc.so by BIDIFF_NVRTC$"),
     ({"BIDIFF_EMULATED_NVRTC": "13000"},
-     r"the NVIDIA driver supports CUDA 12.9 and can not load what NVRTC 13.0 compiles; update the "
+     r"the NVIDIA driver supports CUDA 12.9 and cannot load what NVRTC 13.0 compiles; update the "
      r"driver; or pip install 'nvidia-cuda-nvrtc-cu12"),
     ({"BIDIFF_EMULATED_DRIVER": "11000"},
-     "the NVIDIA driver supports CUDA 11.0 and can not load .* update the driver to 525 or newer$"),
+     "the NVIDIA driver supports CUDA 11.0 and cannot load .* update the driver to 525 or newer$"),
     ({"BIDIFF_EMULATED_GPUS": "75", "BIDIFF_EMULATED_NVRTC_GPUS": "80,90"},
      r"NVRTC 12.9 does not compile for sm_75 any more; or pip install"),
     ({"BIDIFF_EMULATED_NVRTC_GPUS": "75", "BIDIFF_EMULATED_DRIVER": "12040"},
-     r"NVRTC 12.9 does not know sm_80, and the driver \(CUDA 12.4\) can not compile its PTX; or "),
+     r"NVRTC 12.9 does not know sm_80, and the driver \(CUDA 12.4\) cannot compile its PTX; or "),
     ({"BIDIFF_EMULATED_FAIL": "nvrtcCompileProgram=6"},
      r"did not compile \w+\.cu for sm_80 \(code 6\): kernels.cu\(7\): error: emulated; pip"),
     ({"BIDIFF_EMULATED_FAIL": "cuModuleLoadData=209"},
@@ -202,7 +202,7 @@ def test_nvrtc_compiles_what_plans_launch(tmp_path, monkeypatch, architecture, u
 
 def test_nvrtc_does_not_take_what_a_driver_can_not_load(tmp_path, monkeypatch):
     monkeypatch.setenv("BIDIFF_NVRTC", real_nvrtc())
-    with pytest.raises(EngineError, match=r"supports CUDA 11.8 and can not load what NVRTC 1\d"):
+    with pytest.raises(EngineError, match=r"supports CUDA 11.8 and cannot load what NVRTC 1\d"):
         cuda_library.compile_unit("maps.cu", 80, 11080, tmp_path)
 
 
@@ -331,7 +331,7 @@ def test_an_nvcc_that_will_not_do_is_no_error(tmp_path, monkeypatch, release, en
 def test_an_unknown_setting_is_refused(tmp_path):
     done = configure(tmp_path / "build", fake_nvcc(tmp_path), "-DBIDIFF_CUDA=perhaps")
     assert done.returncode == 1
-    assert "BIDIFF_CUDA=PERHAPS is not known; set AUTO, ON or OFF" in " ".join(done.stderr.split())
+    assert "BIDIFF_CUDA=PERHAPS is unknown; set AUTO, ON or OFF" in " ".join(done.stderr.split())
 
 
 def test_embedded_kernels_are_loaded_where_the_driver_knows_them(load):

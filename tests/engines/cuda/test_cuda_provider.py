@@ -50,8 +50,8 @@ def sentence(bundle, cache, **changed):
 
 
 @pytest.mark.parametrize("changed, says", [
-    ({"BIDIFF_LIBCUDA": "/nonexistent/libcuda.so.1"}, "driver can not be opened.*install it"),
-    ({"BIDIFF_EMULATED_GPUS": ""}, "sees no GPU"),
+    ({"BIDIFF_LIBCUDA": "/nonexistent/libcuda.so.1"}, "driver cannot be opened.*install it"),
+    ({"BIDIFF_EMULATED_GPUS": ""}, "reports no GPU"),
     ({"BIDIFF_EMULATED_GPUS": "61", "BIDIFF_CUDA_ON_CPU": "1"}, "compute capability 6.1.*7.5"),
     ({"BIDIFF_OPS_LIBRARY": "/nonexistent/libbidiff_ops.so"}, "can not be loaded.*rebuild it"),
 ], ids=lambda value: "")
