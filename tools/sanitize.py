@@ -18,7 +18,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ["tests/test_kernels.py", "tests/test_op_library.py", "tests/test_fused_ops.py"]
+TESTS = ["tests/engines/test_kernels.py", "tests/operators/test_op_library.py",
+         "tests/operators/test_fused_ops.py"]
 # Programs of their own, built without sanitizers; and other kernels in processes of their own.
 LEFT_OUT = "not emulation and not fused_in and not shared_symbols and not every_kernel"
 

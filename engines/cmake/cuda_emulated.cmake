@@ -22,7 +22,7 @@ target_include_directories(bidiff_emulated_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_D
 target_compile_options(bidiff_emulated_cuda PRIVATE
   ${bidiff_emulated_options} -fvisibility=hidden -fvisibility-inlines-hidden)
 
-# Native tests of kernels and plans; see tests/test_cuda_kernels.py.
+# Native tests of kernels and plans; see tests/engines/cuda/test_cuda_kernels.py.
 foreach(test cuda_emulation_test cuda_kernels_test cuda_plan_test)
   add_executable(${test} EXCLUDE_FROM_ALL tests/${test}.cpp cuda/plan.cpp cuda/plan_names.cpp
     cuda/plan_shapes.cpp $<TARGET_OBJECTS:bidiff_emulated_kernels>)

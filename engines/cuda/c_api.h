@@ -1,4 +1,4 @@
-// The CUDA part of the library for Python's ctypes: for tests, doctor and tools/gpu_check.py.
+// The CUDA part of the library for Python's ctypes: for tests, doctor and tools/gpu_check.
 //
 // As in ../c_api.h, what can fail returns 0 on success, else 1 and one sentence in `error`. A
 // `device` is a GPU's number; its context is the calling thread's current one if that belongs to

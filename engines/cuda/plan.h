@@ -13,8 +13,8 @@
 namespace bidiff::cuda {
 
 // One kernel. `kernel` is the name of an extern "C" __global__ function that takes one struct by
-// value, `arguments`; it is a string literal and lives for ever. `shared` is dynamic shared memory
-// in bytes, never above 48 KiB, so no attribute has to be set.
+// value, `arguments`; it is a string literal. `shared` is dynamic shared memory in bytes, never
+// above 48 KiB, so no attribute has to be set.
 struct Launch {
   const char* kernel;
   unsigned grid[3], block[3];

@@ -1,4 +1,4 @@
-// What a GPU is asked to compute: one operator of export/op_contract.md on raw device pointers.
+// What a GPU has to compute: one operator of export/op_contract.md on raw device pointers.
 //
 // Plain host data: nothing here knows the driver, a framework or a kernel.
 #pragma once

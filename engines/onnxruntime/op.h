@@ -47,7 +47,7 @@ struct Registration {
 };
 
 // Output shape (N, C, H, W), as far as its inputs' are known, and x's element type: ONNX Runtime
-// asks the function of one kernel for every kernel of the same name.
+// calls one kernel's function for every kernel of the same name.
 void infer_map(const Api& api, ShapeInferContext* context, int channels, Size size);
 
 template <class Op>

@@ -18,7 +18,7 @@ using Creator = nvinfer1::IPluginCreatorInterface;
 using Creator = nvinfer1::IPluginCreator;
 #endif
 
-// One for each operator, of the interface that this library was built for; they live for ever.
+// One for each operator, of the interface that this library was built for; never destroyed.
 const std::vector<Creator*>& creators();
 
 // Logs to TensorRT's logger, or to stderr if it has none yet.

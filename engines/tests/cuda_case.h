@@ -81,7 +81,7 @@ Memory to_memory(const std::vector<T>& values) {
   return memory;
 }
 
-// Equal to the bit, or both NaN; never the garbage of memory that was not written.
+// The same bits, or both NaN; never the garbage of memory that was not written.
 inline bool same(const Memory& memory, const std::vector<float>& wanted, Element element,
                  size_t* where) {
   for (size_t i = 0; i < wanted.size(); ++i) {

@@ -165,7 +165,7 @@ class OnDevice {
     bidiff::cuda::run(made, architecture_);
     if (!workspace.intact() || !y.intact()) throw std::runtime_error("written out of bounds");
     for (const Memory& memory : memories_) {
-      if (!memory.intact()) throw std::runtime_error("written behind an input");
+      if (!memory.intact()) throw std::runtime_error("written after an input");
     }
     return y;
   }

@@ -20,7 +20,7 @@ using namespace bidiff;
 using Floats = std::vector<float>;
 using Doubles = std::vector<double>;
 
-// Decibels, as in tests/test_fused_ops.py, which says where they come from.
+// Decibels, as in tests/operators/test_fused_ops.py, which says where they come from.
 constexpr double kWinograd = 100, kDirect = 125, kPointwise = 110, kAttention = 100, kNorm = 115;
 constexpr double kBfloat16 = 33;  // 3 less than there: some sums have a single term
 

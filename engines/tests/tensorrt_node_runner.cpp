@@ -1,5 +1,5 @@
 // Single nodes of the TensorRT plugin without TensorRT, for the stand-in of its Python module
-// (tests/tensorrt_stand_in). With ../tensorrt/c_api.cpp it is the library that tests use as the
+// (tests/stand_ins/tensorrt). With ../tensorrt/c_api.cpp it is the library that tests use as the
 // plugin, so that the words they prepare are the kernels' own; BIDIFF_STAND_IN_PLUGIN says for
 // which TensorRT it was built.
 #include <cstdio>
@@ -28,7 +28,7 @@ namespace {
 
 using namespace bidiff::tensorrt;
 
-// As in tests/tensorrt_stand_in/nodes.py. `type`: 0 float32, 1 float16, 2 int32.
+// As in tests/stand_ins/tensorrt/nodes.py. `type`: 0 float32, 1 float16, 2 int32.
 struct RunnerTensor {
   int64_t dims[8];
   int32_t rank, type;
