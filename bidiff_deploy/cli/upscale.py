@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..engines.noise_predictor import NoisePredictor
+    from ..engines.image_engine import ImageEngine
     from ..progress import Progress
     from ..upscale.batch import Result
     from ..upscale.jobs import Job
@@ -119,7 +119,7 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, seed: int, steps:
                           recorded=recorded, done=done,
                           listen=lambda job, plan: _listener(
                               progress, place[job.index], _label(job, len(jobs)), plan.count,
-                              engine.whole_loops))
+                              engine.fuses_loop))
     except KeyboardInterrupt as error:
         interrupted = error.args[0] if isinstance(error, _Terminated) else 2
     if as_json:
@@ -148,10 +148,10 @@ def _label(job: Job, count: int) -> str:
 
 
 def _listener(progress: Progress, place: int, label: str, tiles: int,
-              whole_loops: bool) -> dict[str, Any]:
+              fuses_loop: bool) -> dict[str, Any]:
     """What makes progress of what an engine tells of the image that is ``place``th to be done.
 
-    ``whole_loops``: an engine's loops are faster where nothing listens to their steps, which is
+    ``fuses_loop``: an engine's loops are faster where nothing listens to their steps, which is
     done only for somebody who looks on.
     """
     progress.update(place, label)
@@ -167,7 +167,7 @@ def _listener(progress: Progress, place: int, label: str, tiles: int,
 
     if not progress.shown:
         return {}
-    return {"on_tile": on_tile} if whole_loops and not progress.on_terminal else {
+    return {"on_tile": on_tile} if fuses_loop and not progress.on_terminal else {
         "on_step": on_step}
 
 
@@ -194,7 +194,7 @@ def _termination() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _check_options(engine: NoisePredictor, options: dict[str, Any]) -> None:
+def _check_options(engine: ImageEngine, options: dict[str, Any]) -> None:
     """Raise once what would otherwise fail for every image alike."""
     from ..sampling.noise import gaussian_noise
 

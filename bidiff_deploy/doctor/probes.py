@@ -209,6 +209,7 @@ def _backend(name: str) -> dict[str, Any]:
     from .. import load_bundle
     from ..checkpoint.record import from_latent
     from ..engines import TENSORRT
+    from ..engines.noise_predictor import NoisePredictor
     from ..export.write import export_bundle
     from ..networks.bi_diffsr.architecture import parameters
     from ..networks.bi_diffsr.config import NetworkConfig
@@ -227,6 +228,7 @@ def _backend(name: str) -> dict[str, Any]:
             _build_plan(path, TENSORRT[name])
         with load_bundle(path, threads=1, backend=name) as engine:
             image = random.standard_normal((1, 3, 16, 16)).astype(np.float32)
+            assert isinstance(engine, NoisePredictor)
             engine.predict(image, image, 5)
             description = engine.description
     return {"description": description,

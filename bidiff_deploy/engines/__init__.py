@@ -1,4 +1,15 @@
-"""Bundle -> something that runs: one module a backend, all with the protocol of ``base.Engine``."""
+"""Engines: an opened bundle that upscales images; ``open_engine`` chooses the backend.
+
+    image_engine     the base class of every engine: arrays and Pillow images in and out
+    noise_predictor  engines of diffusion models: predict, sample and upscale, whole or in tiles
+    one_run          engines of networks that map a low-resolution image to the large one in one run
+    tiled            an image run tile by tile, with blended or with exact borders
+    tile_choice      whether an image is run whole or in tiles, and the tile size
+    library          the op library through ctypes: its kernels and single convolutions
+    onnxruntime/     the backends of ONNX Runtime, on CPUs and on NVIDIA GPUs
+    gpu/             what the backends on NVIDIA GPUs share
+    tensorrt/        the TensorRT backends, the builder of their plans, and the plugin.
+"""
 
 from __future__ import annotations
 
@@ -20,33 +31,36 @@ def open_engine(path: str | os.PathLike[str], *, threads: int | None, backend: s
                 device: int | None = None) -> ImageEngine:
     """Verify the bundle at ``path`` and open it; see ``bidiff_deploy.load_bundle``."""
     if backend not in BACKENDS:
-        raise EngineError(f"backend {backend!r} is not known; known are {', '.join(BACKENDS)}")
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int)
-                                or not 1 <= threads <= 1024):
-        raise EngineError(f"threads={threads!r} must be a whole number from 1 to 1024")
-    if device is not None and (isinstance(device, bool) or not isinstance(device, int)
-                               or not 0 <= device <= 1024):
-        raise EngineError(f"device={device!r} must be the number of a GPU, from 0")
-    if device is not None and backend not in ON_GPU:
-        raise EngineError(f"device={device} is a GPU, which backend {backend} does not use; choose "
-                          f"{CUDA} or tensorrt, or leave device out")
+        raise EngineError(f"backend {backend!r} is not known; choose one of {', '.join(BACKENDS)}")
+    # Here, because ``--help`` of a command reads the names above and must not import numpy.
     from ..bundle.manifest import open_bundle
     from ..bundle.record import NoisePredictorBundle
-    from .onnxruntime.cpu import OnnxRuntimeEngine
-    from .onnxruntime.one_run import OnnxRuntimeOneRun
+    from ..checks import whole_number
+
+    if threads is not None:
+        threads = whole_number("threads", threads, 1, 1024, error=EngineError)
+    if device is not None:
+        device = whole_number("device", device, 0, 1024, error=EngineError)
+        if backend not in ON_GPU:
+            raise EngineError(f"device is {device}, the number of a GPU, but backend {backend} "
+                              f"runs on the CPU; choose {CUDA} or tensorrt, or leave device out")
 
     bundle, packed = open_bundle(os.fspath(path)), backend == "onnxruntime"
     if not isinstance(bundle, NoisePredictorBundle):
         if backend in ON_GPU:
             raise EngineError(f"{path} is a feed-forward bundle, which backend {backend} does not "
                               "run; choose onnxruntime")
+        from .onnxruntime.one_run import OnnxRuntimeOneRun
+
         return OnnxRuntimeOneRun(bundle, threads=threads, packed=packed)
     if backend == CUDA:
-        from .onnxruntime.cuda import OnnxRuntimeCudaEngine
+        from .onnxruntime.cuda import CudaNoisePredictor
 
-        return OnnxRuntimeCudaEngine(bundle, device_id=device or 0, threads=threads)
+        return CudaNoisePredictor(bundle, device_id=device or 0, threads=threads)
     if backend in TENSORRT:
-        from .tensorrt.run.engine import TensorRtEngine
+        from .tensorrt.run.noise_predictor import TensorRtNoisePredictor
 
-        return TensorRtEngine(bundle, variant=TENSORRT[backend], device_id=device or 0)
-    return OnnxRuntimeEngine(bundle, threads=threads, packed=packed)
+        return TensorRtNoisePredictor(bundle, variant=TENSORRT[backend], device_id=device or 0)
+    from .onnxruntime.noise_predictor import OnnxRuntimeNoisePredictor
+
+    return OnnxRuntimeNoisePredictor(bundle, threads=threads, packed=packed)

@@ -1,10 +1,10 @@
-"""What engines of every kind of bundle have in common: pictures in, larger pictures out."""
+"""The base class of every engine: images in, larger images out."""
 
 from __future__ import annotations
 
 import abc
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -12,26 +12,32 @@ from ..errors import EngineError, ImageError, UsageError
 from ..images.convert import from_array, from_pil, to_array, to_pil
 from ..images.image import Image
 from ..images.tiles import TilePlan
+from ..sampling.sampler import OnStep
 from .tile_choice import Tile
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
+    from typing_extensions import Self
 
     from ..bundle.record import Bundle
 
-__all__ = ["ImageEngine"]
+__all__ = ["ImageEngine", "Start"]
+
+Start = int | None | Literal["default"]
 
 
 class ImageEngine(abc.ABC):
-    """A bundle that is open and can run: a context manager that upscales pictures.
+    """An open bundle that upscales images; a context manager.
 
-    bundle  what it was opened from
-    scale   how many times larger the output is than the low-resolution image
+    bundle      the bundle it was opened from
+    scale       how many times larger the output is than the low-resolution image
+    kernel      the kernel of the binary convolutions; "stock": standard ONNX operators
+    fuses_loop  whether a loop runs as one piece of work, and faster, when no ``on_step`` is given
     """
 
     channels = 3
-    kernel = ""  # of the binary convolutions; "stock": the graphs' standard operators
-    whole_loops = False  # whether a loop is faster where nothing listens to its steps
+    kernel = ""
+    fuses_loop = False
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
@@ -43,7 +49,7 @@ class ImageEngine(abc.ABC):
     def description(self) -> str:
         """Backend, version, kernel and threads in a few words."""
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self._check_open()
         return self
 
@@ -52,48 +58,74 @@ class ImageEngine(abc.ABC):
         self.close()
 
     def close(self) -> None:
-        """Give back what the engine holds; more than once is fine, using it after is not."""
+        """Release what the engine holds. May be called again; no other method may."""
         if not self.closed:
             self.closed = True
             self._close()
 
     @abc.abstractmethod
     def _close(self) -> None:
-        """Give back what the backend holds; called once."""
+        """Release what the backend holds; called once."""
 
     @abc.abstractmethod
-    def check_loop(self, steps: Any, start: Any, match_color: bool = False) -> None:
+    def check_loop(self, steps: int | None, start: Start = "default",
+                   match_color: bool = False) -> None:
         """Raise UsageError for options that ``upscale_image`` would refuse."""
 
     @abc.abstractmethod
     def tile_plan(self, height: int, width: int, tile: Tile = "auto", memory: int | None = None,
                   overlap: int | None = None) -> TilePlan:
-        """How ``upscale_image`` would run an image of ``height`` x ``width`` pixels (before
-        enlarging) with these options; sizes in the plan are the output's. Raises UsageError for
-        options that are out of range or contradict each other."""
+        """The tiles that ``upscale_image`` would run with these options.
+
+        ``height``, ``width``: of the low-resolution image in pixels; sizes in the plan are the
+        output's. Raises UsageError for options that are out of range or contradict each other.
+        """
 
     def check_tiles(self, tile: Tile, memory: int | None, overlap: int | None = None) -> None:
-        """Raise UsageError where these options of ``tile_plan`` fit no image."""
+        """Raise UsageError if no image can be run with these options of ``tile_plan``."""
         self.tile_plan(1, 1, tile, memory, overlap)
 
     @abc.abstractmethod
-    def upscale_image(self, image: Image, seed: int = 0, **options: Any) -> Image:
-        """An ``Image`` at ``scale`` times the size, with its depth, grey, alpha, profile."""
+    def upscale_image(self, image: Image, seed: int = 0, *, tile: Tile = "auto",
+                      memory: int | None = None, overlap: int | None = None,
+                      steps: int | None = None, start: Start = "default",
+                      match_color: bool = False, on_step: OnStep | None = None,
+                      on_tile: OnStep | None = None) -> Image:
+        """``image`` at ``scale`` times the size; bit depth, grey, alpha and profile are kept.
+
+        seed     of the noise
+        tile     side of square tiles in output pixels, at least 64, rounded up; None: the image
+                 is run whole; "auto": whole if it is small enough and fits ``memory``, else tiles
+                 that fit it and take the least time
+        memory   estimated peak bytes that one step may need; None: half of the available memory.
+                 The result and the image itself come on top
+        overlap  of neighbouring tiles in output pixels, rounded up; None: the usual one
+        steps, start, match_color  as in ``NoisePredictor.sample``
+        on_step  called with (steps done, steps in all), counted over all tiles
+        on_tile  called with (tiles done, tiles in all)
+
+        Raises UsageError as ``tile_plan`` and ``check_loop``.
+        """
+
+    @overload
+    def upscale(self, image: np.ndarray, seed: int = 0, **options: Any) -> np.ndarray: ...
+
+    @overload
+    def upscale(self, image: PillowImage, seed: int = 0, **options: Any) -> PillowImage: ...
 
     def upscale(self, image: PillowImage | np.ndarray, seed: int = 0,
                 **options: Any) -> PillowImage | np.ndarray:
-        """A picture at ``scale`` times the size, in the form that it came in.
+        """The image at ``scale`` times the size, of the type that was given.
 
         ``image``: a Pillow image (palettes become RGB or RGBA, EXIF orientation is applied, 16-bit
-        grey stays so), or an array of uint8 or uint16, (H, W), (H, W, 3) or (H, W, 4) with alpha.
-        Grey stays grey; alpha is enlarged by bicubic. ``options``: as ``upscale_image`` has them.
-        Returns a Pillow image, or an array of the same type. Raises ImageError for anything else,
-        and as ``upscale_image``.
+        grey stays 16-bit grey), or an array of uint8 or uint16, (H, W), (H, W, 3) or (H, W, 4)
+        with alpha. Grey stays grey; alpha is enlarged by bicubic interpolation. ``options``: those
+        of ``upscale_image``. Returns a Pillow image, or an array of the same dtype. Raises
+        ImageError for anything else, and what ``upscale_image`` raises.
         """
         self._check_open()
         if isinstance(image, np.ndarray):
-            result = self.upscale_image(from_array(image), seed, **options)
-            return to_array(result)
+            return to_array(self.upscale_image(from_array(image), seed, **options))
         if not (hasattr(image, "getexif") and hasattr(image, "mode")):
             raise ImageError(f"an image of type {type(image).__name__} is not supported; give a "
                              "Pillow image, or a numpy array of uint8 or uint16")
@@ -103,16 +135,17 @@ class ImageEngine(abc.ABC):
         if self.closed:
             raise EngineError("the engine is closed; open the bundle again")
 
-    def _planes(self, name: str, array: np.ndarray) -> np.ndarray:
-        """``array`` as contiguous float32 (N, 3, H, W), or UsageError."""
+    def _tensor(self, name: str, array: np.ndarray) -> np.ndarray:
+        """``array`` as contiguous float32 (N, 3, H, W). Raises UsageError, which calls it
+        ``name``, for another shape or type, and for values that are not finite."""
         if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
             kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
             raise UsageError(f"{name} is of type {kind}; give a numpy array of float32")
         if array.ndim != 4 or array.shape[1] != self.channels or 0 in array.shape:
             raise UsageError(f"{name} has shape {array.shape}; it must be (N, {self.channels}, H, "
-                             "W) with none of them 0")
-        with np.errstate(over="ignore"):  # what overflows is told below
+                             "W), none of them 0")
+        with np.errstate(over="ignore"):  # an overflow is reported below
             array = np.ascontiguousarray(array, np.float32)
         if not np.isfinite(array).all():
-            raise UsageError(f"{name} holds values that are not finite")
+            raise UsageError(f"{name} contains values that are not finite")
         return array

@@ -1,8 +1,8 @@
-"""The op library: where it is, which kernels it has, and its functions called without ONNX Runtime.
+"""The op library: its path, its kernels, and its functions called without ONNX Runtime.
 
-The library is a shared object beside this module, built from ``engines/`` when the package is
-installed. ONNX Runtime loads it with ``SessionOptions.register_custom_ops_library``; here ctypes
-does, to report kernels and to compute single convolutions in tests and benchmarks. Bit order,
+The library is a shared object in this package, built from ``engines/`` at installation. ONNX
+Runtime loads it with ``SessionOptions.register_custom_ops_library``; this module loads it with
+ctypes, to report kernels and to compute single convolutions in tests and benchmarks. Bit order,
 border rule and epilogue are defined in ``export/op_contract.md``.
 """
 
@@ -14,6 +14,7 @@ import importlib.resources
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from ..operators.sign_bits import WORD_BITS
 
 __all__ = [
     "ABI_VERSION",
+    "REINSTALL",
     "KernelInfo",
     "binary_conv",
     "binary_conv_sums",
@@ -30,12 +32,13 @@ __all__ = [
     "has_bfloat16",
     "kernels",
     "library_path",
+    "load",
     "missing_reason",
-    "opened",
     "selected_kernel",
 ]
 
 ABI_VERSION = 2
+REINSTALL = "pip install --force-reinstall --no-deps . in the source folder"
 
 _NAMES = ("libbidiff_ops.so", "libbidiff_ops.dylib", "bidiff_ops.dll")
 _ERROR_SIZE = 1024
@@ -46,7 +49,7 @@ Int32 = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class KernelInfo:
-    """One kernel of the library; ``reason`` says why it is not supported, else it is empty."""
+    """One kernel of the library; ``reason``: why this CPU cannot run it, empty if it can."""
 
     name: str
     compiled: bool
@@ -55,9 +58,9 @@ class KernelInfo:
 
 
 def library_path() -> Path | None:
-    """Path of the built op library, or None if this installation has none.
+    """Path of the op library, or None if this installation has none.
 
-    BIDIFF_OPS_LIBRARY names another build of it, such as one with sanitizers.
+    BIDIFF_OPS_LIBRARY names another build of the library, such as one with sanitizers.
     """
     override = os.environ.get("BIDIFF_OPS_LIBRARY")
     if override:
@@ -73,20 +76,11 @@ def library_path() -> Path | None:
     return None
 
 
-def opened() -> ctypes.CDLL:
-    """The library, loaded once in a process.
-
-    Raises:
-        EngineError: it is missing or of another version.
-    """
-    return _library()
-
-
-def missing_reason() -> str:
-    """Sentence for an installation without the library: what to install and how to rebuild."""
-    return ("the op library is not built, so binary convolutions run slowly through ONNX function "
-            "bodies; install a C++17 compiler (Debian/Ubuntu: apt-get install g++) and run "
-            "pip install --force-reinstall --no-deps . in the source folder")
+def missing_reason(effect: str = "so binary convolutions run slowly through ONNX function bodies"
+                   ) -> str:
+    """The sentence for an installation without the library: its ``effect`` and the remedy."""
+    return (f"the op library is not built, {effect}; install a C++17 compiler (Debian/Ubuntu: "
+            f"apt-get install g++) and run {REINSTALL}")
 
 
 def kernels() -> list[KernelInfo]:
@@ -95,7 +89,7 @@ def kernels() -> list[KernelInfo]:
     Raises:
         EngineError: the library is missing or of another version.
     """
-    library = _library()
+    library = load()
     return [
         KernelInfo(
             library.bidiff_kernel_name(index).decode(),
@@ -108,35 +102,35 @@ def kernels() -> list[KernelInfo]:
 
 
 def selected_kernel() -> str:
-    """Name of the kernel this process uses: what BIDIFF_KERNEL names, else the best supported.
-
-    The library reads BIDIFF_KERNEL once in a process.
+    """Name of the kernel this process uses: the one that BIDIFF_KERNEL names, else the best one
+    that this CPU can run. The library reads BIDIFF_KERNEL once in a process.
 
     Raises:
-        EngineError: the library is missing, or BIDIFF_KERNEL names an unknown or unsupported one.
+        EngineError: the library is missing, or BIDIFF_KERNEL names a kernel that is unknown or
+            cannot run here.
     """
     error = ctypes.create_string_buffer(_ERROR_SIZE)
-    name = _library().bidiff_selected_kernel(error, len(error))
+    name = load().bidiff_selected_kernel(error, len(error))
     if name is None:
         raise EngineError(error.value.decode(errors="replace"))
     return str(name.decode())
 
 
 def float_kernels() -> str:
-    """Instruction set of the float kernels that go with the selected kernel."""
+    """Instruction set of the float kernels that are used with the selected kernel."""
     selected_kernel()
-    return str(_library().bidiff_float_kernels().decode())
+    return str(load().bidiff_float_kernels().decode())
 
 
 def has_bfloat16() -> bool:
-    """Whether they multiply in bfloat16 where a graph allows it; otherwise in float32."""
+    """Whether the float kernels multiply in bfloat16 where a graph allows it, not in float32."""
     selected_kernel()
-    return bool(_library().bidiff_has_bfloat16())
+    return bool(load().bidiff_has_bfloat16())
 
 
 def binary_conv_sums(x: Float32, words: Int32, threshold: Float32 | None = None,
                      kernel: str | None = None) -> Int32:
-    """Raw sums of s(x + threshold) * s(w) over the taps inside the image.
+    """Sums of s(x + threshold) * s(w) over the taps inside the image, without epilogue.
 
     Args:
         x: float32 (N, Cin, H, W).
@@ -145,24 +139,24 @@ def binary_conv_sums(x: Float32, words: Int32, threshold: Float32 | None = None,
         kernel: name of a kernel, or None for the selected one.
 
     Returns:
-        int32 (N, Cout, H, W), by the kernel's own popcounts.
+        int32 (N, Cout, H, W).
 
     Raises:
-        EngineError: the library or kernel is not available, or shapes do not fit.
+        EngineError: the library or kernel is not available, or shapes are wrong.
     """
     x, words, shape = _inputs(x, words)
     batch, in_channels, out_channels, _, height, width = shape
-    threshold = _vector("threshold", threshold, (in_channels,))
+    thresholds = _vector("threshold", threshold, (in_channels,))
     sums = np.empty((batch, out_channels, height, width), np.int32)
     _call("bidiff_binary_conv_sums", _name(kernel), _pointer(x), _pointer(words),
-          _pointer(threshold), *shape, _pointer(sums))
+          _pointer(thresholds), *shape, _pointer(sums))
     return sums
 
 
 def binary_conv(x: Float32, words: Int32, alpha: Float32, threshold: Float32 | None = None,
                 rprelu: Float32 | None = None, residual: Float32 | None = None,
                 time: Float32 | None = None, kernel: str | None = None) -> Float32:
-    """The whole op ``bidiff::BinaryConv`` in the calling thread.
+    """The result of op ``bidiff::BinaryConv``, computed in the calling thread.
 
     Args:
         x, words, threshold, kernel: as in :func:`binary_conv_sums`.
@@ -172,21 +166,21 @@ def binary_conv(x: Float32, words: Int32, alpha: Float32, threshold: Float32 | N
         time: float32 (Cout,) or one element; or None.
 
     Returns:
-        float32 (N, Cout, H, W), the same bits from every kernel.
+        float32 (N, Cout, H, W), bit-identical for all kernels.
 
     Raises:
-        EngineError: the library or kernel is not available, or shapes do not fit.
+        EngineError: the library or kernel is not available, or shapes are wrong.
     """
     x, words, shape = _inputs(x, words)
     batch, in_channels, out_channels, _, height, width = shape
     output = (batch, out_channels, height, width)
-    alpha = _vector("alpha", alpha, (out_channels,))
+    alphas = _vector("alpha", alpha, (out_channels,))
     threshold = _vector("threshold", threshold, (in_channels,))
     rprelu = _vector("rprelu", rprelu, (3, out_channels))
     residual = _vector("residual", residual, output, or_one=True)
     time = _vector("time", time, (out_channels,), or_one=True)
     y = np.empty(output, np.float32)
-    _call("bidiff_binary_conv", _name(kernel), _pointer(x), _pointer(words), _pointer(alpha),
+    _call("bidiff_binary_conv", _name(kernel), _pointer(x), _pointer(words), _pointer(alphas),
           _pointer(threshold), _pointer(rprelu),
           _pointer(residual), int(residual is not None and residual.size == 1),
           _pointer(time), int(time is not None and time.size == 1), *shape, _pointer(y))
@@ -228,27 +222,31 @@ def _name(kernel: str | None) -> bytes | None:
 
 def _call(function: str, *arguments: object) -> None:
     error = ctypes.create_string_buffer(_ERROR_SIZE)
-    if getattr(_library(), function)(*arguments, error, len(error)):
+    if getattr(load(), function)(*arguments, error, len(error)):
         raise EngineError(error.value.decode(errors="replace"))
 
 
 @functools.lru_cache(maxsize=1)
-def _library() -> ctypes.CDLL:
+def load() -> ctypes.CDLL:
+    """The library, loaded once in a process, with the signatures of its functions.
+
+    Raises:
+        EngineError: it is missing or of another version.
+    """
     path = library_path()
     if path is None:
         raise EngineError(missing_reason())
     try:
         library = ctypes.CDLL(str(path))
         version = library.bidiff_abi_version()
-    except (OSError, AttributeError) as error:
-        raise EngineError(f"{path} can not be loaded ({error}); rebuild it with pip install "
-                          "--force-reinstall --no-deps . in the source folder") from None
+    except (OSError, AttributeError) as failure:
+        raise EngineError(f"{path} cannot be loaded ({failure}); rebuild it with {REINSTALL}"
+                          ) from None
     if version != ABI_VERSION:
-        raise EngineError(f"{path} has ABI version {version}, this package needs {ABI_VERSION}; "
-                          "rebuild it with pip install --force-reinstall --no-deps . in the "
-                          "source folder")
+        raise EngineError(f"{path} has ABI version {version}, but this package needs "
+                          f"{ABI_VERSION}; rebuild it with {REINSTALL}")
     pointer, integer, size, text = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_char_p)
-    error = [ctypes.c_void_p, ctypes.c_size_t]
+    error: list[Any] = [ctypes.c_void_p, ctypes.c_size_t]
     for name in ("name", "reason"):
         getattr(library, f"bidiff_kernel_{name}").restype = text
     library.bidiff_selected_kernel.restype = text

@@ -1,7 +1,7 @@
-"""The protocol of a diffusion engine, and what such engines of all backends share.
+"""Engines of diffusion models: predict the noise, sample an image, upscale an image.
 
-A backend subclasses ``NoisePredictor`` and implements ``_predict``, ``_close`` and ``description``. What
-goes in is checked here, once, so that no backend has to.
+A backend subclasses ``NoisePredictor`` and implements ``_predict``, ``_close`` and ``description``.
+All inputs are checked here, so that no backend has to.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import abc
 import functools
 import math
-import operator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..checks import whole_number
 from ..errors import EngineError, UsageError
 from ..images.image import Image
 from ..images.resample import pad_reflect, to_condition
@@ -22,28 +22,25 @@ from ..sampling import color_match, sampler
 from ..sampling.noise import gaussian_noise
 from ..sampling.sampler import OnStep
 from ..sampling.schedule import Schedule
-from .image_engine import ImageEngine
+from .image_engine import ImageEngine, Start
 from .tile_choice import Tile, choose
 from .tiled import upscale_blended
 
 if TYPE_CHECKING:
     from ..bundle.record import NoisePredictorBundle
 
-__all__ = ["NoisePredictor"]
+__all__ = ["PADDING_MULTIPLE", "NoisePredictor"]
 
-PADDING_MULTIPLE = 8  # of the published code's test procedure, whatever the network's levels
-Start = int | None | Literal["default"]
+PADDING_MULTIPLE = 8  # the published test procedure pads every network's inputs to multiples of 8
 
 
 class NoisePredictor(ImageEngine):
-    """A diffusion model's bundle, open: a context manager with predict, sample and upscale.
+    """The open bundle of a diffusion model: an ``ImageEngine`` that can also predict and sample.
 
-    bundle         what it was opened from
-    scale          how many times larger the output is than the low-resolution image
     timesteps      the bundle's timesteps, strictly descending
-    schedule       the noise schedule they belong to
+    schedule       the noise schedule of these timesteps
     size_multiple  height and width of every input of ``predict`` must be multiples of this
-    default_start  the ``start`` that the bundle's model was made for; None: pure noise
+    default_start  the ``start`` that the model was trained for; None: pure noise
     """
 
     bundle: NoisePredictorBundle
@@ -57,36 +54,40 @@ class NoisePredictor(ImageEngine):
 
     @property
     def precision(self) -> str:
-        """What it rounds to, of what the bundle allows: bfloat16 (factors of products), float16
-        (these and maps), or float32 for neither."""
+        """The least precise type in use: float32, bfloat16 (for factors of products) or float16
+        (for feature maps too)."""
         return self.bundle.precision
 
     @abc.abstractmethod
     def _predict(self, noisy: np.ndarray, condition: np.ndarray, timestep: int) -> np.ndarray:
-        """The network at one timestep; inputs are checked, contiguous and of one shape."""
+        """The network's output at one timestep; inputs are checked, contiguous and of one
+        shape."""
 
     def predict(self, noisy: np.ndarray, condition: np.ndarray, timestep: int) -> np.ndarray:
-        """The noise that the network sees in ``noisy``.
+        """The predicted noise in ``noisy``, float32 (N, 3, H, W).
 
-        ``noisy``: x_t, ``condition``: the upscaled low-resolution image; float32 (N, 3, H, W) each
-        (other floats are converted), H and W multiples of ``size_multiple``, all finite.
-        ``timestep``: one of ``timesteps``. Returns float32 (N, 3, H, W). Raises UsageError for
-        other inputs, EngineError if the engine is closed or its result is not finite.
+        noisy      x_t, float32 (N, 3, H, W), finite; other floats are converted. H and W are
+                   multiples of ``size_multiple``
+        condition  the upscaled low-resolution image, of the same shape and type
+        timestep   one of ``timesteps``
+
+        Raises UsageError for other inputs, EngineError if the engine is closed or its result is
+        not finite.
         """
         self._check_open()
-        noisy = self._planes("noisy", noisy)
-        condition = self._planes("condition", condition)
+        noisy = self._tensor("noisy", noisy)
+        condition = self._tensor("condition", condition)
         if noisy.shape != condition.shape:
             raise UsageError(f"noisy has shape {noisy.shape} and condition {condition.shape}; "
                              "they must be equal")
         height, width = noisy.shape[2:]
         if height % self.size_multiple or width % self.size_multiple:
             raise UsageError(f"height {height} and width {width} must be multiples of "
-                             f"{self.size_multiple}; pad them, or call sample, which does")
+                             f"{self.size_multiple}; pad them, or call sample, which pads")
         prediction = self._predict(noisy, condition, self._timestep(timestep))
         if not np.isfinite(prediction).all():
-            raise EngineError(f"the network's output at timestep {timestep} holds values that are "
-                              "not finite; check the bundle")
+            raise EngineError(f"the network's output at timestep {timestep} contains values that "
+                              "are not finite; check the bundle")
         return prediction
 
     def sample(self, condition: np.ndarray, noise: np.ndarray | None = None, seed: int = 0, *,
@@ -94,19 +95,18 @@ class NoisePredictor(ImageEngine):
                on_step: OnStep | None = None) -> np.ndarray:
         """Run the whole loop and return the image, float32 (N, 3, H, W) in [0, 1].
 
-        condition  float32 (N, 3, H, W) or (3, H, W) of any size: what ``to_condition`` makes of a
-                   low-resolution image. It is padded by reflection to multiples of 8 (and of
-                   ``size_multiple``), as the published code does for every network, and the
-                   result is cropped back.
-        noise      N(0, 1) of the condition's shape or of the padded one; None draws
-                   ``gaussian_noise`` of ``seed``, item i of the batch as image i. Where only the
-                   condition's part is given, the padding's noise is that of ``seed``.
-        steps      visit that many of ``timesteps``, evenly picked; None: all
-        start      begin at the first timestep at or below it from the noised condition; None:
-                   begin at the first timestep from pure noise; "default": ``default_start``
-        match_color  whether the result's low frequencies are replaced by the condition's, which
-                   takes shifts of colour away; see ``color_match``
-        on_step    called with (steps done, steps in all)
+        condition    float32 (N, 3, H, W) or (3, H, W) of any size: the result of ``to_condition``.
+                     It is padded by reflection to multiples of ``unit``, as the published code
+                     does for every network, and the result is cropped back
+        noise        N(0, 1) of the condition's shape or of the padded shape; None: drawn by
+                     ``gaussian_noise`` from ``seed``, one stream for each item of the batch. For
+                     noise of the condition's shape the padding's noise is drawn from ``seed``
+        steps        how many of ``timesteps`` to visit, evenly spaced; None: all
+        start        begin at the first timestep at or below it, from the noised condition; None:
+                     begin at the first timestep, from pure noise; "default": ``default_start``
+        match_color  whether to replace the result's low frequencies by the condition's, which
+                     removes colour shifts; see ``color_match``
+        on_step      called with (steps done, steps in all)
 
         Raises UsageError for inputs that do not fit, EngineError as ``predict``.
         """
@@ -115,18 +115,18 @@ class NoisePredictor(ImageEngine):
             condition = condition[None]
             if isinstance(noise, np.ndarray) and noise.ndim == 3:
                 noise = noise[None]
-        condition = self._planes("condition", condition)
+        condition = self._tensor("condition", condition)
         if start == "default":
             start = self.default_start
         visited = sampler.pick_timesteps(self.timesteps, steps, start)
         padded, (height, width) = pad_reflect(condition, self.unit)
         if noise is not None:
-            noise = self._planes("noise", noise)
+            noise = self._tensor("noise", noise)
             if noise.shape not in (condition.shape, padded.shape):
                 raise UsageError(f"noise has shape {noise.shape}, but the condition has "
                                  f"{condition.shape}; give one of the condition's shape")
         if noise is not None and noise.shape == padded.shape:
-            gaussian_noise((0, 0, 0, 0), seed)  # refuses what is no seed
+            gaussian_noise((0, 0, 0, 0), seed)  # raises UsageError for an invalid seed
             field = noise
         else:
             field = gaussian_noise(padded.shape, seed)
@@ -138,76 +138,58 @@ class NoisePredictor(ImageEngine):
 
     def _loop(self, condition: np.ndarray, noise: np.ndarray, timesteps: tuple[int, ...],
               start: int | None, on_step: OnStep | None) -> np.ndarray:
-        """``sampler.sample`` on inputs that are checked; a backend may keep the loop on its
-        device."""
+        """``sampler.sample`` on checked inputs; a backend may keep the loop on its device."""
         return sampler.sample(self.predict, condition, timesteps, self.schedule, noise,
                               start=start, on_step=on_step)
 
     @property
     def unit(self) -> int:
-        """What heights and widths are padded to a multiple of."""
+        """Heights and widths are padded to multiples of this."""
         return math.lcm(PADDING_MULTIPLE, self.size_multiple)
 
     def check_loop(self, steps: int | None, start: Start = "default",
                    match_color: bool = False) -> None:
-        """Raise UsageError for options that ``sample`` would refuse."""
         sampler.pick_timesteps(self.timesteps, steps,
                                self.default_start if start == "default" else start)
 
     def step_bytes(self, height: int, width: int) -> int:
-        """Estimated peak of a step on one image of that size and of the loop around it."""
+        """Estimated peak memory of a loop, for one output of that size."""
         return self.bundle.network.peak_bytes(self.bundle.config, height, width,
                                               stock=self.kernel == "stock")
 
     def tile_plan(self, height: int, width: int, tile: Tile = "auto", memory: int | None = None,
                   overlap: int | None = None) -> TilePlan:
-        """How ``upscale_image`` would run an image of ``height`` x ``width`` pixels (before
-        enlarging) with these options; sizes in the plan are the output's. Raises UsageError for
-        options that are out of range or contradict each other."""
+        network, config = self.bundle.network, self.bundle.config
         return choose((height * self.scale, width * self.scale), tile, memory, overlap, self.unit,
-                      functools.partial(self.bundle.network.work, self.bundle.config), self.step_bytes)
+                      functools.partial(network.work, config), self.step_bytes)
 
     def upscale_image(self, image: Image, seed: int = 0, *, tile: Tile = "auto",
                       memory: int | None = None, overlap: int | None = None,
                       steps: int | None = None, start: Start = "default",
                       match_color: bool = False, on_step: OnStep | None = None,
                       on_tile: OnStep | None = None) -> Image:
-        """An ``Image`` at ``scale`` times the size, with its depth, grey, alpha, profile.
+        """As ``ImageEngine.upscale_image``; tiles and overlaps are multiples of ``unit``.
 
-        tile     side of square tiles in output pixels, from 64, rounded up to a multiple of
-                 ``unit``; None: the image is run whole; "auto": whole up to 1024x1024 pixels of
-                 output that fit ``memory``, else tiles that fit it and take the least time
-        memory   bytes that a step may need at its peak, as estimated; None: half of what the
-                 machine has left. The result and the image itself come on top
-        overlap  of neighbouring tiles in output pixels, rounded up likewise; None: as measured to
-                 leave no seams. See ``tiling`` for what of a tile is local to it
-        on_step  called with (steps done, steps in all), counted over all tiles
-        on_tile  called with (tiles done, tiles in all)
-
-        ``steps``, ``start`` and ``match_color`` as ``sample`` has them; colours are matched on the
-        whole image, not in each tile. An image of one tile is bit by bit what ``sample`` makes of
-        it. Raises UsageError as ``tile_plan``, and as ``sample``.
+        "auto" runs outputs of up to 1024x1024 pixels whole. The usual overlap is the one that was
+        measured to leave no seams; ``images.tiles`` says which operations are local to a tile.
+        Colours are matched on the whole image, not in each tile. An image of one tile equals the
+        result of ``sample`` bit by bit. Raises UsageError as ``tile_plan`` and ``sample``.
         """
         self._check_open()
         plan = self.tile_plan(image.height, image.width, tile, memory, overlap)
-        loop = {"seed": seed, "steps": steps, "start": start}
         if not plan.whole:
-            return upscale_blended(self.sample, image, self.scale, self.unit, plan,
-                                   match_color=match_color, on_step=on_step, on_tile=on_tile, **loop)
-        condition = to_condition(image.pixels, self.scale)
-        result = image.enlarged(self.sample(condition, match_color=match_color, on_step=on_step,
-                                            **loop)[0], self.scale)
+            return upscale_blended(self.sample, image, self.scale, self.unit, plan, seed=seed,
+                                   match_color=match_color, on_step=on_step, on_tile=on_tile,
+                                   steps=steps, start=start)
+        result = self.sample(to_condition(image.pixels, self.scale), seed=seed, steps=steps,
+                             start=start, match_color=match_color, on_step=on_step)
+        enlarged = image.enlarged(result[0], self.scale)
         if on_tile is not None:
             on_tile(1, 1)
-        return result
+        return enlarged
 
     def _timestep(self, timestep: int) -> int:
-        try:
-            if isinstance(timestep, (bool, np.bool_)):
-                raise TypeError
-            timestep = operator.index(timestep)
-        except TypeError:
-            raise UsageError(f"timestep is {timestep!r}; it must be a whole number") from None
+        timestep = whole_number("timestep", timestep, 0)
         if timestep not in self.timesteps:
             nearest = min(self.timesteps, key=lambda t: abs(t - timestep))
             listed = ", ".join(map(str, self.timesteps[:8]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import functools
-from typing import Any
 
 import numpy as np
 
@@ -13,41 +12,44 @@ from ..images.image import Image
 from ..images.tiles import TilePlan
 from ..sampling.noise import gaussian_noise
 from ..sampling.sampler import OnStep
-from .image_engine import ImageEngine
+from .image_engine import ImageEngine, Start
 from .tile_choice import Tile, choose
 from .tiled import upscale_exactly
 
 __all__ = ["OneRun"]
 
-_WHOLE_PIXELS = 1 << 32  # nothing in such a network takes more time per pixel of a larger image
+# Time grows with the area and no faster, so every image that fits the memory is run whole.
+_WHOLE_PIXELS = 1 << 32
 
 
 class OneRun(ImageEngine):
-    """A network without a loop, open: a context manager with ``enlarge`` and ``upscale``."""
+    """The open bundle of a network without a loop: an ``ImageEngine`` with ``enlarge``."""
 
     @abc.abstractmethod
     def _enlarge(self, image: np.ndarray) -> np.ndarray:
-        """The network on checked, contiguous input."""
+        """The network's output; the input is checked and contiguous."""
 
     def enlarge(self, image: np.ndarray) -> np.ndarray:
-        """The network: float32 (N, 3, H, W), about [0, 1] -> (N, 3, H * scale, W * scale).
+        """The network's output, float32 (N, 3, H * scale, W * scale), not clipped.
 
-        The output is not clipped. Raises UsageError for other inputs, EngineError if the engine is
-        closed, the image does not fit into memory, or the result is not finite.
+        ``image``: float32 (N, 3, H, W), about [0, 1]. Raises UsageError for other inputs,
+        EngineError if the engine is closed, the image does not fit into memory, or the result is
+        not finite.
         """
         self._check_open()
-        result = self._enlarge(self._planes("image", image))
+        result = self._enlarge(self._tensor("image", image))
         if not np.isfinite(result).all():
-            raise EngineError("the network's output holds values that are not finite; check the "
-                              "bundle")
+            raise EngineError("the network's output contains values that are not finite; check "
+                              "the bundle")
         return result
 
-    def check_loop(self, steps: Any, start: Any = "default", match_color: bool = False) -> None:
-        """Raise UsageError for any steps and start: there are none; nor is there a drift of
-        colours to correct, for the network adds to the enlarged image."""
+    def check_loop(self, steps: int | None, start: Start = "default",
+                   match_color: bool = False) -> None:
+        """Raise UsageError for any of these: the network has no steps, and its colours do not
+        drift."""
         if match_color:
-            raise UsageError("match_color is for diffusion bundles; a feed-forward network adds "
-                             "to the enlarged image and does not drift, so leave it out")
+            raise UsageError("match_color is for diffusion bundles; the colours of a feed-forward "
+                             "network do not drift, so leave match_color out")
         for name, value, default in (("steps", steps, None), ("start", start, "default")):
             if value != default:
                 raise UsageError(f"{name} {value!r} is for diffusion bundles; a feed-forward one "
@@ -57,7 +59,7 @@ class OneRun(ImageEngine):
                   overlap: int | None = None) -> TilePlan:
         network, config = self.bundle.network, self.bundle.config
         reach = network.reach(config)
-        assert reach is not None, "tiles of such a network need its reach"
+        assert reach is not None, "a network without a loop has a reach"
         return choose((height * self.scale, width * self.scale), tile, memory, overlap, self.scale,
                       functools.partial(network.work, config),
                       functools.partial(network.peak_bytes, config, stock=self.kernel == "stock"),
@@ -65,22 +67,19 @@ class OneRun(ImageEngine):
 
     def upscale_image(self, image: Image, seed: int = 0, *, tile: Tile = "auto",
                       memory: int | None = None, overlap: int | None = None,
-                      steps: None = None, start: str = "default", match_color: bool = False,
-                      on_step: OnStep | None = None, on_tile: OnStep | None = None) -> Image:
-        """An ``Image`` at ``scale`` times the size, with its depth, grey, alpha, profile.
+                      steps: int | None = None, start: Start = "default",
+                      match_color: bool = False, on_step: OnStep | None = None,
+                      on_tile: OnStep | None = None) -> Image:
+        """As ``ImageEngine.upscale_image``; tiles and overlaps are multiples of ``scale``.
 
-        tile, memory  as ``NoisePredictor.upscale_image`` has them; tiles are multiples of ``scale``
-        overlap       of neighbouring tiles in output pixels; None: twice what a pixel depends on,
-                      or half of a small tile. Then tiles of more than that give the very pixels of
-                      the whole image
-        on_step       called with (tiles done, tiles in all); so is ``on_tile``
-
-        ``seed`` changes nothing, because nothing is drawn. Raises UsageError as ``tile_plan`` and
+        The usual overlap is twice the network's reach, at most half a tile. With it, larger tiles
+        return exactly the pixels of the whole image. ``on_step`` counts tiles, as ``on_tile``.
+        ``seed`` is checked and has no effect. Raises UsageError as ``tile_plan`` and
         ``check_loop``.
         """
         self._check_open()
         self.check_loop(steps, start, match_color)
-        gaussian_noise((0, 0, 0, 0), seed)  # refuses what is no seed
+        gaussian_noise((0, 0, 0, 0), seed)  # raises UsageError for an invalid seed
 
         def done(count: int, total: int) -> None:
             for listen in (on_step, on_tile):

@@ -1,8 +1,8 @@
-"""An image through an engine in tiles: float rows live only until they are rounded.
+"""An image run tile by tile, with overlaps blended or with exact borders.
 
-What is held is the image, the result in its own depth, one tile's loop and the rows of one row of
-tiles (with matched colours a few more); so memory does not grow with the height of the image beyond
-the result itself.
+Memory holds the image, the result in its own bit depth, one tile's loop and the float rows of one
+row of tiles (a few more where colours are matched). Beyond the result itself it does not grow with
+the image's height.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..sampling.color_match import ColorMatcher
 from ..sampling.noise import gaussian_noise
 from ..sampling.sampler import OnStep
 
-__all__ = ["planes", "upscale_blended", "upscale_exactly"]
+__all__ = ["to_tensor", "upscale_blended", "upscale_exactly"]
 
 _COLORS = 3
 
@@ -29,26 +29,24 @@ def upscale_blended(sample: Callable[..., np.ndarray], image: Image, scale: int,
                     plan: TilePlan, *, seed: int = 0, match_color: bool = False,
                     on_step: OnStep | None = None, on_tile: OnStep | None = None,
                     **loop: Any) -> Image:
-    """``image`` enlarged by ``scale``, tile by tile, rows of overlaps blended.
+    """``image`` enlarged by ``scale``, tile by tile; overlaps are blended.
 
-    ``sample``: ``NoisePredictor.sample``; ``loop``: options of it. ``unit``: what heights and widths
-    of its conditions are multiples of.
-
-    ``match_color``: the blended rows' low frequencies are replaced by those of the condition, as
-    ``color_match.match_color`` does it on the whole image.
+    sample       ``NoisePredictor.sample``; ``loop``: its options
+    unit         height and width of every tile's condition are multiples of this
+    match_color  whether to replace the blended rows' low frequencies by the condition's, with the
+                 result that ``color_match.match_color`` has on the whole image
     """
     pixels = np.empty((plan.height, plan.width, image.pixels.shape[2]), image.pixels.dtype)
-    # Rows are rounded, and grey is averaged, as a whole image would be.
+    # Rounds rows and averages grey as a whole image's ``enlarged`` does.
     form = Image(np.empty((1, 1, pixels.shape[2]), pixels.dtype))
     blender = Blender(plan)
     matcher = ColorMatcher(plan.height) if match_color else None
     done = 0
+    if on_step is not None:  # an engine may run a loop without ``on_step`` as one piece of work
+        def step(steps: int, all_steps: int) -> None:
+            on_step(done * all_steps + steps, plan.count * all_steps)
 
-    def step(steps: int, all_steps: int) -> None:
-        on_step(done * all_steps + steps, plan.count * all_steps)
-
-    # An engine may run a loop that nothing listens to as one piece of work.
-    loop["on_step"] = None if on_step is None else step
+        loop["on_step"] = step
     for row, top in enumerate(plan.rows.starts):
         for column, left in enumerate(plan.columns.starts):
             condition = _condition(image.pixels, scale, plan, top, left, unit)
@@ -69,16 +67,16 @@ def upscale_blended(sample: Callable[..., np.ndarray], image: Image, scale: int,
 
 def upscale_exactly(run: Callable[[np.ndarray], np.ndarray], image: Image, scale: int,
                     plan: TilePlan, on_tile: OnStep | None = None) -> Image:
-    """``image`` enlarged by ``run``, float32 (1, 3, H, W) -> (1, 3, H * scale, W * scale), a local
-    function: tiles that overlap by twice its reach give the very pixels of the whole image.
+    """``image`` enlarged by a local function, tile by tile, with the pixels of the whole image.
 
-    An output pixel depends on the input pixels within the network's reach and on nothing else:
-    there is no noise, no norm over the map, no attention. So each tile keeps the part up to the
-    middle of its overlaps, and nothing is blended. With a smaller overlap a seam may differ.
-    ``on_tile`` is called with (tiles done, tiles in all).
+    ``run``: float32 (1, 3, H, W) -> (1, 3, H * scale, W * scale), such as ``OneRun.enlarge``. Its
+    output pixels depend only on input pixels within a fixed reach: there is no noise, no norm over
+    the map, no attention. So each tile contributes the part up to the middle of its overlaps, and
+    nothing is blended. Tiles must overlap by twice the reach; with less, pixels along the seams may
+    differ. ``on_tile`` is called with (tiles done, tiles in all).
     """
     if plan.whole:
-        result = image.enlarged(run(planes(image.pixels))[0], scale)
+        result = image.enlarged(run(to_tensor(image.pixels))[0], scale)
         if on_tile is not None:
             on_tile(1, 1)
         return result
@@ -88,8 +86,8 @@ def upscale_exactly(run: Callable[[np.ndarray], np.ndarray], image: Image, scale
     for top, rows in _kept_parts(plan.rows):
         for left, columns in _kept_parts(plan.columns):
             y, x = top // scale, left // scale
-            tile = run(planes(image.pixels[y:y + plan.tile_height // scale,
-                                           x:x + plan.tile_width // scale]))[0]
+            tile = run(to_tensor(image.pixels[y:y + plan.tile_height // scale,
+                                              x:x + plan.tile_width // scale]))[0]
             tile = tile[:, rows.start - top:rows.stop - top,
                         columns.start - left:columns.stop - left]
             pixels[rows, columns] = form.enlarged(tile, 1).pixels
@@ -99,8 +97,8 @@ def upscale_exactly(run: Callable[[np.ndarray], np.ndarray], image: Image, scale
     return replace(image, pixels=pixels, alpha=_enlarged_alpha(image.alpha, scale))
 
 
-def planes(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) or (H, W, 1), uint8 or uint16 -> float32 (1, 3, H, W) in [0, 1], contiguous."""
+def to_tensor(pixels: np.ndarray) -> np.ndarray:
+    """Contiguous float32 (1, 3, H, W) in [0, 1] of uint8 or uint16 (H, W, 3) or (H, W, 1)."""
     image = to_unit(pixels).transpose(2, 0, 1)[None]
     return np.ascontiguousarray(np.broadcast_to(image, (1, _COLORS, *image.shape[2:])))
 
@@ -109,8 +107,8 @@ def _condition(pixels: np.ndarray, scale: int, plan: TilePlan, top: int, left: i
                unit: int) -> np.ndarray:
     """A tile's crop of the whole image's padded condition, float32 (1, 3, tile, tile).
 
-    Only a last tile reaches into the padding. It holds all that the padding mirrors, so that its
-    own padding is the same.
+    Only the last tile of a row or column reaches into the padding. It contains every pixel that
+    the padding mirrors, so its own padding equals the whole image's.
     """
     height = min(plan.tile_height, plan.height - top)
     width = min(plan.tile_width, plan.width - left)
@@ -119,21 +117,22 @@ def _condition(pixels: np.ndarray, scale: int, plan: TilePlan, top: int, left: i
 
 
 def _kept_parts(axis: Axis) -> Iterator[tuple[int, slice]]:
-    """Of each tile along an axis: where it begins, and which pixels of the output it gives."""
+    """Yields each tile's start along an axis and the output pixels that the tile contributes."""
     cuts = [0, *((a + axis.tile + b) // 2 for a, b in zip(axis.starts, axis.starts[1:])), axis.size]
     for start, first, last in zip(axis.starts, cuts, cuts[1:]):
         yield start, slice(first, last)
 
 
 def _enlarged_alpha(alpha: np.ndarray | None, scale: int) -> np.ndarray | None:
-    """Alpha as ``Image.enlarged`` has it, in strips."""
+    """Alpha as ``Image.enlarged`` returns it, computed in strips."""
     if alpha is None:
         return None
     height, width = alpha.shape[0] * scale, alpha.shape[1] * scale
     out = np.empty((height, width), alpha.dtype)
-    nothing = np.empty((1, 1, 1), alpha.dtype), np.zeros((3, 1, 1), np.float32)
+    no_pixels, no_sample = np.empty((1, 1, 1), alpha.dtype), np.zeros((3, 1, 1), np.float32)
     for top in range(0, height, MIN_TILE):
         rows, above = source_crop(top, min(MIN_TILE, height - top), scale, alpha.shape[0])
-        strip = Image(nothing[0], alpha[rows]).enlarged(nothing[1], scale).alpha
+        strip = Image(no_pixels, alpha[rows]).enlarged(no_sample, scale).alpha
+        assert strip is not None
         out[top:top + MIN_TILE] = strip[above:above + MIN_TILE]
     return out

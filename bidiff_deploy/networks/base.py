@@ -148,6 +148,11 @@ class Network(abc.ABC):
         """Estimated peak memory of one run whose output is ``height`` x ``width``, including the
         engine's own buffers. ``stock``: with ONNX Runtime's standard operators."""
 
+    def gpu_bytes(self, config: Any, height: int, width: int, *, half: bool) -> int | None:
+        """``peak_bytes`` on a GPU; ``half``: with float16 maps. None: no engine runs the network
+        on a GPU."""
+        return None
+
     @abc.abstractmethod
     def work(self, config: Any, height: int, width: int) -> float:
         """Relative time of one run whose output is ``height`` x ``width``, for choosing tiles."""

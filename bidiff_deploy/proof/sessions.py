@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..engines import library
-from ..engines.onnxruntime.cpu import import_onnxruntime, session_options
+from ..engines.onnxruntime.session import import_onnxruntime, session_options
 from ..errors import EngineError
 
 

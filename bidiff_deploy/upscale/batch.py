@@ -21,7 +21,7 @@ from .journal import Journal, Record
 from .pipeline import Failure
 
 if TYPE_CHECKING:
-    from ..engines.noise_predictor import NoisePredictor
+    from ..engines.image_engine import ImageEngine
     from ..images.tiles import TilePlan
     from .jobs import Job, Jobs
 
@@ -41,14 +41,14 @@ class _Work:
     plan: Mapping[str, int] | None = None
 
 
-def upscale_files(engine: NoisePredictor, jobs: Jobs, options: Mapping[str, Any],
+def upscale_files(engine: ImageEngine, jobs: Jobs, options: Mapping[str, Any],
                   report: Callable[[Job, Result], None], *, overwrite: bool = False,
                   journal: Journal | None = None, recorded: Mapping[str, Any] | None = None,
                   done: Mapping[Path, Record] | None = None,
                   listen: Listen = lambda job, plan: {}) -> None:
     """Upscale every job that is not ``done``; ``report`` gets each, in order, as it ends.
 
-    options   of ``NoisePredictor.upscale_image``; ``listen(job, plan)`` gives those that tell of progress
+    options   of ``ImageEngine.upscale_image``; ``listen(job, plan)`` gives those that tell of progress
     journal   is told of every output, made with the options ``recorded``
     done      records of outputs that need no work, by their path
 
@@ -77,7 +77,7 @@ def upscale_files(engine: NoisePredictor, jobs: Jobs, options: Mapping[str, Any]
 
 
 class _Stages:
-    def __init__(self, engine: NoisePredictor, options: dict[str, Any], overwrite: bool,
+    def __init__(self, engine: ImageEngine, options: dict[str, Any], overwrite: bool,
                  journal: Journal | None, recorded: dict[str, Any],
                  listen: Listen) -> None:
         self.engine, self.options, self.overwrite = engine, options, overwrite
@@ -131,7 +131,7 @@ class _Stages:
         return {"input": str(job.source), "error": message}
 
 
-def finished_before(jobs: Jobs, journal: Journal, engine: NoisePredictor, recorded: Mapping[str, Any],
+def finished_before(jobs: Jobs, journal: Journal, engine: ImageEngine, recorded: Mapping[str, Any],
                     overwrite: bool = False) -> dict[Path, Record]:
     """Which outputs are there, whole, and what the same run would make; with their records.
 
@@ -153,6 +153,6 @@ def finished_before(jobs: Jobs, journal: Journal, engine: NoisePredictor, record
     return done
 
 
-def bundle_digest(engine: NoisePredictor) -> str:
+def bundle_digest(engine: ImageEngine) -> str:
     """SHA-256 of a bundle's manifest, which holds the hash of each of its files."""
     return manifest_digest(engine.bundle.manifest)

@@ -175,7 +175,7 @@ def test_upscale_refuses_in_one_sentence(bundle, image, tmp_path, edit_manifest)
             ("absent.bundle", tmp_path / "absent.bundle", image, "-o", out),
             ("steps", bundle, image, "-o", out, "--steps", 99),
             ("start", bundle, image, "-o", out, "--start", "soon"),
-            ("threads=0", bundle, image, "-o", out, "--threads", 0),
+            ("threads is 0", bundle, image, "-o", out, "--threads", 0),
             ("backend 'tpu'", bundle, image, "-o", out, "--backend", "tpu")):
         assert match in refused(tmp_path, "upscale", *arguments), match
     assert taken.read_bytes() == b"precious"

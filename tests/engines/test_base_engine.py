@@ -56,9 +56,9 @@ def test_predict_passes_checked_arrays_on() -> None:
     ({"condition": [[1.0]]}, "condition is of type list"),
     ({"noisy": np.full((1, 3, 16, 8), np.nan, np.float32)}, "not finite"),
     ({"noisy": np.full((1, 3, 16, 8), 1e300)}, "not finite"),
-    ({"condition": np.full((1, 3, 16, 8), np.inf, np.float32)}, "condition holds"),
+    ({"condition": np.full((1, 3, 16, 8), np.inf, np.float32)}, "condition contains"),
     ({"timestep": 61}, "no timestep 61; the nearest of its 4 is 60 .180, 120, 60, 0"),
-    ({"timestep": -5}, "nearest of its 4 is 0"), ({"timestep": 60.0}, "whole number"),
+    ({"timestep": -5}, "timestep is -5; it must be"), ({"timestep": 60.0}, "whole number"),
     ({"timestep": True}, "whole number"), ({"timestep": "60"}, "whole number"),
     ({"timestep": None}, "whole number")])
 def test_predict_refuses(arguments: dict, words: str) -> None:

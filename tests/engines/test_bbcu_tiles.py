@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bidiff_deploy.engines.tiled import planes, upscale_exactly
+from bidiff_deploy.engines.tiled import to_tensor, upscale_exactly
 from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.tiles import plan_tiles
 
@@ -47,5 +47,5 @@ def test_tiles_are_the_whole(height, width, scale, reach, larger, channels, alph
 
 def test_grey_fills_three_planes():
     grey = np.array([[[0], [65535]]], np.uint16)
-    assert np.array_equal(planes(grey), np.array([[[[0, 1]]] * 3], np.float32))
-    assert planes(grey).flags.c_contiguous
+    assert np.array_equal(to_tensor(grey), np.array([[[[0, 1]]] * 3], np.float32))
+    assert to_tensor(grey).flags.c_contiguous

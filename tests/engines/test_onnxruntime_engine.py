@@ -101,7 +101,7 @@ def test_mistakes_are_sentences(reference):
     good = np.zeros((1, 3, 8, 8), np.float32)
     with pytest.raises(EngineError, match="backend 'tpu'"):
         load_bundle(path, backend="tpu")
-    with pytest.raises(EngineError, match="threads=0"):
+    with pytest.raises(EngineError, match="threads is 0"):
         load_bundle(path, threads=0)
     with pytest.raises(BundleError, match="does not exist"):
         load_bundle(path / "absent")

@@ -12,7 +12,7 @@ from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.engines import library
 from bidiff_deploy.engines.gpu.step_rows import StepRows
-from bidiff_deploy.engines.onnxruntime.cpu import session_options
+from bidiff_deploy.engines.onnxruntime.session import session_options
 from bidiff_deploy.errors import EngineError
 from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.graphs.float16 import MAPS, half

@@ -45,7 +45,7 @@ def expected_of_small(x: np.ndarray) -> np.ndarray:
     import onnxruntime
 
     from bidiff_deploy.engines import library
-    from bidiff_deploy.engines.onnxruntime.cpu import session_options
+    from bidiff_deploy.engines.onnxruntime.session import session_options
 
     made = small()
     for one in made.graph.node:

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime as ort
 
 from bidiff_deploy.engines import library
-from bidiff_deploy.engines.onnxruntime.cpu import session_options
+from bidiff_deploy.engines.onnxruntime.session import session_options
 from bidiff_deploy.graphs.float16 import MAPS
 from bidiff_deploy.operators import names as ops
 

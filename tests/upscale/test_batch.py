@@ -205,7 +205,7 @@ def test_progress_tells_image_tile_and_step(setting: Setting, monkeypatch) -> No
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--tile", "some"], "--tile 'some' must be auto, none or"),
-    (["--tile", "8"], "tile is 8; it must be at least 64"),
+    (["--tile", "8"], "tile is 8; it must be a whole number of pixels, at least 64"),
     (["--tile", "64", "--overlap", "40"], "overlap 40 is more than half of tile 64"),
     (["--memory", "much"], "--memory 'much' must be"), (["--memory", "0"], "--memory '0' must be"),
     (["--memory", "1k"], "memory 1 MiB is too little")])

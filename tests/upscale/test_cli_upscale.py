@@ -189,17 +189,17 @@ def test_quiet_prints_nothing(setting: Setting) -> None:
     assert setting.run("a.png", "-o", "b.png", "--quiet").output == ""
 
 
-@pytest.mark.parametrize("whole_loops, on_terminal, shown, expected", [
+@pytest.mark.parametrize("fuses_loop, on_terminal, shown, expected", [
     (False, True, True, ["on_step"]), (False, False, True, ["on_step"]),
     (True, True, True, ["on_step"]), (True, False, True, ["on_tile"]),
     (True, False, False, []), (False, False, False, [])])
-def test_who_listens_to_steps(whole_loops, on_terminal, shown, expected) -> None:
+def test_who_listens_to_steps(fuses_loop, on_terminal, shown, expected) -> None:
     """Where it makes a loop slower, steps are told only to a terminal; where it is quiet, to
     nobody."""
     told: list[tuple] = []
     progress = SimpleNamespace(shown=shown, on_terminal=on_terminal,
                                update=lambda *values: told.append(values))
-    listeners = _listener(progress, 2, "a.png", 4, whole_loops)
+    listeners = _listener(progress, 2, "a.png", 4, fuses_loop)
     assert list(listeners) == expected
     for listen in listeners.values():
         listen(1, 4)

@@ -24,7 +24,7 @@ def build_library(folder: Path) -> None:
             return
         except EngineError:
             cuda_library.cuda_library.cache_clear()
-            library._library.cache_clear()
+            library.load.cache_clear()
     cmake = shutil.which("cmake") or shutil.which("cmake", path=sysconfig.get_path("scripts"))
     if cmake is None:
         raise EngineError("the op library is not built and cmake was not found; pip install cmake, "

@@ -32,7 +32,7 @@ def time_onnxruntime(bundle: Path, timestep: int, batch: int, size: int, repeats
     why it does not run (older versions know no ``prefer_nhwc``)."""
     import onnx
 
-    from bidiff_deploy.engines.onnxruntime.cpu import import_onnxruntime
+    from bidiff_deploy.engines.onnxruntime.session import import_onnxruntime
     from bidiff_deploy.proof.bench.folded import write_folded
     ort = import_onnxruntime()
     target = cuda_target(device, cuda_graph=True)

@@ -1,9 +1,9 @@
-"""The CUDA part of the op library in numpy terms: upload, run, download, time.
+"""The CUDA part of the op library: devices, the loading of kernels, and their launches.
 
-For tests, ``doctor`` and ``tools/gpu_check``; ONNX Runtime calls the same kernels by itself. No
-part of CUDA is imported: the library opens the NVIDIA driver when a function here first needs it.
-BIDIFF_LIBCUDA, BIDIFF_NVRTC and BIDIFF_CUDA_PATH (auto, xor, and, int8, popc) are read by the
-library. Operators are defined in ``export/op_contract.md``, structures in ``engines/cuda/c_api.h``.
+ONNX Runtime calls the same kernels by itself. No part of CUDA is imported: the library opens the
+NVIDIA driver when a function first needs it. The library reads BIDIFF_LIBCUDA, BIDIFF_NVRTC and
+BIDIFF_CUDA_PATH (auto, xor, and, int8, popc). Operators are defined in ``export/op_contract.md``,
+structures in ``engines/cuda/c_api.h``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TEXT_SIZE = 1 << 16
 @dataclass(frozen=True)
 class DeviceInfo:
     """A GPU. ``architecture`` is 10 * major + minor; sizes in bytes; ``memory_bandwidth`` in bytes
-    a second, 0 if the driver does not say; ``driver`` the CUDA version that the driver supports."""
+    a second, 0 if unknown; ``driver`` is the CUDA version that the driver supports."""
 
     ordinal: int
     name: str
@@ -45,7 +45,7 @@ class DeviceInfo:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Machine code compiled with the library: none without ``architectures``."""
+    """Machine code compiled with the library; none if ``architectures`` is empty."""
 
     architectures: tuple[int, ...]
     toolkit: str
@@ -54,7 +54,7 @@ class Embedded:
 
 @dataclass(frozen=True)
 class KernelUse:
-    """Registers and local (spilled) bytes of a thread, static shared bytes of a block."""
+    """Registers and local (spilled) bytes per thread, static shared bytes per block."""
 
     registers: int
     local_bytes: int
@@ -93,14 +93,14 @@ class ProblemStruct(ctypes.Structure):
 
 
 def device_count() -> int:
-    """How many GPUs the driver sees; raises EngineError where there is no driver."""
+    """Number of GPUs that the driver sees. Raises EngineError without a driver."""
     count = ctypes.c_int()
     call("device_count", ctypes.byref(count))
     return count.value
 
 
 def device_info(device: int = 0) -> DeviceInfo:
-    """The GPU of that number; raises EngineError if it is not there. Opens no context."""
+    """The GPU of that number. Raises EngineError if there is none. Opens no context."""
     found = _DeviceStruct()
     call("device_info", device, ctypes.byref(found))
     return DeviceInfo(found.ordinal, found.name.decode(errors="replace"), found.architecture,
@@ -109,7 +109,7 @@ def device_info(device: int = 0) -> DeviceInfo:
 
 
 def embedded() -> Embedded:
-    """What nvcc compiled into the library."""
+    """The machine code that nvcc compiled into the library."""
     toolkit, size = ctypes.c_int(), ctypes.c_uint64()
     names = cuda_library().bidiff_cuda_embedded(ctypes.byref(toolkit), ctypes.byref(size))
     return Embedded(tuple(int(name) for name in names.split()),
@@ -117,7 +117,7 @@ def embedded() -> Embedded:
 
 
 def load_kernels(device: int = 0, path: str = "auto") -> str:
-    """Load the kernels of a path on a GPU, compiling them if need be; says where they come from.
+    """Load the kernels of a path on a GPU, compiled first if needed; returns their origin.
 
     Raises:
         EngineError: no driver, no such GPU, one older than sm_75, or no kernels for it.
@@ -140,15 +140,16 @@ def compile_unit(unit: str, architecture: int, driver_version: int,
     Args:
         unit: one of :func:`units`.
         architecture: 75, 80, ...
-        driver_version: of the driver that is to load it: 12040 for CUDA 12.4.
-        folder: gets maps.cubin, or maps.ptx where NVRTC does not know the architecture.
-        option: one more for the compiler.
+        driver_version: of the driver that will load the file; 12040 for CUDA 12.4.
+        folder: the file's folder; it is maps.cubin, or maps.ptx if NVRTC does not know the
+            architecture.
+        option: an additional compiler option.
 
     Returns:
-        which NVRTC compiled for what.
+        A sentence: which NVRTC compiled for which architecture.
 
     Raises:
-        EngineError: no NVRTC, none that fits, or it refuses the source.
+        EngineError: no NVRTC, none of a suitable version, or it refuses the source.
     """
     use_nvrtc_of_wheels()
     report = ctypes.create_string_buffer(_ERROR_SIZE)
@@ -158,19 +159,20 @@ def compile_unit(unit: str, architecture: int, driver_version: int,
 
 
 def kernel_use(kernel: str, device: int = 0) -> KernelUse:
-    """What a kernel takes of a GPU's multiprocessor; raises EngineError as load_kernels."""
+    """The resources that a kernel needs on a GPU. Raises EngineError as ``load_kernels``."""
     values = [ctypes.c_int() for _ in range(3)]
     call("kernel_use", device, kernel.encode(), *map(ctypes.byref, values))
     return KernelUse(*(value.value for value in values))
 
 
 def paths(architecture: int) -> tuple[str, ...]:
-    """How sums are computed on an architecture, the way expected to be fastest first."""
+    """Ways to compute sums on an architecture, the one expected to be fastest first."""
     return tuple(_text("paths", architecture).split())
 
 
 def forced_path(device: int = 0) -> str:
-    """What BIDIFF_CUDA_PATH forces there, else "auto"; raises EngineError for what it has not."""
+    """The path that BIDIFF_CUDA_PATH forces, else "auto". Raises EngineError for a path that the
+    device does not have."""
     return _text("forced_path", device)
 
 
@@ -180,7 +182,7 @@ def kernel_names(architecture: int) -> tuple[str, ...]:
 
 
 def launches(problem: ProblemStruct, architecture: int, path: str = "auto") -> list[Launch]:
-    """The launches of a problem, in order; needs no GPU. Raises EngineError for a bad shape."""
+    """A problem's launches, in order; needs no GPU. Raises EngineError for an invalid shape."""
     found = []
     for line in _text("launches", ctypes.byref(problem), architecture, path.encode()).splitlines():
         kernel, *sizes = line.split()
@@ -191,19 +193,19 @@ def launches(problem: ProblemStruct, architecture: int, path: str = "auto") -> l
 
 
 def version_text(version: int) -> str:
-    """``"12.4"`` of CUDA's 12040."""
+    """``"12.4"`` for CUDA's version number 12040."""
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
 @functools.lru_cache(maxsize=1)
 def use_nvrtc_of_wheels() -> None:
-    """Tell the library of the compilers that pip has installed; BIDIFF_NVRTC goes before them."""
+    """Pass the library the compilers that pip has installed; BIDIFF_NVRTC precedes them."""
     files = "\n".join(str(file) for file in nvrtc_files())
     call("set_nvrtc", os.fsencode(files))
 
 
 def call(function: str, *arguments: Any) -> None:
-    """``bidiff_cuda_<function>``; its sentence is raised as EngineError."""
+    """Call ``bidiff_cuda_<function>``. Raises EngineError with the library's sentence."""
     error = ctypes.create_string_buffer(_ERROR_SIZE)
     if getattr(cuda_library(), f"bidiff_cuda_{function}")(*arguments, error, len(error)):
         raise EngineError(error.value.decode(errors="replace"))
@@ -220,14 +222,13 @@ def cuda_library() -> ctypes.CDLL:
     """The op library with the signatures of engines/cuda/c_api.h.
 
     Raises:
-        EngineError: there is no library, or one of another version.
+        EngineError: the library is missing or of another version.
     """
-    found = library.opened()
+    found = library.load()
     integer, size, pointer, text, any_pointer = (
         ctypes.c_int, ctypes.c_int64, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_void_p)
-    error = [any_pointer, ctypes.c_size_t]
     text_out = [any_pointer, ctypes.c_size_t]
-    for name, arguments in {
+    signatures: dict[str, list[Any]] = {
         "device_count": [any_pointer],
         "device_info": [integer, any_pointer],
         "set_nvrtc": [text],
@@ -249,13 +250,13 @@ def cuda_library() -> ctypes.CDLL:
         "prepare": [integer, size, size, size, pointer, pointer],
         "run": [integer, any_pointer, text, pointer],
         "time": [integer, any_pointer, integer, text, pointer, integer, integer, any_pointer],
-    }.items():
+    }
+    for name, arguments in signatures.items():
         try:
-            getattr(found, f"bidiff_cuda_{name}").argtypes = [*arguments, *error]
+            getattr(found, f"bidiff_cuda_{name}").argtypes = [*arguments, *text_out]  # the error
         except AttributeError:
             raise EngineError(f"{library.library_path()} has no CUDA functions; rebuild it with "
-                              "pip install --force-reinstall --no-deps . in the source folder"
-                              ) from None
+                              f"{library.REINSTALL}") from None
     found.bidiff_cuda_embedded.argtypes = [any_pointer, any_pointer]
     found.bidiff_cuda_embedded.restype = text
     return found

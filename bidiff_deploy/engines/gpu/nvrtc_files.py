@@ -1,4 +1,4 @@
-"""NVIDIA's run-time compiler as pip installs it: in a folder that no loader looks in."""
+"""NVIDIA's run-time compiler (NVRTC) as pip installs it, in a folder that no loader searches."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import importlib.util
 import re
 from pathlib import Path
 
-# Folder of the namespace package ``nvidia`` -> who installs it. Cubins of CUDA 12's run with every
-# driver that CUDA 12 or 13 needs, so it comes first.
+# Folders of the namespace package ``nvidia``. Cubins of CUDA 12 run with every driver for CUDA 12
+# or 13, so CUDA 12 comes first.
 _FOLDERS = ("cuda_nvrtc/lib", "cu12/lib", "cu13/lib")
 _NAME = re.compile(r"libnvrtc\.so\.(\d+)")
 

@@ -1,7 +1,7 @@
-"""A GPU made current in this thread, for libraries that use whichever GPU is.
+"""A GPU made current in this thread, for libraries that use the current GPU.
 
-TensorRT's builder has no argument for the GPU. Needs the driver alone; BIDIFF_LIBCUDA names it
-where it is not libcuda.so.1.
+TensorRT's builder has no argument for the GPU. Needs only the driver; BIDIFF_LIBCUDA names it if it
+is not libcuda.so.1.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ __all__ = ["current_gpu"]
 
 @contextlib.contextmanager
 def current_gpu(ordinal: int) -> Iterator[None]:
-    """The GPU's primary context, which the CUDA runtime uses too, current as long as the block
-    runs.
+    """A context manager that makes the GPU's primary context current, which the CUDA runtime uses
+    as well.
 
     Raises:
         EngineError: no driver, or no such GPU.
@@ -27,7 +27,7 @@ def current_gpu(ordinal: int) -> Iterator[None]:
     try:
         driver = ctypes.CDLL(os.environ.get("BIDIFF_LIBCUDA") or "libcuda.so.1")
     except OSError as error:
-        raise EngineError(f"there is no NVIDIA driver here ({error}); install it, or start the "
+        raise EngineError(f"no NVIDIA driver was found ({error}); install it, or start the "
                           "container with --gpus all") from None
     device, context = ctypes.c_int(), ctypes.c_void_p()
     _call(driver, ordinal, "cuInit", 0)
@@ -46,5 +46,5 @@ def current_gpu(ordinal: int) -> Iterator[None]:
 def _call(driver: ctypes.CDLL, ordinal: int, name: str, *arguments: object) -> None:
     code = getattr(driver, name)(*arguments)
     if code:
-        raise EngineError(f"GPU {ordinal} can not be used: {name} failed with CUDA error {code}; "
+        raise EngineError(f"GPU {ordinal} cannot be used: {name} failed with CUDA error {code}; "
                           "see nvidia-smi")

@@ -1,4 +1,4 @@
-"""The constants of every step as rows of float32, of one layout for all steps."""
+"""The constants of every step as rows of float32 with one layout."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ...graphs.update import FACTORS
 
 __all__ = ["StepRows", "rows_apart"]
 
-_ALIGNMENT = 64  # floats: 256 bytes, as an allocation on a GPU has
+_ALIGNMENT = 64  # floats: 256 bytes, the alignment of an allocation on a GPU
 
 
 def rows_apart(constants: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A step's constants with the rows of every table (R, C) as vectors (C) of their own, called
-    ``table/0`` and so on: for graphs that would have to take the tables apart in every step."""
+    """A step's constants with every table (R, C) split into its rows: vectors (C), named
+    ``table/0`` and so on. For graphs that would otherwise split the tables in every step."""
     apart: dict[str, np.ndarray] = {}
     for name, value in constants.items():
         apart.update({name: value} if value.ndim != 2 else
@@ -26,15 +26,15 @@ def rows_apart(constants: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class StepRows:
-    """The constants of every step as one row: vectors at multiples of 256 bytes, then the four
-    factors of the loop's update.
+    """Each step's constants as one row: vectors at multiples of 256 bytes, then the four factors of
+    the loop's update.
 
     places  ``{input: (offset in floats, shape)}``
-    size    floats of a row
+    size    length of a row in floats
     """
 
     def __init__(self, graphs: StepGraphs, timestep: int, *, apart: bool = False) -> None:
-        """``apart``: constants as ``rows_apart`` has them."""
+        """``apart``: whether constants are split by ``rows_apart``."""
         self._graphs, self._apart = graphs, apart
         self._rows: dict[int, np.ndarray] = {}
         self.places: dict[str, tuple[int, tuple[int, ...]]] = {}
@@ -54,22 +54,23 @@ class StepRows:
         self.size += -(-count // _ALIGNMENT) * _ALIGNMENT
 
     def row(self, timestep: int, factors: Sequence[np.float32]) -> np.ndarray:
-        """A step's row, float32 (size,), with the factors of ``sampler.update_factors``; the next
-        call for this timestep changes it. Raises BundleError where the step's constants are not of
-        the first step's shapes."""
+        """A step's row, float32 (size,), with the factors of ``sampler.update_factors``. The next
+        call for this timestep changes the same array. Raises BundleError if the step's constants
+        differ in name, shape or type from the first step's."""
         if timestep not in self._rows:
             row = np.zeros(self.size, np.float32)
             constants = self._constants(timestep)
-            # Of a table with more or fewer rows.
+            # Such as a row of a table that has more or fewer rows.
             if odd := sorted(constants.keys() ^ self.places.keys() - set(FACTORS)):
-                raise BundleError(f"{self._graphs.path} has {odd[0]} in step {timestep} or in "
-                                  "another, but not in both; export the bundle again")
+                raise BundleError(f"{self._graphs.path} has {odd[0]} in only one of the step "
+                                  f"{timestep} and the first step; export the bundle again")
             for name, value in constants.items():
                 offset, shape = self.places[name]
                 if value.shape != shape or value.dtype != np.float32:
                     raise BundleError(
                         f"{self._graphs.path} has {name} as {value.dtype} {value.shape} in step "
-                        f"{timestep} but as float32 {shape} in another; export the bundle again")
+                        f"{timestep} but as float32 {shape} in the first step; export the bundle "
+                        "again")
                 row[offset:offset + value.size] = value.ravel()
             self._rows[timestep] = row
         row = self._rows[timestep]

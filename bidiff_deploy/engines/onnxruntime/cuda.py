@@ -1,40 +1,43 @@
-"""Backend ``onnxruntime-cuda``: ONNX Runtime on an NVIDIA GPU, with our CUDA kernels.
+"""Backend ``onnxruntime-cuda``: diffusion models on an NVIDIA GPU, with our CUDA kernels.
 
-The graph comes from ``graphs.lowering``. A whole loop runs on the device: latent, condition and
-results are stored there, the update is part of the graph, and at a shape that is seen twice a step
-is one CUDA graph (``cuda_step``).
+The bundle's graph is lowered for CUDA (``graphs.lowering``). A whole loop runs on the device:
+latent, condition and results stay there, the update is part of the graph, and from the second run
+of a shape on a step is one CUDA graph (``cuda_step``).
 
-All of an engine's work on the device is done by one thread of its own, so any threads may share an
-engine. While it runs the first three steps of a shape, which is when graphs are captured, other
-CUDA code of the same process (another engine, or torch) must not allocate or copy on a GPU: CUDA
-would break the capture off, and the engine raise EngineError; the next call begins anew.
+Graphs are captured in the first three steps of a shape. Meanwhile other CUDA code of the same
+process (another engine, or torch) must not allocate or copy on a GPU: CUDA would end the capture
+and the engine raise EngineError; the next call captures again.
 """
 
 from __future__ import annotations
 
-from ...bundle.manifest import Bundle
+from ...bundle.record import NoisePredictorBundle
 from ...bundle.step_graphs import StepGraphs
-from ...errors import EngineError
 from ...graphs.lowering import lower_for_cuda
 from ..gpu import library as cuda_library
-from ..gpu.engine import DeviceEngine
-from .cpu import import_onnxruntime, sentence, session_options
+from ..gpu.noise_predictor import GpuNoisePredictor
 from .cuda_provider import cuda_target, library_file, require_provider
 from .cuda_session import device_memory, load_kernels, open_session, reason
 from .cuda_step import DeviceStep
+from .session import import_onnxruntime, register, session_options
+
+__all__ = ["CudaNoisePredictor"]
 
 
-class OnnxRuntimeCudaEngine(DeviceEngine):
-    """One session for all steps, one set of buffers on the device for each shape."""
+class CudaNoisePredictor(GpuNoisePredictor[DeviceStep]):
+    """One session for all steps, and one set of buffers on the device for each shape."""
 
     kernel = "cuda"
     runtime = "onnxruntime"
 
-    def __init__(self, bundle: Bundle, *, device_id: int = 0, cuda_graph: bool = True,
+    def __init__(self, bundle: NoisePredictorBundle, *, device_id: int = 0, cuda_graph: bool = True,
                  threads: int | None = None) -> None:
-        """Open a verified bundle on GPU ``device_id``; ``cuda_graph``: capture steps at shapes
-        that recur. ``threads`` of the little that runs on the CPU. Raises EngineError, each with
-        its remedy: no GPU, driver, op library or CUDA provider, or a GPU too old."""
+        """Open a verified bundle on GPU ``device_id``.
+
+        ``cuda_graph``: whether to capture the steps of shapes that recur. ``threads``: for the few
+        operators that run on the CPU. Raises EngineError without a GPU, driver, op library or CUDA
+        provider, and for a GPU that is too old.
+        """
         ort = import_onnxruntime()
         graphs = StepGraphs(bundle)
         super().__init__(bundle, graphs)
@@ -47,11 +50,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
         self._origin = load_kernels(device_id, self._device.name)
         graph = lower_for_cuda(graphs, float16=self.precision == "float16")
         options = session_options(threads or 1)
-        try:
-            options.register_custom_ops_library(str(file))
-        except Exception as error:  # onnxruntime raises classes of its C extension
-            raise EngineError(f"{file} could not be registered with onnxruntime: "
-                              f"{sentence(error)}") from None
+        register(options, file)
         self._next_graph = 1
         self._session = open_session(ort, bundle, graph, options, self._target)
         self._free, _ = device_memory(device_id)

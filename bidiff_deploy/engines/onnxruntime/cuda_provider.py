@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA provider: whether it can start here, and the settings it is given."""
+"""ONNX Runtime's CUDA provider: whether it can start on this machine, and its settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ...errors import EngineError
 from .. import library
@@ -20,7 +20,8 @@ _INSTALL = "pip install 'bidiff-deploy[gpu]'"
 
 @dataclass(frozen=True)
 class Target:
-    """Where a session runs: ``device`` and number as ONNX Runtime's values have them."""
+    """The device of a session: its kind and number in ONNX Runtime's terms, the execution provider
+    and the provider's options."""
 
     device: str
     device_id: int
@@ -29,26 +30,26 @@ class Target:
 
 
 def cuda_target(device_id: int, cuda_graph: bool) -> Target:
-    """A GPU. With BIDIFF_CUDA_ON_CPU=1, for tests: the CPU, on which the op library then runs its
-    CUDA operators by the emulated driver that BIDIFF_LIBCUDA names."""
+    """The target of a session on a GPU. With BIDIFF_CUDA_ON_CPU=1, for tests, the CPU, where the op
+    library runs its CUDA operators by the emulated driver that BIDIFF_LIBCUDA names."""
     if os.environ.get("BIDIFF_CUDA_ON_CPU", "0") not in ("", "0"):
         return Target("cpu", 0, "CPUExecutionProvider", {})
     return Target("cuda", device_id, PROVIDER, {
         "device_id": str(device_id),
         "enable_cuda_graph": "1" if cuda_graph else "0",
-        # Rounds factors to 10 bits; what a bundle allows to be rounded is rounded in the graph.
+        # It rounds factors to 10 bits; the graph itself rounds what the bundle allows to round.
         "use_tf32": "0",
-        # Chosen by table: timing each would choose otherwise from run to run, and so would results.
+        # Chosen by table: algorithms chosen by timing, and so results, would differ between runs.
         "cudnn_conv_algo_search": "HEURISTIC",
         "cudnn_conv_use_max_workspace": "1",
-        # The arena otherwise doubles: activations are a few large blocks, of the same sizes in
-        # every step.
+        # Activations are a few large blocks of the same sizes in every step; doubling would waste
+        # memory.
         "arena_extend_strategy": "kSameAsRequested",
     })
 
 
 def require_provider(ort: Any) -> None:
-    """Raise EngineError, with the remedy, where ``onnxruntime`` can not run on a GPU at all."""
+    """Raise EngineError if the installed ``onnxruntime`` cannot run on a GPU."""
     if PROVIDER not in ort.get_available_providers():
         raise EngineError(
             f"the installed onnxruntime {ort.__version__} is built without CUDA; pip uninstall -y "
@@ -56,16 +57,16 @@ def require_provider(ort: Any) -> None:
     if missing := missing_libraries(ort):
         raise EngineError(
             f"the CUDA provider of onnxruntime {ort.__version__} needs {', '.join(missing)}, which "
-            f"can not be loaded; {_INSTALL}, or install the CUDA toolkit of that version and put "
+            f"cannot be loaded; {_INSTALL}, or install the CUDA toolkit of that version and put "
             "its libraries on LD_LIBRARY_PATH")
 
 
 def missing_libraries(ort: Any) -> list[str]:
-    """Shared libraries that the provider is linked to and the loader does not find.
+    """Shared libraries that the provider is linked with and the loader does not find.
 
-    The provider itself is not loaded: it may be only after ONNX Runtime has prepared itself.
+    The provider itself is not loaded, because ONNX Runtime has to initialize itself first.
     """
-    preload = getattr(ort, "preload_dlls", None)  # those of NVIDIA's wheels, from 1.21 on
+    preload = getattr(ort, "preload_dlls", None)  # loads those of NVIDIA's wheels; since 1.21
     if preload is not None:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
             preload()
@@ -80,18 +81,16 @@ def missing_libraries(ort: Any) -> list[str]:
 
 
 def library_file() -> Path:
-    """The op library, or EngineError: this backend has nothing to run in its place."""
+    """The op library's file. Raises EngineError without it: this backend has no fallback."""
     path = library.library_path()
     if path is None:
-        raise EngineError("the op library is not built, and backend onnxruntime-cuda needs it; "
-                          "install a C++17 compiler (Debian/Ubuntu: apt-get install g++) and run "
-                          "pip install --force-reinstall --no-deps . in the source folder")
+        raise EngineError(library.missing_reason("and backend onnxruntime-cuda needs it"))
     return path
 
 
 def _needed(file: Path) -> list[str]:
-    """NVIDIA's libraries among those that a shared object names (DT_NEEDED); none if it is no
-    64-bit ELF file."""
+    """NVIDIA's libraries that a shared object is linked with (DT_NEEDED); none for a file that is
+    not 64-bit ELF."""
     try:
         with open(file, "rb") as stream:
             return [name for name in _dynamic_names(stream) if name.startswith(("libcu", "libnv"))]
@@ -99,7 +98,8 @@ def _needed(file: Path) -> list[str]:
         return []
 
 
-def _dynamic_names(stream: Any) -> list[str]:
+def _dynamic_names(stream: BinaryIO) -> list[str]:
+    """Names of all DT_NEEDED entries of a 64-bit little-endian ELF file."""
     def read(offset: int, form: str) -> tuple[int, ...]:
         stream.seek(offset)
         return struct.unpack("<" + form, stream.read(struct.calcsize("<" + form)))

@@ -1,8 +1,8 @@
-"""A step's inputs and outputs on a device, at addresses that do not change.
+"""A step's inputs and outputs on a device, at fixed addresses.
 
-So a CUDA graph of a step can be captured once for a shape and launched for every timestep. What
-differs between steps is one row of float32, copied to the device before each; the latent goes back
-and forth between two buffers. Any device of ONNX Runtime will do, the CPU among them.
+So the CUDA graph of a step is captured once for a shape and launched for every timestep. Only one
+row of float32 differs between steps; it is copied to the device before each. The latent alternates
+between two buffers. Any device of ONNX Runtime works, including the CPU.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy as np
 from ...graphs.update import LATENT
 from .cuda_provider import Target
 
-# ONNX Runtime captures a graph for each number, and none for this one.
+# ONNX Runtime captures a graph for each number except this one.
 NO_GRAPH = -1
 
 
 class DeviceStep:
-    """One shape: buffers on the device, and one binding for each direction of the latent."""
+    """The buffers of one shape, and one binding for each direction of the latent."""
 
     def __init__(self, ort: Any, session: Any, target: Target, shape: Sequence[int],
                  places: Mapping[str, tuple[int, tuple[int, ...]]], size: int,
                  graph_ids: tuple[int, int]) -> None:
-        """``places`` and ``size`` as ``StepRows`` has them. ``graph_ids``: two numbers that no
-        other object of the session has."""
+        """``places``, ``size``: those of ``StepRows``. ``graph_ids``: two numbers that no other
+        step of the session uses."""
         self._ort, self._session = ort, session
 
         def empty(*dims: int) -> Any:
@@ -57,8 +57,8 @@ class DeviceStep:
         self._condition.update_inplace(np.ascontiguousarray(condition, np.float32))
 
     def run(self, row: np.ndarray) -> None:
-        """One step with these constants. The first run of a shape captures no graph: it may be the
-        only one, and a capture costs as much as two more."""
+        """Run one step with these constants. The first run of a shape captures no graph: it may be
+        the only one, and a capture takes as long as two more runs."""
         self._row.update_inplace(row)
         options = self._ort.RunOptions()
         graph = self._graph_ids[self._side] if self._warm else NO_GRAPH
@@ -68,17 +68,17 @@ class DeviceStep:
         self._side = 1 - self._side
 
     def prediction(self) -> np.ndarray:
-        """What the network saw in the last run, float32, copied to the host."""
+        """The prediction of the last run, float32, copied to the host."""
         return np.array(self._prediction.numpy())
 
     def latent(self) -> np.ndarray:
-        """What the last run's update made of the latent, float32, copied to the host."""
+        """The latent after the last run's update, float32, copied to the host."""
         return np.array(self._latents[self._side].numpy())
 
     def release(self) -> None:
-        """Give back the captured graphs, where this ONNX Runtime can do so before the session
-        ends. To be called before the buffers go."""
-        give_back = getattr(self._session, "release_captured_graph", None)
-        if give_back is not None and self._warm:
+        """Release the captured graphs, if this ONNX Runtime can before the session ends. Must be
+        called before the buffers are freed."""
+        release = getattr(self._session, "release_captured_graph", None)
+        if release is not None and self._warm:
             for number in self._graph_ids:
-                give_back(number)
+                release(number)

@@ -42,6 +42,9 @@ class BiDiffSr(Network):
                    stock: bool = False) -> int:
         return memory.step_bytes(config, height, width, stock=stock)
 
+    def gpu_bytes(self, config: NetworkConfig, height: int, width: int, *, half: bool) -> int:
+        return memory.cuda_step_bytes(config, height, width, half=half)
+
     def work(self, config: NetworkConfig, height: int, width: int) -> float:
         return memory.step_work(config, height, width)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...bundle.manifest import Bundle
 from ...engines import ON_GPU
-from ...engines.onnxruntime.cpu import import_onnxruntime
+from ...engines.onnxruntime.session import import_onnxruntime, session_options
 from ...errors import EngineError, UsageError
 
 PACKED = "packed"
@@ -114,10 +114,8 @@ class _Torch(Candidate):
 class _OnnxRuntime(Candidate):
     def __init__(self, graph: Path, threads: int) -> None:
         ort = import_onnxruntime()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        # As users of plain ONNX Runtime have it: with its memory patterns.
+        options = session_options(threads, memory_pattern=True)
         self._session = ort.InferenceSession(str(graph), options,
                                              providers=["CPUExecutionProvider"])
         self.description = f"onnxruntime {ort.__version__}, folded float32"

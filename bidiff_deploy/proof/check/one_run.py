@@ -16,7 +16,8 @@ import numpy as np
 from ...bundle.record import Bundle
 from ...checkpoint.record import Checkpoint
 from ...engines import open_engine
-from ...engines.tiled import planes
+from ...engines.one_run import OneRun
+from ...engines.tiled import to_tensor
 from ...errors import EngineError, UsageError
 from ..inputs import image_files, read_rgb
 from ..reference import load_network, torch_threads
@@ -72,6 +73,7 @@ def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
                       for network, moved in ((floor, picture),
                                              *((reference, moved) for moved in nudged(picture)))]
             found = _tapped(taps, layers, picture)
+            assert isinstance(engine, OneRun)
             found[PREDICTION] = engine.enlarge(picture)
             steps.append(StepCheck(index, compare_step(expected, found),
                                    min(floors, key=lambda one: one.snr)))
@@ -170,5 +172,5 @@ def _pictures(size: tuple[int, int] | None,
         pixels = read_rgb(path)
         height, width = (min(have, most) for have, most in zip(pixels.shape, size or IMAGE_SIZE))
         top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-        found.append((path.name, planes(pixels[top:top + height, left:left + width])))
+        found.append((path.name, to_tensor(pixels[top:top + height, left:left + width])))
     return found

@@ -158,7 +158,7 @@ def test_runs_repeat(engine_run):
 
 def test_a_callback_can_not_use_the_engine_of_its_loop(engine_run):
     told = engine_run.told["callback"]
-    assert len(told) == 10 and all("on_step can not use the engine" in text for text in told)
+    assert len(told) == 10 and all("on_step cannot use the engine" in text for text in told)
     np.testing.assert_array_equal(engine_run.out["sample_with_calls"], engine_run.out["sample"])
 
 
@@ -221,7 +221,7 @@ def test_the_command_line(engine_run, tmp_path, cache):
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (["upscale", "in.png", "-o", "out.png"], "device=1 is a GPU, which backend onnxruntime does"),
+    (["upscale", "in.png", "-o", "out.png"], "device is 1, the number of a GPU, but backend onnxruntime runs"),
     (["bench"], "device 1 is a GPU, which none of the baselines uses; measure against"),
 ], ids=["upscale", "bench"])
 def test_a_device_where_no_gpu_is_used(reference, tmp_path, monkeypatch, arguments, says):

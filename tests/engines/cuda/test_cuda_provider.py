@@ -22,8 +22,8 @@ from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.engines import library
 from bidiff_deploy.engines.gpu.thread import DeviceThread
 from bidiff_deploy.engines.onnxruntime import cuda_provider, cuda_session
-from bidiff_deploy.engines.onnxruntime.cpu import session_options
 from bidiff_deploy.engines.onnxruntime.cuda_step import NO_GRAPH, DeviceStep
+from bidiff_deploy.engines.onnxruntime.session import session_options
 from bidiff_deploy.graphs.lowering import lower_for_cuda
 from support import emulated_cuda
 
@@ -53,7 +53,7 @@ def sentence(bundle, cache, **changed):
     ({"BIDIFF_LIBCUDA": "/nonexistent/libcuda.so.1"}, "driver cannot be opened.*install it"),
     ({"BIDIFF_EMULATED_GPUS": ""}, "reports no GPU"),
     ({"BIDIFF_EMULATED_GPUS": "61", "BIDIFF_CUDA_ON_CPU": "1"}, "compute capability 6.1.*7.5"),
-    ({"BIDIFF_OPS_LIBRARY": "/nonexistent/libbidiff_ops.so"}, "can not be loaded.*rebuild it"),
+    ({"BIDIFF_OPS_LIBRARY": "/nonexistent/libbidiff_ops.so"}, "cannot be loaded.*rebuild it"),
 ], ids=lambda value: "")
 def test_gpus_that_are_not_there(reference, cache, changed, says):
     assert re.search(says, sentence(reference.bundle("tiny", [999, 400, 0]), cache, **changed))
@@ -85,7 +85,7 @@ def test_libraries_of_the_provider_that_are_missing(tmp_path):
     fake = SimpleNamespace(__file__=str(tmp_path / "__init__.py"), __version__="9.9",
                            get_available_providers=lambda: [cuda_provider.PROVIDER])
     assert cuda_provider.missing_libraries(fake) == ["libcuhere.so.13", "libcugone.so.13"]
-    with pytest.raises(EngineError, match="needs libcuhere.so.13, libcugone.so.13, which can not "
+    with pytest.raises(EngineError, match="needs libcuhere.so.13, libcugone.so.13, which cannot "
                                           "be loaded; pip install"):
         cuda_provider.require_provider(fake)
     (capi / "libonnxruntime_providers_cuda.so").write_bytes(b"\x7fELF\x02\x01 no more")
@@ -93,9 +93,9 @@ def test_libraries_of_the_provider_that_are_missing(tmp_path):
 
 
 @pytest.mark.parametrize("options, says", [
-    ({"device": 0}, "backend onnxruntime does not use"),
-    ({"device": -1, "backend": "onnxruntime-cuda"}, "device=-1 must be the number of a GPU"),
-    ({"device": True, "backend": "onnxruntime-cuda"}, "device=True must be"),
+    ({"device": 0}, "backend onnxruntime runs on the CPU"),
+    ({"device": -1, "backend": "onnxruntime-cuda"}, "device is -1; it must be a whole number"),
+    ({"device": True, "backend": "onnxruntime-cuda"}, "device is True; it must be"),
 ])
 def test_devices_that_are_none(reference, options, says):
     with pytest.raises(EngineError, match=says):
@@ -235,7 +235,7 @@ def test_a_session_without_graphs_where_none_can_be_captured(reference, monkeypa
     with pytest.warns(RuntimeWarning, match="captures no CUDA graph.*slower"):
         open_with(runtime, bundle, monkeypatch)
     assert runtime.tried == ["1", "0"]
-    with pytest.raises(EngineError, match="can not be opened by onnxruntime 9.9 on cuda: broken"):
+    with pytest.raises(EngineError, match="cannot be opened by onnxruntime 9.9 on cuda: broken"):
         open_with(FakeRuntime("broken"), bundle, monkeypatch)
     place = "/src/long/path.cc:63 static Info From() [ONNXRuntimeError] : 1 : FAIL : "
     for said, reason in ((f"{place}x.h:1 Unknown option", "on cuda: x.h:1 Unknown option$"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bidiff_deploy import EngineError
+from bidiff_deploy.engines.gpu.failures import CudaError
 from bidiff_deploy.engines.tensorrt.api import Log
 from bidiff_deploy.engines.tensorrt.run import cuda_python_driver
 from bidiff_deploy.engines.tensorrt.run.context import (
@@ -16,7 +17,6 @@ from bidiff_deploy.engines.tensorrt.run.context import (
     OpenPlan,
     TensorRtFailure,
 )
-from bidiff_deploy.engines.tensorrt.run.cuda_error import CudaError
 from bidiff_deploy.engines.tensorrt.run.device import Device
 from support.driver_notes import GRAPHS, Codes
 

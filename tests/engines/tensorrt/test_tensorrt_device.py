@@ -11,9 +11,9 @@ import pytest
 
 from bidiff_deploy import EngineError
 from bidiff_deploy.engines import library
+from bidiff_deploy.engines.gpu.failures import CudaError
 from bidiff_deploy.engines.tensorrt.run import cuda_python_driver, pycuda_driver
 from bidiff_deploy.engines.tensorrt.run import device as tensorrt_device
-from bidiff_deploy.engines.tensorrt.run.cuda_error import CudaError
 from stand_ins import tensorrt as tensorrt_stand_in
 from support.driver_notes import GRAPHS, Codes
 
@@ -30,7 +30,7 @@ else:
 if "cuda-python" not in binding:
     sys.modules["cuda"] = sys.modules["cuda.bindings"] = None
 from bidiff_deploy import EngineError
-from bidiff_deploy.engines.tensorrt.run.cuda_error import CudaError
+from bidiff_deploy.engines.gpu.failures import CudaError
 from bidiff_deploy.engines.tensorrt.run.device import open_device
 
 def refused(call):

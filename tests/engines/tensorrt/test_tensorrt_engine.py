@@ -118,7 +118,7 @@ def test_the_loop_is_the_loop_of_the_cpu(engine_run):
 def test_callbacks_and_closed_engines(engine_run):
     told = engine_run.told
     assert len(told["callback"]) == 6
-    assert all("on_step can not use the engine" in text for text in told["callback"])
+    assert all("on_step cannot use the engine" in text for text in told["callback"])
     for name in ("sample_with_calls", "sample_after_stop"):
         np.testing.assert_array_equal(engine_run.out[name], engine_run.out["sample"])
     assert told["closed"][:2] == ["EngineError", "the engine is closed; open the bundle again"]
@@ -158,7 +158,7 @@ def test_a_failed_run_leaves_nothing_behind_and_the_engine_usable(failures):
         assert kind == "EngineError" and text.startswith(begins) and says in text, text
         assert alone and not kept  # no error that would keep its buffers, no buffers
         # What a process does not recover from on a GPU.
-        assert text.endswith("; start the program anew") == (name in ("enqueue", "copy"))
+        assert text.endswith("; restart the program") == (name in ("enqueue", "copy"))
     assert "tensorrt could not run a step at 8x8" in told["loop"][1]
     assert told["freed"][0] == told["freed"][1]
 

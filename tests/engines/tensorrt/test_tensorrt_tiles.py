@@ -11,16 +11,16 @@ import pytest
 from bidiff_deploy import EngineError, UsageError
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
-from bidiff_deploy.engines.tensorrt.run import engine as backend
+from bidiff_deploy.engines.tensorrt.run import noise_predictor as backend
 from bidiff_deploy.engines.tensorrt.sidecar import PlanInfo, Profile
 from bidiff_deploy.networks.bi_diffsr.memory import cuda_step_bytes
 
 
-def engine_with(bundle: Path, *profiles: Profile, free: int = 1 << 60) -> backend.TensorRtEngine:
+def engine_with(bundle: Path, *profiles: Profile, free: int = 1 << 60) -> backend.TensorRtNoisePredictor:
     """An engine that has plans but opens none: what it says needs no GPU."""
     opened = open_bundle(bundle)
-    engine = backend.TensorRtEngine.__new__(backend.TensorRtEngine)
-    super(backend.TensorRtEngine, engine).__init__(opened, StepGraphs(opened))
+    engine = backend.TensorRtNoisePredictor.__new__(backend.TensorRtNoisePredictor)
+    super(backend.TensorRtNoisePredictor, engine).__init__(opened, StepGraphs(opened))
     engine._variant, engine._device_id, engine._free = "plugin", 0, free
     engine._refused, engine._stale = [], []
     engine._plans = [SimpleNamespace(path=Path(f"{index}.plan"), info=PlanInfo(

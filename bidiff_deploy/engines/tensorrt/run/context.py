@@ -12,7 +12,7 @@ import numpy as np
 
 from ....errors import EngineError
 from ....graphs.update import LATENT
-from ...gpu.engine import DeviceFailure
+from ...gpu.failures import DeviceFailure
 from ..api import Api
 from ..plans import Plan
 from .device import Device, Memory

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .cuda_error import CudaError
+from ...gpu.failures import CudaError
 
 __all__ = ["CudaPythonDriver", "CudaPythonGraphs", "find"]
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ....errors import EngineError
-from .cuda_error import CudaError
+from ...gpu.failures import CudaError
 
 __all__ = ["Device", "Driver", "Graph", "GraphMaker", "INSTALL", "Memory",
            "open_device"]

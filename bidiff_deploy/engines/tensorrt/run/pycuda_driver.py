@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .cuda_error import CudaError
+from ...gpu.failures import CudaError
 
 __all__ = ["PycudaDriver", "find"]
 

@@ -16,20 +16,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ....bundle.manifest import Bundle
+from ....bundle.record import NoisePredictorBundle
 from ....bundle.step_graphs import StepGraphs
 from ....errors import EngineError, UsageError
 from ....images.tiles import MIN_TILE, TilePlan
 from ....sampling.sampler import OnStep
 from ...gpu import library as cuda_library
-from ...gpu.engine import DeviceEngine, DeviceFailure, Factors
+from ...gpu.failures import CudaError, DeviceFailure
+from ...gpu.noise_predictor import Factors, GpuNoisePredictor
 from ...tile_choice import WHOLE_PIXELS, Tile
 from ..api import open_tensorrt
 from ..plans import Plan, check, choose, default_folder, here, read_plans
 from ..profiles import default_profile
 from ..sidecar import Shape
 from .context import Activations, DeviceRows, OpenPlan
-from .cuda_error import CudaError
 from .device import open_device
 from .step import TensorRtStep
 
@@ -38,14 +38,14 @@ _USUAL_TILE, _LARGEST_TILE = 256, 1024
 _Result = TypeVar("_Result")
 
 
-class TensorRtEngine(DeviceEngine):
+class TensorRtNoisePredictor(GpuNoisePredictor[TensorRtStep]):
     """The plans of one variant, and one set of buffers on the device for each shape."""
 
     kernel = "tensorrt"
     runtime = "tensorrt"
-    whole_loops = True
+    fuses_loop = True
 
-    def __init__(self, bundle: Bundle, *, variant: str = "plugin", device_id: int = 0,
+    def __init__(self, bundle: NoisePredictorBundle, *, variant: str = "plugin", device_id: int = 0,
                  cuda_graph: bool = True) -> None:
         """Open the plans of a verified bundle on GPU ``device_id``.
 
@@ -121,7 +121,7 @@ class TensorRtEngine(DeviceEngine):
     def _auto_plan(self, height: int, width: int, memory: int | None,
                    overlap: int | None) -> TilePlan:
         def planned(side: int | None) -> TilePlan:
-            return super(TensorRtEngine, self).tile_plan(height, width, side, None, overlap)
+            return super(TensorRtNoisePredictor, self).tile_plan(height, width, side, None, overlap)
 
         whole = planned(None)
         least = max(MIN_TILE, -(-2 * (overlap or 0) // self.unit) * self.unit)

@@ -1,0 +1,102 @@
+"""ONNX Runtime: its import, session options, and CPU sessions of a bundle."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...bundle.step_graphs import StepGraphs
+from ...errors import EngineError, one_line
+from ...graphs.lowering import parameterized_graph
+from .. import library
+
+__all__ = ["import_onnxruntime", "open_session", "register", "run_failure", "session_options",
+           "thread_count"]
+
+
+def import_onnxruntime() -> Any:
+    """The module ``onnxruntime``. Raises EngineError, which names the extra to install."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
+            raise EngineError("onnxruntime is not installed; pip install 'bidiff-deploy[cpu]' for "
+                              "CPUs, or 'bidiff-deploy[gpu]' for NVIDIA GPUs") from None
+        raise EngineError(f"onnxruntime is installed but cannot be imported ({one_line(error)}); "
+                          "install it again: pip install --force-reinstall onnxruntime") from None
+    return onnxruntime
+
+
+def thread_count(threads: int | None) -> int:
+    """``threads``, or the number of CPU cores for None."""
+    return threads or os.cpu_count() or 1
+
+
+def session_options(threads: int, *, memory_pattern: bool = False) -> Any:
+    """Session options shared by the engines and the sessions they are compared with.
+
+    ``memory_pattern``: ONNX Runtime's default. With it, a second block as large as all activations
+    is allocated from the second step on, so the engines turn it off.
+    """
+    options = import_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.enable_mem_pattern = memory_pattern
+    return options
+
+
+def open_session(graphs: StepGraphs, threads: int, packed: bool) -> tuple[Any, str]:
+    """A CPU session of a bundle's first graph, and the kernel of its binary convolutions.
+
+    ``packed=False`` does not load the op library: the kernel is "stock". Raises EngineError if ONNX
+    Runtime refuses the graph or a forced kernel cannot run on this CPU.
+    """
+    ort = import_onnxruntime()
+    graph = parameterized_graph(graphs)
+    options = session_options(threads)
+    kernel = _packed_kernel(options) if packed else "stock"
+    # ONNX Runtime copies these once, at creation; the views must stay valid until then.
+    values = {name: ort.OrtValue.ortvalue_from_numpy(np.asarray(view))
+              for name, view in graph.constants.items()}
+    options.add_external_initializers(list(values), list(values.values()))
+    try:
+        return ort.InferenceSession(graph.serialized(), options,
+                                    providers=["CPUExecutionProvider"]), kernel
+    except Exception as error:  # onnxruntime raises classes of its C extension
+        raise EngineError(f"{graphs.path} cannot be opened by onnxruntime {ort.__version__}: "
+                          f"{one_line(error)}") from None
+
+
+def register(options: Any, file: Path) -> None:
+    """Add the op library in ``file`` to session options. Raises EngineError if ONNX Runtime cannot
+    load it."""
+    try:
+        options.register_custom_ops_library(str(file))
+    except Exception as error:  # onnxruntime raises classes of its C extension
+        raise EngineError(f"{file} could not be registered with onnxruntime: {one_line(error)}"
+                          ) from None
+
+
+def run_failure(what: str, image: np.ndarray, error: Exception) -> EngineError:
+    """The error for a run of ``what`` on an image on the CPU that failed with ``error``."""
+    height, width = image.shape[-2:]
+    return EngineError(f"onnxruntime could not run {what} at {width}x{height}: {one_line(error)}; "
+                       "a smaller image, or smaller tiles, need less memory")
+
+
+def _packed_kernel(options: Any) -> str:
+    """Register the op library and return the kernel's name; without the library warn and return
+    "stock"."""
+    path = library.library_path()
+    if path is None:
+        warnings.warn(f"{library.missing_reason()}; running slowly, through the graphs' standard "
+                      "operators", RuntimeWarning, stacklevel=5)
+        return "stock"
+    kernel = library.selected_kernel()
+    register(options, path)
+    return kernel
