@@ -103,7 +103,7 @@ def test_export_refuses_in_one_sentence(reference, tmp_path, monkeypatch):
             ("empty.pth", tmp_path / "empty.pth", "-o", out),
             ("evil.pth", tmp_path / "evil.pth", "-o", out),
             ("--scale", reference.checkpoint("full"), "-o", out, "--steps", 1),
-            ("scale 0", good, "-o", out, "--options", options, "--scale", 0),
+            ("scale is 0", good, "-o", out, "--options", options, "--scale", 0),
             ("bad.yml", good, "-o", out, "--options", tmp_path / "bad.yml"),
             ("absent.yml", good, "-o", out, "--options", tmp_path / "absent.yml"),
             ("already exists", good, "-o", tmp_path / "taken", "--options", options),

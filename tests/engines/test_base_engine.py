@@ -154,7 +154,7 @@ def test_steps_start_and_progress_together() -> None:
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    ({"steps": 5}, "there are 4"), ({"steps": 0}, "steps is 0"), ({"start": -1}, "start -1"),
+    ({"steps": 5}, "there are 4"), ({"steps": 0}, "steps is 0"), ({"start": -1}, "start is -1"),
     ({"start": "later"}, "start is 'later'"), ({"seed": -1}, "seed is -1"),
     ({"seed": 1.5}, "seed is 1.5"), ({"noise": planes(8, 9)}, "noise has shape"),
     ({"noise": np.zeros((1, 3, 8, 8), int)}, "noise is of type int"),

@@ -143,7 +143,7 @@ def test_a_file_that_is_no_image(setting: Setting, content: bytes, words: str) -
     (["a.png", "-o", "b.png", "--steps", "9"], "there are 3 timesteps at or below start 150"),
     (["a.png", "-o", "b.png", "--steps", "9", "--start", "none"], "there are 4"),
     (["a.png", "-o", "b.png", "--start", "soon"], "--start 'soon' must be"),
-    (["a.png", "-o", "b.png", "--start", "-4"], "start -4 is below"),
+    (["a.png", "-o", "b.png", "--start", "-4"], "start is -4"),
     (["a.png", "-o", "b.png", "--seed", "-1"], "seed is -1"),
     (["clear.png", "-o", "b.jpg"], "the image is transparent, which JPEG cannot")])
 def test_refused_with_nothing_left_behind(setting: Setting, arguments: list[str],
