@@ -41,8 +41,8 @@ def command(recipe: str, output: str | None, resume: bool, settings: tuple[str, 
         from ..training.loop import train
         from ..training.measure import measure as measured
         from ..training.measure import measured_text
-        from ..training.pack import pack_run
         from ..training.recipe import read_recipe
+        from ..training.task import pack_run
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("torch", "PIL", "yaml"):
             raise

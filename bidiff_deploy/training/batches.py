@@ -1,70 +1,73 @@
-"""Batches of crops, cut ahead of training by other processes."""
+"""Batches of crops, cut ahead of training by worker processes."""
 
 from __future__ import annotations
 
 import itertools
 import multiprocessing
 import signal
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator, Iterator
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..errors import BidiffError, UsageError
-from .data import Crops
+from .crops import Crops
 
 __all__ = ["batches"]
 
-_AHEAD = 3  # batches that each worker has ready
+_Part = tuple[Tensor, Tensor] | BidiffError
+_AHEAD = 3  # batches that each worker keeps ready
 
 
 def batches(crops: Crops, batch: int, *, start: int = 0, rank: int = 0, ranks: int = 1,
-            workers: int = 0, pin: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-    """Photos and conditions of iterations ``start``, ``start + 1``, ... without end.
+            workers: int = 0, pin: bool = False) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """Photos and inputs of iterations ``start``, ``start + 1``, ... without end.
 
     batch    crops of an iteration over all ranks, a multiple of ``ranks``
-    rank     which part of each batch is given: float32 (batch / ranks, 3, crop, crop)
-    workers  processes that cut crops; 0: this one, when the next batch is asked for. Whatever the
-             number, the batches are the same to the bit
-    pin      put them into page-locked memory, from where a GPU copies faster
+    rank     the part of each batch to yield: float32 (batch / ranks, 3, crop, crop)
+    workers  processes that cut crops; 0: this process, on demand. The batches are the same to the
+             bit for any number
+    pin      use page-locked memory, from which a GPU copies faster
 
-    Closing the iterator ends the workers. Raises UsageError for a batch that can not be shared
-    out, and what ``Crops.batch`` raises.
+    Closing the iterator ends the workers. Raises UsageError for a batch that is not a multiple of
+    ``ranks``, and for photos as ``Crops.batch`` does.
     """
     if batch % ranks:
-        raise UsageError(f"run.batch={batch} can not be shared out among {ranks} processes; make "
-                         "it a multiple")
+        raise UsageError(f"run.batch={batch} cannot be divided among {ranks} processes; make it a "
+                         "multiple")
     share = batch // ranks
     parts = _Parts(crops, batch, rank * share, share)
     loader = DataLoader(parts, batch_size=None, sampler=_From(start), num_workers=workers,
                         pin_memory=pin, prefetch_factor=_AHEAD if workers else None,
                         worker_init_fn=_begin, multiprocessing_context=_context(workers),
-                        generator=torch.Generator())  # else it draws from the run's own
+                        generator=torch.Generator())  # by default it draws from the run's own
     return _checked(loader)
 
 
-def _checked(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
+def _checked(loader: DataLoader[_Part]) -> Generator[tuple[Tensor, Tensor], None, None]:
     for found in loader:
         if isinstance(found, BidiffError):
             raise found
-        yield tuple(found)
+        high, given = found
+        yield high, given
 
 
-class _Parts(Dataset):
+class _Parts(Dataset[_Part]):
+    """One rank's part of each batch."""
+
     def __init__(self, crops: Crops, batch: int, first: int, count: int) -> None:
         self.crops, self._batch, self._first, self._count = crops, batch, first, count
 
-    def __getitem__(self, iteration: int) -> Any:
+    def __getitem__(self, iteration: int) -> _Part:
         try:
             return self.crops.batch(iteration * self._batch + self._first, self._count)
         except BidiffError as error:
-            return error  # raised by a worker, its sentence would come with a traceback
+            return error  # an exception raised in a worker would arrive with a traceback
 
 
 class _From:
-    """Numbers from ``start`` on."""
+    """Iteration numbers from ``start`` on."""
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -74,12 +77,13 @@ class _From:
 
 
 def _begin(_: int) -> None:
-    # Ctrl-C and SIGTERM go to the whole group; the training process decides when workers end.
+    # Ctrl-C and SIGTERM reach the whole group; the training process decides when workers end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     info = get_worker_info()
+    assert info is not None and isinstance(info.dataset, _Parts)
     photos = info.dataset.crops.photos
-    if not photos.fits:  # else they are decoded already, in memory that is shared
+    if not photos.fits:  # otherwise they are decoded already, in shared memory
         photos.memory //= info.num_workers
 
 

@@ -1,31 +1,46 @@
-"""Which checkpoints of a run stay in its folder."""
+"""Checkpoints of a training run: written, read, and kept in its folder.
+
+A run's checkpoint is a torch file in the published form, ``{"params": ..., "params_ema": ...}``
+with published keys, so that export reads it, plus everything an exact resume needs.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
+import torch
+
+from ..errors import CheckpointError, UsageError
 from ..files import TEMPORARY_SUFFIX, atomic_file
-from .state import write_run
+from .recipe import Recipe, recipe_from_dict
 
-__all__ = ["BEST", "Checkpoints", "NEWEST"]
+__all__ = ["BEST", "Checkpoints", "NEWEST", "read_run", "write_run"]
 
 NEWEST, BEST = "checkpoint.pt", "best.pt"
 _LEFTOVER = re.compile(rf"\.{re.escape(NEWEST)}\.[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}")
 _OLDER = re.compile(r"checkpoint_(\d{8,})\.pt")
 
+# Groups in which the recipe of a resumed run may differ. Batch and seed may not: crops, noise and
+# timesteps follow from them, and some would be drawn a second time.
+RESUMABLE = ("run", "loading")
+_FIXED = ("batch", "seed")
+_KEYS = {"params", "params_ema", "recipe", "optimizer", "objective", "scaler", "iteration",
+         "seconds", "best"}
+
 
 class Checkpoints:
     """``checkpoint.pt``, the newest; ``checkpoint_<iteration>.pt``, older ones; ``best.pt``.
 
-    keep       how many stay, the newest included
-    iteration  of the newest that is there already; None: there is none
+    keep       number of checkpoints kept, the newest included
+    iteration  of an existing newest checkpoint; None: there is none
     """
 
     def __init__(self, folder: Path, keep: int = 1, iteration: int | None = None) -> None:
@@ -34,9 +49,9 @@ class Checkpoints:
         self._iteration = iteration
 
     def save(self, state: Mapping[str, Any], best: bool = False) -> None:
-        """Write ``state`` as the newest, and as the best too.
+        """Write ``state`` as the newest checkpoint, and with ``best`` also as the best.
 
-        Whatever goes wrong, the newest of before stays whole. Raises OutputError.
+        If writing fails, the previous newest stays whole. Raises OutputError.
         """
         older = None
         if self.keep > 1 and self._iteration not in (None, state["iteration"]):
@@ -57,7 +72,7 @@ class Checkpoints:
                 path.unlink()
 
     def remove_leftovers(self) -> None:
-        """Remove what a run that was killed while it wrote the newest has left in the folder."""
+        """Remove temporary files of a run that was killed while writing the newest checkpoint."""
         for path in self.folder.iterdir():
             if _LEFTOVER.fullmatch(path.name):
                 with contextlib.suppress(OSError):
@@ -70,8 +85,73 @@ class Checkpoints:
         return [path for _, path in sorted(found)]
 
 
+def write_run(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a run's checkpoint; it replaces the previous one once it is complete. Raises
+    OutputError."""
+    with atomic_file(path, overwrite=True) as temporary, open(temporary, "wb") as file:
+        target = _ErrorKept(file)
+        try:
+            torch.save(dict(state), cast(IO[bytes], target))
+        except RuntimeError:
+            if target.error is None:
+                raise
+            raise target.error from None
+
+
+class _ErrorKept(io.RawIOBase):
+    """A file that keeps the error of a failed write, which torch hides."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def read_run(path: Path, recipe: Recipe) -> dict[str, Any]:
+    """The state in a run's checkpoint. Raises CheckpointError for another file, or if the recipe,
+    batch or seed differ."""
+    state = _read(path)
+    try:  # an older version may have written fewer keys
+        stored, given = recipe_from_dict(state["recipe"]).to_dict(), recipe.to_dict()
+    except UsageError as error:
+        raise CheckpointError(f"{path}: this version cannot read its recipe ({error}); continue "
+                              "the run with the version that wrote it") from None
+    for tree in (stored, given):
+        tree["data"] = {**tree["data"], "validate": []}  # validation does not change training
+    changed = [key for key in given if key not in RESUMABLE and stored.get(key) != given[key]]
+    if changed:
+        raise CheckpointError(f"{path}: was made with another recipe ({', '.join(changed)} differ);"
+                              " resume with the recipe and settings that started the run")
+    fixed = [f"run.{key}={stored['run'][key]}" for key in _FIXED
+             if stored["run"][key] != given["run"][key]]
+    if fixed:
+        raise CheckpointError(f"{path}: was made with {', '.join(fixed)}, on which crops and noise "
+                              "depend; resume with the same values, or start another run")
+    return state
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes make torch raise almost anything
+        raise CheckpointError(f"{path}: cannot be read as a training checkpoint "
+                              f"({type(error).__name__}); start the run again") from None
+    if not isinstance(state, dict) or not _KEYS <= set(state):
+        raise CheckpointError(f"{path}: contains no training state; name the folder of a run")
+    return state
+
+
 def _same_file(source: Path, target: Path) -> None:
-    """Make ``target`` another name of ``source``, or a copy where a file has one name only."""
+    """Link ``target`` to ``source``, or copy it where the file system has no links."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
         os.link(source, temporary)

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,18 @@ from .tiles import SIDE, Tiles, Whole, stored_bytes
 
 __all__ = ["DecodedPhotos", "Planes"]
 
-VERSION = 1  # of what is stored; another one has other names
+VERSION = 1  # of the stored format; part of the file names
 OPEN = 128  # pairs of files that stay mapped: each takes two of the process's file descriptors
-Planes = tuple["Whole | Tiles", "Whole | Tiles"]  # the photo, its low-resolution image
+Planes = tuple[Whole | Tiles, Whole | Tiles]  # the photo, its low-resolution image
 
 
 class DecodedPhotos:
     """The pixels of pairs of files, by number.
 
-    ``memory``: bytes that decoded photos may take in this process, the least recently used are
+    ``memory``: bytes that decoded photos may take in this process; the least recently used are
     dropped first. ``cache``: a folder of tiles, named by path, size and time of the files, so that
-    a changed photo is decoded anew; with it nothing is kept in memory by us, and of its files the
-    ``OPEN`` pairs used last stay mapped.
+    a changed photo is decoded again; with it only the ``OPEN`` pairs used last stay mapped and no
+    photo is kept in memory.
     """
 
     def __init__(self, pairs: Sequence[ImagePair], memory: int, cache: Path | None = None) -> None:
@@ -41,11 +41,11 @@ class DecodedPhotos:
         self._bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        # A process that does not share our memory decodes for itself.
+        # A process that does not share this memory decodes for itself.
         return {**self.__dict__, "_kept": OrderedDict(), "_bytes": 0}
 
     def __getitem__(self, index: int) -> Planes:
-        """The photo and its low-resolution image. Raises ImageError for a file that is damaged."""
+        """The photo and its low-resolution image. Raises ImageError for a damaged file."""
         if index in self.unreadable:
             raise ImageError(self.unreadable[index])
         found = self._kept.get(index)
@@ -58,7 +58,7 @@ class DecodedPhotos:
 
     @property
     def decoded_bytes(self) -> int:
-        """What all photos take in memory."""
+        """Bytes of all photos in memory."""
         return sum(3 * pair.height * pair.width * (pair.scale ** 2 + 1) // pair.scale ** 2
                    for pair in self.pairs)
 
@@ -71,20 +71,21 @@ class DecodedPhotos:
                 on_photo: Callable[[int, int], object] = lambda done, total: None) -> None:
         """Decode every photo that can be kept, so that training does not wait for it.
 
-        It does nothing where there is neither a cache nor memory enough for all. ``first``: the
-        photo to begin with, so that processes with one cache share the work. ``skip``: photos that
-        are damaged are listed in ``unreadable``; else they raise UsageError. ``on_photo``: called
-        with (photos done, photos in all). Raises OutputError where the cache can not be written.
+        Does nothing without a cache if memory is too small for all. ``first``: the photo to begin
+        with, so that processes with one cache share the work. ``skip``: damaged photos are listed
+        in ``unreadable`` instead of raising UsageError. ``on_photo``: called with (photos done,
+        number of photos). Raises OutputError if the cache cannot be written.
         """
         if self.cache is not None:
             make_directory(self.cache)
-            self._check_room()
+            self._check_room(self.cache)
         elif not self.fits:
             return
         count = len(self.pairs)
         order = [(first + step) % count for step in range(count)]
         with ThreadPoolExecutor(max(threads, 1)) as pool:  # decoders release Python's lock
-            work = self._load if self.cache is None else self._store
+            work: Callable[[int], Planes | None] = (
+                self._load if self.cache is None else self._store)
             waiting = {pool.submit(work, index): index for index in order}
             try:
                 for done, future in enumerate(as_completed(waiting), 1):
@@ -94,7 +95,7 @@ class DecodedPhotos:
                 for future in waiting:
                     future.cancel()
 
-    def _prepared(self, index: int, future: Any, skip: bool) -> None:
+    def _prepared(self, index: int, future: Future[Planes | None], skip: bool) -> None:
         try:
             planes = future.result()
             if planes is not None:
@@ -105,7 +106,7 @@ class DecodedPhotos:
             self.unreadable[index] = str(error)
 
     def _store(self, index: int) -> None:
-        self._load(index)  # not kept: the cache may have more files than a process may open
+        self._load(index)  # not kept: the cache may have more files than a process can open
 
     def _load(self, index: int) -> Planes:
         pair = self.pairs[index]
@@ -115,18 +116,22 @@ class DecodedPhotos:
         return self._tiled(pair, self.cache)
 
     def _tiled(self, pair: ImagePair, cache: Path) -> Planes:
-        sizes = self._sizes(pair)
-        paths = [cache / f"{_key(pair, part)}.npy" for part in ("high", "low")]
-        found = [Tiles.open(path, *size) for path, size in zip(paths, sizes)]
-        if None in found:
-            high = pair.read_high()
-            for path, pixels in zip(paths, (high, pair.read_low(high))):
-                Tiles.write(path, pixels)
-            found = [Tiles.open(path, *size) for path, size in zip(paths, sizes)]
-        if None in found:
-            raise OutputError(f"{cache}: what is written there can not be read back; choose "
-                              "another loading.cache")
-        return found[0], found[1]
+        high_path, low_path = (cache / f"{_key(pair, part)}.npy" for part in ("high", "low"))
+        high_size, low_size = self._sizes(pair)
+
+        def opened() -> Planes | None:
+            high, low = Tiles.open(high_path, *high_size), Tiles.open(low_path, *low_size)
+            return None if high is None or low is None else (high, low)
+
+        if (found := opened()) is not None:
+            return found
+        high = pair.read_high()
+        Tiles.write(high_path, high)
+        Tiles.write(low_path, pair.read_low(high))
+        if (found := opened()) is None:
+            raise OutputError(f"{cache}: files written there cannot be read back; choose another "
+                              "loading.cache")
+        return found
 
     @staticmethod
     def _sizes(pair: ImagePair) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -142,19 +147,19 @@ class DecodedPhotos:
             _, dropped = self._kept.popitem(last=False)
             self._bytes -= sum(plane.nbytes for plane in dropped)
 
-    def _check_room(self) -> None:
+    def _check_room(self, cache: Path) -> None:
         needed = sum(stored_bytes(*size) for pair in self.pairs
-                     if not (self.cache / f"{_key(pair, 'low')}.npy").exists()
+                     if not (cache / f"{_key(pair, 'low')}.npy").exists()
                      for size in self._sizes(pair))
-        free = shutil.disk_usage(self.cache).free
+        free = shutil.disk_usage(cache).free
         if needed > free:
-            raise OutputError(f"{self.cache}: decoded photos need {needed / 1e9:.1f} GB and "
-                              f"{free / 1e9:.1f} GB are free; free some space, choose another "
-                              "loading.cache, or leave it out")
+            raise OutputError(f"{cache}: decoded photos need {needed / 1e9:.1f} GB and "
+                              f"{free / 1e9:.1f} GB are free; free some space, or change or remove "
+                              "loading.cache")
 
 
 def _key(pair: ImagePair, part: str) -> str:
-    """A name that changes with whatever the stored pixels depend on."""
+    """A name that changes with everything the stored pixels depend on."""
     facts: list[Any] = [VERSION, SIDE, part, pair.corner, pair.height, pair.width, pair.scale]
     if pair.larger is not None:
         facts += [pair.larger.corner, pair.larger.height, pair.larger.width]
@@ -163,6 +168,6 @@ def _key(pair: ImagePair, part: str) -> str:
             try:
                 stat = os.stat(file)
             except OSError as error:
-                raise ImageError(f"{file}: can not be read ({error.strerror})") from None
+                raise ImageError(f"{file}: cannot be read ({error.strerror})") from None
             facts += [os.path.realpath(file), stat.st_size, stat.st_mtime_ns]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]

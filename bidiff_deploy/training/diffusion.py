@@ -1,39 +1,33 @@
-"""Training of a noise predictor: L1 or L2 on the noise, one timestep a batch."""
+"""Training of a noise predictor: one timestep for each batch."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from ..checkpoint.packed import write_packed
 from ..checkpoint.record import from_latent
-from .data import CONDITION, Pair
-from .distill import DistillationLoss, load_teacher
+from ..images.resample import pad_reflect
+from ..sampling.noise import gaussian_noise
+from ..sampling.sampler import Predict, sample
+from .crops import CONDITION
 from .draws import Draws
-from .losses import noise_error
-from .networks import make_module
+from .losses import DistillationLoss, NoiseLoss, load_teacher
+from .networks import channels_last, make_module
+from .networks.bi_diffsr import BiDiffSR
 from .recipe import Recipe, Step
-from .validate import restored
+from .validate import Pair
 from .weights import latent_weights, load_initial, load_published, published_state
 
-__all__ = ["DiffusionTask"]
+__all__ = ["DiffusionTask", "add_noise", "as_predict", "ddim_update"]
 
-
-class NoiseLoss(nn.Module):
-    """``losses.noise_error`` of the tensors of ``DiffusionTask.prepare``."""
-
-    def __init__(self, network: nn.Module, kind: str = "l1") -> None:
-        super().__init__()
-        self.network, self.kind = network, kind
-
-    def forward(self, noisy: Tensor, condition: Tensor, timestep: Tensor, group: Tensor,
-                target: Tensor) -> dict[str, Tensor]:
-        prediction = self.network.predict(noisy, condition, timestep, group)
-        return {"loss": noise_error(prediction, target, self.kind)}
+Image = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 
 class DiffusionTask:
@@ -43,18 +37,18 @@ class DiffusionTask:
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         self.recipe, self.folder = recipe, folder
-        self.network = make_module(recipe.network)
+        self.network = cast(BiDiffSR, make_module(recipe.network))
         if recipe.initial:
             load_initial(self.network, folder / recipe.initial, recipe.initial)
 
-    def objective(self, network: nn.Module) -> nn.Module:
+    def objective(self) -> nn.Module:
+        """The loss of the recipe, with its teacher if it names one."""
         recipe, distill = self.recipe, self.recipe.distill
         if not distill.teacher:
-            return NoiseLoss(network, recipe.loss)
+            return NoiseLoss(self.network, recipe.loss)
         teacher = load_teacher(self.folder / distill.teacher, recipe.network, recipe.schedule,
                                distill)
-        return DistillationLoss(network, teacher.to(memory_format=torch.channels_last), distill,
-                                recipe.loss)
+        return DistillationLoss(self.network, channels_last(teacher), distill, recipe.loss)
 
     def prepare(self, network: nn.Module, high: Tensor, given: Tensor,
                 draws: Draws) -> tuple[Tensor, ...]:
@@ -68,7 +62,7 @@ class DiffusionTask:
                 torch.tensor([self.recipe.network.group(step.timestep)], device=device), target)
 
     def drawn_step(self, draws: Draws) -> Step:
-        """The iteration's timestep: of the recipe's, by their shares, or of all, uniformly."""
+        """The iteration's timestep: one of the recipe's, by share, or any one, uniformly."""
         random, recipe = draws.shared(), self.recipe
         if random.random() < recipe.uniform:
             return Step(int(random.integers(recipe.network.total_step)))
@@ -77,10 +71,10 @@ class DiffusionTask:
 
     def noised(self, network: nn.Module, step: Step, photo: Tensor, condition: Tensor,
                noise: Tensor) -> tuple[Tensor, Tensor]:
-        """x_t of a step, and the noise that leads from ``photo`` to it: the network's target.
+        """x_t of a step and the network's target, the noise that leads from ``photo`` to it.
 
-        From origin ``photo`` that noise is the drawn one, N(0, 1). From the other origins it is the
-        drawn noise plus what the origin differs from the photo by, in units of sqrt(1 - alpha).
+        For origin ``photo`` this is the drawn noise, N(0, 1). For the other origins it is the drawn
+        noise plus the difference of origin and photo in units of sqrt(1 - alpha).
         """
         alpha = self.recipe.schedule.alphas_cumprod[step.timestep]
         if step.origin == "photo":
@@ -93,7 +87,7 @@ class DiffusionTask:
 
     @torch.no_grad()
     def sampled(self, network: nn.Module, index: int, condition: Tensor, noise: Tensor) -> Tensor:
-        """x_t of the recipe's step ``index`` as the sampler reaches it with ``network``."""
+        """x_t of the recipe's step number ``index``, as sampled with ``network``."""
         steps, table = self.recipe.steps[:index + 1], self.recipe.schedule.alphas_cumprod
         start = self.recipe.start
         latent = noise if start is None else add_noise(condition, noise, table[start])
@@ -104,8 +98,15 @@ class DiffusionTask:
                                  table[following.timestep])
         return latent
 
-    def restored(self, network: nn.Module, pair: Pair) -> np.ndarray:
-        return restored(network, pair, self.recipe)
+    def restored(self, network: nn.Module, pair: Pair) -> Image:
+        """Sampled at the recipe's timesteps with the noise of seed 0."""
+        recipe = self.recipe
+        condition, (height, width) = pad_reflect(pair.condition[None],
+                                                 recipe.network.size_multiple)
+        image = sample(as_predict(network), condition, recipe.timesteps, recipe.schedule,
+                       gaussian_noise(condition.shape, seed=0), start=recipe.start)
+        rounded: Image = np.rint(image[0, :, :height, :width] * 255).astype(np.uint8)
+        return rounded.transpose(1, 2, 0)
 
     def published(self, network: nn.Module) -> dict[str, Tensor]:
         return published_state(network, self.recipe.network)
@@ -115,7 +116,7 @@ class DiffusionTask:
 
     def pack(self, published: dict[str, Tensor], run: Path, output: Path,
              overwrite: bool = False) -> None:
-        """With the scale, schedule and timesteps that were trained."""
+        """Includes the scale, schedule and timesteps of the recipe."""
         recipe = self.recipe
         latent = latent_weights(published, recipe.network, str(run))
         sampling: dict[str, Any] = {"timesteps": list(recipe.timesteps)}
@@ -138,3 +139,16 @@ def ddim_update(latent: Tensor, prediction: Tensor, alpha_t: np.float32,
                       for alpha in (alpha_t, alpha_prev))
     image = ((latent - now[1] * prediction) / now[0]).clamp(-1, 1)
     return following[0] * image + following[1] * prediction
+
+
+def as_predict(network: torch.nn.Module) -> Predict:
+    """The network as the sampler calls it, with float32 arrays (N, 3, H, W) and a timestep, without
+    gradients, on the device of its parameters."""
+    @torch.no_grad()
+    def predict(noisy: Floats, condition: Floats, timestep: int) -> Floats:
+        device = next(network.parameters()).device
+        inputs = [torch.from_numpy(np.ascontiguousarray(array)).to(device)
+                  for array in (noisy, condition)]
+        prediction: Floats = network(*inputs, timestep).float().cpu().numpy()
+        return prediction
+    return predict

@@ -1,8 +1,8 @@
-"""What one iteration draws at random, as a function of the run's seed and the iteration alone.
+"""The random numbers of one iteration, a function of the run's seed and the iteration alone.
 
-No generator carries a state from one iteration to the next. So a run that resumes draws what it
-would have drawn, and processes that share a batch agree on its timestep without a word, while each
-draws the noise of its own images, the same that one process would have drawn for them.
+No generator keeps state between iterations. So a resumed run draws the same numbers, and processes
+that share a batch agree on its timestep without communication, while each draws the noise of its
+own images, the same that one process would draw for them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class _Purpose(IntEnum):
 class Draws:
     """The random numbers of images ``first``, ``first + 1``, ... in iteration ``iteration``.
 
-    ``first`` counts the run's images from its beginning. ``device``: where noise is needed; its
-    values depend on the kind of device.
+    ``first`` counts images from the start of the run. ``device``: where noise is created; its
+    values depend on the type of device.
     """
 
     seed: int
@@ -33,11 +33,11 @@ class Draws:
     device: torch.device = torch.device("cpu")
 
     def shared(self) -> np.random.Generator:
-        """A fresh generator, the same for every image of the iteration; each call begins anew."""
+        """A new generator, the same for every image of the iteration and at each call."""
         return np.random.default_rng([self.seed, _Purpose.SHARED, self.iteration])
 
     def noise(self, like: Tensor) -> Tensor:
-        """N(0, 1) of the shape and type of ``like``, (N, C, H, W), one stream for each image."""
+        """N(0, 1) with the shape and dtype of ``like``, (N, C, H, W); one stream for each image."""
         generator = torch.Generator(self.device)
         out = torch.empty(like.shape, dtype=like.dtype, device=self.device)
         for index, image in enumerate(out):
@@ -46,7 +46,7 @@ class Draws:
         return out
 
     def seed_dropout(self) -> None:
-        """Set torch's own generators, from which dropout draws, for these images."""
+        """Seed torch's global generators, from which dropout draws, for these images."""
         torch.manual_seed(self._number(_Purpose.DROPOUT, self.first))
 
     def _number(self, purpose: _Purpose, index: int) -> int:

@@ -1,9 +1,9 @@
-"""A nested option file as dotted keys that are taken one by one, so that what is left is known."""
+"""An option file as dotted keys that are taken one by one, so that unused keys are known."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import UsageError
@@ -12,9 +12,9 @@ __all__ = ["Flat"]
 
 
 class Flat:
-    """``{"train": {"lr": 1}}`` as ``train.lr``; lists are values. ``origin`` names the file.
+    """``{"train": {"lr": 1}}`` as ``train.lr``; lists are values. ``origin``: the file, for errors.
 
-    A pattern is a dotted key in which ``*`` stands for anything but a dot.
+    Patterns are dotted keys in which ``*`` matches anything except a dot.
     """
 
     def __init__(self, tree: Mapping[str, Any], origin: str) -> None:
@@ -22,12 +22,12 @@ class Flat:
         self._left = dict(_leaves(tree, ""))
 
     def keys(self) -> list[str]:
-        """What is left and not off (null or false), in the file's order."""
+        """The keys left whose value is neither null nor false, in the file's order."""
         return [key for key, value in self._left.items()
                 if value is not None and value is not False]
 
     def below(self, group: str) -> list[str]:
-        """The next part of the keys that are left in a group."""
+        """The next part of each key left in a group."""
         start = f"{group}."
         return list(dict.fromkeys(key[len(start):].partition(".")[0] for key in self._left
                                   if key.startswith(start)))
@@ -36,19 +36,19 @@ class Flat:
         return self._left.get(key)
 
     def take(self, key: str, default: Any = None) -> Any:
-        """A key's value, which is then no longer left; ``default`` where it lacks or is null."""
+        """A key's value, and remove the key; ``default`` if it is missing or null."""
         value = self._left.pop(key, None)
         return default if value is None else value
 
     def whole(self, key: str) -> int | None:
-        """``take``, of a whole number however YAML has read it (2e4 is a float, 1e6 text)."""
+        """``take`` for a whole number, also where YAML reads a float (2e4) or text (1e6)."""
         value = self.number(key)
         if value is not None and value != int(value):
             raise UsageError(f"{self.origin}: {key} must be a whole number, not {value!r}")
         return None if value is None else int(value)
 
     def number(self, key: str, default: float | None = None) -> float | None:
-        """``take``, of a finite number."""
+        """``take`` for a finite number."""
         value = self.take(key)
         if value is None:
             return default
@@ -63,8 +63,8 @@ class Flat:
         return number
 
     def only(self, pattern: str, allowed: Sequence[Any], remedy: str) -> None:
-        """Take every key of ``pattern``; raise UsageError for a value that is neither allowed nor
-        null."""
+        """Take every key that matches ``pattern``. Raises UsageError for a value that is neither
+        allowed nor null."""
         for key in self._matching(pattern):
             value = self.take(key)
             if value is not None and value not in allowed:
@@ -73,7 +73,7 @@ class Flat:
                                  f"{remedy}")
 
     def drop(self, pattern: str) -> None:
-        """Pass over every key of ``pattern``."""
+        """Remove every key that matches ``pattern``."""
         for key in self._matching(pattern):
             del self._left[key]
 
@@ -83,11 +83,11 @@ class Flat:
                 and all(map(fnmatch.fnmatchcase, key.split("."), parts))]
 
     def add(self, note: str) -> None:
-        """Leave something to be named."""
+        """Add a text to what ``keys`` returns."""
         self._left[note] = True
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str) -> Any:
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")

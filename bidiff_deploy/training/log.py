@@ -1,4 +1,4 @@
-"""What a run tells about itself: lines, log.csv, and TensorBoard's events."""
+"""The records of a run: log.csv and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from ..errors import OutputError
+from ..errors import OutputError, one_line
 from ..files import atomic_file
 
 __all__ = ["COLUMNS", "CSV", "Log", "write_errors"]
@@ -22,9 +23,9 @@ COLUMNS = ("iteration", "minutes", "loss", "learning_rate", "psnr_y", "gain_over
 
 
 class Log:
-    """The log of a run in ``folder``; on a resume what was told after ``iteration`` is dropped.
+    """The log of a run in ``folder``; entries after ``iteration`` are dropped, for a resume.
 
-    Events are written if the package tensorboard is installed; ``say`` is told once if it is not.
+    Events are written if the package tensorboard is installed; if not, ``say`` is called once.
     """
 
     def __init__(self, folder: Path, iteration: int, say: Callable[[str], object]) -> None:
@@ -35,29 +36,29 @@ class Log:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            say("no TensorBoard events, only log.csv; for them, pip install "
+            say("only log.csv is written; for TensorBoard events, pip install "
                 "'bidiff-deploy[tensorboard]'")
         else:
             self._events = SummaryWriter(str(folder), purge_step=iteration + 1)
 
     def scalars(self, iteration: int, values: Mapping[str, float]) -> None:
-        """Numbers of one iteration, by name."""
+        """Write numbers of one iteration, by name."""
         self._write(lambda events: [events.add_scalar(name, value, iteration)
                                     for name, value in values.items()])
 
-    def pictures(self, iteration: int, name: str, pictures: Sequence[np.ndarray]) -> None:
-        """Pictures, uint8 (H, W, 3) of one size, side by side."""
+    def images(self, iteration: int, name: str, images: Sequence[npt.NDArray[np.uint8]]) -> None:
+        """Write images, uint8 (H, W, 3) of one size, side by side."""
         self._write(lambda events: events.add_image(
-            name, np.concatenate(pictures, axis=1), iteration, dataformats="HWC"))
+            name, np.concatenate(images, axis=1), iteration, dataformats="HWC"))
 
     def row(self, iteration: int, minutes: float, loss: float, rate: float,
             psnr: float, gain: float, ssim: float) -> None:
-        """One line of log.csv, at a validation. Raises OutputError."""
+        """Append one line to log.csv, after a validation. Raises OutputError."""
         with write_errors(self._path):
-            fresh = not self._path.exists()
+            is_new = not self._path.exists()
             with self._path.open("a", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file, lineterminator="\n")
-                if fresh:
+                if is_new:
                     writer.writerow(COLUMNS)
                 writer.writerow([iteration, f"{minutes:.2f}", f"{loss:.5f}", f"{rate:.3e}",
                                  f"{psnr:.3f}", f"{gain:.3f}", f"{ssim:.4f}"])
@@ -74,26 +75,26 @@ class Log:
             return
         try:
             write(self._events)
-        except OSError as error:  # events are a view of the run, not the run
+        except OSError as error:  # a run does not depend on its events
             self._events = None
-            self._say(f"no more TensorBoard events ({error.strerror or error})")
+            self._say(f"TensorBoard events stop here ({error.strerror or one_line(error)})")
 
 
 @contextlib.contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Failures of writing ``path`` as OutputError."""
+    """Raise OutputError for a failed write of ``path``."""
     try:
         yield
     except OutputError:
         raise
     except OSError as error:
-        raise OutputError(f"can not write {path}: {error.strerror or error}; free some space or "
-                          "choose another folder, and go on with --resume") from None
+        raise OutputError(f"cannot write {path}: {error.strerror or one_line(error)}; free some "
+                          "space or choose another folder, and continue with --resume") from None
 
 
 def _drop_rows(path: Path, iteration: int) -> None:
-    """Leave rows of log.csv up to ``iteration``, and no file where there would be none. A table of
-    an older version gets the columns it lacks, empty."""
+    """Keep the rows of log.csv up to ``iteration``; remove the file if none remain. A table of an
+    older version gets its missing columns, empty."""
     if not path.exists():
         return
     with write_errors(path):

@@ -1,4 +1,4 @@
-"""A run from its beginning, or its last checkpoint, to its end or the signal that stops it."""
+"""A run from its start, or its last checkpoint, to its end or a signal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from pathlib import Path
 from ..errors import BidiffError, OutputError
 from ..files import make_directory
 from ..progress import duration
-from .checkpoints import NEWEST, Checkpoints
+from .checkpoints import NEWEST, Checkpoints, read_run
 from .distributed import Processes, ProcessLost, processes
 from .log import CSV, Log
 from .recipe import Recipe, Run
-from .state import read_run
 from .trainer import Trainer, ValidationOutOfMemory
 
 __all__ = ["train"]
@@ -27,16 +26,16 @@ Report = Callable[[str], object]
 
 def train(recipe: Recipe, folder: Path, out: Path, resume: bool = False,
           report: Report | None = None) -> Path:
-    """Run a recipe into the folder ``out``; returns its checkpoint's path.
+    """Run a recipe into the folder ``out``; returns the path of its checkpoint.
 
-    ``folder``: what relative paths in the recipe are relative to. ``out`` gets ``checkpoint.pt``,
-    the checkpoints that ``checkpoints.Checkpoints`` keeps, ``log.csv`` and TensorBoard's events.
-    SIGTERM and SIGINT end the run after the iteration in progress, with a checkpoint that
-    ``resume`` continues exactly. ``report`` gets lines of progress (default: stderr). Under
-    torchrun this is one of several processes, of which number 0 alone writes and reports. Raises
-    OutputError if ``out`` already holds a run (or, on resume, none) or can not be written,
-    CheckpointError if that run is of another recipe, UsageError for photos that can not be used,
-    training that diverges or does not fit into memory, and a process that is lost.
+    Paths in the recipe are relative to ``folder``. ``out`` contains ``checkpoint.pt``, the
+    checkpoints that ``checkpoints.Checkpoints`` keeps, ``log.csv`` and TensorBoard events. SIGTERM
+    and SIGINT end the run after the current iteration, with a checkpoint that ``resume`` continues
+    exactly. ``report`` receives lines of progress (default: stderr). Under torchrun this is one of
+    several processes, and only number 0 writes and reports. Raises OutputError if ``out`` already
+    contains a run (or, on resume, none) or cannot be written, CheckpointError if that run has
+    another recipe, UsageError for photos that cannot be used, training that diverges or does not
+    fit into memory, and another process that has ended.
     """
     checkpoint = out / NEWEST
     if resume and not checkpoint.exists():
@@ -62,22 +61,22 @@ def _run(recipe: Recipe, folder: Path, out: Path, resume: bool, found: Processes
         trainer.load_state(state)
         before = state["recipe"].get("run", {}).get("precision", Run.precision)
         if before != recipe.run.precision:
-            say(f"run.precision was {before}, and is {recipe.run.precision} from here on")
-    trainer.open_photos()  # what is wrong with them is told before a folder is made
+            say(f"run.precision changes from {before} to {recipe.run.precision}")
+    trainer.open_photos()  # errors in them are reported before a folder is made
     with _caught_signals() as stopped, contextlib.closing(trainer):
         if found.rank:
             _loop(trainer, stopped, None, None, say)
             return
         make_directory(out)
         if not resume:
-            (out / CSV).unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+            (out / CSV).unlink(missing_ok=True)  # from a run without a checkpoint
         checkpoints = Checkpoints(out, recipe.run.keep, trainer.iteration if resume else None)
         checkpoints.remove_leftovers()
         with contextlib.closing(Log(out, trainer.iteration, say)) as log:
             try:
                 ended_early = _loop(trainer, stopped, checkpoints, log, say)
             except (ProcessLost, ValidationOutOfMemory):
-                _save_what_is_whole(trainer, checkpoints, say)
+                _save_last_iteration(trainer, checkpoints, say)
                 raise
             checkpoints.save(trainer.state())
     say(f"{checkpoints.newest}: iteration {trainer.iteration}"
@@ -86,13 +85,14 @@ def _run(recipe: Recipe, folder: Path, out: Path, resume: bool, found: Processes
 
 def _loop(trainer: Trainer, stopped: list[int], checkpoints: Checkpoints | None, log: Log | None,
           say: Report) -> bool:
-    """Train until the run is over, or stopped: then true. Only number 0 has checkpoints and log."""
+    """Train to the end of the run, or until stopped: returns whether it was stopped. Only number 0
+    has checkpoints and log."""
     run, found = trainer.recipe.run, trainer.processes
     began, saved = time.monotonic() - trainer.seconds, time.monotonic()
     recent, validated = _Means(), _Means()  # since the last report, since the last validation
     reported = trainer.seconds, trainer.iteration
     while True:
-        # Every process has to come to the same conclusions, and only number 0 has the time.
+        # Every process must decide the same, so all use the clock of number 0.
         stop, trainer.seconds = found.agree(bool(stopped), time.monotonic() - began)
         done = trainer.progress >= 1
         if recent and (trainer.iteration % run.report_every == 0 or done):
@@ -141,17 +141,17 @@ def _validate(trainer: Trainer, loss: float, checkpoints: Checkpoints | None, lo
     log.row(trainer.iteration, trainer.seconds / 60, loss, trainer.learning_rate(), psnr,
             psnr - bicubic, ssim)
     for score in scores:
-        if "pictures" in score:
-            log.pictures(trainer.iteration, f"validation/{score['name']}", score["pictures"])
+        if "images" in score:
+            log.images(trainer.iteration, f"validation/{score['name']}", score["images"])
     if psnr > trainer.best:
         trainer.best = psnr
         if trainer.recipe.run.keep_best:
             checkpoints.save(trainer.state(), best=True)
 
 
-def _save_what_is_whole(trainer: Trainer, checkpoints: Checkpoints, say: Report) -> None:
-    """The last iteration, which is complete in this process whatever became of others or of a
-    validation."""
+def _save_last_iteration(trainer: Trainer, checkpoints: Checkpoints, say: Report) -> None:
+    """Save the last iteration, which is complete in this process even if another process or a
+    validation failed."""
     if trainer.iteration:
         with contextlib.suppress(BidiffError):
             checkpoints.save(trainer.state())
@@ -160,7 +160,7 @@ def _save_what_is_whole(trainer: Trainer, checkpoints: Checkpoints, say: Report)
 
 @contextlib.contextmanager
 def _caught_signals() -> Iterator[list[int]]:
-    """SIGTERM and SIGINT are listed, not obeyed, inside the block."""
+    """Collect SIGTERM and SIGINT in a list inside the block, instead of ending the process."""
     stopped: list[int] = []
     previous = {number: signal.signal(number, lambda got, _: stopped.append(got))
                 for number in (signal.SIGTERM, signal.SIGINT)}
@@ -172,7 +172,7 @@ def _caught_signals() -> Iterator[list[int]]:
 
 
 class _Means:
-    """Means of losses by name."""
+    """Running means of losses by name."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
@@ -187,7 +187,7 @@ class _Means:
         self._count += 1
 
     def take(self) -> dict[str, float]:
-        """The means since the last call."""
+        """Return the means since the last call, and start again."""
         means = {name: total / self._count for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
         return means

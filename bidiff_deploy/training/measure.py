@@ -1,4 +1,4 @@
-"""What an iteration of a recipe takes: time and memory, measured on noise in place of photos."""
+"""Time and memory of an iteration of a recipe, measured on noise instead of photos."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ import torch
 
 from ..machine import peak_memory
 from ..networks import parameters
-from .data import LOW
+from .crops import LOW
 from .recipe import Recipe
 from .trainer import Trainer
 
 __all__ = ["measure", "measured_text"]
 
 WARM_UP = 2  # the first iterations allocate, choose algorithms, and compile
-LEAST, ENOUGH_SECONDS = 3, 60.0  # fewer iterations than asked for where they take long
+MIN_ITERATIONS, MAX_SECONDS = 3, 60.0  # slow iterations: fewer than requested
 
 
 def measure(recipe: Recipe, folder: Path, iterations: int = 10) -> dict[str, Any]:
-    """Run ``iterations`` of a recipe in this process, without photos and without saving anything;
-    fewer if they take more than a minute.
+    """Run ``iterations`` of a recipe in this process, fewer if they take more than a minute.
 
     Returns seconds_per_iteration (the median), images_per_second, cpu_seconds_per_iteration (of all
-    threads), peak_memory_bytes (of the GPU, or of this process on a CPU) and what they belong to.
-    Loading photos is not part of it. Raises UsageError as ``trainer.Trainer`` does.
+    threads), peak_memory_bytes (of the GPU, or of this process on a CPU), the machine and the
+    settings. Loads no photos and writes nothing. Raises UsageError as ``trainer.Trainer`` does.
     """
     recipe = dataclasses.replace(recipe, initial="")
     trainer = Trainer(recipe, folder)
@@ -48,7 +47,7 @@ def measure(recipe: Recipe, folder: Path, iterations: int = 10) -> dict[str, Any
         if index >= WARM_UP:
             seconds.append(time.perf_counter() - began)
             cpu_seconds.append(time.process_time() - cpu_began)
-        if len(seconds) >= LEAST and sum(seconds) > ENOUGH_SECONDS:
+        if len(seconds) >= MIN_ITERATIONS and sum(seconds) > MAX_SECONDS:
             break
     median = statistics.median(seconds)
     shapes = parameters(recipe.network)
@@ -69,7 +68,7 @@ def measure(recipe: Recipe, folder: Path, iterations: int = 10) -> dict[str, Any
 
 
 def measured_text(found: dict[str, Any]) -> str:
-    """The figures in a few lines."""
+    """The result of ``measure`` in a few lines."""
     return (f"{found['parameters'] / 1e6:.2f} M parameters, "
             f"{found['binary_parameters'] / 1e6:.2f} M of them binary\n"
             f"batch {found['batch']} in {found['accumulate']} parts, crops of {found['crop']}, "
@@ -77,5 +76,5 @@ def measured_text(found: dict[str, Any]) -> str:
             + (f", {found['threads']} threads" if found["device"] == "cpu" else "") + "\n"
             f"{found['seconds_per_iteration']:.3f} s an iteration, "
             f"{found['images_per_second']:.2f} images/s, "
-            f"{found['cpu_seconds_per_iteration']:.3f} s of processors\n"
+            f"{found['cpu_seconds_per_iteration']:.3f} s of CPU time\n"
             f"{found['peak_memory_bytes'] / 2**20:.0f} MiB at most")

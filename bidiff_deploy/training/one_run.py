@@ -1,20 +1,22 @@
-"""Training of a network without a loop: L1 between the image it makes and the photo."""
+"""Training of a network without a loop: L1 between its output and the photo."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from ..checkpoint.packed import write_packed
 from ..checkpoint.record import from_latent
 from ..images.resample import to_unit
-from .data import LOW, Pair
+from .crops import LOW
 from .draws import Draws
 from .networks import make_module
 from .recipe import Recipe
+from .validate import Pair
 from .weights import latent_weights, load_initial, load_published, published_state
 
 __all__ = ["OneRunTask", "enlarged"]
@@ -42,13 +44,13 @@ class OneRunTask:
 
     def prepare(self, network: nn.Module, high: Tensor, given: Tensor,
                 draws: Draws) -> tuple[Tensor, ...]:
-        """The low-resolution crops and the photos; nothing is drawn."""
+        """The low-resolution crops and the photos; uses no random numbers."""
         return given.contiguous(memory_format=torch.channels_last), high
 
-    def objective(self, network: nn.Module) -> nn.Module:
-        return _L1(network)
+    def objective(self) -> nn.Module:
+        return _L1(self.network)
 
-    def restored(self, network: nn.Module, pair: Pair) -> np.ndarray:
+    def restored(self, network: nn.Module, pair: Pair) -> npt.NDArray[np.uint8]:
         return enlarged(network, pair.low)
 
     def published(self, network: nn.Module) -> dict[str, Tensor]:
@@ -66,9 +68,10 @@ class OneRunTask:
 
 
 @torch.no_grad()
-def enlarged(network: nn.Module, low: np.ndarray) -> np.ndarray:
-    """The image that the network makes of a low-resolution one, uint8 (H, W, 3) each."""
+def enlarged(network: nn.Module, low: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The network's output for a low-resolution image, uint8 (H, W, 3) each."""
     device = next(network.parameters()).device
     image = torch.from_numpy(np.ascontiguousarray(to_unit(low).transpose(2, 0, 1)[None]))
-    result = network(image.to(device)).float().cpu().numpy()[0]
-    return np.rint(result.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    result: npt.NDArray[np.float32] = network(image.to(device)).float().cpu().numpy()[0]
+    rounded: npt.NDArray[np.uint8] = np.rint(result.clip(0, 1) * 255).astype(np.uint8)
+    return rounded.transpose(1, 2, 0)

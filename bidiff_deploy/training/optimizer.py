@@ -1,4 +1,12 @@
-"""Adam and the learning rate that it has at every iteration."""
+"""How weights are updated: the learning rate, Adam, and low precision with its loss scale.
+
+In ``bfloat16`` and ``float16`` torch's autocast computes convolutions, matrix products and their
+gradients in that type, from float32 weights. What decides signs and sizes stays in float32: the
+comparison with thresholds, the scales alpha, RPReLU and the shortcut of every BIConv
+(``fused.binary_conv2d``), normalisation, the loss, the optimizer and the averaged weights. A
+product of +1 and -1 is exact in either type, and so is a sum of up to 256 (bfloat16) or 2048
+(float16) of them. Validation is in float32.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +16,16 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from .recipe import Optimizer
+from ..errors import UsageError
+from .recipe_parts import Optimizer
 
-__all__ = ["learning_rate", "make_optimizer"]
+__all__ = ["Precision", "learning_rate", "make_optimizer"]
+
+_MIN_SCALE = 2.0**-8  # below it the gradient overflows at any scale
 
 
 def learning_rate(options: Optimizer, iteration: int, progress: float) -> float:
-    """The rate of iteration number ``iteration``, from 0, a share ``progress`` of the run done."""
+    """The learning rate of an iteration, counted from 0, at ``progress`` (0 to 1) of the run."""
     warm = min(1.0, (iteration + 1) / (options.warmup + 1))
     if options.schedule == "cosine":
         cosine = 0.5 * (1 + math.cos(math.pi * progress))
@@ -27,6 +38,35 @@ def learning_rate(options: Optimizer, iteration: int, progress: float) -> float:
 
 
 def make_optimizer(options: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:
-    """Adam over the parameters that are trained, in one pass over each."""
+    """Adam over the parameters that require gradients, in one pass over each."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    return torch.optim.Adam(trained, lr=options.learning_rate, betas=options.betas, fused=True)
+    first, second = options.betas
+    return torch.optim.Adam(trained, lr=options.learning_rate, betas=(first, second), fused=True)
+
+
+class Precision:
+    """``run.precision`` on a device.
+
+    The exponents of float16 are too few for gradients, so the loss is scaled by an adaptive factor
+    (torch's GradScaler), and an iteration whose gradient overflows is skipped.
+    """
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        if name == "float16" and device.type != "cuda":
+            raise UsageError("run.precision=float16 needs a GPU; on a CPU use bfloat16 or float32")
+        if (name == "bfloat16" and device.type == "cuda"
+                and not torch.cuda.is_bf16_supported(including_emulation=False)):
+            raise UsageError("run.precision=bfloat16 is not supported by this GPU; use float16")
+        self.device = device
+        self.dtype: torch.dtype = getattr(torch, name)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "float16")
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        return torch.autocast(self.device.type, self.dtype,
+                              enabled=self.dtype is not torch.float32)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the gradient is not finite at any scale of the loss."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() < _MIN_SCALE

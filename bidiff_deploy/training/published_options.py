@@ -1,4 +1,4 @@
-"""The authors' option files (BasicSR's form) as recipes, as far as they have a counterpart.
+"""The authors' option files (BasicSR's format) as recipes.
 
     scale, manual_seed                      scale, run.seed
     datasets.train, datasets.val*           data, loading.workers, run.batch
@@ -6,8 +6,8 @@
     path.pretrain_network_g                 initial
     train, val.val_freq, logger.print_freq  optimizer, loss, run
 
-What asks for another training than ours is refused. What has no counterpart and changes no result
-is named in one line; nothing is passed over in silence but names and what is off.
+Options that ask for a different training are refused. Options without a counterpart that change no
+result are ignored and listed in one line, except names and disabled options.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from .flat_options import Flat
 
 __all__ = ["is_published", "recipe_tree"]
 
-# Names, values that say "no", and what is meant for other machinery without effect on the result.
-_PASSED = ("name", "datasets.*.name", "datasets.*.phase", "datasets.train.dataset_enlarge_ratio",
+# Ignored without a note: names, and options without effect on the result.
+_IGNORED = ("name", "datasets.*.name", "datasets.*.phase", "datasets.train.dataset_enlarge_ratio",
            "find_unused_parameters", "beta_schedule.guidance_scale",
            "beta_schedule.*.guidance_scale", "path.strict_load_g",
            "path.param_key_g", "logger.use_tb_logger", "val.metrics.*.better")
-# Key, the only value that we can train with, and what to do otherwise.
+# Key, the supported values, and the remedy for others.
 _ONLY = (
-    ("model_type", ("BIDiffSRModel",), "only BI-DiffSR has such a file; write a recipe"),
+    ("model_type", ("BIDiffSRModel",), "only BI-DiffSR option files are read; write a recipe"),
     ("datasets.*.type", ("MultiPairedImageDataset", "PairedImageDataset"), "give folders of pairs"),
     ("datasets.*.task", ("SR",), "only super-resolution is trained"),
     ("datasets.*.io_backend.type", ("disk",), "unpack the images into folders"),
     ("datasets.train.use_shuffle", (True,), "crops are always drawn at random"),
-    ("datasets.*.meta_info_file", (), "put the images it lists into folders of their own"),
-    ("datasets.*.mean", (), "images lie in [0, 1]; leave it out"),
-    ("datasets.*.std", (), "images lie in [0, 1]; leave it out"),
-    ("datasets.*.color", (), "networks are of RGB; leave it out"),
-    ("datasets.val*.gt_size", (), "photos are validated whole; leave it out"),
+    ("datasets.*.meta_info_file", (), "put the listed images into a folder"),
+    ("datasets.*.mean", (), "images are in [0, 1]; remove it"),
+    ("datasets.*.std", (), "images are in [0, 1]; remove it"),
+    ("datasets.*.color", (), "networks use RGB; remove it"),
+    ("datasets.val*.gt_size", (), "whole photos are validated; remove it"),
     ("network_g.type", ("BIDiffSRUNet",), "write a recipe for another network"),
     ("beta_schedule.is_guidance", (False,), "guidance is not in the published code either"),
     ("beta_schedule.*.is_guidance", (False,), "guidance is not in the published code either"),
     ("path.resume_state", (), "continue a run with --resume"),
-    ("train.optim_g.type", ("Adam",), "write a recipe for what is close to it"),
+    ("train.optim_g.type", ("Adam",), "use Adam or write a recipe"),
     ("train.optim_g.weight_decay", (0,), "there is no weight decay"),
     ("train.pixel_opt.type", ("L1Loss", "MSELoss"),
      "the loss is L1 or, by MSELoss, L2 on the noise"),
@@ -56,31 +56,31 @@ _ONLY = (
 
 
 def is_published(tree: Mapping[str, Any]) -> bool:
-    """Whether a YAML file's content is an option file of the authors, not a recipe."""
+    """Whether the content of a YAML file is an option file of the authors, not a recipe."""
     return "network_g" in tree or "model_type" in tree or "datasets" in tree
 
 
 def recipe_tree(tree: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], list[str]]:
-    """The recipe, in plain values, that an option file stands for, and notes on it in sentences.
+    """The recipe that corresponds to an option file, as plain values, and notes in sentences.
 
-    Folders that are not absolute are looked for in the working directory, as the authors' programs
-    do, then beside the file and in the two folders above it. Raises UsageError, one sentence that
-    names file and key, for what can not be trained.
+    Relative folders are looked up in the working directory, as in the authors' programs, then in
+    the file's folder and the two above it. Raises UsageError, one sentence that names file and key,
+    for options that are not supported.
     """
     flat = Flat(tree, str(path))
     if not any(key.startswith("datasets.train.") for key in flat.keys()):
-        raise UsageError(f"{path}: is an option file without datasets.train, so there is nothing "
-                         "to train on; give one of training, or score a model with bidiff-deploy "
-                         "evaluate")
+        raise UsageError(f"{path}: is an option file without datasets.train, so it has no photos "
+                         "to train on; give an option file for training, or score a model with "
+                         "bidiff-deploy evaluate")
     loss = "l2" if flat.peek("train.pixel_opt.type") == "MSELoss" else "l1"
     for pattern, allowed, remedy in _ONLY:
         flat.only(pattern, allowed, remedy)
     recipe, notes = _recipe(flat, tree, path)
     recipe["loss"] = loss
-    for pattern in _PASSED:
+    for pattern in _IGNORED:
         flat.drop(pattern)
     if left := flat.keys():
-        notes.append(f"{path}: without a counterpart, passed over: {', '.join(left)}")
+        notes.append(f"{path}: ignored, without a counterpart: {', '.join(left)}")
     return recipe, notes
 
 
@@ -118,9 +118,9 @@ def _photos(flat: Flat, group: str, path: Path) -> list[dict[str, Any]]:
     highs, lows = (value if isinstance(value, list) else [value] for value in (high, low))
     if not all(isinstance(one, str) for one in highs) or len(highs) != len(lows) or not all(
             one is None or isinstance(one, str) for one in lows):
-        raise UsageError(f"{path}: {group} must name a folder of originals as dataroot_gt and, "
-                         "where there are any, one of low-resolution images as dataroot_lq; or "
-                         "equally many of both")
+        raise UsageError(f"{path}: {group} must name a folder of originals as dataroot_gt and "
+                         "optionally one of low-resolution images as dataroot_lq, or equally long "
+                         "lists of both")
     return [{"path": str(_found(one, path)), **({} if small is None else {
         "low": str(_found(small, path)), **({} if template is None else {"template": template})})}
         for one, small in zip(highs, lows)]
@@ -128,7 +128,7 @@ def _photos(flat: Flat, group: str, path: Path) -> list[dict[str, Any]]:
 
 def _found(name: Any, path: Path) -> Path:
     if not isinstance(name, str):
-        raise UsageError(f"{path}: {name!r} is no path; correct it")
+        raise UsageError(f"{path}: {name!r} is not a path; correct it")
     above = list(path.resolve().parents)[:3]
     for folder in (Path.cwd(), *above):
         if (folder / name).exists():
@@ -141,7 +141,7 @@ def _validations(flat: Flat) -> list[str]:
 
 
 def _orientations(flat: Flat) -> dict[str, bool]:
-    """``use_rot`` is a vertical flip and a transposition: with ``use_hflip`` all orientations."""
+    """``use_rot`` is a vertical flip and a transposition; with ``use_hflip``, all orientations."""
     flip, turn = (bool(flat.take(f"datasets.train.{key}", True)) for key in ("use_hflip",
                                                                            "use_rot"))
     if turn and not flip:
@@ -151,8 +151,8 @@ def _orientations(flat: Flat) -> dict[str, bool]:
 
 
 def _batch(flat: Flat) -> tuple[int | None, str | None]:
-    """Images of an iteration: of each GPU, times the processes that torchrun started, or else the
-    GPUs that the file counts on."""
+    """Images of an iteration, and a note: ``batch_size_per_gpu`` times the processes that torchrun
+    started, or without torchrun times ``num_gpu``."""
     each = flat.whole("datasets.train.batch_size_per_gpu")
     given = flat.take("num_gpu")
     counted = given if isinstance(given, int) and not isinstance(given, bool) and given else None
@@ -161,8 +161,8 @@ def _batch(flat: Flat) -> tuple[int | None, str | None]:
     if each is None:
         return None, None
     if count is None:
-        return each, (f"{flat.origin}: run.batch={each}, which is batch_size_per_gpu for one "
-                      "process; the published training had four: start as many with torchrun, or "
+        return each, (f"{flat.origin}: run.batch={each}, batch_size_per_gpu for one process; the "
+                      "published training had four processes: start four with torchrun, or "
                       f"--set run.batch={4 * each}")
     return each * count, None
 
@@ -208,23 +208,23 @@ def _decay(flat: Flat, rate: float | None) -> dict[str, Any]:
         return {"schedule": "multistep", "milestones": milestones, "gamma": gamma}
     if kind in ("CosineAnnealingRestartLR", "CosineAnnealingLR"):
         periods = flat.take("train.scheduler.periods")
-        least = flat.number("train.scheduler.eta_min", 0.0)
+        lowest = flat.number("train.scheduler.eta_min", 0.0)
         total = flat.peek("train.total_iter")
         if periods in (None, [total], total) and rate:
             flat.drop("train.scheduler.restart_weights")
             flat.drop("train.scheduler.T_max")
-            return {"schedule": "cosine", "final_share": (least or 0.0) / rate}
+            return {"schedule": "cosine", "final_share": (lowest or 0.0) / rate}
     raise UsageError(f"{flat.origin}: train.scheduler {kind!r} with these options has no "
                      "counterpart; use MultiStepLR, or one CosineAnnealing over all iterations")
 
 
 def _same_metrics(flat: Flat, scale: Any) -> None:
-    """Passes over those of val.metrics that are ours; others stay and are named."""
+    """Drop those of val.metrics that validation computes; the others are reported."""
     if flat.peek("val.metrics.psnr.crop_border") == scale and \
             flat.peek("val.metrics.psnr.test_y_channel") is True:
         for key in ("type", "crop_border", "test_y_channel"):
             flat.drop(f"val.metrics.psnr.{key}")
-    for name in ("ssim", "lpips"):  # named once, not by each of their options
+    for name in ("ssim", "lpips"):  # reported once, not for each option
         if any(key.startswith(f"val.metrics.{name}.") for key in flat.keys()):
             flat.drop(f"val.metrics.{name}.*")
             flat.add(f"val.metrics.{name} (bidiff-deploy evaluate has it)")

@@ -1,8 +1,4 @@
-"""Training recipes: YAML files read into frozen dataclasses, unknown keys refused.
-
-What stands in ``data``, ``loading`` and ``steps`` is in ``recipe_data``, what stands in
-``optimizer`` and ``run`` in ``recipe_run``, what stands in ``distill`` in ``recipe_distill``.
-"""
+"""Training recipes: YAML files read into frozen dataclasses; unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -13,18 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..checks import whole_number
+from ..errors import UsageError, one_line
 from ..networks import DEFAULT, NETWORKS
 from ..networks.base import NOISE_PREDICTOR
 from ..networks.bi_diffsr.config import NetworkConfig
 from ..sampling.schedule import Schedule
 from .published_options import is_published, recipe_tree
-from .recipe_data import ORIGINS, Data, Loading, Photo, Step
-from .recipe_distill import Distill
-from .recipe_run import Optimizer, Run
+from .recipe_parts import Data, Distill, Loading, Optimizer, Photo, Run, Step
 from .values import build, one_of, plain
 
-__all__ = ["Data", "Distill", "Loading", "ORIGINS", "Optimizer", "Photo", "Recipe", "Run", "Step",
+__all__ = ["Data", "Distill", "Loading", "Optimizer", "Photo", "Recipe", "Run", "Step",
            "read_recipe", "recipe_from_dict"]
 
 LOSSES = ("l1", "l2")
@@ -32,14 +27,17 @@ LOSSES = ("l1", "l2")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a training run depends on besides the photos' pixels.
+    """Everything a training run depends on except the photos' pixels.
 
-    ``model`` is the kind of network, bi-diffsr or bbcu, of which ``network`` are the options; for
-    bbcu none of ``steps``, ``betas``, ``uniform`` and ``loss`` has a meaning.
-    ``steps`` are the timesteps that sampling will visit, descending; a number stands for so many
-    of them, evenly spaced and noised from photos. ``uniform`` is the share of iterations at a
-    timestep drawn from all of the schedule instead, noised from photos: 1 is the published way.
-    ``loss`` is the one against the noise, l1 or l2, see ``losses``.
+    steps    the timesteps that sampling visits, descending; a number: that many, evenly spaced
+             and noised from photos
+    model    the network, bi-diffsr or bbcu; bbcu has no ``steps``, ``betas``, ``uniform``, ``loss``
+    network  the options of the network
+    betas    first and last of the schedule
+    uniform  share of iterations at a timestep drawn from the whole schedule, noised from photos;
+             1 is the published training
+    loss     against the noise, l1 or l2, see ``losses``
+    initial  checkpoint to start from, relative to the recipe; empty: fresh weights
     """
 
     scale: int
@@ -50,29 +48,28 @@ class Recipe:
     betas: tuple[float, ...] = (Schedule.beta_start, Schedule.beta_end)
     uniform: float = 0.0
     loss: str = "l1"
-    initial: str = ""  # checkpoint to start from, relative to the recipe
+    initial: str = ""
     distill: Distill = field(default_factory=Distill)
     optimizer: Optimizer = field(default_factory=Optimizer)
     loading: Loading = field(default_factory=Loading)
     run: Run = field(default_factory=Run)
 
     def __post_init__(self) -> None:
-        if not 2 <= self.scale <= 8:
-            raise ValueError(f"scale must be 2 to 8, not {self.scale}")
+        whole_number("scale", self.scale, 2, 8)
         one_of("model", self.model, tuple(NETWORKS))
         one_of("loss", self.loss, LOSSES)
         network = NETWORKS[self.model]
         if network.kind == NOISE_PREDICTOR:
             self._check_diffusion()
-        elif self.steps:
-            raise ValueError(f"steps are of a diffusion model; leave them out for {self.model}")
-        elif self.loss != LOSSES[0]:
-            raise ValueError(f"loss is of a diffusion model; leave it out for {self.model}, which "
-                             "learns by l1 between pictures")
-        elif self.distill.teacher:
-            raise ValueError(f"distill is of a diffusion model; leave it out for {self.model}")
-        elif network.fixed_scale(self.network) not in (None, self.scale):
-            raise ValueError(f"network.scale={self.network.scale} must be scale={self.scale}")
+        else:
+            for key, given in (("steps", self.steps), ("loss", self.loss != LOSSES[0]),
+                               ("distill", self.distill.teacher)):
+                if given:
+                    raise ValueError(f"{key} applies only to diffusion models; remove it for "
+                                     f"{self.model}, which is trained with l1 between images")
+        fixed = network.fixed_scale(self.network)
+        if fixed not in (None, self.scale):
+            raise ValueError(f"network.scale={fixed} must be scale={self.scale}")
         unit = self.scale * network.size_multiple(self.network)
         if self.data.crop % unit:
             raise ValueError(f"data.crop={self.data.crop} must be a multiple of {unit}")
@@ -84,7 +81,7 @@ class Recipe:
             raise ValueError(f"betas must be the first and the last one, not {list(self.betas)}")
         self.schedule.check(self.timesteps)
         if self.steps[0].origin == "sample":
-            raise ValueError("the first step's origin can not be sample: nothing precedes it")
+            raise ValueError("the first step's origin cannot be sample: nothing precedes it")
 
     @property
     def timesteps(self) -> tuple[int, ...]:
@@ -93,65 +90,76 @@ class Recipe:
     @property
     def schedule(self) -> Schedule:
         """Linear betas over the network's ``total_step`` timesteps."""
-        return Schedule(self.network.total_step, *self.betas)
+        first, last = self.betas
+        return Schedule(self.network.total_step, first, last)
 
     @property
     def start(self) -> int | None:
-        """Where sampling starts from the noised condition; None: from pure noise."""
+        """Timestep at which sampling starts from the noised condition; None: from pure noise."""
         return self.timesteps[0] if self.steps[0].origin == "condition" else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as plain values, the form ``read_recipe`` takes."""
-        return plain(self)
+        """The recipe as plain values, the form ``recipe_from_dict`` takes."""
+        return {name: plain(value) for name, value in vars(self).items()}
 
 
 def read_recipe(path: Path, settings: Sequence[str] = (),
                 say: Callable[[str], object] | None = None) -> Recipe:
-    """Recipe from a YAML file, ``settings`` like ``run.batch=4`` applied on top.
+    """The recipe in a YAML file, changed by ``settings`` like ``run.batch=4``.
 
-    The file may also be an option file of the authors, see ``published_options``; ``say`` is told
-    what of it has no counterpart (default: a line on stderr). Raises UsageError, one sentence that
-    names the file and the key, for anything that is no recipe: no file, no YAML, unknown keys,
-    wrong types, values out of range.
+    The file may also be an option file of the authors, see ``published_options``; ``say`` receives
+    a line on the options that were ignored (default: stderr). Raises UsageError, one sentence that
+    names the file and the key, for a file that is missing or not YAML, for unknown keys, wrong
+    types and values out of range.
     """
-    import yaml
-
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: can not be read ({error.strerror}); "
-                         "give a recipe file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: is no YAML ({' '.join(str(error).split())}); "
-                         "give a recipe file") from None
-    if not isinstance(tree, dict):
-        raise UsageError(f"{path}: a recipe is a mapping with keys such as network, data, steps")
+    tree = _read_yaml(path)
     if is_published(tree):
         tree, notes = recipe_tree(tree, path)
         for note in notes:
             if say is not None:
                 say(note)
-            elif os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
+            elif os.environ.get("RANK", "0") == "0":  # only one of torchrun's processes prints
                 print(note, file=sys.stderr)
     for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise UsageError(f"--set {setting}: write it as key=value, such as run.batch=4")
-        branch = tree
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            branch = branch.setdefault(parent, {})
-            if not isinstance(branch, dict):
-                raise UsageError(f"--set {setting}: {parent} is not a group of keys")
-        try:
-            branch[leaf] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UsageError(f"--set {setting}: the value is no YAML") from None
+        _apply(setting, tree)
     return recipe_from_dict(tree, str(path))
 
 
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); "
+                         "give a recipe file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: is not YAML ({one_line(error)}); give a recipe file") from None
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path}: a recipe is a mapping with keys such as network, data, steps")
+    return tree
+
+
+def _apply(setting: str, tree: dict[str, Any]) -> None:
+    import yaml
+
+    key, equals, value = setting.partition("=")
+    if not equals:
+        raise UsageError(f"--set {setting}: write it as key=value, such as run.batch=4")
+    branch = tree
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        branch = branch.setdefault(parent, {})
+        if not isinstance(branch, dict):
+            raise UsageError(f"--set {setting}: {parent} is not a group of keys")
+    try:
+        branch[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {setting}: the value is not YAML") from None
+
+
 def recipe_from_dict(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
-    """Recipe from plain values; ``origin`` names them in errors (UsageError)."""
+    """Recipe from plain values; errors (UsageError) begin with ``origin``."""
     try:
         one_of("model", model := str(tree.get("model", DEFAULT)), tuple(NETWORKS))
     except ValueError as error:

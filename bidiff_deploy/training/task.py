@@ -1,68 +1,73 @@
-"""What the training loop needs of a kind of model: from a batch to a loss, and to a checkpoint."""
+"""The interface between the training loop and the two kinds of network."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from ..networks import NETWORKS
 from ..networks.base import NOISE_PREDICTOR
-from .data import Pair
+from .checkpoints import read_run
 from .diffusion import DiffusionTask
 from .draws import Draws
 from .one_run import OneRunTask
 from .recipe import Recipe
+from .validate import Pair
 
-__all__ = ["Task", "make_task"]
+__all__ = ["Task", "make_task", "pack_run"]
 
 
 class Task(Protocol):
-    """A kind of model under training.
+    """One kind of network under training.
 
-    network  what is trained, with fresh weights; float32. The loop copies it for the averaged
-             weights and moves it to the device
-    given    what comes with a crop: data.CONDITION, the low-resolution image enlarged to the crop's
-             size, or data.LOW, that image itself; float32, about [0, 1]
+    ``given`` is the network's input, CONDITION or LOW, see ``crops.Crops``; float32, about [0, 1].
     """
 
-    network: nn.Module
     given: str
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that is trained, float32. The trainer moves it to the device and copies it
+        for the averaged weights."""
+        ...
 
     def prepare(self, network: nn.Module, high: Tensor, given: Tensor,
                 draws: Draws) -> tuple[Tensor, ...]:
-        """What ``objective`` is called with, for a batch on the network's device.
+        """The arguments of ``objective`` for a batch on the network's device.
 
-        ``high``: float32 (N, 3, crop, crop) of [0, 1]. Called without gradients.
+        ``high``: float32 (N, 3, crop, crop) in [0, 1]. Called without gradients.
         """
         ...
 
-    def objective(self, network: nn.Module) -> nn.Module:
+    def objective(self) -> nn.Module:
         """A module around ``network``: the tensors of ``prepare`` -> {"loss": scalar, ...}.
 
-        It is what is distributed, compiled and run in low precision, so it holds every parameter
-        that is trained. Further entries are scalars for the log.
+        This module is distributed, compiled and run in low precision, so it holds every parameter
+        that is trained. Other entries are scalars for the log.
         """
         ...
 
-    def restored(self, network: nn.Module, pair: Pair) -> np.ndarray:
-        """The photo that the network makes of a pair's low-resolution image, uint8 (H, W, 3)."""
+    def restored(self, network: nn.Module, pair: Pair) -> npt.NDArray[np.uint8]:
+        """The network's output for a pair's low-resolution image, uint8 (H, W, 3)."""
         ...
 
     def published(self, network: nn.Module) -> dict[str, Tensor]:
-        """Copies of the parameters on the CPU, float32, under published keys."""
+        """Copies of the parameters on the CPU, float32, with published keys."""
         ...
 
     def load_published(self, network: nn.Module, state: dict[str, Tensor]) -> None:
-        """The inverse of ``published``. Raises CheckpointError for foreign keys or shapes."""
+        """The inverse of ``published``. Raises CheckpointError for unknown keys or shapes."""
         ...
 
     def pack(self, published: dict[str, Tensor], run: Path, output: Path,
              overwrite: bool = False) -> None:
-        """Write a packed checkpoint of a state that ``published`` gave, of the run's checkpoint
-        ``run``. Raises CheckpointError or OutputError."""
+        """Write a packed checkpoint of a state that ``published`` returned, read from the run's
+        checkpoint ``run``. Raises CheckpointError or OutputError."""
         ...
 
 
@@ -71,3 +76,11 @@ def make_task(recipe: Recipe, folder: Path) -> Task:
     if NETWORKS[recipe.model].kind == NOISE_PREDICTOR:
         return DiffusionTask(recipe, folder)
     return OneRunTask(recipe, folder)
+
+
+def pack_run(run: Path, recipe: Recipe, output: Path, *, overwrite: bool = False) -> None:
+    """Pack the averaged weights of a run's checkpoint, with the scale, schedule and timesteps of
+    the recipe. Raises CheckpointError or OutputError."""
+    state = read_run(run, recipe)
+    task = make_task(dataclasses.replace(recipe, initial=""), run.parent)
+    task.pack(state["params_ema"], run, output, overwrite)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable
+import ctypes
+import platform
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +14,33 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .allocator import keep_freed_memory
 from .batches import batches
-from .data import load_pairs, open_crops
+from .crops import Crops, open_crops
 from .distributed import Processes, pick_device
 from .draws import Draws
-from .optimizer import learning_rate, make_optimizer
-from .precision import Precision
+from .networks import channels_last
+from .optimizer import Precision, learning_rate, make_optimizer
 from .recipe import Recipe
 from .task import make_task
+from .validate import Pair, load_pairs, measured
 
 __all__ = ["Trainer", "ValidationOutOfMemory"]
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
+_MAX_MMAP_THRESHOLD = 32 << 20  # glibc refuses more
+
 
 class ValidationOutOfMemory(UsageError):
-    """A validation photo does not fit into memory; the last iteration is whole."""
+    """A validation photo does not fit into memory; the last iteration is complete."""
 
 
 class Trainer:
-    """One run of a recipe in one process, of ``processes`` all told.
+    """One process of a run: its state, iterations and validations.
 
-    Relative paths in the recipe are relative to ``folder``. Photos are opened at the first
-    iteration or validation. Raises UsageError for a device or precision that is not to be had,
-    CheckpointError for ``initial`` weights of another network.
+    Paths in the recipe are relative to ``folder``; ``processes`` are those of the run (default:
+    this one alone). Photos are opened at the first iteration or validation. Raises UsageError for a
+    device or precision that is not available, CheckpointError for ``initial`` weights of another
+    network.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, processes: Processes | None = None,
@@ -44,19 +50,18 @@ class Trainer:
         self.processes = processes or Processes(pick_device(run.device))
         self.device = self.processes.device
         if run.batch % (self.processes.ranks * run.accumulate):
-            raise UsageError(f"run.batch={run.batch} can not be shared out among "
+            raise UsageError(f"run.batch={run.batch} cannot be divided among "
                              f"{self.processes.ranks} processes in {run.accumulate} parts each; "
                              "make it a multiple")
         if run.threads:
             torch.set_num_threads(run.threads)
-        keep_freed_memory()
+        _keep_freed_memory()
         self.precision = Precision(run.precision, self.device)
         torch.manual_seed(run.seed)
         self.task = make_task(recipe, folder)
-        # Faster convolutions on a CPU and on tensor cores.
-        self.network = self.task.network.to(self.device, memory_format=torch.channels_last)
+        self.network = channels_last(self.task.network.to(self.device))
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
-        self.objective = self.task.objective(self.network).to(self.device)
+        self.objective = self.task.objective().to(self.device)
         self.optimizer = make_optimizer(recipe.optimizer, self.objective.parameters())
         self.model = self.processes.distribute(self.objective)
         if run.compile:
@@ -64,25 +69,27 @@ class Trainer:
         self.iteration = 0
         self.seconds = 0.0
         self.best = float("-inf")
-        self._crops = self._batches = self._pairs = None
+        self._crops: Crops | None = None
+        self._batches: Generator[tuple[Tensor, Tensor], None, None] | None = None
+        self._pairs: list[Pair] | None = None
 
     @property
     def progress(self) -> float:
-        """Share of the run that is done, 0 to 1; the learning rate follows it."""
+        """Share of the run that is done, 0 to 1; the learning rate depends on it."""
         run = self.recipe.run
         timed = self.seconds / 60 / run.minutes if run.minutes else 0.0
         return min(1.0, max(self.iteration / run.iterations, timed))
 
     @property
-    def crops(self):
-        """The crops of the training photos, as ``data.Crops`` cuts them."""
+    def crops(self) -> Crops:
+        """The crops of the training photos."""
         if self._crops is None:
             self._crops = open_crops(self.recipe, self.folder, self.processes.rank,
                                      self.processes.ranks, self.say, self.task.given)
         return self._crops
 
     @property
-    def pairs(self):
+    def pairs(self) -> list[Pair]:
         """This process's share of the validation photos."""
         if self._pairs is None:
             self._pairs = self.processes.share(
@@ -90,16 +97,17 @@ class Trainer:
         return self._pairs
 
     def open_photos(self) -> None:
-        """Find, check and decode them now. Raises as ``data.open_crops`` does."""
+        """Find, check and decode the photos now. Raises as ``crops.open_crops`` does."""
         _ = self.crops, self.pairs
 
     def learning_rate(self) -> float:
         return learning_rate(self.recipe.optimizer, self.iteration, self.progress)
 
     def train_once(self) -> dict[str, float]:
-        """One iteration; returns the loss, and its parts, of this process's images.
+        """One iteration; returns the loss of this process's images and its parts.
 
-        Raises UsageError if training diverged, does not fit into memory, or lost a process.
+        Raises UsageError if training diverged or does not fit into memory, or if another process
+        has ended.
         """
         if self._batches is None:
             self._batches = batches(
@@ -109,39 +117,37 @@ class Trainer:
         return self.train_on(*next(self._batches))
 
     def train_on(self, high: Tensor, given: Tensor) -> dict[str, float]:
-        """``train_once`` on this batch: photos, and what comes with them."""
+        """``train_once`` on this batch of photos and inputs."""
         try:
-            with self.processes.told():
+            with self.processes.report_lost():
                 losses = self._backward(high, given)
             self._update()
         except torch.OutOfMemoryError:
             raise UsageError(f"an iteration does not fit into the memory of {self.device}; raise "
                              "run.accumulate, or lower run.batch or data.crop") from None
         self.iteration += 1
-        # Early on the average must not remember the initial weights.
+        # Lower decay at the beginning, so that the average forgets the initial weights.
         decay = min(self.recipe.optimizer.ema, self.iteration / (self.iteration + 10))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()),
                              1 - decay)
         return losses
 
     def validate(self) -> list[dict[str, Any]]:
-        """What ``validate.measured`` says of every validation photo under the averaged weights,
-        with the pictures of as many as ``run.pictures``. Raises ValidationOutOfMemory."""
-        from .validate import measured
-
+        """``validate.measured`` of every validation photo with the averaged weights; the first
+        ``run.pictures`` include images. Raises ValidationOutOfMemory."""
         shown = self.recipe.run.pictures
         found = []
         for index, pair in enumerate(self.pairs):
-            first = index * self.processes.ranks + self.processes.rank < shown
+            with_images = index * self.processes.ranks + self.processes.rank < shown
             try:
-                picture = self.task.restored(self.average, pair)
+                image = self.task.restored(self.average, pair)
             except (torch.OutOfMemoryError, MemoryError):
                 height, width = pair.high.shape[:2]
                 raise ValidationOutOfMemory(
                     f"validating {pair.name}, {height}x{width} pixels, does not fit into the "
                     f"memory of {self.device}; give it a box in data.validate, or name a smaller "
                     "photo") from None
-            found.append(measured(pair, picture, pictures=first))
+            found.append(measured(pair, image, images=with_images))
         return self.processes.gather(found)
 
     def state(self) -> dict[str, Any]:
@@ -151,7 +157,7 @@ class Trainer:
             "params_ema": self.task.published(self.average),
             "recipe": self.recipe.to_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "objective": self._beside_the_network(),
+            "objective": self._extra_parameters(),
             "scaler": self.precision.scaler.state_dict(),
             "iteration": self.iteration,
             "seconds": self.seconds,
@@ -159,12 +165,12 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue where ``state`` was taken."""
+        """Continue from ``state``, which ``state()`` returned."""
         self.task.load_published(self.network, state["params"])
         self.task.load_published(self.average, state["params_ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():
-            for name, value in self._beside_the_network().items():
+            for name, value in self._extra_parameters().items():
                 value.copy_(state["objective"][name])
         if state["scaler"]:
             self.precision.scaler.load_state_dict(state["scaler"])
@@ -173,13 +179,13 @@ class Trainer:
         self.close()
 
     def close(self) -> None:
-        """End the processes that cut crops."""
+        """End the worker processes."""
         if self._batches is not None:
             self._batches.close()
         self._batches = None
 
     def _backward(self, high: Tensor, given: Tensor) -> dict[str, float]:
-        """Gradients of this process's images, in as many parts as the recipe says."""
+        """Gradients of this process's images, in ``run.accumulate`` parts; returns the losses."""
         run, parts = self.recipe.run, self.recipe.run.accumulate
         rate = self.learning_rate()
         for group in self.optimizer.param_groups:
@@ -194,9 +200,7 @@ class Trainer:
                                 for image in (photo, condition))
             with torch.no_grad():
                 inputs = self.task.prepare(self.network, photo, condition, draws)
-            waits = part + 1 < parts and isinstance(
-                self.model, nn.parallel.DistributedDataParallel)
-            with self.model.no_sync() if waits else contextlib.nullcontext():
+            with self._gradients_kept_local() if part + 1 < parts else contextlib.nullcontext():
                 with self.precision.autocast():
                     losses = self.model(*inputs)
                 self.precision.scaler.scale(losses["loss"] / parts).backward()
@@ -204,18 +208,36 @@ class Trainer:
                 totals[name] = totals.get(name, 0) + value.detach() / parts
         return {name: value.item() for name, value in totals.items()}
 
+    def _gradients_kept_local(self) -> contextlib.AbstractContextManager[None]:
+        """Processes exchange gradients only after the last part."""
+        model = self.model
+        return (model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel)
+                else contextlib.nullcontext())
+
     def _update(self) -> None:
         scaler, clip = self.precision.scaler, self.recipe.optimizer.clip_norm
         scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), clip or float("inf"))
-        left_out = scaler.is_enabled() and not self.precision.diverged  # and the scale lowered
-        if not left_out and not torch.isfinite(norm):
+        may_skip = scaler.is_enabled() and not self.precision.diverged  # and lower the scale
+        if not may_skip and not torch.isfinite(norm):
             raise UsageError(f"training diverged at iteration {self.iteration}; lower "
                              "optimizer.learning_rate or optimizer.clip_norm")
         scaler.step(self.optimizer)
         scaler.update()
 
-    def _beside_the_network(self) -> dict[str, Tensor]:
-        """What the objective trains in addition to the network."""
+    def _extra_parameters(self) -> dict[str, Tensor]:
+        """Trained parameters of the objective that are not the network's."""
         return {name: parameter.detach() for name, parameter in self.objective.named_parameters()
                 if parameter.requires_grad and not name.startswith("network.")}
+
+
+def _keep_freed_memory() -> None:
+    """Make glibc's malloc keep freed memory; does nothing with other C libraries.
+
+    By default glibc returns large blocks to the system at once and gets them back cleared page by
+    page: about 30 MB an iteration of a small network, a tenth of its time.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD)
+        mallopt(_TRIM_THRESHOLD, -1)

@@ -1,56 +1,74 @@
-"""How well a network under training restores photos that it is not trained on."""
+"""Validation: whole photos that are not trained on, and the scores of restored ones."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
-from ..images.resample import pad_reflect
+from ..images.resample import to_condition
 from ..images.scores import bicubic, score
-from ..sampling.noise import gaussian_noise
-from ..sampling.sampler import Predict, sample
-from .data import Pair
-from .networks.bi_diffsr import BiDiffSR
-from .recipe import Recipe
+from .photos import find_sources
+from .recipe_parts import Photo
+
+__all__ = ["Pair", "load_pairs", "measured"]
+
+Image = npt.NDArray[np.uint8]
 
 
-def as_predict(network: torch.nn.Module) -> Predict:
-    """The network as the sampler calls it: float32 arrays (N, 3, H, W) and a timestep, no
-    gradients. It runs on the device that holds the network."""
-    @torch.no_grad()
-    def predict(noisy: np.ndarray, condition: np.ndarray, timestep: int) -> np.ndarray:
-        device = next(network.parameters()).device
-        inputs = [torch.from_numpy(np.ascontiguousarray(array)).to(device)
-                  for array in (noisy, condition)]
-        return network(*inputs, timestep).float().cpu().numpy()
-    return predict
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A whole photo and its low-resolution image, uint8 (H, W, 3) each."""
+
+    name: str
+    high: Image
+    low: Image
+
+    @property
+    def scale(self) -> int:
+        return len(self.high) // len(self.low)
+
+    @property
+    def condition(self) -> npt.NDArray[np.float32]:
+        """The network's condition, float32 (3, H, W)."""
+        return to_condition(self.low, self.scale)
 
 
-def restored(network: BiDiffSR, pair: Pair, recipe: Recipe) -> np.ndarray:
-    """The photo that the network makes of a pair's low-resolution image, uint8 (H, W, 3), sampled
-    at the recipe's timesteps with the noise of seed 0."""
-    condition, (height, width) = pad_reflect(pair.condition[None], network.config.size_multiple)
-    image = sample(as_predict(network), condition, recipe.timesteps, recipe.schedule,
-                   gaussian_noise(condition.shape, seed=0), start=recipe.start)
-    return np.rint(image[0, :, :height, :width] * 255).astype(np.uint8).transpose(1, 2, 0)
+def load_pairs(photos: Sequence[Photo], folder: Path, scale: int) -> list[Pair]:
+    """The pair of every photo; paths are relative to ``folder``.
+
+    Rows and columns beyond a multiple of the scale are cut off. Raises UsageError as
+    ``photos.find_sources`` does, and ImageError for a file whose pixels are damaged.
+    """
+    pairs = []
+    for source in find_sources(photos, folder, scale, cut=True):
+        high = source.files.read_high()
+        pairs.append(Pair(source.files.name, high, source.files.read_low(high)))
+    return pairs
 
 
-def measured(pair: Pair, picture: np.ndarray, *, pictures: bool = False) -> dict[str, Any]:
-    """The pair's name; ``bicubic`` and ``network``, PSNR-Y in dB of Matlab's bicubic and of
-    ``picture``, uint8 (H, W, 3), as ``bidiff-deploy evaluate`` measures them, infinite for one
-    without a fault; and ``ssim_y`` of ``picture``, NaN where the photo is too small for it.
-    ``pictures``: with the two and the photo, as ``pictures``."""
+def measured(pair: Pair, restored: Image, *, images: bool = False) -> dict[str, Any]:
+    """The scores of ``restored``, uint8 (H, W, 3), as ``bidiff-deploy evaluate`` measures them.
+
+    name     of the pair
+    network  PSNR-Y of ``restored`` in dB, infinite for a perfect image
+    bicubic  PSNR-Y of Matlab's bicubic
+    ssim_y   of ``restored``; NaN for a photo that is too small
+    images   with ``images``: bicubic, restored and the photo
+    """
     enlarged = bicubic(pair.low, pair.scale)
-    figures = score(picture, pair.high, pair.scale)
+    figures = score(restored, pair.high, pair.scale)
     found: dict[str, Any] = {
         "name": pair.name, "network": _or(figures["psnr_y"], math.inf),
         "bicubic": _or(score(enlarged, pair.high, pair.scale)["psnr_y"], math.inf),
         "ssim_y": _or(figures["ssim_y"], math.nan)}
-    if pictures:
-        found["pictures"] = [enlarged, picture, pair.high]
+    if images:
+        found["images"] = [enlarged, restored, pair.high]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Plain values, as YAML has them, into frozen dataclasses and back; unknown keys are refused."""
+"""Dataclasses from plain values, as YAML has them, and back; unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -6,45 +6,52 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import CheckpointError, UsageError
 
-__all__ = ["build", "one_of", "plain", "positive"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+__all__ = ["build", "one_of", "plain"]
+
+T = TypeVar("T", bound="DataclassInstance")
+
+_TYPES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
-def build(kind: type, tree: Any, origin: str, where: str = "",
-          hints: Mapping[str, type] | None = None) -> Any:
+def build(kind: type[T], tree: Any, origin: str, where: str = "",
+          hints: Mapping[str, type] | None = None) -> T:
     """A ``kind`` from a mapping of its fields.
 
-    ``origin`` and ``where`` name the file and the place in it in errors; ``hints`` are types that
+    ``origin`` and ``where`` are the file and the place in it, for errors; ``hints`` are types that
     differ from the annotated ones. A dataclass with a ``from_dict`` builds itself; one with a
     ``SHORT`` may be written as the value of that field alone. Raises UsageError for unknown and
-    missing keys, wrong types, and what the dataclass refuses by ValueError.
+    missing keys, wrong types, and values that the dataclass refuses with ValueError.
     """
     short = getattr(kind, "SHORT", None)
     if short and not isinstance(tree, Mapping):
         tree = {short: tree}
     if not isinstance(tree, Mapping):
         raise UsageError(f"{origin}: {where or 'recipe'} must be a mapping, not {tree!r}")
-    if hasattr(kind, "from_dict"):
+    from_dict = getattr(kind, "from_dict", None)
+    if from_dict is not None:
         try:
-            return kind.from_dict(tree, where)
+            built: T = from_dict(tree, where)
         except CheckpointError as error:
             raise UsageError(f"{origin}: {error}") from None
-    known = {**typing.get_type_hints(kind), **(hints or {})}
-    known = {field.name: known[field.name] for field in dataclasses.fields(kind)}
+        return built
+    types_of = {**typing.get_type_hints(kind), **(hints or {})}
+    known = {field.name: types_of[field.name] for field in dataclasses.fields(kind)}
     unknown = sorted(str(key) for key in set(tree) - set(known))
     if unknown:
         raise UsageError(f"{origin}: unknown key {', '.join(unknown)} in {where or 'recipe'}; "
                          f"known are {', '.join(sorted(known))}")
-    lacking = [f.name for f in dataclasses.fields(kind)
+    missing = [f.name for f in dataclasses.fields(kind)
                if f.default is f.default_factory is dataclasses.MISSING and f.name not in tree]
-    if lacking:
-        raise UsageError(f"{origin}: {where or 'recipe'} lacks {', '.join(lacking)}; add "
-                         f"{'it' if len(lacking) == 1 else 'them'}")
+    if missing:
+        raise UsageError(f"{origin}: {where or 'recipe'} lacks {', '.join(missing)}; add "
+                         f"{'it' if len(missing) == 1 else 'them'}")
     values = {key: _value(known[key], value, origin, f"{where}.{key}".lstrip("."))
               for key, value in tree.items()}
     try:
@@ -62,13 +69,6 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def positive(thing: Any, *names: str) -> None:
-    """Raise ValueError unless these fields of ``thing`` are 1 or more."""
-    for name in names:
-        if getattr(thing, name) < 1:
-            raise ValueError(f"{name} must be 1 or more, not {getattr(thing, name)}")
-
-
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:
@@ -76,7 +76,7 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _value(hint: Any, value: Any, origin: str, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return build(hint, value, origin, where)
     if isinstance(hint, types.GenericAlias):  # tuple[X, ...]
         if not isinstance(value, (list, tuple)):
@@ -89,5 +89,5 @@ def _value(hint: Any, value: Any, origin: str, where: str) -> Any:
         except ValueError:
             pass
     if type(value) is not hint:
-        raise UsageError(f"{origin}: {where} must be {_KINDS[hint]}, not {value!r}")
+        raise UsageError(f"{origin}: {where} must be {_TYPES[hint]}, not {value!r}")
     return value

@@ -1,4 +1,4 @@
-"""Weights of torch networks: from and to published keys, and from any checkpoint."""
+"""Weights of torch networks: to and from published keys, and from any checkpoint."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -24,8 +25,8 @@ __all__ = ["latent_weights", "load_initial", "load_latent", "load_network", "loa
 
 
 def published_state(module: nn.Module, config: Any) -> dict[str, Tensor]:
-    """Copies of a network's parameters, float32 on the CPU, under published keys and in published
-    shapes, with the options that no shape shows."""
+    """Copies of a network's parameters, float32 on the CPU, with published keys and shapes, and the
+    options that no shape shows."""
     named = {name: value.detach().float().cpu().numpy()
              for name, value in module.named_parameters()}
     state = {key: torch.from_numpy(np.array(value, order="C"))
@@ -35,27 +36,27 @@ def published_state(module: nn.Module, config: Any) -> dict[str, Tensor]:
 
 
 def latent_weights(state: Mapping[str, Tensor], config: Any,
-                   origin: str = "checkpoint") -> dict[str, np.ndarray]:
-    """``{name: array}`` of what ``published_state`` returned. Raises CheckpointError, which calls
-    it ``origin``, for foreign keys or shapes."""
+                   origin: str = "checkpoint") -> dict[str, npt.NDArray[np.float32]]:
+    """``{name: array}`` from a state of ``published_state``. Raises CheckpointError, which names
+    ``origin``, for unknown keys or other shapes."""
     options = network_of(config).options_as_tensors(config)
     return from_published({key: value.numpy() for key, value in state.items()
                            if key not in options}, config, origin)
 
 
 def load_published(module: nn.Module, state: Mapping[str, Tensor], config: Any) -> None:
-    """The inverse of ``published_state``. Raises CheckpointError for foreign keys or shapes."""
+    """The inverse of ``published_state``. Raises CheckpointError for unknown keys or shapes."""
     load_latent(module, latent_weights(state, config))
 
 
-def load_latent(module: nn.Module, latent: Mapping[str, np.ndarray]) -> None:
-    """Copy float parameters, by this project's names, into a network."""
+def load_latent(module: nn.Module, latent: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    """Copy float parameters, named as in this project, into a network."""
     module.load_state_dict({name: torch.from_numpy(np.array(value, np.float32))
                             for name, value in latent.items()})
 
 
 def torch_network(checkpoint: Checkpoint) -> nn.Module:
-    """A checkpoint's network in torch, float32, with gradients."""
+    """The network of a checkpoint, float32, with gradients."""
     network = make_module(checkpoint.config)
     load_latent(network, checkpoint.latent())
     return network
@@ -64,8 +65,8 @@ def torch_network(checkpoint: Checkpoint) -> nn.Module:
 def load_network(path: str | Path, options: Options | None = None) -> nn.Module:
     """A network from a checkpoint: published, of a training run, or packed.
 
-    A packed one has signs and magnitudes only: its latent weights become +-alpha, which binarise
-    to the same. Raises CheckpointError as ``read_checkpoint`` does.
+    A packed checkpoint has only signs and magnitudes: its latent weights become +-alpha, which
+    binarise to the same values. Raises CheckpointError as ``read_checkpoint`` does.
     """
     found = read_checkpoint(path, options)
     state, metadata, _ = read_state(Path(path))
@@ -79,10 +80,10 @@ def load_network(path: str | Path, options: Options | None = None) -> nn.Module:
 
 
 def load_initial(network: nn.Module, path: Path, shown: str) -> None:
-    """Start ``network`` from the checkpoint at ``path``, which errors call ``shown``. Raises
-    CheckpointError where its options are others."""
+    """Load the checkpoint at ``path``, called ``shown`` in errors, into ``network``. Raises
+    CheckpointError if its network options differ."""
     found = load_network(path)
     if found.config != network.config:
-        raise CheckpointError(f"{shown}: has other network options than the recipe; make them "
+        raise CheckpointError(f"{shown}: its network options differ from the recipe's; make them "
                               "equal")
     network.load_state_dict(found.state_dict())

@@ -25,8 +25,8 @@ from bidiff_deploy.proof.bench.folded import folded_network, write_folded
 from bidiff_deploy.proof.check.noise_predictor import check_bundle
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
 from bidiff_deploy.training.batches import batches
+from bidiff_deploy.training.checkpoints import write_run
 from bidiff_deploy.training.recipe import recipe_from_dict
-from bidiff_deploy.training.state import write_run
 from bidiff_deploy.training.trainer import Trainer
 from bidiff_deploy.training.weights import load_network, published_state
 from support.binarizer_setup import bundle, checkpoint, inputs, network, predicted, small

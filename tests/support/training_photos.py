@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bidiff_deploy.training.data import Crops
+from bidiff_deploy.training.crops import Crops
 from bidiff_deploy.training.decoded import DecodedPhotos
 from bidiff_deploy.training.photos import find_sources
 from bidiff_deploy.training.recipe import Data, Photo

@@ -18,11 +18,12 @@ from bidiff_deploy.errors import UsageError
 from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.images.resample import to_unit
 from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
-from bidiff_deploy.training.data import LOW, load_pairs, open_crops
+from bidiff_deploy.training.crops import LOW, open_crops
 from bidiff_deploy.training.loop import train
 from bidiff_deploy.training.networks.bbcu import Bbcu
 from bidiff_deploy.training.one_run import OneRunTask, enlarged
 from bidiff_deploy.training.recipe import read_recipe, recipe_from_dict
+from bidiff_deploy.training.validate import load_pairs
 
 SHIPPED = Path(__file__).parents[2] / "training"
 TREE = {

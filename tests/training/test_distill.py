@@ -17,9 +17,9 @@ from bidiff_deploy.errors import CheckpointError, UsageError
 from bidiff_deploy.export.write import choose_timesteps, export_bundle
 from bidiff_deploy.sampling.schedule import Schedule
 from bidiff_deploy.training.batches import batches
-from bidiff_deploy.training.distill import DistillationLoss, feature_distance, load_teacher
+from bidiff_deploy.training.losses import DistillationLoss, feature_distance, load_teacher
 from bidiff_deploy.training.recipe import recipe_from_dict
-from bidiff_deploy.training.recipe_distill import Distill
+from bidiff_deploy.training.recipe_parts import Distill
 from bidiff_deploy.training.trainer import Trainer
 from support.binarizer_setup import checkpoint, network, small
 from support.training_setup import TREE, changed, states_equal

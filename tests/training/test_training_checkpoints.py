@@ -17,8 +17,8 @@ from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.training.checkpoints import Checkpoints
 from bidiff_deploy.training.loop import train
 from bidiff_deploy.training.networks.bi_diffsr import BiDiffSR
-from bidiff_deploy.training.pack import pack_run
 from bidiff_deploy.training.recipe import recipe_from_dict
+from bidiff_deploy.training.task import pack_run
 from bidiff_deploy.training.trainer import Trainer
 from bidiff_deploy.training.weights import load_network
 from support.training_setup import TREE, changed, silent

@@ -16,10 +16,11 @@ from bidiff_deploy.errors import ImageError, UsageError
 from bidiff_deploy.images.matlab_bicubic import make_low
 from bidiff_deploy.images.resample import to_condition
 from bidiff_deploy.training.batches import batches
-from bidiff_deploy.training.data import load_pairs, open_crops
+from bidiff_deploy.training.crops import open_crops
 from bidiff_deploy.training.loop import train
 from bidiff_deploy.training.photos import find_sources
 from bidiff_deploy.training.recipe import Photo, recipe_from_dict
+from bidiff_deploy.training.validate import load_pairs
 from support.training_photos import PAIRS, crops_of, picture, save, write_pairs
 
 

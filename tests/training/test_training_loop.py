@@ -175,7 +175,7 @@ def test_a_validation_that_does_not_fit_leaves_a_checkpoint(folder, monkeypatch)
     train(recipe, folder, folder / "whole", report=silent)
     lines: list[str] = []
     with monkeypatch.context() as patched:
-        patched.setattr("bidiff_deploy.training.diffusion.restored", exhausted)
+        patched.setattr("bidiff_deploy.training.diffusion.DiffusionTask.restored", exhausted)
         with pytest.raises(UsageError, match="validating a.png, 20x30 pixels, does not fit into "
                                              "the memory of cpu; give it a box"):
             train(recipe, folder, out, report=lines.append)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from bidiff_deploy.errors import UsageError
 from bidiff_deploy.training.networks import fused
 from bidiff_deploy.training.networks.binarize import BinaryConv2d, sign_activation, sign_weight
-from bidiff_deploy.training.precision import Precision
+from bidiff_deploy.training.optimizer import Precision
 from bidiff_deploy.training.recipe import recipe_from_dict
 from bidiff_deploy.training.trainer import Trainer
 from support.training_setup import TREE, changed

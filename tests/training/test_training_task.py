@@ -8,14 +8,13 @@ import torch
 
 from bidiff_deploy.errors import CheckpointError
 from bidiff_deploy.sampling import sampler
-from bidiff_deploy.training.diffusion import DiffusionTask, NoiseLoss, add_noise, ddim_update
-from bidiff_deploy.training.distill import DistillationLoss
+from bidiff_deploy.training.diffusion import DiffusionTask, add_noise, as_predict, ddim_update
 from bidiff_deploy.training.draws import Draws
 from bidiff_deploy.training.loop import train
+from bidiff_deploy.training.losses import DistillationLoss, NoiseLoss
 from bidiff_deploy.training.recipe import recipe_from_dict
-from bidiff_deploy.training.recipe_distill import Distill
+from bidiff_deploy.training.recipe_parts import Distill
 from bidiff_deploy.training.trainer import Trainer
-from bidiff_deploy.training.validate import as_predict
 from support.training_setup import TREE, changed, silent
 
 CPU = torch.device("cpu")

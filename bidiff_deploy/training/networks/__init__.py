@@ -1,28 +1,41 @@
-"""The networks in torch, by the names of ``bidiff_deploy.networks``: trained here, and the reference
-that proofs compare engines with.
+"""The networks in torch: trained here, and the reference that ``proof`` compares engines with.
 
-A module has the parameters that its network's record lists, by the same names, and its options as
-``config``. That of a noise predictor is called with (noisy, condition, timestep), that of a network
-without a loop with the image. A binary layer has ``threshold``, ``constants(group)`` and
-``residual(x)``, which ``proof.check`` reads.
+    fused          the binary convolution with its gradients, as one autograd function
+    binarize       signs with gradients, and the binary layer of BI-DiffSR
+    binary_layers  the binary layers of other methods
+    bi_diffsr      BI-DiffSR, a noise predictor
+    bbcu           BBCU-M, a network without a loop
+
+A module has ``config`` and the parameters that its network's record in ``bidiff_deploy.networks``
+lists, with the same names. A noise predictor is called with (noisy, condition, timestep), a network
+without a loop with the image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from ...networks.base import Config
 from .bbcu import Bbcu
 from .bi_diffsr import BiDiffSR
 
-__all__ = ["MODULES", "make_module"]
+__all__ = ["channels_last", "make_module"]
 
-MODULES: dict[str, Callable[[Any], nn.Module]] = {"bi-diffsr": BiDiffSR, "bbcu": Bbcu}
+M = TypeVar("M", bound=nn.Module)
+
+_MODULES: dict[str, Callable[[Any], nn.Module]] = {"bi-diffsr": BiDiffSR, "bbcu": Bbcu}
 
 
 def make_module(config: Config) -> nn.Module:
     """The network of ``config`` with fresh weights."""
-    return MODULES[config.network](config)
+    return _MODULES[config.network](config)
+
+
+def channels_last(module: M) -> M:
+    """``module`` with its weights in channels_last, for faster convolutions on CPUs and GPUs."""
+    # torch declares no ``to`` with a memory format alone.
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

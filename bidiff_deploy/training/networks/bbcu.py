@@ -1,8 +1,7 @@
 """BBCU-M in torch: a feed-forward network whose body and upsampler are binary.
 
 Source: Xia et al., "Basic Binary Convolution Unit for Binarized Image Restoration Network"
-(arXiv 2210.00405). Which layers there are, and how parameters are called, stands in
-``feedforward.network``.
+(arXiv 2210.00405). ``networks.bbcu.architecture`` lists its layers and parameters.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from ...networks.bbcu.architecture import LEAK, BbcuConfig, Layer, layers
 from .binarize import INITIAL_SLOPE, weight_scale
 from .fused import binary_conv2d
 
-_SMALL = 0.1  # of Kaiming's normal initialisation, for all but the body
+_SMALL = 0.1  # factor on Kaiming's normal initialisation, except in the body
 
 
 class BinaryConv2d(nn.Module):
     """BIConv of Cin -> Cin * r^2, 3x3: RPReLU(conv(sign(x + threshold), alpha * sign(W))) + x.
 
-    The shortcut repeats every channel r^2 times, then PixelShuffle(r) follows; r = 1 is the plain
+    The shortcut repeats every channel r^2 times, followed by PixelShuffle(r); r = 1 is the plain
     BIConv. The convolution is zero-padded after the sign. Parameters have one group, (1, C).
     """
 
@@ -41,8 +40,8 @@ class BinaryConv2d(nn.Module):
         """(N, Cin, H, W) float -> (N, Cin, H * r, W * r)."""
         group, parts = torch.zeros(1, dtype=torch.int64, device=x.device), self.r * self.r
         maps = []
-        # Output channel c * r^2 + i has input channel c as shortcut: so it is r^2 BIConvs of
-        # C -> C, whose channels are interleaved.
+        # The shortcut of output channel c * r^2 + i is input channel c: the layer is r^2 BIConvs of
+        # C -> C with interleaved channels.
         for i in range(parts):
             weight = self.weight[i::parts]
             maps.append(binary_conv2d(x, weight, weight_scale(weight), self.threshold,
@@ -51,13 +50,12 @@ class BinaryConv2d(nn.Module):
         return F.pixel_shuffle(torch.stack(maps, dim=2).flatten(1, 2), self.r) if parts > 1 \
             else maps[0]
 
-
     def residual(self, x: Tensor) -> Tensor:
-        """What the shortcut adds before PixelShuffle, (N, Cin * r^2, H, W)."""
+        """The shortcut before PixelShuffle, (N, Cin * r^2, H, W)."""
         return x.repeat_interleave(self.r * self.r, dim=1)
 
     def constants(self, group: int = 0) -> dict[str, Tensor]:
-        """What a BinaryConv node of the layer holds besides the signs, (C,) each."""
+        """The constants of the layer's BinaryConv node except the signs, (C,) each."""
         return {"alpha": weight_scale(self.weight).flatten(),
                 **{part: getattr(self, part)[group]
                    for part in ("threshold", "shift_in", "slope", "shift_out")}}
@@ -66,8 +64,12 @@ class BinaryConv2d(nn.Module):
 class Bbcu(nn.Module):
     """The network of one ``BbcuConfig``.
 
-    Its ``named_parameters`` have the names and shapes of ``feedforward.network.parameters``.
+    Its ``named_parameters`` have the names and shapes of ``architecture.parameters(config)``.
     """
+
+    stem: nn.Conv2d
+    refine: BinaryConv2d
+    head: nn.Conv2d
 
     def __init__(self, config: BbcuConfig) -> None:
         super().__init__()
@@ -75,8 +77,7 @@ class Bbcu(nn.Module):
         self.layers = tuple(layers(config))
         self.body, self.up = nn.ModuleList(), nn.ModuleList()
         for layer in self.layers:
-            module = (BinaryConv2d(layer) if layer.binary
-                      else nn.Conv2d(layer.cin, layer.cout, 3, padding=1))
+            module = BinaryConv2d(layer) if layer.binary else _conv(layer)
             if layer.kind in ("body", "up"):
                 getattr(self, layer.kind).append(module)
             else:
@@ -84,13 +85,11 @@ class Bbcu(nn.Module):
             if layer.kind != "body":
                 nn.init.kaiming_normal_(module.weight)
                 module.weight.data.mul_(_SMALL)
-            if not layer.binary:
-                nn.init.zeros_(module.bias)
 
-    def forward(self, picture: Tensor) -> Tensor:
-        """Low-resolution pictures, float (N, 3, H, W) of about [0, 1] -> (N, 3, H * scale,
+    def forward(self, image: Tensor) -> Tensor:
+        """Low-resolution images, float (N, 3, H, W) in about [0, 1] -> (N, 3, H * scale,
         W * scale), not clipped."""
-        x = picture * self.config.alignment
+        x = image * self.config.alignment
         h = F.leaky_relu(_float_conv(self.stem, x), LEAK)
         for layer in (*self.body, *self.up, self.refine):
             h = layer(h)
@@ -100,7 +99,15 @@ class Bbcu(nn.Module):
         return (h + base) / self.config.alignment
 
 
+def _conv(layer: Layer) -> nn.Conv2d:
+    """A full-precision 3x3 convolution with a bias of 0."""
+    conv = nn.Conv2d(layer.cin, layer.cout, 3, padding=1)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
 def _float_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """In float32 under autocast too: signs are taken of sums that begin at the stem."""
+    """``conv(x)`` in float32, also under autocast: later signs depend on its sums."""
     with torch.autocast(x.device.type, enabled=False):
         return conv(x.float())

@@ -1,7 +1,7 @@
-"""BI-DiffSR in torch: the noise predictor, trainable, every option of the published one.
+"""BI-DiffSR in torch: the trainable noise predictor, with every published option.
 
 Source: Chen et al., "Binarized Diffusion Model for Image Super-Resolution" (arXiv 2406.05723),
-figure 2. Which blocks there are, and how parameters are called, stands in ``architecture``.
+figure 2. ``networks.bi_diffsr.architecture`` lists its blocks and parameters.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TimeEmbedding(nn.Module):
     def forward(self, timestep: Tensor) -> Tensor:
         """float32 timesteps (B,) -> (B, width)."""
         half = self.width // 2
-        # float32 on purpose: trained weights belong to float32's frequencies and arguments.
+        # float32 always: weights were trained with frequencies and arguments in float32.
         ramp = torch.arange(half, dtype=torch.float32, device=timestep.device) / half
         angle = timestep[:, None] * torch.exp(-math.log(1e4) * ramp)
         wave = torch.cat([torch.sin(angle), torch.cos(angle)], dim=1)
@@ -48,15 +48,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(self.norm(x)).flatten(2).chunk(3, dim=1)
-        # Product, then scale, then softmax, one after the other as in the published code: a fused
-        # kernel rounds differently, and signs further on flip on the last bit.
+        # Product, scale and softmax one after the other, as in the published code: a fused kernel
+        # rounds differently, and later signs flip on the last bit.
         scores = query.transpose(1, 2) @ key / math.sqrt(x.shape[1])
         attended = value @ scores.softmax(dim=-1).transpose(1, 2)
         return self.out(attended.reshape(x.shape)) + x
 
 
 class Conv2d(nn.Conv2d):
-    """A full-precision convolution that is called as a binary one is."""
+    """A full-precision convolution, called like a binary layer."""
 
     def forward(self, x: Tensor, group: Tensor | None = None) -> Tensor:
         return super().forward(x)
@@ -107,7 +107,7 @@ class Down(_TwoConvs):
 
 
 class Up(_TwoConvs):
-    """CP-Up: (N, C, H, W) -> (N, C/2, 2H, 2W), two BIConvs of one input."""
+    """CP-Up: (N, C, H, W) -> (N, C/2, 2H, 2W), two BIConvs of the same input."""
 
     def forward(self, x: Tensor, group: Tensor) -> Tensor:
         return F.pixel_shuffle(torch.cat([self.conv1(x, group), self.conv2(x, group)], dim=1), 2)
@@ -121,9 +121,9 @@ class Fusion(_TwoConvs):
     """
 
     def forward(self, x: Tensor, skip: Tensor, group: Tensor) -> Tensor:
-        # Not x[:, 0::2]: its gradient would be written into a map of zeros, and those added.
-        even, odd = x.unflatten(1, (-1, 2)).unbind(2)
-        skip_even, skip_odd = skip.unflatten(1, (-1, 2)).unbind(2)
+        # Not x[:, 0::2]: its gradient is written into a map of zeros, and the maps are added.
+        even, odd = torch.unflatten(x, 1, (-1, 2)).unbind(2)
+        skip_even, skip_odd = torch.unflatten(skip, 1, (-1, 2)).unbind(2)
         return (self.conv1(torch.cat([odd, skip_even], dim=1), group)
                 + self.conv2(torch.cat([even, skip_odd], dim=1), group))
 
@@ -167,20 +167,20 @@ class BiDiffSR(nn.Module):
 
         ``noisy``, ``condition``: float (N, 3, H, W), H and W multiples of
         ``config.size_multiple``, the condition in about [0, 1]. ``timestep``: int, or a tensor of
-        one value or of N values of one TaR/TaA group (which parameters are used depends on the
-        group, so a batch has only one). Returns (N, out_channel, H, W).
-        Raises UsageError for other sizes and for timesteps of several groups.
+        one value or of N values of the same TaR/TaA group, which selects parameters for the whole
+        batch. Returns (N, out_channel, H, W). Raises UsageError for other sizes and for timesteps
+        of several groups.
         """
         multiple = self.config.size_multiple
         height, width = noisy.shape[-2:]
         if height % multiple or width % multiple:
             raise UsageError(f"height and width must be multiples of {multiple}, not "
-                             f"{height}x{width}: pad the images")
+                             f"{height}x{width}; pad the images")
         values = [timestep] if isinstance(timestep, int) else timestep.reshape(-1).tolist()
         groups = {self.config.group(value) for value in values}
         if len(groups) != 1:
-            raise UsageError(f"timesteps {values} fall into {len(groups)} TaR/TaA groups; "
-                             "a batch needs timesteps of one group")
+            raise UsageError(f"timesteps {values} are in {len(groups)} TaR/TaA groups; use "
+                             "timesteps of one group in a batch")
         device = noisy.device
         return self.predict(noisy, condition,
                             torch.tensor(values, dtype=torch.float32, device=device),
@@ -188,9 +188,10 @@ class BiDiffSR(nn.Module):
 
     def predict(self, noisy: Tensor, condition: Tensor, timestep: Tensor, group: Tensor,
                 outputs: dict[str, Tensor] | None = None) -> Tensor:
-        """``forward`` with tensors only, unchecked: timesteps float32, (1,) or (N,), group (1,).
+        """``forward`` with tensors and without checks: timestep float32 (1,) or (N,), group int64
+        (1,).
 
-        ``outputs``: gets the output of every block by its name, (N, C, H, W).
+        ``outputs``: receives the output of every block by name, (N, C, H, W).
         """
         embedding = self.time_embedding(timestep)
         skips: list[Tensor] = []

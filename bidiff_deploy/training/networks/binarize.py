@@ -1,4 +1,4 @@
-"""Signs with gradients: the two binarisers of BI-DiffSR and the convolution built on them.
+"""Signs with gradients: the two binarisers of BI-DiffSR, and its binary layer.
 
 Source: Chen et al., "Binarized Diffusion Model for Image Super-Resolution" (arXiv 2406.05723),
 section 3.2. The activation's gradient is that of Bi-Real Net (arXiv 1808.00278), the weight's the
@@ -7,22 +7,24 @@ clipped straight-through estimator.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from .fused import binary_conv2d, passed_by_clamp, signs
+from .fused import apply, binary_conv2d, passed_by_clamp, signs
 
 INITIAL_SLOPE = 0.25
 
 
 class _SignActivation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         return signs(x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         # The slope is 2 - 2|x| inside (-1, 1); at -1 and 1 it is 0 from both sides.
         return grad * (2 - 2 * x.abs()).clamp_min(0)
@@ -30,12 +32,12 @@ class _SignActivation(torch.autograd.Function):
 
 class _SignWeight(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, weight: Tensor, alpha: Tensor) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, alpha: Tensor) -> Tensor:
         ctx.save_for_backward(weight)
         return signs(weight).mul_(alpha)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (weight,) = ctx.saved_tensors
         return passed_by_clamp(grad, weight), None
 
@@ -46,32 +48,32 @@ def sign_activation(x: Tensor) -> Tensor:
     Gradient: that of the piecewise polynomial x (2 - |x|) clipped to [-1, 1], which is 2 + 2x on
     [-1, 0), 2 - 2x on [0, 1) and 0 outside.
     """
-    return _SignActivation.apply(x)
+    return apply(_SignActivation, x)
 
 
 def weight_scale(weight: Tensor) -> Tensor:
     """alpha, the mean magnitude per output channel: (Cout, Cin, k, k) -> (Cout, 1, 1, 1).
 
-    Carries no gradient. The mean is taken in float64, so that a filter whose values all have one
-    magnitude (a packed checkpoint read back) has exactly that alpha.
+    Has no gradient. The mean is computed in float64, so that alpha is exact for a filter whose
+    values all have one magnitude (a packed checkpoint read back).
     """
     return (weight.detach().abs().mean(dim=(1, 2, 3), keepdim=True, dtype=torch.float64)
             .to(weight.dtype))
 
 
 def sign_weight(weight: Tensor) -> Tensor:
-    """alpha * sign(weight), zeros as +; the gradient passes through clamp(weight, -1, 1) alone."""
-    return _SignWeight.apply(weight, weight_scale(weight))
+    """alpha * sign(weight), with sign(0) = +1; the gradient is that of clamp(weight, -1, 1)."""
+    return apply(_SignWeight, weight, weight_scale(weight))
 
 
 class BinaryLayer(nn.Module):
-    """What stands in a binary layer, C -> C: called with a map and the group's index.
+    """A binary layer, C -> C channels, called with a map and the group's index.
 
-    fused     whether it is BinaryConv with its shortcut and RPReLU and nothing else
-    shortcut  whether its graph's BinaryConv adds its own input
+    fused     whether the layer is BinaryConv with its shortcut and RPReLU and nothing else
+    shortcut  whether the BinaryConv node in its graph adds its own input
 
-    ``node_input``, ``node`` and ``constants`` tell what the one BinaryConv node of its graph reads,
-    gives and holds, so that a proof can look inside.
+    ``node_input``, ``node`` and ``constants`` are the input, output and constants of the BinaryConv
+    node in its graph, for comparisons in ``proof``.
     """
 
     fused = shortcut = True
@@ -83,25 +85,25 @@ class BinaryLayer(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def node_input(self, x: Tensor, group: Tensor) -> Tensor:
-        """What the node reads where the layer reads ``x``, (N, C, H, W)."""
+        """The node's input for the layer's input ``x``, (N, C, H, W)."""
         return x
 
     def node(self, x: Tensor, group: Tensor) -> Tensor:
-        """What the node gives of what it reads, (N, C, H, W)."""
+        """The node's output for its input ``x``, (N, C, H, W)."""
         raise NotImplementedError
 
     def constants(self, group: int) -> dict[str, Tensor]:
-        """The node's alpha, and its threshold, shift_in, slope and shift_out unless they are
-        neutral; (C,) each."""
+        """The node's alpha, and threshold, shift_in, slope and shift_out unless neutral, (C,)
+        each."""
         raise NotImplementedError
 
 
 class BinaryConv2d(BinaryLayer):
     """BIConv, C -> C: RPReLU(conv(sign(x + threshold), alpha * sign(W))) + x.
 
-    The timestep's group picks ``threshold`` (TaR) and ``shift_in``, ``slope``, ``shift_out``
+    The timestep's group selects ``threshold`` (TaR) and ``shift_in``, ``slope``, ``shift_out``
     (TaA), each (groups, C). The convolution is zero-padded after the sign, so taps beyond the
-    border contribute 0 and not +-1.
+    border contribute 0, not +-1.
     """
 
     def __init__(self, channels: int, kernel_size: int, groups: int) -> None:

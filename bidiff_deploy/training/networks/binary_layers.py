@@ -1,9 +1,9 @@
-"""Binary layers of the other methods, each in the place of a BIConv: C -> C channels.
+"""Binary layers of other methods, each in place of a BIConv: C -> C channels.
 
-What each computes stands in ``binarizers``; here are their parameters and gradients. Where its
-paper says nothing else, the sign's gradient is Bi-Real Net's and the weight's the clipped
-straight-through estimator, alpha detached, as in ``binarize``. Under autocast only the sums of
-signs and their gradients are in low precision, as in ``fused``.
+``networks.bi_diffsr.binarizers`` describes what each computes; this module has their parameters and
+gradients. Unless its paper says otherwise, the sign's gradient is Bi-Real Net's and the weight's
+the clipped straight-through estimator, alpha detached, as in ``binarize``. Under autocast only the
+sums of signs and their gradients are in low precision, as in ``fused``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ from .binarize import (
     sign_weight,
     weight_scale,
 )
-from .fused import autocast_dtype, binary_conv2d, convolution_backward, passed_by_clamp, signs
+from .fused import (
+    apply,
+    autocast_dtype,
+    binary_conv2d,
+    convolution_backward,
+    passed_by_clamp,
+    signs,
+)
 
 
 def binary_layer(config: NetworkConfig, block: Block) -> BinaryLayer:
@@ -45,7 +52,7 @@ def binary_layer(config: NetworkConfig, block: Block) -> BinaryLayer:
 
 
 class _PlainLayer(BinaryLayer):
-    """A layer that is more than BinaryConv; ``compute`` is what it computes, in float32."""
+    """A layer of BinaryConv and further operations; ``compute`` computes it in float32."""
 
     fused = False
 
@@ -56,12 +63,12 @@ class _PlainLayer(BinaryLayer):
             return self.compute(x.float() if low else x, low)
 
     def compute(self, x: Tensor, low: torch.dtype | None) -> Tensor:
-        """``low``: the type that sums of signs are computed in; None: that of ``x``."""
+        """``low``: the dtype of the sums of signs; None: that of ``x``."""
         raise NotImplementedError
 
     def node(self, x: Tensor, group: Tensor | None = None,
              low: torch.dtype | None = None) -> Tensor:
-        """alpha * conv(sign(x), sign(W)), of what ``node_input`` gives."""
+        """alpha * conv(sign(x), sign(W)); ``x`` is what ``node_input`` returns."""
         return sum_of_signs(sign_activation(x), sign_weight(self.weight), self.padding, low)
 
     def constants(self, group: int) -> dict[str, Tensor]:
@@ -102,7 +109,7 @@ class BbcuConv2d(_RpReluLayer):
     """x + RPReLU(conv(sign(k x + threshold), alpha sign(W))) / k, arXiv 2210.00405.
 
     The unit of the paper, y = z + RPReLU(conv(sign(z + b))), between z = k x and y / k: residual
-    alignment, which the paper has around its whole network, and which GroupNorm would undo here.
+    alignment. The paper scales around its whole network, which GroupNorm would undo here.
     """
 
     def __init__(self, channels: int, kernel_size: int, factor: float) -> None:
@@ -111,11 +118,11 @@ class BbcuConv2d(_RpReluLayer):
 
     def forward(self, x: Tensor, group: Tensor) -> Tensor:
         """(N, C, H, W) float and a group of 0, int64 (1,) -> (N, C, H, W)."""
-        rows = (parameter[None] for parameter in (self.threshold, self.shift_in, self.slope,
-                                                  self.shift_out))
+        threshold, shift_in, slope, shift_out = (parameter[None] for parameter in (
+            self.threshold, self.shift_in, self.slope, self.shift_out))
         x = x.float() if autocast_dtype(x) else x
-        y = binary_conv2d(x * self.factor, self.weight, weight_scale(self.weight), *rows, group,
-                          self.padding)
+        y = binary_conv2d(x * self.factor, self.weight, weight_scale(self.weight), threshold,
+                          shift_in, slope, shift_out, group, self.padding)
         return y / self.factor
 
     node = forward
@@ -131,10 +138,10 @@ class BbcuConv2d(_RpReluLayer):
 class XnorConv2d(_PlainLayer):
     """alpha K conv(sign(x), sign(W)) + x, arXiv 1603.05279.
 
-    K (N, 1, H, W) is the mean of |x| over channels, then over each kernel window, the image padded
-    with zeros. Gradients are the paper's: of the sign 1 where |x| <= 1, as in Binarized Neural
-    Networks (arXiv 1602.02830), of a weight g (1 / n + alpha [|W| <= 1]), n the size of a filter;
-    K's by its own formula.
+    K (N, 1, H, W) is the mean of |x| over channels, then over each kernel window, padded with
+    zeros. Gradients are the paper's: 1 where |x| <= 1 for the sign, as in Binarized Neural Networks
+    (arXiv 1602.02830), g (1 / n + alpha [|W| <= 1]) for a weight, n the size of a filter; K is
+    differentiated as it is.
     """
 
     shortcut = False
@@ -146,15 +153,15 @@ class XnorConv2d(_PlainLayer):
 
     def node(self, x: Tensor, group: Tensor | None = None,
              low: torch.dtype | None = None) -> Tensor:
-        scaled = _XnorWeight.apply(self.weight, weight_scale(self.weight))
-        return sum_of_signs(_XnorSign.apply(x), scaled, self.padding, low)
+        scaled = apply(_XnorWeight, self.weight, weight_scale(self.weight))
+        return sum_of_signs(apply(_XnorSign, x), scaled, self.padding, low)
 
 
 class DabConv2d(_PlainLayer):
     """s alpha conv(sign(x - t), sign(W)) + x, the binarizer of BiDense, arXiv 2411.10346.
 
     t = center * mean_hw(x) + threshold, (N, C, 1, 1), the mean detached; s = exp(sharpness *
-    (mean |x - t| - 1)), one a picture, (N, 1, 1, 1), where the paper has one a channel.
+    (mean |x - t| - 1)), one per image, (N, 1, 1, 1); the paper has one per channel.
     """
 
     shortcut = False
@@ -177,13 +184,13 @@ class DabConv2d(_PlainLayer):
 
 def sum_of_signs(bits: Tensor, scaled: Tensor, padding: int,
                  low: torch.dtype | None = None) -> Tensor:
-    """conv(bits, scaled), the sums of signs exact and alpha a factor of them.
+    """conv(bits, scaled), computed as exact sums of signs times alpha.
 
-    ``bits``: +1 and -1, (N, C, H, W); ``scaled``: alpha and -alpha, one alpha a filter,
-    (Cout, C, k, k); ``low``: the type of the products, None for that of ``bits``. Gradients are
+    ``bits``: +1 and -1, (N, C, H, W); ``scaled``: alpha and -alpha, one alpha per filter,
+    (Cout, C, k, k); ``low``: the dtype of the products, None for that of ``bits``. Gradients are
     those of the convolution.
     """
-    return _SumOfSigns.apply(bits, scaled, padding, low)
+    return apply(_SumOfSigns, bits, scaled, padding, low)
 
 
 class _SumOfSigns(torch.autograd.Function):
@@ -210,24 +217,24 @@ def _alpha(scaled: Tensor) -> Tensor:
 
 class _XnorSign(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         return signs(x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return passed_by_clamp(grad, x)
 
 
 class _XnorWeight(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, weight: Tensor, alpha: Tensor) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, alpha: Tensor) -> Tensor:
         ctx.save_for_backward(weight, alpha)
         return signs(weight).mul_(alpha)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         weight, alpha = ctx.saved_tensors
         return grad / weight[0].numel() + passed_by_clamp(grad, weight) * alpha, None
 

@@ -1,7 +1,7 @@
-"""The BIConv as one autograd function: the operations of its parts, fewer passes over memory.
+"""The BIConv as one autograd function: the operations of its parts in fewer passes over memory.
 
-A step of training on a CPU is bound by memory and by the number of calls, not by arithmetic. Kept
-for the gradient are x + threshold and the convolution's result; the signs are made anew.
+A training step on a CPU is bound by memory and by the number of calls, not by arithmetic. Only
+x + threshold and the convolution's result are kept for the gradient; the signs are computed again.
 """
 
 from __future__ import annotations
@@ -14,17 +14,24 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
+def apply(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
+    """The output of an autograd function with one tensor as its result."""
+    result: Tensor = function.apply(*inputs)  # type: ignore[no-untyped-call]  # torch has no types
+    return result
+
+
 def signs(x: Tensor) -> Tensor:
     """+1 where ``x >= 0`` (so for both zeros), -1 elsewhere; same shape, dtype and layout."""
-    # Several times faster than torch.where with two numbers.
+    # Several times faster than torch.where with two constants.
     return torch.ge(x, 0, out=torch.empty_like(x)).mul_(2).sub_(1)
 
 
 def passed_by_clamp(grad: Tensor, weight: Tensor) -> Tensor:
     """``grad`` where ``-1 <= weight <= 1``, 0 elsewhere: the gradient of clamp(weight, -1, 1)."""
-    # hardtanh's own bounds are open; 1 + eps is the next number above 1.
+    # The bounds of hardtanh are exclusive; 1 + eps is the next number above 1.
     bound = 1 + torch.finfo(weight.dtype).eps
-    return torch.ops.aten.hardtanh_backward(grad, weight, -bound, bound)
+    passed: Tensor = torch.ops.aten.hardtanh_backward(grad, weight, -bound, bound)
+    return passed
 
 
 def binary_conv2d(x: Tensor, weight: Tensor, alpha: Tensor, threshold: Tensor, shift_in: Tensor,
@@ -36,14 +43,13 @@ def binary_conv2d(x: Tensor, weight: Tensor, alpha: Tensor, threshold: Tensor, s
     Returns (N, C, H, W). The gradients are those of ``binarize.sign_activation`` and
     ``binarize.sign_weight``.
 
-    Under autocast only the products of +1 and -1 and their sums are in low precision, and so are
-    the products of the gradient. Thresholds are compared, scales multiplied and everything else is
-    added in float32, and the result is float32.
+    Under autocast only the sums of signs and the products of their gradients are in low precision.
+    Thresholds, scales, RPReLU, the shortcut and the result are float32.
     """
     low = autocast_dtype(x)
     with torch.autocast(x.device.type, enabled=False):
-        return _BinaryConv2d.apply(x.float() if low else x, weight, alpha, threshold, shift_in,
-                                   slope, shift_out, group, padding, low)
+        return apply(_BinaryConv2d, x.float() if low else x, weight, alpha, threshold, shift_in,
+                     slope, shift_out, group, padding, low)
 
 
 class _BinaryConv2d(torch.autograd.Function):
@@ -52,8 +58,8 @@ class _BinaryConv2d(torch.autograd.Function):
                 shift_in: Tensor, slope: Tensor, shift_out: Tensor, group: Tensor,
                 padding: int, low: torch.dtype | None) -> Tensor:
         shifted = x + _channel(threshold, group)
-        # Sums of +1 and -1 are exact, whatever their order. Sums of alpha and -alpha are not, and
-        # the slope of RPReLU would hang on their rounding wherever as many are added as taken.
+        # Sums of +1 and -1 are exact in any order. Sums of alpha and -alpha are not: where they
+        # cancel, their rounding would decide which side of RPReLU's kink is used.
         dtype = low or x.dtype
         y = F.conv2d(signs(shifted).to(dtype), signs(weight).to(dtype), padding=padding)
         y = y.to(x.dtype).mul_(alpha.view(1, -1, 1, 1)).add_(_channel(shift_in, group))
@@ -86,12 +92,15 @@ class _BinaryConv2d(torch.autograd.Function):
 
 def convolution_backward(grad: Tensor, bits: Tensor, weight: Tensor, alpha: Tensor, padding: int,
                          low: torch.dtype | None) -> tuple[Tensor, Tensor]:
-    """Gradients of conv(bits, alpha * weight), by the bits and by alpha * weight; ``weight``, +1
-    and -1, is overwritten."""
-    def backward(grad: Tensor, weight: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor, ...]:
-        return torch.ops.aten.convolution_backward(
+    """Gradients of conv(bits, alpha * weight) with respect to the bits and to alpha * weight.
+
+    ``weight``, +1 and -1, is overwritten.
+    """
+    def backward(grad: Tensor, weight: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
+        by_bits, by_weight, _ = torch.ops.aten.convolution_backward(
             grad, bits, weight, None, (1, 1), (padding, padding), (1, 1), False, (0, 0), 1,
-            (*wanted, False))[:2]
+            (*wanted, False))
+        return by_bits, by_weight
 
     if low is None:
         return backward(grad, weight.mul_(alpha), (True, True))
@@ -102,7 +111,7 @@ def convolution_backward(grad: Tensor, bits: Tensor, weight: Tensor, alpha: Tens
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """What autocast computes convolutions in; None without it."""
+    """The dtype in which autocast computes convolutions; None without autocast."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
