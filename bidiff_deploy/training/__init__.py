@@ -1,6 +1,6 @@
 """Training with torch: recipe -> photos -> crops -> run -> packed checkpoint.
 
-Only the command line and ``proof`` import this package. Its modules, in the data's order:
+Its modules, in the data's order:
 
     recipe             reads a YAML file or the authors' option file into a ``Recipe``
     recipe_parts       the groups of a recipe: data, loading, steps, distill, optimizer, run
@@ -26,4 +26,6 @@ Only the command line and ``proof`` import this package. Its modules, in the dat
     log                log.csv and TensorBoard events
     loop               a run from start or resume to its end
     measure            time and memory of an iteration, without photos
+
+Only the command line and ``proof`` import this package.
 """

@@ -106,7 +106,7 @@ class DiffusionTask:
         image = sample(as_predict(network), condition, recipe.timesteps, recipe.schedule,
                        gaussian_noise(condition.shape, seed=0), start=recipe.start)
         rounded: Image = np.rint(image[0, :, :height, :width] * 255).astype(np.uint8)
-        return rounded.transpose(1, 2, 0)
+        return np.moveaxis(rounded, 0, 2)
 
     def published(self, network: nn.Module) -> dict[str, Tensor]:
         return published_state(network, self.recipe.network)

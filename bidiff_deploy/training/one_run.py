@@ -74,4 +74,4 @@ def enlarged(network: nn.Module, low: npt.NDArray[np.uint8]) -> npt.NDArray[np.u
     image = torch.from_numpy(np.ascontiguousarray(to_unit(low).transpose(2, 0, 1)[None]))
     result: npt.NDArray[np.float32] = network(image.to(device)).float().cpu().numpy()[0]
     rounded: npt.NDArray[np.uint8] = np.rint(result.clip(0, 1) * 255).astype(np.uint8)
-    return rounded.transpose(1, 2, 0)
+    return np.moveaxis(rounded, 0, 2)

@@ -132,7 +132,7 @@ def test_timesteps_as_tensors():
         mixed = network(noisy, condition, torch.tensor([30, 40]))
         assert torch.allclose(mixed[:1], expected[:1], atol=1e-5)
         assert not torch.allclose(mixed[1:], expected[1:], atol=1e-3)
-        with pytest.raises(UsageError, match="fall into 2 TaR/TaA groups"):
+        with pytest.raises(UsageError, match="are in 2 TaR/TaA groups"):
             network(noisy, condition, torch.tensor([10, 30]))
 
 

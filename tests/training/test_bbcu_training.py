@@ -58,7 +58,7 @@ def test_recipes_are_of_the_shipped_network():
 
 @pytest.mark.parametrize("change, says", [
     ({"model": "srgan"}, "model must be one of bi-diffsr, bbcu"),
-    ({"steps": [{"timestep": 3}]}, "steps are of a diffusion model"),
+    ({"steps": [{"timestep": 3}]}, "steps applies only to diffusion models"),
     ({"network": {"channels": 8, "scale": 4}}, "network.scale=4 must be scale=2"),
     ({"network": {"inner_channel": 8}}, "unknown network option inner_channel"),
     ({"data": {**TREE["data"], "crop": 15}}, "crop=15 must be a multiple of 2"),
@@ -147,5 +147,5 @@ def test_initial_weights(folder):
         assert np.array_equal(value.detach().numpy() >= 0, found.latent()[name] >= 0)
     other = recipe_from_dict({**TREE, "initial": "run/checkpoint.pt",
                               "network": {**TREE["network"], "alignment": 11}})
-    with pytest.raises(Exception, match="other network options"):
+    with pytest.raises(Exception, match="its network options differ"):
         OneRunTask(other, folder)

@@ -52,7 +52,7 @@ def test_a_cache_gives_the_same_crops_without_decoding(folder, monkeypatch):
     seen = []
     crops.photos.prepare(2, first=1, on_photo=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)] and len(list((folder / "cache").iterdir())) == 6
-    monkeypatch.setattr("bidiff_deploy.images.datasets.read_rgb8", None)  # nothing is decoded any more
+    monkeypatch.setattr("bidiff_deploy.images.datasets.read_rgb8", None)  # nothing is decoded
     again = crops_of(folder, cache=folder / "cache", memory=0)
     again.photos.prepare(1)
     for found in (crops.batch(0, 16), again.batch(0, 16)):
@@ -96,7 +96,7 @@ def test_a_cache_that_can_not_be_written(folder, monkeypatch):
     usage = type("Usage", (), {"free": 10_000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(OutputError, match=r"need 0.0 GB and 0.0 GB are free; free some space, "
-                                          "choose another loading.cache"):
+                                          "or change or remove loading.cache"):
         crops_of(folder, cache=folder / "cache").photos.prepare(1)
 
 
@@ -150,8 +150,8 @@ def test_a_photo_is_used_at_several_sizes(tmp_path):
 def test_sizes_that_leave_no_photo(tmp_path):
     for name, side in (("a", 36), ("b", 40)):
         Image.new("RGB", (side, side)).save(tmp_path / f"{name}.png")
-    with pytest.raises(UsageError, match=r"b.png: has 40x40 pixels, of which data.sizes \[0.5\] "
-                                         "leave less than a crop of 32.*smaller data.crop$"):
+    with pytest.raises(UsageError, match=r"b.png: the largest photo has 40x40 pixels, less than a "
+                                         r"crop of 32 at data.sizes \[0.5\].*smaller data.crop$"):
         find_sources([Photo("a.png"), Photo("b.png")], tmp_path, 2, 32, sizes=(0.5,))
     assert len(find_sources([Photo("b.png")], tmp_path, 2, 20, sizes=(0.5,))) == 1
     assert find_sources([], tmp_path, 2, 32, sizes=(0.5,)) == []

@@ -156,7 +156,7 @@ def test_alone_nothing_is_asked():
     assert alone.distribute(model) is model and alone.agree(True, 3.0) == (True, 3.0)
     assert alone.mean({"a": 2.0}) == {"a": 2.0} and alone.gather([1, 2]) == [1, 2]
     with pytest.raises(RuntimeError, match="gloo"):  # not ours to explain
-        with alone.told():
+        with alone.report_lost():
             raise RuntimeError("gloo")
 
 
@@ -168,7 +168,7 @@ def test_devices(monkeypatch):
     assert pick_device("cpu", local_rank=1) == CPU
     with pytest.raises(UsageError, match="one GPU for several processes; set it to cuda"):
         pick_device("cuda:1", local_rank=1)
-    with pytest.raises(UsageError, match="GPU 2 is not there: torch finds 2"):
+    with pytest.raises(UsageError, match="GPU 2 does not exist: torch finds 2"):
         pick_device("cuda", local_rank=2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert pick_device("auto") == CPU

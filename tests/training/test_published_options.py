@@ -155,7 +155,7 @@ def test_variants(settings, expected):
         for part in key.split("."):
             found = getattr(found, part)
         assert found == value, key
-    assert [note for note in notes if "passed over" in note] == []
+    assert [note for note in notes if "without a counterpart" in note] == []
 
 
 def test_many_folders(folder):
@@ -200,8 +200,8 @@ def test_what_has_no_counterpart_is_named_in_one_line():
                      "val.metrics.psnr.crop_border": 4,
                      "datasets.train.pin_memory": True, "datasets.test_1.dataroot_gt": "x"})
     note, = notes
-    assert "without a counterpart, passed over:" in note and "\n" not in note
-    named = note.partition("passed over: ")[2].split(", ")
+    assert "ignored, without a counterpart:" in note and "\n" not in note
+    named = note.partition("without a counterpart: ")[2].split(", ")
     assert set(named) == {
         "logger.save_checkpoint_freq", "logger.wandb.project", "dist_params.backend",
         "train.novelty", "val.metrics.lpips (bidiff-deploy evaluate has it)",
@@ -211,7 +211,7 @@ def test_what_has_no_counterpart_is_named_in_one_line():
 
 
 @pytest.mark.parametrize("settings, says", [
-    ({"datasets.train": ...}, "option file without datasets.train, so there is nothing to train"),
+    ({"datasets.train": ...}, "option file without datasets.train, so it has no photos"),
     ({"model_type": "SwinIRModel"}, "model_type: 'SwinIRModel' is not supported, only 'BIDiffSR"),
     ({"network_g.type": "UNet"}, "network_g.type: 'UNet' is not supported"),
     ({"network_g.width": 3}, "unknown network option width"),
@@ -220,9 +220,9 @@ def test_what_has_no_counterpart_is_named_in_one_line():
     ({"datasets.train.meta_info_file": "m.txt"}, "meta_info_file: 'm.txt' is not supported; put"),
     ({"datasets.train.use_shuffle": False}, "use_shuffle: False is not supported, only True is"),
     ({"datasets.train.use_hflip": False}, "use_rot without use_hflip has no counterpart"),
-    ({"datasets.train.mean": [0.5, 0.5, 0.5]}, r"images lie in \[0, 1\]"),
+    ({"datasets.train.mean": [0.5, 0.5, 0.5]}, r"images are in \[0, 1\]"),
     ({"datasets.train.dataroot_gt": 3}, "datasets.train must name a folder of originals"),
-    ({"datasets.train.dataroot_gt": ["a", "b"]}, "or equally many of both"),
+    ({"datasets.train.dataroot_gt": ["a", "b"]}, "or equally long lists of both"),
     ({"datasets.train.batch_size_per_gpu": "many"}, "batch_size_per_gpu must be a number"),
     ({"datasets.train.filename_tmpl": "x2"}, "template 'x2' must be a file name with one {}"),
     ({"beta_schedule.n_timestep": 2000}, "n_timestep is 2000, but network_g.total_step is 100"),
@@ -230,7 +230,7 @@ def test_what_has_no_counterpart_is_named_in_one_line():
     ({"beta_schedule.prediction_type": "sample"}, "prediction_type 'sample' is not supported"),
     ({"beta_schedule.is_guidance": True}, "is_guidance: True is not supported"),
     ({"path.resume_state": "x.state"}, "continue a run with --resume"),
-    ({"path.pretrain_network_g": 3}, "3 is no path"),
+    ({"path.pretrain_network_g": 3}, "3 is not a path"),
     ({"train.optim_g.type": "AdamW"}, "optim_g.type: 'AdamW' is not supported, only 'Adam' is"),
     ({"train.optim_g.weight_decay": 0.1}, "there is no weight decay"),
     ({"train.pixel_opt.type": "CharbonnierLoss"}, "the loss is L1 or, by MSELoss, L2"),
@@ -256,7 +256,7 @@ def test_the_command_trains_from_an_option_file(folder):
         "--set", "run.iterations=2", "--set", "run.batch=2", "--set", "run.threads=1",
         "--set", "loading.workers=0"])
     assert result.exit_code == 0, result.output
-    assert "passed over: logger.save_checkpoint_freq" in result.output
+    assert "without a counterpart: logger.save_checkpoint_freq" in result.output
     assert (folder / "net.safetensors").is_file() and (folder / "run/checkpoint.pt").is_file()
 
 

@@ -151,5 +151,5 @@ def test_training_continues_from_a_packed_checkpoint(folder):
     assert all(map(torch.equal, trainer.network.parameters(), expected.parameters()))
     trainer.train_once()
     other = {**changed(network={"dynamic_group": 10}), "initial": "net.safetensors"}
-    with pytest.raises(CheckpointError, match="other network options than the recipe"):
+    with pytest.raises(CheckpointError, match="its network options differ from the recipe's"):
         Trainer(recipe_from_dict(other), folder)

@@ -78,7 +78,7 @@ train(read_recipe(path), path.parent, Path({out!r}), report=report)
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (["none.yaml", "-o", "run"], "can not be read"),
+    (["none.yaml", "-o", "run"], "cannot be read"),
     (["recipe.yaml"], "-o"),
     (["recipe.yaml", "-o", "run", "--resume"], "no run to resume"),
     (["recipe.yaml", "-o", "run", "--pack", "net.pt"], "must end in .safetensors"),

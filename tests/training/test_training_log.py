@@ -27,7 +27,7 @@ def test_events_are_what_was_told(tmp_path):
     for iteration in (5, 10):
         log.scalars(iteration, {"train/loss": 1 / iteration, "train/learning_rate": 1e-3})
         log.row(iteration, 0.5, 0.25, 1e-3, 30.0 + iteration, float("inf"), 0.5)
-        log.pictures(iteration, "validation/a.png", [photo, photo])
+        log.images(iteration, "validation/a.png", [photo, photo])
     log.close()
     events = EventAccumulator(str(tmp_path))
     events.Reload()
@@ -87,5 +87,5 @@ def test_a_log_that_can_not_be_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     log = Log(tmp_path, 0, lambda line: None)
     (tmp_path / CSV).mkdir()
-    with pytest.raises(OutputError, match="can not write .*log.csv"):
+    with pytest.raises(OutputError, match="cannot write .*log.csv"):
         log.row(1, 0, 0, 0, 0, 0, 0)

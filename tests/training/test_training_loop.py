@@ -62,7 +62,7 @@ def test_training_learns(folder):
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
     (after,) = trainer.validate()
     assert after["network"] > before["network"] + 5 and after["bicubic"] == before["bicubic"]
-    assert [shown.shape for shown in after["pictures"]] == [(16, 18, 3)] * 3
+    assert [shown.shape for shown in after["images"]] == [(16, 18, 3)] * 3
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -149,16 +149,16 @@ def test_runs_that_are_refused(folder):
     train(looked_at, folder, out, resume=True, report=silent)
     for damage in (b"", b"not torch", (out / "checkpoint.pt").read_bytes()[:2000]):
         (out / "checkpoint.pt").write_bytes(damage)
-        with pytest.raises(CheckpointError, match="can not be read as a training checkpoint"):
+        with pytest.raises(CheckpointError, match="cannot be read as a training checkpoint"):
             train(recipe, folder, out, resume=True)
     torch.save({"params": {}}, out / "checkpoint.pt")
-    with pytest.raises(CheckpointError, match="holds no training state"):
+    with pytest.raises(CheckpointError, match="contains no training state"):
         train(recipe, folder, out, resume=True)
 
 
 @pytest.mark.parametrize("run, says", [
-    ({"device": "cuda:99"}, "GPU 99 is not there: torch finds"),
-    ({"batch": 3, "accumulate": 2}, "run.batch=3 can not be shared out among 1 processes in 2"),
+    ({"device": "cuda:99"}, "GPU 99 does not exist: torch finds"),
+    ({"batch": 3, "accumulate": 2}, "run.batch=3 cannot be divided among 1 processes in 2"),
     ({"precision": "float16"}, "run.precision=float16 needs a GPU"),
 ])
 def test_machines_that_can_not_run_it(folder, run, says):
@@ -196,7 +196,7 @@ def test_a_resume_with_another_batch_or_seed_is_refused(folder):
     lines: list[str] = []
     train(recipe_from_dict(changed(run={"iterations": 3, "precision": "bfloat16"})), folder, out,
           resume=True, report=lines.append)
-    assert lines[0] == "run.precision was float32, and is bfloat16 from here on"
+    assert lines[0] == "run.precision changes from float32 to bfloat16"
     lines.clear()
     train(recipe_from_dict(changed(run={"iterations": 3, "precision": "bfloat16"})), folder, out,
           resume=True, report=lines.append)
@@ -209,7 +209,7 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(folder, key):
     state = load(train(recipe, folder, out, report=silent))
     del state[key]
     torch.save(state, out / "checkpoint.pt")
-    with pytest.raises(CheckpointError, match="holds no training state"):
+    with pytest.raises(CheckpointError, match="contains no training state"):
         train(recipe, folder, out, resume=True)
 
 

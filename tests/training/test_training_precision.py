@@ -123,7 +123,7 @@ def test_precisions_that_a_device_does_not_have(monkeypatch):
     with pytest.raises(UsageError, match="float16 needs a GPU; on a CPU use bfloat16"):
         Precision("float16", torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
-    with pytest.raises(UsageError, match="bfloat16: this GPU has no such type; use float16"):
+    with pytest.raises(UsageError, match="bfloat16 is not supported by this GPU; use float16"):
         Precision("bfloat16", torch.device("cuda"))
     assert not Precision("float32", torch.device("cpu")).scaler.is_enabled()
 

@@ -41,7 +41,7 @@ def test_a_number_of_steps_is_evenly_spaced():
     (changed(data={"train": "photos"}), "data.train must be a list"),
     (changed(run={"batch": 2.5}), "run.batch must be a whole number, not 2.5"),
     (changed(run={"batch": True}), "run.batch must be a whole number, not True"),
-    (changed(run={"batch": 0}), "batch must be 1 or more"),
+    (changed(run={"batch": 0}), "run.batch is 0; it must be a whole number, at least 1"),
     (changed(optimizer={"learning_rate": "fast"}), "learning_rate must be a number, not 'fast'"),
     (changed(optimizer={"ema": 1.0}), r"ema in \[0, 1\)"),
     (changed(optimizer={"schedule": "step"}), "optimizer.schedule must be one of cosine, constant"),
@@ -50,22 +50,22 @@ def test_a_number_of_steps_is_evenly_spaced():
     (changed(run={"precision": "float8"}), "run.precision must be one of float32, bfloat16"),
     (changed(run={"device": "gpu"}), "run.device must be auto, cpu, cuda"),
     (changed(run={"compile": 1}), "run.compile must be true or false, not 1"),
-    (changed(run={"keep": 0}), "keep must be 1 or more"),
-    (changed(run={"seed": -1}), "seed from 0"),
+    (changed(run={"keep": 0}), "run.keep is 0; it must be a whole number, at least 1"),
+    (changed(run={"seed": -1}), "run.seed is -1; it must be a whole number, from 0"),
     (changed(run={"timeout_minutes": 0}), "timeout_minutes above 0"),
     ({**TREE, "loss": "l3"}, "loss must be one of l1, l2"),
     ({"scale": 2, "data": TREE["data"], "model": "bbcu", "network": {}, "loss": "l2"},
-     "loss is of a diffusion model; leave it out for bbcu"),
+     "loss applies only to diffusion models; remove it for bbcu"),
     ({**TREE, "model": "edsr"}, "model must be one of bi-diffsr, bbcu"),
-    ({**TREE, "model": "bbcu", "network": {}}, "steps are of a diffusion model"),
+    ({**TREE, "model": "bbcu", "network": {}}, "steps applies only to diffusion models"),
     ({**TREE, "steps": [{"timestep": 6}, {"timestep": 12}]}, "descending"),
-    ({**TREE, "steps": [{"timestep": 200}]}, "timestep is 200; it must be a whole number, from 0 to"),
+    ({**TREE, "steps": [{"timestep": 200}]}, "timestep is 200; it must be a whole number"),
     ({**TREE, "steps": []}, "empty"),
     ({**TREE, "steps": [{"timestep": 6, "origin": "sample"}]}, "nothing precedes it"),
     ({**TREE, "steps": [{"timestep": 6, "origin": "noise"}]}, "origin must be one of"),
     ({**TREE, "betas": [0.5]}, "betas must be the first and the last"),
     ({**TREE, "betas": [0.5, 0.1]}, "swap them"),
-    ({**TREE, "scale": 1}, "scale must be 2 to 8"),
+    ({**TREE, "scale": 1}, "scale is 1; it must be a whole number, from 2 to 8"),
     ({key: value for key, value in TREE.items() if key != "steps"}, "lacks steps"),
     ({**TREE, "run": 3}, "run must be a mapping"),
 ])
@@ -76,8 +76,8 @@ def test_recipes_that_are_refused(tree, says):
 
 
 @pytest.mark.parametrize("text, says", [
-    ("a: [", "is no YAML"), ("- 1", "a recipe is a mapping"), ("", "a recipe is a mapping"),
-    ("!!python/object/apply:os.getcwd []", "is no YAML"), (b"\xff\xfe\x00", "is no YAML")])
+    ("a: [", "is not YAML"), ("- 1", "a recipe is a mapping"), ("", "a recipe is a mapping"),
+    ("!!python/object/apply:os.getcwd []", "is not YAML"), (b"\xff\xfe\x00", "is not YAML")])
 def test_files_that_are_no_recipe(tmp_path, text, says):
     path = tmp_path / "recipe.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -88,7 +88,7 @@ def test_files_that_are_no_recipe(tmp_path, text, says):
 
 @pytest.mark.parametrize("setting, says", [
     ("run.batch", "write it as key=value"), ("run.batch.size=3", "is not a group"),
-    ("run.batch=[", "the value is no YAML"), ("run.steps=3", "unknown key steps in run")])
+    ("run.batch=[", "the value is not YAML"), ("run.steps=3", "unknown key steps in run")])
 def test_settings_that_are_refused(folder, setting, says):
     with pytest.raises(UsageError, match=says):
         read_recipe(folder / "recipe.yaml", [setting])

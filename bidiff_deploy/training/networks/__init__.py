@@ -23,16 +23,16 @@ from ...networks.base import Config
 from .bbcu import Bbcu
 from .bi_diffsr import BiDiffSR
 
-__all__ = ["channels_last", "make_module"]
+__all__ = ["MODULES", "channels_last", "make_module"]
 
 M = TypeVar("M", bound=nn.Module)
 
-_MODULES: dict[str, Callable[[Any], nn.Module]] = {"bi-diffsr": BiDiffSR, "bbcu": Bbcu}
+MODULES: dict[str, Callable[[Any], nn.Module]] = {"bi-diffsr": BiDiffSR, "bbcu": Bbcu}
 
 
 def make_module(config: Config) -> nn.Module:
     """The network of ``config`` with fresh weights."""
-    return _MODULES[config.network](config)
+    return MODULES[config.network](config)
 
 
 def channels_last(module: M) -> M:
