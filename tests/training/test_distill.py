@@ -131,7 +131,7 @@ def test_teachers_that_do_not_fit_are_refused(tmp_path):
                    schedule={"total_steps": 200}), Distill("t"), "total_step is 200"),
             (saved(tmp_path / "betas.safetensors", small("none"),
                    schedule={"total_steps": 100, "beta_end": 0.02}), Distill("t"), "to 0.02"),
-            (tmp_path / "absent.safetensors", Distill("t"), "can not be read")):
+            (tmp_path / "absent.safetensors", Distill("t"), "cannot be read")):
         with pytest.raises(CheckpointError, match=f"{file.name}.*{words}"):
             load_teacher(file, student, schedule, error)
     with pytest.raises(UsageError, match="no block 'encoder.9'; they have encoder.1"):
