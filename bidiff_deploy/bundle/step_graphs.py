@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,16 @@ from ..errors import BundleError
 from .record import Bundle
 
 MAX_GRAPH_BYTES = 64 << 20
-_DTYPES = {onnx.TensorProto.FLOAT: np.dtype("<f4"), onnx.TensorProto.INT32: np.dtype("<i4")}
+_DTYPES: dict[int, np.dtype[Any]] = {
+    onnx.TensorProto.FLOAT: np.dtype("<f4"),
+    onnx.TensorProto.INT32: np.dtype("<i4")}
 
 
 class StepGraphs:
-    """Reads the step graphs of a verified bundle; all arrays are read-only views of its file."""
+    """Reads the step graphs of a verified bundle; arrays are read-only views of its weights file.
+
+    bundle  the bundle that is read
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
@@ -34,8 +40,9 @@ class StepGraphs:
         """The bundle's folder."""
         return self.bundle.path
 
-    def constants(self, timestep: int) -> dict[str, npt.NDArray[np.generic]]:
-        """``{name: array}`` of the initializers that are this step's."""
+    def constants(self, timestep: int) -> dict[str, npt.NDArray[Any]]:
+        """``{name: array}`` of the initializers that differ from step to step, as this step has
+        them. Raises BundleError if the graph does not have them all."""
         file = self._files[timestep]
         names = set(self.bundle.step_initializers)
         result = {tensor.name: self.view(tensor, file)
@@ -67,7 +74,7 @@ class StepGraphs:
             raise misfit(path, "a node refers to external data")
         return model
 
-    def view(self, tensor: onnx.TensorProto, file: str) -> npt.NDArray[np.generic]:
+    def view(self, tensor: onnx.TensorProto, file: str) -> npt.NDArray[Any]:
         """The values of an external tensor of the graph in ``file``, float32 or int32, as a view
         of the weights file. Raises BundleError for a tensor that is not inside it."""
         place = {entry.key: entry.value for entry in tensor.external_data}
@@ -82,7 +89,8 @@ class StepGraphs:
                 or length != math.prod(tensor.dims) * dtype.itemsize):
             raise misfit(self.path / file, f"{tensor.name} points outside the weights file or has "
                                            "another size")
-        return self._weights[offset:offset + length].view(dtype).reshape(tuple(tensor.dims))
+        values: npt.NDArray[Any] = self._weights[offset:offset + length].view(dtype)
+        return values.reshape(tuple(tensor.dims))
 
 
 def misfit(path: Path, reason: str) -> BundleError:

@@ -15,8 +15,8 @@ from onnx import TensorProto
 from ..operators.definitions import defined_by_us
 from ..operators.names import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH
 from ..operators.shapes import STANDARD
-from .graph_writer import OPERATORS
 from .inline import KERNELS
+from .opset import OPERATORS
 from .record import Options, ParameterizedGraph
 from .update import FACTORS, LATENT
 

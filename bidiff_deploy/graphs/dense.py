@@ -1,24 +1,25 @@
-"""Our operators in standard ones: the network that a TensorRT without our plugin runs.
+"""Pass ``lower_dense``: operators of ours become standard ones, for TensorRT without our plugin.
 
-Before: ``BinaryConv``, ``GroupNormSwish`` and what fuses them. After: convolutions of +1 and -1
-with +-alpha, in the type of the maps or in int8, and group norms of reductions.
+Before: ``BinaryConv``, ``GroupNormSwish`` and operators that fuse them. After: convolutions of +1
+and -1 with +-alpha, in the type of the maps or in int8, and group norms made of reductions.
 
-- The sign is Sign(Sign(x + threshold) + 0.5), which is +1 at both zeros. Comparisons give booleans
-  and ``Where`` is a layer of its own, which older versions keep out of fused kernels. (Of NaN it
-  is no sign, nor need it be: the shortcut carries NaN on.)
-- The binarised map is what the convolution pads with zeros, as the contract has it.
-- int8 is said by QuantizeLinear and DequantizeLinear. Signs have scale 1; weights are stored as
-  floats that become +-1 by their channel's alpha, because 8.5 takes int8 constants nowhere. Scales
-  are float32, the only type that opset 17 has for them; in opset 19 they are as the maps are.
-- In a graph with float16 maps an operator's inside is float32 between two casts, as its kernel
-  computes, or signs would be those of rounded values: the norm, the sum that a sign is taken of,
-  what follows a convolution. What only moves values does so in float16, and convolutions take and
-  give it, or what their scales are.
+- The sign is Sign(Sign(x + threshold) + 0.5), which is +1 at both zeros. Comparisons return
+  booleans and ``Where`` is a layer of its own, which older versions do not fuse. (The result for
+  NaN is no sign and need not be: the shortcut passes NaN on.)
+- The convolution pads the binarised map with zeros, as the op contract says.
+- QuantizeLinear and DequantizeLinear express int8. Signs have scale 1; weights are stored as floats
+  that their channel's alpha turns into +-1, because 8.5 accepts no int8 constants. Scales are
+  float32, the only type that opset 17 allows; in opset 19 they have the type of the maps.
+- With float16 maps the inside of an operator is float32 between two casts, as its kernel computes
+  it, because signs of rounded values would differ: the norm, the sum whose sign is taken, and
+  everything after a convolution. Operators that only move values are float16, and convolutions
+  have the type of the maps, or that of their scales.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,8 +28,9 @@ from ..errors import EngineError
 from ..operators.block_functions import block_functions
 from ..operators.names import BINARY_CONV, DOMAIN, EPSILON, GROUP_NORM_SWISH
 from ..operators.sign_bits import dense_weight, words_per_tap
-from .graph_writer import OPSET
+from .graph_writer import Array
 from .lower_opset import Lowering, lower_opset
+from .opset import OPSET
 from .record import Options, ParameterizedGraph
 
 
@@ -39,14 +41,14 @@ def lower_dense(graph: ParameterizedGraph, options: Options) -> ParameterizedGra
 
 
 class Dense:
-    """Writes what stands for a node of our domain; ``int8``: convolutions are quantised."""
+    """Writes a node of our domain in standard operators; ``int8``: convolutions are quantised."""
 
     def __init__(self, *, int8: bool) -> None:
         self._int8 = int8
 
     def __call__(self, graph: Lowering, node: onnx.NodeProto) -> None:
         """Raises EngineError for an operator that is not ours, or whose weights are unknown."""
-        maps = graph.type(node.input[0])
+        maps = graph.dtype_of(node.input[0])
         if node.op_type in (BINARY_CONV, GROUP_NORM_SWISH):
             y = self._layer(graph, node, maps)
         elif node.domain == DOMAIN and node.op_type in _bodies():
@@ -56,9 +58,9 @@ class Dense:
                               "export the bundle again")
         graph.finish(graph.cast(y, maps), node.output[0])
 
-    def _fused(self, graph: Lowering, call: onnx.NodeProto, maps: np.dtype) -> str:
-        """The nodes of an operator's definition; returns its value, float32 or as the maps are.
-        Names are those of ``inline_fused``."""
+    def _fused(self, graph: Lowering, call: onnx.NodeProto, maps: np.dtype[Any]) -> str:
+        """Writes the nodes of an operator's definition, named as by ``inline_fused``; returns its
+        value, float32 or in the type of the maps."""
         body, output = _bodies()[call.op_type], call.output[0]
         names = dict(zip(body.input, call.input))
         given = {attribute.name: attribute for attribute in call.attribute}
@@ -66,11 +68,11 @@ class Dense:
             node = onnx.NodeProto()
             node.CopyFrom(inner)
             layer = node.op_type in (BINARY_CONV, GROUP_NORM_SWISH)
-            # Sums in float32; what moves values as the maps are, which is the same.
+            # Sums are float32; moved values are the same in the type of the maps.
             wanted = np.dtype(np.float32) if node.op_type == "Add" else maps
             for index, name in enumerate(inner.input):
                 name = graph.found(names[name])
-                if not layer and graph.type(name).kind == "f":
+                if not layer and graph.dtype_of(name).kind == "f":
                     name = graph.cast(name, wanted)
                 node.input[index] = name
             for index, name in enumerate(inner.output):
@@ -84,12 +86,12 @@ class Dense:
                 graph.standard(node)
         return graph.found(names[body.output[0]])
 
-    def _layer(self, graph: Lowering, node: onnx.NodeProto, maps: np.dtype) -> str:
-        """One layer; returns its float32 value."""
+    def _layer(self, graph: Lowering, node: onnx.NodeProto, maps: np.dtype[Any]) -> str:
+        """Writes one layer; returns its value, float32."""
         if node.op_type == GROUP_NORM_SWISH:
             return _group_norm_swish(graph, node)
-        x, words, alpha, threshold, rprelu, residual, time = (
-            *node.input, *[""] * (7 - len(node.input)))
+        inputs = [*node.input, *[""] * (7 - len(node.input))]
+        x, words, alpha, threshold, rprelu, residual, time = inputs
         name, wide = words.rpartition(".")[0] or node.output[0], graph.cast(x, np.float32)
         y = wide
         if not _zero(graph, threshold):
@@ -107,8 +109,10 @@ class Dense:
         graph.as_large_as(y, name)
         return y
 
-    def _convolution(self, graph: Lowering, name: str, signs: str, weight: np.ndarray,
-                     maps: np.dtype) -> str:
+    def _convolution(self, graph: Lowering, name: str, signs: str, weight: Array,
+                     maps: np.dtype[Any]) -> str:
+        """Writes the convolution of a map of signs; raises EngineError for scales beyond the range
+        of its type."""
         k = weight.shape[-1]
         if self._int8 and graph.opset == OPSET:
             maps = np.dtype(np.float32)
@@ -128,12 +132,14 @@ class Dense:
 
 
 def _zero(graph: Lowering, name: str) -> bool:
+    """Whether a vector is absent or the constant 0."""
     value = graph.constants.get(name)
     return graph.absent(name) or value is not None and not value.any()
 
 
-def _weight(graph: Lowering, words: str, alpha: str, x: str) -> np.ndarray:
-    """float32 (Cout, Cin, k, k)."""
+def _weight(graph: Lowering, words: str, alpha: str, x: str) -> Array:
+    """The weights +-alpha, float32 (Cout, Cin, k, k). Raises EngineError for words that are no
+    constant or do not fit the channels of ``x``."""
     if words not in graph.constants or alpha not in graph.constants:
         raise EngineError(f"the weights {words} are no constants, which a graph without our "
                           "plugin needs; export the bundle again")
@@ -145,16 +151,17 @@ def _weight(graph: Lowering, words: str, alpha: str, x: str) -> np.ndarray:
     return dense_weight(packed, scale, channels)
 
 
-def _quantised(graph: Lowering, name: str, scale: np.ndarray, label: str) -> str:
-    """A value through int8 and back; ``scale`` has one number or one for each first index."""
+def _quantised(graph: Lowering, name: str, scale: Array, label: str) -> str:
+    """A value through int8 and back; ``scale``: one number, or one per output channel."""
     zero = graph.constant(np.zeros(scale.shape, np.int8), f"zero_{scale.size}")
     factor = graph.constant(scale, f"{label}_scale" if scale.ndim else "unit_scale")
-    axis = {"axis": 0} if scale.ndim else {}
+    axis: dict[str, Any] = {"axis": 0} if scale.ndim else {}
     stored = graph.op("QuantizeLinear", name, factor, zero, output=f"{label}_int8", **axis)
     return graph.op("DequantizeLinear", stored, factor, zero, output=f"{label}_float", **axis)
 
 
 def _rprelu(graph: Lowering, name: str, y: str, rprelu: str) -> str:
+    """Writes the RPReLU of ``y``, unless it is absent or the identity."""
     if graph.absent(rprelu):
         return y
     rows = graph.constants.get(rprelu)

@@ -1,10 +1,9 @@
-"""A step graph whose maps between the layers are float16.
+"""Pass ``float16``: maps between the layers become float16.
 
-Before: every map float32. After: maps, and the weights of convolutions, are float16 from the first
-layer's output on; what the network reads and gives stays float32, and so do the first layer
-(``Conv3x3``: every sign is taken of sums that begin there), statistics over many values (group
-norms, softmax) and vectors of our operators. A value that is needed in both types is cast once.
-Needs ``onnx``, no runtime.
+Before: every map is float32. After: maps, and the weights of convolutions, are float16 from the
+first layer's output on. Float32 remain the inputs and outputs of the graph, the first layer
+(``Conv3x3``: every sign depends on its sums), statistics over many values (group norms, softmax)
+and vectors of our operators. A value that is read in both types is cast once.
 """
 
 from __future__ import annotations
@@ -27,19 +26,20 @@ from ..operators.names import (
     NORM_BINARY_CONV,
 )
 from ..operators.shapes import STANDARD
+from .graph_writer import Array
 from .record import Options, ParameterizedGraph
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
-# Which inputs of our operators are maps; their other floats are vectors, always float32.
+# Which inputs of our operators are maps; other floats are vectors, always float32.
 MAPS = {BINARY_CONV: (0, 5), GROUP_NORM_SWISH: (0,), NORM_BINARY_CONV: (0, 8),
         BINARY_FUSION: (0, 1), BINARY_DOWN: (0,), BINARY_UP: (0,)}
-# Products of many terms, which tensor cores take in float16 and sum in float32.
+# Products of many terms, which tensor cores read in float16 and add in float32.
 _PRODUCTS = ("Conv", "MatMul")
-# These compute in the type of their inputs: float16 if one of them is. Of the others that move
-# values, only the first input carries any.
+# They compute in the type of their inputs: float16 if one of them is.
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Concat")
+# They move the values of their first input.
 _MOVERS = ("Reshape", "Transpose", "Split", "Slice", "Identity")
-_NEUTRAL = ("Shape", "Constant", "Cast")  # give what they give, whatever they read
+_NEUTRAL = ("Shape", "Constant", "Cast")  # the type of their output does not depend on inputs
 
 
 def float16(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
@@ -48,37 +48,39 @@ def float16(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
     return dataclasses.replace(graph, model=model, constants=constants)
 
 
-def half(model: onnx.ModelProto, constants: Mapping[str, np.ndarray],
-         float32: frozenset[str]) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+def half(model: onnx.ModelProto, constants: Mapping[str, Array],
+         float32: frozenset[str]) -> tuple[onnx.ModelProto, dict[str, Array]]:
     """The graph with float16 maps, and the values of its external initializers.
 
     ``model``: a graph of standard operators and those of ``MAPS``. ``constants``: values of its
-    external initializers. ``float32``: names of values whose nodes stay float32. Nothing of the
-    arguments is changed. Raises EngineError where a weight is beyond the range of float16.
+    external initializers. ``float32``: outputs of nodes that remain float32. The arguments are not
+    changed. Raises EngineError for a weight beyond the range of float16.
     """
     return _Halver(model, constants, float32).run()
 
 
 class _Halver:
-    def __init__(self, model: onnx.ModelProto, constants: Mapping[str, np.ndarray],
+    def __init__(self, model: onnx.ModelProto, constants: Mapping[str, Array],
                  float32: frozenset[str]) -> None:
         self._model, self._constants, self._float32 = model, dict(constants), float32
         graph = model.graph
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
-        self._types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
+        self._types: dict[str, int] = {
+            value.name: value.type.tensor_type.elem_type for value in graph.input}
         self._types.update((tensor.name, tensor.data_type) for tensor in graph.initializer)
         self._nodes: list[onnx.NodeProto] = []
         self._cast: dict[tuple[str, int], str] = {}
         self._added: list[TensorProto] = []
 
-    def run(self) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    def run(self) -> tuple[onnx.ModelProto, dict[str, Array]]:
+        """The result of ``half``."""
         graph = self._model.graph
         for node in graph.node:
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
-            given = self._convert(copy)
+            kind = self._convert(copy)
             self._nodes.append(copy)
-            self._types.update(dict.fromkeys(copy.output, given))
+            self._types.update(dict.fromkeys(copy.output, kind))
         for value in graph.output:
             self._restore(value.name)
         used = {name for node in self._nodes for name in node.input}
@@ -89,14 +91,14 @@ class _Halver:
         return model, {name: value for name, value in self._constants.items() if name in used}
 
     def _convert(self, node: onnx.NodeProto) -> int:
-        """Give the node's inputs their types; returns the type of its outputs."""
+        """Cast the node's inputs to their types; returns the type of its outputs."""
         if node.domain == DOMAIN and node.op_type in MAPS:
             for index in MAPS[node.op_type]:
                 self._want(node, index, HALF)
             return HALF
         standard = node.domain in STANDARD
         if standard and node.op_type in _NEUTRAL:
-            return _given(node)
+            return _output_type(node)
         floats = [index for index, name in enumerate(node.input)
                   if self._types.get(name) in (FLOAT, HALF)]
         if standard and node.op_type in _MOVERS:
@@ -111,7 +113,7 @@ class _Halver:
         return HALF if narrow else FLOAT
 
     def _want(self, node: onnx.NodeProto, index: int, kind: int) -> None:
-        """Make input ``index`` of a node a value of that type."""
+        """Replace input ``index`` of a node by its value in the type ``kind``."""
         name = node.input[index] if index < len(node.input) else ""
         if not name or self._types.get(name) == kind:
             return
@@ -126,14 +128,14 @@ class _Halver:
         node.input[index] = self._cast[name, kind]
 
     def _round(self, name: str, new: str) -> None:
-        """An initializer once more, in float16."""
+        """Add an initializer's value in float16 as the initializer ``new``."""
         tensor = self._initializers[name]
         external = tensor.data_location == TensorProto.EXTERNAL
         wide = (self._constants[name] if external else onnx.numpy_helper.to_array(tensor))
         with np.errstate(over="ignore"):
             narrow = wide.astype(np.float16)
         if not np.array_equal(np.isfinite(wide), np.isfinite(narrow)):
-            raise EngineError(f"the weights {name} hold values beyond the range of float16; export "
+            raise EngineError(f"the weights {name} have values beyond the range of float16; export "
                               "the bundle with --precision exact")
         if not external:
             self._added.append(onnx.numpy_helper.from_array(narrow, new))
@@ -147,7 +149,7 @@ class _Halver:
         self._constants[new] = narrow
 
     def _restore(self, name: str) -> None:
-        """An output of the graph as float32 under its own name."""
+        """Make an output of the graph float32 again under its own name."""
         if self._types.get(name) != HALF:
             return
         narrow = f"{name}/half"
@@ -159,15 +161,15 @@ class _Halver:
         self._nodes.append(helper.make_node("Cast", [narrow], [name], to=FLOAT))
 
 
-def _given(node: onnx.NodeProto) -> int:
-    """Type that a neutral node gives."""
+def _output_type(node: onnx.NodeProto) -> int:
+    """The type of a neutral node's output."""
     if node.op_type == "Shape":
         return TensorProto.INT64
     for attribute in node.attribute:
         if attribute.name == "to":
-            return attribute.i
+            return int(attribute.i)
         if attribute.name == "value":
-            return attribute.t.data_type
+            return int(attribute.t.data_type)
         if attribute.name in ("value_float", "value_floats"):
             return FLOAT
     return TensorProto.INT64

@@ -1,8 +1,8 @@
-"""Writes nodes in operators that every parser of TensorRT from 8.5 on takes.
+"""Writes nodes of the operators that every parser of TensorRT from 8.5 on reads.
 
-A writer knows of each value its type, of each constant its value, and of the maps their channels,
-so that who lowers an operator (``lower_opset``, ``dense``, ``nodes``) says what
-is computed and no more: casts and reshapes of one value are one node, those of constants none.
+A writer knows the type of each value, the value of each constant and the channels of each map, so
+the modules that lower an operator (``lower_opset``, ``dense``, ``plugin_nodes``) only state what is
+computed: a cast or reshape of a value is written once, that of a constant never.
 """
 
 from __future__ import annotations
@@ -11,35 +11,32 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
 from ..errors import EngineError
 from ..operators.shapes import STANDARD, Shape
+from .opset import OPERATORS, OPSET
 
-OPSET = 17
-OPSET_OF_10 = 19  # for TensorRT 10 and later
-# Of each: every parser from 8.5 on imports it in the form that is written here, in float32 and,
-# where maps go through it, in float16; those of shapes in int64, which parsers before 10 narrow.
-OPERATORS = frozenset((
-    "Abs", "Add", "AveragePool", "Cast", "Clip", "Concat", "Conv", "DepthToSpace",
-    "DequantizeLinear", "Div", "Exp", "MatMul", "Min", "Mul", "QuantizeLinear", "ReduceMean",
-    "Relu", "Reshape", "Shape", "Sigmoid", "Sign", "Slice", "Softmax", "SpaceToDepth", "Split",
-    "Sqrt", "Sub", "Transpose"))
+Array = npt.NDArray[Any]
 
 
 class GraphWriter:
-    """Nodes under way: each is appended in an order in which they can run.
+    """Appends nodes in an order in which they can run.
 
-    nodes      what is written
+    nodes      the nodes written so far
     constants  values of all constants, by name
-    opset      that they are of, 17 or 19
+    vectors    shapes of the inputs that are not images, by name
+    writing    outputs of the node of ``model`` that is being replaced
+    producers  the node that writes each value
+    opset      of the nodes, 17 or 19
     """
 
-    def __init__(self, model: onnx.ModelProto, constants: Mapping[str, np.ndarray],
+    def __init__(self, model: onnx.ModelProto, constants: Mapping[str, Array],
                  shapes: Mapping[str, Shape], opset: int) -> None:
-        """``model``: what is written anew. ``constants``: of its external initializers.
-        ``shapes``: of its values, for one image."""
+        """``model``: the graph that is replaced. ``constants``: values of its external
+        initializers. ``shapes``: of its values, for one image."""
         self.nodes: list[onnx.NodeProto] = []
         self.constants = dict(constants)
         self.opset = opset
@@ -49,47 +46,48 @@ class GraphWriter:
         self._shapes = shapes
         self._types = {value.name: np.dtype(helper.tensor_dtype_to_np_dtype(
             value.type.tensor_type.elem_type)) for value in model.graph.input}
-        # Inputs but for images, whose sizes only ``shapes`` knows.
+        # An image has free dimensions, and its sizes are in ``shapes`` alone.
         self.vectors = {value.name: dims for value in model.graph.input if all(
             dims := tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim))}
         self._reserved = {name for node in model.graph.node for name in node.output}
-        self.writing: set[str] = set()  # outputs of the node that is written anew
+        self.writing: set[str] = set()
         self.producers: dict[str, onnx.NodeProto] = {}
-        self._made: dict[tuple, str] = {}
-        self._sized: dict[str, str] = {}  # which value of the graph another is as large as
+        self._made: dict[tuple[Any, ...], str] = {}
+        self._sized: dict[str, str] = {}  # a value of the replaced graph with the same shape
 
-    # -- what is known ----------------------------------------------------------------------
-    def type(self, name: str) -> np.dtype:
+    # -- what is known ------------------------------------------------------------------------
+    def dtype_of(self, name: str) -> np.dtype[Any]:
+        """The element type of a value."""
         value = self.constants.get(name)
         return value.dtype if value is not None else self._types[name]
 
     def dims(self, name: str) -> Shape:
-        """The shape of a value, as far as it is known; of a map, of one image."""
+        """The shape of a value; a map's is that of one image, and () if it is unknown."""
         if name in self.constants:
             return self.constants[name].shape
         if name in self.vectors:
             return self.vectors[name]
         while name in self._sized:
             name = self._sized[name]
-        return self._shapes.get(name.removesuffix("/half"), ())  # of the output, by half_graph
+        return self._shapes.get(name.removesuffix("/half"), ())  # pass float16 renames the output
 
     def channels(self, name: str) -> int:
-        """Of a map."""
+        """The number of channels of a map. Raises EngineError if it is unknown."""
         shape = self.dims(name)
         if len(shape) != 4 or not shape[1]:
-            raise EngineError(f"the number of channels of {name} can not be told; export the "
-                              "bundle again")
+            raise EngineError(f"the number of channels of {name} is unknown; export the bundle "
+                              "again")
         return shape[1]
 
     def absent(self, name: str) -> bool:
-        """Whether an input is left out, or is the constant 0 that stands for that."""
+        """Whether an input is left out, or is the constant 0, which means the same."""
         value = self.constants.get(name)
         return not name or value is not None and value.size == 1 and not value.any()
 
     # -- what is written ----------------------------------------------------------------------
     def op(self, kind: str, *inputs: str, output: str, domain: str = "", **attributes: Any) -> str:
-        """Append a node of one output; returns its name: ``output``, made unique where the graph
-        has that elsewhere."""
+        """Append a node with one output; returns the output's name: ``output``, with a number if
+        another value has that name."""
         name = self._unique(output)
         node = helper.make_node(kind, inputs, [name], domain=domain)
         node.attribute.extend(helper.make_attribute(*item) for item in sorted(attributes.items()))
@@ -97,23 +95,24 @@ class GraphWriter:
         return name
 
     def columns(self, name: str, count: int) -> list[str]:
-        """The rows of a vector (count, C) as a map's factors or terms, (1, C, 1, 1) each; the same
-        for all that ask. Rows that are inputs of their own are called ``name/0`` and so on."""
+        """The rows of a table (count, C) as factors or terms of a map, (1, C, 1, 1) each; written
+        once. Rows that are separate inputs are called ``name/0`` and so on."""
         if f"{name}/0" in self.vectors:
             return [self.column(f"{name}/{index}") for index in range(count)]
         if name in self.constants:
             rows = self.constants[name].reshape(count, 1, -1, 1, 1)
-            return [self._once(("row", name, index), lambda row=row, index=index: self.constant(
-                row, f"{name}/{index}")) for index, row in enumerate(rows)]
-        if ("row", name, 0) not in self._made:
+            for index, row in enumerate(rows):
+                if ("row", name, index) not in self._made:
+                    self._made["row", name, index] = self.constant(row, f"{name}/{index}")
+        elif ("row", name, 0) not in self._made:
             parts = [self._unique(f"{name}/{index}") for index in range(count)]
             maps = self.reshape(name, count, -1, 1, 1)
             self.split(helper.make_node("Split", [maps], parts, axis=0))
             self._made.update((("row", name, index), part) for index, part in enumerate(parts))
         return [self._made["row", name, index] for index in range(count)]
 
-    def constant(self, value: np.ndarray, name: str) -> str:
-        """The name of a constant; one for each value that there is of a ``name``."""
+    def constant(self, value: Array, name: str) -> str:
+        """The name of a constant: ``name``, with a number if another value has that name."""
         value = np.asarray(value)
         key = (name, value.dtype, value.shape, value.tobytes() if value.size < 64 else id(value))
         if key not in self._made:
@@ -122,16 +121,17 @@ class GraphWriter:
         return self._made[key]
 
     def integers(self, *values: int) -> str:
+        """An int64 vector."""
         return self.constant(np.array(values, np.int64), f"sizes_{'_'.join(map(str, values))}")
 
-    def scalar(self, value: float, dtype: np.dtype | type) -> str:
-        """A number for all of a map. Of the map's rank: a shuffle between would part kernels."""
+    def scalar(self, value: float, dtype: npt.DTypeLike) -> str:
+        """A number, (1, 1, 1, 1): with the rank of a map no shuffle separates kernels."""
         return self.constant(np.full((1, 1, 1, 1), value, dtype), f"{value:g}")
 
-    def cast(self, name: str, dtype: np.dtype | type) -> str:
-        """A value in another type; the same node for all that ask."""
+    def cast(self, name: str, dtype: npt.DTypeLike) -> str:
+        """A value in another type; written once."""
         dtype = np.dtype(dtype)
-        if self.type(name) == dtype:
+        if self.dtype_of(name) == dtype:
             return name
         label = f"{name}/{'half' if dtype == np.float16 else 'float'}"
         if name in self.constants:
@@ -141,7 +141,7 @@ class GraphWriter:
             "Cast", name, output=label, to=helper.np_dtype_to_tensor_dtype(dtype)))
 
     def reshape(self, name: str, *shape: int) -> str:
-        """A value in another shape (0: as it was, -1: the rest); the same for all that ask."""
+        """A value in another shape (0: unchanged, -1: the rest); written once."""
         if name in self.constants:
             value = reshaped(self.constants[name], shape)
             return self._once(("reshape", name, shape),
@@ -150,11 +150,11 @@ class GraphWriter:
             "Reshape", name, self.integers(*shape), output=f"{name}/{len(shape)}d"))
 
     def column(self, name: str) -> str:
-        """A vector (C) as a map's factor or term, (1, C, 1, 1)."""
+        """A vector (C) as a factor or term of a map, (1, C, 1, 1)."""
         return self.reshape(name, 1, -1, 1, 1)
 
     def split(self, node: onnx.NodeProto) -> None:
-        """Append a Split; without sizes, its parts are equal."""
+        """Append a Split in the form of the opset; without sizes its parts are equal."""
         for attribute in [a for a in node.attribute if a.name == "num_outputs"]:
             node.attribute.remove(attribute)
         if self.opset > OPSET and len(node.input) == 1:
@@ -162,15 +162,16 @@ class GraphWriter:
         self.append(node)
 
     def mean(self, x: str, axes: Sequence[int], output: str, keepdims: int = 1) -> str:
+        """A ReduceMean in the form of the opset."""
         if self.opset > OPSET:
             return self.op("ReduceMean", x, self.integers(*axes), output=output, keepdims=keepdims)
         return self.op("ReduceMean", x, output=output, axes=list(axes), keepdims=keepdims)
 
     def normalise(self, x: str, groups: int, numerator: str, epsilon: float,
                   output: str) -> str:
-        """(x - mean) * numerator / sqrt(variance + epsilon) of groups of channels.
+        """(x - mean) * numerator / sqrt(variance + epsilon), mean and variance by group.
 
-        ``x``: a float32 map, ``numerator``: float32 (1, groups, C / groups).
+        ``x``: a float32 map. ``numerator``: float32 (1, groups, C / groups).
         """
         channels = self.channels(x)
         each = self.constant(np.ones((1, 1, channels // groups), np.float32), "ones")
@@ -192,18 +193,18 @@ class GraphWriter:
         return self.op("Mul", moved, self.reshape(factor, 0, channels, 1, 1), output=output)
 
     def rectify(self, x: str, slope: str, output: str) -> str:
-        """x, times ``slope`` where it is below 0."""
-        zero = self.scalar(0, self.type(x))
+        """x where it is positive, x times ``slope`` elsewhere."""
+        zero = self.scalar(0, self.dtype_of(x))
         below = self.op("Min", x, zero, output=f"{output}/below")
         below = self.op("Mul", below, slope, output=f"{output}/sloped")
         return self.op("Add", self.op("Relu", x, output=f"{output}/above"), below, output=output)
 
     def as_large_as(self, name: str, other: str) -> None:
-        """Say that a value that was written has the shape of one of the graph."""
+        """Record that a written value has the shape of a value of the replaced graph."""
         self._sized[name] = other
 
     def finish(self, value: str, name: str) -> None:
-        """Give a value that nothing has read yet its name in the graph."""
+        """Rename a value that no node reads yet."""
         node = self.producers.pop(value)
         self._types[name] = self._types.pop(value)
         node.name = node.output[0] = name
@@ -211,24 +212,27 @@ class GraphWriter:
 
     # -- bookkeeping --------------------------------------------------------------------------
     def append(self, node: onnx.NodeProto) -> None:
+        """Append a node. Raises EngineError for an operator that some TensorRT does not read."""
         if node.domain in STANDARD and node.op_type not in OPERATORS:
-            raise EngineError(f"the bundle's graph has the operator {node.op_type}, which is none "
-                              "that every TensorRT takes; export the bundle again")
+            raise EngineError(f"the bundle's graph has the operator {node.op_type}, which not "
+                              "every TensorRT supports; export the bundle again")
         cast = next((a.i for a in node.attribute if a.name == "to"), None)
         if node.op_type == "Cast":
             self._sized[node.output[0]] = node.input[0]
+        dtype: np.dtype[Any]
         if node.op_type == "Shape":
-            given = np.dtype(np.int64)
+            dtype = np.dtype(np.int64)
         elif node.op_type == "QuantizeLinear":
-            given = np.dtype(np.int8)
+            dtype = np.dtype(np.int8)
         elif node.op_type == "DequantizeLinear":
-            given = self.type(node.input[1])
+            dtype = self.dtype_of(node.input[1])
+        elif cast is not None:
+            dtype = np.dtype(helper.tensor_dtype_to_np_dtype(cast))
         else:
-            given = (self.type(node.input[0]) if cast is None
-                     else np.dtype(helper.tensor_dtype_to_np_dtype(cast)))
-        self._types.update(dict.fromkeys(node.output, given))
+            dtype = self.dtype_of(node.input[0])
+        self._types.update(dict.fromkeys(node.output, dtype))
         self.producers.update(dict.fromkeys(node.output, node))
-        node.name = node.output[0]  # of the layer, in TensorRT's messages and profiles
+        node.name = node.output[0]  # the layer's name in TensorRT's messages and profiles
         self.nodes.append(node)
 
     def _unique(self, name: str) -> str:
@@ -239,13 +243,13 @@ class GraphWriter:
             found = f"{name}/{count}"
         return found
 
-    def _once(self, key: tuple, make: Callable[[], str]) -> str:
+    def _once(self, key: tuple[Any, ...], make: Callable[[], str]) -> str:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
 
 
-def reshaped(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """As ONNX does it: 0 is as it was, -1 the rest."""
+def reshaped(value: Array, shape: tuple[int, ...]) -> Array:
+    """The value as ONNX's Reshape returns it: size 0 is unchanged, -1 the rest."""
     return value.reshape([value.shape[index] if size == 0 else size
                           for index, size in enumerate(shape)])

@@ -1,22 +1,23 @@
-"""A derived graph in the operators and the opset that every parser of TensorRT from 8.5 on takes.
+"""Part of passes ``lower_with_plugin`` and ``lower_dense``: opset 17 or 19, for TensorRT.
 
-Before: opset 18, as a bundle's graphs have it, their definitions opened. After: opset 17, the
-operators of ``OPERATORS``, constants as initializers. What the parsers ask for (onnx-tensorrt 8.5
-to 10.1, and its newest published source), and what TensorRT fuses:
+Before: opset 18, as in a bundle, without function bodies. After: opset 17 and the operators of
+``opset.OPERATORS``, which every parser of TensorRT from 8.5 on reads; all constants in
+``constants``. What parsers require (onnx-tensorrt 8.5 to 10.1, and its newest published source),
+and what TensorRT fuses:
 
-- ``Split`` has no ``num_outputs`` and ``ReduceMean`` takes its axes as an attribute: both changed
-  in opset 18, and 8.5 knows no later form. (Opset 19, for parsers from 10 on, is for float16 scales
-  of quantisation alone, which 8 would misread.)
-- ``Shape`` gives the whole shape: ``start`` and ``end`` are not read before TensorRT 10.
-- ``InstanceNormalization`` becomes a plugin of NVIDIA's library in 8.5, which has constant scales
-  and no say in precision. Group norms are reductions and products in float32, with two passes, on
-  maps of four dimensions: nothing is reshaped but vectors, so a map keeps the layout it has.
-- ``PRelu`` and ``Where`` are layers of their own; sums, products, ``Min``, ``Relu`` and ``Sign``
-  of neighbours become one kernel in every version.
-- Additions of the constant 0 that stands for an absent map or vector go.
+- ``Split`` has no ``num_outputs``, and the axes of ``ReduceMean`` are an attribute: both changed in
+  opset 18, which 8.5 does not read. Opset 19, for parsers from 10 on, only adds float16 scales of
+  quantisation, which 8 would misread.
+- ``Shape`` returns the whole shape: ``start`` and ``end`` are not read before TensorRT 10.
+- In 8.5 ``InstanceNormalization`` becomes a plugin of NVIDIA's library, with constant scales and a
+  precision that cannot be set. So group norms are reductions and products in float32, in two
+  passes, on maps of four dimensions: only vectors are reshaped, and a map keeps its layout.
+- ``PRelu`` and ``Where`` are layers of their own; adjacent sums, products, ``Min``, ``Relu`` and
+  ``Sign`` become one kernel in every version.
+- Additions of the constant 0, which means an absent map or vector, are removed.
 
-What depends on the number of channels alone is computed here; with a static shape all sizes are,
-and no ``Shape`` is left. Needs ``onnx``, no runtime.
+Sizes that depend on the number of channels alone are constants; with a static shape all sizes are,
+and no ``Shape`` is left.
 """
 
 from __future__ import annotations
@@ -32,32 +33,34 @@ from onnx import helper
 from ..errors import EngineError
 from ..operators.shapes import STANDARD, Shape
 from .constant_folding import constant_of, folded
-from .graph_writer import OPSET, GraphWriter
+from .graph_writer import Array, GraphWriter
+from .opset import OPSET
 from .record import Options, ParameterizedGraph
 
 _INT32_MAX = 2**31 - 1
-_IR_VERSION = 8  # what ONNX wrote when TensorRT 8.5 came; 9 is the first with opset 19
+_IR_VERSION = 8  # that of ONNX when TensorRT 8.5 was released; 9 is the first with opset 19
 
+Attributes = dict[str, Any]
 Ours = Callable[["Lowering", onnx.NodeProto], None]
 
 
 class Lowering(GraphWriter):
-    """A graph written anew, node by node."""
+    """Writes a graph again, node by node."""
 
-    def __init__(self, model: onnx.ModelProto, constants: Mapping[str, np.ndarray],
+    def __init__(self, model: onnx.ModelProto, constants: Mapping[str, Array],
                  shapes: Mapping[str, Shape], batch: int | None, ours: Ours,
                  opset: int = OPSET) -> None:
-        """``model``: opset 18, without function bodies. ``constants``: of its external
-        initializers. ``shapes``: of its values for one image, those of maps true of ``batch``
-        images of a static graph; ``batch`` None: of their channels alone. ``ours``: writes what
-        stands for a node of our domain. ``opset``: to be written, 17 or 19."""
+        """``model``: opset 18, without function bodies. ``constants``: values of its external
+        initializers. ``shapes``: of its values for one image. ``batch``: the number of images of
+        a static graph; None: only the channels in ``shapes`` are relied on. ``ours``: writes the
+        replacement of a node of our domain. ``opset``: to write, 17 or 19."""
         super().__init__(model, constants, shapes, opset)
         self._graph, self._batch, self._ours = model.graph, batch, ours
         self._same: dict[str, str] = {}
         self._normal: set[str] = set()
 
-    def run(self) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
-        """The nodes that the outputs need, and the constants that these read."""
+    def run(self) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
+        """The nodes that the outputs depend on, and the constants that these read."""
         for node in self._graph.node:
             self.writing = set(node.output)
             copy = onnx.NodeProto()
@@ -79,14 +82,14 @@ class Lowering(GraphWriter):
                             if name in wanted}
 
     def found(self, name: str) -> str:
-        """The value that has the place of one that is gone."""
+        """The value that replaces ``name`` where the node of that output is gone."""
         return self._same.get(name, name)
 
     # -- standard operators -------------------------------------------------------------------
     def standard(self, node: onnx.NodeProto) -> None:
-        """Write what stands for a node of opset 18, whose inputs are there; ``found`` of its
-        outputs says where they are. Raises EngineError for what TensorRT does not take."""
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        """Write the replacement of a node of opset 18, whose inputs are written; ``found`` returns
+        its outputs. Raises EngineError for a node that TensorRT does not read."""
+        attributes: Attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         inputs, output = list(node.input), node.output[0] if node.output else ""
         special = {"Add": self._add, "Cast": self._cast, "Identity": self._identity,
                    "InstanceNormalization": self._instance_normalization, "PRelu": self._prelu,
@@ -105,8 +108,8 @@ class Lowering(GraphWriter):
         else:
             self.append(node)
 
-    def _cast(self, inputs: list[str], output: str, attributes: dict, node: onnx.NodeProto
-              ) -> None:
+    def _cast(self, inputs: list[str], output: str, attributes: Attributes,
+              node: onnx.NodeProto) -> None:
         key = ("cast", inputs[0], np.dtype(helper.tensor_dtype_to_np_dtype(attributes["to"])))
         if key in self._made:
             self._same[output] = self._made[key]
@@ -124,14 +127,14 @@ class Lowering(GraphWriter):
         else:
             self.append(node)
 
-    def _slice(self, inputs: list[str], output: str, attributes: dict, node: onnx.NodeProto
-               ) -> None:
+    def _slice(self, inputs: list[str], output: str, attributes: Attributes,
+               node: onnx.NodeProto) -> None:
         ends = self.constants.get(inputs[2])
         if ends is not None and ends.max(initial=0) > _INT32_MAX:
             node.input[2] = self.integers(*(min(int(end), _INT32_MAX) for end in ends))
         self.append(node)
 
-    def _reduce_mean(self, inputs: list[str], output: str, attributes: dict,
+    def _reduce_mean(self, inputs: list[str], output: str, attributes: Attributes,
                      node: onnx.NodeProto) -> None:
         axes = attributes.get("axes")
         if axes is None and len(inputs) > 1 and inputs[1] in self.constants:
@@ -144,14 +147,14 @@ class Lowering(GraphWriter):
     def _prelu(self, inputs: list[str], output: str, *_: Any) -> None:
         self.rectify(inputs[0], inputs[1], output)
 
-    def _shape(self, inputs: list[str], output: str, attributes: dict, _: Any) -> None:
+    def _shape(self, inputs: list[str], output: str, attributes: Attributes, _: Any) -> None:
         start, end = attributes.get("start", 0), attributes.get("end")
         name, shape = inputs[0], self.dims(inputs[0])
         fixed = name in self.constants or name in self.vectors
         if shape and None not in shape and (fixed or self._batch is not None):
-            # Whatever is computed from images has the batch in front.
-            whole = shape if fixed else (self._batch, *shape[1:])
-            self.constants[output] = np.array(whole[start:end], np.int64)
+            # The first dimension of every value that depends on images is the batch.
+            sizes = shape if fixed else (self._batch, *shape[1:])
+            self.constants[output] = np.array(sizes[start:end], np.int64)
         elif start == 0 and end is None:
             self.op("Shape", inputs[0], output=output)
         else:
@@ -160,34 +163,33 @@ class Lowering(GraphWriter):
             self.op("Slice", whole, self.integers(start), self.integers(end), self.integers(0),
                     output=output)
 
-    def _instance_normalization(self, inputs: list[str], output: str, attributes: dict,
+    def _instance_normalization(self, inputs: list[str], output: str, attributes: Attributes,
                                 _: Any) -> None:
-        """Of a map that was reshaped to (N, groups, -1), with a scale of 1 and no bias."""
+        """The node must normalise a map reshaped to (N, groups, -1), with scale 1 and bias 0."""
         producer = self.producers.get(inputs[0])
         if producer is not None and producer.op_type == "Cast":
             producer = self.producers.get(producer.input[0])
-        shape = None
-        if producer is not None and producer.op_type == "Reshape":
-            shape = self.constants.get(producer.input[1])
+        reshape = producer if producer is not None and producer.op_type == "Reshape" else None
+        shape = self.constants.get(reshape.input[1]) if reshape is not None else None
         scale, bias = (self.constants.get(name) for name in inputs[1:])
-        if (shape is None or len(shape) != 3 or (shape[0], shape[2]) != (0, -1) or scale is None
-                or bias is None or np.any(scale != 1) or np.any(bias)):
+        if (reshape is None or shape is None or len(shape) != 3 or (shape[0], shape[2]) != (0, -1)
+                or scale is None or bias is None or np.any(scale != 1) or np.any(bias)):
             raise EngineError(f"the normalisation {output} is not that of a group norm; export "
                               "the bundle again")
-        x, groups = self.cast(producer.input[0], np.float32), int(shape[1])
+        x, groups = self.cast(reshape.input[0], np.float32), int(shape[1])
         ones = np.ones((1, groups, self.channels(x) // groups), np.float32)
         self.normalise(x, groups, self.constant(ones, "ones"), attributes.get("epsilon", 1e-5),
                        output)
         self._normal.add(output)
 
     def _reshape(self, inputs: list[str], output: str, _: Any, node: onnx.NodeProto) -> None:
-        if inputs[0] in self._normal:  # to the map's own shape, which it has
+        if inputs[0] in self._normal:  # back to the map's shape, which it still has
             self._same[output] = inputs[0]
         else:
             self.append(node)
 
     def _restore(self, name: str) -> None:
-        """An output of the graph under its own name, where the node that gave it is gone."""
+        """Renames the value that replaced an output of the graph to that output's name."""
         value = self.found(name)
         if value not in self.producers:
             raise EngineError(f"the output {name} is not computed; export the bundle again")
@@ -210,8 +212,8 @@ def lower_opset(graph: ParameterizedGraph, options: Options, ours: Ours,
     try:
         nodes, constants = lowering.run()
     except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise EngineError("the bundle's graph is not as its network's is, so TensorRT's can not be "
-                          f"made of it ({error!r}); export the bundle again") from None
+        raise EngineError("the bundle's graph is not its network's, so it cannot be lowered for "
+                          f"TensorRT ({error!r}); export the bundle again") from None
     source = graph.model.graph
     model = helper.make_model(
         helper.make_graph(nodes, "step", source.input, source.output),

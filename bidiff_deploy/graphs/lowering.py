@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..bundle.step_graphs import StepGraphs
 from ..errors import UsageError
-from .graph_writer import OPSET, OPSET_OF_10
+from .opset import OPSET, OPSET_OF_10
 from .passes import CPU, CUDA, TENSORRT, run_passes
 from .record import Options, ParameterizedGraph, Words
 from .update import LATENT

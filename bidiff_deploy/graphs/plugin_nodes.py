@@ -1,8 +1,9 @@
-"""Nodes of our operators as the TensorRT plugin reads them; ``engines/tensorrt/README.md``.
+"""Pass ``lower_with_plugin``: operators of ours become nodes of the TensorRT plugin.
 
-Before: the contract's inputs, absent ones as the constant 0, words as the bundle has them. After:
-absent inputs left out and named by a bit mask, words in the form that the kernels read. Every
-attribute is there that a plugin's creator names: parsers warn of others.
+Before: inputs as in the op contract, the constant 0 for absent ones, words as in the bundle. After:
+absent inputs are left out, a bit mask names those present, and words have the form that the kernels
+read. A node has exactly the attributes that the plugin's creator lists: parsers warn about others.
+``engines/tensorrt/README.md`` describes the plugin.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..operators.names import (
 from .lower_opset import Lowering, lower_opset
 from .record import Options, ParameterizedGraph, Words
 
-# Of each operator: where its branches begin (words, alpha, threshold, rprelu), and which of its
+# For each operator: the first input of each branch (words, alpha, threshold, rprelu), and which
 # other inputs may be absent.
 BRANCHES = {BINARY_CONV: (1,), NORM_BINARY_CONV: (3,), BINARY_FUSION: (2, 6), BINARY_DOWN: (1, 5),
             BINARY_UP: (1, 5), GROUP_NORM_SWISH: ()}
@@ -40,8 +41,8 @@ def lower_with_plugin(graph: ParameterizedGraph, options: Options) -> Parameteri
 
 
 class PluginNodes:
-    """Writes the plugin's node for a node of our domain. ``plugin``: prepares words; without, the
-    plugin prepares those of the contract in every run."""
+    """Writes the plugin's node for a node of our domain. ``plugin``: prepares words; None: the
+    plugin prepares the bundle's words in every run."""
 
     def __init__(self, plugin: Words | None) -> None:
         self._plugin = plugin
@@ -50,7 +51,7 @@ class PluginNodes:
         """Raises EngineError for an operator that the plugin does not have."""
         kind = node.op_type
         if kind not in BRANCHES:
-            raise EngineError(f"{node.domain}.{kind} is no operator of the TensorRT plugin; export "
+            raise EngineError(f"the TensorRT plugin has no operator {node.domain}.{kind}; export "
                               "the bundle again")
         starts = BRANCHES[kind]
         optional = {*OPTIONAL.get(kind, ()), *(start + part for start in starts for part in (2, 3))}
@@ -63,25 +64,25 @@ class PluginNodes:
             attributes.update(kernel=0, layout=0)
         if starts and self._plugin is not None:
             for start in starts:
-                inputs[start] = self._prepared(graph, node, start)
+                inputs[start] = _prepared(graph, node, start, self._plugin)
             kernel = graph.constants[node.input[starts[0]]].shape[1]
             attributes.update(kernel=kernel, layout=self._plugin.layout)
         graph.op(kind, *inputs.values(), output=node.output[0], domain=DOMAIN,
                  plugin_namespace=DOMAIN, plugin_version=PLUGIN_VERSION, **attributes)
 
-    def _prepared(self, graph: Lowering, node: onnx.NodeProto, start: int) -> str:
-        """The prepared words of a branch."""
-        name = node.input[start]
-        words = graph.constants.get(name)
-        if words is None or words.ndim != 4:
-            raise EngineError(f"the weights {name} are no constant (Cout, k, k, words); export "
-                              "the bundle again")
-        threshold = node.input[start + 2] if start + 2 < len(node.input) else ""
-        if threshold:
-            channels = graph.dims(threshold)[0]
-        else:
-            channels = graph.channels(node.input[0])
-        made = f"{name}/prepared"
-        if made not in graph.constants:
-            graph.constants[made] = self._plugin.prepare_words(words, channels)
-        return made
+
+def _prepared(graph: Lowering, node: onnx.NodeProto, start: int, plugin: Words) -> str:
+    """The prepared words of the branch whose first input is ``start``. Raises EngineError for
+    words that are no constant."""
+    name = node.input[start]
+    words = graph.constants.get(name)
+    if words is None or words.ndim != 4:
+        raise EngineError(f"the weights {name} are no constant (Cout, k, k, words); export "
+                          "the bundle again")
+    threshold = node.input[start + 2] if start + 2 < len(node.input) else ""
+    size = graph.dims(threshold)[0] if threshold else None
+    channels = size or graph.channels(node.input[0])
+    made = f"{name}/prepared"
+    if made not in graph.constants:
+        graph.constants[made] = plugin.prepare_words(words, channels)
+    return made

@@ -12,11 +12,10 @@ import onnx
 
 from ..bundle.step_graphs import StepGraphs
 from ..operators.shapes import Shape
-from .graph_writer import OPSET
+from .graph_writer import Array
+from .opset import OPSET
 
-__all__ = ["Array", "Options", "ParameterizedGraph", "Words"]
-
-Array = npt.NDArray[np.generic]
+__all__ = ["Options", "ParameterizedGraph", "Words"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,8 @@ class ParameterizedGraph:
 
     def serialized(self) -> bytes:
         """The model as bytes, the same for equal models."""
-        return self.model.SerializeToString(deterministic=True)
+        data: bytes = self.model.SerializeToString(deterministic=True)
+        return data
 
 
 class Words(Protocol):

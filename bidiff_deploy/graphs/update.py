@@ -1,8 +1,8 @@
-"""The update of the sampling loop as the end of a step graph.
+"""Pass ``update``: the update of the sampling loop is part of the graph.
 
-Before: ``noisy`` and ``condition`` -> ``prediction``. After: ``latent`` as well, the image at the
-next timestep, so that what the loop carries from step to step need not leave the device. The four
-numbers of an update are inputs of one element each. Needs ``onnx``, no runtime.
+Before: ``noisy`` and ``condition`` -> ``prediction``. After: also ``latent``, the image at the next
+time step, so that a loop's image stays on the device. The four numbers of an update are inputs of
+one element each.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def update(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
 
 
 def append_update(model: onnx.ModelProto, clip: float = 1.0) -> onnx.ModelProto:
-    """The graph with ``sampler.ddim_update`` behind it: every operation alone and in the same
-    order, so that a runtime that rounds each gives the same bits."""
+    """A copy of the graph with ``sampler.ddim_update`` at its end: the same operations in the same
+    order, so that a runtime that rounds after each returns the same bits."""
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     graph = changed.graph

@@ -1,4 +1,4 @@
-"""All definitions of our operators: to attach, to recognise, to put in the operators' place."""
+"""All definitions of our operators: to attach, to recognise, to inline."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def functions() -> list[onnx.FunctionProto]:
 
 
 def inline_fused(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """The model with every fused operator but those of ``keep`` replaced by its definition, one
-    level deep.
+    """The model with every fused operator, except those of ``keep``, replaced by its definition,
+    one level deep; the model itself if it has none.
 
-    A BinaryConv's output gets the name of its words without their last part ("e3.c1" of
-    "e3.c1.words"); outputs of fused operators keep theirs, and what else they compute is named
-    after them ("m0.a/scores").
+    A BinaryConv's output is named after its words without the last part ("e3.c1" for
+    "e3.c1.words"); outputs of fused operators keep their names, which are the beginning of the
+    names of the values inside ("m0.a/scores").
     """
     import onnx.inliner
 
@@ -57,17 +57,17 @@ def inline_fused(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.Mod
 
 
 def defined_by_us(function: onnx.FunctionProto) -> bool:
-    """Whether this is one of our operators with our own definition of it."""
+    """Whether a function is one of our operators with our definition."""
     return _definitions().get((function.domain, function.name)) == _canonical(function)
 
 
 @functools.lru_cache(maxsize=1)
-def _definitions() -> dict[tuple[str, str], Any]:
+def _definitions() -> dict[tuple[str, str], tuple[Any, ...]]:
     return {(function.domain, function.name): _canonical(function) for function in functions()}
 
 
-def _canonical(function: onnx.FunctionProto) -> Any:
-    """A definition without the names of its nodes, which mean nothing."""
+def _canonical(function: onnx.FunctionProto) -> tuple[Any, ...]:
+    """What a definition computes, to be compared: all of it but the names of its nodes."""
     def attributes(found: Iterable[onnx.AttributeProto]) -> list[bytes]:
         return sorted(attribute.SerializeToString(deterministic=True) for attribute in found)
 

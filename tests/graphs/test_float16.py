@@ -1,4 +1,4 @@
-"""The graph for CUDA: which operators stay, which types values have, what lies on the device."""
+"""The graph for CUDA: which operators remain, types of values, bytes on the device."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def derived(path, *, float16):
 
 
 def types(graph):
-    """Element type of every value, told by the nodes alone."""
+    """Element type of every value, from the nodes alone."""
     found = {value.name: value.type.tensor_type.elem_type for value in graph.input}
     found.update((tensor.name, tensor.data_type) for tensor in graph.initializer)
     for node in graph.node:
@@ -54,7 +54,7 @@ def tiny(request, reference):
             request.param)
 
 
-def test_only_operators_with_kernels_stay(tiny):
+def test_only_operators_with_kernels_remain(tiny):
     graph, _, _ = tiny
     ours = Counter(node.op_type for node in graph.model.graph.node if node.domain == DOMAIN)
     assert set(ours) <= {*KERNELS, *LAYERS} and set(KERNELS) <= set(ours)
@@ -92,8 +92,8 @@ def test_types(tiny):
 
 
 def test_nothing_that_a_step_computes_on_the_cpu_goes_to_the_gpu(tiny):
-    """Else ONNX Runtime inserts copies, with which it captures no CUDA graph. Shapes may be read,
-    where they are shapes again: Reshape takes them from the host."""
+    """Else ONNX Runtime inserts copies, with which it captures no CUDA graph. Reshape may
+    read shapes: it takes them from the host."""
     graph, _, _ = tiny
     shapes = {node.output[0] for node in graph.model.graph.node if node.op_type == "Shape"}
     for node in graph.model.graph.node:
@@ -112,7 +112,7 @@ def test_weights_on_the_device(reference):
         kind = ("words" if value.dtype == np.int32 else
                 "float16" if value.dtype == np.float16 else "vectors")
         sizes[kind] += value.nbytes
-    # Words once: by ONNX Runtime they lie in the host's memory, on the GPU in the kernels' form.
+    # Words once: ONNX Runtime keeps them in the host's memory, the GPU has the kernels' form.
     assert sizes["words"] == sum(prepared(value.shape, -1) for name, value
                                  in graph.constants.items() if name.endswith(".words"))
     on_device = (sum(prepared(value.shape, 0) for name, value in graph.constants.items()
@@ -184,7 +184,7 @@ def test_external_weights_are_rounded_once():
 
 def test_weights_beyond_float16_are_refused():
     weight = np.full((2, 2, 1, 1), 65520, np.float32)
-    with pytest.raises(EngineError, match="w hold values beyond.*--precision exact"):
+    with pytest.raises(EngineError, match="w have values beyond.*--precision exact"):
         half(small_graph(weight), {}, frozenset({"stem"}))
 
 

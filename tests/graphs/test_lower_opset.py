@@ -1,4 +1,4 @@
-"""Single operators as TensorRT's graph has them: what they compute, what is refused."""
+"""Single operators in a graph for TensorRT: what they compute, what is refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def one(op, inputs, half, **said):
 
 
 def lowered(model, ours, channels, opset=17):
-    """The same graph in standard operators, or with the plugin's nodes."""
+    """The graph in standard operators, or with the plugin's nodes."""
     shapes = {name: (1, size, 6, 10) for name, size in channels.items()}
     nodes, constants = Lowering(model, {}, shapes, None, ours, opset).run()
     graph = helper.make_graph(nodes, "one", model.graph.input, model.graph.output,
@@ -59,7 +59,7 @@ def lowered(model, ours, channels, opset=17):
 @pytest.mark.parametrize("int8, opset", [(False, 17), (True, 17), (True, 19)])
 @pytest.mark.parametrize("k", [1, 3])
 def test_sums_are_exact(k, int8, opset, half):
-    """Scales that are powers of two, and a zero: what is not exact would show."""
+    """Scales are powers of two, and a zero: every sum is exact, so an error would show."""
     rng = np.random.default_rng(k)
     x = rng.integers(-4, 5, (2, 40, 6, 10)).astype(np.float32) / 4  # many meet their threshold
     x[0, :, 0, 0] = -0.0
@@ -83,8 +83,8 @@ def test_sums_are_exact(k, int8, opset, half):
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
 @pytest.mark.parametrize("case", ["norm", "norm_conv", "norm_alone", "fusion", "down", "up"])
 def test_operators_without_the_plugin(case, half):
-    """Fused operators round once at their end, as their kernels do: but for values that lie at
-    such a border both give the same float16."""
+    """Fused operators round once at their end, as their kernels do, so both return the same
+    float16, except for values half-way between two."""
     rng = np.random.default_rng(7)
 
     def normal(*shape, scale=1.0, shift=0.0):
@@ -113,7 +113,7 @@ def test_operators_without_the_plugin(case, half):
     for int8 in (False, True):
         found = session(lowered(model, Dense(int8=int8), inner)).run(None, feeds)[0]
         assert found.dtype == expected.dtype and found.shape == expected.shape
-        # Convolutions that give float16 round alpha and their sums as well: two bits more.
+        # Convolutions with float16 outputs also round alpha and their sums: two bits more.
         assert snr(expected, found) > (62 if half else 120)
 
 
@@ -127,19 +127,19 @@ def standard(*nodes, outputs=("y",)):
 
 @pytest.mark.parametrize("op", ["Unique", "Gelu", "Restore", "NonZero", "Made"])
 def test_unknown_operators_are_refused(op):
-    with pytest.raises(EngineError, match=f"operator {op}, which is none.*export"):
+    with pytest.raises(EngineError, match=f"operator {op}, which not every TensorRT.*export"):
         lowered(standard(helper.make_node(op, ["x"], ["y"])), Dense(int8=False), {"x": 4})
 
 
-@pytest.mark.parametrize("nodes, told", [
+@pytest.mark.parametrize("nodes, says", [
     ([("InstanceNormalization", ["x", "one", "zero"], ["y"])], "not that of a group norm"),
     ([("ReduceMean", ["x", "x"], ["y"])], "no constant axes"),
     ([("Identity", ["x"], ["y"])], "output y is not computed")])
-def test_nodes_that_can_not_be_lowered(nodes, told):
+def test_nodes_that_cannot_be_lowered(nodes, says):
     model = standard(*(helper.make_node(*node) for node in nodes))
     for name, value in (("one", 1), ("zero", 0)):
         model.graph.initializer.append(numpy_helper.from_array(np.full(4, value, np.float32), name))
-    with pytest.raises(EngineError, match=told):
+    with pytest.raises(EngineError, match=says):
         lowered(model, Dense(int8=False), {"x": 4})
 
 
@@ -170,7 +170,7 @@ def test_operators_that_are_not_ours_are_refused():
     model = standard(helper.make_node("Foo", ["x"], ["y"], domain=ops.DOMAIN))
     with pytest.raises(EngineError, match="bidiff.Foo has no form in standard operators"):
         lowered(model, Dense(int8=False), {"x": 4})
-    with pytest.raises(EngineError, match="bidiff.Foo is no operator of the TensorRT plugin"):
+    with pytest.raises(EngineError, match="TensorRT plugin has no operator bidiff.Foo"):
         lowered(model, PluginNodes(None), {"x": 4})
 
 

@@ -26,13 +26,13 @@ from bidiff_deploy.sampling import sampler
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 
 CPU = Target("cpu", 0, "CPUExecutionProvider", {})
-# What a network would give: large beside the latent, so that the clip takes part.
+# The stand-in for a network; large enough that the update clips.
 GAIN = 1.7
 
 
 @pytest.fixture(scope="module")
 def update():
-    """The update behind a graph of one product, as a function of ``ddim_update``'s arguments."""
+    """The update at the end of a graph of one product, with ``ddim_update``'s arguments."""
     helper, image = onnx.helper, [*"N", 3, *"HW"]
     value = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, image)
              for name in ("noisy", "prediction")]
@@ -78,14 +78,14 @@ class Loop:
         bundle = open_bundle(path)
         self.graphs = StepGraphs(bundle)
         self.schedule, self.timesteps = bundle.schedule, bundle.timesteps
-        derived = lower_for_cuda(self.graphs, float16=False)
+        graph = lower_for_cuda(self.graphs, float16=False)
         options = session_options(1)
         options.register_custom_ops_library(str(library.library_path()))
         values = {name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
-                  for name, value in derived.constants.items()}
+                  for name, value in graph.constants.items()}
         options.add_external_initializers(list(values), list(values.values()))
         self.session = ort.InferenceSession(
-            derived.serialized(), options,
+            graph.serialized(), options,
             providers=["CPUExecutionProvider"])
         self.rows = StepRows(self.graphs, self.timesteps[0])
 
@@ -123,8 +123,8 @@ def test_a_loop_on_the_device_gives_the_bits_of_the_sampler(loop, start):
 
 
 @packed
-def test_the_derived_graph_is_the_shipped_one(loop, reference):
-    """Opened operators are convolutions of ONNX Runtime here: equal but for rounding."""
+def test_the_graph_for_cuda_computes_what_the_shipped_one_does(loop, reference):
+    """Inlined operators are convolutions of ONNX Runtime here: equal up to rounding."""
     from support.reference_cases import snr
 
     rng = np.random.default_rng(4)

@@ -1,4 +1,4 @@
-"""Graphs of strangers that ask for more than their network needs are refused before they run."""
+"""Graphs of strangers that need more than their network are refused before they run."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_honest_graphs_pass(reference, name):
 
 
 def test_definitions_are_those_in_bundles_of_before():
-    """A bundle is refused if it has others; a change of one makes a new version of the op set."""
+    """A bundle with others is refused; a change of one needs a new version of the op set."""
     digest = hashlib.sha256()
     for function in functions():
         for node in function.node:

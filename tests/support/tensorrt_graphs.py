@@ -13,7 +13,7 @@ from bidiff_deploy.engines import library
 from bidiff_deploy.engines.gpu.step_rows import rows_apart
 from bidiff_deploy.engines.onnxruntime.session import session_options
 from bidiff_deploy.graphs.float16 import MAPS
-from bidiff_deploy.graphs.graph_writer import OPERATORS
+from bidiff_deploy.graphs.opset import OPERATORS
 from bidiff_deploy.operators.definitions import functions
 from bidiff_deploy.operators.names import DOMAIN, VERSION
 

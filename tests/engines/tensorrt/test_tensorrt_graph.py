@@ -13,6 +13,7 @@ from bidiff_deploy import EngineError, UsageError, load_bundle
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.engines import library
+from bidiff_deploy.engines.tensorrt import sidecar
 from bidiff_deploy.graphs import embed
 from bidiff_deploy.graphs.float16 import MAPS
 from bidiff_deploy.graphs.lowering import (
@@ -296,6 +297,11 @@ def test_the_update_is_the_samplers(tiny, variant):
 
 
 # -- what is refused --------------------------------------------------------------------------
+def test_plans_know_the_same_variants():
+    """Their module loads no onnx, so it has a list of its own."""
+    assert sidecar.VARIANTS == VARIANTS
+
+
 def test_arguments_are_checked(tiny):
     with pytest.raises(UsageError, match="'int8' is no variant.*plugin, dense, dense-int8"):
         tiny.derive("int8")
@@ -311,7 +317,7 @@ def test_a_graph_that_contradicts_itself_is_refused(tiny):
     model = graph.model
     model.graph.initializer.append(numpy_helper.from_array(np.array([7]), "seven"))
     model.graph.node.insert(0, helper.make_node("Reshape", ["seven", "seven"], ["wrong"]))
-    with pytest.raises(EngineError, match="graph is not as its network's is.*export the bundle"):
+    with pytest.raises(EngineError, match="graph is not its network's.*export the bundle"):
         run_passes(TENSORRT["dense"][len(CPU):], graph, Options(tiny.graphs))
 
 

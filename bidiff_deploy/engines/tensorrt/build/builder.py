@@ -116,7 +116,7 @@ def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
 def _opset(api: Api, settings: Settings) -> int:
     """The later one for its float16 scales, without which a float16 network has float32 between
     its int8 convolutions; parsers before TensorRT 10 do not read it."""
-    from ....graphs.graph_writer import OPSET, OPSET_OF_10
+    from ....graphs.opset import OPSET, OPSET_OF_10
 
     later = settings.variant == "dense-int8" and settings.float16 and not api.weakly_typed
     return OPSET_OF_10 if later else OPSET
