@@ -16,7 +16,7 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
 
 pytest.register_assert_rewrite("support")
 pytest_plugins = ["support.emulated_cuda", "support.reference_cases", "support.report_pages",
-                  "support.tensorrt_networks"]
+                  "support.shared", "support.tensorrt_networks"]
 
 # Packages that the package itself does without: a file of tests that imports one which is not
 # installed is skipped, and says so.

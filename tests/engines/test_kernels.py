@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from bidiff_deploy.engines import library
 from bidiff_deploy.errors import EngineError
+from support.native import HANG_SECONDS, HOST, built
 
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 
-ROOT = Path(__file__).parents[2]
 SUPPORTED = [kernel.name for kernel in library.kernels() if kernel.supported]
 QUICK = settings(max_examples=120, derandomize=True, deadline=None,
                  suppress_health_check=[HealthCheck.too_slow])
@@ -172,7 +172,7 @@ def run_python(code: str, kernel: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "BIDIFF_KERNEL": kernel,
                    "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          env=environment, timeout=60)
+                          env=environment, timeout=HANG_SECONDS)
 
 
 @pytest.mark.parametrize("kernel", SUPPORTED)
@@ -208,19 +208,9 @@ def test_wrong_shapes_are_refused():
 
 
 @pytest.fixture(scope="module")
-def native_build(tmp_path_factory) -> Path:
+def native_build() -> Path:
     """The op library and its native tests, built from source."""
-    if not shutil.which("cmake") or not shutil.which("c++"):
-        pytest.skip("needs cmake and a C++ compiler on PATH")
-    folder = tmp_path_factory.mktemp("native")
-    configure = ["cmake", "-S", str(ROOT / "engines"), "-B", str(folder), "-DBIDIFF_BUILD_TESTS=ON",
-                 "-DBIDIFF_CUDA=OFF"]
-    subprocess.run(configure, check=True, capture_output=True, timeout=60)
-    built = subprocess.run(["cmake", "--build", str(folder), "--parallel", "2"],
-                           capture_output=True, text=True, timeout=300)
-    assert built.returncode == 0, built.stdout + built.stderr
-    assert "warning:" not in built.stderr
-    return folder
+    return built(HOST)
 
 
 def test_vpopcntdq_machine_code_under_emulation(native_build):
@@ -228,7 +218,7 @@ def test_vpopcntdq_machine_code_under_emulation(native_build):
     program = native_build / "popcount_kernel_test"
     if not program.exists():
         pytest.skip("this architecture has no such kernel")
-    done = subprocess.run([program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([program], capture_output=True, text=True, timeout=HANG_SECONDS)
     if done.returncode == 77:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stdout
@@ -237,8 +227,8 @@ def test_vpopcntdq_machine_code_under_emulation(native_build):
 
 @pytest.mark.parametrize("name", ["binary_kernels_test", "float_kernels_test"])
 def test_every_kernel_with_everything_fused_in(native_build, name):
-    """Without ONNX Runtime: tests/test_arm.py runs the same programs for another processor."""
-    done = subprocess.run([native_build / name], capture_output=True, text=True, timeout=120)
+    """Without ONNX Runtime: test_arm.py runs the same programs for another processor."""
+    done = subprocess.run([native_build / name], capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stdout
     assert "0 failures" in done.stdout
 

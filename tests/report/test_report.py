@@ -16,6 +16,7 @@ import jinja2
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.errors import BidiffError, UsageError
@@ -41,8 +42,8 @@ NAME = "\"><img src=x onerror=alert(1)>&lt;b>.png"  # a file may be called so
 
 
 @pytest.fixture(scope="module", autouse=True)
-def examined_once():
-    with one_examination():
+def examined_once(shared):
+    with one_examination(shared):
         yield
 
 
@@ -214,9 +215,7 @@ def test_another_network_is_refused_and_nothing_is_written(reference, tmp_path):
 @needs_library
 @needs_check
 def test_a_failed_check_is_written_and_told(reference, tmp_path):
-    other = reference.folder / "other.safetensors"
-    from safetensors.numpy import save_file
-
+    other = tmp_path / "other.safetensors"
     save_file(reference.state("tiny", seed=1), other)
     page = tmp_path / "page.html"
     code, _, err = run(reference.bundle("tiny", [999, 0]), other, "--options",
@@ -284,13 +283,13 @@ def test_an_existing_page_is_kept(reference, tmp_path):
 
 def test_pages_have_a_limit(reference, tmp_path):
     """More images than a page holds, large ones among them, are cut and told."""
-    big = np.random.default_rng(0).integers(0, 256, (1400, 2000, 3), np.uint8)  # worst of all
+    big = np.random.default_rng(0).integers(0, 256, (140, 2000, 3), np.uint8)  # worst of all
     pictures = dict.fromkeys(("bicubic", "packed"), big)
-    for budget in (3_500_000, 900_000):
+    for budget in (350_000, 90_000):
         shown = encode(pictures, budget)
         assert sum(map(len, shown.uris.values())) <= budget
         assert max(shown.width, shown.height) <= 1600 and "loss, quality" in shown.how
-        assert shown.width / shown.height == pytest.approx(2000 / 1400, rel=0.01)
+        assert shown.width / shown.height == pytest.approx(2000 / 140, rel=0.01)
     assert encode(pictures, 1000) is None
     small = encode({"packed": big[:40, :40]}, 100_000)
     assert small.how == "without loss" and (small.width, small.height) == (40, 40)

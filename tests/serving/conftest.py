@@ -12,20 +12,20 @@ from support.serving_setup import DEMO, Server
 
 
 @pytest.fixture(scope="package")
-def bundle(tmp_path_factory):
+def bundle(shared):
     """The shipped model's bundle: a trained one, so that results may be compared."""
-    path = tmp_path_factory.mktemp("serving") / "demo.bundle"
-    done = CliRunner().invoke(group, ["export", str(DEMO), "-o", str(path), "--timesteps",
-                                      "40,20", "--quiet"])
-    assert done.exit_code == 0, done.output
-    return path
+    def export(path):
+        done = CliRunner().invoke(group, ["export", str(DEMO), "-o", str(path), "--timesteps",
+                                          "40,20", "--quiet"])
+        assert done.exit_code == 0, done.output
+
+    return shared("demo.bundle", export)
 
 
 @pytest.fixture(scope="package")
-def repository(bundle):
-    path = bundle.parent / "repository"
-    export_repository(bundle, path, max_pixels=8192, threads=2, tile="none")
-    return path
+def repository(bundle, shared):
+    return shared("repository", lambda path: export_repository(
+        bundle, path, max_pixels=8192, threads=2, tile="none"))
 
 
 @pytest.fixture

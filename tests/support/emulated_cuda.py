@@ -5,13 +5,9 @@ Its GPUs are this CPU: the launcher, the modules and the very device source run,
 
 from __future__ import annotations
 
-import fcntl
-import functools
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,39 +15,17 @@ from pathlib import Path
 import pytest
 
 from bidiff_deploy.engines import library
+from support import native
 
-ROOT = Path(__file__).parents[2]
 # One list for all tests of a process, because a GPU stays what it was when it was opened.
 GPUS = (75, 80, 86, 87, 89, 90, 100, 120)
-
-
-@functools.cache
-def built(target: str) -> Path:
-    """Folder in which that target of engines/cmake/cuda_emulated.cmake is built; skips the test
-    where it can not be."""
-    cmake = shutil.which("cmake") or shutil.which("cmake", path=sysconfig.get_path("scripts"))
-    if cmake is None or not shutil.which("c++"):
-        pytest.skip("needs cmake and a C++ compiler on PATH")
-    # Kept between runs: it takes half a minute to build.
-    folder = ROOT / "build" / "emulated_cuda"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for command in ([cmake, "-S", str(ROOT / "engines"), "-B", str(folder)],
-                        [cmake, "--build", str(folder), "--target", target, "--parallel", "2"]):
-            done = subprocess.run(command, capture_output=True, text=True,
-                                  env={**os.environ, "BIDIFF_NO_LIBRARY": "",
-                                       "BIDIFF_CUDA": "OFF"})
-            assert done.returncode == 0, done.stdout + done.stderr
-            assert "warning:" not in done.stderr, done.stderr
-    return folder
 
 
 def stand_in() -> Path:
     """Path of the built stand-in; skips the test where it or the op library can not be built."""
     if library.library_path() is None:
         pytest.skip(library.missing_reason())
-    return built("bidiff_emulated_cuda") / "libbidiff_emulated_cuda.so"
+    return native.built(native.HOST, "bidiff_emulated_cuda") / "libbidiff_emulated_cuda.so"
 
 
 def variables(cache: Path, **changed: str) -> dict[str, str]:
@@ -88,7 +62,8 @@ def on_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def python(code: str, cache: Path, **changed: str) -> subprocess.CompletedProcess[str]:
     """``code`` in a Python of its own on the stand-in."""
-    return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=300,
+    return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, 
+                          timeout=native.HANG_SECONDS,
                           env={**os.environ, **variables(cache, **changed)})
 
 

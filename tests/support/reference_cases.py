@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from reference.synth_weights import load_layout, synth_state_dict
+from safetensors.numpy import save_file
 
 from bidiff_deploy.checkpoint.options import read_options
 from bidiff_deploy.checkpoint.read import read_checkpoint
+from bidiff_deploy.checkpoint.record import Checkpoint
 from bidiff_deploy.export.write import export_bundle
+from support.shared import Shared
 
 TESTS = Path(__file__).parents[1]
 REFERENCE = TESTS / "reference"
@@ -25,11 +30,10 @@ def snr(reference: np.ndarray, found: np.ndarray) -> float:
 
 
 class Reference:
-    """The reference cases, and files made of them in one folder for the whole run."""
+    """The reference cases, and files made of them once for all workers."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._bundles: dict[tuple, Path] = {}
+    def __init__(self, shared: Shared) -> None:
+        self.shared = shared
 
     def layout(self, name: str) -> dict:
         return load_layout(name)
@@ -44,36 +48,28 @@ class Reference:
 
     def options(self, name: str) -> Path:
         """Option file in the published form."""
-        path = self.folder / f"{name}.yml"
         network = self.layout(name)["network"]
-        path.write_text(yaml.safe_dump({
+        text = yaml.safe_dump({
             "name": name, "scale": 4, "network_g": {"type": "BIDiffSRUNet", **network},
             "beta_schedule": {"schedule": "linear", "n_timestep": network["total_step"],
-                              "linear_start": 1e-6, "linear_end": 1e-2}}))
-        return path
+                              "linear_start": 1e-6, "linear_end": 1e-2}})
+        return self.shared(f"{name}.yml", lambda path: path.write_text(text))
 
     def checkpoint(self, name: str) -> Path:
         """The weights as a .safetensors file with published keys."""
-        from safetensors.numpy import save_file
+        return self.shared(f"{name}.safetensors", lambda path: save_file(self.state(name), path))
 
-        path = self.folder / f"{name}.safetensors"
-        if not path.exists():
-            save_file(self.state(name), path)
-        return path
-
-    def read(self, name: str):
+    def read(self, name: str) -> Checkpoint:
         return read_checkpoint(self.checkpoint(name), read_options(self.options(name)))
 
-    def bundle(self, name: str, timesteps) -> Path:
+    def bundle(self, name: str, timesteps: Iterable[int], precision: str = "exact") -> Path:
         """A bundle of the reference's weights for these time steps, descending."""
         timesteps = tuple(sorted((int(t) for t in timesteps), reverse=True))
-        if (name, timesteps) not in self._bundles:
-            path = self.folder / f"{name}_{len(self._bundles)}.bundle"
-            export_bundle(self.read(name), path, timesteps=timesteps)
-            self._bundles[name, timesteps] = path
-        return self._bundles[name, timesteps]
+        steps = hashlib.sha256(str(timesteps).encode()).hexdigest()[:12]
+        return self.shared(f"{name}_{precision}_{steps}.bundle", lambda path: export_bundle(
+            self.read(name), path, timesteps=timesteps, precision=precision))
 
 
 @pytest.fixture(scope="session")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    return Reference(tmp_path_factory.mktemp("reference"))
+def reference(shared: Shared) -> Reference:
+    return Reference(shared)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import importlib.util
 import json
@@ -21,6 +20,7 @@ from PIL import Image
 from bidiff_deploy.cli import group
 from bidiff_deploy.doctor import examine as doctor
 from bidiff_deploy.engines import library
+from support.shared import Shared
 
 needs_library = pytest.mark.skipif(library.library_path() is None, reason="no op library")
 needs_check = pytest.mark.skipif(
@@ -114,27 +114,30 @@ def picture(path: Path, height: int, width: int, seed: int = 0) -> Path:
 
 
 @contextmanager
-def one_examination() -> Iterator[None]:
-    """Inside, the machine is examined once, which takes seconds."""
+def one_examination(shared: Shared) -> Iterator[None]:
+    """Inside, the machine is what one examination found, which takes seconds."""
+    found = shared("machine.json", lambda path: path.write_text(json.dumps(doctor.examine())))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(doctor, "examine", functools.cache(doctor.examine))
+        patch.setattr(doctor, "examine", lambda: json.loads(found.read_text()))
         yield
 
 
 @pytest.fixture(scope="session")
-def report_page(reference, tmp_path_factory) -> tuple[Path, dict]:
+def report_page(reference, shared) -> tuple[Path, dict]:
     """A page with every section, and the data behind it."""
-    folder = tmp_path_factory.mktemp("page")
-    bundle = reference.bundle("tiny", [999, 400, 0])
-    truths = folder / "photos"
-    truths.mkdir()
-    picture(truths / "first.png", 98, 131)
-    picture(truths / "second.png", 64, 64, 2)
-    page = folder / "report.html"
-    with one_examination():
-        code, out, err = run(bundle, reference.checkpoint("tiny"), "--options",
-                             reference.options("tiny"), "--truth", truths, "-o", page, "--size",
-                             "32x32", "--rounds", 1, "--against", "onnxruntime,openvino",
-                             "--threads", 1, "--json")
-    assert code == 0, err
-    return page, json.loads(out)
+    def make(folder: Path) -> None:
+        truths = folder / "photos"
+        truths.mkdir(parents=True)
+        picture(truths / "first.png", 98, 131)
+        picture(truths / "second.png", 64, 64, 2)
+        with one_examination(shared):
+            code, out, err = run(
+                reference.bundle("tiny", [999, 400, 0]), reference.checkpoint("tiny"), "--options",
+                reference.options("tiny"), "--truth", truths, "-o", folder / "report.html",
+                "--size", "32x32", "--rounds", 1, "--against", "onnxruntime,openvino",
+                "--threads", 1, "--json")
+        assert code == 0, err
+        (folder / "report.json").write_text(out)
+
+    folder = shared("page", make)
+    return folder / "report.html", json.loads((folder / "report.json").read_text())

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from bidiff_deploy.engines import library
 from support import emulated_cuda
+from support.native import HANG_SECONDS, HOST, built
 from tools.checks.cuda_operators import Branch, Gpu
 
 # Every path, in both forms where sm_75 has its own.
@@ -23,8 +24,8 @@ QUICK = settings(max_examples=12, derandomize=True, deadline=None,
 
 def native(name: str, *arguments: str, **variables: str) -> str:
     """Output of a native test, which must pass."""
-    done = subprocess.run([emulated_cuda.built(name) / name, *arguments], capture_output=True,
-                          text=True, timeout=300, env={**os.environ, **variables})
+    done = subprocess.run([built(HOST, name) / name, *arguments], capture_output=True, text=True,
+                          timeout=HANG_SECONDS, env={**os.environ, **variables})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

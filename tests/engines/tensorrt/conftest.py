@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from bidiff_deploy.export.write import export_bundle
-
 
 @pytest.fixture(scope="module")
 def tiny(reference) -> Path:
@@ -15,10 +13,8 @@ def tiny(reference) -> Path:
 
 
 @pytest.fixture(scope="module")
-def halved(reference, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("half") / "half.bundle"
-    export_bundle(reference.read("tiny"), path, timesteps=(999, 400, 0), precision="half")
-    return path
+def halved(reference) -> Path:
+    return reference.bundle("tiny", [999, 400, 0], precision="half")
 
 
 @pytest.fixture

@@ -187,11 +187,8 @@ print(json.dumps(told))
 
 @pytest.fixture(scope="module")
 def bundles(reference) -> list[str]:
-    from bidiff_deploy.export.write import export_bundle
-
-    half = reference.folder / "names_half.bundle"
-    export_bundle(reference.read("tiny"), half, timesteps=(7, 3), precision="half")
-    return [str(reference.bundle("tiny", (7, 3))), str(half)]
+    return [str(reference.bundle("tiny", (7, 3), precision))
+            for precision in ("exact", "half")]
 
 
 @pytest.mark.parametrize("version", (*WHOLE, *PART))

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -18,38 +17,27 @@ from bidiff_deploy.engines.tensorrt.plugin import compile as tensorrt_build
 from bidiff_deploy.engines.tensorrt.plugin import library as tensorrt_plugin
 from bidiff_deploy.engines.tensorrt.plugin import sources as tensorrt_files
 from bidiff_deploy.errors import EngineError, UsageError
-from support import emulated_cuda
-
-ROOT = Path(__file__).parents[3]
+from support import emulated_cuda, native
 
 
 @pytest.fixture(scope="module")
 def core_test() -> Path:
-    """The native test of the core; kept between runs."""
+    """The native test of the core."""
     emulated_cuda.stand_in()  # skips where nothing can be built
-    cmake = shutil.which("cmake") or shutil.which("cmake", path=sysconfig.get_path("scripts"))
-    folder = ROOT / "build" / "tensorrt_core"
-    for command in ([cmake, "-S", str(ROOT / "engines" / "tensorrt"), "-B", str(folder),
-                     "-DBIDIFF_BUILD_TESTS=ON", "-DCMAKE_BUILD_TYPE=None",
-                     "-DCMAKE_CXX_FLAGS=-O1"],
-                    [cmake, "--build", str(folder), "--parallel", "2"]):
-        done = subprocess.run(command, capture_output=True, text=True,
-                              env={**os.environ, "BIDIFF_CUDA": "OFF"})
-        assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "tensorrt_core_test"
+    return native.built(native.PLUGIN) / "tensorrt_core_test"
 
 
 @pytest.mark.parametrize("architecture", [75, 90, 120])
 def test_the_core_on_an_emulated_gpu(core_test: Path, architecture: int, tmp_path: Path) -> None:
     done = subprocess.run(
-        [str(core_test), "2", str(architecture)], capture_output=True, text=True, timeout=300,
+        [str(core_test), "2", str(architecture)], capture_output=True, text=True, timeout=native.HANG_SECONDS,
         env={**os.environ, **emulated_cuda.variables(
             tmp_path, BIDIFF_EMULATED_GPUS=str(architecture))})
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_core_says_why_it_can_not_run(core_test: Path, tmp_path: Path) -> None:
-    done = subprocess.run([str(core_test)], capture_output=True, text=True, timeout=300,
+    done = subprocess.run([str(core_test)], capture_output=True, text=True, timeout=native.HANG_SECONDS,
                           env={**os.environ, **emulated_cuda.variables(
                               tmp_path, BIDIFF_EMULATED_GPUS="61")})
     assert done.returncode == 1 and "7.5" in done.stdout

@@ -34,44 +34,27 @@ Further environment, by keyword, for both:
 
 from __future__ import annotations
 
-import fcntl
-import functools
 import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from support import emulated_cuda, tensorrt_names
+from support import emulated_cuda, native, tensorrt_names
 
 VERSIONS = tensorrt_names.VERSIONS
 _ROOT = Path(__file__).parents[3]
 _HERE = Path(__file__).parent
 
 
-@functools.cache
 def plugin() -> Path:
-    """The plugin library, built once and kept between runs; skips where it can not be built."""
+    """The plugin library, built once and kept between runs; skips where it cannot be built."""
     emulated_cuda.stand_in()
-    cmake = shutil.which("cmake") or shutil.which("cmake", path=sysconfig.get_path("scripts"))
-    folder = _ROOT / "build" / "tensorrt_core"  # of tests/test_tensorrt_plugin.py
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for command in ([cmake, "-S", str(_ROOT / "engines" / "tensorrt"), "-B", str(folder),
-                         "-DBIDIFF_BUILD_TESTS=ON", "-DCMAKE_BUILD_TYPE=None",
-                         "-DCMAKE_CXX_FLAGS=-O1"],
-                        [cmake, "--build", str(folder), "--parallel", "2", "--target",
-                         "bidiff_tensorrt_node_runner"]):
-            done = subprocess.run(command, capture_output=True, text=True,
-                                  env={**os.environ, "BIDIFF_CUDA": "OFF"})
-            assert done.returncode == 0, done.stdout + done.stderr
-            assert "warning:" not in done.stderr, done.stderr
-    return folder / "libbidiff_tensorrt_node_runner.so"
+    return (native.built(native.PLUGIN, "bidiff_tensorrt_node_runner")
+            / "libbidiff_tensorrt_node_runner.so")
 
 
 def _variables(cache: Path, version: str, changed: dict[str, str]) -> dict[str, str]:
@@ -98,11 +81,11 @@ def environment(cache: Path, version: str = "10.3.0", **changed: str) -> dict[st
 
 
 def run(program: str | Path, cache: Path, *arguments: str, version: str = "10.3.0",
-        timeout: float = 300, **changed: str) -> subprocess.CompletedProcess[str]:
+        **changed: str) -> subprocess.CompletedProcess[str]:
     """A Python of its own with the stand-in; ``program`` is text, or a file."""
     start = [str(program)] if isinstance(program, Path) else ["-c", program]
     return subprocess.run([sys.executable, *start, *arguments], text=True, capture_output=True,
-                          timeout=timeout, env=environment(cache, version, **changed))
+                          timeout=native.HANG_SECONDS, env=environment(cache, version, **changed))
 
 
 @contextmanager
