@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.native import ARM, HANG_SECONDS, built
+from support.native import ARM, built
+from support.waiting import HANG_SECONDS
 
 LIBRARIES = Path("/usr/aarch64-linux-gnu")  # of Debian's and Ubuntu's cross compiler
 

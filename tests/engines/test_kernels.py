@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from bidiff_deploy.engines import library
 from bidiff_deploy.errors import EngineError
-from support.native import HANG_SECONDS, HOST, built
+from support.native import HOST, built
+from support.waiting import HANG_SECONDS
 
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)

@@ -16,9 +16,9 @@ from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.engines import library
 from bidiff_deploy.engines.gpu.step_rows import StepRows
-from bidiff_deploy.engines.onnxruntime.session import session_options
 from bidiff_deploy.engines.onnxruntime.cuda_provider import Target
 from bidiff_deploy.engines.onnxruntime.cuda_step import DeviceStep
+from bidiff_deploy.engines.onnxruntime.session import session_options
 from bidiff_deploy.graphs.lowering import lower_for_cuda
 from bidiff_deploy.graphs.update import FACTORS, LATENT, append_update
 from bidiff_deploy.sampling import sampler

@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 
 from bidiff_deploy.engines import library
+from support.waiting import HANG_SECONDS
 
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
@@ -216,7 +217,7 @@ def run_forced(kernel: str) -> subprocess.CompletedProcess[str]:
                    "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     code = RUN_FORCED.format(tests=os.path.dirname(os.path.abspath(__file__)))
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          env=environment, timeout=120)
+                          env=environment, timeout=HANG_SECONDS)
 
 
 @pytest.mark.parametrize("kernel", [k.name for k in KERNELS if k.supported])

@@ -23,6 +23,7 @@ import pytest
 import bidiff_deploy
 from bidiff_deploy.cli import COMMANDS
 from bidiff_deploy.engines import library
+from support.waiting import HANG_SECONDS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,7 +38,7 @@ PLUGIN = "bidiff_deploy/engines/plugin_source/"
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     done = subprocess.run([str(word) for word in command], cwd=cwd, text=True, capture_output=True,
-                          env={**os.environ, **variables}, timeout=300)
+                          env={**os.environ, **variables}, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from support.waiting import HANG_SECONDS
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
           "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -58,7 +60,7 @@ class Browser:
         finally:
             os.close(self._in)
             try:
-                self._process.wait(10)
+                self._process.wait(HANG_SECONDS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
@@ -66,7 +68,7 @@ class Browser:
 
     def open(self, url: str) -> None:
         self.call("Page.navigate", url=url)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + HANG_SECONDS
         while self.evaluate("document.readyState + location.protocol") != (
                 f"complete{url.partition('//')[0]}"):
             assert time.monotonic() < deadline, f"{url} does not load"
@@ -94,7 +96,7 @@ class Browser:
         if self._session is not None:
             message["sessionId"] = self._session
         os.write(self._in, json.dumps(message).encode() + b"\0")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANG_SECONDS
         while True:
             answer = self._receive(deadline)
             if answer.get("id") == self._number:

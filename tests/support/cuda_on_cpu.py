@@ -14,8 +14,8 @@ import onnxruntime
 
 from bidiff_deploy import BidiffError, BundleError, EngineError, load_bundle
 from bidiff_deploy.engines import library
-from bidiff_deploy.engines.onnxruntime.session import session_options
 from bidiff_deploy.engines.onnxruntime.cuda_step import DeviceStep
+from bidiff_deploy.engines.onnxruntime.session import session_options
 
 
 def run_models(folder: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from bidiff_deploy.engines import library
 from support import native
+from support.waiting import HANG_SECONDS
 
 # One list for all tests of a process, because a GPU stays what it was when it was opened.
 GPUS = (75, 80, 86, 87, 89, 90, 100, 120)
@@ -63,7 +64,7 @@ def on_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def python(code: str, cache: Path, **changed: str) -> subprocess.CompletedProcess[str]:
     """``code`` in a Python of its own on the stand-in."""
     return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, 
-                          timeout=native.HANG_SECONDS,
+                          timeout=HANG_SECONDS,
                           env={**os.environ, **variables(cache, **changed)})
 
 

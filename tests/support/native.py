@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from support.waiting import HANG_SECONDS
+
 ROOT = Path(__file__).parents[2]
-# Only what hangs takes so long: on a busy machine a build or a run may take many times its own.
-HANG_SECONDS = 1800
 
 
 @dataclass(frozen=True)

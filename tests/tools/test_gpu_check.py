@@ -15,6 +15,7 @@ from bidiff_deploy.errors import EngineError
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.networks.bi_diffsr.costs import count
 from support import emulated_cuda
+from support.waiting import HANG_SECONDS
 from tools.checks import reference
 from tools.checks.cuda_operators import OPERATORS, Gpu
 from tools.gpu_check import __main__ as program
@@ -141,7 +142,7 @@ def test_the_whole_program(tmp_path):
     report_file = tmp_path / "report.json"
     command = [sys.executable, str(ROOT / "tools" / "gpu_check"), *TINY, "--json",
                str(report_file), "--only", "machine,parity,sanitizer,layers,cudnn"]
-    done = subprocess.run(command, text=True, capture_output=True, timeout=300,
+    done = subprocess.run(command, text=True, capture_output=True, timeout=HANG_SECONDS,
                           env={**emulated_environment(tmp_path), "PATH": "/usr/bin:/bin"})
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(report_file.read_text())

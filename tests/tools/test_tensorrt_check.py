@@ -15,6 +15,7 @@ import pytest
 
 from bidiff_deploy.errors import EngineError, UsageError
 from stand_ins import tensorrt as tensorrt_stand_in
+from support.waiting import HANG_SECONDS
 from tools.tensorrt_check import __main__ as program
 from tools.tensorrt_check import engines, native, parity, parts, table
 
@@ -283,7 +284,7 @@ def test_the_whole_tool_on_the_stand_in(tmp_path):
 
     def check(names: str) -> tuple[int, str, dict]:
         done = subprocess.run([*command, "--parts", names], text=True, capture_output=True,
-                              env=environment, timeout=120)
+                              env=environment, timeout=HANG_SECONDS)
         assert file.is_file(), done.stderr
         return done.returncode, done.stdout, json.loads(file.read_text())["parts"]
     code, text, found = check("machine,parity-dense,build,build-dense,speed-network,memory,trtexec")

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,11 @@ from bidiff_deploy.training.distributed import Processes, pick_device, processes
 from bidiff_deploy.training.recipe import Run, recipe_from_dict
 from bidiff_deploy.training.trainer import Trainer
 from support.training_setup import changed
+from support.waiting import HANG_SECONDS
 
 CPU = torch.device("cpu")
 REPOSITORY = Path(__file__).parents[2]
-WITHOUT_CHANCE = changed(network={"dropout": 0.0}, run={"batch": 4, "timeout_minutes": 2})
+WITHOUT_CHANCE = changed(network={"dropout": 0.0}, run={"batch": 4, "timeout_minutes": 60})
 
 
 def start(code: list[str], rank: int, port: int, ranks: int = 2) -> subprocess.Popen:
@@ -41,10 +41,10 @@ def port() -> int:
         return found.getsockname()[1]
 
 
-def ended(running: list[subprocess.Popen], seconds: float = 240) -> list[tuple[int, str]]:
+def ended(running: list[subprocess.Popen]) -> list[tuple[int, str]]:
     """Exit codes and stderr of processes that must end by themselves."""
     try:
-        return [(process.wait(seconds), process.stderr.read()) for process in running]
+        return [(process.wait(HANG_SECONDS), process.stderr.read()) for process in running]
     finally:
         for process in running:
             process.kill()
@@ -133,9 +133,8 @@ def test_a_lost_process_ends_the_other_in_a_sentence(folder, port):
     while "it/s" not in running[0].stderr.readline():
         assert running[0].poll() is None
     running[1].kill()
-    began = time.monotonic()
     (code, errors), _ = ended(running)
-    assert code == 1 and time.monotonic() - began < 100
+    assert code == 1
     told = [line for line in errors.splitlines() if line.startswith("error:")]
     assert len(told) == 1 and "process 0 of 2: another process of the run has ended" in told[0]
     assert "Traceback" not in errors

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from bidiff_deploy.cli import group as cli
 from support.training_setup import changed, states_equal
+from support.waiting import HANG_SECONDS
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
@@ -107,7 +108,7 @@ def test_sigterm_saves_and_ends(folder):
         while "it/s" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=HANG_SECONDS)
     finally:
         process.kill()
     assert process.returncode == 0 and "stopped; continue with --resume" in errors

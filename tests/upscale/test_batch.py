@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from bidiff_deploy.upscale import batch
 from bidiff_deploy.upscale.journal import FILE_NAME
 from support.batch_setting import Setting, outputs, three
 from support.image_samples import profile
+from support.waiting import HANG_SECONDS, wait_until
 
 TREE = ("in/a.png", "in/b.jpg", "in/deep/c.png", "in/deep/down/d.tif", "in/other/e.png",
         "in/.hidden/f.png", "in/.g.png")
@@ -232,7 +232,7 @@ def test_memory_sizes_that_are_refused(text: str) -> None:
 # Ctrl-C.
 
 COMMAND = """
-import sys, time
+import os, sys, time
 sys.path.insert(0, {tests!r})
 sys.path.append({tests!r} + "/..")
 import bidiff_deploy
@@ -241,7 +241,8 @@ from bidiff_deploy.cli import main
 
 class Slow(FakeEngine):
     def _predict(self, *inputs):
-        time.sleep(0.03)
+        if "HOLD" in os.environ and os.path.exists("out/02.png"):
+            time.sleep(3600)
         return super()._predict(*inputs)
 
 def load_bundle(path, **options):
@@ -262,12 +263,11 @@ def test_an_interruption_is_clean(tmp_path: Path, monkeypatch, number: int, code
     command = [sys.executable, "-c", COMMAND.format(tests=str(Path(__file__).parents[1])), "upscale",
                "bundle", "in", "-o", "out"]
     process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "out" / "02.png").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
+                               stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, "HOLD": "in the middle"})
+    wait_until(lambda: (tmp_path / "out" / "02.png").exists() or process.poll() is not None)
     process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == code
     made = sorted(path.name for path in (tmp_path / "out").iterdir() if path.name != FILE_NAME)
     assert 3 <= len(made) < 30 and made == [f"{index:02d}.png" for index in range(len(made))]

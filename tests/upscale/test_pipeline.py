@@ -13,6 +13,7 @@ import pytest
 from bidiff_deploy.errors import ImageError, OutputError
 from bidiff_deploy.upscale import pipeline
 from bidiff_deploy.upscale.pipeline import Failure
+from support.waiting import HANG_SECONDS, wait_until
 
 
 class Stages:
@@ -80,12 +81,12 @@ def test_failures_keep_their_place_and_the_others_go_on() -> None:
 
 
 def test_stages_overlap() -> None:
-    stages, count = Stages(pause=0.03), 10
-    stages._stage = lambda name, job: time.sleep(0 if name == "report" else 0.03)
-    started = time.monotonic()
-    stages.run(count)
-    # One after the other they take 3 * count pauses, overlapped count + 2.
-    assert time.monotonic() - started < 0.03 * 3 * count * 0.7
+    """The third is decoded, the second computed and the first encoded at one time."""
+    stages, together = Stages(), threading.Barrier(3, timeout=HANG_SECONDS)
+    meeting = {("decode", 2), ("compute", 1), ("encode", 0)}
+    stages._stage = lambda name, job: (name, job) in meeting and together.wait()
+    stages.run(4)
+    assert stages.encoded == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("slow", ["decode", "compute", "encode"])
@@ -103,7 +104,11 @@ def test_little_is_held(slow: str) -> None:
 
     def stage(name: str, kind: str | None):
         def work(job: int, item: object = None) -> object:
-            time.sleep(0.01 if name == slow else 0)
+            if name == slow:
+                if job == 1:  # until the others are as far as they come
+                    wait_until(lambda: slow != "compute" or most["input"] > ahead)
+                    wait_until(lambda: slow != "encode" or most["output"] > behind)
+                time.sleep(0.01)
             return Held(kind) if kind else None
         return work
 
@@ -137,21 +142,36 @@ def test_an_interruption_keeps_what_is_computed() -> None:
     assert stages.encoded == [0, 1, 2, 3] and [job for job, _ in stages.reported] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("pauses, behind, computed", [
-    ((0.3,), 3, 3), ((0.3, 0.1, 0.1), 3, 3), ((0.8,), 3, 3),
-    ((0.3,), 1, 2), ((0.3, 0.1, 0.1), 1, 2)], ids=str)
-def test_signals_do_not_cut_the_encoding(pauses: tuple[float, ...], behind: int,
-                                         computed: int) -> None:
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("behind, computed", [(3, 3), (1, 2)])
+def test_signals_do_not_cut_the_encoding(monkeypatch, behind: int, computed: int,
+                                         number: int) -> None:
     """While the last outputs are waited for; with ``behind`` 1, while the second one waits for
     the first to be encoded."""
-    def interrupt() -> None:
-        for pause in pauses:
-            time.sleep(pause)
-            os.kill(os.getpid(), signal.SIGINT)
+    stages, done, waits = Stages(), threading.Event(), []
+    quick, wait, here = stages.encode, pipeline.wait, threading.current_thread()
 
-    stages = Stages()
-    quick = stages.encode
-    stages.encode = lambda job, item: (time.sleep(0.5), quick(job, item))[1]
+    class Semaphore(threading.Semaphore):
+        def acquire(self, *arguments: object, **options: object) -> bool:
+            blocks = not arguments and not options and self._value == 0
+            if blocks and threading.current_thread() is here:
+                waits.append("for a place")
+            return super().acquire(*arguments, **options)
+
+    def noted(futures: list) -> object:
+        waits.append("for the rest")
+        return wait(futures)
+
+    def interrupt() -> None:
+        for sent in range(number):  # each where the run waits, and it waits again
+            wait_until(lambda sent=sent: len(waits) > sent + 1)  # it begins with a short one
+            os.kill(os.getpid(), signal.SIGINT)
+        wait_until(lambda: len(waits) > number + 1)
+        done.set()
+
+    monkeypatch.setattr(threading, "Semaphore", Semaphore)
+    monkeypatch.setattr(pipeline, "wait", noted)
+    stages.encode = lambda job, item: done.wait(HANG_SECONDS) and quick(job, item)
     sender = threading.Thread(target=interrupt)
     sender.start()
     try:
@@ -161,3 +181,4 @@ def test_signals_do_not_cut_the_encoding(pauses: tuple[float, ...], behind: int,
     finally:
         sender.join()
     assert stages.encoded == [job for job, _ in stages.reported] == list(range(computed))
+    assert ("for a place" in waits) == (behind == 1)

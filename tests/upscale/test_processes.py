@@ -17,6 +17,7 @@ from PIL import Image
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.engines import library
 from bidiff_deploy.images.read import read_image
+from support.waiting import HANG_SECONDS
 
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 KILLS = 4
@@ -30,7 +31,7 @@ def start(*arguments) -> subprocess.Popen:
 def kill_at_random_points(command, seed: int, check) -> None:
     """Run ``command`` to its end once, then kill -9 it at seeded moments; ``check`` each time."""
     began = time.monotonic()
-    assert start(*command).wait(timeout=300) == 0
+    assert start(*command).wait(HANG_SECONDS) == 0
     length = time.monotonic() - began
     check(finished=True)
     moments = random.Random(seed)
@@ -104,7 +105,7 @@ def test_two_processes_on_one_bundle(reference, tmp_path):
     Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(tmp_path / "in.png")
     outs = [tmp_path / f"{i}.png" for i in range(2)]
     processes = [start("upscale", bundle, tmp_path / "in.png", "-o", out) for out in outs]
-    assert [p.wait(timeout=120) for p in processes] == [0, 0]
+    assert [p.wait(HANG_SECONDS) for p in processes] == [0, 0]
     assert outs[0].read_bytes() == outs[1].read_bytes()
 
 

@@ -23,6 +23,7 @@ from bidiff_deploy.networks.bi_diffsr.memory import cuda_step_bytes
 from support import emulated_cuda
 from support.cuda_cases import cases, model, on_the_cpus_kernels
 from support.reference_cases import snr
+from support.waiting import HANG_SECONDS
 
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
@@ -34,7 +35,7 @@ def on_cpu(cache: Path, *arguments: str, **changed: str) -> None:
     environment = {**os.environ, **emulated_cuda.variables(
         cache, BIDIFF_CUDA_ON_CPU="1", **{"BIDIFF_EMULATED_GPUS": "80", **changed})}
     done = subprocess.run([sys.executable, PROGRAM, *arguments], env=environment, text=True,
-                          capture_output=True, timeout=300)
+                          capture_output=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

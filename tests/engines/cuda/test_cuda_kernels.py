@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from bidiff_deploy.engines import library
 from support import emulated_cuda
-from support.native import HANG_SECONDS, HOST, built
+from support.native import HOST, built
+from support.waiting import HANG_SECONDS
 from tools.checks.cuda_operators import Branch, Gpu
 
 # Every path, in both forms where sm_75 has its own.

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +25,7 @@ from bidiff_deploy.engines.onnxruntime.cuda_step import NO_GRAPH, DeviceStep
 from bidiff_deploy.engines.onnxruntime.session import session_options
 from bidiff_deploy.graphs.lowering import lower_for_cuda
 from support import emulated_cuda
+from support.waiting import HANG_SECONDS
 
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
@@ -103,17 +103,23 @@ def test_devices_that_are_none(reference, options, says):
 
 
 def test_kernels_of_the_forced_path_and_a_word_where_they_take_long(monkeypatch, capfd):
-    asked = []
+    asked, shown = [], threading.Event()
 
     def slow(device, path):
         asked.append((device, path))
-        time.sleep(0.2 if device else 0)
+        assert device == 0 or shown.wait(HANG_SECONDS)
         return "somewhere"
+
+    def show(*arguments, **options):
+        print(*arguments, **options)
+        shown.set()
 
     monkeypatch.setattr(cuda_session.cuda_library, "load_kernels", slow)
     monkeypatch.setattr(cuda_session.cuda_library, "forced_path", lambda device: "popc")
-    monkeypatch.setattr(cuda_session, "_NOTICE_SECONDS", 0.05)
+    monkeypatch.setattr(cuda_session, "print", show, raising=False)
+    monkeypatch.setattr(cuda_session, "_NOTICE_SECONDS", HANG_SECONDS)
     assert cuda_session.load_kernels(0, "fast GPU") == "somewhere"
+    monkeypatch.setattr(cuda_session, "_NOTICE_SECONDS", 0.05)
     assert cuda_session.load_kernels(1, "slow GPU") == "somewhere"
     assert asked == [(0, "popc"), (1, "popc")]
     told = capfd.readouterr()
@@ -133,15 +139,17 @@ def test_a_thread_of_the_device_hands_back_results_and_errors():
 
 def test_an_interrupt_ends_the_wait_for_the_device():
     """Ctrl-C reaches who waits; what runs is waited for by the next call."""
-    code = ("import os, signal, time\n"
+    code = ("import os, signal, threading\n"
             "from bidiff_deploy.engines.gpu.thread import DeviceThread\n"
-            "thread, done = DeviceThread(), []\n"
-            "def work():\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(0.3)\n"
+            "thread, done, go = DeviceThread(), [], threading.Event()\n"
+            "def work():\n    os.kill(os.getpid(), signal.SIGINT)\n    go.wait()\n"
             "    done.append(1)\n"
             "try:\n    thread.call(work)\n"
-            "except KeyboardInterrupt:\n    print(len(done), thread.call(len, done))\n"
+            "except KeyboardInterrupt:\n    before = len(done)\n    go.set()\n"
+            "    print(before, thread.call(len, done))\n"
             "thread.close()\n")
-    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True,
+                          timeout=HANG_SECONDS)
     assert done.stdout == "0 1\n", done.stderr
 
 

@@ -22,6 +22,7 @@ from PIL import Image
 
 from stand_ins import tensorrt as tensorrt_stand_in
 from support import tensorrt_names
+from support.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).parents[3]
 VERSION = "11.4.0"
@@ -92,7 +93,7 @@ def real(code: str, folder: Path, *arguments: str, over: Path | None = None,
     environment["PYTHONPATH"] = os.pathsep.join([str(package.parent), str(bindings())])
     environment["LD_LIBRARY_PATH"] += os.pathsep + str(over or stubs())
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True,
-                          timeout=120, env=environment)
+                          timeout=HANG_SECONDS, env=environment)
 
 
 COMMAND = """

@@ -18,6 +18,7 @@ from bidiff_deploy.engines.tensorrt.plugin import library as tensorrt_plugin
 from bidiff_deploy.engines.tensorrt.plugin import sources as tensorrt_files
 from bidiff_deploy.errors import EngineError, UsageError
 from support import emulated_cuda, native
+from support.waiting import HANG_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +31,14 @@ def core_test() -> Path:
 @pytest.mark.parametrize("architecture", [75, 90, 120])
 def test_the_core_on_an_emulated_gpu(core_test: Path, architecture: int, tmp_path: Path) -> None:
     done = subprocess.run(
-        [str(core_test), "2", str(architecture)], capture_output=True, text=True, timeout=native.HANG_SECONDS,
+        [str(core_test), "2", str(architecture)], capture_output=True, text=True, timeout=HANG_SECONDS,
         env={**os.environ, **emulated_cuda.variables(
             tmp_path, BIDIFF_EMULATED_GPUS=str(architecture))})
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_core_says_why_it_can_not_run(core_test: Path, tmp_path: Path) -> None:
-    done = subprocess.run([str(core_test)], capture_output=True, text=True, timeout=native.HANG_SECONDS,
+    done = subprocess.run([str(core_test)], capture_output=True, text=True, timeout=HANG_SECONDS,
                           env={**os.environ, **emulated_cuda.variables(
                               tmp_path, BIDIFF_EMULATED_GPUS="61")})
     assert done.returncode == 1 and "7.5" in done.stdout

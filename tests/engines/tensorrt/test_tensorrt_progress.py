@@ -17,6 +17,7 @@ from bidiff_deploy.engines.tensorrt.build.progress import BuildProgress
 from bidiff_deploy.progress import Progress
 from stand_ins import tensorrt as tensorrt_stand_in
 from support.tensorrt_building import OLD, run
+from support.waiting import HANG_SECONDS
 
 
 class Recorder:
@@ -40,7 +41,7 @@ class Recorder:
 
     def wait_for(self, what) -> bool:
         with self.condition:
-            return self.condition.wait_for(lambda: any(map(what, self.seen)), timeout=20)
+            return self.condition.wait_for(lambda: any(map(what, self.seen)), timeout=HANG_SECONDS)
 
 
 def test_progress_is_told_while_tensorrt_builds(tiny, place, tmp_path, monkeypatch):
@@ -115,18 +116,17 @@ import tensorrt as trt
 
 def build(self, network, config):
     os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(60)
+    time.sleep(3600)
 
 trt.Builder.build_serialized_network = build
 from bidiff_deploy.cli import main
 sys.argv[1:] = ["build", sys.argv[1], "--size", "32x32"]
 main()
 """
-    started = time.monotonic()
     done = tensorrt_stand_in.run(program, tmp_path, str(tiny), version=OLD,
                                  BIDIFF_TENSORRT_PLANS=str(tmp_path / "plans"))
     assert done.returncode == 130 and "interrupted: no plan is written" in done.stderr
-    assert time.monotonic() - started < 50 and not list((tmp_path / "plans").glob("*"))
+    assert not list((tmp_path / "plans").glob("*"))
 
 
 PHASES = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([None, *"abcd"]),

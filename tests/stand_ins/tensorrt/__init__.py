@@ -44,6 +44,7 @@ from pathlib import Path
 from typing import Any
 
 from support import emulated_cuda, native, tensorrt_names
+from support.waiting import HANG_SECONDS
 
 VERSIONS = tensorrt_names.VERSIONS
 _ROOT = Path(__file__).parents[3]
@@ -85,7 +86,7 @@ def run(program: str | Path, cache: Path, *arguments: str, version: str = "10.3.
     """A Python of its own with the stand-in; ``program`` is text, or a file."""
     start = [str(program)] if isinstance(program, Path) else ["-c", program]
     return subprocess.run([sys.executable, *start, *arguments], text=True, capture_output=True,
-                          timeout=native.HANG_SECONDS, env=environment(cache, version, **changed))
+                          timeout=HANG_SECONDS, env=environment(cache, version, **changed))
 
 
 @contextmanager
