@@ -38,7 +38,7 @@ def test_torch_network_is_the_formula(scale):
     assert {n: tuple(v.shape) for n, v in network.named_parameters()} == {
         n: p.shape for n, p in parameters(config).items()}
     state = dict(network.named_parameters())
-    picture = torch.rand(2, 3, 7, 5, generator=torch.Generator().manual_seed(1))
+    image = torch.rand(2, 3, 7, 5, generator=torch.Generator().manual_seed(1))
 
     def binary(h, layer):
         part = {key: state[f"{layer.name}.{key}"].view(1, -1, 1, 1)
@@ -54,7 +54,7 @@ def test_torch_network_is_the_formula(scale):
         r = layer.upsampling
         return F.pixel_shuffle(y, r) + F.interpolate(h, scale_factor=r, mode="nearest")
 
-    x = picture * config.alignment
+    x = image * config.alignment
     h = x
     for layer in layers(config):
         if layer.binary:
@@ -66,7 +66,7 @@ def test_torch_network_is_the_formula(scale):
         if layer.kind == "stem":
             h = F.leaky_relu(h, 0.1)
     h = h + F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(network(picture), h / config.alignment, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(network(image), h / config.alignment, rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_of_the_upsampler_are_those_of_its_parts():
@@ -89,11 +89,11 @@ def test_an_output_pixel_depends_on_its_reach_alone(scale):
     config = SMALL[scale]
     network = random_network(config)
     side = 2 * config.reach + 5
-    picture = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(4))
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(4))
     middle = side // 2
-    moved = picture.clone()
+    moved = image.clone()
     moved[:, :, middle, middle] = 1 - moved[:, :, middle, middle]
-    changed = (network(picture) != network(moved)).any(1)[0].nonzero() // scale
+    changed = (network(image) != network(moved)).any(1)[0].nonzero() // scale
     distance = (changed - middle).abs().max()
     assert config.reach - 2 <= distance <= config.reach
 

@@ -1,4 +1,4 @@
-"""Counts held to the paper's, to published checkpoints' shapes and to the graphs' own nodes."""
+"""Counts compared with the paper, published checkpoints' shapes and the nodes of graphs."""
 
 from __future__ import annotations
 

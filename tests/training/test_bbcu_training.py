@@ -1,4 +1,4 @@
-"""Training of BBCU-M: the recipe, the loop, and checkpoints from it to a picture."""
+"""Training of BBCU-M: the recipe, the loop, and its checkpoints up to an image."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ ORIENTATIONS = [lambda image, turns=turns, flip=flip: torch.rot90(
 
 
 def is_window(photo, small, high, low) -> bool:
-    """Whether both are windows of their pictures, at the same place."""
+    """Whether both are windows of their images, at the same place."""
     windows = low.unfold(1, 8, 1).unfold(2, 8, 1).permute(1, 2, 0, 3, 4)
     places = (windows == small).flatten(2).all(-1).nonzero().tolist()
     return any(torch.allclose(high[:, 2 * top:2 * top + 16, 2 * left:2 * left + 16], photo)
@@ -111,17 +111,17 @@ def test_a_run_learns_and_its_checkpoints_are_its_network(folder):
     assert done.exit_code == 0, done.output
     packed = read_checkpoint(folder / "packed.safetensors")
     (pair,) = load_pairs(recipe.data.validate, folder, 2)
-    pictures = []
+    images = []
     for name, checkpoint in (("run", run), ("packed", packed)):
         export_bundle(checkpoint, folder / f"{name}.bundle")
         with load_bundle(folder / f"{name}.bundle", threads=1) as engine:
-            pictures.append(engine.upscale(pair.low))
-    assert np.array_equal(*pictures)
+            images.append(engine.upscale(pair.low))
+    assert np.array_equal(*images)
     # What validation measured is what the engine gives.
     network = Bbcu(recipe.network)
     network.load_state_dict({name: torch.from_numpy(value.copy())
                              for name, value in run.latent().items()})
-    difference = np.abs(enlarged(network, pair.low).astype(int) - pictures[0])
+    difference = np.abs(enlarged(network, pair.low).astype(int) - images[0])
     assert np.count_nonzero(difference) <= 0.001 * difference.size and difference.max() <= 1
 
 

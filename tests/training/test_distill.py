@@ -175,10 +175,10 @@ def test_a_teacher_is_trained_and_teaches(folder):
                                          steps=[{"timestep": 12}]), "distill": distill})
     student = Trainer(recipe, folder)
     high, given = next(batches(student.crops, recipe.run.batch))
-    told = [student.train_on(high, given) for _ in range(12)]
-    assert set(told[0]) == {"loss", "l1", "output", "features"}
-    assert told[-1]["output"] < told[0]["output"]
-    # A resumed run goes on exactly, and the checkpoint holds nothing of the teacher.
+    parts = [student.train_on(high, given) for _ in range(12)]
+    assert set(parts[0]) == {"loss", "l1", "output", "features"}
+    assert parts[-1]["output"] < parts[0]["output"]
+    # A resumed run continues exactly, and the checkpoint contains nothing of the teacher.
     state = copy.deepcopy(student.state())
     assert not any("teacher" in key for part in ("params", "objective") for key in state[part])
     resumed = Trainer(recipe, folder)

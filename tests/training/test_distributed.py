@@ -1,4 +1,4 @@
-"""Two processes of one run, on a CPU: what one process would compute, and how they end."""
+"""Two processes of one run on a CPU compute what one does, and end together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WITHOUT_CHANCE = changed(network={"dropout": 0.0}, run={"batch": 4, "timeout_min
 
 
 def start(code: list[str], rank: int, port: int, ranks: int = 2) -> subprocess.Popen:
-    """As torchrun starts a process."""
+    """Start a process as torchrun does."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "RANK": str(rank),
                    "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1",
                    "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
@@ -135,8 +135,8 @@ def test_a_lost_process_ends_the_other_in_a_sentence(folder, port):
     running[1].kill()
     (code, errors), _ = ended(running)
     assert code == 1
-    told = [line for line in errors.splitlines() if line.startswith("error:")]
-    assert len(told) == 1 and "process 0 of 2: another process of the run has ended" in told[0]
+    shown = [line for line in errors.splitlines() if line.startswith("error:")]
+    assert len(shown) == 1 and "process 0 of 2: another process of the run has ended" in shown[0]
     assert "Traceback" not in errors
     state = torch.load(folder / "run" / "checkpoint.pt", weights_only=True)
     assert state["iteration"] >= 1  # saved before it ended
@@ -154,7 +154,7 @@ def test_alone_nothing_is_asked():
     model = torch.nn.Linear(1, 1)
     assert alone.distribute(model) is model and alone.agree(True, 3.0) == (True, 3.0)
     assert alone.mean({"a": 2.0}) == {"a": 2.0} and alone.gather([1, 2]) == [1, 2]
-    with pytest.raises(RuntimeError, match="gloo"):  # not ours to explain
+    with pytest.raises(RuntimeError, match="gloo"):  # reported as it is
         with alone.report_lost():
             raise RuntimeError("gloo")
 

@@ -1,4 +1,4 @@
-"""Option files in the authors' form as recipes: what is taken, passed over and refused."""
+"""The authors' option files as recipes: options that are used, ignored and refused."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_what_an_option_file_says_is_the_recipe(folder):
 
 @pytest.mark.parametrize("scale, crop", [(2, 128), (4, 256)])
 def test_the_published_options_are_our_recipe_of_them(scale, crop):
-    """But for where the data lies, the batch of four GPUs, and what a run keeps."""
+    """Except for data paths, the batch of four GPUs, and the checkpoints that a run keeps."""
     theirs, _ = read({"scale": scale, "datasets.train.gt_size": crop, "num_gpu": 4,
                       "datasets.train.num_worker_per_gpu": 8, "train.total_iter": 1_000_000,
                       "train.scheduler.milestones": [500_000], "logger.print_freq": 500,

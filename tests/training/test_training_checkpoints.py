@@ -1,4 +1,4 @@
-"""Which checkpoints stay, what a full disk leaves, and what is made of a checkpoint."""
+"""Checkpoints that are kept, on a full disk too, and packed checkpoints made from them."""
 
 from __future__ import annotations
 
@@ -103,8 +103,7 @@ main()
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(folder):
-    """In a process of its own, whose files may not grow beyond 50 kB: write() fails as it does on
-    a full disk."""
+    """In a separate process, whose files are limited to 50 kB: write() fails as on a full disk."""
     out = folder / "run"
     train(recipe_from_dict(changed(run={"iterations": 3})), folder, out, report=silent)
     before = (out / "checkpoint.pt").read_bytes()

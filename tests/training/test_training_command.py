@@ -1,4 +1,4 @@
-"""bidiff-deploy train: from a recipe to a bundle, its refusals, and how it is ended."""
+"""bidiff-deploy train: from a recipe to a bundle, its errors, and how signals end it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def run(*arguments: str | Path, code: int = 0, stdout: bool = False) -> str:
-    """What the command says, on stdout alone or on stderr as well."""
+    """The output of the command: stdout alone, or stdout and stderr."""
     result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
     return result.stdout if stdout else result.output
@@ -44,7 +44,7 @@ def test_from_a_recipe_to_a_bundle_that_passes_check(folder):
     losses = [float(line.split("loss ")[1].split()[0]) for line in lines if "  loss " in line]
     assert len(losses) == 4 and losses[-1] < 0.9 * losses[0]
 
-    # Half of it with the schedule of the whole, as SIGTERM leaves it, and the rest.
+    # The first half with the schedule of the whole, ended by SIGTERM, and then the rest.
     halted = subprocess.run(
         [sys.executable, "-c", _HALF.format(recipe=str(folder / "recipe.yaml"), out=str(part))],
         env=ENVIRONMENT, capture_output=True, text=True)
@@ -98,7 +98,7 @@ def test_the_command_refuses_in_a_sentence(folder, monkeypatch, arguments, says)
 
 
 def test_sigterm_saves_and_ends(folder):
-    """As a batch system ends a job: in a process of its own."""
+    """As a batch system ends a job, in a separate process."""
     out = folder / "run"
     process = subprocess.Popen(
         [sys.executable, "-m", "bidiff_deploy", "train", str(folder / "recipe.yaml"), "-o",

@@ -120,7 +120,7 @@ def test_templates_that_are_refused(template):
 # Crops
 
 def test_a_crop_is_cut_from_the_whole_photo_and_its_whole_condition(folder):
-    """Bit for bit, wherever it lies and however it is turned."""
+    """Bit for bit, at any position and in any orientation."""
     for aligned in (True, False):
         crops = crops_of(folder, aligned=aligned, crop=12)
         pairs = {pair.name: pair for pair in load_pairs([PAIRS], folder, 2)}
@@ -145,7 +145,7 @@ def _undone(image: np.ndarray, turns: int, flip: int) -> np.ndarray:
 
 
 def _places(photo: np.ndarray, crop: np.ndarray) -> list[tuple[int, int]]:
-    """Where a (3, h, w) crop of noise lies in a photo (H, W, 3)."""
+    """The positions of a (3, h, w) crop of noise in a photo (H, W, 3)."""
     corner = (photo[:-11, :-11] == crop[:, 0, 0]).all(-1)
     return [(top, left) for top, left in np.argwhere(corner)
             if np.array_equal(photo[top:top + 12, left:left + 12].transpose(2, 0, 1), crop)]
@@ -227,7 +227,7 @@ def test_ranks_and_workers_give_the_same_crops(folder, workers):
 
 
 def test_signals_of_the_whole_group_do_not_end_workers(folder):
-    """Ctrl-C and SIGTERM reach them too, and the last iterations still need their batches."""
+    """Ctrl-C and SIGTERM reach workers too, but the last iterations still need their batches."""
     crops = crops_of(folder)
     stream = batches(crops, 2, workers=2)
     for _ in range(2):  # one of each worker, which by then listens to no signals
@@ -254,7 +254,7 @@ def test_a_batch_that_can_not_be_shared_out(folder):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_photo_is_named_or_left_out(folder, workers):
-    """Its header is whole, so that it shows only when it is decoded."""
+    """Its header is complete, so the damage shows only in decoding."""
     damaged = folder / PAIRS.path / "0001.png"
     damaged.write_bytes(damaged.read_bytes()[:400])
     with pytest.raises(UsageError, match="0001.png cannot be read as an image.*, or set data.skip_"

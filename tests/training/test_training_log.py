@@ -1,4 +1,4 @@
-"""What a run tells: log.csv, TensorBoard's events, and what a resume drops of them."""
+"""Records of a run: log.csv, TensorBoard events, and the part that a resume drops."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def rows(folder: Path) -> list[str]:
     return (folder / CSV).read_text().splitlines()
 
 
-def test_events_are_what_was_told(tmp_path):
+def test_events_are_what_was_logged(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     said: list[str] = []

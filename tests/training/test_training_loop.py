@@ -1,4 +1,4 @@
-"""Runs: that they learn, resume, keep their checkpoints, and end in a sentence."""
+"""Runs learn, resume, keep their checkpoints, and report errors in one sentence."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_schedules_without_an_end():
 
 
 def test_training_learns(folder):
-    """Overfitting one small picture: most of the noise is found, and the picture improves."""
+    """Overfitting one small image: most of the noise is predicted, and the image improves."""
     box = {"path": "photos/a.png", "box": [0, 0, 16, 18]}
     tree = {**changed(
         data={"candidates": 1, "shuffle_colors": False, "train": [box], "validate": [box]},
@@ -126,7 +126,7 @@ def test_clipping_bounds_the_gradient(folder):
     assert norms[0] > 0.05 and norms[1] == pytest.approx(0.01, rel=1e-3)
 
 
-def test_divergence_is_told(folder):
+def test_divergence_is_reported(folder):
     trainer = Trainer(recipe_from_dict(TREE), folder)
     with torch.no_grad():
         trainer.network.head.conv.weight.fill_(float("nan"))
@@ -219,9 +219,9 @@ def test_what_a_validation_measures(folder):
     trainer = Trainer(recipe, folder)
     trainer.load_state(load(folder / "run/checkpoint.pt"))
     (pair,), (found,) = trainer.pairs, trainer.validate()
-    picture = trainer.task.restored(trainer.average, pair)
-    assert found["network"] == psnr_y(picture, pair.high, 2)
-    assert found["ssim_y"] == ssim_y(picture, pair.high, 2) and 0 < found["ssim_y"] < 1
+    image = trainer.task.restored(trainer.average, pair)
+    assert found["network"] == psnr_y(image, pair.high, 2)
+    assert found["ssim_y"] == ssim_y(image, pair.high, 2) and 0 < found["ssim_y"] < 1
     assert any(line.endswith(f"over bicubic, SSIM-Y {found['ssim_y']:.4f}") for line in lines)
     (row,) = csv.DictReader((folder / "run/log.csv").open())
     assert row["ssim_y"] == f"{found['ssim_y']:.4f}"

@@ -27,7 +27,7 @@ def layer(channels: int, kernel: int, dtype: torch.dtype = torch.float32) -> Bin
 
 
 def in_parts(module: BinaryConv2d, x: torch.Tensor) -> torch.Tensor:
-    """The layer by torch's own gradients of everything but the two signs."""
+    """The layer with torch's own gradients for everything except the two signs."""
     threshold, shift_in, slope, shift_out = (
         parameter.index_select(0, GROUP).view(1, -1, 1, 1) for parameter in (
             module.threshold, module.shift_in, module.slope, module.shift_out))
@@ -46,7 +46,7 @@ def gradients(module: BinaryConv2d, out: torch.Tensor, x: torch.Tensor) -> list[
 @pytest.mark.parametrize("count", [1, 2])
 def test_one_function_is_the_sum_of_its_parts(kernel, layout, count):
     module = layer(6, kernel, torch.float64)
-    # A slice of channels, as CP-Down reads one, with values at the sign's threshold.
+    # A slice of channels, as in CP-Down, with values exactly at the threshold.
     whole = torch.randn(count, 12, 7, 5, dtype=torch.float64).contiguous(memory_format=layout)
     x = whole[:, 6:].requires_grad_()
     with torch.no_grad():
@@ -60,8 +60,7 @@ def test_one_function_is_the_sum_of_its_parts(kernel, layout, count):
 
 
 def test_a_sum_of_nothing_is_nothing_in_any_order():
-    """Where as many +1 as -1 are added, RPReLU is at its kink, whatever alpha is and whoever adds
-    first."""
+    """Where +1 and -1 cancel, RPReLU is at its kink, for any alpha and order of addition."""
     module = layer(16, 3)
     with torch.no_grad():
         module.shift_in.zero_()
@@ -72,14 +71,14 @@ def test_a_sum_of_nothing_is_nothing_in_any_order():
         out = module(x, GROUP)
         found.append([out.detach(), *gradients(module, out, x)])
     sums = (found[0][0] - x - module.shift_out[1].view(1, -1, 1, 1)).detach()
-    assert (sums.abs() < 1e-6).float().mean() > 0.01  # it happens
+    assert (sums.abs() < 1e-6).float().mean() > 0.01  # such sums occur
     for ours, theirs in zip(*found):
         assert (ours - theirs).norm() < 1e-5 * theirs.norm()
 
 
 @pytest.mark.parametrize("dtype, exact", [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
 def test_low_precision_keeps_signs_and_scales(monkeypatch, dtype, exact):
-    """Signs are those of float32 inputs, whose differences bfloat16 does not see; sums of up to
+    """Signs are those of float32 inputs, also where bfloat16 inputs would be equal; sums of up to
     256 signs are exact; only products of the gradient are rounded."""
     module = layer(24, 3)
     x = torch.randn(2, 24, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -129,12 +128,12 @@ def test_precisions_that_a_device_does_not_have(monkeypatch):
 
 
 def test_overflow_of_float16_lowers_the_scale_and_then_ends(folder, monkeypatch):
-    """The scaler's part, without a GPU: it works on float32 as well."""
+    """Only the scaler, which also works without a GPU, on float32."""
     trainer = Trainer(recipe_from_dict(TREE), folder)
     trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-7)
     before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
     trainer.network.head.conv.bias.register_hook(lambda grad: grad * float("inf"))
-    trainer.train_once()  # left out
+    trainer.train_once()  # skipped
     assert all(map(torch.equal, before, trainer.network.parameters()))
     assert trainer.precision.scaler.get_scale() == 2.0**-8
     trainer.train_once()

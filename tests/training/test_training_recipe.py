@@ -1,4 +1,4 @@
-"""Recipes of training: what is read, what is refused, and the ones that are shipped."""
+"""Training recipes: those that are read, refused and shipped."""
 
 from __future__ import annotations
 

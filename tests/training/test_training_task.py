@@ -1,4 +1,4 @@
-"""What one iteration draws, and what BI-DiffSR is trained on."""
+"""The random numbers of an iteration, and inputs, targets and losses of BI-DiffSR."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_targets_lead_back_to_the_photo(folder, origin):
 
 
 def test_the_samplers_latent_is_what_the_later_step_is_trained_on(folder):
-    """Against bidiff_deploy.sampling.sampler: the image it ends with follows from that latent."""
+    """Compared with ``sampling.sampler``: its image follows from that latent."""
     recipe = recipe_from_dict(changed(network={"dropout": 0.0}))
     task = DiffusionTask(recipe, folder)
     network = task.network.eval().to(memory_format=torch.channels_last)
@@ -111,7 +111,7 @@ def test_steps_are_drawn_by_their_shares(folder):
 
 
 class Fixed(torch.nn.Module):
-    """A network that always predicts the same, and has no blocks."""
+    """A network without blocks that always predicts the same values."""
 
     blocks = ()
 
