@@ -197,7 +197,7 @@ def test_a_stranger_s_words_do_not_steer_the_terminal(bundle, edit_manifest):
         node_of(graph, "e1.c1").op_type = "\x1b[2J"
     edit_graphs(bundle, edit_manifest, rename)
     code, out, err = run(bundle)
-    assert code == 1 and out == "" and "is no name" in err and err[:-1].isprintable()
+    assert code == 1 and out == "" and "is not a printable name" in err and err[:-1].isprintable()
 
 
 def test_random_bytes_in_a_graph_never_crash(bundle, edit_manifest):

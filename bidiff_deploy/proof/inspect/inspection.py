@@ -19,7 +19,7 @@ from ...bundle.graph_reader import GraphLayer, GraphReader
 from ...bundle.manifest import MANIFEST, open_bundle
 from ...bundle.record import Bundle, NoisePredictorBundle
 from ...bundle.step_graphs import StepGraphs
-from ...bundle.tensors import FLOAT_BYTES, BundleTensors, Weigher, Weight, printable_graph
+from ...bundle.tensors import FLOAT_BYTES, BundleTensors, ByteAccounting, Weight, printable_graph
 from ...bundle.weights_file import ALIGNMENT
 from ...errors import BidiffError, BundleError
 from ...networks.costs import Count, Layer, paper_operations
@@ -165,7 +165,7 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
                           "export the bundle again") from None
     named = _Names(expected)
     inspected, wrong = [], []
-    weighed = Weigher(tensors, bundle.config)
+    weighed = ByteAccounting(tensors, bundle.config)
     for found in layers:
         layer = named.take(found.name)
         inspected.append(InspectedLayer(
