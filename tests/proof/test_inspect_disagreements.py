@@ -142,8 +142,8 @@ def test_bytes_that_nothing_names(bundle, edit_manifest):
     (bundle / "payload.sh").touch()
     rehash(bundle, edit_manifest)
     told = disagreements(bundle)
-    assert "bytes that no graph names" in told
-    assert "'payload.sh' lies in the folder" in told
+    assert "bytes that no graph uses" in told
+    assert "'payload.sh' is in the folder" in told
 
 
 def test_refusals_are_one_sentence(bundle, edit_manifest, tmp_path):

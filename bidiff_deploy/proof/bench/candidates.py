@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle.manifest import Bundle
+from ...bundle.record import Bundle
 from ...engines import ON_GPU
 from ...engines.onnxruntime.session import import_onnxruntime, session_options
 from ...errors import EngineError, UsageError

@@ -16,7 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.inliner import inline_local_functions
 
-from ...bundle.manifest import Bundle
+from ...bundle.record import Bundle
 from ...errors import EngineError
 from ...networks.bi_diffsr.architecture import Block, blocks, parameters
 from ...operators.names import BINARY_CONV

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle.manifest import Bundle
+from ...bundle.record import Bundle
 from ...engines import ON_GPU, library
 from ...errors import EngineError, UsageError
 from ...sampling import sampler

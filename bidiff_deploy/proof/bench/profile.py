@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle.manifest import Bundle
+from ...bundle.record import Bundle
 from ...bundle.step_graphs import StepGraphs
 from ...graphs.lowering import parameterized_graph
 from ...operators.names import (
