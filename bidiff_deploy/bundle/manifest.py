@@ -65,8 +65,8 @@ def _open(path: Path, parse: Callable[[Path, Mapping[str, Any]], Opened],
         raise BundleError(f"{where} is not the manifest of a bundle; "
                           "make a bundle with `bidiff-deploy export`")
     if schema > SCHEMA_VERSION:
-        raise BundleError(f"{path} has bundle schema {schema}, newer than the {SCHEMA_VERSION} this "
-                          "version reads; upgrade bidiff-deploy")
+        raise BundleError(f"{path} has bundle schema {schema}, newer than the {SCHEMA_VERSION} "
+                          "this version reads; upgrade bidiff-deploy")
     try:
         bundle = parse(path, manifest)
     except BidiffError as error:
@@ -190,8 +190,8 @@ def _check_files(path: Path, manifest: Mapping[str, Any], verify: bool) -> None:
 def _check_name(name: Any) -> None:
     # A bare file name: no separator, no drive, no parent, nothing hidden.
     if not isinstance(name, str) or not _FILE_NAME.fullmatch(name) or name == MANIFEST:
-        raise BundleError(f"file name {name!r} is not allowed: the files of a bundle must be in its "
-                          "folder; do not use this bundle")
+        raise BundleError(f"file name {name!r} is not allowed: the files of a bundle must be in "
+                          "its folder; do not use this bundle")
 
 
 def _integer(mapping: Mapping[str, Any], key: str) -> int:

@@ -65,8 +65,8 @@ def export_bundle(checkpoint: Checkpoint, output: str | Path, *, timesteps: Sequ
         raise UsageError(f"{checkpoint.name} does not say what factor it upscales by, and no "
                          "tensor shows it; give --scale 2 or --scale 4, or the options file")
     if checkpoint.network.kind != NOISE_PREDICTOR and precision != "exact":
-        raise UsageError(f"{checkpoint.name} is a feed-forward network, all float32 where it is not "
-                         "binary; leave --precision out")
+        raise UsageError(f"{checkpoint.name} is a feed-forward network, which is always exact; "
+                         "leave --precision out")
     compute = PRECISIONS[precision]
     with atomic_directory(output, overwrite, marker=MANIFEST) as folder:
         of_kind = (_write_steps(checkpoint, folder, timesteps, compute, on_step)

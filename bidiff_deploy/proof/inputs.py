@@ -58,7 +58,8 @@ def image_samples(scale: int, images: Sequence[str], truths: Sequence[str],
             truth = read_rgb(originals[max(fitting, key=len)])
             if truth.shape[:2] != tuple(scale * n for n in small.shape[:2]):
                 raise UsageError(f"{originals[max(fitting, key=len)]} is not {scale} times as "
-                                 f"large as {path}, so it is not its ground truth; give the original")
+                                 f"large as {path}, so it is not its ground truth; give the "
+                                 "original")
         samples.append(_sample(path.name, small, truth, scale, limit))
     return samples
 

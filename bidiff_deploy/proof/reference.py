@@ -27,21 +27,22 @@ def load_network(checkpoint: Checkpoint, *, channels_last: bool = False) -> nn.M
     with sums in another order, which measures the noise floor.
     """
     try:
-        import torch
+        from ..training.weights import torch_network
     except ImportError:
         raise EngineError(_INSTALL) from None
-    from ..training.weights import torch_network
-
     network = torch_network(checkpoint).eval().requires_grad_(False)
-    return in_channels_last(network) if channels_last else network
+    if channels_last:
+        in_channels_last(network)
+    return network
 
 
-def in_channels_last(network: nn.Module) -> nn.Module:
-    """The network with its parameters in torch's channels_last layout."""
+def in_channels_last(network: nn.Module) -> None:
+    """Move the network's parameters to torch's channels_last layout."""
     import torch
 
-    found: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    return found
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager
@@ -66,7 +67,7 @@ class TorchEngine(NoisePredictor):
 
     def __init__(self, bundle: NoisePredictorBundle, checkpoint: Checkpoint, *,
                  channels_last: bool = False) -> None:
-        """Timesteps, scale and schedule are those of ``bundle``, the network is the checkpoint's."""
+        """Timesteps, scale and schedule are ``bundle``'s, the network is the checkpoint's."""
         super().__init__(bundle)
         self.channels_last = channels_last
         self.network = load_network(checkpoint, channels_last=channels_last)

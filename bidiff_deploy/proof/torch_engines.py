@@ -120,7 +120,8 @@ def _device(name: str) -> Any:
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError
     except RuntimeError:
-        raise UsageError(f"--device {name!r} must be auto, cpu, cuda, or cuda:N for GPU number N") from None
+        raise UsageError(
+            f"--device {name!r} must be auto, cpu, cuda, or cuda:N for GPU number N") from None
     if device.type == "cuda" and (device.index or 0) >= found:
         raise UsageError(f"--device {name}: torch finds {found} GPUs; choose another device")
     return device

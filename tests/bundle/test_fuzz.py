@@ -1,4 +1,4 @@
-"""Files from strangers, changed at random (seeded): refused in one sentence or read, nothing else."""
+"""Untrusted files, changed at random (seeded): refused in one sentence or read, nothing else."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from ..inputs import Sample
 
 # Enlarged photos are 20 to 40 dB from the originals, images of an untrained network below 12 dB.
 TRAINED_PSNR = 18.0
-# Images this close look the same, and differ by less than a grey level on average. The bound is lower
-# if the reference in another layout is not closer to itself.
+# Images this close look the same, and differ by less than a grey level on average. The bound is
+# lower if the reference in another layout is not closer to itself.
 LOOP_PSNR = 45.0
 FLOOR_MARGIN = 6.0
 # If products may be rounded to bfloat16, or maps to float16: still less than a hundredth of the

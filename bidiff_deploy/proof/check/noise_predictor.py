@@ -34,8 +34,9 @@ NOISE_SIZE = (64, 64)
 IMAGE_SIZE = (256, 256)  # images are cropped to it
 
 
-def check_bundle(bundle: NoisePredictorBundle, checkpoint: Checkpoint, *, backend: str = "onnxruntime",
-                 device: int | None = None, threads: int | None = None,
+def check_bundle(bundle: NoisePredictorBundle, checkpoint: Checkpoint, *,
+                 backend: str = "onnxruntime", device: int | None = None,
+                 threads: int | None = None,
                  timesteps: Sequence[int] | None = None,
                  size: tuple[int, int] | None = None, images: Sequence[str] = (),
                  truths: Sequence[str] = (), save: str | None = None, overwrite: bool = False,

@@ -112,7 +112,7 @@ class CheckResult:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CheckResult:
-        """The result of which ``values`` are the ``to_dict``. Raises UsageError for other values."""
+        """The result that ``to_dict`` turned into ``values``. Raises UsageError for others."""
         if values.get("format") != FORMAT or values.get("schema") != SCHEMA:
             raise UsageError(f"this is no result of a check of schema {SCHEMA}; write it again "
                              "with `bidiff-deploy check --json`")

@@ -82,8 +82,9 @@ class TorchRunner(_Runner):
 
     engine: TorchEngine
 
-    def __init__(self, bundle: NoisePredictorBundle, checkpoint: Checkpoint, *, channels_last: bool = False,
-                 layers: bool = False, name: str | None = None) -> None:
+    def __init__(self, bundle: NoisePredictorBundle, checkpoint: Checkpoint, *,
+                 channels_last: bool = False, layers: bool = False,
+                 name: str | None = None) -> None:
         """``channels_last``: torch's other memory layout. Only the timesteps are ``bundle``'s."""
         super().__init__(name=name or (FLOOR if channels_last else REFERENCE))
         self._bundle, self._checkpoint = bundle, checkpoint

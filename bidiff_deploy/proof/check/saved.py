@@ -48,8 +48,8 @@ def save_runs(path: str, runs: Sequence[Run], *, overwrite: bool = False) -> Non
 
 def check_saved(bundle: NoisePredictorBundle, path: str, *, backend: str = "onnxruntime",
                 device: int | None = None, threads: int | None = None) -> CheckResult:
-    """Compare ``bundle`` in ``backend`` (on GPU ``device`` if it runs on one) with the torch runs in
-    ``path``, step by step.
+    """Compare ``bundle`` in ``backend`` (on GPU ``device`` if it runs on one) with the torch runs
+    in ``path``, step by step.
 
     Needs Polygraphy, not torch. Raises UsageError for a file that contains no such runs or has
     timesteps that the bundle lacks, EngineError for a backend that cannot run.

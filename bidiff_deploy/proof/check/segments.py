@@ -1,7 +1,7 @@
 """The full-precision parts between binary layers, fed the outputs of the reference's layers.
 
-Once a sign has flipped, everything after it differs, which could hide a fault there. So the graph is
-cut at its binary layers: their outputs become inputs, which get the reference's values. What the
+Once a sign has flipped, everything after it differs, which could hide a fault there. So the graph
+is cut at its binary layers: their outputs become inputs, which get the reference's values. What the
 full-precision parts compute from them, up to each layer's input and to the prediction, must equal
 the reference's values within rounding. ``layers`` checks the binary layers themselves.
 """

@@ -76,8 +76,8 @@ class LayerStatistics:
 class StepStatistics:
     """One step of one runner against the reference, both fed the reference's latent.
 
-    For a bundle, ``snr`` is that of the graph as shipped; ``layers`` and ``opened_snr`` are those of
-    its inlined graph, None if there was none.
+    For a bundle, ``snr`` is that of the graph as shipped; ``layers`` and ``opened_snr`` are those
+    of its inlined graph, None if there was none.
     """
 
     snr: float

@@ -142,8 +142,8 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
 
     ``size``: height and width of the image that multiply-accumulates are counted for; of a network
     that runs once, before it is enlarged. Default: the record's ``usual_size``. Raises BundleError
-    for a bundle that is damaged, has another format or unreadable graphs, UsageError for a size that
-    the network cannot run at.
+    for a bundle that is damaged, has another format or unreadable graphs, UsageError for a size
+    that the network cannot run at.
     """
     bundle = open_bundle(path)
     network, config = bundle.network, bundle.config
