@@ -20,6 +20,7 @@ from support.inspect_setup import (
     rehash,
     run,
 )
+from support.seeds import SEED, SOAK
 
 
 def test_a_binary_layer_that_is_really_float_is_found(bundle, edit_manifest):
@@ -200,12 +201,13 @@ def test_a_stranger_s_words_do_not_steer_the_terminal(bundle, edit_manifest):
     assert code == 1 and out == "" and "is not a printable name" in err and err[:-1].isprintable()
 
 
+@pytest.mark.soak
 def test_random_bytes_in_a_graph_never_crash(bundle, edit_manifest):
     """Any change of a graph gives an inspection or a BundleError, whatever onnx makes of it."""
     step = bundle / "step_1960.onnx"
     original = step.read_bytes()
-    random = np.random.default_rng(7)
-    for _ in range(60):
+    random = np.random.default_rng([7, SEED])
+    for _ in range(300 if SOAK else 30):
         data = bytearray(original)
         for place in random.integers(0, len(data), random.integers(1, 6)):
             data[place] = random.integers(0, 256)

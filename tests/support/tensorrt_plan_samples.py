@@ -6,17 +6,17 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from bidiff_deploy.engines.tensorrt.plans import Here, PlanInfo, Profile
+from support.seeds import examples
 
 CONTENT = b"a plan"
 STATIC = Profile((1, 256, 256), (1, 256, 256), (1, 256, 256))
 RANGE = Profile((1, 64, 64), (1, 256, 256), (4, 512, 512))
 SIDES = st.integers(1, 64).map(lambda number: 8 * number)
 SHAPES = st.tuples(st.integers(1, 8), SIDES, SIDES)
-REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60)
+REPEATABLE = examples(60)
 
 
 @st.composite
