@@ -10,7 +10,7 @@ from ..engines import TENSORRT
 
 if TYPE_CHECKING:
     from ..bundle.manifest import Bundle
-    from ..engines.tensorrt.sidecar import Profile
+    from ..engines.tensorrt.profiles import Profile
 
 PATH = click.Path(readable=False)
 
@@ -123,7 +123,7 @@ def _write_graph(bundle: Bundle, variant: str, profile: Profile | None, path: st
     """The derived graph as a file, of one shape if the profile has but one."""
     from ..bundle.step_graphs import StepGraphs
     from ..engines.tensorrt.api import open_tensorrt
-    from ..engines.tensorrt.build.builder import precision_of
+    from ..engines.gpu.noise_predictor import precision_of
     from ..errors import EngineError
     from ..files import atomic_file, check_target
     from ..graphs.lowering import lower_for_tensorrt
@@ -169,7 +169,7 @@ def _profile(bundle: Bundle, size: str | None, batch: int | None, minimum: str |
              optimum: str | None, maximum: str | None) -> tuple[Profile, bool]:
     """The shapes that the options mean, and whether they mean any."""
     from ..engines.tensorrt.profiles import default_profile
-    from ..engines.tensorrt.sidecar import Profile
+    from ..engines.tensorrt.profiles import Profile
     from ..errors import UsageError
     from .check import parse_size
 

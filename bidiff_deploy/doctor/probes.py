@@ -240,7 +240,7 @@ def _build_plan(path: Path, variant: str) -> None:
     from ..bundle.manifest import open_noise_predictor
     from ..engines.tensorrt.api import open_tensorrt
     from ..engines.tensorrt.build.builder import build_plan
-    from ..engines.tensorrt.sidecar import Profile
+    from ..engines.tensorrt.profiles import Profile
 
     # Of this process alone; the plan goes with the bundle.
     os.environ["BIDIFF_TENSORRT_PLANS"] = str(path.with_suffix(".plans"))

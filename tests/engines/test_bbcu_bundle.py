@@ -145,11 +145,10 @@ def test_tiles_give_the_pixels_of_the_whole(engine):
         reach = engine.bundle.config.reach
         plan = engine.tile_plan(*image.shape[:2], tile=64)
         assert plan.count > 4 and plan.overlap == 2 * 2 * reach == 32
-        done = []
-        for tile in (64, 96):
-            tiled = engine.upscale(image, tile=tile, on_tile=lambda *a: done.append(a))
-            assert np.array_equal(tiled, whole)
-        assert done[:plan.count] == [(i + 1, plan.count) for i in range(plan.count)]
+        done: list[tuple[int, int]] = []
+        for tile, on_tile in ((64, lambda *a, done=done: done.append(a)), (96, None)):
+            assert np.array_equal(engine.upscale(image, tile=tile, on_tile=on_tile), whole)
+        assert done == [(i + 1, plan.count) for i in range(plan.count)]
         # With less overlap than pixels depend on: close, not equal.
         near = engine.upscale(image, tile=64, overlap=4)
         assert not np.array_equal(near, whole)

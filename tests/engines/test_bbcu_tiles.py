@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bidiff_deploy.engines.tiled import to_tensor, upscale_exactly
 from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.tiles import plan_tiles
-from support.seeds import examples
 
 
 def local(reach: int, scale: int):
@@ -25,7 +24,7 @@ def local(reach: int, scale: int):
     return run
 
 
-@examples(60)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(2, 4), st.integers(0, 4),
        st.integers(0, 40), st.sampled_from([1, 3]), st.booleans())
 def test_tiles_are_the_whole(height, width, scale, reach, larger, channels, alpha):
@@ -37,7 +36,8 @@ def test_tiles_are_the_whole(height, width, scale, reach, larger, channels, alph
                       scale, lambda rows, columns: 0)
     whole = plan_tiles((height * scale, width * scale), None, 0, scale, lambda rows, columns: 0)
     done: list[tuple[int, int]] = []
-    tiled = upscale_exactly(local(reach, scale), image, scale, plan, lambda *told: done.append(told))
+    tiled = upscale_exactly(local(reach, scale), image, scale, plan,
+                            lambda *told: done.append(told))
     expected = upscale_exactly(local(reach, scale), image, scale, whole)
     assert np.array_equal(tiled.pixels, expected.pixels)
     assert done == [(i + 1, plan.count) for i in range(plan.count)]

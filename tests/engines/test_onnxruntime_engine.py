@@ -21,7 +21,8 @@ pytest.importorskip("onnxruntime")
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 
 
-# Float32 noise floors of the reference: 124 dB where no sign flips in float32, about 46 dB where a few do.
+# Float32 noise floors of the reference: 124 dB where no sign flips in float32, about 46 dB where a
+# few do.
 @packed
 @pytest.mark.parametrize("case, name, bound", [
     ("forward_tiny", "tiny", 100), ("forward_small", "small", 60),
@@ -137,8 +138,8 @@ def test_graphs_that_point_outside_are_refused(reference, tmp_path, edit_manifes
             entry.value = value
             data = model.SerializeToString()
             (bundle / file).write_bytes(data)
-            edit_manifest(bundle, lambda m: m["files"].update({file: {
-                "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}))
+            changed = {file: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
+            edit_manifest(bundle, lambda m, changed=changed: m["files"].update(changed))
         good = np.zeros((1, 3, 8, 8), np.float32)
         with pytest.raises(BundleError, match=match):
             with load_bundle(bundle) as engine:

@@ -63,7 +63,7 @@ def on_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def python(code: str, cache: Path, **changed: str) -> subprocess.CompletedProcess[str]:
     """``code`` in a Python of its own on the stand-in."""
-    return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, 
+    return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True,
                           timeout=HANG_SECONDS,
                           env={**os.environ, **variables(cache, **changed)})
 

@@ -15,10 +15,10 @@ import tensorrt
 
 from bidiff_deploy import load_bundle
 from bidiff_deploy.engines import TENSORRT
+from bidiff_deploy.engines.tensorrt.profiles import Profile
 from bidiff_deploy.engines.tensorrt.run.context import OpenPlan
 from bidiff_deploy.engines.tensorrt.run.device import Graph
 from bidiff_deploy.engines.tensorrt.run.step import TensorRtStep
-from bidiff_deploy.engines.tensorrt.sidecar import Profile
 from support.tensorrt_on_cpu_failures import (
     build,
     run_failures,

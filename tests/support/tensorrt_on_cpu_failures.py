@@ -15,8 +15,8 @@ from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.engines import TENSORRT
 from bidiff_deploy.engines.onnxruntime.cuda_session import device_memory
 from bidiff_deploy.engines.tensorrt.build.builder import build_plan
+from bidiff_deploy.engines.tensorrt.profiles import Profile
 from bidiff_deploy.engines.tensorrt.run.device import Device
-from bidiff_deploy.engines.tensorrt.sidecar import Profile
 
 
 @contextmanager

@@ -259,7 +259,7 @@ def test_a_plugin_that_can_not_be_built_is_told(monkeypatch, tmp_path):
         name="10.3.0", version=(10, 3, 0)))
     with pytest.raises(EngineError, match="there is no plugin for TensorRT 10.3; build it with"):
         native.plugin({"work": str(tmp_path), "again": False, "tensorrt_root": None})
-    with pytest.raises(EngineError, match="--tensorrt-root .* is no folder"):
+    with pytest.raises(EngineError, match="--tensorrt-root .* is not a folder"):
         native.plugin({"work": str(tmp_path), "again": False, "tensorrt_root": "/no/folder"})
 
 

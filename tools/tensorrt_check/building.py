@@ -50,7 +50,7 @@ def build(variants: Sequence[tuple[str, str]], options: Options) -> Result:
 def _cold(network: str, wanted: tuple[str, str, int], size: int, folder: Path,
           options: Options) -> Result:
     from bidiff_deploy.engines.tensorrt.build.builder import build_plan
-    from bidiff_deploy.engines.tensorrt.plans import Profile
+    from bidiff_deploy.engines.tensorrt.profiles import Profile
     variant, precision, steps = wanted
     bundle = open_bundle(network_bundle(network, steps, folder, precision))
     shape = (1, size, size)

@@ -46,16 +46,17 @@ def ensure_plan(bundle: Path, variant: str, shape: Shape, device: int) -> Any:
     from bidiff_deploy.engines.gpu.library import device_info
     from bidiff_deploy.engines.tensorrt import plans
     from bidiff_deploy.engines.tensorrt.api import open_tensorrt
-    from bidiff_deploy.engines.tensorrt.build.builder import build_plan, precision_of
-    opened, profile = open_bundle(bundle), plans.Profile(shape, shape, shape)
-    api, precision = open_tensorrt(), precision_of(opened)
+    from bidiff_deploy.engines.tensorrt.build.builder import build_plan
+    from bidiff_deploy.engines.tensorrt.profiles import Profile
+    opened, profile = open_bundle(bundle), Profile(shape, shape, shape)
+    api = open_tensorrt()
     plugin = api.plugin() if variant == "plugin" else None
-    here = plans.here(api, opened, device_info(device), plugin, precision)
+    target = plans.current_target(api, opened, device_info(device), plugin)
     for plan in plans.read_plans(plans.default_folder(opened)):
         info = plan.info
-        if (info.variant, info.precision, info.profile) == (variant, precision, profile):
+        if (info.variant, info.profile) == (variant, profile):
             with contextlib.suppress(EngineError):
-                plans.check(plan, here)
+                plans.check(plan, target, opened.path)
                 return plan
     return build_plan(opened, profile, variant=variant, device=device, overwrite=True)
 

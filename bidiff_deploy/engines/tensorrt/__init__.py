@@ -1,5 +1,13 @@
-"""Backend ``tensorrt``: bundle -> graph -> plan -> engine; and the plugin library.
+"""The TensorRT backends: bundle -> graph -> plan -> engine, and the plugin library.
 
-``graph`` derives what the parser is given, ``builder`` makes plans of it, ``engine`` runs them.
-TensorRT is imported where a plan is built or run, and nowhere else (``api``).
+    versions  the oldest supported version, and version texts as numbers
+    api       the installed TensorRT: its import, log and objects
+    profiles  the shapes that a plan runs
+    sidecar   the file next to a plan: what the plan was built from and for which machine
+    plans     plans in a folder: which one runs a shape, and whether it fits this machine
+    build/    a lowered graph -> a plan
+    plugin/   the plugin library: built from source, found and loaded
+    run/      plans -> an engine.
+
+TensorRT is imported by ``api.open_tensorrt`` only, when a plan is built or run.
 """

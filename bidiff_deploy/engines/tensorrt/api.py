@@ -1,12 +1,12 @@
-"""The installed TensorRT: imported when it is asked for, with a sentence for each way to fail.
+"""The installed TensorRT: its import, its log and its objects, with a sentence for each failure.
 
-Versions differ in what networks are, which ``Api`` tells; names that only some have are asked for
-by ``hasattr`` where they are used:
+Versions differ in how networks are typed, which ``Api`` reports; names that only some versions have
+are looked up by ``hasattr`` where they are used:
 
     8.5         no progress monitor, no optimization levels (8.6 has both)
     8.5 to 9    networks are weakly typed: EXPLICIT_BATCH, and FP16 and INT8 are flags
-    10          networks are made strongly typed by STRONGLY_TYPED: types are the graph's
-    11          every network is, and the flags of weak typing are gone
+    10          networks are strongly typed with STRONGLY_TYPED: types are the graph's
+    11          every network is strongly typed, and the flags of weak typing are gone
 """
 
 from __future__ import annotations
@@ -21,53 +21,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import EngineError
+from ...errors import EngineError, one_line
 from ...files import file_sha256
+from ..gpu.failures import is_out_of_memory
 from .plugin.library import PluginLibrary, find_plugin
+from .versions import MIN_VERSION, numbers
 
-__all__ = ["OLDEST", "Api", "Log", "open_tensorrt", "plugin_digest",
-           "plugin_missing"]
+__all__ = ["NO_REASON", "Api", "Log", "open_tensorrt", "plugin_digest", "plugin_missing"]
 
-OLDEST = (8, 5)
-_KEPT = 20
-_LONGEST = 500
-_OUT_OF_MEMORY = ("out of memory", "outofmemory", "cuda error 2", "could not allocate",
-                  "insufficient memory", "not enough memory", "failed to allocate",
-                  "memory is insufficient", "requested amount of gpu memory",
-                  "unable to allocate", "cudaerrormemory")
+NO_REASON = "no reason given"
+_MAX_LINES = 20
+_MAX_CHARS = 500
 _OTHER_PRECISION = "obeys the requested constraints"
 _PLUGIN_MISSING = ("plugin not found", "could not find plugin", "no importer registered",
                    "cannot find plugin", "failed to load plugin", "find creator")
 
 
 class Log:
-    """What TensorRT said lately, of severity WARNING or worse."""
+    """TensorRT's latest messages of severity WARNING or worse."""
 
     def __init__(self) -> None:
-        self._lines: deque[tuple[bool, str]] = deque(maxlen=_KEPT)
+        self._lines: deque[tuple[bool, str]] = deque(maxlen=_MAX_LINES)
         self._other_precision = False
         self._lock = threading.Lock()
 
     def add(self, error: bool, text: str) -> None:
-        """Keep a message; ``error``: not only a warning."""
+        """Keep a message; ``error``: whether it is worse than a warning."""
         with self._lock:
-            self._lines.append((error, _one_line(text)))
-            # Of the whole text, in which names of fused layers may be long.
+            self._lines.append((error, one_line(text, _MAX_CHARS)))
+            # Searched in the whole text: long names of fused layers may precede the phrase.
             self._other_precision |= _OTHER_PRECISION in text.lower()
 
     def clear(self) -> None:
-        """Forget what was said, before something that may fail."""
+        """Remove all messages, before a call that may fail."""
         with self._lock:
             self._lines.clear()
             self._other_precision = False
 
     def text(self) -> str:
-        """All of it, for a search."""
+        """All messages, for a search."""
         with self._lock:
             return "\n".join(line for _, line in self._lines)
 
     def sentence(self, otherwise: str) -> str:
-        """The first two errors, since what follows is about them; else the last warning."""
+        """The first two errors, because later ones follow from them; else the last warning; else
+        ``otherwise``."""
         with self._lock:
             errors = list(dict.fromkeys(line for error, line in self._lines if error))
             warnings = [line for error, line in self._lines if not error]
@@ -76,20 +74,19 @@ class Log:
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether something said so."""
-        text = self.text().lower()
-        return any(sign in text for sign in _OUT_OF_MEMORY)
+        """Whether a message reports a lack of memory."""
+        return is_out_of_memory(self.text())
 
     @property
     def other_precision(self) -> bool:
-        """Whether a layer has no kernel in the precision that it was told to prefer."""
+        """Whether some layer has no kernel in the precision that was set for it."""
         with self._lock:
             return self._other_precision
 
 
 @dataclass(frozen=True)
 class Api:
-    """TensorRT's module, its version as numbers, our logger for it, and what that has kept."""
+    """TensorRT's module, its version as numbers, our logger for it, and the logger's messages."""
 
     trt: Any
     version: tuple[int, ...]
@@ -98,7 +95,7 @@ class Api:
 
     @property
     def name(self) -> str:
-        """The version as TensorRT tells it, to its last number."""
+        """The full version string."""
         return str(self.trt.__version__)
 
     @property
@@ -108,27 +105,27 @@ class Api:
 
     @property
     def network_flags(self) -> int:
-        """Flags of a network of our kind."""
+        """The creation flags of a network whose types are the graph's, as far as possible."""
         flags = self.trt.NetworkDefinitionCreationFlag
         if self.weakly_typed:
             return 1 << int(flags.EXPLICIT_BATCH)
-        # In 11 the name is still there, and says nothing any more.
+        # TensorRT 11 still has the name, without an effect.
         return 1 << int(flags.STRONGLY_TYPED) if self.version[0] == 10 else 0
 
     def plugin(self) -> PluginLibrary:
-        """The plugin library for this TensorRT, loaded into it; once a process.
+        """The plugin library for this TensorRT, loaded once in a process.
 
         Raises:
-            EngineError: there is none, it is another version's, or another one was loaded before.
+            EngineError: it is missing, of another version, or another one was loaded before.
         """
         return _load_plugin(find_plugin(self.name))
 
     def builder(self) -> Any:
-        """``trt.Builder``; raises EngineError where there is no usable GPU or driver."""
+        """``trt.Builder``; raises EngineError without a usable GPU or driver."""
         return self._start("Builder")
 
     def runtime(self) -> Any:
-        """``trt.Runtime``; raises EngineError where there is no usable GPU or driver."""
+        """``trt.Runtime``; raises EngineError without a usable GPU or driver."""
         return self._start("Runtime")
 
     def _start(self, kind: str) -> Any:
@@ -136,13 +133,13 @@ class Api:
         try:
             made = getattr(self.trt, kind)(self.logger)
         except Exception as error:  # TypeError: "factory function returned nullptr"
-            raise EngineError(f"TensorRT {self.name} can not start its {kind.lower()} "
-                              f"({self.log.sentence(_one_line(str(error)))}); it needs an NVIDIA "
-                              "GPU and a driver for its version of CUDA, which nvidia-smi shows"
-                              ) from None
+            reason = self.log.sentence(one_line(error, _MAX_CHARS))
+            raise EngineError(f"TensorRT {self.name} cannot start its {kind.lower()} ({reason}); "
+                              "it needs an NVIDIA GPU and a driver for its version of CUDA, which "
+                              "nvidia-smi shows") from None
         if made is None:
-            raise EngineError(f"TensorRT {self.name} gives no {kind.lower()}: "
-                              f"{self.log.sentence('it tells no reason')}")
+            raise EngineError(f"TensorRT {self.name} returned no {kind.lower()}: "
+                              f"{self.log.sentence(NO_REASON)}")
         return made
 
 
@@ -150,10 +147,10 @@ def open_tensorrt(verbose: bool = False) -> Api:
     """Import TensorRT.
 
     Args:
-        verbose: print what it logs on stderr.
+        verbose: print its log on stderr.
 
     Raises:
-        EngineError: it is not installed, older than 8.5, or can not be loaded.
+        EngineError: it is not installed, older than MIN_VERSION, or cannot be loaded.
     """
     module = _import()
     api = _api(module)
@@ -167,7 +164,7 @@ def plugin_digest(library: PluginLibrary) -> str:
     try:
         return file_sha256(library.file)
     except OSError as error:
-        raise EngineError(f"{library.file} can not be read: {error.strerror}") from None
+        raise EngineError(f"{library.file} cannot be read: {error.strerror}") from None
 
 
 def plugin_missing(text: str) -> bool:
@@ -185,48 +182,49 @@ def _import() -> Any:
                               "the system's Python, or a venv with --system-site-packages)"
                               ) from None
         raise _broken(error) from None
-    except Exception as error:  # shared libraries, or what its own modules raise of them
+    except Exception as error:  # of missing shared libraries, or of its own modules
         raise _broken(error) from None
     version = getattr(module, "__version__", None)
     if not isinstance(version, str) or not hasattr(module, "ILogger"):
-        # A folder of that name is enough for Python, such as engines/tensorrt of the sources.
+        # Python imports any folder of that name, such as engines/tensorrt of the sources.
         place = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", [])), "")
         raise EngineError(f"the module tensorrt at {place} is not NVIDIA's; start in another "
                           "folder, or pip install tensorrt-cu12")
-    if _numbers(version)[:2] < OLDEST:
-        raise EngineError(f"TensorRT {version} is older than 8.5, the oldest that is supported; "
-                          "pip install --upgrade tensorrt-cu12, or take a newer JetPack")
+    if numbers(version)[:2] < MIN_VERSION:
+        oldest = ".".join(map(str, MIN_VERSION))
+        raise EngineError(f"TensorRT {version} is older than {oldest}, the oldest supported "
+                          "version; pip install --upgrade tensorrt-cu12, or take a newer JetPack")
     return module
 
 
 def _broken(error: Exception) -> EngineError:
-    text = _one_line(str(error)) or type(error).__name__
+    text = one_line(error, _MAX_CHARS)
     remedy = "install it again with pip install --force-reinstall tensorrt-cu12"
     if match := re.search(r"lib[\w+.-]+\.so[\w.]*", text):
-        if not match[0].startswith("libnv"):  # not its own: wheels of 8 need these
-            remedy = "pip install nvidia-cudnn-cu11 nvidia-cublas-cu11 for TensorRT 8 of a wheel"
-        remedy += f", or name the folder of {match[0]} in LD_LIBRARY_PATH"
-    return EngineError(f"TensorRT is installed but can not be loaded ({text}); {remedy}")
+        if not match[0].startswith("libnv"):  # not TensorRT's own: wheels of version 8 need these
+            remedy = "pip install nvidia-cudnn-cu11 nvidia-cublas-cu11 for TensorRT 8 from a wheel"
+        remedy += f", or add the folder of {match[0]} to LD_LIBRARY_PATH"
+    return EngineError(f"TensorRT is installed but cannot be loaded ({text}); {remedy}")
 
 
 @functools.cache
 def _api(module: Any) -> Api:
-    # Cached, because TensorRT keeps the first logger that it is given for the whole process.
+    # Cached, because TensorRT keeps its first logger for the whole process.
     log = Log()
     logger = _logger_class(module)(log)
-    # Standard plugins: parsers before 10 make them of some standard operators.
+    # Standard plugins: parsers before version 10 use them for some standard operators.
     if hasattr(module, "init_libnvinfer_plugins"):
         module.init_libnvinfer_plugins(logger, "")
-    return Api(module, _numbers(module.__version__), logger, log)
+    return Api(module, numbers(module.__version__), logger, log)
 
 
 def _logger_class(trt: Any) -> Any:
-    """A class, because its base exists only where TensorRT does."""
+    """The class of our logger, defined here because its base class is TensorRT's."""
     severity = trt.ILogger.Severity
     errors = (severity.INTERNAL_ERROR, severity.ERROR)
     kept = (*errors, severity.WARNING)
 
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+    class Logger(trt.ILogger):  # type: ignore[misc]  # the base is known at run time only
         def __init__(self, log: Log) -> None:
             trt.ILogger.__init__(self)
             self._log = log
@@ -250,18 +248,10 @@ def _load_plugin(file: Path) -> PluginLibrary:
     with _plugins_lock:
         if file not in _plugins:
             if _plugins:
-                raise EngineError(f"{next(iter(_plugins))} is loaded, so {file} can not be: "
-                                  "TensorRT takes one plugin library a process; start anew")
+                raise EngineError(f"{next(iter(_plugins))} is loaded, so {file} cannot be: "
+                                  "TensorRT takes one plugin library per process; restart the "
+                                  "program")
             library = PluginLibrary(file)
             library.use_nvrtc_of_wheels()
             _plugins[file] = library
         return _plugins[file]
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:4])
-
-
-def _one_line(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."

@@ -1,25 +1,57 @@
-"""Which shapes a TensorRT plan is built for."""
+"""The shapes that a TensorRT plan is built for."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import UsageError
 from ..noise_predictor import PADDING_MULTIPLE
-from .sidecar import Profile
 
 if TYPE_CHECKING:
-    from ...bundle.manifest import Bundle
+    from ...bundle.record import Bundle
 
-__all__ = ["check_profile", "default_profile"]
+__all__ = ["Profile", "Shape", "check_profile", "default_profile"]
 
 _DEFAULT_SIDES = (64, 256, 512)
-_MAX_VALUES = (1 << 31) - 1  # of one of TensorRT's tensors
+_MAX_VALUES = (1 << 31) - 1  # of one tensor in TensorRT
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The shapes (N, H, W) that a plan runs; its kernels were chosen at ``optimum``."""
+
+    minimum: Shape
+    optimum: Shape
+    maximum: Shape
+
+    @property
+    def static(self) -> bool:
+        """Whether the plan runs one shape only."""
+        return self.minimum == self.maximum
+
+    @property
+    def label(self) -> str:
+        """``1x256x256``, or ``1x64x64-1x256x256-4x512x512``: a part of the plan's file name."""
+        shapes = (self.optimum,) if self.static else (self.minimum, self.optimum, self.maximum)
+        return "-".join("x".join(map(str, shape)) for shape in shapes)
+
+    @property
+    def area(self) -> int:
+        """Pixels of the largest batch, which activation memory grows with."""
+        return math.prod(self.maximum)
+
+    def contains(self, shape: Shape) -> bool:
+        """Whether the plan runs a batch of that shape."""
+        return all(low <= side <= high for low, side, high in
+                   zip(self.minimum, shape, self.maximum, strict=True))
 
 
 def default_profile(bundle: Bundle, batch: int = 1) -> Profile:
-    """64x64 to 512x512, best at 256x256, rounded up to what the network takes."""
+    """64x64 to 512x512, best at 256x256, rounded up to sides that the network takes."""
     unit = _unit(bundle)
     low, middle, high = ((batch, size, size) for size in (
         -(-side // unit) * unit for side in _DEFAULT_SIDES))
@@ -27,17 +59,16 @@ def default_profile(bundle: Bundle, batch: int = 1) -> Profile:
 
 
 def check_profile(profile: Profile, bundle: Bundle) -> None:
-    """Raises UsageError for shapes that the loop never has, or that are out of order."""
+    """Raise UsageError for shapes that a loop never has, and for shapes out of order."""
     unit, channels = _unit(bundle), bundle.config.inner_channel
     for shape in (profile.minimum, profile.optimum, profile.maximum):
         if any(side < 1 or side % unit for side in shape[1:]) or shape[0] < 1:
-            raise UsageError(f"{_text(shape)} (batch x height x width) can not be run: height and "
-                             f"width must be multiples of {unit}, which inputs are padded to")
+            raise UsageError(f"{_text(shape)} (batch x height x width) cannot be run: height and "
+                             f"width must be multiples of {unit}, to which inputs are padded")
         if math.prod(shape) * channels > _MAX_VALUES:
-            raise UsageError(f"{_text(shape)} (batch x height x width) with {channels} channels is "
-                             f"more than the {_MAX_VALUES} values that a map of TensorRT's can "
-                             "have; choose a smaller shape, which larger images are run in tiles "
-                             "of")
+            raise UsageError(f"{_text(shape)} (batch x height x width) with {channels} channels "
+                             f"has more than {_MAX_VALUES} values, TensorRT's limit for a tensor; "
+                             "choose a smaller shape, and larger images are run in tiles")
     for name, low, high in (("--min", profile.minimum, profile.optimum),
                             ("--opt", profile.optimum, profile.maximum)):
         if any(a > b for a, b in zip(low, high)):
@@ -46,9 +77,9 @@ def check_profile(profile: Profile, bundle: Bundle) -> None:
 
 
 def _unit(bundle: Bundle) -> int:
-    """What heights and widths of the loop are multiples of."""
-    return math.lcm(PADDING_MULTIPLE, bundle.config.size_multiple)
+    """Heights and widths of a loop are multiples of this."""
+    return math.lcm(PADDING_MULTIPLE, bundle.network.size_multiple(bundle.config))
 
 
-def _text(shape: tuple[int, int, int]) -> str:
+def _text(shape: Shape) -> str:
     return "x".join(map(str, shape))

@@ -1,22 +1,22 @@
-"""What is written beside a TensorRT plan: what it was built of, for, and with.
+"""The sidecar of a TensorRT plan: what the plan was built from, for which machine, and how.
 
-A plan is machine code that TensorRT reads without asking whose it is, so everything that it hangs
-on is told here and compared before TensorRT sees a byte. The file may come from anyone: it is
-bounded, and every key and value is checked.
+A plan is machine code that TensorRT reads without checking its origin. So the sidecar records
+everything that the plan depends on, and ``plans`` compares it before TensorRT reads a byte. The
+file may come from anyone: its size is bounded, and every key and value is checked.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ...errors import EngineError
+from .profiles import Profile
 
 __all__ = ["FORMAT", "MAX_SIDECAR_BYTES", "MAX_WORKSPACE", "PRECISIONS", "VARIANTS", "VERSION",
-           "PlanInfo", "Profile", "Shape", "parse"]
+           "PlanInfo", "PlanTarget", "parse"]
 
 FORMAT, VERSION = "bidiff-tensorrt-plan", 1
 VARIANTS = ("plugin", "dense", "dense-int8")
@@ -29,54 +29,16 @@ _NAME = re.compile(r"[ -~]{1,200}")
 _VERSION = re.compile(r"\d{1,4}(\.[a-z]{0,4}\d{1,6}){1,6}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
-Shape = tuple[int, int, int]
-
-
 @dataclass(frozen=True)
-class Profile:
-    """Shapes (N, H, W) that a plan runs; ``optimum`` is what its kernels were chosen at."""
+class PlanTarget:
+    """What a plan is tied to.
 
-    minimum: Shape
-    optimum: Shape
-    maximum: Shape
-
-    @property
-    def static(self) -> bool:
-        """Whether it is one shape."""
-        return self.minimum == self.maximum
-
-    @property
-    def label(self) -> str:
-        """``1x256x256``, or ``1x64x64-1x256x256-4x512x512``: a part of the plan's file name."""
-        shapes = (self.optimum,) if self.static else (self.minimum, self.optimum, self.maximum)
-        return "-".join("x".join(map(str, shape)) for shape in shapes)
-
-    @property
-    def area(self) -> int:
-        """Pixels of the largest batch: what activation memory grows with."""
-        return math.prod(self.maximum)
-
-    def contains(self, shape: Shape) -> bool:
-        """Whether a batch of that shape can be run."""
-        return all(low <= side <= high for low, side, high in
-                   zip(self.minimum, shape, self.maximum, strict=True))
-
-
-@dataclass(frozen=True)
-class PlanInfo:
-    """A sidecar's content.
-
-    tensorrt, gpu, architecture, driver  where it was built: version, name of the GPU, 10 * major +
-                      minor of its compute capability, CUDA version of its driver
-    plugin, layout    SHA-256 of the plugin library and the form of its words; None without plugin
+    tensorrt          version of TensorRT
+    gpu, architecture  the GPU's name, and 10 * major + minor of its compute capability
+    driver            the CUDA version that the GPU's driver supports
+    plugin, layout    SHA-256 of the plugin library and the layout of its words; None without plugin
     bundle            SHA-256 of the bundle's manifest
-    variant, precision  one of VARIANTS and of PRECISIONS
-    profile           the shapes
-    bytes, sha256     of the plan itself
-    opset             of the graph that TensorRT parsed
-    level             the builder's optimization level; None: TensorRT's default
-    workspace         limit in bytes; None: TensorRT's default
-    seconds           that the build took
+    precision         one of PRECISIONS
     """
 
     tensorrt: str
@@ -86,8 +48,25 @@ class PlanInfo:
     plugin: str | None
     layout: int | None
     bundle: str
-    variant: str
     precision: str
+
+
+@dataclass(frozen=True)
+class PlanInfo:
+    """The content of a sidecar.
+
+    target         the machine and bundle that the plan was built for
+    variant        one of VARIANTS
+    profile        the shapes that the plan runs
+    bytes, sha256  of the plan itself
+    opset          of the graph that TensorRT parsed
+    level          the builder's optimization level; None: TensorRT's default
+    workspace      limit in bytes; None: TensorRT's default
+    seconds        duration of the build
+    """
+
+    target: PlanTarget
+    variant: str
     profile: Profile
     bytes: int
     sha256: str
@@ -98,19 +77,20 @@ class PlanInfo:
 
     @property
     def stem(self) -> str:
-        """File name of plan and sidecar, without ending."""
-        return f"{self.variant}-{self.precision}-{self.profile.label}"
+        """The file name of plan and sidecar, without extension."""
+        return f"{self.variant}-{self.target.precision}-{self.profile.label}"
 
     def to_dict(self) -> dict[str, Any]:
-        """What the sidecar holds as JSON."""
-        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+        """The sidecar as JSON values, the target's fields among the plan's."""
+        values = asdict(self)
+        return {"format": FORMAT, "version": VERSION, **values.pop("target"), **values}
 
 
 def parse(text: bytes, name: str) -> PlanInfo:
-    """The content of a sidecar called ``name``.
+    """The content of a sidecar, which errors call ``name``.
 
     Raises:
-        EngineError: it is no sidecar, of a newer version, incomplete, or has values that none has.
+        EngineError: the text is no sidecar, or of a newer version, incomplete or invalid.
     """
     try:
         found = json.loads(text.decode("utf-8"), parse_constant=_refuse)
@@ -120,23 +100,25 @@ def parse(text: bytes, name: str) -> PlanInfo:
         raise EngineError(f"{name} does not describe a TensorRT plan")
     version = found.get("version")
     if type(version) is not int or version != VERSION:
-        raise EngineError(f"{name} has format version {str(version)[:20]}, this version of "
+        raise EngineError(f"{name} has format version {str(version)[:20]}, but this version of "
                           f"bidiff-deploy reads {VERSION}")
-    keys = {field.name for field in fields(PlanInfo)}
+    tied = {field.name for field in fields(PlanTarget)}
+    keys = tied | {field.name for field in fields(PlanInfo)} - {"target"}
     if missing := keys - set(found):
         raise EngineError(f"{name} has no {sorted(missing)[0]}")
     if unknown := set(found) - keys - {"format", "version"}:
         raise EngineError(f"{name} has an unknown key {sorted(unknown)[0][:40]!r}")
     for key in sorted(keys - {"profile"}):
         if not _valid(key, found[key]):
-            raise EngineError(f"{name} has the {key} {_short(found[key])}, which can not be")
+            raise EngineError(f"{name} has an invalid {key}: {_short(found[key])}")
     profile = _profile(found["profile"])
     if profile is None:
-        raise EngineError(f"{name} has the profile {_short(found['profile'])}, which can not be")
+        raise EngineError(f"{name} has an invalid profile: {_short(found['profile'])}")
     if (found["plugin"] is None) != (found["variant"] != "plugin") or (
             (found["layout"] is None) != (found["plugin"] is None)):
-        raise EngineError(f"{name} contradicts itself about the plugin")
-    return PlanInfo(**{key: found[key] for key in keys - {"profile"}}, profile=profile)
+        raise EngineError(f"{name} has a plugin or layout that contradicts its variant")
+    return PlanInfo(PlanTarget(**{key: found[key] for key in tied}), profile=profile,
+                    **{key: found[key] for key in keys - tied - {"profile"}})
 
 
 def _valid(key: str, value: Any) -> bool:
@@ -162,6 +144,7 @@ _TEXTS = {"tensorrt": _VERSION, "gpu": _NAME, "driver": _VERSION, "plugin": _DIG
 
 
 def _profile(found: Any) -> Profile | None:
+    """The profile of its JSON value; None for an invalid one."""
     names = [field.name for field in fields(Profile)]
     if not isinstance(found, dict) or sorted(found) != sorted(names):
         return None
@@ -171,10 +154,10 @@ def _profile(found: Any) -> Profile | None:
                all(type(side) is int and 1 <= side <= limit
                    for side, limit in zip(shape, limits)) for shape in shapes):
         return None
-    low, middle, high = (tuple(shape) for shape in shapes)
-    if not all(a <= b <= c for a, b, c in zip(low, middle, high)):
+    if not all(low <= middle <= high for low, middle, high in zip(*shapes)):
         return None
-    return Profile(low, middle, high)
+    minimum, optimum, maximum = ((batch, height, width) for batch, height, width in shapes)
+    return Profile(minimum, optimum, maximum)
 
 
 def _refuse(word: str) -> None:

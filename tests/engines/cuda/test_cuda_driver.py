@@ -168,13 +168,13 @@ def test_a_forced_path(gpu, monkeypatch):
 def test_arguments_that_do_not_fit(gpu):
     x, words, one = inputs()
     for change, match in (
-            (dict(branches=[]), "BinaryConv has 1 branches, 0 are given"),
-            (dict(x=x[0]), r"x must be float32 or float16 \(N, C, H, W\)"),
-            (dict(x=x.astype(np.float64)), "not float64"),
-            (dict(branches=[Branch(words[..., :1], one)]),
+            ({"branches": []}, "BinaryConv has 1 branches, 0 are given"),
+            ({"x": x[0]}, r"x must be float32 or float16 \(N, C, H, W\)"),
+            ({"x": x.astype(np.float64)}, "not float64"),
+            ({"branches": [Branch(words[..., :1], one)]},
              r"words must be int32 \(Cout, k, k, 2\)"),
-            (dict(branches=[Branch(words, one.astype(np.float16))]), "alpha must be float32"),
-            (dict(residual=x.astype(np.float16)), "residual must be float32 as x is")):
+            ({"branches": [Branch(words, one.astype(np.float16))]}, "alpha must be float32"),
+            ({"residual": x.astype(np.float16)}, "residual must be float32 as x is")):
         given = {"x": x, "branches": [Branch(words, one)], **change}
         with pytest.raises(EngineError, match=match):
             gpu.call("BinaryConv", **given)

@@ -222,7 +222,8 @@ def test_the_command_line(engine_run, tmp_path, cache):
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (["upscale", "in.png", "-o", "out.png"], "device is 1, the number of a GPU, but backend onnxruntime runs"),
+    (["upscale", "in.png", "-o", "out.png"],
+     "device is 1, the number of a GPU, but backend onnxruntime runs"),
     (["bench"], "device 1 is a GPU, which none of the baselines uses; measure against"),
 ], ids=["upscale", "bench"])
 def test_a_device_where_no_gpu_is_used(reference, tmp_path, monkeypatch, arguments, says):

@@ -47,16 +47,16 @@ def package(tmp_path: Path, monkeypatch, code: str | None) -> None:
 
 
 def test_tensorrt_that_is_not_installed(installed):
-    installed(None)  # which Python takes for a module that can not be found
+    installed(None)  # which Python takes for a module that cannot be found
     with pytest.raises(EngineError, match="not installed; pip install tensorrt-cu12"):
         tensorrt_api.open_tensorrt()
 
 
 @pytest.mark.parametrize("code, told", [
     ("raise ImportError('libcudnn.so.8: cannot open shared object file')",
-     r"libcudnn.so.8: cannot open.*pip install nvidia-cudnn-cu11.* the folder of libcudnn.so.8 in"),
+     r"libcudnn.so.8: cannot open.*pip install nvidia-cudnn-cu11.* the folder of libcudnn.so.8 to"),
     ("raise OSError('libnvinfer.so.10: undefined symbol')",
-     "install it again with .*, or name the folder of libnvinfer.so.10 in LD_LIBRARY_PATH"),
+     "install it again with .*, or add the folder of libnvinfer.so.10 to LD_LIBRARY_PATH"),
     ("import tensorrt_bindings_that_are_missing", "tensorrt_bindings_that_are_missing.*reinstall"),
     ("raise RuntimeError", r"\(RuntimeError\).*force-reinstall"),
     (None, "is not NVIDIA's"),
@@ -152,10 +152,10 @@ def test_the_plugin_library(installed, tmp_path, monkeypatch):
     assert api.plugin() is library and library.told == 1
     assert tensorrt_api.plugin_digest(library) == hashlib.sha256(b"a.so").hexdigest()
     monkeypatch.setenv("BIDIFF_TENSORRT_PLUGIN", str(tmp_path / "b.so"))
-    with pytest.raises(EngineError, match="one plugin library a process"):
+    with pytest.raises(EngineError, match="one plugin library per process"):
         api.plugin()
     (tmp_path / "a.so").unlink()
-    with pytest.raises(EngineError, match="can not be read"):
+    with pytest.raises(EngineError, match="cannot be read"):
         tensorrt_api.plugin_digest(library)
 
 

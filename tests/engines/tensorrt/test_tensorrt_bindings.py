@@ -46,7 +46,7 @@ def fetched() -> Path | str:
                                "--disable-pip-version-check", "--only-binary", ":all:", "--dest",
                                temporary, f"{PACKAGE}=={pin[1]}"], capture_output=True, text=True)
         if done.returncode:
-            return (f"{PACKAGE} {pin[1]} can not be fetched; set BIDIFF_OFFLINE=1 to do without:\n"
+            return (f"{PACKAGE} {pin[1]} cannot be fetched; set BIDIFF_OFFLINE=1 to do without:\n"
                     f"{done.stderr}")
         (wheel,) = Path(temporary).glob("*.whl")
         part = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
@@ -179,4 +179,4 @@ def test_libraries_that_are_missing(bundle: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     told = refusal(real(COMMAND, tmp_path, "build", bundle, "--size", "16x16",
                         over=tmp_path / "empty"))
-    assert "can not be loaded" in told and ".so.11" in told and "LD_LIBRARY_PATH" in told
+    assert "cannot be loaded" in told and ".so.11" in told and "LD_LIBRARY_PATH" in told

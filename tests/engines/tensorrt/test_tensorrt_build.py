@@ -16,7 +16,7 @@ from bidiff_deploy.engines.gpu.library import device_info
 from bidiff_deploy.engines.tensorrt import plans as tensorrt_plans
 from bidiff_deploy.engines.tensorrt.build import network as tensorrt_network
 from bidiff_deploy.engines.tensorrt.build import timing_cache as tensorrt_cache
-from bidiff_deploy.engines.tensorrt.plans import Profile
+from bidiff_deploy.engines.tensorrt.profiles import Profile
 from bidiff_deploy.graphs import lowering
 from stand_ins import tensorrt as tensorrt_stand_in
 from support import tensorrt_names
@@ -45,9 +45,12 @@ def test_a_plan_and_its_sidecar(version, tiny, place, tmp_path):
     assert {"plan": told["plan"], "notes": told["notes"],
             **json.loads(json.dumps(plan.info.to_dict()))} == told
     info = plan.info
-    assert (info.tensorrt, info.variant, info.precision) == (trt.__version__, "plugin", "float32")
-    assert (info.gpu, info.architecture, info.driver) == (gpu.name, gpu.architecture, gpu.driver)
-    assert info.bundle == manifest_digest(open_bundle(tiny).manifest) and info.layout is not None
+    assert (info.target.tensorrt, info.variant,
+            info.target.precision) == (trt.__version__, "plugin", "float32")
+    assert (info.target.gpu, info.target.architecture, info.target.driver) == (
+        gpu.name, gpu.architecture, gpu.driver)
+    assert info.target.bundle == manifest_digest(open_bundle(tiny).manifest)
+    assert info.target.layout is not None
     assert info.bytes == (place / name).stat().st_size and info.workspace == 1 << 30
     assert info.profile == Profile((2, 64, 32), (2, 64, 32), (2, 64, 32)) and info.opset <= 17
     assert "built without kernels of CUBLAS" in " ".join(told["notes"]) or version != OLD
@@ -138,7 +141,8 @@ def test_another_gpu_and_another_folder(tiny, place, tmp_path):
     header = how_built(tmp_path / "mine", "plugin-float32-1x32x32.plan")
     assert header["architecture"] == second.architecture and not place.exists()
     plan, = tensorrt_plans.read_plans(tmp_path / "mine")
-    assert (plan.info.gpu, plan.info.architecture) == (second.name, second.architecture)
+    assert (plan.info.target.gpu, plan.info.target.architecture) == (second.name,
+                                                                     second.architecture)
 
 
 def test_a_plan_that_is_there_is_kept_unless_told_otherwise(tiny, place, tmp_path):
@@ -181,7 +185,7 @@ def test_a_cache_that_can_not_be_kept_is_a_remark(tiny, place, tmp_path):
         shutil.rmtree(cache, ignore_errors=True)
         cache.write_text("in the way")
         _, err = run(tiny, "--size", "32x32", "--no-plugin")
-    assert "note: the timing cache is not kept: " in err
+    assert "note: the timing cache was not saved: " in err
     assert len(tensorrt_plans.read_plans(place)) == 1
 
 
@@ -203,7 +207,7 @@ def test_without_tensorrt_gpu_or_plugin(tiny, place, tmp_path, monkeypatch):
 def test_a_plugin_that_is_loaded_but_not_for_this_tensorrt(tiny, place, tmp_path):
     with tensorrt_stand_in.in_process(tmp_path, "10.3.0", BIDIFF_STAND_IN_PLUGIN="8.5.3"):
         text = refusal(tiny, "--size", "32x32")
-    assert "does not know its plugins: it was built for TensorRT 8.5.3; build it again" in text
+    assert "does not find its plugins: it was built for TensorRT 8.5.3; build it again" in text
     assert not list(place.glob("*")) and "Assertion" not in text
 
 
@@ -240,7 +244,7 @@ def test_a_graph_that_the_parser_does_not_take(options, tiny, place, tmp_path, m
         model=model.SerializeToString(), inputs={"x": (1,)}, opset=17))
     with tensorrt_stand_in.in_process(tmp_path):
         text = refusal(tiny, "--size", "32x32", *options)
-    assert "TensorRT 10.3.0 does not take the graph at node 1 (Unheard it): " in text
+    assert "TensorRT 10.3.0 refuses the graph at node 1 (Unheard it): " in text
     assert not list(place.glob("*"))
 
 
@@ -287,11 +291,11 @@ def test_without_a_usable_driver_the_builder_says_so(tiny, place, tmp_path, monk
             raise TypeError("pybind11::init(): factory function returned nullptr")
 
         monkeypatch.setattr(trt, "Builder", refuse)
-        assert "can not start its builder" in refusal(tiny, "--size", "32x32")
+        assert "cannot start its builder" in refusal(tiny, "--size", "32x32")
 
 
 @pytest.mark.parametrize("level", [0, 4])
 def test_optimization_levels_before_there_were_any(level, tiny, place, tmp_path):
     with tensorrt_stand_in.in_process(tmp_path, OLD):
-        assert "came with 8.6; leave out --optimization-level" in refusal(
+        assert "(8.6 and later have them); leave out --optimization-level" in refusal(
             tiny, "--optimization-level", level)

@@ -11,8 +11,7 @@ import onnx
 import pytest
 
 from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder
-from bidiff_deploy.engines.tensorrt.plans import Profile
-from bidiff_deploy.engines.tensorrt.profiles import default_profile
+from bidiff_deploy.engines.tensorrt.profiles import Profile, default_profile
 from bidiff_deploy.errors import EngineError, UsageError
 from stand_ins import tensorrt as tensorrt_stand_in
 from support import bbcu_networks
@@ -34,13 +33,14 @@ WRONG = {
     "two batches": (("--min", "2x64x64", "--opt", "64x64", "--max", "64x64", "--batch", "2"),
                     "leave out --batch"),
     "a range of no multiple": (("--min", "8x8", "--opt", "12x8", "--max", "64x64"),
-                               "1x12x8 (batch x height x width) can not be run"),
+                               "1x12x8 (batch x height x width) cannot be run"),
     "a huge range": (("--min", "8x8", "--opt", "8x8", "--max", "8x99999999"), "--max '8x99999999'"),
     "int8 with the plugin": (("--int8",), "add --no-plugin"),
     "a backend without plans": (("--backend", "onnxruntime"), "'onnxruntime' has nothing to build"),
     "no room": (("--workspace", "much"), "--workspace 'much' must be"),
-    "less room than a byte": (("--workspace", "0.4"), "--workspace 0 must be from 1"),
-    "more room than numbers have": (("--workspace", "99999999TB"), "leave it out"),
+    "less room than a byte": (("--workspace", "0.4"),
+                               "--workspace is 0; it must be a whole number of bytes"),
+    "more room than numbers have": (("--workspace", "99999999TB"), "it must be a whole number"),
     "more values than TensorRT counts": (("--size", "65536x65536"), "smaller shape"),
     "a graph on a GPU": (("--graph", "g.onnx", "--device", "1"), "--device has no meaning"),
     "a graph in a folder of plans": (("--graph", "g.onnx", "-o", "x"), "--output has no meaning"),
@@ -63,7 +63,8 @@ def test_what_is_no_bundle_of_a_diffusion_model(tmp_path):
 
 def test_profiles_of_a_network_with_more_levels():
     """Eight levels: sizes are multiples of 128, and so are the defaults."""
-    bundle = SimpleNamespace(config=SimpleNamespace(size_multiple=128, inner_channel=64))
+    config = SimpleNamespace(inner_channel=64)
+    bundle = SimpleNamespace(config=config, network=SimpleNamespace(size_multiple=lambda _: 128))
     profile = default_profile(bundle)
     assert profile == Profile((1, 128, 128), (1, 256, 256), (1, 512, 512))
     tensorrt_builder.check_profile(profile, bundle)

@@ -52,7 +52,7 @@ def test_a_capture_that_fails_is_told_once_and_not_tried_again(failing):
         if failing == "work":
             raise CudaError("cuLaunchKernel: no")
 
-    with pytest.warns(RuntimeWarning, match="can not be captured as a CUDA graph .*slower"):
+    with pytest.warns(RuntimeWarning, match="cannot be captured as a CUDA graph .*slower"):
         assert device.capture(work) is None
     names = [name for name, *_ in binding.calls]
     # The stream has left the capture, and no graph is left behind.
@@ -140,7 +140,7 @@ def opened(engine: object, log: Log | None = None) -> OpenPlan:
 def test_a_plan_that_does_not_take_what_the_bundle_gives(changed):
     """What it reads beyond its row of constants would be a stranger's memory."""
     assert opened(Plan()).engine is not None
-    with pytest.raises(EngineError, match=f"by its tensor {next(iter(changed))}; build it again"):
+    with pytest.raises(EngineError, match=f"tensor {next(iter(changed))} differs; build it again"):
         opened(Plan(**changed))
 
 
@@ -151,7 +151,7 @@ def test_what_tensorrt_said_is_no_reason_of_the_next_failure():
     first = TensorRtFailure(api, "no execution context")
     assert first.out_of_memory and "Requested amount" in str(first)
     second = TensorRtFailure(api, "execute_async_v3")
-    assert not second.out_of_memory and str(second) == "execute_async_v3: it tells no reason"
+    assert not second.out_of_memory and str(second) == "execute_async_v3: no reason given"
 
 
 class Context:
@@ -172,7 +172,7 @@ def test_a_context_has_an_optimization_profile(profile, settable):
     made = Context(profile, settable)
     engine.create_execution_context_without_device_memory = lambda: made
     if not settable:
-        with pytest.raises(EngineError, match="the optimization profile: it tells no reason"):
+        with pytest.raises(EngineError, match="the optimization profile: no reason given"):
             plan.context(7)
         return
     assert plan.context(7) is made and made.calls == [(0, 7)] * (profile < 0)

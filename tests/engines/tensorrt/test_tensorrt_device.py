@@ -98,7 +98,7 @@ def test_a_device(tmp_path, binding):
     assert told["memory"].startswith("CudaError cuMemAlloc: ")
     assert "memory" in told["memory"].lower()
     assert told["failed"].startswith("CudaError cuStreamSynchronize: ")
-    assert told["ordinal"].startswith("EngineError GPU 9 can not be used: cuDeviceGet: ")
+    assert told["ordinal"].startswith("EngineError GPU 9 cannot be used: cuDeviceGet: ")
 
 
 def without(monkeypatch, *names: str) -> None:

@@ -177,7 +177,7 @@ def test_without_captured_graphs(failures):
     """Steps and loops are equal without; it is told once an engine."""
     for name in ("cuStreamBeginCapture", "cuGraphInstantiate", "invalidated"):
         (text,) = failures.told[name]
-        assert re.match(r"the steps can not be captured as a CUDA graph \(\w+: CUDA_ERROR_STREAM_"
+        assert re.match(r"the steps cannot be captured as a CUDA graph \(\w+: CUDA_ERROR_STREAM_"
                         r"CAPTURE_UNSUPPORTED.*\); running without", text)
 
 
@@ -208,11 +208,11 @@ def test_what_opening_is_refused_with(reference, tmp_path):
     for name in ("built", "beside", "next"):
         assert told[name][0] == "", told[name]
     assert told["description"].startswith("tensorrt 10.3.0")
-    for name, says in (("gpu", "was built on emulated sm_80 (sm_87), here is"),
+    for name, says in (("gpu", "was built on emulated sm_80 (sm_87), but this GPU is"),
                        ("sidecar", "does not describe a TensorRT plan"),
                        ("deserialize", "could not be opened: Error Code 2: OutOfMemory"),
-                       ("stream", "GPU 0 can not be used: cuStreamCreate: CUDA_ERROR_OUT_OF_MEM"),
-                       ("memory", "emulated sm_80 can not be used: cuMemAlloc: CUDA_ERROR_OUT_OF_"
+                       ("stream", "GPU 0 cannot be used: cuStreamCreate: CUDA_ERROR_OUT_OF_MEM"),
+                       ("memory", "emulated sm_80 cannot be used: cuMemAlloc: CUDA_ERROR_OUT_OF_"
                                   "MEMORY (CUDA_ERROR_OUT_OF_MEMORY); close other programs"),
                        ("plugin", "/nonexistent/plugin.so"),
                        ("context", "tensorrt could not run a step at 16x16 on emulated sm_80: "

@@ -18,15 +18,15 @@ from bidiff_deploy.engines.tensorrt import plans as tensorrt_plans
 from bidiff_deploy.engines.tensorrt import sidecar as tensorrt_sidecar
 from bidiff_deploy.engines.tensorrt.plans import (
     Plan,
-    Profile,
     build_command,
     check,
     choose,
     default_folder,
     read_plans,
-    targets,
+    reserve,
     write_plan,
 )
+from bidiff_deploy.engines.tensorrt.profiles import Profile
 from bidiff_deploy.errors import EngineError, OutputError
 from support.tensorrt_plan_samples import (
     CONTENT,
@@ -34,10 +34,12 @@ from support.tensorrt_plan_samples import (
     REPEATABLE,
     SHAPES,
     STATIC,
-    here,
     info,
     profiles,
+    target,
 )
+
+MODEL = Path("my model.bundle")
 
 
 def options_of(command: str) -> dict:
@@ -72,7 +74,7 @@ def test_the_smallest_plan_that_fits_is_chosen(made, shape):
     plans = [Plan(Path(f"{i}.plan"), info(profile, variant=variant, precision=precision))
              for i, (profile, variant, precision) in enumerate(made)]
     fitting = [plan for plan in plans if plan.info.profile.contains(shape)
-               and plan.info.variant == "plugin" and plan.info.precision == "float16"]
+               and plan.info.variant == "plugin" and plan.info.target.precision == "float16"]
     if not fitting:
         with pytest.raises(EngineError, match="bidiff-deploy build") as error:
             choose(plans, "plugin", "float16", shape, bundle="x.bundle")
@@ -130,12 +132,12 @@ def test_plans_are_written_and_found(tmp_path):
     assert first.path.name == "plugin-float16-1x256x256.plan"
     assert second.path.name == "dense-float16-1x64x64-1x256x256-4x512x512.plan"
     assert sorted(read_plans(tmp_path), key=str) == sorted([first, second], key=str)
-    assert check(first, here()) == CONTENT
+    assert check(first, target(), MODEL) == CONTENT
     with pytest.raises(OutputError, match="--overwrite"):
-        targets(tmp_path, info().stem, overwrite=False)
+        reserve(tmp_path, info().stem, overwrite=False)
     with pytest.raises(OutputError, match="--overwrite"):
         write_plan(tmp_path, b"other", info())
-    assert check(first, here()) == CONTENT
+    assert check(first, target(), MODEL) == CONTENT
     assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json", ".json", ".plan",
                                                                  ".plan"]
 
@@ -146,7 +148,7 @@ def test_no_folder_has_no_plans_and_no_folder_can_be_a_file(tmp_path):
     with pytest.raises(EngineError, match="Not a directory; choose another with BIDIFF"):
         read_plans(tmp_path / "file")
     with pytest.raises(OutputError):
-        targets(tmp_path / "file", "a", False)
+        reserve(tmp_path / "file", "a", False)
 
 
 def test_what_has_no_whole_sidecar_is_left_out(tmp_path):
@@ -184,7 +186,7 @@ def test_a_crash_between_plan_and_sidecar_leaves_no_plan_that_passes(tmp_path, m
         write_plan(tmp_path, b"A PLAN", info(), overwrite=True)
     assert read_plans(tmp_path) == [old]
     with pytest.raises(EngineError, match="damaged"):
-        check(old, here())
+        check(old, target(), MODEL)
 
 
 def test_where_plans_are(reference, tmp_path, monkeypatch):
@@ -204,16 +206,16 @@ def test_where_plans_are(reference, tmp_path, monkeypatch):
 # -- what refuses a plan ------------------------------------------------------------------------
 
 MISMATCHES = {
-    "another bundle": (dict(bundle="c" * 64), "another bundle"),
-    "another precision": (dict(precision="float32"), "float16, the bundle in float32"),
-    "another major version": (dict(tensorrt="11.0.0"), "TensorRT 10.3.0, here is 11.0.0"),
-    "another patch version": (dict(tensorrt="10.3.0.26"), "TensorRT 10.3.0, here is 10.3.0.26"),
-    "another GPU": (dict(gpu="Orin NX"), r"on Orin \(sm_87\), here is Orin NX \(sm_87\)"),
-    "another architecture": (dict(architecture=110), r"here is Orin \(sm_110\)"),
-    "an older driver": (dict(driver="11.8"), "driver for CUDA 12.6, here is one for CUDA 11.8"),
-    "another build of the plugin": (dict(plugin="d" * 64), "another build of the plugin"),
-    "another form of words": (dict(layout=8), "another build of the plugin"),
-    "no plugin": (dict(plugin=None, layout=None), "another build of the plugin"),
+    "another bundle": ({"bundle": "c" * 64}, "another bundle"),
+    "another precision": ({"precision": "float32"}, "float16, the bundle in float32"),
+    "another major version": ({"tensorrt": "11.0.0"}, "TensorRT 10.3.0, but 11.0.0 is inst"),
+    "another patch version": ({"tensorrt": "10.3.0.26"}, "TensorRT 10.3.0, but 10.3.0.26 is"),
+    "another GPU": ({"gpu": "Orin NX"}, r"on Orin \(sm_87\), but this GPU is Orin NX \(sm_87\)"),
+    "another architecture": ({"architecture": 110}, r"this GPU is Orin \(sm_110\)"),
+    "an older driver": ({"driver": "11.8"}, "driver for CUDA 12.6, but .* for CUDA 11.8"),
+    "another build of the plugin": ({"plugin": "d" * 64}, "another build of the plugin"),
+    "another form of words": ({"layout": 8}, "another build of the plugin"),
+    "no plugin": ({"plugin": None, "layout": None}, "another build of the plugin"),
 }
 
 
@@ -226,7 +228,7 @@ def test_a_plan_of_something_else_is_refused_with_the_command_that_builds_it(
     plan = write_plan(tmp_path, CONTENT, info(profile, level=4, workspace=1 << 30))
     plan.path.unlink()  # refused before anybody reads it
     with pytest.raises(EngineError, match=reason) as error:
-        check(plan, here(device=2, **changed))
+        check(plan, target(**changed), MODEL, device=2)
     command = str(error.value).split("`")[1]
     found = options_of(command)
     assert profile_of(command) == profile and found["bundle"] == "my model.bundle"
@@ -237,23 +239,23 @@ def test_a_plan_of_something_else_is_refused_with_the_command_that_builds_it(
 @pytest.mark.parametrize("driver", ["12.0", "12.6", "13.0"])
 def test_another_driver_of_the_same_major_version_or_a_newer_one_will_do(driver, tmp_path):
     plan = write_plan(tmp_path, CONTENT, info())
-    assert check(plan, here(driver=driver)) == CONTENT
+    assert check(plan, target(driver=driver), MODEL) == CONTENT
 
 
 def test_a_plan_without_plugin_does_not_ask_for_one(tmp_path):
     plan = write_plan(tmp_path, CONTENT, info(variant="dense-int8"))
-    assert check(plan, here(plugin=None, layout=None)) == CONTENT
+    assert check(plan, target(plugin=None, layout=None), MODEL) == CONTENT
     with pytest.raises(EngineError, match="--no-plugin --int8 --size 256x256") as error:
-        check(plan, here(plugin=None, layout=None, gpu="T4"))
-    # It lies in a folder of its own, where the command puts it again.
+        check(plan, target(plugin=None, layout=None, gpu="T4"), MODEL)
+    # It is in a folder of its own, to which the command writes it again.
     assert options_of(str(error.value).split("`")[1])["output"] == str(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"a pla", b"a plan!", b"A plan", None])
-def test_a_plan_that_is_not_what_its_sidecar_tells_is_refused(content, tmp_path):
+def test_a_plan_that_differs_from_its_sidecar_is_refused(content, tmp_path):
     plan = write_plan(tmp_path, CONTENT, info())
     plan.path.unlink()
     if content is not None:
         plan.path.write_bytes(content)
-    with pytest.raises(EngineError, match="damaged" if content is not None else "can not be read"):
-        check(plan, here())
+    with pytest.raises(EngineError, match="damaged" if content is not None else "cannot be read"):
+        check(plan, target(), MODEL)

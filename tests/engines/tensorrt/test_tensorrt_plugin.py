@@ -31,8 +31,8 @@ def core_test() -> Path:
 @pytest.mark.parametrize("architecture", [75, 90, 120])
 def test_the_core_on_an_emulated_gpu(core_test: Path, architecture: int, tmp_path: Path) -> None:
     done = subprocess.run(
-        [str(core_test), "2", str(architecture)], capture_output=True, text=True, timeout=HANG_SECONDS,
-        env={**os.environ, **emulated_cuda.variables(
+        [str(core_test), "2", str(architecture)], capture_output=True, text=True,
+        timeout=HANG_SECONDS, env={**os.environ, **emulated_cuda.variables(
             tmp_path, BIDIFF_EMULATED_GPUS=str(architecture))})
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -76,9 +76,9 @@ def test_headers_and_library_are_found(tmp_path: Path, style: str) -> None:
 @pytest.mark.parametrize(("version", "library", "words"), [
     (None, None, "NvInfer.h"),
     ("8.4.3", "libnvinfer.so.8", "8.5 or newer"),
-    ("x.y.z", "libnvinfer.so.8", "does not say which version"),
-    ("11.1.0", "libnvinfer.so.10", "no libnvinfer.so.11"),
-    ("8.5.3", None, "no libnvinfer.so.8"),
+    ("x.y.z", "libnvinfer.so.8", "does not state a version"),
+    ("11.1.0", "libnvinfer.so.10", "contains libnvinfer.so.11"),
+    ("8.5.3", None, "contains libnvinfer.so.8"),
 ])
 def test_what_a_folder_lacks_is_said(tmp_path: Path, version: str | None, library: str | None,
                                      words: str) -> None:
@@ -94,9 +94,9 @@ def test_a_library_of_another_version_is_refused(tmp_path: Path) -> None:
     write_headers(tmp_path, "10.3.0")
     with pytest.raises(EngineError, match="same major version"):
         tensorrt_files.find_tensorrt(tmp_path, write_library(tmp_path, "libnvinfer.so.8"))
-    with pytest.raises(EngineError, match="no file"):
+    with pytest.raises(EngineError, match="is not a file"):
         tensorrt_files.find_tensorrt(tmp_path, tmp_path / "missing.so")
-    with pytest.raises(EngineError, match="no folder"):
+    with pytest.raises(EngineError, match="is not a folder"):
         tensorrt_files.find_tensorrt(tmp_path / "missing")
 
 
@@ -151,7 +151,7 @@ def test_headers_that_do_not_compile_are_said(tmp_path: Path) -> None:
     (tmp_path / "trt" / "include" / "NvInferRuntime.h").write_text("#error half a header\n")
     told = build(tmp_path / "trt", tmp_path / "out", "--cuda-root", str(tmp_path / "cuda"),
                  "--architectures", "none")
-    assert "does not build" in told and "half a header" in told
+    assert "cannot be built" in told and "half a header" in told
 
 
 def test_a_place_for_it_that_can_not_be_is_said(tmp_path: Path,
@@ -164,7 +164,7 @@ def test_a_place_for_it_that_can_not_be_is_said(tmp_path: Path,
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     done = CliRunner().invoke(group, ["build-plugin", "--tensorrt-root", str(tmp_path / "trt"),
                                       "--cuda-root", str(tmp_path / "cuda")])
-    assert done.exit_code == 1 and done.stderr.startswith("error: can not "), done.output
+    assert done.exit_code == 1 and done.stderr.startswith("error: cannot "), done.output
     assert done.output.count("\n") == 1
 
 
@@ -195,7 +195,7 @@ def test_the_plugin_of_a_version_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     for version in ("10.2.0", "11.0.0", "8.5.3.1"):
         with pytest.raises(EngineError, match="build-plugin"):
             tensorrt_plugin.find_plugin(version)
-    with pytest.raises(EngineError, match="no version"):
+    with pytest.raises(EngineError, match="is not a version"):
         tensorrt_plugin.find_plugin("ten")
     monkeypatch.setenv("BIDIFF_TENSORRT_PLUGIN", str(tmp_path / "missing.so"))
     with pytest.raises(EngineError, match="BIDIFF_TENSORRT_PLUGIN"):

@@ -11,21 +11,24 @@ import pytest
 from bidiff_deploy import EngineError, UsageError
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
+from bidiff_deploy.engines.tensorrt.profiles import Profile
 from bidiff_deploy.engines.tensorrt.run import noise_predictor as backend
-from bidiff_deploy.engines.tensorrt.sidecar import PlanInfo, Profile
+from bidiff_deploy.engines.tensorrt.sidecar import PlanInfo, PlanTarget
 from bidiff_deploy.networks.bi_diffsr.memory import cuda_step_bytes
 
 
-def engine_with(bundle: Path, *profiles: Profile, free: int = 1 << 60) -> backend.TensorRtNoisePredictor:
+def engine_with(bundle: Path, *profiles: Profile,
+                free: int = 1 << 60) -> backend.TensorRtNoisePredictor:
     """An engine that has plans but opens none: what it says needs no GPU."""
     opened = open_bundle(bundle)
     engine = backend.TensorRtNoisePredictor.__new__(backend.TensorRtNoisePredictor)
     super(backend.TensorRtNoisePredictor, engine).__init__(opened, StepGraphs(opened))
     engine._variant, engine._device_id, engine._free = "plugin", 0, free
     engine._refused, engine._stale = [], []
+    target = PlanTarget("10.3.0", "GPU", 87, "12.4", "0" * 64, 1, "0" * 64, "float32")
     engine._plans = [SimpleNamespace(path=Path(f"{index}.plan"), info=PlanInfo(
-        "10.3.0", "GPU", 87, "12.4", "0" * 64, 1, "0" * 64, "plugin", "float32", profile, 1,
-        "0" * 64, 17, None, None, 1.0)) for index, profile in enumerate(profiles)]
+        target, "plugin", profile, 1, "0" * 64, 17, None, None, 1.0))
+        for index, profile in enumerate(profiles)]
     engine._gpu = None
     return engine
 
@@ -108,7 +111,7 @@ def test_tiles_and_the_memory(tiny):
     # Plans of larger tiles alone: the least that there is, unless memory was named.
     engine = engine_with(tiny, static(400, 400), static(512, 512), free=needed(288))
     assert engine.tile_plan(200, 200).tile_height == 400
-    with pytest.raises(UsageError, match=r"memory \d+ MiB is too little for the plans"):
+    with pytest.raises(UsageError, match=r"memory \d+ MiB is too little for every plan"):
         engine.tile_plan(200, 200, memory=needed(288))
     with pytest.raises(UsageError, match="tile is 'big'"):
         engine.tile_plan(200, 200, "big")
@@ -137,7 +140,7 @@ def test_a_batch_and_a_side_that_plans_run(tiny):
     ((8, 5), ranged(64, 128), 2), ((9, 3), ranged(64, 128), 2), ((10, 0), ranged(64, 128), 1),
     ((8, 5), static(64, 64), 1)], ids=str)
 def test_shapes_that_need_an_engine_each(tiny, monkeypatch, version, profile, count):
-    """Before TensorRT 10 contexts of an engine can not share a profile of many shapes; an engine
+    """Before TensorRT 10 contexts of an engine cannot share a profile of many shapes; an engine
     whose shape was given back serves the next."""
     engine = engine_with(tiny, profile)
     engine._api, engine._open = SimpleNamespace(version=version), OrderedDict()

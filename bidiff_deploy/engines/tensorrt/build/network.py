@@ -1,8 +1,8 @@
-"""A derived graph as TensorRT's network, and the configuration that it is built with.
+"""A lowered graph as TensorRT's network, and the builder's configuration.
 
-Precision is the graph's: where TensorRT would choose for itself, which it does before 10, each
-layer is told the type that its values have in the graph, and departs from it only where there is
-no kernel in that type. TF32 is off everywhere. Needs ``onnx``.
+Precision is the graph's. TensorRT before 10 chooses types itself, so each layer is set to the type
+that its values have in the graph, and gets another only if there is no kernel in that type. TF32 is
+always off. Needs ``onnx``.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import TensorProto
 
-from ....errors import EngineError, UsageError
+from ....errors import EngineError, UsageError, one_line
 from ....operators.shapes import STANDARD
 from ....operators.names import DOMAIN
-from ..api import Api, plugin_missing
+from ..api import NO_REASON, Api, plugin_missing
 from ..plugin.library import PluginLibrary
-from ..sidecar import Profile
+from ..profiles import Profile, Shape
 
 if TYPE_CHECKING:
     from ....graphs.lowering import TensorRtGraph
 
 __all__ = ["Parsed", "Settings", "configure", "keep_precision", "parse", "value_types"]
 
-# Names of the libraries behind the kernels that a TensorRT before 10 takes from elsewhere: one or
-# another, by the version of CUDA that it was built for, which is 11 before 8.6.
+# Libraries of the kernels that TensorRT before 10 takes from elsewhere. Which file it needs depends
+# on the version of CUDA that it was built for: always 11 before TensorRT 8.6.
 _KERNEL_LIBRARIES = {
     "CUBLAS": ("libcublas.so.11", "libcublas.so.12"),
     "CUBLAS_LT": ("libcublasLt.so.11", "libcublasLt.so.12"),
     "CUDNN": ("libcudnn.so.8", "libcudnn.so.9"),
 }
-# Nodes whose types are their meaning: nothing is said of them, and nothing has to be.
-_SAID = ("Cast", "QuantizeLinear", "DequantizeLinear", "Shape", "Constant")
+# Nodes that define types themselves, so no precision is set for their layers.
+_TYPED = ("Cast", "QuantizeLinear", "DequantizeLinear", "Shape", "Constant")
 _COMPARISONS = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Not", "And", "Or")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a build is told: the variant, whether maps are float16, the shapes, the workspace's
-    limit in bytes and the optimization level (None: TensorRT's own)."""
+    """Options of a build: the variant, whether maps are float16, the shapes, the workspace's limit
+    in bytes and the optimization level (None: TensorRT's defaults)."""
 
     variant: str
     float16: bool
@@ -54,17 +54,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Parsed:
-    """A network, and the parser, whose memory holds the network's weights."""
+    """A network and its parser, which owns the memory of the network's weights."""
 
     network: Any
     parser: Any
 
 
 def parse(api: Api, builder: Any, graph: TensorRtGraph, plugin: PluginLibrary | None) -> Parsed:
-    """The network of a graph; ``plugin`` is loaded, if the graph needs one.
+    """The network of a graph. ``plugin``: the loaded plugin library, if the graph needs one.
 
     Raises:
-        EngineError: the parser does not take it; with the true reason where it is a plugin's.
+        EngineError: the parser refuses the graph.
     """
     api.log.clear()
     network = builder.create_network(api.network_flags)
@@ -72,26 +72,26 @@ def parse(api: Api, builder: Any, graph: TensorRtGraph, plugin: PluginLibrary | 
     if parser.parse(graph.model):
         return Parsed(network, parser)
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    told = "; ".join(dict.fromkeys(" ".join(str(error.desc()).split()) for error in errors[:3]))
+    reason = "; ".join(dict.fromkeys(one_line(error.desc()) for error in errors[:3]))
     index = errors[0].node() if errors else -1
     node = _node(graph.model, index)
     ours = node is None or node.domain == DOMAIN
-    if plugin_missing(f"{told}\n{api.log.text()}") and plugin is not None and ours:
-        raise EngineError(f"{plugin.file} is loaded, but TensorRT {api.name} does not know its "
+    if plugin_missing(f"{reason}\n{api.log.text()}") and plugin is not None and ours:
+        raise EngineError(f"{plugin.file} is loaded, but TensorRT {api.name} does not find its "
                           f"plugins: it was built for TensorRT {plugin.tensorrt}; build it again "
                           "with bidiff-deploy build-plugin --overwrite, or build with --no-plugin")
     known = "" if node is None else f"{node.op_type} {node.name}".rstrip()
     where = f" at node {index} ({known})" if known else ""
-    raise EngineError(f"TensorRT {api.name} does not take the graph{where}: "
-                      f"{told or api.log.sentence('it tells no reason')}")
+    raise EngineError(f"TensorRT {api.name} refuses the graph{where}: "
+                      f"{reason or api.log.sentence(NO_REASON)}")
 
 
 def configure(api: Api, builder: Any, network: Any, graph: TensorRtGraph,
               settings: Settings, notes: list[str]) -> Any:
-    """The builder's configuration; ``notes`` gets sentences about what it had to do without.
+    """The builder's configuration. Sentences about libraries it cannot use are added to ``notes``.
 
     Raises:
-        UsageError: an optimization level where there is none.
+        UsageError: an optimization level, in a version without them.
         EngineError: TensorRT refuses the shapes.
     """
     trt, config = api.trt, builder.create_builder_config()
@@ -100,14 +100,14 @@ def configure(api: Api, builder: Any, network: Any, graph: TensorRtGraph,
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace)
     if settings.level is not None:
         if not hasattr(config, "builder_optimization_level"):
-            raise UsageError(f"TensorRT {api.name} has no optimization levels, which came with "
-                             "8.6; leave out --optimization-level")
+            raise UsageError(f"TensorRT {api.name} has no optimization levels (8.6 and later "
+                             "have them); leave out --optimization-level")
         config.builder_optimization_level = settings.level
     if api.weakly_typed:
         if settings.float16:
             config.set_flag(trt.BuilderFlag.FP16)
-            # Not OBEY: one layer without a kernel in its type would end the build, and a softmax
-            # between int8 convolutions is such a one for TensorRT 8.
+            # Not OBEY: then a layer without a kernel in its type ends the build. TensorRT 8 has
+            # such a layer: a softmax between int8 convolutions.
             config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
             keep_precision(api, network, graph.model)
         if settings.variant == "dense-int8":
@@ -119,15 +119,16 @@ def configure(api: Api, builder: Any, network: Any, graph: TensorRtGraph,
 
 
 def keep_precision(api: Api, network: Any, model: bytes) -> None:
-    """Tell each layer of a weakly typed network the type of its values in the graph.
+    """Set each layer of a weakly typed network to the type of its values in the graph.
 
-    A node may become several layers, of which the last has the name of its output; those before
-    take its type.
+    A node may become several layers. The last one has the name of the node's output; those before
+    it get the same type.
     """
     proto = onnx.load_model_from_string(model)
     types = value_types(proto)
     nodes = {name: node for node in proto.graph.node for name in node.output}
     trt, waiting = api.trt, []
+    floats: dict[int, Any] = {TensorProto.FLOAT: trt.float32, TensorProto.FLOAT16: trt.float16}
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         waiting.append(layer)
@@ -135,11 +136,10 @@ def keep_precision(api: Api, network: Any, model: bytes) -> None:
                  if name in nodes]
         if not named:
             continue
-        kind = {TensorProto.FLOAT: trt.float32, TensorProto.FLOAT16: trt.float16}.get(
-            types.get(named[0], TensorProto.UNDEFINED))
+        kind = floats.get(types.get(named[0], TensorProto.UNDEFINED))
         node = nodes[named[0]]
-        if kind is not None and node.op_type not in _SAID:
-            # Plugins say themselves what they compute in; int8 is said by the nodes before.
+        if kind is not None and node.op_type not in _TYPED:
+            # Plugins declare their own precision; the nodes before a layer declare int8.
             only_outputs = node.domain not in STANDARD or any(
                 name in nodes and nodes[name].op_type == "DequantizeLinear"
                 for name in node.input)
@@ -151,7 +151,7 @@ def keep_precision(api: Api, network: Any, model: bytes) -> None:
 def _keep(trt: Any, layer: Any, kind: Any, only_outputs: bool) -> None:
     floats, kinds = (trt.float32, trt.float16), trt.LayerType
     outputs = [layer.get_output(index) for index in range(layer.num_outputs)]
-    cast = getattr(kinds, "CAST", kinds.IDENTITY)  # which it is in 8.5
+    cast = getattr(kinds, "CAST", kinds.IDENTITY)  # TensorRT 8.5 has no CAST
     if layer.type in (kinds.CONSTANT, kinds.SHAPE, kinds.IDENTITY, cast) or any(
             output.is_shape_tensor or output.dtype not in floats for output in outputs):
         return
@@ -162,7 +162,7 @@ def _keep(trt: Any, layer: Any, kind: Any, only_outputs: bool) -> None:
 
 
 def value_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Element type of each value of a derived graph, by what its operators do to types."""
+    """The element type of each value of a lowered graph, inferred from its operators."""
     graph = model.graph
     types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
     types.update((tensor.name, tensor.data_type) for tensor in graph.initializer)
@@ -183,9 +183,9 @@ def _result(node: onnx.NodeProto, types: dict[str, int]) -> int:
         return given[2] if len(given) > 2 else TensorProto.UINT8
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to":
-            return attribute.i
+            return int(attribute.i)
         if node.op_type in ("Constant", "ConstantOfShape") and attribute.name == "value":
-            return attribute.t.data_type
+            return int(attribute.t.data_type)
         if node.op_type == "Constant" and attribute.name.startswith("value_"):
             return (TensorProto.INT64 if attribute.name.startswith("value_int")
                     else TensorProto.FLOAT)
@@ -203,20 +203,20 @@ def _add_profile(builder: Any, config: Any, graph: TensorRtGraph, profile: Profi
                 made.set_shape(name, *(_dims(dims, shape) for shape in (
                     profile.minimum, profile.optimum, profile.maximum)))
         taken = config.add_optimization_profile(made) >= 0
-    except RuntimeError:  # what the bindings make of a shape that is refused
+    except RuntimeError:  # the bindings raise it for a refused shape
         taken = False
     if not taken:
-        raise EngineError(f"TensorRT does not take the shapes {profile.label}; build a static "
-                          "plan with --size")
+        raise EngineError(f"TensorRT refuses the shapes {profile.label}; build a static plan with "
+                          "--size")
 
 
-def _dims(dims: tuple[int | str, ...], shape: tuple[int, int, int]) -> tuple[int, ...]:
+def _dims(dims: tuple[int | str, ...], shape: Shape) -> tuple[int, ...]:
     sizes = dict(zip(("N", "H", "W"), shape))
     return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in dims)
 
 
 def _leave_out_libraries(api: Api, config: Any, notes: list[str]) -> None:
-    """Do without kernels of libraries that are not installed, which TensorRT would fail over."""
+    """Exclude kernels of libraries that are not installed, which would fail the build."""
     sources, missing = config.get_tactic_sources(), []
     for name, files in _KERNEL_LIBRARIES.items():
         source = getattr(api.trt.TacticSource, name, None)
@@ -227,12 +227,12 @@ def _leave_out_libraries(api: Api, config: Any, notes: list[str]) -> None:
         missing.append(name)
     if missing:
         config.set_tactic_sources(sources)
-        notes.append(f"built without kernels of {', '.join(missing)}, whose libraries are not "
-                     "found here")
+        notes.append(f"built without kernels of {', '.join(missing)}, whose libraries were not "
+                     "found")
 
 
 def _can_open(file: str) -> bool:
-    """Whether TensorRT would find the library: loaded, on the system, or in a wheel beside it."""
+    """Whether TensorRT would find the library: loaded, on the system, or in an installed wheel."""
     try:
         ctypes.CDLL(file)
     except OSError:
@@ -243,6 +243,6 @@ def _can_open(file: str) -> bool:
 
 
 def _node(model: bytes, index: int) -> onnx.NodeProto | None:
-    """The node that the parser's index means, if it means one."""
+    """The node of a parser's index; None for an index of no node."""
     nodes = onnx.load_model_from_string(model).graph.node
     return nodes[index] if 0 <= index < len(nodes) else None

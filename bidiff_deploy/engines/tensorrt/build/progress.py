@@ -1,6 +1,6 @@
-"""How far a build of TensorRT is, of what it tells phase by phase.
+"""The progress of a build, from the phases that TensorRT reports.
 
-Phases nest: a step of one may be a phase of its own. They are told from several threads.
+Phases nest: a step of one may be a phase itself. TensorRT reports them from several threads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class _Phase:
 
 
 class BuildProgress:
-    """Phases under way, the share that they amount to, and whether the build is to end."""
+    """The running phases, the share of the build that is done, and whether to end the build."""
 
     def __init__(self) -> None:
         self._phases: dict[str, _Phase] = {}
@@ -41,7 +41,7 @@ class BuildProgress:
             return not self._cancelled
 
     def finish(self, name: str) -> None:
-        """A phase is over, whether or not it was finished."""
+        """A phase has ended, whether or not all its steps are done."""
         with self._lock:
             self._phases.pop(name, None)
 
@@ -57,7 +57,8 @@ class BuildProgress:
             return self._cancelled
 
     def state(self) -> tuple[float, str]:
-        """Share of the whole, which never falls, and the name of the innermost phase."""
+        """The share of the build that is done, which never decreases, and the innermost phase's
+        name."""
         with self._lock:
             outer = [name for name, phase in self._phases.items()
                      if phase.parent not in self._phases]
@@ -68,18 +69,18 @@ class BuildProgress:
     def _part(self, name: str, depth: int) -> float:
         phase = self._phases[name]
         inner = 0.0
-        if depth < 16:  # a phase that is its own parent is none, and must not hang us
+        if depth < 16:  # a phase that is its own parent must not end in endless recursion
             inner = sum(self._part(child, depth + 1) for child, other in self._phases.items()
                         if other.parent == name)
         return min(phase.done + min(inner, 1.0), phase.steps) / phase.steps
 
 
 def monitor_of(trt: Any, progress: BuildProgress) -> Any:
-    """A progress monitor for TensorRT that tells ``progress``; None before 8.6."""
+    """A TensorRT progress monitor that reports to ``progress``; None before 8.6."""
     if not hasattr(trt, "IProgressMonitor"):
         return None
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the base is known at run time only
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 

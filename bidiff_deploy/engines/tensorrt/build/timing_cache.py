@@ -1,7 +1,7 @@
-"""TensorRT's timing cache on disk: how long each kernel took, so that a second build is quick.
+"""TensorRT's timing cache on disk: the time of each kernel, so that a second build is quick.
 
-One file for a version of TensorRT, a model of GPU and a driver. It is a help and no more: one that
-can not be read, is of something else, or can not be written never fails a build.
+One file for each version of TensorRT, GPU model and driver. A build never fails because a cache
+cannot be read, belongs to something else, or cannot be written.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ MAX_BYTES = 256 << 20
 
 
 def cache_file(version: str, gpu: DeviceInfo) -> Path:
-    """Where it is: in $XDG_CACHE_HOME/bidiff_deploy, or below ~/.cache."""
+    """The cache's path, in $XDG_CACHE_HOME/bidiff_deploy or below ~/.cache."""
     name = f"tensorrt-{version}-{gpu.name}-sm{gpu.architecture}-cuda{gpu.driver}"
     name = re.sub(r"[^A-Za-z0-9.-]+", "_", name)[:150]
     return user_folder("XDG_CACHE_HOME", ".cache") / f"{name}.timing"
 
 
 def read(file: Path) -> bytes:
-    """Its content; empty where there is none, or what is there is too large to be one."""
+    """The cache's content; empty if it is missing, cannot be read or is too large."""
     try:
         if not file.is_file():
             return b""
@@ -39,13 +39,13 @@ def read(file: Path) -> bytes:
 
 
 def attach(config: Any, content: bytes) -> bool:
-    """Give a builder's configuration a cache, an empty one if it refuses this content; says
-    whether it took it."""
+    """Give a builder's configuration a cache of this content, or an empty one if TensorRT refuses
+    it. Returns whether the content was accepted."""
     for data in dict.fromkeys((content, b"")):
         try:
             cache = config.create_timing_cache(data)
             taken = cache is not None and config.set_timing_cache(cache, ignore_mismatch=False)
-        except (RuntimeError, TypeError, ValueError):  # what the bindings make of damaged bytes
+        except (RuntimeError, TypeError, ValueError):  # the bindings raise these for damaged bytes
             taken = False
         if taken:
             return data == content
@@ -53,7 +53,7 @@ def attach(config: Any, content: bytes) -> bool:
 
 
 def save(config: Any, file: Path) -> str | None:
-    """Write what a build has left in its cache; a sentence where that was not possible."""
+    """Write the cache of a finished build. Returns a sentence if it cannot be written, else None."""
     cache = config.get_timing_cache()
     content = None if cache is None else cache.serialize()
     if content is None:
@@ -63,5 +63,5 @@ def save(config: Any, file: Path) -> str | None:
         with atomic_file(file, overwrite=True) as temporary:
             temporary.write_bytes(memoryview(content))
     except OutputError as error:
-        return f"the timing cache is not kept: {error}"
+        return f"the timing cache was not saved: {error}"
     return None

@@ -1,4 +1,4 @@
-"""Build the TensorRT plugin from the sources that come with the package: ``build-plugin``."""
+"""Build the TensorRT plugin from the package's sources: ``build-plugin``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ....errors import EngineError, UsageError
 from ....files import atomic_directory, make_directory
@@ -26,8 +27,8 @@ __all__ = ["Built", "build_plugin", "choose_architectures"]
 _LOG_LINES = 12
 _LOAD_SECONDS = 300
 
-# Run apart: the library enters TensorRT's registry by being loaded, and TensorRT ends the process
-# where it does not like its surroundings.
+# Run in another process: loading the library adds it to TensorRT's registry, and TensorRT may end
+# the process.
 _LOAD = """
 import ctypes, json, sys
 library = ctypes.CDLL(sys.argv[1])
@@ -43,7 +44,7 @@ print(json.dumps({"tensorrt": library.bidiff_tensorrt_version().decode(),
 
 @dataclass(frozen=True)
 class Built:
-    """A finished plugin: its folder, its libraries, and what they were built for."""
+    """A built plugin: its folder, its libraries, and the TensorRT and GPUs they were built for."""
 
     folder: Path
     libraries: tuple[Path, ...]
@@ -60,14 +61,15 @@ def build_plugin(root: str | os.PathLike[str], output: str | os.PathLike[str] | 
 
     Args:
         root, library: as for ``find_tensorrt``.
-        output: the folder to write; None for the one where the engine looks.
-        cuda_root: a CUDA toolkit, for its headers; None looks around.
+        output: the folder to write; None: the one that engines read.
+        cuda_root: a CUDA toolkit, for its headers; None: searched in the usual places.
         architectures: as for ``choose_architectures``.
 
     Raises:
-        EngineError: headers, library, cmake or compiler are missing, or it does not build or load.
-        OutputError: the folder can not be written, or exists and may not be replaced.
-        UsageError: architectures that are none.
+        EngineError: headers, library, cmake or compiler are missing, or the plugin cannot be built
+            or loaded.
+        OutputError: the folder cannot be written, or exists and may not be replaced.
+        UsageError: invalid architectures.
     """
     source = plugin_source()
     cmake, compiler = _find_cmake(), _find_compiler()
@@ -84,18 +86,19 @@ def build_plugin(root: str | os.PathLike[str], output: str | os.PathLike[str] | 
         names = [name for name in LIBRARIES if Path(build, name).is_file()]
         for name in names:
             shutil.copy2(Path(build, name), target / name)
-        told = _load(target / LIBRARIES[0], tensorrt)
-        (target / DESCRIPTION).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    return Built(folder, tuple(folder / name for name in names), told["tensorrt"],
-                 told["interface"], tuple(told["architectures"]))
+        description = _load(target / LIBRARIES[0], tensorrt)
+        (target / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n",
+                                          encoding="utf-8")
+    return Built(folder, tuple(folder / name for name in names), description["tensorrt"],
+                 description["interface"], tuple(description["architectures"]))
 
 
 def choose_architectures(text: str) -> tuple[str, ...] | None:
-    """GPU architectures whose machine code is embedded; None for the project's whole list.
+    """The GPU architectures whose machine code is embedded; None: the project's whole list.
 
     Args:
-        text: ``auto`` (those of the GPUs here if nvcc is, else none), ``none`` (NVRTC compiles at
-            first use), ``all``, or numbers such as ``75,87``.
+        text: ``auto`` (those of this machine's GPUs if nvcc is installed, else none), ``none``
+            (NVRTC compiles at first use), ``all``, or numbers such as ``75,87``.
     """
     word = text.strip().lower()
     if word == "none":
@@ -128,7 +131,7 @@ def _has_nvcc() -> bool:
 def _find_cmake() -> str:
     found = shutil.which("cmake") or shutil.which("cmake", path=sysconfig.get_path("scripts"))
     if found is None:
-        raise EngineError("the plugin is built by cmake, which is not installed; pip install cmake")
+        raise EngineError("cmake, which builds the plugin, is not installed; pip install cmake")
     return found
 
 
@@ -137,7 +140,7 @@ def _find_compiler() -> str:
     found = shutil.which(named) if named else next(
         (path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
     if found is None:
-        what = f"CXX names {named}, which is not there" if named else "no C++ compiler was found"
+        what = f"CXX names {named}, which does not exist" if named else "no C++ compiler was found"
         raise EngineError(f"{what}; install one (Debian/Ubuntu: apt-get install g++, Fedora: dnf "
                           "install gcc-c++)")
     return found
@@ -151,38 +154,41 @@ def _configure(cmake: str, compiler: str, source: Path, build: Path, tensorrt: T
     _run([cmake, "-S", str(source), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release",
           f"-DCMAKE_CXX_COMPILER={compiler}", f"-DBIDIFF_TENSORRT_INCLUDE={tensorrt.include}",
           f"-DBIDIFF_TENSORRT_LIBRARY={tensorrt.library}", f"-DBIDIFF_CUDA_INCLUDE={cuda_include}",
-          *embed], "the build can not be set up")
+          *embed], "the build cannot be configured")
 
 
 def _compile(cmake: str, build: Path, quiet: bool) -> None:
-    failure, jobs = "the plugin does not build", ["--parallel", str(os.cpu_count() or 1)]
-    # First what headers can spoil, then what takes long.
+    failure, jobs = "the plugin cannot be built", ["--parallel", str(os.cpu_count() or 1)]
+    # The part that unsuitable headers break comes first, the part that takes long second.
     _run([cmake, "--build", str(build), *jobs, "--target", "bidiff_tensorrt_adaptor"], failure)
     with Progress("building", 100, quiet=quiet) as progress:
-        def told(line: str) -> None:
+        def show(line: str) -> None:
             if match := re.match(r"\[ *(\d+)%\] \w+ (?:\w+ ){1,2}(?:object )?(\S+)", line):
                 progress.update(int(match[1]), Path(match[2]).name)
-        _run([cmake, "--build", str(build), *jobs], failure, told)
+        _run([cmake, "--build", str(build), *jobs], failure, show)
 
 
-def _load(file: Path, tensorrt: TensorRt) -> dict[str, object]:
+def _load(file: Path, tensorrt: TensorRt) -> dict[str, Any]:
+    """Load a built plugin in another process and return its description."""
     try:
         done = subprocess.run([sys.executable, "-c", _LOAD, str(file)], capture_output=True,
                               text=True, timeout=_LOAD_SECONDS)
     except subprocess.TimeoutExpired:
-        raise EngineError(f"the plugin was built, but to load it with {tensorrt.library} takes "
-                          f"more than {_LOAD_SECONDS} seconds; see whether TensorRT itself runs"
+        raise EngineError(f"the plugin was built, but loading it with {tensorrt.library} takes "
+                          f"more than {_LOAD_SECONDS} seconds; check that TensorRT itself works"
                           ) from None
     lines = done.stderr.strip().splitlines()
     try:
         return dict(json.loads(done.stdout.splitlines()[-1]))
     except (ValueError, IndexError):
         reason = lines[-1] if lines else f"the process ended with {done.returncode}"
-        raise EngineError(f"the plugin was built, but it can not be loaded with {tensorrt.library} "
-                          f"({reason}); see whether TensorRT itself runs") from None
+        raise EngineError(f"the plugin was built, but cannot be loaded with {tensorrt.library} "
+                          f"({reason}); check that TensorRT itself works") from None
 
 
-def _run(command: list[str], failure: str, told: Callable[[str], None] | None = None) -> None:
+def _run(command: list[str], failure: str, show: Callable[[str], None] | None = None) -> None:
+    """Run a command and pass its lines to ``show``. Raises EngineError, which begins with
+    ``failure``, if it fails."""
     environment = {name: value for name, value in os.environ.items() if name != "BIDIFF_CUDA"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           errors="replace", env=environment) as process:
@@ -191,8 +197,8 @@ def _run(command: list[str], failure: str, told: Callable[[str], None] | None = 
         try:
             for line in process.stdout:
                 lines.append(line.rstrip())
-                if told is not None:
-                    told(line)
+                if show is not None:
+                    show(line)
         except BaseException:
             process.kill()
             raise
@@ -201,11 +207,11 @@ def _run(command: list[str], failure: str, told: Callable[[str], None] | None = 
 
 
 def _reason(lines: list[str]) -> str:
-    """What of cmake's or the compiler's words says why: our own sentence, the first error, or the
-    end."""
+    """The line of cmake's or the compiler's output that gives the reason: our own sentence, else
+    the first error, else the last lines."""
     for index, line in enumerate(lines):
         if line.strip().startswith("bidiff: "):
-            # cmake wraps what it prints, and ends it with an empty line.
+            # cmake wraps its message and ends it with an empty line.
             end = next((i for i in range(index, len(lines)) if not lines[i].strip()), len(lines))
             return " ".join(part.strip() for part in lines[index:end]).removeprefix("bidiff: ")
     errors = [line for line in lines if "error" in line.lower()]

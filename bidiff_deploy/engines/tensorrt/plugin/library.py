@@ -1,7 +1,7 @@
-"""The plugin library for TensorRT: which one goes with a version, and its functions.
+"""The plugin library for TensorRT: which one belongs to a version, and its functions.
 
-TensorRT has to be loaded first (``import tensorrt``). ``engines/tensorrt/README.md`` says what a
-graph for it looks like.
+TensorRT must be loaded first (``import tensorrt``). ``engines/tensorrt/README.md`` describes the
+graphs that use it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ __all__ = ["ABI_VERSION", "DESCRIPTION", "LIBRARIES", "PluginLibrary", "default_
            "find_plugin"]
 
 ABI_VERSION = 1
-# The first registers its plugins by being loaded; the second is for TensorRT's own loadLibrary.
+# Loading the first registers its plugins; the second is for TensorRT's own loadLibrary.
 LIBRARIES = ("libbidiff_tensorrt.so", "libbidiff_tensorrt_dynamic.so")
 DESCRIPTION = "plugin.json"
 
@@ -33,27 +34,27 @@ Int32 = npt.NDArray[np.int32]
 
 
 def default_folder(version: tuple[int, ...]) -> Path:
-    """Where the plugin for a version of TensorRT is: below $XDG_DATA_HOME or ~/.local/share."""
+    """The plugin's folder for a version of TensorRT, below $XDG_DATA_HOME or ~/.local/share."""
     return user_folder("XDG_DATA_HOME", ".local/share") / f"tensorrt-{version[0]}.{version[1]}"
 
 
 def find_plugin(version: str) -> Path:
     """The library to load with a TensorRT of this version (``tensorrt.__version__``).
 
-    BIDIFF_TENSORRT_PLUGIN names it; else it is what ``build-plugin`` wrote to the default folder of
-    the version, or of an older minor version of the same major one.
+    BIDIFF_TENSORRT_PLUGIN names it; else it is the one that ``build-plugin`` wrote to the default
+    folder of the version, or of an older minor version of the same major version.
 
     Raises:
         EngineError: there is none, or it was built for another major version.
     """
     parts = version.split(".")
     if len(parts) < 2 or not (parts[0].isdigit() and parts[1].isdigit()):
-        raise EngineError(f"TensorRT has the version {version!r}, which is no version")
+        raise EngineError(f"TensorRT reports the version {version!r}, which is not a version")
     major, minor = int(parts[0]), int(parts[1])
     if named := os.environ.get("BIDIFF_TENSORRT_PLUGIN"):
         if not Path(named).is_file():
-            raise EngineError(f"BIDIFF_TENSORRT_PLUGIN names {named}, which is no file; build it "
-                              "with bidiff-deploy build-plugin")
+            raise EngineError(f"BIDIFF_TENSORRT_PLUGIN names {named}, which is not a file; build "
+                              "it with bidiff-deploy build-plugin")
         return Path(named)
     for older in range(minor, -1, -1):
         file = default_folder((major, older)) / LIBRARIES[0]
@@ -65,24 +66,25 @@ def find_plugin(version: str) -> Path:
 
 
 class PluginLibrary:
-    """The functions of a plugin library, beside those for TensorRT.
+    """The functions of a plugin library that Python calls.
 
     Raises:
-        EngineError: it can not be loaded, or is of another version of this package.
+        EngineError: it cannot be loaded, or belongs to another version of this package.
     """
 
     def __init__(self, file: str | os.PathLike[str]) -> None:
         try:
             self._library = ctypes.CDLL(os.fspath(file))
             version = self._library.bidiff_tensorrt_abi_version()
-        except (OSError, AttributeError) as error:
-            raise EngineError(f"{file} can not be loaded ({error}); build it again with "
+        except (OSError, AttributeError) as failure:
+            raise EngineError(f"{file} cannot be loaded ({failure}); build it again with "
                               "bidiff-deploy build-plugin --overwrite") from None
         if version != ABI_VERSION:
-            raise EngineError(f"{file} has ABI version {version}, this package needs "
+            raise EngineError(f"{file} has ABI version {version}, but this package needs "
                               f"{ABI_VERSION}; build it again with bidiff-deploy build-plugin "
                               "--overwrite")
-        size, pointer, error = ctypes.c_int64, ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t]
+        size, pointer = ctypes.c_int64, ctypes.c_void_p
+        error: list[Any] = [ctypes.c_void_p, ctypes.c_size_t]
         for name in ("version", "interface", "embedded"):
             getattr(self._library, f"bidiff_tensorrt_{name}").restype = ctypes.c_char_p
         self._library.bidiff_tensorrt_prepared_count.argtypes = [size] * 3 + [pointer, *error]
@@ -92,7 +94,7 @@ class PluginLibrary:
 
     @property
     def tensorrt(self) -> str:
-        """Version of the headers it was built with."""
+        """Version of the TensorRT headers that it was built with."""
         return str(self._library.bidiff_tensorrt_version().decode())
 
     @property
@@ -102,20 +104,20 @@ class PluginLibrary:
 
     @property
     def architectures(self) -> tuple[str, ...]:
-        """GPU architectures whose machine code it holds; for others NVRTC is needed."""
+        """GPU architectures whose machine code it contains; others need NVRTC."""
         return tuple(self._library.bidiff_tensorrt_embedded().decode().split())
 
     @property
     def layout(self) -> int:
-        """The value of attribute ``layout`` of nodes whose words this library has prepared."""
+        """The value of attribute ``layout`` of nodes whose words this library prepared."""
         return int(self._library.bidiff_tensorrt_layout())
 
     def use_nvrtc_of_wheels(self) -> None:
-        """Tell the library of the compilers that pip has installed; BIDIFF_NVRTC goes first."""
+        """Pass the library the compilers that pip has installed; BIDIFF_NVRTC precedes them."""
         self._call("set_nvrtc", os.fsencode("\n".join(str(file) for file in nvrtc_files())))
 
     def prepare_words(self, words: Int32, in_channels: int) -> Int32:
-        """Words in the form that the kernels read.
+        """The words in the layout that the kernels read.
 
         Args:
             words: int32 (Cout, k, k, ceil(in_channels/32)), k 1 or 3; padding bits are ignored.
@@ -124,7 +126,7 @@ class PluginLibrary:
             int32 (n,), for nodes with attributes ``kernel`` k and ``layout``.
 
         Raises:
-            EngineError: shapes that are not those of the op contract.
+            EngineError: shapes that differ from the op contract.
         """
         words = np.ascontiguousarray(words)
         shape = words.shape
@@ -146,7 +148,7 @@ class PluginLibrary:
 
 
 def _built_for(description: Path) -> tuple[int, int] | None:
-    """Major and minor version of TensorRT that a plugin was built for; None if it does not say."""
+    """Major and minor version of TensorRT that a plugin was built for; None if not stated."""
     try:
         with open(description, encoding="utf-8") as stream:
             version = json.loads(stream.read(_MAX_DESCRIPTION))["tensorrt"]

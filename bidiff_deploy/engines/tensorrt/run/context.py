@@ -1,6 +1,6 @@
-"""What the steps of all shapes share: a plan opened for running, memory for activations, and rows.
+"""What the steps of all shapes share: an open plan, memory for activations, and rows of constants.
 
-Names that differ between versions of TensorRT are looked for, not versions.
+Differences between versions of TensorRT are decided by the names that exist, not by the version.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from ....errors import EngineError
 from ....graphs.update import LATENT
 from ...gpu.failures import DeviceFailure
-from ..api import Api
+from ..api import NO_REASON, Api
 from ..plans import Plan
 from .device import Device, Memory
 
@@ -26,24 +26,27 @@ PREDICTION = "prediction"
 
 
 class TensorRtFailure(DeviceFailure):
-    """What TensorRT refuses while it runs, in the words of its log, which is empty afterwards:
-    it is no reason of what fails next."""
+    """TensorRT refused a call at run time; the text is that of its log, which is cleared, so that
+    the next failure does not report it again."""
 
     def __init__(self, api: Api, what: str) -> None:
-        super().__init__(f"{what}: {api.log.sentence('it tells no reason')}")
+        super().__init__(f"{what}: {api.log.sentence(NO_REASON)}")
         self.out_of_memory = api.log.out_of_memory
         api.log.clear()
 
 
 class OpenPlan:
-    """A deserialised plan: ``plan`` it was read from, ``engine``. Made and released by the device's
-    thread."""
+    """A deserialised plan; created and released by the device's thread.
+
+    plan    the plan it was read from
+    engine  TensorRT's engine
+    """
 
     def __init__(self, api: Api, plan: Plan, content: bytes,
                  places: Mapping[str, tuple[int, tuple[int, ...]]]) -> None:
-        """``content``: the plan's checked bytes; ``places`` as ``StepRows`` has them. Raises
-        EngineError where TensorRT refuses, or the plan does not take what the bundle's steps
-        give."""
+        """``content``: the plan's checked bytes; ``places``: those of ``StepRows``. Raises
+        EngineError if TensorRT refuses the plan, or its inputs and outputs are not those of the
+        bundle's steps."""
         self._api, self.plan = api, plan
         self._runtime: Any = api.runtime()
         api.log.clear()
@@ -61,12 +64,12 @@ class OpenPlan:
         if found != expected:
             different = sorted(name for name in found.keys() | expected.keys()
                                if found.get(name) != expected.get(name))
-            raise EngineError(f"{plan.path} does not fit the bundle, by its tensor {different[0]}; "
-                              "build it again with bidiff-deploy build --overwrite")
+            raise EngineError(f"{plan.path} does not fit the bundle: tensor {different[0]} "
+                              "differs; build it again with bidiff-deploy build --overwrite")
 
     def _tensors(self, sized: Container[str]) -> dict[str, tuple[bool, tuple[int, ...] | None]]:
-        """Names of inputs and outputs -> whether it is an input, and its shape, () of what is not
-        ``sized``; None: not of float32."""
+        """``{name: (is an input, shape)}`` of all inputs and outputs. The shape is () for a tensor
+        that is not in ``sized``, None for one that is not float32."""
         trt, engine = self._api.trt, self.engine
         found: dict[str, tuple[bool, tuple[int, ...] | None]] = {}
         for index in range(engine.num_io_tensors):
@@ -77,7 +80,7 @@ class OpenPlan:
         return found
 
     def context(self, stream: int) -> Any:
-        """A new execution context without memory for activations; what it needs is put on
+        """A new execution context without memory for activations; its set-up runs on
         ``stream``."""
         self._api.log.clear()
         strategy = getattr(self._api.trt, "ExecutionContextAllocationStrategy", None)
@@ -92,30 +95,30 @@ class OpenPlan:
         return made
 
     def activation_bytes(self, context: Any) -> int:
-        """What a context needs at its present shape; before TensorRT 10, at the largest."""
+        """Bytes that a context needs at its current shape; before TensorRT 10, at the largest."""
         if hasattr(context, "update_device_memory_size_for_shapes"):
             return int(context.update_device_memory_size_for_shapes())
         return int(self.engine.device_memory_size)
 
     @staticmethod
     def give_memory(context: Any, address: int, size: int) -> None:
-        """Where a context's activations lie."""
+        """Set the memory of a context's activations."""
         if hasattr(context, "set_device_memory"):
             context.set_device_memory(address, size)
         else:  # before TensorRT 10.3
             context.device_memory = address
 
     def failure(self, what: str) -> TensorRtFailure:
-        """``what`` failed, and why by TensorRT's log."""
+        """The error that ``what`` failed, with the reason from TensorRT's log."""
         return TensorRtFailure(self._api, what)
 
     def release(self) -> None:
-        """Give back the engine; its contexts have to be gone."""
+        """Release the engine; its contexts must be released before."""
         self.engine = self._runtime = None
 
 
 class Activations:
-    """One block of memory for the activations of all contexts, of which one runs at a time.
+    """One block of memory for the activations of all contexts; one context runs at a time.
 
     generation  changes whenever the block moves
     """
@@ -134,9 +137,9 @@ class Activations:
         return 0 if self._memory is None else self._memory.size
 
     def ensure(self, count: int) -> None:
-        """Make it at least that large; all work has to be done."""
+        """Make the block at least that large; no work may be running."""
         if self._memory is None or self.size < count:
-            self.release()  # first, or both would have to find room
+            self.release()  # first, so that both need not fit at once
             self._memory = self._device.allocate(max(count, 1))
 
     def release(self) -> None:
@@ -147,35 +150,36 @@ class Activations:
 
 
 class DeviceRows:
-    """The row that the next step reads, and a table of a loop's rows, on the device.
+    """On the device: the row that the next step reads, and a table of a loop's rows.
 
-    row  address of the row that every step reads
+    row    address of the row that every step reads
+    bytes  of one row
     """
 
-    def __init__(self, device: Device, size: int, most: int) -> None:
-        """``size``: floats of a row; ``most``: rows that a loop can have."""
+    def __init__(self, device: Device, size: int, max_rows: int) -> None:
+        """``size``: length of a row in floats; ``max_rows``: the most rows that a loop has."""
         self._device, self.bytes = device, FLOAT * size
-        self._memory = device.allocate(self.bytes * (1 + most))
+        self._memory = device.allocate(self.bytes * (1 + max_rows))
         self._table: object = None
         self.row = self._memory.address
 
     def load(self, key: object, rows: Callable[[], np.ndarray]) -> None:
-        """Fill the table, float32 (steps, size), unless it holds what ``key`` stands for."""
+        """Fill the table with ``rows()``, float32 (steps, size), unless it is that of ``key``."""
         if key != self._table:
             self._table = None
             self._device.upload(self._place(0), rows())
             self._table = key
 
     def put(self, row: np.ndarray) -> None:
-        """The row from the host; it must not change before all work is done."""
+        """Copy the row from the host; it must not change before all work is done."""
         self._device.upload(self.row, row)
 
     def take(self, step: int) -> None:
-        """The row from the table."""
+        """Copy the row of a step from the table."""
         self._device.copy(self.row, self._place(step), self.bytes)
 
     def forget(self) -> None:
-        """What failed may have left the table half filled."""
+        """Forget the table's content, which a failure may have left incomplete."""
         self._table = None
 
     def _place(self, step: int) -> int:

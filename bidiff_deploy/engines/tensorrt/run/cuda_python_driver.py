@@ -1,4 +1,4 @@
-"""The CUDA driver by cuda-python: captured graphs, and all else where pycuda is not installed."""
+"""The CUDA driver by cuda-python: captured graphs, and everything if pycuda is not installed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ....errors import one_line
 from ...gpu.failures import CudaError
 
 __all__ = ["CudaPythonDriver", "CudaPythonGraphs", "find"]
@@ -14,7 +15,7 @@ _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: not in step with the legacy stream 
 
 
 def find() -> tuple[Any, str]:
-    """(the module with the driver's functions, or None; why)"""
+    """(the module with the driver's functions, or None; the reason for None)"""
     try:
         try:
             from cuda.bindings import driver
@@ -23,12 +24,12 @@ def find() -> tuple[Any, str]:
     except ModuleNotFoundError:
         return None, "not installed"
     except Exception as error:  # a broken one may raise anything
-        return None, " ".join(str(error).split()) or type(error).__name__
+        return None, one_line(error)
     return driver, ""
 
 
 class _Calls:
-    """Functions of the driver, whose errors are sentences."""
+    """Calls of the driver's functions; their errors become CudaError."""
 
     def __init__(self, binding: Any) -> None:
         self._binding = binding
@@ -39,14 +40,14 @@ class _Calls:
         try:
             code, *values = getattr(self._binding, function)(*arguments)
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-            # Of another driver or binding: a function or, ValueError, an error that it lacks.
+            # The driver or binding lacks the function, or (ValueError) the error code.
             raise CudaError(f"{function}: {error}") from None
         if int(code):
             raise CudaError(f"{function}: {self._text(code)}")
         return values[0] if len(values) == 1 else values
 
     def _text(self, code: Any) -> str:
-        name = getattr(code, "name", str(code))
+        name = str(getattr(code, "name", code))
         try:
             failed, text = self._binding.cuGetErrorString(code)
             if int(failed) or not text:
@@ -112,17 +113,17 @@ class CudaPythonDriver(_Calls):
 
 
 class CudaPythonGraphs(_Calls):
-    """``device.GraphMaker``, on the context that is current."""
+    """``device.GraphMaker``, on the current context."""
 
     def begin(self, stream: int) -> None:
-        # What other threads do meanwhile is none of this capture's business.
+        # Thread local, so that calls of other threads do not affect the capture.
         mode = self._binding.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("cuStreamBeginCapture", self._binding.CUstream(stream), mode)
 
     def end(self, stream: int) -> Any:
         graph = self._call("cuStreamEndCapture", self._binding.CUstream(stream))
         try:
-            # The plain name takes other arguments before CUDA 12, where this one is there.
+            # Before CUDA 12 cuGraphInstantiate takes other arguments; this name exists since 11.4.
             flags = hasattr(self._binding, "cuGraphInstantiateWithFlags")
             return self._call("cuGraphInstantiateWithFlags" if flags else "cuGraphInstantiate",
                               graph, 0)

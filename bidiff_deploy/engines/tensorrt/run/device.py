@@ -1,8 +1,8 @@
 """A GPU as the TensorRT backend uses it: memory, copies, one stream, and captured graphs.
 
-pycuda allocates and copies; CUDA graphs, which it lacks, come from cuda-python, whose calls work on
-the same primary context. Without pycuda, cuda-python does both; without cuda-python nothing is
-captured. Neither is imported before a GPU is opened.
+pycuda allocates and copies. It has no CUDA graphs; they come from cuda-python, on the same primary
+context. Without pycuda, cuda-python does both; without cuda-python nothing is captured. Neither is
+imported before a GPU is opened.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ INSTALL = "pip install cuda-python pycuda"
 
 
 class Driver(Protocol):
-    """What a binding does for us, on one stream of a GPU. All calls come from the thread that made
-    it, all but ``close`` between ``enter`` and ``leave``; all raise CudaError."""
+    """One binding of the CUDA driver, with one stream of a GPU. All calls come from the thread that
+    created it, all but ``close`` between ``enter`` and ``leave``; all raise CudaError."""
 
     name: str
     stream: int  # handle
@@ -41,31 +41,31 @@ class Driver(Protocol):
     def free(self, owner: Any) -> None: ...
 
     def upload(self, address: int, array: np.ndarray) -> None:
-        """From a contiguous array; it may have to stay until ``synchronise``."""
+        """From a contiguous array, which must exist until ``synchronise``."""
 
     def download(self, array: np.ndarray, address: int) -> None:
-        """To a contiguous array, which is filled after ``synchronise``."""
+        """To a contiguous array, which is complete after ``synchronise``."""
 
     def copy(self, target: int, source: int, count: int) -> None: ...
 
     def synchronise(self) -> None: ...
 
     def memory(self) -> tuple[int, int]:
-        """Free and all bytes."""
+        """(free, total) bytes."""
 
     def close(self) -> None: ...
 
 
 class GraphMaker(Protocol):
-    """What captures a stream; calls as ``Driver``'s."""
+    """Captures of a stream as CUDA graphs; the rules of ``Driver`` apply to its calls."""
 
     name: str
 
     def begin(self, stream: int) -> None: ...
 
     def end(self, stream: int) -> Any:
-        """The captured graph, ready to be launched; the stream captures no more, even where this
-        raises CudaError."""
+        """The captured graph, ready to be launched. Ends the capture even if it raises
+        CudaError."""
 
     def launch(self, graph: Any, stream: int) -> None: ...
 
@@ -73,21 +73,21 @@ class GraphMaker(Protocol):
 
 
 class Memory:
-    """Bytes on a device, from ``address`` on, until ``free`` is called."""
+    """``size`` bytes on a device at ``address``, until ``free`` is called."""
 
     def __init__(self, driver: Driver, count: int) -> None:
         self._driver, self.size = driver, count
         self.address, self._owner = driver.allocate(count)
 
     def free(self) -> None:
-        """Give it back; more than once is fine."""
+        """Free the memory; may be called again."""
         owner, self._owner, self.address = self._owner, None, 0
         if owner is not None:
             self._driver.free(owner)
 
 
 class Graph:
-    """Captured work, to be launched any number of times until ``release``."""
+    """Captured work, which can be launched any number of times until ``release``."""
 
     def __init__(self, maker: GraphMaker, made: Any, stream: int) -> None:
         self._maker, self._made, self._stream = maker, made, stream
@@ -96,15 +96,15 @@ class Graph:
         self._maker.launch(self._made, self._stream)
 
     def release(self) -> None:
-        """More than once is fine."""
+        """Destroy the graph; may be called again."""
         made, self._made = self._made, None
         if made is not None:
             self._maker.destroy(made)
 
 
 class Device:
-    """One GPU with one stream, on which all work is done in order. Every call has to come from the
-    thread that opened it, within ``current``, and raises CudaError where the driver refuses."""
+    """One GPU with one stream, which runs all work in order. Every call must come from the thread
+    that opened the device, within ``current``, and raises CudaError if the driver refuses."""
 
     def __init__(self, driver: Driver, maker: GraphMaker | None) -> None:
         self._driver, self._maker = driver, maker
@@ -119,8 +119,8 @@ class Device:
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        """The GPU's primary context is this thread's as long as the block runs. It is not left so:
-        pycuda ends the process if a thread ends with a context of its."""
+        """A context manager that makes the GPU's primary context current. Not for longer, because
+        pycuda ends the process if a thread ends with a current context."""
         self._driver.enter()
         try:
             yield
@@ -133,7 +133,7 @@ class Device:
         return self._maker is not None
 
     def allocate(self, count: int) -> Memory:
-        """``count`` bytes, aligned to 256, of no certain content."""
+        """``count`` uninitialized bytes, aligned to 256."""
         return Memory(self._driver, count)
 
     def upload(self, address: int, array: np.ndarray) -> None:
@@ -142,7 +142,7 @@ class Device:
         self._driver.upload(address, array)
 
     def download(self, address: int, shape: tuple[int, ...]) -> np.ndarray:
-        """float32 of that shape, once all work before is done."""
+        """A float32 array of that shape, copied after all earlier work."""
         found = np.empty(shape, np.float32)
         self._driver.download(found, address)
         self.synchronise()
@@ -160,45 +160,44 @@ class Device:
             self._held.clear()
 
     def memory(self) -> tuple[int, int]:
-        """Free and all bytes of the GPU's memory."""
+        """(free, total) bytes of the GPU's memory."""
         return self._driver.memory()
 
     def capture(self, work: Callable[[], None]) -> Graph | None:
-        """What ``work`` puts on the stream as a graph; it is recorded, not run.
+        """The graph of the work that ``work`` puts on the stream; it is recorded, not run.
 
-        None where it can not be captured: a RuntimeWarning says why, once, and nothing is tried
-        again. What ``work`` raises that the capture has no part in shows when it is run.
+        None if it cannot be captured: a RuntimeWarning gives the reason, and no capture is tried
+        again. An EngineError of ``work`` itself appears again when the work is run.
         """
         if self._maker is None:
             return None
-        told = None
         try:
             self._maker.begin(self.stream)
             try:
                 work()
             except Exception:
-                # The stream has to leave the capture; what it captured is of no use.
+                # The stream must leave the capture; the incomplete graph is destroyed.
                 with contextlib.suppress(CudaError):
                     self._maker.destroy(self._maker.end(self.stream))
                 raise
             return Graph(self._maker, self._maker.end(self.stream), self.stream)
         except EngineError as error:
-            told = str(error)
+            reason = str(error)
         self._maker = None
-        warnings.warn(f"the steps can not be captured as a CUDA graph ({told}); running without, "
+        warnings.warn(f"the steps cannot be captured as a CUDA graph ({reason}); running without, "
                       "which is slower", RuntimeWarning, stacklevel=2)
         return None
 
     def close(self) -> None:
-        """Give back stream and context, outside of ``current``; memory and graphs have to be
-        gone."""
+        """Release stream and context, outside ``current``; memory and graphs must be freed
+        before."""
         self._driver.close()
 
 
 def open_device(ordinal: int, *, graphs: bool = True) -> Device:
-    """GPU ``ordinal``, for this thread. ``graphs``: capture what can be.
+    """GPU ``ordinal``, for this thread. ``graphs``: whether to capture CUDA graphs.
 
-    Raises EngineError where neither binding is installed, or the driver has no such GPU.
+    Raises EngineError if neither binding is installed, or the driver has no such GPU.
     """
     from . import cuda_python_driver, pycuda_driver
 
@@ -212,12 +211,12 @@ def open_device(ordinal: int, *, graphs: bool = True) -> Device:
         driver: Driver = (cuda_python_driver.CudaPythonDriver(binding, ordinal) if drv is None
                           else pycuda_driver.PycudaDriver(drv, ordinal))
     except CudaError as error:
-        raise EngineError(f"GPU {ordinal} can not be used: {error}; bidiff-deploy doctor shows "
+        raise EngineError(f"GPU {ordinal} cannot be used: {error}; bidiff-deploy doctor shows "
                           "which GPUs there are") from None
     if not graphs:
         maker = None
     elif maker is None:
-        warnings.warn(f"cuda-python is not there ({missing}), and pycuda captures no CUDA graphs; "
-                      "running without, which is slower; pip install cuda-python", RuntimeWarning,
-                      stacklevel=2)
+        warnings.warn(f"cuda-python cannot be imported ({missing}), and pycuda captures no CUDA "
+                      "graphs; running without, which is slower; pip install cuda-python",
+                      RuntimeWarning, stacklevel=2)
     return Device(driver, maker)

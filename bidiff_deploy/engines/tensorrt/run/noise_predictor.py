@@ -1,9 +1,9 @@
-"""Backends ``tensorrt``, ``tensorrt-dense`` and ``tensorrt-dense-int8``: plans that ``build`` made.
+"""Backends ``tensorrt``, ``tensorrt-dense`` and ``tensorrt-dense-int8``: run plans of ``build``.
 
-A plan runs the shapes of its profile and no other. So the engine takes for each shape the plan that
-needs the least memory (``plans``), cuts images into tiles that a plan runs, and names the
-command that builds what is missing. A whole loop is one CUDA graph where nothing listens to its
-steps, and one a step where something does (``step``).
+A plan runs only the shapes of its profile. So the engine chooses for each shape the plan that needs
+the least memory (``plans``), cuts images into tiles that a plan runs, and its errors name the
+command that builds a missing plan. Without ``on_step`` a whole loop is one CUDA graph, with it each
+step is one (``step``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from ....bundle.record import NoisePredictorBundle
 from ....bundle.step_graphs import StepGraphs
-from ....errors import EngineError, UsageError
+from ....errors import EngineError, UsageError, one_line
 from ....images.tiles import MIN_TILE, TilePlan
 from ....sampling.sampler import OnStep
 from ...gpu import library as cuda_library
@@ -26,15 +26,14 @@ from ...gpu.failures import CudaError, DeviceFailure
 from ...gpu.noise_predictor import Factors, GpuNoisePredictor
 from ...tile_choice import WHOLE_PIXELS, Tile
 from ..api import open_tensorrt
-from ..plans import Plan, check, choose, default_folder, here, read_plans
-from ..profiles import default_profile
-from ..sidecar import Shape
+from ..plans import Plan, check, choose, current_target, default_folder, read_plans
+from ..profiles import Shape, default_profile
 from .context import Activations, DeviceRows, OpenPlan
 from .device import open_device
 from .step import TensorRtStep
 
-_PLANS = 2  # kept open though no shape with buffers uses them
-_USUAL_TILE, _LARGEST_TILE = 256, 1024
+_PLANS = 2  # plans kept open that no shape with buffers uses
+_USUAL_TILE, _MAX_TILE = 256, 1024
 _Result = TypeVar("_Result")
 
 
@@ -49,19 +48,20 @@ class TensorRtNoisePredictor(GpuNoisePredictor[TensorRtStep]):
                  cuda_graph: bool = True) -> None:
         """Open the plans of a verified bundle on GPU ``device_id``.
 
-        ``variant``: one of ``sidecar.VARIANTS``; ``cuda_graph``: capture what recurs.
-        Raises EngineError, each with its remedy: no TensorRT, plugin, GPU or binding of the driver,
-        no plan, or none that was built for this machine.
+        ``variant``: one of ``sidecar.VARIANTS``; ``cuda_graph``: whether to capture steps and loops
+        that recur. Raises EngineError without TensorRT, plugin, GPU or a Python binding of the
+        driver, and without a plan that was built for this machine.
         """
         api = open_tensorrt()
         super().__init__(bundle, StepGraphs(bundle), rows_apart=variant != "plugin")
         self._api, self._variant, self._device_id = api, variant, device_id
         self._device = cuda_library.device_info(device_id)
         plugin = api.plugin() if variant == "plugin" else None
-        self._here = here(api, bundle, self._device, plugin, self.precision)
+        self._target = current_target(api, bundle, self._device, plugin)
         self._refused: list[str] = []
         self._plans = [plan for plan in read_plans(default_folder(bundle), self._refused)
-                       if (plan.info.variant, plan.info.precision) == (variant, self.precision)]
+                       if (plan.info.variant, plan.info.target.precision) == (variant,
+                                                                              self.precision)]
         self._stale: list[tuple[Plan, str]] = []
         self._open: OrderedDict[tuple[Path, Shape | None], OpenPlan] = OrderedDict()
         self._gpu: Any = None
@@ -70,7 +70,7 @@ class TensorRtNoisePredictor(GpuNoisePredictor[TensorRtStep]):
         self._thread.call(self._open_device, cuda_graph)
 
     def _require_a_plan(self) -> None:
-        """Raise now what every shape would be refused with."""
+        """Raise EngineError now if no shape can be run."""
         for plan in list(self._plans):
             if self._content(plan) is not None:
                 return
@@ -91,27 +91,27 @@ class TensorRtNoisePredictor(GpuNoisePredictor[TensorRtStep]):
         except BaseException as error:
             self._release()
             if isinstance(error, CudaError):
-                raise EngineError(f"{self._device.name} can not be used: {error}; close other "
+                raise EngineError(f"{self._device.name} cannot be used: {error}; close other "
                                   "programs on the GPU, which nvidia-smi shows") from None
             raise
 
     @property
     def description(self) -> str:
-        """Backend, version, GPU, variant, bindings of the driver and precision."""
+        """Backend, version, GPU, variant, driver bindings and precision in a few words."""
         return (f"tensorrt {self._api.name}, {self._device.name}, {self._variant}, by "
                 f"{self._bindings}, {self.precision}")
 
     def tile_plan(self, height: int, width: int, tile: Tile = "auto", memory: int | None = None,
                   overlap: int | None = None) -> TilePlan:
-        """As every engine's, of shapes that a plan runs.
+        """As in every engine, with shapes that a plan runs.
 
-        "auto": the whole image where the usual rules allow it and a plan runs it, else the largest
-        square tile up to 1024 that one runs and that fits; the whole image where no tile does.
-        Raises EngineError, with the shapes that there are, where no plan runs what is asked for.
+        "auto": the whole image if the usual rules allow it and a plan runs it, else the largest
+        square tile of at most 1024 that a plan runs and that fits the memory, else the whole image.
+        Raises EngineError, which lists the shapes of the plans, if no plan runs the tiles.
         """
         if tile == "auto":
             if memory is not None:
-                super().tile_plan(height, width, tile, memory, overlap)  # too little for any tile
+                super().tile_plan(height, width, tile, memory, overlap)  # raises if no tile fits
             return self._auto_plan(height, width, memory, overlap)
         plan = super().tile_plan(height, width, tile, memory, overlap)
         if not self._fits(plan):
@@ -124,43 +124,44 @@ class TensorRtNoisePredictor(GpuNoisePredictor[TensorRtStep]):
             return super(TensorRtNoisePredictor, self).tile_plan(height, width, side, None, overlap)
 
         whole = planned(None)
-        least = max(MIN_TILE, -(-2 * (overlap or 0) // self.unit) * self.unit)
-        most = _LARGEST_TILE // self.unit * self.unit
-        plans = [*map(planned, range(most, least - 1, -self.unit)), whole]
+        smallest = max(MIN_TILE, -(-2 * (overlap or 0) // self.unit) * self.unit)
+        largest = _MAX_TILE // self.unit * self.unit
+        plans = [*map(planned, range(largest, smallest - 1, -self.unit)), whole]
         if whole.height * whole.width <= WHOLE_PIXELS:
             plans.insert(0, whole)
         plans = [plan for plan in plans if self._fits(plan)]
-        if not plans:  # what would be run here, had it been built
+        if not plans:  # name the plan that would be used
             usual = whole if whole.height * whole.width <= WHOLE_PIXELS else planned(
-                max(_USUAL_TILE, least))
+                max(_USUAL_TILE, smallest))
             self._choose((1, usual.tile_height, usual.tile_width))
         room = self._room if memory is None else memory
         fitting = [plan for plan in plans if plan.peak_bytes <= room]
         if fitting:
             return fitting[0]
         if memory is not None:
-            raise UsageError(f"memory {memory >> 20} MiB is too little for the plans that there "
-                             "are; give more, or build a plan of smaller tiles")
+            raise UsageError(f"memory {memory >> 20} MiB is too little for every plan; give more "
+                             "memory, or build a plan of smaller tiles")
         return min(plans, key=lambda plan: plan.peak_bytes)  # the estimate may be too high
 
     def check_tiles(self, tile: Tile, memory: int | None, overlap: int | None = None) -> None:
-        super().tile_plan(1, 1, tile, memory, overlap)  # which plan runs it hangs on the image
+        # Without plans, because which plan is used depends on the image size.
+        super().tile_plan(1, 1, tile, memory, overlap)
 
     def _fits(self, plan: TilePlan) -> bool:
         return self._batch_that_runs(1, plan.tile_height, plan.tile_width) == 1
 
-    def _batch_that_runs(self, most: int, height: int, width: int) -> int:
+    def _batch_that_runs(self, largest: int, height: int, width: int) -> int:
         found = 0
         for plan in self._plans:
             profile = plan.info.profile
-            batch = min(most, profile.maximum[0])
+            batch = min(largest, profile.maximum[0])
             if profile.contains((batch, height, width)):
                 found = max(found, batch)
         return found
 
     def _run_loop(self, first: np.ndarray, condition: np.ndarray, timesteps: tuple[int, ...],
                   factors: Sequence[Factors], on_step: OnStep | None) -> np.ndarray:
-        if on_step is not None:  # its steps have to be done when it is told so
+        if on_step is not None:  # a step must be finished when it is reported
             return super()._run_loop(first, condition, timesteps, factors, on_step)
 
         def rows() -> np.ndarray:
@@ -175,20 +176,20 @@ class TensorRtNoisePredictor(GpuNoisePredictor[TensorRtStep]):
     def _new_step(self, shape: tuple[int, ...]) -> TensorRtStep:
         batch, _, height, width = shape
         opened = None
-        while opened is None:  # the next best, where a plan turns out to be of another machine
+        while opened is None:  # the next best plan, if one turns out not to fit this machine
             opened = self._opened(self._choose((batch, height, width)), (batch, height, width))
         return TensorRtStep(self._gpu, opened, self._activations, self._device_rows, shape,
                             self._rows.places)
 
     def _choose(self, shape: Shape) -> Plan:
-        """The plan that runs a shape; EngineError: none, or only one that does not fit here."""
+        """The plan that runs a shape. Raises EngineError if none that fits this machine does."""
         try:
             return choose(self._plans, self._variant, self.precision, shape,
                           bundle=self.bundle.path, device=self._device_id, refused=self._refused)
         except EngineError as error:
-            for plan, told in self._stale:
+            for plan, reason in self._stale:
                 if plan.info.profile.contains(shape):
-                    raise EngineError(told) from None
+                    raise EngineError(reason) from None
             usual = default_profile(self.bundle)
             if not usual.contains(shape) or not all(plan.info.profile.static
                                                     for plan in self._plans):
@@ -198,15 +199,15 @@ class TensorRtNoisePredictor(GpuNoisePredictor[TensorRtStep]):
                               ) from None
 
     def _opened(self, plan: Plan, shape: Shape) -> OpenPlan | None:
-        """The plan, deserialised; others that no shape uses are given back. None where it may not
-        be opened here."""
-        # Before TensorRT 10 contexts of an engine can not share an optimization profile.
+        """The deserialised plan; releases others that no shape uses. None: the plan does not fit
+        this machine."""
+        # Before TensorRT 10 contexts of an engine cannot share an optimization profile.
         alone = self._api.version[0] < 10 and not plan.info.profile.static
         key = plan.path, shape if alone else None
         used = [step.opened for step in self._steps.values()]
         unused = [other for other, opened in self._open.items() if opened not in used]
         if key not in self._open and (same := [other for other in unused if other[0] == key[0]]):
-            self._open[key] = self._open.pop(same[0])  # its shape has been given back
+            self._open[key] = self._open.pop(same[0])  # the shape that used it was dropped
         if key in self._open:
             self._open.move_to_end(key)
             return self._open[key]
@@ -219,17 +220,17 @@ class TensorRtNoisePredictor(GpuNoisePredictor[TensorRtStep]):
         return self._open[key]
 
     def _content(self, plan: Plan) -> bytes | None:
-        """The plan's bytes; None, and the plan is put aside, where it may not be opened here."""
+        """The plan's bytes; None if it does not fit this machine, and it is not used again."""
         try:
-            return check(plan, self._here)
+            return check(plan, self._target, self.bundle.path, self._device_id)
         except EngineError as error:
-            # A new list: another thread may be looking for tiles in this one.
+            # A new list, because another thread may be reading this one.
             self._plans = [other for other in self._plans if other is not plan]
             self._stale.append((plan, str(error)))
             return None
 
     def _reason(self, error: Exception) -> str:
-        return " ".join(str(error).split()) or type(error).__name__
+        return one_line(error)
 
     def _act(self, shape: tuple[int, ...],
              action: Callable[[TensorRtStep], _Result]) -> _Result:
@@ -237,12 +238,12 @@ class TensorRtNoisePredictor(GpuNoisePredictor[TensorRtStep]):
             with self._gpu.current():
                 return super()._act(shape, action)
         except DeviceFailure as error:  # of the context itself
-            told = self._failure(error, shape)
-        raise EngineError(told)
+            failure = self._failure(error, shape)
+        raise EngineError(failure)
 
     def _release(self) -> None:
         gpu, self._gpu = self._gpu, None
-        with contextlib.suppress(EngineError):  # a GPU that has failed refuses even this
+        with contextlib.suppress(EngineError):  # a GPU that has failed refuses to release memory
             with gpu.current():
                 super()._release()
         with contextlib.suppress(EngineError):
@@ -257,8 +258,8 @@ class TensorRtNoisePredictor(GpuNoisePredictor[TensorRtStep]):
             self._device_rows.release()
 
     def __del__(self) -> None:
-        # What pycuda has allocated only the device's thread can free.
+        # Only the device's thread can free the memory of pycuda.
         if getattr(self, "_gpu", None) is not None and not self.closed:
             self.closed = True
-            with contextlib.suppress(RuntimeError):  # the interpreter ends, and so does the context
+            with contextlib.suppress(RuntimeError):  # at interpreter exit the context ends anyway
                 self._thread.end_with(self._release)

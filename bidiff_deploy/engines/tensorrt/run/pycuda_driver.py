@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ....errors import one_line
 from ...gpu.failures import CudaError
 
 __all__ = ["PycudaDriver", "find"]
@@ -16,15 +17,15 @@ _Result = TypeVar("_Result")
 
 
 def find() -> tuple[Any, str]:
-    """(``pycuda.driver``, or None; why)"""
+    """(``pycuda.driver``, or None; the reason for None)"""
     try:
         import pycuda.driver as drv
     except ModuleNotFoundError:
         return None, "not installed"
     except Exception as error:  # a broken one may raise anything
-        return None, " ".join(str(error).split()) or type(error).__name__
+        return None, one_line(error)
     if not hasattr(drv.Device, "retain_primary_context"):
-        return None, "too old"  # TensorRT and our kernels use the primary context
+        return None, "too old"  # TensorRT and our kernels need the primary context
     return drv, ""
 
 
@@ -55,8 +56,9 @@ class PycudaDriver:
         try:
             return function(*arguments)
         except self._drv.Error as error:  # its text is "cuMemAlloc failed: out of memory"
-            told = " ".join(str(error).split())
-        raise CudaError(told.replace(" failed: ", ": ", 1))
+            reason = one_line(error).replace(" failed: ", ": ", 1)
+        # Outside the handler, so that the error does not refer to pycuda's objects.
+        raise CudaError(reason)
 
     def allocate(self, count: int) -> tuple[int, Any]:
         owner = self._call(self._drv.mem_alloc, count)
@@ -83,6 +85,6 @@ class PycudaDriver:
 
     def close(self) -> None:
         self.enter()
-        self._stream = None  # which destroys it; pycuda has no call that does
+        self._stream = None  # destroys the stream; pycuda has no function for it
         self.leave()
         self._call(self._context.detach)

@@ -1,11 +1,11 @@
-"""The steps of one shape on an opened plan.
+"""The steps of one shape on an open plan.
 
-Each shape has an execution context of its own, and everything stands at addresses that do not
-change: so a step, or a whole loop, is captured as a CUDA graph once and launched for any timesteps
-and factors. TensorRT leaves undefined what a graph does whose context was changed after it was
-captured, so not even the latent's addresses are: each step ends by copying the new latent to where
-the next one reads it. What differs between steps is one row of float32: of a loop all rows are
-copied to a table on the device at once, and each step begins by copying its own from there.
+Each shape has its own execution context, and all addresses are fixed. So a step, or a whole loop,
+is captured as a CUDA graph once and launched for any timesteps and factors. In TensorRT a captured
+graph is undefined after any change to its context, so the latent's addresses are fixed too: each
+step ends by copying the new latent to the address that the next one reads. Only one row of float32
+differs between steps: a loop copies all its rows to a table on the device at once, and each step
+begins by copying its own row from the table.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from .device import Device, Graph, Memory
 
 __all__ = ["TensorRtStep"]
 
-_LOOPS = 2  # captured loops that a shape keeps, by their number of steps
+_LOOPS = 2  # captured loops kept for each shape, by their number of steps
 
 
 class TensorRtStep:
-    """``device_engine.Step`` by TensorRT: one shape. Made by the device's thread."""
+    """``gpu.noise_predictor.Step`` by TensorRT; created by the device's thread."""
 
     def __init__(self, device: Device, opened: OpenPlan, activations: Activations, rows: DeviceRows,
                  shape: Sequence[int],
                  places: Mapping[str, tuple[int, tuple[int, ...]]]) -> None:
-        """``places`` as ``StepRows`` has them, of the rows in ``rows``."""
+        """``places``: those of ``StepRows`` for ``rows``."""
         self.opened = opened
         self._device, self._activations, self._rows = device, activations, rows
         self._shape = tuple(shape)
@@ -73,8 +73,8 @@ class TensorRtStep:
         self._device.synchronise()
 
     def run(self, row: np.ndarray) -> None:
-        """One step, done when this returns. The first run of a shape captures nothing: it may be
-        the only one, and TensorRT prepares itself in it."""
+        """Run one step to its end. The first run of a shape captures nothing: it may be the only
+        one, and TensorRT initializes itself in it."""
         self._prepare()
         self._rows.put(row)
         if self._warm and self._graph is None:
@@ -87,8 +87,8 @@ class TensorRtStep:
         self._warm = True
 
     def loop(self, key: object, rows: Callable[[], np.ndarray], steps: int) -> np.ndarray:
-        """The latent after ``steps`` steps of the table that ``rows`` makes and ``key`` stands
-        for; the latent that is loaded is where they begin. Captured when their number recurs."""
+        """The latent after ``steps`` steps from the loaded latent. ``rows()`` returns their table,
+        which ``key`` identifies. The loop is captured when its number of steps recurs."""
         self._prepare()
         self._rows.load(key, rows)
         graph = self._loop_graph(steps)
@@ -124,7 +124,7 @@ class TensorRtStep:
         self._device.copy(self._noisy.address, self._latent.address, self._bytes)
 
     def _prepare(self) -> None:
-        """Activations where they are now: what was captured elsewhere is of no use."""
+        """Set the context's activations; graphs captured with other addresses are dropped."""
         self._activations.ensure(self._needed)
         if self._generation == self._activations.generation:
             return
@@ -147,11 +147,10 @@ class TensorRtStep:
                 graph.release()
 
     def release(self) -> None:
-        """Give back graphs, then the context, then the buffers; what one refuses hinders no
-        other."""
-        for give_back in (self._device.synchronise, self._forget):
+        """Release graphs, then the context, then the buffers, each even if another fails."""
+        for action in (self._device.synchronise, self._forget):
             with contextlib.suppress(EngineError):
-                give_back()
+                action()
         self._context = None
         self._rows.forget()
         for memory in self._buffers:
