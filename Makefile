@@ -7,7 +7,10 @@ PIP := $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c const
 BUILT_FROM := pyproject.toml constraints.txt $(shell find engines -type f 2>/dev/null)
 PHOTOS := $(wildcard training/photos/*.png training/photos/*.jpg)
 
-.PHONY: demo test lint sanitize bench cuda clean
+MINUTES := 10
+SEED :=
+
+.PHONY: demo test soak lint sanitize bench cuda clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.cpu
@@ -17,8 +20,14 @@ demo: $(VENV)/.cpu
 	  --precision fast --overwrite
 	$(VENV)/bin/python tools/demo.py demo/model.bundle demo/fast.bundle $(PHOTOS) -o demo
 
+# The programs of C++ that tests run are built first, once for both workers, and kept in build/.
 test: $(VENV)/.dev
-	$(VENV)/bin/pytest -q
+	PYTHONPATH=tests $(VENV)/bin/python -m support.native
+	$(VENV)/bin/pytest -q -n 2
+
+# Random cases of other seeds, for MINUTES; SEED repeats one.
+soak: $(VENV)/.dev
+	$(VENV)/bin/python tools/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 # What no reader has to watch: names, types, the direction of imports, the form of C++.
 lint: $(VENV)/.dev

@@ -14,6 +14,8 @@ prints it after ``error:`` and exits with code 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 __all__ = [
     "BidiffError",
     "BundleError",
@@ -22,6 +24,7 @@ __all__ = [
     "ImageError",
     "OutputError",
     "UsageError",
+    "listed",
     "one_line",
 ]
 
@@ -58,3 +61,10 @@ def one_line(error: object, limit: int = 300) -> str:
     """The text of another library's error on one line of at most ``limit`` characters, or the
     name of its class if it has no text."""
     return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names as a file has them, sorted, at most 60 characters of each; quoted where one is empty or
+    has characters that are not printable."""
+    cut = sorted(str(name)[:60] for name in names)
+    return ", ".join(name if name and name.isprintable() else ascii(name) for name in cut)

@@ -40,6 +40,13 @@ def pytest_make_collect_report(
     return report
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under tools/soak.py: what has random cases, that is Hypothesis's tests and those marked."""
+    if "BIDIFF_SOAK_SEED" in os.environ:
+        items[:] = [item for item in items if item.get_closest_marker("soak")
+                    or getattr(getattr(item, "obj", None), "is_hypothesis_test", False)]
+
+
 @pytest.fixture
 def edit_manifest():
     """A function that changes a bundle's manifest in place: ``edit(bundle, change)``."""

@@ -1,8 +1,7 @@
-"""What a step graph computes, read from its nodes and tensors, not from what a manifest says.
+"""Reads from a step graph's nodes and tensors what it computes, whatever the manifest states.
 
 Every node that multiplies (convolution, matrix product) becomes a ``GraphLayer``: how its weights
-are stored, in what type it multiplies, the size of its map, its multiply-accumulates. Needs
-``onnx``, no runtime.
+are stored, in what type it multiplies, the size of its map, its multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from ..operators.sign_bits import words_per_tap
 _KINDS: dict[int, str] = {
     TensorProto.FLOAT: "float", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16",
     TensorProto.INT8: "int8", TensorProto.UINT8: "int8", TensorProto.DOUBLE: "float64"}
-# Of each operator that multiplies: which inputs are its activation and its weights.
+# Operators that multiply: indices of their activation and weight inputs.
 _MULTIPLIERS = {"Conv": (0, 1), "ConvInteger": (0, 1), "QLinearConv": (0, 3), "MatMul": (0, 1),
                 "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3), "Gemm": (0, 1)}
 _INTEGER = ("ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul")
-# What the attribute `compute` of a fused operator lets its float products be rounded to.
+# Kinds of the types in the attribute `compute` of a fused operator.
 _ROUNDED = {b"bfloat16": "bf16", b"float16": "fp16"}
-# They multiply as well, but no network of ours has them.
+# Standard operators that multiply, but are in none of our networks.
 _UNCOUNTED = ("ConvTranspose", "DeformConv", "Einsum", "Attention", "RNN", "GRU", "LSTM")
 
 
@@ -38,16 +37,16 @@ class GraphLayer:
     """One node that multiplies.
 
     name           of its weights without the last part ("d3.c1" of "d3.c1.weight"), or of its
-                   output where both factors are activations ("m0.a.scores" of "m0.a/scores")
-    op             operator, with its domain if that is not the standard one
+                   output if both factors are activations ("m0.a.scores" of "m0.a/scores")
+    op             operator, with its domain unless that is the standard one
     inside         output of the fused operator that it is part of, or None
-    kind           packed | int8 | bf16 | fp16 | float | ...: the type it multiplies in, or may
-                   be rounded to by its fused operator
-    bits           a stored weight takes; None where both factors are activations
-    shape          of its weights, (Cout, Cin, k, k); empty where both factors are activations
-    height, width  of its output; None where the graph does not show it
-    macs           multiply-accumulates for one image; None likewise
-    tensors        names of the initializers that it alone, or with others, reads
+    kind           packed | int8 | bf16 | fp16 | float | ...: the type in which it multiplies, or
+                   to which its fused operator may round
+    bits           bits of a stored weight; None if both factors are activations
+    shape          of its weights, (Cout, Cin, k, k); empty if both factors are activations
+    height, width  of its output; None if unknown
+    macs           multiply-accumulates for one image; None if unknown
+    tensors        names of the initializers that it reads, shared ones included
     """
 
     name: str
@@ -63,17 +62,17 @@ class GraphLayer:
 
 
 class GraphReader:
-    """The nodes of one step graph at one image size, those of fused operators among them.
+    """The nodes of one step graph at one image size, including those inside fused operators.
 
-    A fused operator is opened by the definition that the graph has of it if that is ours; else it
-    is not known. ``shapes``: of every value, by name; outputs of fused operators keep theirs.
+    A fused operator is inlined if the graph's definition of it is ours; else it counts as unknown.
+    ``shapes``: of every value, by name; inlining keeps the names of fused operators' outputs.
     """
 
     def __init__(self, model: onnx.ModelProto, height: int, width: int) -> None:
         foreign = [f for f in model.functions if f.domain == DOMAIN and not defined_by_us(f)]
         self._foreign = {function.name for function in foreign}
         self._operators = Counter(_op(node) for node in model.graph.node)
-        if foreign:  # a copy without their definitions, which could be endless
+        if foreign:  # a copy without their definitions, which could be recursive
             without = onnx.ModelProto()
             without.CopyFrom(model)
             for function in foreign:
@@ -87,7 +86,7 @@ class GraphReader:
         self.graph = model.graph
         self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
         self._producers = {output: node for node in self.graph.node for output in node.output}
-        # Initializers that a value is computed from alone; no entry if a graph input is among them.
+        # Values computed from initializers only -> these initializers.
         self._constants: dict[str, tuple[str, ...]] = {name: (name,) for name in self.initializers}
         for node in self.graph.node:
             inputs = [name for name in node.input if name]
@@ -97,11 +96,11 @@ class GraphReader:
         self._types, self.shapes = infer_shapes(model, height, width)
 
     def operators(self) -> dict[str, int]:
-        """How many nodes of each operator the graph has as it is shipped, fused ones unopened."""
+        """Number of nodes of each operator in the graph as it is stored, fused ones not inlined."""
         return dict(self._operators)
 
     def unknown_operators(self) -> list[str]:
-        """Operators that may multiply unseen: of other domains, with graphs inside, or rare."""
+        """Operators whose products are not counted: other domains, inner graphs, rare ones."""
         found = []
         for node in self.graph.node:
             ours = (node.domain == DOMAIN and node.op_type in (BINARY_CONV, *SAME_SHAPE)
@@ -154,7 +153,7 @@ class GraphReader:
 
     def _layer(self, node: onnx.NodeProto, name: str, kind: str, bits: int | None, shape: Shape,
                each: int | None) -> GraphLayer:
-        """``each``: multiply-accumulates that one element of the output takes."""
+        """``each``: multiply-accumulates per element of the output."""
         output = self.shapes.get(node.output[0], (None,))
         height, width = output[2:] if len(output) == 4 else (None, None)
         tensors = {name: None for value in node.input for name in self._constants.get(value, ())}
@@ -166,17 +165,19 @@ class GraphReader:
                           _product(each, *output), tuple(tensors))
 
     def _inside(self, node: onnx.NodeProto, tensors: Iterable[str]) -> str | None:
-        """Output of the call that a node of the opened graph comes from."""
-        owner = node.output[0].partition("/")[0]
+        """Output of the fused operator that a node of the inlined graph was part of."""
+        owner: str = node.output[0].partition("/")[0]
         if owner in self._calls:
             return owner
-        # A BinaryConv is named after its words, which only one call reads.
+        # A BinaryConv is named after its words, which only one fused operator reads.
+        if node.op_type != BINARY_CONV:
+            return None
         return next((output for output, call in self._calls.items()
-                     if node.op_type == BINARY_CONV and set(tensors) <= set(call.input)), None)
+                     if set(tensors) <= set(call.input)), None)
 
     def _kind(self, value: str) -> str:
         found = self._types.get(value, TensorProto.UNDEFINED)
-        return _KINDS.get(found, TensorProto.DataType.Name(found).lower())
+        return _KINDS.get(found) or str(TensorProto.DataType.Name(found)).lower()
 
     def _dim(self, value: str, axis: int) -> int | None:
         shape = self.shapes.get(value, ())

@@ -1,11 +1,11 @@
-"""A bundle: the directory that export writes and every backend opens.
+"""Opens a bundle, the directory that export writes and every backend reads.
 
-    manifest.json     what it is: network, scale, schedule, steps, versions, SHA-256 of each file
-    step_1960.onnx    one graph a time step; all share
-    weights.bin       the bytes of every tensor, 64-byte aligned, sign bits stored once
+    manifest.json     network, scale, schedule, steps, versions, SHA-256 of each file
+    step_1960.onnx    one graph per time step
+    weights.bin       the bytes of every tensor of all graphs, 64-byte aligned, equal ones once
 
-A bundle may come from a stranger: names in the manifest may not leave the directory, sizes are
-bounded, and every file is checked against its hash before anything reads it.
+A bundle may be from an untrusted source: names in the manifest may not leave the directory, sizes
+are bounded, and the hash of every file is checked before anything reads it.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
     """Read and verify a bundle. ``verify=False`` skips the hashes, not the sizes or names.
 
-    Returns a ``NoisePredictorBundle`` where its network is one. Raises BundleError in one sentence:
-    no bundle, damaged or changed files, missing step files, names that leave the folder, a newer
-    schema.
+    Returns a ``NoisePredictorBundle`` if its network is a noise predictor. Raises BundleError for a
+    folder that is no bundle, damaged, changed or missing files, names that leave the folder, and
+    newer schemas.
     """
     return _open(Path(path), _parse, verify)
 
 
 def open_noise_predictor(path: str | Path, *, verify: bool = True) -> NoisePredictorBundle:
-    """``open_bundle`` of a noise predictor's bundle. Raises BundleError for another kind too."""
+    """``open_bundle`` of a noise predictor's bundle. Raises BundleError for other kinds too."""
     return _open(Path(path), _parse_noise_predictor, verify)
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 that stands for a bundle: of its manifest, which holds the hash of each file."""
+    """SHA-256 that identifies a bundle: of its manifest, which has the hash of each file."""
     return hashlib.sha256(json.dumps(dict(manifest), sort_keys=True).encode()).hexdigest()
 
 
 def _open(path: Path, parse: Callable[[Path, Mapping[str, Any]], Opened],
-              verify: bool) -> Opened:
+          verify: bool) -> Opened:
     """Read the manifest, parse it, check the files it names."""
     manifest = _read_manifest(path)
     where = path / MANIFEST
@@ -65,8 +65,8 @@ def _open(path: Path, parse: Callable[[Path, Mapping[str, Any]], Opened],
         raise BundleError(f"{where} is not the manifest of a bundle; "
                           "make a bundle with `bidiff-deploy export`")
     if schema > SCHEMA_VERSION:
-        raise BundleError(f"{path} has bundle schema {schema}, newer than the {SCHEMA_VERSION} this "
-                          "version reads; upgrade bidiff-deploy")
+        raise BundleError(f"{path} has bundle schema {schema}, newer than the {SCHEMA_VERSION} "
+                          "this version reads; upgrade bidiff-deploy")
     try:
         bundle = parse(path, manifest)
     except BidiffError as error:
@@ -110,7 +110,7 @@ def _check_versions(manifest: Mapping[str, Any]) -> None:
 
 
 def _file_names(manifest: Mapping[str, Any], *used: str) -> tuple[str, ...]:
-    """``used``, names of files; they and all others of the manifest are checked, with hashes."""
+    """``used``, after checking these names and those of all files in the manifest."""
     files = manifest["files"]
     for name, entry in files.items():
         _check_name(name)
@@ -168,8 +168,8 @@ def _parse_noise_predictor(path: Path, manifest: Mapping[str, Any]) -> NoisePred
     bundle = _parse(path, manifest)
     if not isinstance(bundle, NoisePredictorBundle):
         raise BundleError(f"this is a bundle of kind {bundle.network.kind!r}, which has no time "
-                          "steps; upscale, evaluate, check and inspect take it, but this needs a "
-                          "diffusion model's")
+                          "steps; use a diffusion model's bundle, or upscale, evaluate, check or "
+                          "inspect, which take both")
     return bundle
 
 
@@ -190,8 +190,8 @@ def _check_files(path: Path, manifest: Mapping[str, Any], verify: bool) -> None:
 def _check_name(name: Any) -> None:
     # A bare file name: no separator, no drive, no parent, nothing hidden.
     if not isinstance(name, str) or not _FILE_NAME.fullmatch(name) or name == MANIFEST:
-        raise BundleError(f"file name {name!r} is not allowed: the files of a bundle lie in its "
-                          "own folder; do not use this bundle")
+        raise BundleError(f"file name {name!r} is not allowed: the files of a bundle must be in "
+                          "its folder; do not use this bundle")
 
 
 def _integer(mapping: Mapping[str, Any], key: str) -> int:

@@ -1,4 +1,4 @@
-"""What a verified bundle is: of a network of any kind, and of a noise predictor."""
+"""A verified bundle: of any network, and of a noise predictor."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Bundle:
     config, scale      the network's options and the upscaling factor
     steps              in order of sampling, time descending; a network that runs once has one
     step_initializers  names of the initializers that differ from step to step
-    precision          what factors of full-precision products may be rounded to: float32, or
-                       bfloat16 where the machine computes with it; float16: and maps as well
-    weights            file name of the shared tensor bytes
-    manifest           the manifest itself
+    precision          type to which factors of full-precision products may be rounded: float32,
+                       bfloat16 if the CPU multiplies it, or float16, for maps too
+    weights            name of the file of tensor bytes
+    manifest           the content of ``manifest.json``
     """
 
     path: Path
@@ -48,12 +48,12 @@ class Bundle:
 
     @property
     def network(self) -> Network:
-        """What its network is."""
+        """The record of its network."""
         return network_of(self.config)
 
     @property
     def bytes(self) -> int:
-        """Size of all its files but the manifest."""
+        """Size of all its files except the manifest."""
         return sum(entry["bytes"] for entry in self.manifest["files"].values())
 
 
@@ -61,9 +61,9 @@ class Bundle:
 class NoisePredictorBundle(Bundle):
     """A verified bundle of a noise predictor.
 
-    schedule       the diffusion schedule it was trained with
-    default_start  the time step that sampling starts at from the noised condition, or None for pure
-                   noise at the first step
+    schedule       the noise schedule that it was trained with
+    default_start  the time step at which sampling starts from the noised condition, or None to
+                   start from pure noise at the first step
     """
 
     schedule: Schedule
@@ -71,5 +71,5 @@ class NoisePredictorBundle(Bundle):
 
     @property
     def timesteps(self) -> tuple[int, ...]:
-        """Descending."""
+        """Its time steps, descending."""
         return tuple(step.timestep for step in self.steps)

@@ -1,7 +1,7 @@
-"""Which bytes of a bundle's weights file each tensor, layer and part is.
+"""Maps tensors, layers and parts to byte ranges of a bundle's weights file.
 
-Reads all step graphs, whose tensors are checked as an engine checks them. A byte that several
-tensors share belongs to the first of them, so that bytes add up to the file.
+Reads all step graphs; tensors are checked as an engine checks them. A byte that several tensors
+share belongs to the first of them, so that the bytes add up to the file.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from .step_graphs import StepGraphs, misfit
 
 FLOAT_BYTES = 4
 MAX_NAME = 80
-PARTS = ("norms", "time vectors", "other")  # what tensors outside of layers belong to
+PARTS = ("norms", "time vectors", "other")  # of tensors that belong to no layer
 
 
 @dataclass(frozen=True)
 class Weight:
     """Bytes of a layer or part.
 
-    disk        of its tensors in the weights file; one that several share counts at the first
-    memory      of its tensors in one session with the constants of all steps; the form into which
-                a kernel brings sign words comes on top
-    checkpoint  of the parameters it was made from, as float32
+    disk        of its tensors in the weights file; shared bytes count at the first tensor
+    memory      of its tensors in one session with the constants of all steps, without the copies
+                of sign words that kernels repack
+    checkpoint  of the parameters that it was made from, as float32
     """
 
     disk: int
@@ -50,7 +50,7 @@ def printable_graph(graphs: StepGraphs, file: str) -> onnx.ModelProto:
     names += [opset.domain for opset in model.opset_import]
     for name in names:
         if not isinstance(name, str) or not name.isprintable() or len(name) > MAX_NAME:
-            raise misfit(graphs.path / file, f"{name[:MAX_NAME]!r} is no name")
+            raise misfit(graphs.path / file, f"{name[:MAX_NAME]!r} is not a printable name")
     return model
 
 
@@ -61,17 +61,19 @@ def _place(graphs: StepGraphs, tensor: onnx.TensorProto, file: str) -> tuple[int
 
 
 class BundleTensors:
-    """Which bytes of the weights file each initializer is, over all steps.
+    """The byte ranges of each initializer in the weights file, over all steps.
 
-    ``places``: of each name the distinct (offset, length), in order of the steps. ``wrong``: what
-    keeps the graphs from being one graph with step constants.
+    places  the distinct (offset, length) of each name, in order of the steps
+    inline  bytes of each tensor that is stored in the graph itself
+    size    bytes of the weights file
+    wrong   sentences: why the graphs are not one graph with step constants
     """
 
     def __init__(self, graphs: StepGraphs) -> None:
         bundle = graphs.bundle
         self.places: dict[str, dict[tuple[int, int], None]] = {}
         self.inline: dict[str, int] = {}
-        self.size = bundle.manifest["files"][bundle.weights]["bytes"]
+        self.size: int = bundle.manifest["files"][bundle.weights]["bytes"]
         self.wrong: list[str] = []
         nodes, shapes = None, None
         for step in bundle.steps:
@@ -88,28 +90,28 @@ class BundleTensors:
                 nodes, shapes = new_nodes, new_shapes
             elif (new_nodes, new_shapes) != (nodes, shapes):
                 self.wrong.append(f"{step.file} has other nodes or tensors than "
-                                  f"{bundle.steps[0].file}, an engine would run the latter")
+                                  f"{bundle.steps[0].file}; engines run the latter")
         varying = {name for name, places in self.places.items() if len(places) > 1}
         for name in sorted(set(bundle.step_initializers) - set(self.places)):
             self.wrong.append(f"step_initializers names {name!r}, which no graph has")
         for name in sorted(varying - set(bundle.step_initializers)):
             self.wrong.append(f"{name} differs from step to step, but step_initializers does not "
-                              "name it, an engine would run all steps with one value")
+                              "name it; engines run all steps with one value")
 
     @property
     def lengths(self) -> list[int]:
-        """Of the parts of the file that tensors are, each part once."""
+        """Length of each byte range that tensors use, each range once."""
         return [length for _, length in
                 {place for places in self.places.values() for place in places}]
 
     @property
     def unused(self) -> int:
-        """Bytes of the file that belong to no tensor: alignment, if ours wrote it."""
+        """Bytes of the file that belong to no tensor: alignment, if this package wrote it."""
         return self.size - sum(self.lengths)
 
 
-class Weigher:
-    """Shares out the bytes of the weights file: each byte belongs to one layer or part."""
+class ByteAccounting:
+    """Attributes each byte of the weights file to one layer or part."""
 
     def __init__(self, tensors: BundleTensors, config: Config) -> None:
         self._tensors = tensors
@@ -119,6 +121,7 @@ class Weigher:
         self._names: set[str] = set()
 
     def layer(self, layer: Layer | None, names: Iterable[str]) -> Weight:
+        """Bytes of the tensors ``names``, and of the parameters of ``layer``."""
         checkpoint = 0
         if layer is not None:
             for name in [n for n in self._sizes if n.startswith(f"{layer.name}.")]:
@@ -126,7 +129,7 @@ class Weigher:
         return self._weigh(names, checkpoint)
 
     def parts(self) -> dict[str, Weight]:
-        """What is left after the layers."""
+        """Bytes that belong to no layer, by part; to be called after the layers."""
         names: dict[str, list[str]] = {part: [] for part in PARTS}
         checkpoint = dict.fromkeys(PARTS, 0)
         for name in (*self._tensors.places, *self._tensors.inline):

@@ -1,7 +1,7 @@
-"""The one file of tensor bytes that all step graphs of a bundle share.
+"""The file of tensor bytes that all step graphs of a bundle share.
 
-Tensors start at multiples of 64 bytes (a cache line, and what a kernel may load aligned); equal
-tensors are stored once. Order of addition fixes the bytes.
+Tensors start at multiples of 64 bytes, a cache line, so that kernels may use aligned loads; equal
+tensors are stored once. The bytes depend on the order in which tensors are added.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
 
 
 class WeightsFile:
-    """Writes tensors to ``stream`` and hands out references to them."""
+    """Writes tensors to ``stream`` and returns references to them."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -26,8 +26,8 @@ class WeightsFile:
         self._places: dict[tuple[str, bytes], int] = {}
 
     def add(self, value: np.ndarray, name: str) -> TensorProto:
-        """Store ``value`` (float32 or int32) unless its bytes are there already; returns a
-        tensor called ``name`` that points to it."""
+        """Store ``value`` (float32 or int32) unless an equal tensor is stored; returns a tensor
+        called ``name`` that refers to its bytes."""
         data_type = _TYPES[value.dtype.name]
         data = np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<")).tobytes()
         key = (value.dtype.name, hashlib.sha256(data).digest())

@@ -1,3 +1,4 @@
-"""Checkpoint -> bundle. ``write.export_bundle`` is the entry; the order of the data's way is
-``fold`` (time becomes constants), ``..packing`` (signs become bits), ``graph`` (with ``ops``),
-``weights_file`` and ``write``."""
+"""Checkpoint -> bundle: ``write.export_bundle`` writes the graphs, the weights and the manifest.
+
+The network's record builds each graph; ``bundle.weights_file`` stores the tensors.
+"""

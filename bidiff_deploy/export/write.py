@@ -1,4 +1,4 @@
-"""Checkpoint -> bundle: build a graph for each time step, write, hash."""
+"""Checkpoint -> bundle: builds the graph of each time step, writes the files, hashes them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from ..version import __version__
 
 __all__ = ["PRECISIONS", "choose_timesteps", "export_bundle"]
 
-# What `export --precision` offers: the type that factors of full-precision products may have, and
-# of float16 the maps between layers as well.
+# Values of `export --precision`: the type to which factors of full-precision products may be
+# rounded; with float16 maps between layers too.
 PRECISIONS = {"exact": "float32", "fast": "bfloat16", "half": "float16"}
-_GRAPH = "network.onnx"  # of a network that runs once
+_GRAPH = "network.onnx"  # graph of a network that runs once
 
 
 def choose_timesteps(checkpoint: Checkpoint, *, steps: int | None = None,
                      timesteps: Sequence[int] | None = None) -> tuple[int, ...]:
-    """The time steps of a bundle, descending; none where the network has no loop.
+    """The time steps of a bundle, descending; none for a network that runs once.
 
-    ``timesteps`` as listed, else ``steps`` of them by DDIM's leading spacing, else what the
-    checkpoint advises, else 50. Raises UsageError for steps that the schedule does not have, or of
-    a network without a loop.
+    ``timesteps`` as listed, else ``steps`` of them by DDIM's leading spacing, else those that the
+    checkpoint recommends, else DEFAULT_STEPS. Raises UsageError for steps that the schedule does
+    not have, and for any steps of a network that runs once.
     """
     if checkpoint.network.kind != NOISE_PREDICTOR:
         if steps is not None or timesteps is not None:
@@ -41,12 +41,14 @@ def choose_timesteps(checkpoint: Checkpoint, *, steps: int | None = None,
                              "leave --steps and --timesteps out")
         return ()
     schedule = Schedule(**checkpoint.schedule)
-    if timesteps is None and steps is None:
+    if steps is None and timesteps is None:
         timesteps = checkpoint.sampling.get("timesteps")
-        steps = checkpoint.sampling.get("steps") or min(DEFAULT_STEPS, schedule.total_steps)
-    if timesteps is None:
-        return schedule.leading_timesteps(steps)
-    return schedule.check(timesteps)
+        steps = checkpoint.sampling.get("steps") or None
+    if timesteps is not None:
+        return schedule.check(timesteps)
+    if steps is None:
+        steps = min(DEFAULT_STEPS, schedule.total_steps)
+    return schedule.leading_timesteps(steps)
 
 
 def export_bundle(checkpoint: Checkpoint, output: str | Path, *, timesteps: Sequence[int] = (),
@@ -54,18 +56,17 @@ def export_bundle(checkpoint: Checkpoint, output: str | Path, *, timesteps: Sequ
                   on_step: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Write the bundle of ``checkpoint`` to the folder ``output``.
 
-    ``timesteps``: of ``choose_timesteps``. ``precision``: a key of ``PRECISIONS``.
-    ``on_step(done, total)`` is called after each graph. Returns the manifest. The folder appears
-    whole or not at all. Raises UsageError where the scale is not known or the network has no such
-    precision, OutputError where the folder cannot be written or exists and ``overwrite`` is not
-    given.
+    ``timesteps``: from ``choose_timesteps``. ``precision``: a key of ``PRECISIONS``.
+    ``on_step(done, total)`` is called after each graph. Returns the manifest. The folder is written
+    whole or not at all. Raises UsageError if the scale is unknown or the network does not have that
+    precision, OutputError if the folder cannot be written, or exists without ``overwrite``.
     """
     if checkpoint.scale is None:
         raise UsageError(f"{checkpoint.name} does not say what factor it upscales by, and no "
                          "tensor shows it; give --scale 2 or --scale 4, or the options file")
     if checkpoint.network.kind != NOISE_PREDICTOR and precision != "exact":
-        raise UsageError(f"{checkpoint.name} is a feed-forward network, all float32 where it is not "
-                         "binary; leave --precision out")
+        raise UsageError(f"{checkpoint.name} is a feed-forward network, which is always exact; "
+                         "leave --precision out")
     compute = PRECISIONS[precision]
     with atomic_directory(output, overwrite, marker=MANIFEST) as folder:
         of_kind = (_write_steps(checkpoint, folder, timesteps, compute, on_step)
@@ -79,7 +80,7 @@ def export_bundle(checkpoint: Checkpoint, output: str | Path, *, timesteps: Sequ
 
 def _write_steps(checkpoint: Checkpoint, folder: Path, timesteps: Sequence[int], compute: str,
                  on_step: Callable[[int, int], None] | None) -> dict[str, Any]:
-    """Write a graph a time step; returns what the manifest says of the loop."""
+    """Write the graph of each time step; returns the manifest's keys of a noise predictor."""
     network, steps = checkpoint.network, []
     names: tuple[str, ...] = ()
     with open(folder / FILE_NAME, "wb") as stream:
@@ -105,7 +106,7 @@ def _write_steps(checkpoint: Checkpoint, folder: Path, timesteps: Sequence[int],
 
 
 def _write_one_run(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
-    """Write the one graph; returns what the manifest says of it."""
+    """Write the one graph; returns the manifest's keys of a network that runs once."""
     network = checkpoint.network
     with open(folder / FILE_NAME, "wb") as stream:
         built = network.build_graph(checkpoint, WeightsFile(stream).add)
@@ -114,7 +115,7 @@ def _write_one_run(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
 
 
 def _manifest(checkpoint: Checkpoint, folder: Path, compute: str) -> dict[str, Any]:
-    """What the manifest says of every kind of network."""
+    """The manifest's keys of every kind of network."""
     return {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,

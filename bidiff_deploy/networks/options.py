@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..checks import whole_number
-from ..errors import CheckpointError
+from ..errors import CheckpointError, listed
 
 __all__ = ["check_whole_numbers", "options_from"]
 
@@ -21,11 +21,11 @@ def options_from(cls: type[_Options], options: Mapping[str, Any], origin: str) -
     """``cls(**options)`` of a dataclass ``cls``. Raises CheckpointError, which names ``origin``,
     for unknown names and for values that ``cls`` refuses."""
     known = {field.name for field in dataclasses.fields(cls)}
-    unknown = sorted(map(str, set(options) - known))
+    unknown = set(options) - known
     if unknown:
         raise CheckpointError(
             f"{origin}: unknown network option{'s' if len(unknown) > 1 else ''} "
-            f"{', '.join(unknown)}; known are {', '.join(sorted(known))}")
+            f"{listed(unknown)}; known are {', '.join(sorted(known))}")
     try:
         return cls(**options)
     except (TypeError, ValueError, OverflowError, CheckpointError) as error:

@@ -1,8 +1,12 @@
-"""Evidence about a bundle: how equal it is to the torch network, and how fast it is.
+"""Evidence about a bundle: whether it equals its checkpoint, how fast it is, what it contains.
 
-``check`` compares bundle and checkpoint: ``layers`` (integers exact), ``segments`` between them,
-fused ``operators``, ``steps`` (signal to noise, sign flips) and ``loops`` (images). What is
-compared comes from ``runners``, which have the shape that Polygraphy's Comparator takes; how, from
-``compare``. ``bench`` measures speed and memory against the baselines of ``candidates``, and
-``roofline`` says what this machine could do.
+    inputs         the images that checks run on
+    reference      a checkpoint's network in torch, for CPU checks
+    torch_engines  a checkpoint's network in torch as an engine, on a CPU or a GPU
+    sessions       ONNX Runtime sessions with the engines' settings
+    check          compares a bundle with its checkpoint
+    bench          measures speed and memory against float32 baselines
+    inspect        lists layers, costs and bytes of a bundle
+
+Each of the last three is one command.
 """

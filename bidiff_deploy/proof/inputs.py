@@ -1,4 +1,4 @@
-"""What a check feeds both sides: low-resolution images, or noise where none are given."""
+"""The images that checks run on: low-resolution files, or noise if none are given."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Sample:
 
 
 def noise_sample(scale: int, size: tuple[int, int], seed: int = 0) -> Sample:
-    """The condition of an image of uniform noise; ``size`` is the output's (height, width)."""
+    """The condition of an image of uniform noise; ``size`` is (height, width) of the output."""
     height, width = size
     pixels = np.random.default_rng(seed).random(
         (-(-height // scale), -(-width // scale), 3), np.float32)
@@ -35,12 +35,12 @@ def noise_sample(scale: int, size: tuple[int, int], seed: int = 0) -> Sample:
 
 def image_samples(scale: int, images: Sequence[str], truths: Sequence[str],
                   limit: tuple[int, int]) -> list[Sample]:
-    """Samples of image files or folders, no larger than ``limit`` (height, width) as outputs.
+    """Samples of image files or folders; outputs are at most ``limit`` (height, width).
 
-    Larger images are cropped to their centre. ``truths``, the originals, belong to the images
-    whose names begin alike (``baby_small.png`` to ``baby.png``); without ``images`` they are made
-    small by Pillow's antialiased bicubic. Raises ImageError, and UsageError for folders without
-    images, or truths that do not fit.
+    Larger images are cropped to their centre. ``truths``, the originals, belong to the images whose
+    names begin with theirs (``baby_small.png`` to ``baby.png``); without ``images`` they are
+    downscaled by Pillow's antialiased bicubic. Raises ImageError, and UsageError for folders
+    without images and truths that do not fit.
     """
     originals = {path.stem: path for path in image_files(truths)}
     files = image_files(images)
@@ -53,12 +53,13 @@ def image_samples(scale: int, images: Sequence[str], truths: Sequence[str],
         truth = None
         if truths:
             if not fitting:
-                raise UsageError(f"no file of --truth belongs to {path}: name it as the image "
-                                 "begins")
+                raise UsageError(f"no file of --truth belongs to {path}; its name must be the "
+                                 "beginning of the image's name")
             truth = read_rgb(originals[max(fitting, key=len)])
             if truth.shape[:2] != tuple(scale * n for n in small.shape[:2]):
                 raise UsageError(f"{originals[max(fitting, key=len)]} is not {scale} times as "
-                                 f"large as {path}, so it is no ground truth of it")
+                                 f"large as {path}, so it is not its ground truth; give the "
+                                 "original")
         samples.append(_sample(path.name, small, truth, scale, limit))
     return samples
 
@@ -79,8 +80,8 @@ def _from_truth(path: Path, scale: int, limit: tuple[int, int]) -> Sample:
 def _sample(name: str, small: np.ndarray, truth: np.ndarray | None, scale: int,
             limit: tuple[int, int]) -> Sample:
     window = []
-    for have, most in zip(small.shape, limit):
-        take = min(have, max(1, most // scale))
+    for have, largest in zip(small.shape, limit):
+        take = min(have, max(1, largest // scale))
         window.append(((have - take) // 2, take))
     (top, height), (left, width) = window
     cut = small[top:top + height, left:left + width]
@@ -91,14 +92,14 @@ def _sample(name: str, small: np.ndarray, truth: np.ndarray | None, scale: int,
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """uint8 or uint16 (H, W, 3), grey three times; alpha is left out. Raises ImageError."""
+    """uint8 or uint16 (H, W, 3), grey repeated three times, without alpha. Raises ImageError."""
     pixels = read_image(path).pixels
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
 def image_files(names: Sequence[str]) -> list[Path]:
-    """Files as they are, folders as the images right in them, sorted. Raises UsageError for a
-    folder without any."""
+    """Files, and the images directly in folders, sorted. Raises UsageError for a folder without
+    images."""
     found = []
     for name in names:
         if os.path.isdir(name):

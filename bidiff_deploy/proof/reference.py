@@ -1,4 +1,4 @@
-"""The torch network of a checkpoint as an engine, so that it is sampled exactly as a bundle is."""
+"""The torch network of a checkpoint as an engine, sampled exactly as a bundle is."""
 
 from __future__ import annotations
 
@@ -23,22 +23,31 @@ _INSTALL = ("torch is not installed, and the reference network needs it; "
 def load_network(checkpoint: Checkpoint, *, channels_last: bool = False) -> nn.Module:
     """The checkpoint's network in torch, float32, for inference. Raises EngineError without torch.
 
-    ``channels_last``: parameters in torch's other memory layout. It computes the same function,
-    its sums in another order, which is what a noise floor is measured with.
+    ``channels_last``: parameters in torch's other memory layout. It computes the same function
+    with sums in another order, which measures the noise floor.
     """
     try:
-        import torch
+        from ..training.weights import torch_network
     except ImportError:
         raise EngineError(_INSTALL) from None
-    from ..training.weights import torch_network
-
     network = torch_network(checkpoint).eval().requires_grad_(False)
-    return network.to(memory_format=torch.channels_last) if channels_last else network
+    if channels_last:
+        in_channels_last(network)
+    return network
+
+
+def in_channels_last(network: nn.Module) -> None:
+    """Move the network's parameters to torch's channels_last layout."""
+    import torch
+
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager
 def torch_threads(threads: int | None) -> Iterator[None]:
-    """torch with so many threads inside; None leaves them. Nothing happens without torch."""
+    """Sets torch's number of threads inside; None leaves it. Does nothing without torch."""
     try:
         import torch
     except ImportError:
@@ -54,18 +63,18 @@ def torch_threads(threads: int | None) -> Iterator[None]:
 
 
 class TorchEngine(NoisePredictor):
-    """The torch network behind the interface of every engine."""
+    """The torch network behind the interface of engines."""
 
     def __init__(self, bundle: NoisePredictorBundle, checkpoint: Checkpoint, *,
                  channels_last: bool = False) -> None:
-        """``bundle`` gives the timesteps, the scale and the schedule, nothing of the network."""
+        """Timesteps, scale and schedule are ``bundle``'s, the network is the checkpoint's."""
         super().__init__(bundle)
         self.channels_last = channels_last
         self.network = load_network(checkpoint, channels_last=channels_last)
 
     @property
     def description(self) -> str:
-        """Version and memory layout in a few words."""
+        """Version and memory layout."""
         import torch
 
         layout = "channels_last" if self.channels_last else "contiguous"
@@ -78,7 +87,8 @@ class TorchEngine(NoisePredictor):
         with torch.inference_mode():
             inputs = [torch.from_numpy(array).contiguous(memory_format=layout)
                       for array in (noisy, condition)]
-            return self.network(*inputs, timestep).contiguous().numpy()
+            found: np.ndarray = self.network(*inputs, timestep).contiguous().numpy()
+            return found
 
     def _close(self) -> None:
         del self.network

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions set up as the engine's: same threads, same op library."""
+"""ONNX Runtime sessions with the engines' settings: same threads, same op library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..engines import library
 from ..engines.onnxruntime.session import import_onnxruntime, session_options
-from ..errors import EngineError
+from ..errors import EngineError, one_line
 
 
 def open_session(model: bytes, constants: Mapping[str, np.ndarray], *, threads: int | None = None,
@@ -19,11 +19,12 @@ def open_session(model: bytes, constants: Mapping[str, np.ndarray], *, threads: 
     """An InferenceSession of ``model`` on CPU.
 
     constants  values of its external initializers
-    packed     register the op library; otherwise its operators run through their functions
+    packed     register the op library; otherwise its operators run through their definitions
     profile    prefix of the profile that ``end_profiling`` writes, or None
-    arena      keep memory from run to run, as an engine does; else many sessions need less
+    arena      keep memory from run to run, as engines do; without it many sessions need less
 
-    Raises EngineError: no onnxruntime, no op library though ``packed``, a graph it refuses.
+    Raises EngineError without onnxruntime, without the op library if ``packed``, and for graphs
+    that onnxruntime refuses.
     """
     ort = import_onnxruntime()
     options = session_options(threads or os.cpu_count() or 1)
@@ -43,5 +44,5 @@ def open_session(model: bytes, constants: Mapping[str, np.ndarray], *, threads: 
             options.add_external_initializers(list(values), list(values.values()))
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its C extension
-        text = " ".join(str(error).split())[:300]
-        raise EngineError(f"onnxruntime {ort.__version__} refuses a graph: {text}") from None
+        raise EngineError(
+            f"onnxruntime {ort.__version__} refuses a graph: {one_line(error)}") from None

@@ -1,4 +1,4 @@
-"""A checkpoint's network in torch behind the interface of every engine, on a CPU or a GPU."""
+"""A checkpoint's network in torch behind the interface of engines, on a CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def open_checkpoint(path: Path, options: Path | None = None, scale: int | None =
     """The engine of a checkpoint, published, of a training run, or packed.
 
     options  option file in the published form
-    scale    needed where nothing states it
-    steps    of a diffusion model: so many timesteps, spaced evenly over the whole schedule; None:
-             what the checkpoint advises, else 50
+    scale    needed if neither file states it
+    steps    of a diffusion model: number of timesteps, spaced evenly over the whole schedule; None:
+             those that the checkpoint recommends, else 50
     device   auto (a GPU if there is one), cpu, cuda, cuda:1
 
-    Raises CheckpointError for a file that is none, UsageError for a scale that is not known and a
-    device that is not there, EngineError without torch.
+    Raises CheckpointError for a file that is no checkpoint, UsageError for an unknown scale or a
+    missing device, EngineError without torch.
     """
     from ..export.write import choose_timesteps
 
@@ -44,19 +44,19 @@ def open_checkpoint(path: Path, options: Path | None = None, scale: int | None =
     timesteps = choose_timesteps(found, steps=steps)
     steps_of = tuple(Step(timestep, found.network.group(found.config, timestep), "")
                      for timestep in timesteps)
-    # What engines read of a bundle, for a checkpoint that has none.
-    common = (path, found.config, found.scale, steps_of, (), "float32", "", {})
+    # The bundle attributes that an engine reads, for a bare checkpoint.
+    bundle = Bundle(path, found.config, found.scale, steps_of, (), "float32", "", {})
     if found.network.kind != NOISE_PREDICTOR:
-        return TorchOneRun(Bundle(*common), found, place)
+        return TorchOneRun(bundle, found, place)
     start = found.sampling.get("start")
     if start is not None and timesteps[-1] > start:
         start = None
-    return TorchNoisePredictor(NoisePredictorBundle(*common, Schedule(**found.schedule), start),
-                               found, place)
+    return TorchNoisePredictor(NoisePredictorBundle(
+        **vars(bundle), schedule=Schedule(**found.schedule), default_start=start), found, place)
 
 
 class TorchNoisePredictor(TorchEngine):
-    """The network of a diffusion model; its memory is counted as for float32 maps."""
+    """The network of a diffusion model; memory is estimated as for float32 maps."""
 
     kernel = "stock"
 
@@ -77,11 +77,12 @@ class TorchNoisePredictor(TorchEngine):
         with torch.inference_mode():
             inputs = [torch.from_numpy(array).to(self._device, memory_format=torch.channels_last)
                       for array in (noisy, condition)]
-            return self.network(*inputs, timestep).contiguous().cpu().numpy()
+            found: np.ndarray = self.network(*inputs, timestep).contiguous().cpu().numpy()
+            return found
 
 
 class TorchOneRun(OneRun):
-    """A network without a loop."""
+    """A network that runs once."""
 
     def __init__(self, bundle: Bundle, checkpoint: Checkpoint, device: Any) -> None:
         super().__init__(bundle)
@@ -98,7 +99,8 @@ class TorchOneRun(OneRun):
         import torch
 
         with torch.inference_mode():
-            return self.network(torch.from_numpy(image).to(self._device)).cpu().numpy()
+            found: np.ndarray = self.network(torch.from_numpy(image).to(self._device)).cpu().numpy()
+            return found
 
     def _close(self) -> None:
         del self.network
@@ -108,7 +110,7 @@ def _device(name: str) -> Any:
     try:
         import torch
     except ImportError:
-        raise EngineError("torch is not installed, and checkpoints are run by it; pip install "
+        raise EngineError("torch is not installed, and it runs checkpoints; pip install "
                           "'bidiff-deploy[train]', or evaluate a bundle") from None
     found = torch.cuda.device_count()
     if name == "auto":
@@ -118,7 +120,8 @@ def _device(name: str) -> Any:
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError
     except RuntimeError:
-        raise UsageError(f"--device {name!r} must be auto, cpu, cuda or such as cuda:1") from None
+        raise UsageError(
+            f"--device {name!r} must be auto, cpu, cuda, or cuda:N for GPU number N") from None
     if device.type == "cuda" and (device.index or 0) >= found:
-        raise UsageError(f"--device {name}: torch finds {found} GPUs here; choose another")
+        raise UsageError(f"--device {name}: torch finds {found} GPUs; choose another device")
     return device

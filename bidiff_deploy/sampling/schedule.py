@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..checks import whole_number
-from ..errors import UsageError
+from ..errors import UsageError, listed
 
 __all__ = ["DEFAULT_STEPS", "Schedule", "check_timesteps"]
 
@@ -60,7 +60,7 @@ class Schedule:
         names = set(cls().to_dict())
         if set(values) != names:
             raise UsageError(f"a beta schedule has {', '.join(sorted(names))}; this one has "
-                             f"{', '.join(sorted(map(str, values))) or 'nothing'}")
+                             f"{listed(values) or 'nothing'}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -48,9 +48,8 @@ def open_crops(recipe: Recipe, folder: Path, rank: int = 0, ranks: int = 1,
     stderr). Raises UsageError for photos that cannot be used, OutputError for a cache that cannot
     be written.
     """
-    say = say or (lambda line: print(line, file=sys.stderr, flush=True))
-    if rank:
-        say = lambda line: None  # noqa: E731
+    say = (lambda line: None) if rank else say or (
+        lambda line: print(line, file=sys.stderr, flush=True))
     data, loading = recipe.data, recipe.loading
 
     def skip(_: Path, reason: str) -> None:

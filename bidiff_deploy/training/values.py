@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import CheckpointError, UsageError
+from ..errors import CheckpointError, UsageError, listed
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -43,9 +43,9 @@ def build(kind: type[T], tree: Any, origin: str, where: str = "",
         return built
     types_of = {**typing.get_type_hints(kind), **(hints or {})}
     known = {field.name: types_of[field.name] for field in dataclasses.fields(kind)}
-    unknown = sorted(str(key) for key in set(tree) - set(known))
+    unknown = set(tree) - set(known)
     if unknown:
-        raise UsageError(f"{origin}: unknown key {', '.join(unknown)} in {where or 'recipe'}; "
+        raise UsageError(f"{origin}: unknown key {listed(unknown)} in {where or 'recipe'}; "
                          f"known are {', '.join(sorted(known))}")
     missing = [f.name for f in dataclasses.fields(kind)
                if f.default is f.default_factory is dataclasses.MISSING and f.name not in tree]

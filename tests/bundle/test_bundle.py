@@ -87,14 +87,14 @@ def test_missing_or_garbled_entries(bundle, edit_manifest, key):
                 or (key, value) == ("step_initializers", []):
             continue
         edit_manifest(bundle, (lambda m: m.pop(key)) if value is None
-                      else (lambda m: m.update({key: value})))
+                      else (lambda m, value=value: m.update({key: value})))
         refused(bundle, ".")
 
 
 def test_newer_versions_say_so(bundle, edit_manifest):
     for key in ("schema_version", "bidiff_opset", "packing_version"):
         original = (bundle / "manifest.json").read_text()
-        edit_manifest(bundle, lambda m: m.update({key: 99}))
+        edit_manifest(bundle, lambda m, key=key: m.update({key: 99}))
         refused(bundle, "newer")
         (bundle / "manifest.json").write_text(original)
 

@@ -1,4 +1,4 @@
-"""Files from strangers, changed at random (seeded): refused in one sentence or read, nothing else."""
+"""Untrusted files, changed at random (seeded): read, or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
@@ -20,9 +20,10 @@ from bidiff_deploy.checkpoint.packed import write_packed
 from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.errors import BidiffError, BundleError, CheckpointError, ImageError
 from bidiff_deploy.images.read import read_image
+from support.seeds import examples
 
-fuzz = settings(derandomize=True, deadline=None, max_examples=120,
-                suppress_health_check=[HealthCheck.function_scoped_fixture])
+FIXTURES = [HealthCheck.function_scoped_fixture]
+fuzz = examples(60, suppress_health_check=FIXTURES)
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-2 ** 70, 2 ** 70) | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner,
@@ -121,7 +122,7 @@ def test_options_files(reference, tmp_path, text):
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp", "tiff"])
-@settings(fuzz, max_examples=60)
+@examples(30, suppress_health_check=FIXTURES)
 @given(data=st.data())
 def test_images(tmp_path, form, data):
     stream = io.BytesIO()

@@ -75,6 +75,8 @@ def test_options_that_contradict_the_tensors_are_refused(reference, tmp_path):
             read_checkpoint(path, Options(network={"image_size": 64, **wrong}))
     with pytest.raises(CheckpointError, match="unknown network option colour"):
         read_checkpoint(path, Options(network={"colour": 1}))
+    with pytest.raises(CheckpointError, match=r"unknown network options '\\n', a;"):
+        read_checkpoint(path, Options(network={"a": 1, "\n": 1}))
 
 
 @pytest.mark.parametrize("name", ["tiny", "small"])

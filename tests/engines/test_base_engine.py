@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as pillow
 
@@ -13,6 +13,7 @@ from bidiff_deploy.images.resample import pad_reflect, to_condition
 from bidiff_deploy.sampling.noise import gaussian_noise
 from bidiff_deploy.sampling.schedule import Schedule
 from support.fake_engine import FakeEngine
+from support.seeds import examples
 
 # x0 comes back through a division by sqrt(1 - alpha) = 1e-3 at t = 0 and a multiplication by it.
 CLOSE = 1e-5
@@ -101,7 +102,7 @@ def test_sampling_reaches_the_image(start) -> None:
                                             "default": [60, 0]}[start]
 
 
-@settings(max_examples=30, derandomize=True, deadline=None)
+@examples(30)
 @given(height=st.integers(1, 20), width=st.integers(1, 20), multiple=st.sampled_from([1, 2, 8, 16]))
 def test_any_size_is_padded_and_cropped(height: int, width: int, multiple: int) -> None:
     engine = FakeEngine(size_multiple=multiple)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bidiff_deploy.engines.tiled import to_tensor, upscale_exactly
 from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.tiles import plan_tiles
+from support.seeds import examples
 
 
 def local(reach: int, scale: int):
@@ -24,7 +25,7 @@ def local(reach: int, scale: int):
     return run
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(2, 4), st.integers(0, 4),
        st.integers(0, 40), st.sampled_from([1, 3]), st.booleans())
 def test_tiles_are_the_whole(height, width, scale, reach, larger, channels, alpha):

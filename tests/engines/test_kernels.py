@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from bidiff_deploy.engines import library
 from bidiff_deploy.errors import EngineError
 from support.native import HOST, built
+from support.seeds import examples
 from support.waiting import HANG_SECONDS
 
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 
 SUPPORTED = [kernel.name for kernel in library.kernels() if kernel.supported]
-QUICK = settings(max_examples=120, derandomize=True, deadline=None,
-                 suppress_health_check=[HealthCheck.too_slow])
+QUICK = examples(120, suppress_health_check=[HealthCheck.too_slow])
 
 # Widths around the vectors' 8 and 16 pixels, their 256 and 512 pixels a unit, and tiles of those.
 WIDTHS = st.one_of(st.integers(1, 40),

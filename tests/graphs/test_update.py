@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bidiff_deploy import BundleError, load_bundle
@@ -22,6 +22,8 @@ from bidiff_deploy.engines.onnxruntime.session import session_options
 from bidiff_deploy.graphs.lowering import lower_for_cuda
 from bidiff_deploy.graphs.update import FACTORS, LATENT, append_update
 from bidiff_deploy.sampling import sampler
+from support.reference_cases import snr
+from support.seeds import examples
 
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 
@@ -53,7 +55,7 @@ def update():
     return run
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@examples(100)
 @given(st.integers(0, 2**32 - 1), st.floats(1e-4, 1), st.floats(1e-4, 1))
 def test_the_update_gives_the_bits_of_the_sampler(update, seed, alpha_t, alpha_prev):
     latent = np.random.default_rng(seed).standard_normal((2, 3, 5, 7)).astype(np.float32)
@@ -125,8 +127,6 @@ def test_a_loop_on_the_device_gives_the_bits_of_the_sampler(loop, start):
 @packed
 def test_the_graph_for_cuda_computes_what_the_shipped_one_does(loop, reference):
     """Inlined operators are convolutions of ONNX Runtime here: equal up to rounding."""
-    from support.reference_cases import snr
-
     rng = np.random.default_rng(4)
     noisy, condition = rng.random((2, 1, 3, 32, 18), np.float32)
     step = loop.step(noisy.shape)

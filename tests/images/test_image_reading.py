@@ -12,7 +12,7 @@ import numpy as np
 import png
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as pillow
 
@@ -22,6 +22,7 @@ from bidiff_deploy.images.image import EXTENSIONS
 from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.write import write_image
 from support.image_samples import CHANNELS, HEIGHT, WIDTH, joined, samples
+from support.seeds import examples
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
@@ -184,7 +185,7 @@ NAMES = ["a.png", "a.jpg", "a.webp", "a.tif", "deep.png", "deep.tif"]
 DATA = {name: encoded(name) for name in NAMES}
 
 
-@settings(max_examples=150, derandomize=True, deadline=None)
+@examples(150)
 @given(name=st.sampled_from(NAMES), share=st.floats(0, 0.95))
 def test_truncated_files_are_refused(tmp_path_factory, name: str, share: float) -> None:
     path = tmp_path_factory.getbasetemp() / name
@@ -193,7 +194,7 @@ def test_truncated_files_are_refused(tmp_path_factory, name: str, share: float) 
         read_image(path)
 
 
-@settings(max_examples=250, derandomize=True, deadline=None)
+@examples(250)
 @given(name=st.sampled_from(NAMES), data=st.data())
 def test_damaged_files_are_read_or_refused(tmp_path_factory, name: str,
                                            data: st.DataObject) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import png
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as pillow
 
@@ -23,6 +23,7 @@ from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.resample import pad_reflect, to_condition
 from bidiff_deploy.images.write import check_output, write_image
 from support.image_samples import CHANNELS, HEIGHT, WIDTH, joined, make, profile, samples
+from support.seeds import examples
 
 
 def test_the_reference_conditions(reference) -> None:
@@ -48,7 +49,7 @@ def test_condition_of_other_forms() -> None:
                                   wide.transpose(2, 0, 1).astype(np.float32) / 65535)
 
 
-@settings(max_examples=40, derandomize=True, deadline=None)
+@examples(40)
 @given(scale=st.integers(1, 8), size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
        seed=st.integers(0, 1000))
 def test_condition_against_torch(scale: int, size: tuple[int, int], seed: int) -> None:
@@ -73,7 +74,7 @@ def test_condition_refuses_other_scales(scale) -> None:
         to_condition(np.zeros((2, 2, 3), np.uint8), scale)
 
 
-@settings(max_examples=60, derandomize=True)
+@examples(60)
 @given(height=st.integers(1, 20), width=st.integers(1, 20), multiple=st.integers(1, 32))
 def test_padding_is_numpys_reflection(height: int, width: int, multiple: int) -> None:
     x = np.random.default_rng(0).random((2, 3, height, width), np.float32)

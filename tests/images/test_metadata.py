@@ -14,7 +14,7 @@ import numpy as np
 import png
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags
 from PIL import Image as pillow
@@ -27,6 +27,7 @@ from bidiff_deploy.images.png_chunks import png_chunk
 from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.write import write_image
 from support.image_samples import CHANNELS, make, profile
+from support.seeds import examples
 
 NAMES = ["a.png", "a.jpg", "a.webp", "a.tif"]
 XMP = (b'<?xpacket begin=""?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>'
@@ -313,7 +314,7 @@ BLOCKS = {"little": exif(), "big": exif(order=">"),
           "upright": exif_block.parse(exif()).upright().to_bytes()}
 
 
-@settings(max_examples=400, derandomize=True, deadline=None)
+@examples(400)
 @given(name=st.sampled_from(sorted(BLOCKS)), data=st.data())
 def test_damaged_blocks_are_read_as_far_as_they_go(name: str, data: st.DataObject) -> None:
     damaged = bytearray(BLOCKS[name])
@@ -332,7 +333,7 @@ def test_damaged_blocks_are_read_as_far_as_they_go(name: str, data: st.DataObjec
         assert exif_block.parse(again.resized(5, 7).to_bytes()).damaged is False
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@examples(200)
 @given(data=st.data())
 def test_damaged_metadata_in_files(tmp_path_factory, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(FILES)))

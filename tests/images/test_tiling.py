@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bidiff_deploy import machine
@@ -20,6 +20,7 @@ from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.networks.bi_diffsr.memory import step_bytes, step_work
 from bidiff_deploy.sampling.noise import gaussian_noise
 from support.fake_engine import FakeEngine
+from support.seeds import examples
 from tools.checks.seams import Seams, seam_energy
 
 PUBLISHED = NetworkConfig()
@@ -51,7 +52,7 @@ def picture(height: int, width: int, channels: int = 3, dtype=np.uint8, alpha: b
                  rng.integers(0, top, (height, width)).astype(dtype) if alpha else None, b"p")
 
 
-@settings(max_examples=300, derandomize=True, deadline=None)
+@examples(300)
 @given(size=st.integers(1, 300), tile=st.integers(64, 160), overlap=st.integers(0, 32),
        unit=st.sampled_from([8, 16]))
 def test_axes_of_all_sizes(size: int, tile: int, overlap: int, unit: int) -> None:
@@ -80,7 +81,7 @@ def test_margins_are_thrown_away_and_ramps_are_smooth() -> None:
     assert np.abs(np.diff(axis.weights(1))).max() < np.pi / 2 / (48 - 2 * MARGIN) + 0.01
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@examples(60)
 @given(height=st.integers(1, 150), width=st.integers(1, 150), scale=st.integers(1, 4),
        grey=st.booleans(), data=st.data())
 def test_crops_of_the_condition(height, width, scale, grey, data) -> None:
@@ -95,7 +96,7 @@ def test_crops_of_the_condition(height, width, scale, grey, data) -> None:
         whole[:, top:top + rows, left:left + columns])
 
 
-@settings(max_examples=25, derandomize=True, deadline=None)
+@examples(25)
 @given(height=st.integers(1, 150), width=st.integers(1, 150), scale=st.sampled_from([1, 2, 3]),
        tile=st.sampled_from([64, 72, 100]), multiple=st.sampled_from([4, 8, 16]))
 def test_tiles_start_from_crops_of_the_whole(height, width, scale, tile, multiple) -> None:
@@ -208,7 +209,7 @@ def test_auto_is_whole_where_it_fits() -> None:
         "estimated_bytes": large.peak_bytes}
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@examples(60)
 @given(height=st.integers(1, 5000), width=st.integers(1, 5000), memory=st.integers(64, 4096),
        tile=st.sampled_from(["auto", "auto", 256, 512]))
 def test_plans_keep_to_the_budget(height: int, width: int, memory: int, tile) -> None:

@@ -6,7 +6,7 @@ import math
 
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bidiff_deploy.errors import UsageError
@@ -14,6 +14,7 @@ from bidiff_deploy.networks.bi_diffsr.architecture import blocks
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.networks.bi_diffsr.costs import count
 from bidiff_deploy.operators.value_names import short
+from support.seeds import examples
 
 PUBLISHED = NetworkConfig()
 
@@ -107,7 +108,7 @@ def test_counts_equal_those_of_the_graph(reference, name, height, width):
     assert macs_of_graph(bundle / "step_0000.onnx", height, width) == expected
 
 
-@settings(derandomize=True, max_examples=30, deadline=None)
+@examples(30)
 @given(inner=st.sampled_from([4, 16, 64]), levels=st.integers(1, 4), blocks=st.integers(1, 3),
        fp=st.sets(st.sampled_from([64, 32, 16])), rows=st.integers(1, 9), columns=st.integers(1, 9))
 def test_counts_grow_with_the_image(inner, levels, blocks, fp, rows, columns):

@@ -14,13 +14,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bidiff_deploy.engines import library
 from bidiff_deploy.operators import names as ops
 from bidiff_deploy.operators.definitions import functions, inline_fused
 from support.reference_cases import snr
+from support.seeds import examples
 
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
@@ -30,7 +31,7 @@ if library.library_path() is None:
 # factor, of which Winograd's transforms cost up to 12.
 FLOAT32, BFLOAT16 = 100, 36
 NORM = 115  # GroupNorm and Swish alone
-QUICK = settings(max_examples=25, deadline=None, derandomize=True)
+QUICK = examples(25)
 
 
 class Case:
@@ -175,7 +176,7 @@ def test_group_norm_swish(seed, batch, channels, height, width, shift):
 
 
 @pytest.mark.parametrize("compute, bound", [("float32", FLOAT32), ("bfloat16", BFLOAT16)])
-@settings(max_examples=20, deadline=None, derandomize=True)
+@examples(20)
 @given(seeds, st.integers(1, 2), st.sampled_from([4, 6, 16, 34, 64]),
        st.sampled_from([1, 3, 16, 40, 64]), sizes, sizes, some, some)
 def test_norm_conv(compute, bound, seed, batch, channels, out, height, width, time, skip):
@@ -200,7 +201,7 @@ def test_conv3x3(seed, batch, channels, out, height, width):
 
 
 @pytest.mark.parametrize("compute, bound", [("float32", 110), ("bfloat16", BFLOAT16)])
-@settings(max_examples=15, deadline=None, derandomize=True)
+@examples(15)
 @given(seeds, st.integers(1, 2), channel_counts, st.sampled_from([1, 8, 40, 64]),
        st.sampled_from([1, 5, 64]), sizes, sizes)
 def test_pair_conv(compute, bound, seed, batch, channels, second, out, height, width):
@@ -214,7 +215,7 @@ def test_pair_conv(compute, bound, seed, batch, channels, second, out, height, w
 
 
 @pytest.mark.parametrize("compute, bound", [("float32", FLOAT32), ("bfloat16", BFLOAT16)])
-@settings(max_examples=12, deadline=None, derandomize=True)
+@examples(12)
 @given(seeds, st.integers(1, 2), st.sampled_from([4, 16, 34, 64]), st.integers(1, 30),
        st.integers(1, 30), st.sampled_from([0.3, 1.0, 3.0]))
 def test_attention(compute, bound, seed, batch, channels, height, width, sharpness):

@@ -196,7 +196,7 @@ def test_without_torch_it_runs_and_says_what_is_missing(reference, tmp_path):
 def test_what_it_refuses(reference):
     path = reference.bundle("small", [1960, 1000, 0])
     bundle = open_bundle(path)
-    with pytest.raises(UsageError, match="'cuda' can not be measured"):
+    with pytest.raises(UsageError, match="'cuda' cannot be measured"):
         bench_bundle(bundle, size=(32, 32), threads=1, against=["cuda"])
     with pytest.raises(UsageError, match="multiples of"):
         bench_bundle(bundle, size=(33, 32), threads=1)

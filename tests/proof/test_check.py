@@ -89,7 +89,7 @@ def test_one_flipped_weight_bit_of_the_bundle_is_found(reference, tmp_path):
 def test_a_fused_operator_that_computes_something_else_is_found(reference, monkeypatch, tensor,
                                                                 operator, reason):
     """One tensor differs in the graph of fused operators alone, as if its kernel were wrong."""
-    from bidiff_deploy.proof.check import operators as module
+    from bidiff_deploy.proof.check import bundle_layers as module
 
     right = module.open_session
 
@@ -118,8 +118,8 @@ def test_a_bundle_that_may_round_to_bfloat16_is_held_to_less(reference, tmp_path
     export_bundle(small, tmp_path / "b", timesteps=[1960, 1000, 0], precision="fast")
     result = check(tmp_path / "b", small, size=(32, 32))
     assert result, result.failures
-    assert any("precision bfloat16: held to 20 dB a step" in note for note in result.notes)
-    assert all("precision bfloat16: held to" in step.reason for step in result.steps)
+    assert any("precision bfloat16: the bounds are 20 dB per step" in note for note in result.notes)
+    assert all("precision bfloat16: the bound is" in step.reason for step in result.steps)
     assert {one.bound for one in result.operators if one.kind == "NormConv"} == {36.0}
     # What is binary is binary still, and the first layer is float32.
     assert all(one.snr == math.inf for one in result.operators if one.exact)
@@ -246,7 +246,7 @@ def test_how_steps_are_judged():
     assert not judge_step(step(-math.inf))[0]
     # A bundle that may round has another bound; where it is opened, it is judged by that.
     assert judge_step(step(25.0, flipped), step(90.0, flipped), "bfloat16") == (
-        True, "precision bfloat16: held to 20.0 dB", 20.0)
+        True, "precision bfloat16: the bound is 20.0 dB", 20.0)
     assert not judge_step(step(19.0, flipped), step(90.0, flipped), "bfloat16")[0]
     fused = dataclasses.replace(step(50.0, clean), opened_snr=120.0)
     assert fused.divergence is None and judge_step(fused)[1].startswith("no sign flips before")

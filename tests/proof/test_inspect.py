@@ -76,7 +76,7 @@ def test_table_and_json_say_the_same(reference):
     assert code == 0 and err == ""
     assert max(len(line) for line in text.splitlines() if str(path) not in line) <= WIDTH
     assert "4.58 M parameters (binary / 32), 36.24 G operations (binary / 64)" in text
-    assert "56 packed, 24 float" in text and "graphs, weights and manifest say the same" in text
+    assert "56 packed, 24 float" in text and "graphs, weights and manifest agree" in text
     assert "group 4: 1960, 1920" in text and "group 0: 0" in text
     code, out, err = run(path, "--json", "--size", "512x768")
     found = json.loads(out)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bidiff_deploy.cli import group
@@ -20,6 +20,7 @@ from bidiff_deploy.images.resample import to_condition
 from bidiff_deploy.images.write import write_image
 from bidiff_deploy.sampling.color_match import REACH, ColorMatcher, low_pass, match_color
 from support.fake_engine import FakeEngine
+from support.seeds import examples
 from tools.checks.seams import seam_energy
 
 SIDES = st.one_of(st.integers(1, 40), st.integers(60, 140))
@@ -88,7 +89,7 @@ def test_the_result_is_clipped_and_its_inputs_are_kept():
     assert np.array_equal(before[0], image) and np.array_equal(before[1], condition)
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@examples(60)
 @given(height=SIDES, width=SIDES, pieces=st.lists(st.integers(1, 64), min_size=1, max_size=5))
 def test_pieces_give_the_bits_of_the_whole(height, width, pieces):
     image, condition = noise(3, height, width), noise(3, height, width, seed=1)

@@ -7,11 +7,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bidiff_deploy.errors import UsageError
 from bidiff_deploy.sampling.noise import _cos_turns, _log, gaussian_noise, philox4x32
+from support.seeds import examples
 
 FULL = 0xFFFFFFFF
 
@@ -45,7 +46,7 @@ def test_the_bytes_never_change() -> None:
         "928fc302be1505807554b681a7873cfbe18722cc5ea0c61fa581a210156db3b7")
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@examples(60)
 @given(seed=st.integers(0, 2**64 - 1), data=st.data(),
        origin=st.tuples(*[st.integers(0, 2**32 - 64)] * 3))
 def test_a_crop_is_a_crop_of_the_whole(seed: int, data: st.DataObject, origin) -> None:

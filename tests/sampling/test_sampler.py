@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bidiff_deploy.errors import UsageError
 from bidiff_deploy.sampling.sampler import add_noise, ddim_update, pick_timesteps, sample
 from bidiff_deploy.sampling.schedule import Schedule
+from support.seeds import examples
 
 
 @pytest.mark.parametrize("case", ["ddim_small_50", "ddim_tiny_10"])
@@ -60,7 +61,7 @@ def test_the_update_changes_no_input() -> None:
     assert latent == 4.0 and prediction == 0.5
 
 
-@settings(max_examples=50, derandomize=True, deadline=None)
+@examples(50)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 20), start=st.none() | st.integers(0, 199))
 def test_a_perfect_prediction_gives_the_image(seed: int, steps: int, start: int | None) -> None:
     schedule = Schedule(200)
@@ -121,7 +122,7 @@ def test_bad_arguments(arguments: dict, words: str) -> None:
                schedule=Schedule(200), **whole)
 
 
-@settings(max_examples=100, derandomize=True)
+@examples(100)
 @given(count=st.integers(1, 60), data=st.data())
 def test_picked_timesteps(count: int, data: st.DataObject) -> None:
     listed = tuple(range((count - 1) * 7, -1, -7))

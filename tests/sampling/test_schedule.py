@@ -6,11 +6,12 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bidiff_deploy.errors import UsageError
 from bidiff_deploy.sampling.schedule import Schedule, check_timesteps
+from support.seeds import examples
 
 
 @pytest.mark.parametrize("case", ["ddim_small_50", "ddim_tiny_10"])
@@ -23,7 +24,7 @@ def test_the_reference_table_and_timesteps(reference, case: str) -> None:
     assert schedule.leading_timesteps(len(stored["timesteps"])) == tuple(stored["timesteps"])
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@examples(100)
 @given(steps=st.integers(1, 5000), bounds=st.tuples(st.floats(1e-6, 0.5), st.floats(1e-6, 0.5)))
 def test_torch_computes_the_same(steps: int, bounds: tuple[float, float]) -> None:
     torch = pytest.importorskip("torch")
@@ -57,7 +58,7 @@ def test_values_that_are_no_schedule(values: dict) -> None:
         Schedule(**values)
 
 
-@settings(max_examples=50, derandomize=True)
+@examples(50)
 @given(total=st.integers(1, 3000), data=st.data())
 def test_leading_timesteps(total: int, data: st.DataObject) -> None:
     steps = data.draw(st.integers(1, total))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 from hypothesis.extra.numpy import arrays as numpy_arrays
@@ -15,6 +15,7 @@ from bidiff_deploy.serving.triton import export_repository
 from bidiff_deploy.serving.upscaler import BATCHED_PIXELS, Upscaler
 from stand_ins import triton as stand_in
 from support.fake_engine import FakeEngine
+from support.seeds import examples
 from support.serving_setup import Server, picture, request
 
 
@@ -74,7 +75,7 @@ ARRAYS = numpy_arrays(
     array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=4), fill=st.nothing())
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@examples(200)
 @given(st.none() | ARRAYS, st.none() | ARRAYS, st.none() | ARRAYS)
 def test_any_tensors_are_work_or_a_sentence(image, seed, steps):
     try:

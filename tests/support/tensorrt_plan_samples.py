@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from bidiff_deploy.engines.tensorrt.profiles import Profile
 from bidiff_deploy.engines.tensorrt.sidecar import PlanInfo, PlanTarget
+from support.seeds import examples
 
 CONTENT = b"a plan"
 STATIC = Profile((1, 256, 256), (1, 256, 256), (1, 256, 256))
 RANGE = Profile((1, 64, 64), (1, 256, 256), (4, 512, 512))
 SIDES = st.integers(1, 64).map(lambda number: 8 * number)
 SHAPES = st.tuples(st.integers(1, 8), SIDES, SIDES)
-REPEATABLE = settings(derandomize=True, deadline=None, max_examples=60)
+REPEATABLE = examples(60)
 
 
 @st.composite

@@ -17,10 +17,11 @@ from PIL import Image
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.engines import library
 from bidiff_deploy.images.read import read_image
+from support.seeds import SEED, SOAK
 from support.waiting import HANG_SECONDS
 
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
-KILLS = 4
+KILLS = 4 if SOAK else 2
 
 
 def start(*arguments) -> subprocess.Popen:
@@ -34,7 +35,7 @@ def kill_at_random_points(command, seed: int, check) -> None:
     assert start(*command).wait(HANG_SECONDS) == 0
     length = time.monotonic() - began
     check(finished=True)
-    moments = random.Random(seed)
+    moments = random.Random(1000 * SEED + seed)
     for _ in range(KILLS):
         process = start(*command)
         # Most of the run is start-up: the later half is where outputs are written.
@@ -44,6 +45,7 @@ def kill_at_random_points(command, seed: int, check) -> None:
         check(finished=False)
 
 
+@pytest.mark.soak
 def test_export_killed_at_any_point_leaves_a_whole_bundle_or_none(reference, tmp_path):
     out = tmp_path / "b"
 
@@ -56,6 +58,7 @@ def test_export_killed_at_any_point_leaves_a_whole_bundle_or_none(reference, tmp
                            reference.options("small")], 1, check)
 
 
+@pytest.mark.soak
 @packed
 def test_upscale_killed_at_any_point_leaves_whole_images_or_none(reference, tmp_path):
     bundle = reference.bundle("tiny", [900, 400, 0])
@@ -77,6 +80,7 @@ def test_upscale_killed_at_any_point_leaves_whole_images_or_none(reference, tmp_
     kill_at_random_points(["upscale", bundle, photos, "-o", out], 2, check)
 
 
+@pytest.mark.soak
 def test_training_killed_at_any_point_leaves_a_whole_checkpoint_or_none(tmp_path):
     torch = pytest.importorskip("torch")
     (tmp_path / "photos").mkdir()

@@ -1,8 +1,8 @@
-"""What a benchmark times: the packed engine and its baselines, behind one call.
+"""The candidates of a benchmark: the packed engine and its baselines, behind one call.
 
-Run as a program, ``python -m bidiff_deploy.proof.bench.candidates``, it loads one of them in a process
-of its own and prints what only a fresh process shows: time to load, time of the first run, and
-peak memory.
+Run as a program, ``python -m bidiff_deploy.proof.bench.candidates``, it loads one candidate in a
+separate process and prints what only a fresh process shows: time to load, time of the first run,
+and peak memory.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle.manifest import Bundle
+from ...bundle.record import Bundle
 from ...engines import ON_GPU
+from ...engines.noise_predictor import NoisePredictor
 from ...engines.onnxruntime.session import import_onnxruntime, session_options
 from ...errors import EngineError, UsageError
 
 PACKED = "packed"
-# --against: name -> what is measured under it.
+# Values of --against -> the candidates that they measure.
 BASELINES = {
     "torch": ("torch",), "onnxruntime": ("onnxruntime",),
     "onnxruntime-minus-sign": ("onnxruntime-minus-sign",),
     "openvino": ("openvino", "openvino-bf16"), "openvino-bf16": ("openvino-bf16",),
     **{name: (name,) for name in ON_GPU}}
-# Those that read a folded ONNX file, and whether it has Sign nodes.
+# Candidates that read a folded ONNX file -> whether it has Sign nodes.
 FOLDED = {"onnxruntime": True, "onnxruntime-minus-sign": False, "openvino": True,
           "openvino-bf16": True}
 
 
 class Candidate(abc.ABC):
-    """One step, loaded: call it with (noisy, condition), float32 (N, 3, H, W) each."""
+    """A loaded step: call it with (noisy, condition), float32 (N, 3, H, W) each."""
 
     description: str
 
@@ -42,16 +43,16 @@ class Candidate(abc.ABC):
     def __call__(self, noisy: np.ndarray, condition: np.ndarray) -> np.ndarray:
         """The prediction, float32 (N, 3, H, W)."""
 
-    def close(self) -> None:
-        """Give back what the candidate holds, where that does not go with it."""
+    def close(self) -> None:  # noqa: B027 -- most candidates have nothing to release
+        """Release what is not freed with the object."""
 
 
 def load(name: str, bundle: Path, timestep: int, threads: int, folder: Path,
          device: int = 0) -> Candidate:
-    """Load a candidate; baselines of FOLDED read ``folder``, where ``prepare`` wrote; one on a GPU
-    takes number ``device``.
+    """Load a candidate. Baselines of FOLDED read ``folder``, which ``prepare`` filled; ``device``:
+    number of the GPU, for candidates on a GPU.
 
-    Raises EngineError where it is not installed or this CPU does not have it.
+    Raises EngineError if its package is not installed or this CPU does not support it.
     """
     if name == PACKED:
         return _Packed(bundle, timestep, threads, "onnxruntime")
@@ -65,7 +66,7 @@ def load(name: str, bundle: Path, timestep: int, threads: int, folder: Path,
 
 
 def prepare(names: list[str], bundle: Bundle, timestep: int, folder: Path) -> None:
-    """Write the graphs that the candidates ``names`` read, each below ``folder``."""
+    """Write the graphs that the candidates ``names`` read, below ``folder``."""
     from .folded import write_folded
 
     for name in names:
@@ -80,8 +81,9 @@ class _Packed(Candidate):
                  device: int | None = None) -> None:
         from ... import load_bundle
 
-        self._engine = load_bundle(bundle, threads=threads, backend=backend, device=device)
-        self._timestep = timestep
+        engine = load_bundle(bundle, threads=threads, backend=backend, device=device)
+        assert isinstance(engine, NoisePredictor)
+        self._engine, self._timestep = engine, timestep
         self.description = self._engine.description
 
     def __call__(self, noisy: np.ndarray, condition: np.ndarray) -> np.ndarray:
@@ -108,7 +110,8 @@ class _Torch(Candidate):
         with torch.inference_mode():
             inputs = [torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
                       for x in (noisy, condition)]
-            return self._network(*inputs, self._timestep).contiguous().numpy()
+            found: np.ndarray = self._network(*inputs, self._timestep).contiguous().numpy()
+            return found
 
 
 class _OnnxRuntime(Candidate):
@@ -121,7 +124,9 @@ class _OnnxRuntime(Candidate):
         self.description = f"onnxruntime {ort.__version__}, folded float32"
 
     def __call__(self, noisy: np.ndarray, condition: np.ndarray) -> np.ndarray:
-        return self._session.run(["prediction"], {"noisy": noisy, "condition": condition})[0]
+        found: np.ndarray = self._session.run(
+            ["prediction"], {"noisy": noisy, "condition": condition})[0]
+        return found
 
 
 class _OpenVino(Candidate):
@@ -153,8 +158,8 @@ def inputs(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main(arguments: list[str]) -> None:
-    """Arguments: a candidate's name, bundle, timestep, height, width, threads, folder and,
-    for one on a GPU, its number."""
+    """Arguments: a candidate's name, bundle, timestep, height, width, threads, folder and, for
+    candidates on a GPU, its number."""
     from ...machine import peak_memory
 
     name, bundle, timestep, height, width, threads, folder, *device = arguments

@@ -1,8 +1,8 @@
-"""The network without packing, in float32: what speed is measured against.
+"""The network without packing, in float32: the baselines of a benchmark.
 
 Each BinaryConv becomes Add, Sign, Conv with the dense weights alpha * sign(W), Add, PRelu, Add,
-Add, as an export of the torch network would have it, without those of them that its binarizer does
-not have. All of one step is constant, so that a runtime may fuse what it can.
+Add, as in an export of the torch network, without those that its binarizer does not have. All
+constants of one step are initializers, so that a runtime may fuse what it can.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.inliner import inline_local_functions
 
-from ...bundle.manifest import Bundle
+from ...bundle.record import Bundle
 from ...errors import EngineError
 from ...networks.bi_diffsr.architecture import Block, blocks, parameters
 from ...operators.names import BINARY_CONV
@@ -24,6 +24,7 @@ from ...operators.sign_bits import dense_weight
 from ...operators.value_names import short
 from ..check.bundle_layers import BundleLayers
 from ..check.statistics import PREDICTION
+from ..reference import in_channels_last
 
 if TYPE_CHECKING:
     from ...training.networks.bi_diffsr import BiDiffSR
@@ -34,14 +35,15 @@ FILE = "folded.onnx"
 def write_folded(bundle: Bundle, timestep: int, folder: Path, *, sign: bool = True) -> Path:
     """Write one step of ``bundle`` as plain ONNX with external weights; returns the file.
 
-    Inputs ``noisy`` and ``condition``, output ``prediction``. ``sign=False`` leaves the Sign nodes
-    out: it computes nothing meaningful, in the time that the rest takes.
+    Inputs ``noisy`` and ``condition``, output ``prediction``. ``sign=False`` leaves out the Sign
+    nodes, to measure the time of the rest; the result has no meaning.
     """
     layers = BundleLayers(bundle)
     constants = {name: np.asarray(value) for name, value in layers.constants(timestep).items()}
     steps = set(layers.graph.inputs)
     by_output = {layer.output: layer for layer in layers.layers}
-    nodes, tensors = [], {}
+    nodes: list[onnx.NodeProto] = []
+    tensors: dict[str, np.ndarray] = {}
     for node in layers.model.graph.node:
         layer = by_output.get(node.output[0])
         if layer is not None:
@@ -59,7 +61,7 @@ def write_folded(bundle: Bundle, timestep: int, folder: Path, *, sign: bool = Tr
     functions = [f for f in layers.model.functions if f.name != BINARY_CONV]
     model = helper.make_model(graph, ir_version=layers.model.ir_version,
                               opset_imports=layers.model.opset_import, functions=functions)
-    # As inputs while functions are inlined, which is quicker without their values.
+    # Added after functions are inlined, which is faster without the values.
     model = inline_local_functions(model)
     model.graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(value), name)
                                    for name, value in tensors.items())
@@ -101,8 +103,8 @@ def _folded(inputs: tuple[str, ...], output: str, constants: Mapping[str, np.nda
 
 def _without_zeros(nodes: list[onnx.NodeProto],
                    constants: Mapping[str, np.ndarray]) -> list[onnx.NodeProto]:
-    """The nodes without additions of one constant zero, which fused operators take for an absent
-    map or vector and no exporter of a torch network would write."""
+    """The nodes without additions of a constant zero, which in fused operators means an absent map
+    or vector, and which no export of a torch network has."""
     zeros = {name for name, value in constants.items() if np.size(value) == 1 and not np.any(value)}
     same: dict[str, str] = {}
     kept = []
@@ -118,7 +120,7 @@ def _without_zeros(nodes: list[onnx.NodeProto],
         else:
             kept.append(node)
     made = {name: node for node in kept for name in node.output}
-    # A graph's output keeps its name, though the node that gave it is gone.
+    # The graph's output keeps its name although its node was removed.
     if PREDICTION in same:
         producer, value = made[same[PREDICTION]], same[PREDICTION]
         for node in (producer, *kept):
@@ -129,8 +131,9 @@ def _without_zeros(nodes: list[onnx.NodeProto],
 
 
 def _split_pair(block: Block, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
-    """The parameters of a full-precision block's two convolutions, of the one that export makes of
-    them (``export.fold``); where their outputs are added the first gets the bias of both."""
+    """The parameters of a full-precision block's two convolutions, from the one that export makes
+    of them (``step_constants.pair_of_convolutions``). If their outputs are added, the first gets
+    the sum of the biases."""
     biases = [bias.copy(), np.zeros_like(bias)]
     if block.kind == "up":
         weights, biases = np.split(weight, 2), np.split(bias, 2)
@@ -146,7 +149,7 @@ def _split_pair(block: Block, weight: np.ndarray, bias: np.ndarray) -> dict[str,
 
 
 def _dense_node(module: Any) -> Any:
-    """The node of a layer whose weight is dense already."""
+    """The ``node`` method of a layer whose weight is alpha * sign already."""
     import torch
     from torch.nn.functional import conv2d
 
@@ -163,7 +166,7 @@ def _dense_node(module: Any) -> Any:
 def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
     """The same step as a torch network in channels_last, its weights folded once.
 
-    Call it as any network, with this ``timestep``. Raises EngineError without torch.
+    Call it with this ``timestep``. Raises EngineError without torch.
     """
     try:
         import torch
@@ -175,6 +178,12 @@ def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
     from ...training.networks.binarize import BinaryLayer
 
     class FoldedConv(nn.Module):
+        weight: torch.Tensor
+        threshold: torch.Tensor
+        shift_in: torch.Tensor
+        slope: torch.Tensor
+        shift_out: torch.Tensor
+
         def __init__(self, weight: np.ndarray, threshold: np.ndarray, rprelu: np.ndarray) -> None:
             super().__init__()
             self.register_buffer("weight", torch.from_numpy(weight.copy()))
@@ -189,6 +198,8 @@ def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
             return nn.functional.prelu(y + self.shift_in, self.slope) + self.shift_out + x
 
     class Vector(nn.Module):
+        value: torch.Tensor
+
         def __init__(self, value: np.ndarray) -> None:
             super().__init__()
             self.register_buffer("value", torch.from_numpy(value.copy()).view(1, -1))
@@ -201,7 +212,7 @@ def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
     network = BiDiffSR(bundle.config).eval().requires_grad_(False)
     state = {}
     for name, parameter in parameters(bundle.config).items():
-        # As a map where a standard operator takes it, which also is no constant of BinaryConv.
+        # ``NAME_map`` is the input of a standard operator, not a constant of BinaryConv.
         key = next((key for key in (f"{short(name)}_map", short(name)) if key in values), None)
         if key is not None and not (parameter.binary or parameter.grouped):
             state[name] = torch.from_numpy(values[key].reshape(parameter.shape).copy())
@@ -222,7 +233,8 @@ def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
                         FoldedConv(dense, threshold, values[f"{key}.rprelu"]))
             else:
                 module.weight.copy_(torch.from_numpy(dense))
-                module.node = _dense_node(module)
+                setattr(module, "node", _dense_node(module))  # noqa: B010 -- replaces a method
         elif child == "time":
             setattr(network.get_submodule(owner), child, Vector(values[key].reshape(-1)))
-    return network.to(memory_format=torch.channels_last)
+    in_channels_last(network)
+    return network

@@ -1,8 +1,8 @@
-"""Speed and memory of a bundle beside float32 baselines, measured side by side.
+"""Speed and memory of a bundle and of float32 baselines, measured in turns.
 
-All candidates live in one process and take turns, so that what else the machine does meets all of
-them. A ratio is the median of the rounds' own ratios, with the least and the greatest. Load time,
-the first run and peak memory come from a fresh process for each.
+All candidates are in one process and take turns, so that other load on the machine affects all of
+them. A ratio is the median of the rounds' ratios, with the smallest and the largest. Load time, the
+first run and peak memory are measured in a fresh process per candidate.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle.manifest import Bundle
+from ...bundle.record import Bundle, NoisePredictorBundle
 from ...engines import ON_GPU, library
 from ...errors import EngineError, UsageError
 from ...sampling import sampler
@@ -34,10 +34,10 @@ from .profile import BINARY, profile_step
 
 WARM_UP = 3
 ROUNDS = 10
-# Threads of a pool spin for some milliseconds after a run, in the next candidate's time.
+# Threads of a pool spin for some milliseconds after a run, during the next candidate's turn.
 PAUSE_SECONDS = 0.02
 BUSY_LOAD = 0.5
-# Two runs of one network in float32 are further apart only where they compute something else.
+# Two float32 runs of one network have a higher ratio unless they compute different functions.
 SAME_SNR = 10.0
 
 
@@ -45,10 +45,10 @@ SAME_SNR = 10.0
 class Measured:
     """One candidate.
 
-    seconds            of a step, one for each round
-    load_seconds, first_run_seconds, peak_memory  in a fresh process; bytes
-    snr                dB of its prediction against the packed engine's, None for that one
-    ratio              (median, least, greatest) of its time over the packed engine's
+    seconds            time per step, one value per round
+    load_seconds, first_run_seconds, peak_memory (bytes)  in a fresh process
+    snr                dB of its prediction against the packed engine's, None for the latter
+    ratio              (median, smallest, largest) of its time over the packed engine's
     """
 
     name: str
@@ -69,10 +69,10 @@ class Measured:
 class BenchResult:
     """Figures of one bundle at one size.
 
-    steps              how many steps an image takes
-    overhead_seconds   of an image, for all that is not a step: noise, updates
+    steps              number of steps per image
+    overhead_seconds   time per image outside the steps: noise, updates
     profile            see ``profile.profile_step``
-    warnings           sentences on why the figures may be off
+    warnings           sentences on why the figures may be wrong
     """
 
     bundle: str
@@ -89,16 +89,16 @@ class BenchResult:
 
     @property
     def binary_share(self) -> float:
-        """Of the packed engine's kernel time, how much its binary layers take."""
+        """Share of the packed engine's kernel time that its binary layers take."""
         total = sum(self.profile["parts"].values())
         return self.profile["parts"].get(BINARY, 0.0) / total if total else 0.0
 
     def image_seconds(self, one: Measured) -> float:
-        """Time of a whole image: computed, not measured."""
+        """Time per image: computed, not measured."""
         return self.steps * one.median + self.overhead_seconds
 
     def ceiling(self, one: Measured) -> float:
-        """The ratio to ``one`` if binary layers took no time at all (Amdahl's law)."""
+        """The ratio to ``one`` if binary layers took no time (Amdahl's law)."""
         return one.median / (self.measured[0].median * (1 - self.binary_share))
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,24 +113,24 @@ class BenchResult:
         return {**values, "binary_share": self.binary_share}
 
 
-def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
+def bench_bundle(bundle: NoisePredictorBundle, *, size: tuple[int, int], threads: int,
                  against: Sequence[str] = ("onnxruntime", "onnxruntime-minus-sign"),
                  steps: int | None = None, rounds: int = ROUNDS, bounds: bool = False,
                  device: int | None = None, on_progress: Callable[[float], None] | None = None
                  ) -> BenchResult:
     """Measure ``bundle`` at ``size`` (height, width) and the baselines ``against``.
 
-    ``steps``: how many an image takes (default: what the bundle visits). ``bounds``: also measure
-    what the machine can do, for ``profile``. ``device``: number of the GPU of the baselines that
-    run on one. ``on_progress``: called with the share done, 0 to 1. Raises UsageError for unknown
-    baselines, sizes the network cannot take, or a device that none uses; EngineError where the
-    packed engine cannot run; a baseline that cannot is noted in ``unavailable``.
+    ``steps``: steps per image (default: all that the bundle visits). ``bounds``: also measure the
+    machine's rates, for ``profile``. ``device``: number of the GPU for baselines on a GPU.
+    ``on_progress``: called with the share done, 0 to 1. Raises UsageError for unknown baselines,
+    sizes that the network cannot run at, or a device that no baseline uses; EngineError if the
+    packed engine cannot run. Baselines that cannot run are listed in ``unavailable``.
     """
-    multiple = bundle.config.size_multiple
+    multiple = bundle.network.size_multiple(bundle.config)
     if size[0] % multiple or size[1] % multiple:
         raise UsageError(f"size {size[0]}x{size[1]} must be multiples of {multiple}")
     if unknown := [name for name in against if name not in BASELINES]:
-        raise UsageError(f"{unknown[0]!r} cannot be measured against; known are "
+        raise UsageError(f"{unknown[0]!r} cannot be measured against; use one of "
                          f"{', '.join(BASELINES)}")
     if device is not None and not set(ON_GPU).intersection(against):
         raise UsageError(f"device {device} is a GPU, which none of the baselines uses; measure "
@@ -143,46 +143,48 @@ def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
     names = list(dict.fromkeys(
         [PACKED, *(name for group in against for name in BASELINES[group])]))
     report = on_progress or (lambda share: None)
-    warnings, unavailable = [], {}
+    warnings: list[str] = []
+    unavailable: dict[str, str] = {}
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > BUSY_LOAD:
-        warnings.append(f"the machine is busy (load average {load:.2f} at the start): figures "
-                        "may be off")
+        warnings.append(f"the machine is busy (load average {load:.2f} at the start), so figures "
+                        "may be wrong")
     with tempfile.TemporaryDirectory() as temporary, _pinned(threads):
         folder = Path(temporary)
         candidates.prepare(names, bundle, timestep, folder)
         fresh: dict[str, dict[str, Any]] = {}
         for index, name in enumerate(names):
             found = _fresh_process(name, bundle, timestep, size, threads, folder, device or 0)
-            (unavailable if "error" in found else fresh)[name] = found.get("error", found)
+            if "error" in found:
+                unavailable[name] = found["error"]
+            else:
+                fresh[name] = found
             report(0.3 * (index + 1) / len(names))
         if PACKED in unavailable:
             raise EngineError(f"{bundle.path} cannot be measured: {unavailable[PACKED]}")
         noisy, condition = candidates.inputs(size)
-        # Before the baselines are loaded: some keep threads that never rest.
+        # Before the baselines are loaded: some have threads that never sleep.
         profile = profile_step(bundle, timestep, noisy, condition, threads, bounds=bounds)
         loaded = {name: candidates.load(name, bundle.path, timestep, threads, folder, device or 0)
                   for name in fresh}
         seconds, predictions = _take_turns(loaded, noisy, condition, rounds,
                                            lambda share: report(0.3 + 0.6 * share))
-        descriptions = {name: one.description for name, one in loaded.items()}
-        for one in loaded.values():
-            one.close()
+        descriptions = {name: candidate.description for name, candidate in loaded.items()}
+        for candidate in loaded.values():
+            candidate.close()
         del loaded
-    measured = []
-    for name, times in seconds.items():
-        measured.append(Measured(
-            name, descriptions[name], times,
-            **{key: value for key, value in fresh[name].items() if key != "description"},
-            snr=None if name == PACKED else snr(predictions[PACKED], predictions[name]),
-            ratio=None if name == PACKED else _ratio(times, seconds[PACKED])))
-    for one in measured:
-        if one.snr is not None and one.snr < SAME_SNR and candidates.FOLDED.get(one.name, True) \
-                and "bf16" not in one.name:
-            warnings.append(f"{one.name} computes something else ({one.snr:.1f} dB)")
+    measured = [Measured(
+        name, descriptions[name], times,
+        **{key: value for key, value in fresh[name].items() if key != "description"},
+        snr=None if name == PACKED else snr(predictions[PACKED], predictions[name]),
+        ratio=None if name == PACKED else _ratio(times, seconds[PACKED]))
+        for name, times in seconds.items()]
+    warnings += [f"{one.name} computes another function ({one.snr:.1f} dB)" for one in measured
+                 if one.snr is not None and one.snr < SAME_SNR
+                 and candidates.FOLDED.get(one.name, True) and "bf16" not in one.name]
     packed = measured[0]
     if max(packed.seconds) > 1.5 * min(packed.seconds):
-        warnings.append("the packed engine's rounds differ by more than half: something else was "
+        warnings.append("the packed engine's rounds differ by more than half: other programs were "
                         "running")
     return BenchResult(
         str(bundle.path), size, threads, len(visited), rounds,
@@ -198,8 +200,8 @@ def _take_turns(loaded: dict[str, candidates.Candidate], noisy: np.ndarray, cond
     for index in range(WARM_UP + rounds):
         for name, candidate in loaded.items():
             time.sleep(PAUSE_SECONDS)
-            # A loop runs one network step after step. The first run of a turn finds the caches that
-            # another candidate left, hence the second is timed.
+            # A loop runs one network repeatedly. The first run of a turn has the caches of another
+            # candidate, so the second is timed.
             candidate(noisy, condition)
             started = time.perf_counter()
             predictions[name] = candidate(noisy, condition)
@@ -221,16 +223,19 @@ def _fresh_process(name: str, bundle: Bundle, timestep: int, size: tuple[int, in
     done = subprocess.run([sys.executable, "-m", candidates.__name__, *map(str, arguments)],
                           capture_output=True, text=True)
     try:
-        return json.loads(done.stdout.splitlines()[-1])
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
     except (IndexError, ValueError):
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        return {"error": f"it failed in a process of its own: {lines[-1]}"}
+        return {"error": f"it failed in a separate process: {lines[-1]}"}
 
 
-def _overhead(bundle: Bundle, visited: tuple[int, ...], condition: np.ndarray) -> float:
+def _overhead(bundle: NoisePredictorBundle, visited: tuple[int, ...],
+              condition: np.ndarray) -> float:
     """Seconds of an image's loop with a network that takes no time."""
     started = time.perf_counter()
-    noise = gaussian_noise(condition.shape, seed=0)
+    count, channels, height, width = condition.shape
+    noise = gaussian_noise((count, channels, height, width), seed=0)
     sampler.sample(lambda latent, *_: latent, condition, visited, bundle.schedule, noise,
                    start=bundle.default_start)
     return time.perf_counter() - started
@@ -238,7 +243,7 @@ def _overhead(bundle: Bundle, visited: tuple[int, ...], condition: np.ndarray) -
 
 @contextmanager
 def _pinned(threads: int) -> Iterator[None]:
-    """This process, and those it starts, on as many CPUs as there are threads."""
+    """Restricts this process, and those that it starts, to ``threads`` CPUs."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return

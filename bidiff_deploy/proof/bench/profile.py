@@ -1,4 +1,4 @@
-"""Where the packed engine's time goes, from ONNX Runtime's own profile."""
+"""The packed engine's time by operator, from ONNX Runtime's profile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle.manifest import Bundle
+from ...bundle.record import Bundle
 from ...bundle.step_graphs import StepGraphs
 from ...graphs.lowering import parameterized_graph
 from ...operators.names import (
@@ -29,7 +29,7 @@ from ...operators.names import (
 from ..sessions import open_session
 from .roofline import measure_rates, roofline
 
-BINARY = "binary layers"  # with the norms and shuffles that are fused with them
+BINARY = "binary layers"  # including the norms and shuffles that are fused with them
 _PARTS = {
     "full-precision layers": {"Conv", "FusedConv", "NhwcFusedConv", CONV3X3, PAIR_CONV, NORM_CONV},
     "norms and elementwise": {
@@ -43,10 +43,10 @@ WARM_UP, RUNS = 3, 7
 
 def profile_step(bundle: Bundle, timestep: int, noisy: np.ndarray, condition: np.ndarray,
                  threads: int, *, bounds: bool = False) -> dict[str, Any]:
-    """Seconds a step, warm: ``parts`` by kind, ``operators`` by type, largest first. With
-    ``bounds`` also ``roofline``, see there.
+    """Seconds per step after warm-up: ``parts`` by kind, ``operators`` by type, largest first; with
+    ``bounds`` also ``roofline``, see ``roofline.roofline``.
 
-    Kernel times alone, of each node the median of its runs.
+    Only kernel times are counted, the median of each node's runs.
     """
     graphs = StepGraphs(bundle)
     graph = parameterized_graph(graphs)
@@ -59,7 +59,7 @@ def profile_step(bundle: Bundle, timestep: int, noisy: np.ndarray, condition: np
             session.run(["prediction"], feeds)
         events = json.loads(Path(session.end_profiling()).read_text())
     runs = sorted(event["ts"] for event in events if event["name"] == "model_run")
-    measured = runs[WARM_UP] if len(runs) > WARM_UP else 0  # from there on the warm-up is over
+    measured = runs[WARM_UP] if len(runs) > WARM_UP else 0  # when the warm-up ended
     nodes: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") \
@@ -68,7 +68,7 @@ def profile_step(bundle: Bundle, timestep: int, noisy: np.ndarray, condition: np
     parts: dict[str, float] = defaultdict(float)
     operators: dict[str, float] = defaultdict(float)
     for (_, operator), durations in nodes.items():
-        # A name is one node's, as a rule; where several share it, all of them count.
+        # Usually one node per name; if several share a name, all of them count.
         seconds = statistics.median(durations) * len(durations) / RUNS
         operators[operator] += seconds
         parts[_part(operator)] += seconds

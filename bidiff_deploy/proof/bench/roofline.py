@@ -1,14 +1,15 @@
-"""How fast the operators of a step could be: their work over rates that are measured here and now.
+"""How fast the operators of a step could be: their work divided by measured rates.
 
-A rate is the fastest of something that this machine does, not what its data sheet says: of float32
-products, ONNX Runtime's matrix product or our 1x1 convolution; of bfloat16 products, the latter; of
-binary ones, our fastest layer, because there is nothing else to compare it with; of memory, a large
-copy. Of 3x3 convolutions the multiplications of Winograd's algorithm are counted, not its
-transforms. Maps that are still in a cache may beat the memory's rate.
+A rate is the highest that is measured on this machine, not a figure of a data sheet. For float32
+products it is that of ONNX Runtime's matrix product or our 1x1 convolution; for bfloat16 products,
+the latter; for binary ones, our fastest layer, because there is nothing else to measure; for
+memory, a large copy. For 3x3 convolutions the multiplications of Winograd's algorithm are counted,
+not its transforms. Maps that are still in a cache may exceed the memory's rate.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -34,48 +35,52 @@ from ...operators.names import (
     PAIR_CONV,
     VERSION,
 )
+from ...operators.shapes import Shape
 from ..sessions import open_session
 
-# Winograd's F(4x4, 3x3) multiplies 6x6 values where a direct convolution does 4x4 times 3x3.
+# Winograd's F(4x4, 3x3) does 6x6 multiplications instead of 4x4 times 3x3.
 _SAVED = {NORM_CONV: 4 * 4 * 3 * 3 / (6 * 6)}
 # Why an operator may take more than twice its bound.
 _REASONS = {
     NORM_CONV: "it reads its input once more for GroupNorm's statistics, and the bound leaves out "
                "Swish and Winograd's transforms",
-    NORM_BINARY_CONV: "it reads its input once more for GroupNorm's statistics, and the bound leaves "
-                      "out Swish and the packing of signs",
-    BINARY_FUSION: "its 1x1 convolutions count little for each sign that they pack, and one waits "
-                   "for the other",
+    NORM_BINARY_CONV: "it reads its input once more for GroupNorm's statistics, and the bound "
+                      "leaves out Swish and the packing of signs",
+    BINARY_FUSION: "its 1x1 convolutions do little work per sign that they pack, and one waits for "
+                   "the other",
     BINARY_DOWN: "the second convolution adds to the first one's map, written and read in between",
-    BINARY_UP: "its convolutions pack the same input, each with thresholds of its own",
-    CONV3X3: "with few input channels a loaded value serves few products",
+    BINARY_UP: "its convolutions pack the same input, each with its own thresholds",
+    CONV3X3: "with few input channels a loaded value is used in few products",
     PAIR_CONV: "it copies its input to panels that fit the cache",
     ATTENTION: "the exponentials are not counted",
 }
 TWICE = 2.0
-_COPIED = 64 << 20  # bytes; no cache holds them
+_COPIED = 64 << 20  # bytes, more than any cache
 _FLOAT_BYTES = 4
 _IR_VERSION = 8
 
 
+Rate = float
+
+
 @dataclass(frozen=True)
 class Rates:
-    """Multiply-accumulates a second, by kind of layer as ``graph_layers`` names them, and bytes a
+    """Multiply-accumulates per second by kind of layer, as in ``GraphLayer.kind``, and bytes per
     second, read and written."""
 
-    float: float
-    bf16: float
-    packed: float
-    memory: float
+    float: Rate
+    bf16: Rate
+    packed: Rate
+    memory: Rate
 
     @property
-    def fp16(self) -> float:
-        """The CPU's kernels leave permission to multiply in float16 unused."""
+    def fp16(self) -> Rate:
+        """Layers that may be rounded to float16: the CPU's kernels multiply them in float32."""
         return self.float
 
 
 def measure_rates(threads: int) -> Rates:
-    """Of so many threads; takes about a second."""
+    """The rates of ``threads`` threads; takes about a second."""
     rng = np.random.default_rng(0)
     depth, rows, columns = 1024, 1024, 2048
     matrix = _rate(rows * depth * columns, _session(
@@ -95,12 +100,13 @@ def measure_rates(threads: int) -> Rates:
 def roofline(model: onnx.ModelProto, height: int, width: int, batch: int, rates: Rates,
              profile: Mapping[str, Mapping[str, float]],
              part_of: Callable[[str], str]) -> dict[str, Any]:
-    """Rows of measured time beside bounds, all in seconds of a step.
+    """Measured times with their bounds, in seconds per step.
 
-    ``model``: the graph as shipped; ``profile``: what ``profile_step`` gives; ``part_of``: the part
-    of a step that an operator belongs to. Returns ``rates``, ``parts`` and ``operators`` (name ->
-    ``seconds``, ``arithmetic``, ``memory``, ``bound``), ``part`` of each operator and ``bound`` of
-    the whole step. A node's bound is the greater of its two, a row's the sum over its nodes.
+    ``model``: the graph as shipped; ``profile``: the result of ``profile_step``; ``part_of``: the
+    part of a step that an operator belongs to. Returns ``rates``, ``parts`` and ``operators`` (name
+    -> ``seconds``, ``arithmetic``, ``memory``, ``bound``), the ``part`` of each operator and the
+    ``bound`` of the whole step. A node's bound is the greater of its arithmetic and memory times, a
+    row's the sum over its nodes.
     """
     reader = GraphReader(model, height, width)
     arithmetic: dict[str, float] = {}
@@ -117,10 +123,9 @@ def roofline(model: onnx.ModelProto, height: int, width: int, batch: int, rates:
             rows[name] = {"seconds": seconds, "arithmetic": 0.0, "memory": 0.0, "bound": 0.0}
     for node in model.graph.node:
         if node.op_type not in tables["operators"]:
-            continue  # the runtime made something else of it
+            continue  # the runtime replaced it
         touched = [reader.shapes.get(name, ()) for name in (*node.input, *node.output)]
-        values = sum(float(np.prod(shape)) for shape in touched
-                     if len(shape) == 4 and None not in shape and shape[0] == 1)
+        values = sum(_elements(shape) for shape in touched if len(shape) == 4 and shape[0] == 1)
         memory = batch * _FLOAT_BYTES * values / rates.memory
         own = arithmetic.get(node.output[0], 0.0)
         for row in (tables["operators"][node.op_type], tables["parts"][part_of(node.op_type)]):
@@ -130,6 +135,11 @@ def roofline(model: onnx.ModelProto, height: int, width: int, batch: int, rates:
     return {"rates": asdict(rates), **tables,
             "part": {name: part_of(name) for name in tables["operators"]},
             "bound": sum(row["bound"] for row in tables["parts"].values())}
+
+
+def _elements(shape: Shape) -> int:
+    """Number of elements; 0 if a dimension is unknown."""
+    return math.prod(dim or 0 for dim in shape)
 
 
 def reasons(found: Mapping[str, Any]) -> list[str]:
@@ -155,12 +165,12 @@ def _memory_rate(threads: int) -> float:
     parts = [(np.zeros(_COPIED // 4 // threads, np.float32),
               np.zeros(_COPIED // 4 // threads, np.float32)) for _ in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
-        # Read once and written once; numpy copies without the interpreter's lock.
+        # Read once and written once; numpy releases the interpreter's lock while it copies.
         return _rate(2 * _COPIED, lambda: list(pool.map(lambda pair: np.copyto(*pair), parts)))
 
 
 def _rate(work: int, run: Callable[[], object]) -> float:
-    """Units of work a second in the fastest of several runs."""
+    """Units of work per second in the fastest of several runs."""
     run()
     best = float("inf")
     ends = time.perf_counter() + 0.1

@@ -1,1 +1,17 @@
-""""""
+"""Compares a bundle, in one backend, with its checkpoint, in torch.
+
+    noise_predictor  the check of a diffusion model: every part below
+    one_run          the check of a network that runs once: layers and whole images
+    common           checks and notes that both have
+    runners          torch and engines behind one interface, Polygraphy's
+    bundle_layers    binary layers and fused operators of a bundle's graph, cut out or with taps
+    layers           each binary layer alone: integers must be exact
+    segments         the full-precision parts between binary layers
+    operators        each fused operator against the operators that it fuses
+    statistics       how equal two runs of a step are, and how equal they must be
+    loops            whole diffusion loops, compared as images
+    result           everything that was found, as JSON
+    saved            reference runs in a file, for devices without torch
+
+``noise_predictor.check_bundle`` and ``one_run.check_one_run`` are the entries.
+"""

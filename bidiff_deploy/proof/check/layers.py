@@ -1,8 +1,8 @@
-"""Each binary layer alone, fed the reference's own input: integers exact, output within rounding.
+"""Each binary layer alone, fed the reference's input: integers exact, output within rounding.
 
-The expected sums come from the checkpoint by a float32 convolution of +-1 in torch, in which every
-partial sum is a whole number below 2^24 and hence exact in any order. The expected output is
-computed from them in float64.
+The expected sums are a float32 convolution of +-1 in torch with the checkpoint's weights: every
+partial sum is a whole number below 2^24, and so exact in any order. The expected output is computed
+from them in float64.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ import numpy as np
 from ...checkpoint.record import Checkpoint
 from ...engines import library
 from ...operators.sign_bits import WORD_BITS, unpack_signs
-from ..sessions import open_session
-from .bundle_layers import BinaryLayer, BundleLayers
+from .bundle_layers import Array, BinaryLayer, BundleLayers, run_session
 from .statistics import snr
 
 # The op contract rounds six times, each by at most 2^-24 of a partial result no larger than
 #   max(1, |slope|) (alpha |sum| + |shift_in|) + |shift_out| + |residual| + |time|;
-# the seventh stands for the terms of second order.
+# the seventh is for the terms of second order.
 ROUNDINGS = 7
 UNIT = 2.0 ** -24
-# The bundle's time vectors are float64 rounded once; float32's sinusoids differ in the last bit
-# between libraries, which leaves 120 dB.
+# The bundle's time vectors are float64, rounded once; float32 sinusoids differ between libraries in
+# the last bit, which is 120 dB.
 TIME_SNR = 100.0
 
 
@@ -34,11 +33,11 @@ TIME_SNR = 100.0
 class LayerCheck:
     """One layer at one time step.
 
-    sums, wrong_sums  how many integers, and how many of them are not the reference's
+    sums, wrong_sums  number of integer sums, and of those that are not the reference's
     worst_sum         largest difference of a sum
     rounding          largest error of the output, in units of its bound (at most 1 is right)
-    time_snr          of the time vector, dB, or None where the layer adds none
-    differing         which of its constants differ from the checkpoint's, and in how many values
+    time_snr          of the time vector, dB, or None if the layer adds none
+    differing         constants that differ from the checkpoint's -> number of differing values
     """
 
     layer: str
@@ -57,13 +56,13 @@ class LayerCheck:
 
     @property
     def reason(self) -> str:
-        """Why it failed, in a few words; "exact" if it did not."""
+        """Why it failed; "exact" if it passed."""
         parts = []
         if self.wrong_sums:
             parts.append(f"{self.wrong_sums} of {self.sums} sums are wrong, by up to "
                          f"{self.worst_sum}")
         if not self.rounding <= 1:
-            parts.append(f"the output is {self.rounding:.3g} times its rounding bound off")
+            parts.append(f"the output's error is {self.rounding:.3g} times its rounding bound")
         if self.time_snr is not None and self.time_snr < TIME_SNR:
             parts.append(f"its time vector has {self.time_snr:.1f} dB")
         if self.differing:
@@ -73,66 +72,64 @@ class LayerCheck:
 
 
 class LayerOp:
-    """BinaryConv as one backend computes it: integers, and the whole op."""
+    """BinaryConv in one backend: its integer sums, and the whole op."""
 
     def __init__(self, layers: BundleLayers, *, packed: bool, threads: int | None) -> None:
         self._packed = packed
-        self._session = open_session(layers.single_layer(), {}, threads=threads, packed=packed)
+        self._session = layers.session(layers.single_layer(), packed=packed, threads=threads)
 
-    def sums(self, x: np.ndarray, words: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-        """int32 (N, Cout, H, W). Packed: the kernel's own popcounts. Else: the op with a neutral
-        epilogue, whose float32 results are these integers."""
+    def sums(self, x: Array, words: Array, threshold: Array) -> Array:
+        """The sums, int32 (N, Cout, H, W). Packed: the kernel's own popcounts. Else: the op with an
+        identity epilogue, whose float32 results are these integers."""
         if self._packed:
             return library.binary_conv_sums(x, words, threshold)
         count = words.shape[0]
-        neutral = np.repeat(np.array([[0], [1], [0]], np.float32), count, axis=1)
+        identity = np.repeat(np.array([[0], [1], [0]], np.float32), count, axis=1)
         zero = np.zeros(1, np.float32)
-        y = self(x, words, np.ones(count, np.float32), threshold, neutral, zero, zero)
-        return np.rint(y).astype(np.int32)
+        y = self(x, words, np.ones(count, np.float32), threshold, identity, zero, zero)
+        rounded: Array = np.rint(y).astype(np.int32)
+        return rounded
 
-    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
+    def __call__(self, *inputs: Array) -> Array:
         """float32 (N, Cout, H, W) of the op contract's seven inputs, in its order."""
         names = [value.name for value in self._session.get_inputs()]
-        feeds = {name: np.ascontiguousarray(value) for name, value in zip(names, inputs)}
-        return self._session.run(["y"], feeds)[0]
+        return run_session(self._session, dict(zip(names, inputs)))["y"]
 
 
 def check_layers(layers: BundleLayers, op: LayerOp, checkpoint: Checkpoint, network: Any,
-                 outputs: Mapping[str, np.ndarray], timestep: int) -> list[LayerCheck]:
+                 outputs: Mapping[str, Array], timestep: int) -> list[LayerCheck]:
     """Check every binary layer at one step.
 
-    ``network``: the checkpoint's network in torch; ``outputs``: what ``TorchRunner`` gave at this
-    step with ``layers``.
+    ``network``: the checkpoint's network in torch; ``outputs``: of ``TorchRunner`` with layers, at
+    this step.
     """
     constants = layers.constants(timestep)
-    times = _time_vectors(network, timestep)
-    group = checkpoint.config.group(timestep)
+    times = {name: vector.numpy() for name, vector in network.node_times(timestep).items()}
+    group = checkpoint.network.group(checkpoint.config, timestep)
     return [_check(layer, op, constants, checkpoint, network, times, group,
                    outputs[f"{layer.key}.x"], timestep) for layer in layers.layers]
 
 
-def _check(layer: BinaryLayer, op: LayerOp, constants: Mapping[str, np.ndarray],
-           checkpoint: Checkpoint, network: Any, times: Mapping[str, np.ndarray], group: int,
-           x: np.ndarray, timestep: int) -> LayerCheck:
+def _check(layer: BinaryLayer, op: LayerOp, constants: Mapping[str, Array],
+           checkpoint: Checkpoint, network: Any, times: Mapping[str, Array], group: int,
+           x: Array, timestep: int) -> LayerCheck:
     given = [np.asarray(constants[name]) if name != layer.inputs[0] else x
              for name in layer.inputs]
-    time = given[6]
-    module = network.get_submodule(layer.name)
-    adds_time = module.fused and layer.name.endswith(".conv1") and layer.name[:-6] in times
-    # The bundle's own time vector on both sides: how good that one is, is told apart.
+    module, exact_time = network.get_submodule(layer.name), times.get(layer.name)
+    # Both sides use the bundle's time vector; its accuracy is reported separately.
     return check_layer(layer.name, op, given, checkpoint, module, group, timestep,
                        residual=x if module.shortcut else np.zeros(1),
-                       time=time if adds_time else np.zeros(1),
-                       exact_time=times[layer.name[:-6]] if adds_time else None)
+                       time=np.zeros(1) if exact_time is None else given[6],
+                       exact_time=exact_time)
 
 
-def check_layer(name: str, op: LayerOp, given: Sequence[np.ndarray], checkpoint: Checkpoint,
-                module: Any, group: int = 0, timestep: int = 0, *, residual: np.ndarray,
-                time: np.ndarray, exact_time: np.ndarray | None = None) -> LayerCheck:
-    """Check one layer on ``given``, the op contract's inputs as the bundle has them.
+def check_layer(name: str, op: LayerOp, given: Sequence[Array], checkpoint: Checkpoint,
+                module: Any, group: int = 0, timestep: int = 0, *, residual: Array,
+                time: Array, exact_time: Array | None = None) -> LayerCheck:
+    """Check one layer on ``given``, the op contract's inputs from the bundle.
 
-    ``module``: the checkpoint's layer in torch; ``residual``, ``time``: what it adds;
-    ``exact_time``: what the bundle's ``time`` should be, if it is one.
+    ``module``: the checkpoint's layer in torch; ``residual``, ``time``: what the layer adds;
+    ``exact_time``: the right value of ``time``, None if the layer adds no time vector.
     """
     import torch
 
@@ -157,19 +154,19 @@ def check_layer(name: str, op: LayerOp, given: Sequence[np.ndarray], checkpoint:
         _differing(words, alpha, threshold, rprelu, weight, expected))
 
 
-def _constants(module: Any, group: int) -> dict[str, np.ndarray]:
-    """What the layer's BinaryConv has to hold, of its torch module; neutral where it says nothing.
-    """
+def _constants(module: Any, group: int) -> dict[str, Array]:
+    """The right constants of the layer's BinaryConv, by its torch module; identity values for
+    parameters that the module does not have."""
     found = {part: value.detach().numpy() for part, value in module.constants(group).items()}
     zeros = np.zeros_like(found["alpha"])
     return {"threshold": zeros, "shift_in": zeros, "slope": np.ones_like(zeros),
             "shift_out": zeros, **found}
 
 
-def _exact(sums: np.ndarray, residual: np.ndarray, expected: Mapping[str, np.ndarray],
-           time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The layer's output in float64 and how far float32 may be from it, elementwise."""
-    def column(values: np.ndarray) -> np.ndarray:
+def _exact(sums: Array, residual: Array, expected: Mapping[str, Array],
+           time: Array) -> tuple[Array, Array]:
+    """The layer's output in float64, and the bound of float32's error, elementwise."""
+    def column(values: Array) -> Array:
         return np.asarray(values, np.float64)[:, None, None]
 
     shift_in, slope, shift_out = (column(expected[part])
@@ -182,11 +179,11 @@ def _exact(sums: np.ndarray, residual: np.ndarray, expected: Mapping[str, np.nda
     return y, ROUNDINGS * UNIT * size
 
 
-def _differing(words: np.ndarray, alpha: np.ndarray, threshold: np.ndarray, rprelu: np.ndarray,
-               weight: Any, expected: Mapping[str, np.ndarray]) -> dict[str, int]:
+def _differing(words: Array, alpha: Array, threshold: Array, rprelu: Array,
+               weight: Any, expected: Mapping[str, Array]) -> dict[str, int]:
     if words.shape != weight.words.shape:
         return {"words (their shape)": int(words.size)}
-    # Padding bits mean nothing; comparing what they unpack to leaves them out.
+    # Padding bits have no meaning, so words with padding are compared unpacked.
     bits = (unpack_signs(words, weight.in_channels) != unpack_signs(weight.words,
                                                                     weight.in_channels)
             if words.shape[-1] * WORD_BITS != weight.in_channels
@@ -197,21 +194,3 @@ def _differing(words: np.ndarray, alpha: np.ndarray, threshold: np.ndarray, rpre
     for row, part in zip(rprelu, ("shift_in", "slope", "shift_out")):
         found[f"{part}s"] = int(np.count_nonzero(row != expected[part]))
     return {name: count for name, count in found.items() if count}
-
-
-def _time_vectors(network: Any, timestep: int) -> dict[str, np.ndarray]:
-    """What each residual block adds at this step, by torch: the float32 sinusoid, then float64."""
-    import copy
-
-    import torch
-    import torch.nn.functional as functional
-
-    embed = copy.deepcopy(network.time_embedding).double()
-    result = {}
-    with torch.inference_mode():
-        embedding = functional.silu(embed(torch.tensor([float(timestep)])))
-        for block in network.blocks:
-            if block.kind == "residual":
-                linear = copy.deepcopy(network.get_submodule(block.name).time).double()
-                result[block.name] = linear(embedding)[0].numpy()
-    return result

@@ -1,8 +1,8 @@
-"""Whole loops, compared as images, and on trained weights only.
+"""Whole diffusion loops, compared as images, for trained networks only.
 
 An untrained network is no denoiser and its loop is chaotic: the reference in another memory layout
-ends at 1 dB from itself. Whether a network is trained is seen by what the reference makes of the
-image: something near the enlarged input, or not.
+ends at 1 dB from itself. A network counts as trained if the reference's image is near the enlarged
+input.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from ...engines.noise_predictor import NoisePredictor
 from ...images.metrics import psnr_y
 from ..inputs import Sample
 
-# Enlarged photos lie 20 to 40 dB from the originals, what an untrained network makes of them
-# below 12 dB.
+# Enlarged photos are 20 to 40 dB from the originals, images of an untrained network below 12 dB.
 TRAINED_PSNR = 18.0
-# Two images this close look the same, and differ by less than a grey level on average; the bound
-# gives way where the reference in another layout is no closer to itself.
+# Images this close look the same, and differ by less than a grey level on average. The bound is
+# lower if the reference in another layout is not closer to itself.
 LOOP_PSNR = 45.0
 FLOOR_MARGIN = 6.0
-# Where products may be rounded to bfloat16, or maps to float16: still less than a hundredth of the
-# range on average. The demo model keeps 57 dB in both.
+# If products may be rounded to bfloat16, or maps to float16: still less than a hundredth of the
+# range on average. The demo model has 57 dB in both.
 FAST_LOOP_PSNR = 40.0
 LOOP_PSNRS = {"bfloat16": FAST_LOOP_PSNR, "float16": FAST_LOOP_PSNR}  # by an engine's precision
-# How much of its PSNR against the ground truth an engine may lose to the reference.
+# By how many dB an engine's PSNR against the ground truth may be below the reference's.
 TRUTH_LOSS = 0.1
 
 
@@ -54,8 +53,8 @@ class LoopCheck:
 
     @property
     def bound(self) -> float:
-        most = LOOP_PSNRS.get(self.precision, LOOP_PSNR)
-        return most if self.floor is None else min(most, self.floor - FLOOR_MARGIN)
+        bound = LOOP_PSNRS.get(self.precision, LOOP_PSNR)
+        return bound if self.floor is None else min(bound, self.floor - FLOOR_MARGIN)
 
     @property
     def passed(self) -> bool:
@@ -72,17 +71,16 @@ class LoopCheck:
         if self.psnr is None or self.psnr < self.bound:
             return f"{self.psnr:.1f} dB from the reference's image is below {self.bound:.1f} dB"
         if not self.passed:
-            return (f"loses more than {TRUTH_LOSS} dB of the reference's PSNR against the "
-                    "ground truth")
+            return (f"its PSNR against the ground truth is more than {TRUTH_LOSS} dB below the "
+                    "reference's")
         held = f"precision {self.precision}: " if self.precision in LOOP_PSNRS else ""
         return f"{held}at least {self.bound:.1f} dB from the reference's image"
 
 
-def check_loops(samples: Sequence[Sample], reference: NoisePredictor, floor: NoisePredictor, engine: NoisePredictor,
-                precision: str = "float32") -> list[LoopCheck]:
-    """Sample each image with all three from the same noise (seed 0) and compare the results;
-    ``precision`` is the engine's."""
-    results = []
+def check_loops(samples: Sequence[Sample], reference: NoisePredictor, floor: NoisePredictor,
+                engine: NoisePredictor) -> list[LoopCheck]:
+    """Sample each image with all three from the same noise (seed 0) and compare the results."""
+    results, precision = [], engine.precision
     for sample in samples:
         expected = reference.sample(sample.condition)
         enlarged = np.clip(sample.condition, 0, 1)
@@ -94,7 +92,7 @@ def check_loops(samples: Sequence[Sample], reference: NoisePredictor, floor: Noi
         truth = None
         if sample.truth is not None:
             border = engine.scale
-            truth = {name: psnr_y(_picture(image), sample.truth, border) for name, image in
+            truth = {name: psnr_y(_pixels(image), sample.truth, border) for name, image in
                      (("bicubic", enlarged), ("reference", expected), ("engine", found))}
         results.append(LoopCheck(sample.name, sanity, _psnr(floor.sample(sample.condition),
                                                             expected),
@@ -102,9 +100,10 @@ def check_loops(samples: Sequence[Sample], reference: NoisePredictor, floor: Noi
     return results
 
 
-def _picture(batch: np.ndarray) -> np.ndarray:
-    return batch[0].transpose(1, 2, 0)
+def _pixels(batch: np.ndarray) -> np.ndarray:
+    pixels: np.ndarray = batch[0].transpose(1, 2, 0)
+    return pixels
 
 
 def _psnr(first: np.ndarray, second: np.ndarray) -> float:
-    return psnr_y(_picture(first), _picture(second))
+    return psnr_y(_pixels(first), _pixels(second))

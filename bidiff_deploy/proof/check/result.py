@@ -1,4 +1,4 @@
-"""What a check found: false on failure, with the statistics behind it, and JSON both ways."""
+"""The result of a check: false on failure, with its statistics, to JSON and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import UsageError
+from ...errors import UsageError, one_line
 from .layers import LayerCheck
 from .loops import LoopCheck
 from .operators import OperatorCheck
@@ -22,8 +22,8 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class StepCheck:
-    """One step: engine, and the reference in another layout, against the reference.
-    ``precision``: the engine's."""
+    """One step against the reference: the engine, and as noise floor the reference in another
+    layout. ``precision``: the engine's."""
 
     timestep: int
     engine: StepStatistics
@@ -45,10 +45,8 @@ class StepCheck:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One thing that was checked.
-
-    ``what``: layer, segment, operator, step or loop; ``name``: which.
-    """
+    """Whether one part passed. ``what``: layer, segment, operator, step or loop; ``name``: its
+    name."""
 
     what: str
     name: str
@@ -63,11 +61,11 @@ class CheckResult:
     bundle, checkpoint  paths, as given
     engine, reference   backend, version, kernel and threads of both
     size                (height, width) of the network's input in layers and steps
-    layers              every binary layer at every step that was checked
-    segments            every full-precision part between them, likewise
-    operators           every fused operator, likewise
+    layers              every binary layer at every checked step
+    segments            every full-precision part between them at every checked step
+    operators           every fused operator at every checked step
     steps, loops        the steps themselves; the images, if any
-    notes               sentences a reader should know
+    notes               sentences on what was not compared and why
     """
 
     bundle: str
@@ -88,20 +86,15 @@ class CheckResult:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """One for each layer, segment and fused operator (the first step it fails at, if any), step
+        """One for each layer, segment and fused operator (of its first failing step, if any), step
         and image, in order of execution."""
-        found = [
-            Verdict("layer", name, layer.passed, layer.reason if layer.passed else
-                    f"{layer.reason} (t = {layer.timestep})")
-            for name, layer in _first_failures((layer.layer, layer) for layer in self.layers)]
-        found += [
-            Verdict("segment", name, segment.passed, segment.reason if segment.passed else
-                    f"{segment.reason} (t = {segment.timestep})")
-            for name, segment in _first_failures((part.end, part) for part in self.segments)]
-        found += [
-            Verdict("operator", name, operator.passed, operator.reason if operator.passed else
-                    f"{operator.reason} (t = {operator.timestep})")
-            for name, operator in _first_failures((one.operator, one) for one in self.operators)]
+        parts: list[tuple[str, list[tuple[str, Any]]]] = [
+            ("layer", [(layer.layer, layer) for layer in self.layers]),
+            ("segment", [(segment.end, segment) for segment in self.segments]),
+            ("operator", [(operator.operator, operator) for operator in self.operators])]
+        found = [Verdict(what, name, check.passed, check.reason if check.passed else
+                         f"{check.reason} (t = {check.timestep})")
+                 for what, checks in parts for name, check in _first_failures(checks)]
         found += [Verdict("step", str(step.timestep), step.passed, step.reason)
                   for step in self.steps]
         return found + [Verdict("loop", loop.image, loop.passed, loop.reason)
@@ -112,14 +105,14 @@ class CheckResult:
         return [verdict for verdict in self.verdicts if not verdict.passed]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values. An infinite ratio, which says that both were equal, is "inf"."""
+        """JSON-ready values. An infinite ratio (both are equal) is "inf"."""
         return {"format": FORMAT, "schema": SCHEMA, "passed": bool(self),
                 "verdicts": [dataclasses.asdict(verdict) for verdict in self.verdicts],
                 **_plain(dataclasses.asdict(self))}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CheckResult:
-        """The result that ``to_dict`` wrote. Raises UsageError for anything else."""
+        """The result that ``to_dict`` turned into ``values``. Raises UsageError for others."""
         if values.get("format") != FORMAT or values.get("schema") != SCHEMA:
             raise UsageError(f"this is no result of a check of schema {SCHEMA}; write it again "
                              "with `bidiff-deploy check --json`")
@@ -135,14 +128,16 @@ class CheckResult:
                                for step in raw["steps"]),
                 "loops": tuple(LoopCheck(**loop) for loop in raw["loops"])})
         except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"this result of a check is incomplete or garbled ({error})") from None
+            raise UsageError("this result of a check is incomplete or garbled "
+                             f"({one_line(error)}); write it again with `bidiff-deploy check "
+                             "--json`") from None
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False)
 
 
 def _first_failures(checks: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Of each name its first check that failed, else its first."""
+    """For each name its first failed check, else its first check."""
     found: dict[str, Any] = {}
     for name, check in checks:
         if name not in found or (found[name].passed and not check.passed):

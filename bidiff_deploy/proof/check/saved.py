@@ -1,7 +1,7 @@
-"""Runs written to a file, to be compared later and elsewhere: on a device that has no torch.
+"""Runs of the reference in a file, for checks on devices without torch.
 
-The file is Polygraphy's RunResults as JSON. Its runner ``inputs`` holds the feeds; those called
-``torch``, ``torch-channels-last`` and as the backend hold the predictions.
+The file is Polygraphy's RunResults as JSON. Its runner ``inputs`` contains the feeds; the runners
+``torch``, ``torch-channels-last`` and that of the backend contain the predictions.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle.manifest import Bundle
-from ...errors import EngineError, UsageError
+from ...bundle.record import NoisePredictorBundle
+from ...errors import EngineError, UsageError, one_line
 from ...files import atomic_file
 from .result import CheckResult, StepCheck
 from .runners import FLOOR, INSTALL, REFERENCE, EngineRunner
@@ -26,7 +26,7 @@ _SHAPES = {"noisy": 4, "condition": 4, "timestep": 1}
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One step: the feed, and of each runner by name the prediction and its seconds."""
+    """One step: the feed, and the prediction and seconds of each runner by name."""
 
     feed: dict[str, np.ndarray]
     predictions: dict[str, np.ndarray]
@@ -46,13 +46,13 @@ def save_runs(path: str, runs: Sequence[Run], *, overwrite: bool = False) -> Non
             results.save(str(temporary))
 
 
-def check_saved(bundle: Bundle, path: str, *, backend: str = "onnxruntime",
+def check_saved(bundle: NoisePredictorBundle, path: str, *, backend: str = "onnxruntime",
                 device: int | None = None, threads: int | None = None) -> CheckResult:
-    """Compare ``bundle`` in ``backend``, on GPU ``device`` where it runs on one, with the torch
-    runs that ``path`` holds, step by step.
+    """Compare ``bundle`` in ``backend`` (on GPU ``device`` if it runs on one) with the torch runs
+    in ``path``, step by step.
 
-    Needs Polygraphy, not torch. Raises UsageError for a file that is no such runs or has timesteps
-    that the bundle lacks, EngineError for a backend that cannot run.
+    Needs Polygraphy, not torch. Raises UsageError for a file that contains no such runs or has
+    timesteps that the bundle lacks, EngineError for a backend that cannot run.
     """
     steps = []
     feeds, references, floors = _load(path)
@@ -65,7 +65,7 @@ def check_saved(bundle: Bundle, path: str, *, backend: str = "onnxruntime",
     return CheckResult(
         str(bundle.path), path, description, "torch, as saved", feeds[0]["noisy"].shape[2:],
         steps=tuple(steps),
-        notes=("the layers were not compared: saved runs hold predictions alone",))
+        notes=("the layers were not compared: saved runs contain predictions only",))
 
 
 def _load(path: str) -> tuple[list[dict[str, Any]], ...]:
@@ -84,16 +84,15 @@ def _load(path: str) -> tuple[list[dict[str, Any]], ...]:
                     raise ValueError("its predictions have other shapes")
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-        except Exception as error:  # Polygraphy raises its own for whatever does not fit
-            text = " ".join(str(error).split())[:200]
-            raise UsageError(f"{path} holds no runs that `bidiff-deploy check --save` wrote "
-                             f"({text})") from None
+        except Exception as error:  # Polygraphy raises its own classes for damaged files
+            raise UsageError(f"{path} contains no runs of `bidiff-deploy check --save` "
+                             f"({one_line(error, 200)}); write it again") from None
     return tuple(runs)
 
 
 @contextmanager
 def _polygraphy() -> Iterator[Any]:
-    """Polygraphy's module ``comparator``, quiet inside: it logs to stdout."""
+    """Polygraphy's module ``comparator``, without its log on stdout."""
     try:
         from polygraphy import comparator
         from polygraphy.logger import G_LOGGER

@@ -1,8 +1,8 @@
-"""How alike are two runs of a step: the one comparison that checks and Polygraphy both use.
+"""How equal two runs of a step are: the comparison that checks and Polygraphy both use.
 
-A sign flips where two float32 computations round to different sides of zero, and then moves
-outputs by 2 * alpha. So a step is judged by its signal-to-noise ratio, by where signs flip, and by
-whether everything was equal but for rounding up to the first flip.
+A sign flips where two float32 computations round to different sides of zero, which moves outputs by
+2 * alpha. So a step is judged by its signal-to-noise ratio, by where signs flip, and by whether
+everything before the first flip was equal within rounding.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from typing import Any
 
 import numpy as np
 
-# float32 rounding alone leaves 110 to 140 dB at every layer of the reference networks, and a
-# single flipped sign takes a layer's output below 90 dB, so what is between is neither.
+# With float32 rounding alone every layer of the reference networks has 110 to 140 dB, and a single
+# flipped sign takes a layer's output below 90 dB.
 CLEAN_SNR = 90.0
-# Of the noise that stands for rounding in front of each layer of a noise floor: a careful choice
-# from that range, because flips grow with it.
+# Of the noise that simulates rounding before each layer for a noise floor: a careful choice from
+# that range, because flips grow with the noise.
 ROUNDING_SNR = 130.0
-# The published implementation against itself: 46.6 dB at 256x256 in another memory layout, 47 dB
-# in float64; where an engine flips a few signs more than the floor run, as little as 45 dB.
+# The published implementation against itself: 46.6 dB at 256x256 in another memory layout, 47 dB in
+# float64; an engine that flips a few more signs than the floor run has 45 dB or more.
 STEP_SNR = 40.0
-# Where products may be rounded to bfloat16 (8 bits), signs flip in every layer, so a step cannot
-# be told from its noise floor any more; this is where its error is a tenth of what it predicts.
+# If products may be rounded to bfloat16 (8 bits), signs flip in every layer, so a step is no longer
+# close to its noise floor; at this bound the error is a tenth of the prediction.
 FAST_STEP_SNR = 20.0
-# Maps in float16 flip signs from the first layer on: the published network at random keeps 36 dB,
-# narrower ones 16 to 24, the trained demo model 17, whose images are 57 dB apart all the same.
+# Maps in float16 flip signs from the first layer on: the published network with random weights has
+# 36 dB, narrower ones 16 to 24, the trained demo model 17, with images that are 57 dB apart.
 HALF_STEP_SNR = 12.0
 STEP_SNRS = {"bfloat16": FAST_STEP_SNR, "float16": HALF_STEP_SNR}  # by an engine's precision
-# A floor below that is a coarser network; an engine may be this much further from the reference.
+# If the floor is below the bound, an engine may be this much further from the reference.
 FLOOR_MARGIN = 6.0
 
 PREDICTION = "prediction"
-OPENED = "prediction.opened"  # of the same bundle with its fused operators opened
+OPENED = "prediction.opened"  # of the same bundle with its fused operators inlined
 _SIGN = ".sign"
 
 
 def snr(reference: np.ndarray, found: np.ndarray) -> float:
-    """10 log10(sum ref^2 / sum (ref - found)^2) in dB; infinite where both are equal, minus
-    infinite where ``found`` has another shape or holds values that are not finite."""
+    """10 log10(sum ref^2 / sum (ref - found)^2) in dB; infinite if both are equal, minus infinite
+    if ``found`` has another shape or values that are not finite."""
     if reference.shape != found.shape or not np.isfinite(found).all():
         return -math.inf
     wide = np.asarray(reference, np.float64)
@@ -56,7 +56,7 @@ def snr(reference: np.ndarray, found: np.ndarray) -> float:
 class LayerStatistics:
     """One binary layer in one step.
 
-    flips, signs           activations whose sign differs, and how many there are
+    flips, signs           number of activations whose sign differs, and of all activations
     input_snr, output_snr  dB, before the sign and after the layer
     """
 
@@ -68,7 +68,7 @@ class LayerStatistics:
 
     @property
     def clean(self) -> bool:
-        """Whether what came in was equal but for rounding, down to the last sign."""
+        """Whether the input was equal within rounding, and every sign was equal."""
         return self.flips == 0 and self.input_snr >= CLEAN_SNR
 
 
@@ -76,8 +76,8 @@ class LayerStatistics:
 class StepStatistics:
     """One step of one runner against the reference, both fed the reference's latent.
 
-    Of a bundle, ``snr`` is of the graph as shipped, ``layers`` and ``opened_snr`` of the same graph
-    with fused operators opened; None where nothing was opened.
+    For a bundle, ``snr`` is that of the graph as shipped; ``layers`` and ``opened_snr`` are those
+    of its inlined graph, None if there was none.
     """
 
     snr: float
@@ -87,7 +87,7 @@ class StepStatistics:
 
     @property
     def flips(self) -> int:
-        """Signs that differ, over all layers."""
+        """Number of signs that differ, in all layers."""
         return sum(layer.flips for layer in self.layers)
 
     @property
@@ -97,10 +97,9 @@ class StepStatistics:
 
     @property
     def divergence(self) -> str | None:
-        """Where the two part though no sign had flipped before, or None.
+        """Where the two differ although no sign had flipped before, or None.
 
-        Rounding cannot do that: the layer named computes something else, or what lies between
-        it and the layer before does.
+        Rounding cannot do that: the named layer, or the part before it, computes something else.
         """
         for layer in self.layers:
             if layer.input_snr < CLEAN_SNR:
@@ -119,7 +118,7 @@ def compare_step(reference: Mapping[str, np.ndarray], found: Mapping[str, np.nda
                  names: Mapping[str, str] | None = None) -> StepStatistics:
     """Statistics of two runners' outputs (see ``runners``) for the same feed.
 
-    ``names``: what to call a layer, by its key. Layers that one of the two lacks are left out.
+    ``names``: names of layers, by their keys. Layers that one of the two lacks are left out.
     """
     layers = []
     for output in reference:
@@ -140,29 +139,29 @@ def compare_step(reference: Mapping[str, np.ndarray], found: Mapping[str, np.nda
 
 
 def nudged(latent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``latent`` one unit in the last place up, and one down: what no float32 network can tell
-    from it but for the signs that rounding decides."""
+    """``latent`` one unit in the last place up, and one down; both differ from it only by rounding,
+    which decides some signs."""
     up = np.float32(np.inf)
     return np.nextafter(latent, up), np.nextafter(latent, -up)
 
 
 def step_bound(floor: StepStatistics | None, precision: str = "float32") -> float:
-    """The least SNR, dB, of a step of a bundle of this precision whose noise floor was measured as
-    ``floor``."""
-    most = STEP_SNRS.get(precision, STEP_SNR)
-    return most if floor is None else min(most, floor.snr - FLOOR_MARGIN)
+    """The lowest SNR, dB, with which a step passes, for a bundle of this precision and a measured
+    noise ``floor``."""
+    bound = STEP_SNRS.get(precision, STEP_SNR)
+    return bound if floor is None else min(bound, floor.snr - FLOOR_MARGIN)
 
 
 def judge_step(step: StepStatistics, floor: StepStatistics | None = None,
                precision: str = "float32") -> tuple[bool, str, float]:
-    """(passed, reason, bound): whether the step is equal but for rounding and what it causes."""
+    """(passed, reason, bound): whether only rounding, and flips that it causes, differ."""
     bound = step_bound(floor, precision)
     if step.divergence:
         return False, f"diverges {_at(step.divergence)}, where no sign had flipped", bound
     if step.snr < bound:
         return False, f"{decibel(step.snr)} is below {decibel(bound)}", bound
     if precision in STEP_SNRS:
-        return True, f"precision {precision}: held to {decibel(bound)}", bound
+        return True, f"precision {precision}: the bound is {decibel(bound)}", bound
     if step.layers and not step.flips:
         return True, "no sign flips" + (
             "" if step.snr >= CLEAN_SNR else " before operators are fused"), bound
@@ -182,7 +181,7 @@ def _at(place: str) -> str:
 
 @dataclass(frozen=True)
 class OutputVerdict:
-    """What Polygraphy's Comparator gets for one output: true or false, with the statistics."""
+    """The verdict on one output, for Polygraphy's Comparator: true or false, and statistics."""
 
     passed: bool
     reason: str
@@ -195,8 +194,8 @@ class OutputVerdict:
 class StepComparison:
     """``compare_step`` as the ``compare_func`` of Polygraphy's ``Comparator.compare_accuracy``.
 
-    The first runner of a pair is the reference. Returns a verdict for ``prediction``; for each
-    binary layer one that is false where ``StepStatistics.divergence`` names it.
+    The first runner of a pair is the reference. Returns a verdict for ``prediction``, and one for
+    each binary layer, which is false if ``StepStatistics.divergence`` names it.
     """
 
     def __call__(self, reference: Any, found: Any) -> OrderedDict[str, OutputVerdict]:

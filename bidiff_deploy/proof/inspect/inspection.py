@@ -1,8 +1,7 @@
-"""The truth about a bundle: what each layer of its graphs is, costs and weighs, and why.
+"""What each layer of a bundle's graphs is, computes and stores, and why.
 
-Layers, types and sizes are read from the step graphs and the weights file; the network that the
-manifest states only says what to expect, and every disagreement is listed. Needs ``onnx``, neither
-an inference runtime nor torch.
+Layers, types and sizes are read from the step graphs and the weights file, then compared with the
+network in the manifest; every disagreement is listed. Needs neither an inference runtime nor torch.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ from ...bundle.graph_reader import GraphLayer, GraphReader
 from ...bundle.manifest import MANIFEST, open_bundle
 from ...bundle.record import Bundle, NoisePredictorBundle
 from ...bundle.step_graphs import StepGraphs
-from ...bundle.tensors import FLOAT_BYTES, BundleTensors, Weigher, Weight, printable_graph
+from ...bundle.tensors import FLOAT_BYTES, BundleTensors, ByteAccounting, Weight, printable_graph
 from ...bundle.weights_file import ALIGNMENT
-from ...errors import BidiffError, BundleError
+from ...errors import BidiffError, BundleError, one_line
 from ...networks.costs import Count, Layer, paper_operations
 from ...operators.names import DOMAIN
 from ...operators.value_names import short
 
-# What the manifest calls a kind of layer, where it has a name of its own for it.
+# Precisions of the manifest -> kinds of layers.
 _PRECISIONS = {"float32": "float", "bfloat16": "bf16", "float16": "fp16"}
-# What multiplies in a type that a fused operator only allows.
+# The device that multiplies in a type that a fused operator allows.
 _MULTIPLIED_BY = {"bf16": "the CPU", "fp16": "the GPU"}
 
 
 @dataclass(frozen=True)
 class InspectedLayer:
-    """A node that multiplies, under the network's name if the network has it; ``why`` it is what
-    it is, in a sentence."""
+    """A node that multiplies: its name in the network, else in the graph, and why it has its type,
+    in a sentence."""
 
     name: str
     found: GraphLayer
@@ -48,12 +47,12 @@ class InspectedLayer:
 class Inspection:
     """Everything that ``bidiff-deploy inspect`` prints.
 
-    bundle, count  what was opened, its hashes verified; what the network it states costs
-    layers, parts  what multiplies, in order of execution; the other tensors by use
-    graph_bytes    of the step graphs; ``manifest_bytes`` of the manifest
-    unused_bytes   of the weights file that belong to no tensor (alignment)
-    opsets         of the first graph, by domain; ``functions`` that are defined inside it
-    operators      how many nodes it has of each, as it is shipped: fused operators unopened
+    bundle, count  the verified bundle; the costs of the network in its manifest
+    layers, parts  the nodes that multiply, in order of execution; the other tensors by use
+    graph_bytes    bytes of the step graphs; ``manifest_bytes``: of the manifest
+    unused_bytes   bytes of the weights file that belong to no tensor (alignment)
+    opsets         of the first graph, by domain; ``functions``: those defined inside it
+    operators      its number of nodes of each operator, fused operators not inlined
     disagreements  sentences: where graphs and manifest contradict each other
     """
 
@@ -71,7 +70,7 @@ class Inspection:
 
     @property
     def total(self) -> Weight:
-        """Of the whole bundle: all its files; all its tensors; all parameters as float32."""
+        """Bytes of all files, of all tensors in memory, and of all parameters as float32."""
         weights = [layer.weight for layer in self.layers] + list(self.parts.values())
         return Weight(sum(w.disk for w in weights) + self.graph_bytes + self.manifest_bytes
                       + self.unused_bytes, sum(w.memory for w in weights),
@@ -79,8 +78,8 @@ class Inspection:
 
     @property
     def macs(self) -> dict[str, int]:
-        """Multiply-accumulates of a step as the graph does them: by kind, and ``attention`` for
-        products of two activations."""
+        """Multiply-accumulates of one step of the graph by kind; ``attention``: products of two
+        activations."""
         sums: Counter[str] = Counter()
         for layer in self.layers:
             kind = layer.found.kind if layer.found.shape else "attention"
@@ -89,7 +88,7 @@ class Inspection:
 
     @property
     def paper_operations(self) -> float:
-        """The graph's multiply-accumulates in the paper's way."""
+        """The graph's multiply-accumulates, counted as in the paper."""
         macs = self.macs
         packed = macs.get("packed", 0)
         return paper_operations(sum(macs.values()) - packed, packed)
@@ -123,7 +122,7 @@ class Inspection:
 
 
 def _sampling(bundle: Bundle) -> dict[str, Any]:
-    """What only a diffusion model has: its schedule, its start and its steps."""
+    """Schedule, start and steps of a diffusion model; empty for others."""
     if not isinstance(bundle, NoisePredictorBundle):
         return {}
     return {"schedule": bundle.schedule.to_dict(), "sampling": {"start": bundle.default_start},
@@ -141,11 +140,10 @@ def _layer_dict(layer: InspectedLayer) -> dict[str, Any]:
 def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Inspection:
     """Verify the bundle at ``path`` and read all its graphs.
 
-    ``size``: height and width of the image that multiply-accumulates are counted for, a
-    feed-forward network's before it is enlarged; default: the network's ``image_size``, rounded up
-    to what it can run at, or 256x256. Raises BundleError for a bundle that
-    is damaged, foreign or whose graphs cannot be read, UsageError for a size that the network can
-    not run at.
+    ``size``: height and width of the image that multiply-accumulates are counted for; of a network
+    that runs once, before it is enlarged. Default: the record's ``usual_size``. Raises BundleError
+    for a bundle that is damaged, has another format or unreadable graphs, UsageError for a size
+    that the network cannot run at.
     """
     bundle = open_bundle(path)
     network, config = bundle.network, bundle.config
@@ -160,26 +158,26 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
     except BidiffError:
         raise
     except Exception as error:  # onnx raises many kinds, some from C++
-        reason = " ".join(str(error).split())[:200]
-        raise BundleError(f"{bundle.path / file} is no graph that can be inspected: {reason}; "
-                          "export the bundle again") from None
-    named = _Names(expected)
+        raise BundleError(f"{bundle.path / file} is no graph that can be inspected: "
+                          f"{one_line(error, 200)}; export the bundle again") from None
+    expected_layers = {short(layer.name): layer for layer in expected.layers}
     inspected, wrong = [], []
-    weighed = Weigher(tensors, bundle.config)
+    accounting = ByteAccounting(tensors, bundle.config)
     for found in layers:
-        layer = named.take(found.name)
+        layer = expected_layers.pop(found.name, None)
         inspected.append(InspectedLayer(
             layer.name if layer else found.name, found, bool(layer and layer.binary),
-            _why(layer, found), weighed.layer(layer, found.tensors)))
+            _why(layer, found), accounting.layer(layer, found.tensors)))
         wrong += _compare(layer, found)
-    wrong += [f"the network's {name} is not in the graph" for name in named.left()]
-    wrong += [f"operator {op} is not known, what it computes is not counted"
+    wrong += [f"the network's {layer.name} is not in the graph"
+              for layer in expected_layers.values()]
+    wrong += [f"operator {op} is not known, so its work is not counted"
               for op in reader.unknown_operators()]
     wrong += _check_precision(bundle.precision, inspected) + _check_versions(bundle, model)
     wrong += _check_steps(bundle) + tensors.wrong + _check_folder(bundle)
-    parts = weighed.parts()
+    parts = accounting.parts()
     if tensors.unused > ALIGNMENT * (len(tensors.lengths) + 1):
-        wrong.append(f"{bundle.weights} holds {tensors.unused} bytes that no graph names")
+        wrong.append(f"{bundle.weights} has {tensors.unused} bytes that no graph uses")
     return Inspection(
         bundle, expected, tuple(inspected), parts,
         sum(bundle.manifest["files"][name]["bytes"] for name in bundle.manifest["files"]
@@ -188,19 +186,6 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
         {opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
         tuple(f"{function.domain}.{function.name}" for function in model.functions),
         reader.operators(), tuple(wrong))
-
-
-class _Names:
-    """The network's layers, to be found by the name that a graph gives their weights."""
-
-    def __init__(self, expected: Count) -> None:
-        self._left = {short(layer.name): layer for layer in expected.layers}
-
-    def take(self, name: str) -> Layer | None:
-        return self._left.pop(name, None)
-
-    def left(self) -> list[str]:
-        return [layer.name for layer in self._left.values()]
 
 
 def _why(layer: Layer | None, found: GraphLayer) -> str:
@@ -251,7 +236,7 @@ def _show(value: int | None | tuple[int | None, ...]) -> str:
 
 
 def _check_precision(precision: str, layers: Iterable[InspectedLayer]) -> list[str]:
-    """``precision`` is claimed for all that is not binary; int8 and the like may leave floats."""
+    """The manifest's precision is that of layers that are not binary; some may stay float32."""
     claimed = _PRECISIONS.get(precision, precision)
     kinds = {layer.found.kind for layer in layers if not layer.binary}
     wrong = [f"the manifest states precision {precision!r}, but the graph has layers in {kind}"
@@ -270,13 +255,14 @@ def _check_versions(bundle: Bundle, model: onnx.ModelProto) -> list[str]:
 
 def _check_folder(bundle: Bundle) -> list[str]:
     stated = {MANIFEST, *bundle.manifest["files"]}
-    return [f"{name!r} lies in the folder, but the manifest does not name it"
+    return [f"{name!r} is in the folder, but not in the manifest"
             for name in sorted(file.name for file in bundle.path.iterdir()) if name not in stated]
 
 
 def _check_steps(bundle: Bundle) -> list[str]:
     if not isinstance(bundle, NoisePredictorBundle):
         return []
-    return [f"step {step.timestep} belongs to group {bundle.config.group(step.timestep)}, but the "
-            f"manifest states {step.group}" for step in bundle.steps
-            if step.group != bundle.config.group(step.timestep)]
+    network, config = bundle.network, bundle.config
+    return [f"step {step.timestep} belongs to group {network.group(config, step.timestep)}, but "
+            f"the manifest states {step.group}" for step in bundle.steps
+            if step.group != network.group(config, step.timestep)]

@@ -24,7 +24,7 @@ def human(number: float | None) -> str:
     """A count with a metric prefix: 2.42 G, 147.7 k, 132; a dash for None."""
     if number is None:
         return "-"
-    if number >= 1e18:  # of a stranger's graph; it need not fit a float
+    if number >= 1e18:  # of an untrusted graph; it may not fit a float
         return "huge"
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= factor:
@@ -48,7 +48,7 @@ def _head(found: Inspection) -> list[str]:
         *_steps(bundle),
         ("operators", ", ".join(f"{number} {name}" for name, number in sorted(
             found.operators.items(), key=lambda item: (-item[1], item[0])))),
-        ("defined inside", ", ".join(found.functions) or "nothing, so the op library is a must"),
+        ("defined inside", ", ".join(found.functions) or "nothing, so the op library is required"),
         *(("assumed", line) for line in (assumptions if isinstance(assumptions, list) else [])),
     ]
     if zeros := manifest.get("zero_weights"):
@@ -58,7 +58,7 @@ def _head(found: Inspection) -> list[str]:
 
 def _steps(bundle: Bundle) -> list[tuple[str, str]]:
     if not isinstance(bundle, NoisePredictorBundle):
-        return [("steps", "none: feed-forward, one run of one graph a picture")]
+        return [("steps", "none: feed-forward, one run of one graph per image")]
     start = bundle.default_start
     groups = [f"group {group}: {_range([step.timestep for step in steps])}"
               for group, steps in groupby(bundle.steps, key=lambda step: step.group)]
@@ -72,7 +72,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> str:
-    """Text of a manifest, without characters that steer a terminal."""
+    """Text of a manifest, without characters that control a terminal."""
     return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
@@ -83,7 +83,7 @@ def _range(timesteps: list[int]) -> str:
 
 
 def _fit(line: str) -> str:
-    """Long lines are broken at spaces, what follows is indented below the value."""
+    """The line broken at spaces, continuation lines indented to the value."""
     lines = []
     while len(line) > WIDTH and (cut := line.rfind(" ", 16, WIDTH)) > 0:
         lines.append(line[:cut])
@@ -97,9 +97,9 @@ def _table(found: Inspection) -> list[str]:
     for layer in found.layers:
         letters.setdefault(layer.why, _letter(len(letters)))
         rows.append(_row(layer, letters[layer.why]))
-    for name, weight in found.parts.items():
-        rows.append((name, "", "", "", "", "", *map(human, (weight.disk, weight.memory,
-                                                             weight.checkpoint)), ""))
+    rows += [(name, "", "", "", "", "", *map(human, (weight.disk, weight.memory,
+                                                     weight.checkpoint)), "")
+             for name, weight in found.parts.items()]
     rows.append(("alignment", "", "", "", "", "", human(found.unused_bytes), "", "", ""))
     rows.append(("graphs, manifest", "", "", "", "", "",
                  human(found.graph_bytes + found.manifest_bytes), "", "", ""))
@@ -123,11 +123,11 @@ def _row(layer: InspectedLayer, letter: str) -> tuple[str, ...]:
 
 
 def _run_of(found: Inspection) -> str:
-    """What multiply-accumulates are counted for."""
+    """The run that multiply-accumulates are counted for."""
     size = f"{found.count.height}x{found.count.width}"
-    if isinstance(found.bundle, Bundle):
-        return f"one step at {size}, {len(found.bundle.steps)} steps an image"
-    return f"a picture of {size} before enlarging"
+    if isinstance(found.bundle, NoisePredictorBundle):
+        return f"one step at {size}, {len(found.bundle.steps)} steps per image"
+    return f"an image of {size} before it is enlarged"
 
 
 def _letter(index: int) -> str:
@@ -144,7 +144,7 @@ def _totals(found: Inspection) -> list[str]:
         ("parameters", f"{human(counted.parameters)}: {human(counted.binary_parameters)} binary, "
                        f"{human(counted.float_parameters)} full precision"),
         ("MACs", f"{done}; {_run_of(found)}"),
-        ("paper's way", f"{human(counted.paper_parameters)} parameters (binary / 32), "
+        ("paper's units", f"{human(counted.paper_parameters)} parameters (binary / 32), "
                         f"{human(found.paper_operations)} operations (binary / 64)"),
         ("size", f"{total.disk / 1e6:.2f} MB on disk, tensors {total.memory / 1e6:.2f} MB in "
                  f"memory; as a float32 checkpoint {total.checkpoint / 1e6:.2f} MB, "
@@ -153,5 +153,5 @@ def _totals(found: Inspection) -> list[str]:
     if found.disagreements:
         lines += [("disagreement", line) for line in found.disagreements]
     else:
-        lines.append(("agreement", "graphs, weights and manifest say the same"))
+        lines.append(("agreement", "graphs, weights and manifest agree"))
     return [_fit(f"{name:<15}{_plain(value)}") for name, value in lines]

@@ -8,7 +8,9 @@
 
 A module has ``config`` and the parameters that its network's record in ``bidiff_deploy.networks``
 lists, with the same names. A noise predictor is called with (noisy, condition, timestep), a network
-without a loop with the image.
+without a loop with the image. ``proof.check`` reads ``binary_nodes()`` and
+``node_times(timestep)`` of a noise predictor, and ``threshold``, ``constants(group)`` and
+``residual(x)`` of the binary layers of a network without a loop.
 """
 
 from __future__ import annotations

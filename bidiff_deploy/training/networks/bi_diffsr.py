@@ -6,7 +6,9 @@ figure 2. ``networks.bi_diffsr.architecture`` lists its blocks and parameters.
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...networks.bi_diffsr.architecture import TIME_EXPANSION, Block, blocks
 from ...networks.bi_diffsr.config import NetworkConfig
+from .binarize import BinaryLayer
 from .binary_layers import binary_layer
 
 
@@ -185,6 +188,32 @@ class BiDiffSR(nn.Module):
         return self.predict(noisy, condition,
                             torch.tensor(values, dtype=torch.float32, device=device),
                             torch.tensor([groups.pop()], device=device))
+
+    def binary_nodes(self) -> Iterator[tuple[str, BinaryLayer, nn.Module | None]]:
+        """(name, layer, reader) of every binary layer, in order of execution.
+
+        ``reader``: if the layer's BinaryConv node in the exported graph adds more than the layer
+        (the time vector), the module whose input is that node's output; else None.
+        """
+        for block in self.blocks:
+            if block.binary:
+                module = self.get_submodule(block.name)
+                for half in (1, 2):
+                    layer = module.get_submodule(f"conv{half}")
+                    assert isinstance(layer, BinaryLayer)
+                    timed = layer.fused and block.kind == "residual" and half == 1
+                    yield (f"{block.name}.conv{half}", layer,
+                           module.get_submodule("norm2") if timed else None)
+
+    @torch.inference_mode()
+    def node_times(self, timestep: int) -> dict[str, Tensor]:
+        """By layer, the time vector (C,) that its BinaryConv node adds at a step: the float32
+        sinusoid, then float64."""
+        embedding = F.silu(copy.deepcopy(self.time_embedding).double()(
+            torch.tensor([float(timestep)])))
+        owners = [name.rpartition(".")[0] for name, _, reader in self.binary_nodes() if reader]
+        return {f"{owner}.conv1": copy.deepcopy(
+            self.get_submodule(f"{owner}.time")).double()(embedding)[0] for owner in owners}
 
     def predict(self, noisy: Tensor, condition: Tensor, timestep: Tensor, group: Tensor,
                 outputs: dict[str, Tensor] | None = None) -> Tensor:

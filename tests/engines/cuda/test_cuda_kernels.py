@@ -8,19 +8,19 @@ import subprocess
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from bidiff_deploy.engines import library
 from support import emulated_cuda
 from support.native import HOST, built
+from support.seeds import examples
 from support.waiting import HANG_SECONDS
 from tools.checks.cuda_operators import Branch, Gpu
 
 # Every path, in both forms where sm_75 has its own.
 TARGETS = [(75, "xor"), (75, "int8"), (80, "xor"), (90, "and"), (120, "int8"), (87, "popc")]
-QUICK = settings(max_examples=12, derandomize=True, deadline=None,
-                 suppress_health_check=list(HealthCheck))
+QUICK = examples(12, suppress_health_check=list(HealthCheck))
 
 
 def native(name: str, *arguments: str, **variables: str) -> str:

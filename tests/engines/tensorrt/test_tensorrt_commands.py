@@ -63,7 +63,7 @@ def test_check_on_a_gpu(reference, tmp_path):
         str(reference.options("tiny")), "--backend", "tensorrt", "--device", "0", "--timesteps",
         "400", "--size", "16x24", "--threads", "1", "--quiet")
     assert code == 0, found + told
-    assert "tensorrt 10.3.0" in found and "only backends on the CPU give them" in found
+    assert "tensorrt 10.3.0" in found and "only CPU backends return them" in found
 
 
 def test_the_doctor_builds_and_runs_a_plan(tmp_path):

@@ -9,13 +9,14 @@ import signal
 import threading
 import time
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder
 from bidiff_deploy.engines.tensorrt.build.progress import BuildProgress
 from bidiff_deploy.progress import Progress
 from stand_ins import tensorrt as tensorrt_stand_in
+from support.seeds import examples
 from support.tensorrt_building import OLD, run
 from support.waiting import HANG_SECONDS
 
@@ -135,7 +136,7 @@ PHASES = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([None, *"ab
 
 
 @given(PHASES)
-@settings(derandomize=True, deadline=None, max_examples=200)
+@examples(200)
 def test_whatever_is_told_the_share_never_falls(events):
     progress, last = BuildProgress(), 0.0
     for name, parent, what, number in events:
