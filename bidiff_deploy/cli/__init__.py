@@ -13,22 +13,22 @@ import click
 from ..errors import BidiffError
 from ..version import __version__
 
-# name -> (module with a click command called ``command``, one line for the list of commands):
-# the line stands here so that ``bidiff-deploy --help`` imports no module.
+# name -> (module with a click command called ``command``, its line in the list of commands). The
+# line is here so that ``bidiff-deploy --help`` imports no command.
 COMMANDS = {
     "export": ("export", "Turn a checkpoint into a bundle of packed per-step graphs."),
     "export-triton": ("export_triton", "Write a model repository that serves a bundle in Triton."),
-    "build": ("build", "Build a TensorRT plan of a bundle."),
-    "build-plugin": ("build_plugin", "Build the plugin library for a TensorRT."),
-    "pack": ("pack", "Shrink a checkpoint to sign bits, scales and the rest."),
+    "build": ("build", "Build a TensorRT plan from a bundle."),
+    "build-plugin": ("build_plugin", "Build the plugin library for an installed TensorRT."),
+    "pack": ("pack", "Shrink a checkpoint: binary weights become sign bits."),
     "upscale": ("upscale", "Upscale images with a bundle."),
-    "train": ("train", "Train a network from a recipe."),
+    "train": ("train", "Train a network as a recipe describes."),
     "evaluate": ("evaluate", "Score a model on data sets: PSNR, SSIM and LPIPS."),
-    "check": ("check", "Compare a bundle with its checkpoint, run by torch."),
+    "check": ("check", "Compare a bundle with its checkpoint, which torch runs."),
     "bench": ("bench", "Measure a bundle's speed and memory against float32."),
     "report": ("report", "Write one HTML page of evidence about a bundle."),
-    "inspect": ("inspect", "Show what each layer of a bundle is, costs and weighs."),
-    "doctor": ("doctor", "Show what this machine can run, and what would add more."),
+    "inspect": ("inspect", "Show the kind, cost and size of each layer of a bundle."),
+    "doctor": ("doctor", "Show what this machine can run, and how to add what is missing."),
 }
 
 
@@ -39,7 +39,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return importlib.import_module(f"{__name__}.{COMMANDS[name][0]}").command
+        command: click.Command = importlib.import_module(
+            f"{__name__}.{COMMANDS[name][0]}").command
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -56,7 +58,7 @@ class _Commands(click.Group):
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="bidiff-deploy")
 def group() -> None:
-    """Packed 1-bit engines for the super-resolution diffusion model BI-DiffSR."""
+    """Packed 1-bit engines for binarised super-resolution networks."""
 
 
 def main() -> None:

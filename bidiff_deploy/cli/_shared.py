@@ -1,14 +1,82 @@
-"""What several commands do alike."""
+"""Options and parsers that several commands share."""
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..engines import BACKENDS
 from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..engines.tile_choice import Tile
+
+# A path that cannot be read is reported by the command itself, in a sentence and with exit code 1.
+PATH = click.Path(readable=False)
+
+Command = Callable[..., Any]
+
+backend_option = click.option(
+    "--backend", default="onnxruntime", show_default=True,
+    help=f"Backend that runs the graphs: {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N",
+    help="Threads that an operator may use. Default: all cores.")
+device_option = click.option(
+    "--device", type=click.IntRange(min=0), metavar="N",
+    help="Number of the GPU, for backends that run on one. Default: 0.")
+published_options_option = click.option(
+    "--options", type=PATH, metavar="FILE",
+    help="YAML options of the checkpoint, in the published form (network_g, beta_schedule, scale).")
+quiet_option = click.option("--quiet", is_flag=True, help="No progress on stderr.")
+
+_UPSCALE_OPTIONS = (
+    click.option("--seed", type=int, default=0, show_default=True, metavar="N",
+                 help="Seed of the noise; the same seed gives the same image."),
+    click.option("--steps", type=int, metavar="N",
+                 help="Visit only this many of the timesteps, evenly spaced. Default: all."),
+    click.option("--start", metavar="T|none",
+                 help="Begin at the first timestep at or below T, from the noised input; none "
+                      "begins from pure noise. Default: what the model was made for."),
+    click.option("--match-color", is_flag=True,
+                 help="Replace the low frequencies of the result by the input's, which removes "
+                      "colour shifts and keeps detail."),
+    click.option("--tile", metavar="auto|N|none", default="auto", show_default=True,
+                 help="Side of tiles in output pixels, or none to compute each image whole. auto: "
+                      "whole if the memory allows, otherwise in tiles that fit it."),
+    click.option("--memory", metavar="SIZE",
+                 help="Memory budget for choosing the tile size, e.g. 2GB or 512MiB. Default: half "
+                      "of what is free."),
+    click.option("--overlap", type=click.IntRange(min=0), metavar="N",
+                 help="Overlap of neighbouring tiles in output pixels. Default: enough to leave no "
+                      "visible seams."),
+)
+
+
+def upscale_options(command: Command) -> Command:
+    """Adds the options of upscaling and passes them on as ``upscale``, an UpscaleOptions."""
+
+    @functools.wraps(command)
+    def collected(seed: int, steps: int | None, start: str | None, match_color: bool, tile: str,
+                  memory: str | None, overlap: int | None, **others: Any) -> Any:
+        from ..upscale.options import UpscaleOptions
+
+        return command(upscale=UpscaleOptions(
+            seed, steps, "default" if start is None else _parse_start(start), match_color,
+            _parse_tile(tile), None if memory is None else parse_bytes(memory), overlap), **others)
+
+    for option in reversed(_UPSCALE_OPTIONS):
+        collected = option(collected)
+    return collected
+
+
+def json_option(what: str) -> Callable[[Command], Command]:
+    """``--json``, which prints ``what`` instead of text."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON on stdout.")
 
 
 def parse_timesteps(text: str | None) -> list[int] | None:
@@ -18,12 +86,12 @@ def parse_timesteps(text: str | None) -> list[int] | None:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"--timesteps {text!r} must be whole numbers with commas between them, "
-                         "such as 1960,1920,0") from None
+        raise UsageError(f"--timesteps {text!r} must be whole numbers separated by commas, such as "
+                         "1960,1920,0") from None
 
 
 def print_assumptions(assumptions: Iterable[str]) -> None:
-    """One line each on stderr."""
+    """Prints one line on stderr for each."""
     for line in assumptions:
         click.echo(f"assumed: {line}", err=True)
 
@@ -39,8 +107,21 @@ def parse_bytes(text: str, option: str = "--memory") -> int:
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
-def parse_start(text: str) -> int | None:
-    """``--start``: a timestep, or ``none`` as None. Raises UsageError."""
+def parse_size(text: str) -> tuple[int, int]:
+    """``"256x192"`` as (height, width), each from 1 to 65536. Raises UsageError."""
+    match = re.fullmatch("([0-9]{1,5})x([0-9]{1,5})", text.lower())
+    sides = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not all(0 < side <= 1 << 16 for side in sides):
+        raise UsageError(f"--size {text!r} must be height and width, such as 256x320")
+    return sides
+
+
+def parse_names(text: str) -> list[str]:
+    """``"a, b"`` as names."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _parse_start(text: str) -> int | None:
     if text.lower() == "none":
         return None
     try:
@@ -49,15 +130,12 @@ def parse_start(text: str) -> int | None:
         raise UsageError(f"--start {text!r} must be a timestep or none") from None
 
 
-def tile_options(tile: str, memory: str | None, overlap: int | None = None) -> dict[str, Any]:
-    """``--tile``, ``--memory`` and ``--overlap`` as options of ``Engine.upscale_image``. Raises
-    UsageError."""
-    size: int | str | None = None if tile.lower() == "none" else tile.lower()
-    if size not in (None, "auto"):
-        try:
-            size = int(tile)
-        except ValueError:
-            raise UsageError(f"--tile {tile!r} must be auto, none or output pixels a side") \
-                from None
-    return {"tile": size, "memory": None if memory is None else parse_bytes(memory),
-            "overlap": overlap}
+def _parse_tile(text: str) -> Tile:
+    if text.lower() == "none":
+        return None
+    if text.lower() == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--tile {text!r} must be auto, none or output pixels a side") from None

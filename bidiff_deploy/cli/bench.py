@@ -1,4 +1,4 @@
-"""``bidiff-deploy bench``: how fast is a bundle, and against what?"""
+"""``bidiff-deploy bench``: speed and memory of a bundle and of float32 baselines."""
 
 from __future__ import annotations
 
@@ -6,54 +6,51 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ._shared import PATH, json_option, parse_names, parse_size, quiet_option, threads_option
+
 if TYPE_CHECKING:
     from ..proof.bench.measure import BenchResult
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(readable=False))
+@click.argument("bundle", type=PATH)
 @click.option("--size", default="256x256", show_default=True, metavar="HxW",
               help="Height and width of the network's input, which is the output's size.")
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+@threads_option
 @click.option("--device", type=click.IntRange(min=0), metavar="N",
-              help="Number of the GPU of the baselines that run on one. Default: 0.")
+              help="Number of the GPU, for baselines that run on one. Default: 0.")
 @click.option("--against", default="onnxruntime,onnxruntime-minus-sign", show_default=True,
               metavar="NAME,...",
               help="Baselines: torch, onnxruntime, onnxruntime-minus-sign, openvino, "
                    "openvino-bf16; or the bundle itself on an NVIDIA GPU: onnxruntime-cuda, "
                    "tensorrt, tensorrt-dense, tensorrt-dense-int8.")
-@click.option("--steps", type=click.IntRange(min=1),
-              help="How many steps an image takes. Default: all that the bundle visits.")
-@click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True,
-              help="Rounds of one step of each candidate, after three that do not count.")
+@click.option("--steps", type=click.IntRange(min=1), metavar="N",
+              help="Steps to count for an image. Default: all that the bundle visits.")
+@click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, metavar="N",
+              help="Rounds of one step of each candidate, after three that are not measured.")
 @click.option("--profile", is_flag=True,
-              help="Also print the time of every kind of operator, beside what this machine could "
-                   "do it in.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
-@click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON on stdout.")
+              help="Also print the time of each kind of operator, and the least time that this "
+                   "machine's arithmetic and memory allow.")
+@quiet_option
+@json_option("every figure")
 def command(bundle: str, size: str, threads: int | None, device: int | None, against: str,
             steps: int | None, rounds: int, profile: bool, quiet: bool, as_json: bool) -> None:
     """Measure speed and memory of BUNDLE against float32 baselines.
 
     A baseline is the same network with its binary weights folded to float32 convolutions, in torch
     (channels_last), ONNX Runtime or OpenVINO (float32, and bf16 where the CPU has it).
-    onnxruntime-minus-sign leaves out the Sign operator, which is slow there and flatters us. All
-    take turns in one process. Baselines that are not installed are left out.
+    onnxruntime-minus-sign leaves out the Sign operator, whose slowness there would favour the
+    packed engine. All take turns in one process. Baselines that are not installed are left out.
     """
     import json
     import os
 
     from ..bundle.manifest import open_noise_predictor
-    from ..errors import UsageError
     from ..progress import Progress
     from ..proof.bench.measure import bench_bundle
-    from .check import parse_size
 
-    shape = parse_size(size)
-    names = [name.strip() for name in against.split(",") if name.strip()]
+    shape, names = parse_size(size), parse_names(against)
     opened = open_noise_predictor(bundle)
-    if shape is None:
-        raise UsageError("--size needs a height and a width, such as 256x256")
     with Progress("bench", 1, quiet=quiet) as progress:
         result = bench_bundle(opened, size=shape, threads=threads or os.cpu_count() or 1,
                               against=names, steps=steps, rounds=rounds, bounds=profile,
@@ -64,12 +61,12 @@ def command(bundle: str, size: str, threads: int | None, device: int | None, aga
 
 
 def table(result: BenchResult, profile: bool = False) -> str:
-    """The figures for a reader."""
+    """The figures as text."""
     height, width = result.size
     lines = [f"{result.bundle}, {height}x{width}, {result.threads} thread"
              f"{'s' if result.threads > 1 else ''}, {result.rounds} rounds, load average "
              f"{result.load_average[0]:.2f} to {result.load_average[1]:.2f}", "",
-             f"{'':<24}{'step':>10}  {'least to most':<20}{'image':>9}{'load':>9}"
+             f"{'':<24}{'step':>10}  {'min to max':<20}{'image':>9}{'load':>9}"
              f"{'first run':>11}{'memory':>10}"]
     for one in result.measured:
         spread = f"{min(one.seconds) * 1e3:.1f} to {max(one.seconds) * 1e3:.1f}"
@@ -78,13 +75,14 @@ def table(result: BenchResult, profile: bool = False) -> str:
                      f"{one.first_run_seconds:>9.2f} s{one.peak_memory / 2 ** 20:>6.0f} MiB")
     lines += [f"{name:<24}not measured: {reason}"
               for name, reason in result.unavailable.items()]
-    lines += ["", f"an image: {result.steps} steps and {result.overhead_seconds:.2f} s for the "
-                  "rest, computed from the step's median"]
+    lines += ["", f"an image: {result.steps} steps at their median, and "
+                  f"{result.overhead_seconds:.2f} s for the rest"]
     for one in result.measured[1:]:
-        median, least, most = one.ratio
+        assert one.ratio is not None  # of every candidate but the first
+        median, lowest, highest = one.ratio
         agrees = "" if "minus" in one.name else f", agrees to {one.snr:.0f} dB"
-        lines.append(f"packed is {median:.2f} times as fast as {one.name} ({least:.2f} to "
-                     f"{most:.2f}; at most {result.ceiling(one):.2f} if binary layers took no "
+        lines.append(f"packed is {median:.2f} times as fast as {one.name} ({lowest:.2f} to "
+                     f"{highest:.2f}; at most {result.ceiling(one):.2f} if binary layers took no "
                      f"time{agrees})")
     lines += ["", "of the packed engine's time:"]
     total = sum(result.profile["parts"].values()) or 1.0
@@ -100,7 +98,7 @@ def table(result: BenchResult, profile: bool = False) -> str:
 
 
 def _roofline(result: BenchResult) -> list[str]:
-    """Time beside what the machine's measured rates allow."""
+    """Times, and the least times that the machine's measured rates allow."""
     from ..proof.bench.roofline import reasons
 
     found = result.profile["roofline"]

@@ -1,4 +1,4 @@
-"""``bidiff-deploy build``: a bundle as an engine of TensorRT."""
+"""``bidiff-deploy build``: bundle -> TensorRT plan."""
 
 from __future__ import annotations
 
@@ -7,97 +7,97 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..engines import TENSORRT
+from ._shared import PATH, json_option, parse_bytes, parse_size, quiet_option
 
 if TYPE_CHECKING:
-    from ..bundle.manifest import Bundle
+    from ..bundle.record import NoisePredictorBundle
     from ..engines.tensorrt.profiles import Profile
-
-PATH = click.Path(readable=False)
 
 
 @click.command()
 @click.argument("bundle", type=PATH)
 @click.option("--backend", default="tensorrt", show_default=True,
-              help="Only tensorrt has something to build.")
+              help="Backend to build a plan for; only tensorrt has plans.")
 @click.option("--size", metavar="HxW",
-              help="Build for this height and width of the network's input, which is the output's "
-                   "size, alone.")
+              help="Build for one height and width of the network's input, which is the output's "
+                   "size.")
 @click.option("--batch", type=click.IntRange(min=1, max=4096), metavar="N",
-              help="How many images at once. Default: 1.")
+              help="Images at once. Default: 1.")
 @click.option("--min", "minimum", metavar="[Nx]HxW",
               help="Smallest shape of a plan for many shapes. Default: 64x64.")
 @click.option("--opt", "optimum", metavar="[Nx]HxW",
-              help="The shape that it is to be fastest at. Default: 256x256.")
-@click.option("--max", "maximum", metavar="[Nx]HxW", help="The largest one. Default: 512x512.")
+              help="Shape that such a plan is optimised for. Default: 256x256.")
+@click.option("--max", "maximum", metavar="[Nx]HxW",
+              help="Largest shape of such a plan. Default: 512x512.")
 @click.option("--no-plugin", is_flag=True,
-              help="Standard operators only: the binary convolutions of +-1 by +-alpha.")
-@click.option("--int8", is_flag=True, help="With --no-plugin: these convolutions in int8.")
+              help="Use standard operators only: binary convolutions multiply +-1 by +-alpha.")
+@click.option("--int8", is_flag=True, help="With --no-plugin: run these convolutions in int8.")
 @click.option("--device", type=click.IntRange(min=0), metavar="N",
               help="Number of the GPU. Default: 0.")
 @click.option("--workspace", metavar="SIZE",
-              help="What kernels may take of the GPU's memory, such as 2GB or 512MiB. Default: "
-                   "all.")
+              help="GPU memory that kernels may use, e.g. 2GB or 512MiB. Default: all.")
 @click.option("--optimization-level", "level", type=click.IntRange(min=0, max=10), metavar="N",
-              help="How long TensorRT searches for faster kernels: 0 to 5. Default: its own, 3.")
+              help="How long TensorRT searches for faster kernels, from 0 to 5. Default: "
+                   "TensorRT's, 3.")
 @click.option("-o", "--output", type=PATH, metavar="FOLDER",
-              help="Folder of plans; by default the one where the bundle looks for them. Another "
-                   "is named to it with BIDIFF_TENSORRT_PLANS.")
+              help="Folder of plans. Default: where the bundle is looked up; for another folder "
+                   "set BIDIFF_TENSORRT_PLANS when running.")
 @click.option("--graph", type=PATH, metavar="FILE",
-              help="Write the ONNX graph that TensorRT would parse, for trtexec or C++, and build "
-                   "nothing: needs no GPU, and no TensorRT.")
-@click.option("--overwrite", is_flag=True, help="Replace a plan, or a graph, that is there.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
-@click.option("--verbose", is_flag=True, help="Print what TensorRT logs on stderr.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was built as JSON on stdout.")
+              help="Only write the ONNX graph that TensorRT would parse, for trtexec or C++; needs "
+                   "neither a GPU nor TensorRT.")
+@click.option("--overwrite", is_flag=True, help="Replace a plan or a graph that exists.")
+@quiet_option
+@click.option("--verbose", is_flag=True, help="Print TensorRT's log on stderr.")
+@json_option("a summary")
 def command(bundle: str, backend: str, size: str | None, batch: int | None, minimum: str | None,
             optimum: str | None, maximum: str | None, no_plugin: bool, int8: bool,
             device: int | None, workspace: str | None, level: int | None, output: str | None,
             graph: str | None, overwrite: bool, quiet: bool, verbose: bool, as_json: bool) -> None:
     """Build a plan of BUNDLE, for --backend tensorrt of the other commands.
 
-    A plan runs on this machine's model of GPU, with its version of TensorRT to the last number, and
-    with the plugin library that is here; a file beside it says so, and it is refused elsewhere. It
-    has the shapes of --size, or all from --min to --max; without either, from 64x64 to 512x512.
-    Plans for several shapes may lie side by side: the one that fits best is taken.
+    A plan runs only on this model of GPU, with exactly this version of TensorRT, and with this
+    plugin library; a file next to the plan records them, and other machines refuse it. It covers
+    the shape of --size, or all shapes from --min to --max; without these, from 64x64 to 512x512.
+    One folder may contain plans for several shapes: the best one for an image is used.
 
-    The first build takes minutes, mostly to time kernels; later ones know these times. With
-    --no-plugin the plan is of --backend tensorrt-dense, with --int8 too of tensorrt-dense-int8.
+    The first build takes minutes, mostly to time kernels; later builds reuse these times. With
+    --no-plugin the plan is for --backend tensorrt-dense, with --int8 as well for
+    tensorrt-dense-int8.
     """
     from ..bundle.manifest import open_bundle
     from ..bundle.record import NoisePredictorBundle
     from ..engines.tensorrt.profiles import check_profile
     from ..errors import EngineError, UsageError
-    from ._shared import parse_bytes
 
     if backend not in TENSORRT:
-        raise EngineError(f"backend {backend!r} has nothing to build; choose tensorrt")
+        raise EngineError(f"backend {backend!r} has no plans; choose tensorrt")
     variant = TENSORRT[backend]
     if no_plugin and variant == "plugin":
         variant = "dense"
     if int8 and variant == "plugin":
-        raise UsageError("--int8 is of the network without plugin; add --no-plugin")
+        raise UsageError("--int8 requires --no-plugin")
     variant = "dense-int8" if int8 else variant
     room = None if workspace is None else parse_bytes(workspace, "--workspace")
     opened = open_bundle(bundle)
     if not isinstance(opened, NoisePredictorBundle):
         raise EngineError(f"{bundle} is a feed-forward bundle, which backend {backend} does not "
-                          "run; it needs no build with onnxruntime")
+                          "run; use backend onnxruntime, which needs no plan")
     profile, given = _profile(opened, size, batch, minimum, optimum, maximum)
     check_profile(profile, opened)
     if graph is not None:
         others = {"--output": output, "--device": device, "--workspace": workspace,
                   "--optimization-level": level}
         if used := [name for name, value in others.items() if value is not None]:
-            raise UsageError(f"--graph builds nothing, so {used[0]} has no meaning")
+            raise UsageError(f"--graph builds no plan; leave out {used[0]}")
         result = _write_graph(opened, variant, profile if given else None, graph, overwrite)
     else:
         result = _build(opened, profile, variant, output, quiet, device=device or 0,
                         workspace=room, level=level, overwrite=overwrite, verbose=verbose)
-    _tell(result, as_json)
+    _print(result, as_json)
 
 
-def _build(bundle: Bundle, profile: Profile, variant: str, output: str | None, quiet: bool,
-           **options: Any) -> dict[str, Any]:
+def _build(bundle: NoisePredictorBundle, profile: Profile, variant: str, output: str | None,
+           quiet: bool, **options: Any) -> dict[str, Any]:
     import os
     import sys
     from pathlib import Path
@@ -111,19 +111,19 @@ def _build(bundle: Bundle, profile: Profile, variant: str, output: str | None, q
     except KeyboardInterrupt as error:
         click.echo("interrupted: no plan is written", err=True)
         if getattr(error, "running", True):
-            # TensorRT works on in its thread, and must not be taken down piece by piece.
+            # TensorRT is still working in its thread; orderly shutdown would crash it.
             sys.stdout.flush()
             os._exit(130)
         raise SystemExit(130) from None
     return {"plan": str(plan.path), "notes": notes, **plan.info.to_dict()}
 
 
-def _write_graph(bundle: Bundle, variant: str, profile: Profile | None, path: str,
+def _write_graph(bundle: NoisePredictorBundle, variant: str, profile: Profile | None, path: str,
                  overwrite: bool) -> dict[str, Any]:
-    """The derived graph as a file, of one shape if the profile has but one."""
+    """Write TensorRT's graph to a file, for one shape if the profile has only one."""
     from ..bundle.step_graphs import StepGraphs
-    from ..engines.tensorrt.api import open_tensorrt
     from ..engines.gpu.noise_predictor import precision_of
+    from ..engines.tensorrt.api import open_tensorrt
     from ..errors import EngineError
     from ..files import atomic_file, check_target
     from ..graphs.lowering import lower_for_tensorrt
@@ -134,15 +134,16 @@ def _write_graph(bundle: Bundle, variant: str, profile: Profile | None, path: st
         try:
             plugin = open_tensorrt().plugin()
         except EngineError:
-            notes.append("no plugin library can be loaded here, so the graph's words are the "
-                         "contract's, which the plugin prepares in every run")
+            notes.append("no plugin library can be loaded here, so the graph contains the bundle's "
+                         "sign words, which the plugin prepares in every run")
     shape = profile.optimum if profile is not None and profile.static else None
     precision = precision_of(bundle)
     derived = lower_for_tensorrt(StepGraphs(bundle), variant=variant,
                                  float16=precision == "float16", plugin=plugin, shape=shape)
     if variant == "dense-int8" and precision == "float16":
-        notes.append(f"opset {derived.opset} is what every TensorRT reads; from TensorRT 10 on a "
-                     "build takes one in which int8 becomes float16 without float32 between")
+        notes.append(f"the graph has opset {derived.opset}, which every TensorRT reads; from "
+                     "TensorRT 10 on a build uses a later one, in which int8 becomes float16 "
+                     "without float32 in between")
     with atomic_file(path, overwrite) as temporary:
         temporary.write_bytes(derived.model)
     return {"graph": path, "notes": notes, "variant": variant, "precision": precision,
@@ -151,7 +152,7 @@ def _write_graph(bundle: Bundle, variant: str, profile: Profile | None, path: st
             "inputs": {name: list(dims) for name, dims in derived.inputs.items()}}
 
 
-def _tell(result: dict[str, Any], as_json: bool) -> None:
+def _print(result: dict[str, Any], as_json: bool) -> None:
     import json
 
     for note in result["notes"]:
@@ -165,21 +166,19 @@ def _tell(result: dict[str, Any], as_json: bool) -> None:
         click.echo(f"{result['plan']}: {result['bytes']} bytes, {result['seconds']:.1f} s")
 
 
-def _profile(bundle: Bundle, size: str | None, batch: int | None, minimum: str | None,
+def _profile(bundle: NoisePredictorBundle, size: str | None, batch: int | None, minimum: str | None,
              optimum: str | None, maximum: str | None) -> tuple[Profile, bool]:
-    """The shapes that the options mean, and whether they mean any."""
-    from ..engines.tensorrt.profiles import default_profile
-    from ..engines.tensorrt.profiles import Profile
+    """The shapes that the options ask for, and whether they ask for any."""
+    from ..engines.tensorrt.profiles import Profile, default_profile
     from ..errors import UsageError
-    from .check import parse_size
 
     ranged = {"--min": minimum, "--opt": optimum, "--max": maximum}
     left_out = [name for name, text in ranged.items() if text is None]
     if size is not None:
         if len(left_out) < 3:
-            raise UsageError("--size is one shape and --min, --opt, --max are many; give either")
-        height, width = parse_size(size) or (0, 0)
-        shape = (batch or 1, height, width)
+            raise UsageError("--size is for one shape, --min, --opt and --max are for many; give "
+                             "either")
+        shape = (batch or 1, *parse_size(size))
         return Profile(shape, shape, shape), True
     if len(left_out) == 3:
         return default_profile(bundle, batch or 1), False
@@ -196,7 +195,7 @@ def _shape(option: str, text: str, batch: int | None) -> tuple[int, int, int]:
     try:
         sizes = [int(part) for part in text.lower().split("x")]
         if len(sizes) == 3 and batch is not None:
-            raise UsageError(f"{option} {text!r} has a batch of its own; leave out --batch")
+            raise UsageError(f"{option} {text!r} contains a batch; leave out --batch")
         first, height, width = sizes if len(sizes) == 3 else (batch or 1, *sizes)
         if not (0 < first <= 4096 and 0 < height <= 1 << 16 and 0 < width <= 1 << 16):
             raise ValueError

@@ -1,31 +1,33 @@
-"""``bidiff-deploy build-plugin``: the plugin library for a TensorRT."""
+"""``bidiff-deploy build-plugin``: builds the plugin library for an installed TensorRT."""
 
 from __future__ import annotations
 
 import click
 
+from ._shared import PATH, json_option
+
 
 @click.command()
-@click.option("--tensorrt-root", required=True, type=click.Path(), metavar="DIR",
+@click.option("--tensorrt-root", required=True, type=PATH, metavar="DIR",
               help="Folder that TensorRT was unpacked to, or /usr for Debian packages.")
-@click.option("--library", type=click.Path(), metavar="FILE",
-              help="libnvinfer.so, where it is neither below DIR nor in an installed wheel.")
-@click.option("--cuda-root", type=click.Path(), metavar="DIR",
-              help="CUDA toolkit, where its headers are not found by themselves.")
-@click.option("-o", "--output", type=click.Path(), metavar="DIR",
-              help="Folder to write; by default the one where bundles look for the plugin.")
+@click.option("--library", type=PATH, metavar="FILE",
+              help="libnvinfer.so, if it is neither below DIR nor in an installed wheel.")
+@click.option("--cuda-root", type=PATH, metavar="DIR",
+              help="CUDA toolkit, if its headers are not found automatically.")
+@click.option("-o", "--output", type=PATH, metavar="DIR",
+              help="Folder to write. Default: where engines look for the plugin.")
 @click.option("--architectures", default="auto", show_default=True,
-              help="GPUs to compile for now, by nvcc: auto (those here), none (at first use, by "
-                   "NVRTC), all, or numbers such as 75,87.")
-@click.option("--overwrite", is_flag=True, help="Replace a plugin that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was built as JSON on stdout.")
+              help="GPUs that nvcc compiles for now: auto (this machine's), all, numbers such as "
+                   "75,87, or none (NVRTC compiles at first use).")
+@click.option("--overwrite", is_flag=True, help="Replace a plugin that exists.")
+@json_option("a summary")
 def command(tensorrt_root: str, library: str | None, cuda_root: str | None, output: str | None,
             architectures: str, overwrite: bool, as_json: bool) -> None:
     """Build the plugin library for the TensorRT in DIR, version 8.5 or newer.
 
-    Needs cmake, a C++ compiler, TensorRT's headers and library, and cuda_runtime_api.h of CUDA. No
-    GPU is needed. trtexec takes libbidiff_tensorrt.so as --staticPlugins (--plugins before 8.6), or
-    libbidiff_tensorrt_dynamic.so as --dynamicPlugins.
+    Needs cmake, a C++ compiler, TensorRT's headers and library, and CUDA's cuda_runtime_api.h, but
+    no GPU. trtexec loads libbidiff_tensorrt.so with --staticPlugins (--plugins before 8.6), or
+    libbidiff_tensorrt_dynamic.so with --dynamicPlugins.
     """
     import dataclasses
     import json

@@ -1,4 +1,4 @@
-"""``bidiff-deploy check``: is a bundle equal to the checkpoint it was made of?"""
+"""``bidiff-deploy check``: compares a bundle with the checkpoint it was exported from."""
 
 from __future__ import annotations
 
@@ -6,55 +6,63 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ._shared import (
+    PATH,
+    backend_option,
+    device_option,
+    json_option,
+    parse_size,
+    parse_timesteps,
+    quiet_option,
+    threads_option,
+)
+
 if TYPE_CHECKING:
     from ..proof.check.result import CheckResult
-
-PATH = click.Path(readable=False)
 
 
 @click.command()
 @click.argument("bundle", type=PATH)
 @click.argument("checkpoint", type=PATH)
-@click.option("--options", type=PATH, help="YAML file in the published form; without it, what no "
-                                           "tensor shows is taken from the bundle.")
-@click.option("--backend", default="onnxruntime", show_default=True,
-              help="What runs the graphs: onnxruntime, onnxruntime-stock, onnxruntime-cuda, "
-                   "tensorrt, tensorrt-dense or tensorrt-dense-int8.")
-@click.option("--device", type=click.IntRange(min=0), metavar="N",
-              help="Number of the GPU, with a backend that runs on one. Default: 0.")
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
+@click.option("--options", type=PATH, metavar="FILE",
+              help="YAML options of the checkpoint, in the published form. Default: the bundle's, "
+                   "where the tensors do not show them.")
+@backend_option
+@device_option
+@threads_option
 @click.option("--images", type=PATH, multiple=True, metavar="FOLDER|FILE",
-              help="Low-resolution images, to compare whole loops on; may be repeated.")
+              help="Low-resolution images to compare whole loops on; may be repeated.")
 @click.option("--truth", type=PATH, multiple=True, metavar="FOLDER|FILE",
-              help="Their originals; without --images they are made small first.")
+              help="Their originals, which are reduced first if --images is missing.")
 @click.option("--timesteps", metavar="T,T,...",
-              help="Default: the first of each TaR/TaA group, and the last.")
-@click.option("--size", metavar="HxW", help="Of the network's input: 64x64 of noise, or what "
-                                            "images are cropped to, 256x256; feed-forward: 48x48 "
-                                            "and 128x128.")
-@click.option("--save", type=PATH, help="Write inputs and predictions as Polygraphy's RunResults.")
+              help="Timesteps to compare. Default: the first of each TaR/TaA group, and the last.")
+@click.option("--size", metavar="HxW",
+              help="Size of the network's input. Default: 64x64 for noise, and images are cropped "
+                   "to 256x256; for a feed-forward bundle 48x48 and 128x128.")
+@click.option("--save", type=PATH, metavar="FILE",
+              help="Write inputs and predictions as Polygraphy's RunResults.")
 @click.option("--overwrite", is_flag=True, help="Replace the file of --save if it exists.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
-@click.option("--json", "as_json", is_flag=True, help="Print every statistic as JSON on stdout.")
+@quiet_option
+@json_option("every statistic")
 def command(bundle: str, checkpoint: str, options: str | None, backend: str, device: int | None,
             threads: int | None, images: tuple[str, ...], truth: tuple[str, ...],
             timesteps: str | None, size: str | None, save: str | None, overwrite: bool,
             quiet: bool, as_json: bool) -> None:
-    """Compare BUNDLE with CHECKPOINT, run by torch on the same inputs.
+    """Compare BUNDLE with CHECKPOINT, which torch runs on the same inputs.
 
-    Each binary layer is fed the reference's own input: its integers must be exact, its output
-    within float32 rounding. What lies between them is fed the outputs of the reference's layers.
-    Each fused operator is fed what the layers before it give, and must give what the layers that it
-    fuses give: to the bit where it is binary. Each step is fed the reference's own latent: signal
-    to noise and sign flips, beside a noise floor: the worst of the reference in another memory
-    layout and with rounding's noise on the inputs of all layers. Whole loops are compared on
-    images, and on trained weights only. Exit code 1 if anything fails.
+    Each binary layer gets the reference's input: its integer sums must be exact, its output within
+    float32 rounding. The full-precision parts between binary layers get the reference's outputs.
+    Each fused operator must return what its single layers return, equal to the bit if it is binary.
+    Each step gets the reference's latent, and its signal-to-noise ratio and sign flips are compared
+    with a noise floor: the reference itself in another memory layout, and with rounding noise on
+    the inputs of all layers. Whole loops are compared on images, for trained weights only. Exit
+    code 1 if anything fails.
 
-    CHECKPOINT may also be a file that --save wrote: its steps are compared without torch, such as
-    on another machine.
+    CHECKPOINT may also be a file that --save wrote: its steps are compared without torch, for
+    example on another machine.
 
-    Of a feed-forward BUNDLE each binary layer is checked likewise, and whole pictures instead of
-    steps: noise, or the --images.
+    For a feed-forward BUNDLE each binary layer is checked likewise, and instead of steps whole
+    images: noise, or those of --images.
     """
     from ..bundle.manifest import open_bundle
     from ..bundle.record import NoisePredictorBundle
@@ -65,7 +73,6 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
     from ..files import check_target
     from ..progress import Progress
     from ..proof.check.noise_predictor import check_bundle
-    from ._shared import parse_timesteps
 
     if backend not in BACKENDS:
         raise EngineError(f"backend {backend!r} is not known; known are {', '.join(BACKENDS)}")
@@ -75,7 +82,7 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
     if save is not None:
         check_target(save, overwrite)
     listed = parse_timesteps(timesteps)
-    shape = parse_size(size)
+    shape = None if size is None else parse_size(size)
     opened = open_bundle(bundle)
     if not isinstance(opened, NoisePredictorBundle):
         if truth or timesteps or save or options:
@@ -91,8 +98,8 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
         return
     if checkpoint.lower().endswith(".json"):
         if options or images or truth or timesteps or size or save:
-            raise UsageError(f"{checkpoint} holds runs that are repeated as they are; of the "
-                             "options only --backend, --device, --threads, --quiet and --json apply")
+            raise UsageError(f"{checkpoint} contains saved runs; of the options only --backend, "
+                             "--device, --threads, --quiet and --json apply")
         from ..proof.check.saved import check_saved
 
         _report(check_saved(opened, checkpoint, backend=backend, threads=threads,
@@ -104,7 +111,7 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
         try:
             found = read_checkpoint(checkpoint, Options(opened.config.to_dict()))
         except CheckpointError:
-            # If it can be read by itself, it is of another network, and that is told better below.
+            # If it can be read alone, it is another network, which check_bundle reports better.
             found = read_checkpoint(checkpoint)
     with Progress("check", 1, quiet=quiet) as progress:
         result = check_bundle(opened, found, backend=backend, device=device, threads=threads,
@@ -120,23 +127,8 @@ def _report(result: CheckResult, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """``"256x192"`` as (height, width). Raises UsageError."""
-    from ..errors import UsageError
-
-    if text is None:
-        return None
-    try:
-        height, width = (int(part) for part in text.lower().split("x"))
-        if not (0 < height <= 1 << 16 and 0 < width <= 1 << 16):
-            raise ValueError
-        return height, width
-    except ValueError:
-        raise UsageError(f"--size {text!r} must be height and width, such as 256x256") from None
-
-
 def table(result: CheckResult) -> str:
-    """The result for a reader; every layer that failed, the others in one line."""
+    """The result as text: one line for the layers that passed, and each that failed."""
     from ..proof.check.statistics import decibel
 
     height, width = result.size
@@ -155,9 +147,9 @@ def table(result: CheckResult) -> str:
                      f"{'' if step.passed else step.reason}")
     for loop in result.loops:
         lines += ["", f"{loop.image}: {'' if loop.passed else 'FAIL: '}{loop.reason}"]
-        if loop.psnr is not None:
-            lines.append(f"  engine {decibel(loop.psnr)} and other layout {decibel(loop.floor)} "
-                         "from the reference's image (PSNR-Y)")
+        if loop.psnr is not None and loop.floor is not None:
+            lines.append(f"  PSNR-Y against the reference's image: engine {decibel(loop.psnr)}, "
+                         f"the reference in another layout {decibel(loop.floor)}")
         if loop.truth:
             lines.append("  against the ground truth: " + ", ".join(
                 f"{name} {decibel(value)}" for name, value in loop.truth.items()))
@@ -173,19 +165,19 @@ def _parts(result: CheckResult) -> list[str]:
     wrong = [verdict for verdict in layers if not verdict.passed]
     sums = sum(layer.sums for layer in result.layers)
     rounding = max((layer.rounding for layer in result.layers), default=0.0)
-    lines = ["", f"binary layers fed the reference's input: {len(layers) - len(wrong)} of "
+    lines = ["", f"binary layers with the reference's input: {len(layers) - len(wrong)} of "
               f"{len(layers)} pass; {sums} sums, {sum(x.wrong_sums for x in result.layers)} "
               f"wrong; output at {rounding:.2f} of its rounding bound"]
     lines += [f"  FAIL {verdict.name}: {verdict.reason}" for verdict in wrong[:20]]
     if len(wrong) > 20:
         lines.append(f"  ... and {len(wrong) - 20} more")
-    if not result.segments:  # a feed-forward network's
+    if not result.segments:  # a feed-forward network
         return lines
     parts = [verdict for verdict in result.verdicts if verdict.what == "segment"]
     wrong = [verdict for verdict in parts if not verdict.passed]
-    least = min((part.snr for part in result.segments), default=float("inf"))
-    lines.append(f"full-precision parts fed the reference's layers: {len(parts) - len(wrong)} of "
-                 f"{len(parts)} pass; the worst has {decibel(least)}")
+    worst = min((part.snr for part in result.segments), default=float("inf"))
+    lines.append("full-precision parts with the reference's inputs: "
+                 f"{len(parts) - len(wrong)} of {len(parts)} pass; the worst has {decibel(worst)}")
     lines += [f"  FAIL {verdict.reason}" for verdict in wrong[:20]]
     return lines + (_operators(result) if result.operators else [])
 
@@ -196,7 +188,8 @@ def _operators(result: CheckResult) -> list[str]:
     found = [verdict for verdict in result.verdicts if verdict.what == "operator"]
     wrong = [verdict for verdict in found if not verdict.passed]
     exact = {one.operator for one in result.operators if one.exact}
-    least = min((one.snr for one in result.operators if not one.exact), default=float("inf"))
-    return [f"fused operators fed what their layers are: {len(found) - len(wrong)} of {len(found)} "
-            f"pass, {len(exact)} of them held to the bit; the worst other: {decibel(least)}",
+    worst = min((one.snr for one in result.operators if not one.exact), default=float("inf"))
+    return [f"fused operators with their layers' inputs: {len(found) - len(wrong)} of {len(found)} "
+            f"pass, {len(exact)} of them must be equal to the bit; the worst other has "
+            f"{decibel(worst)}",
             *(f"  FAIL {verdict.name}: {verdict.reason}" for verdict in wrong[:20])]

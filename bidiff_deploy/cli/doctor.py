@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import click
 
+from ._shared import json_option
+
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on stdout.")
+@json_option("everything")
 def command(as_json: bool) -> None:
-    """Show what this machine can do: processor, kernels, backends and versions, and what is missing
-    together with the command that adds it.
+    """Show what this machine can run: processor, kernels, backends and versions; and what is
+    missing, with the command that installs it.
 
-    Every backend is tried on a tiny bundle that is made on the spot. What is broken is reported in
-    a sentence. The exit code is 1 only if no backend can run a bundle.
+    Every backend is tried with a tiny bundle that is created for it. What is broken is reported
+    with the reason. The exit code is 1 only if no backend can run a bundle.
     """
     import json
 
@@ -23,6 +25,6 @@ def command(as_json: bool) -> None:
     report = examine()
     click.echo(json.dumps(report, indent=1) if as_json else to_text(report))
     if not can_run(report):
-        command = first_remedy(report)
-        remedy = f"start with {command}" if command else "the report says why"
+        fix = first_remedy(report)
+        remedy = f"start with {fix}" if fix else "the report gives the reasons"
         raise EngineError(f"no backend can run a bundle on this machine; {remedy}")

@@ -2,62 +2,62 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-PATH = click.Path(readable=False)
+from ._shared import (
+    PATH,
+    backend_option,
+    json_option,
+    quiet_option,
+    threads_option,
+    upscale_options,
+)
+
+if TYPE_CHECKING:
+    from ..upscale.options import UpscaleOptions
 
 
 @click.command()
 @click.argument("model", type=PATH)
 @click.argument("datasets", type=PATH, nargs=-1, required=True, metavar="DATASET...")
-@click.option("--scale", type=click.IntRange(2, 16),
-              help="How many times larger the originals are; needed where MODEL does not say it.")
-@click.option("--options", type=PATH, help="YAML file in the published form for a checkpoint.")
+@click.option("--scale", type=int, metavar="N",
+              help="How many times larger the originals are; required if MODEL does not say it.")
+@click.option("--options", type=PATH, metavar="FILE",
+              help="YAML options of a checkpoint, in the published form.")
 @click.option("--template", metavar="NAME",
-              help="How low-resolution images are named after the originals, such as '{}x4'. "
-                   "Default: the known one that fits.")
+              help="How low-resolution images are named after the originals, e.g. '{}x4'. Default: "
+                   "the known template that fits.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N",
-              help="The first N images of each data set alone.")
-@click.option("--steps", type=click.IntRange(min=1),
-              help="Of a bundle: visit this many of its timesteps, evenly picked; of a checkpoint: "
-                   "of the schedule's.")
-@click.option("--start", metavar="T0|none",
-              help="Begin at the first timestep from T0 down, from the noised input; 'none' "
-                   "begins from pure noise. Default: what the model was made for.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of each image's noise.")
-@click.option("--match-color", is_flag=True,
-              help="Take the low frequencies of the input, as upscale does.")
-@click.option("--tile", metavar="auto|N|none", default="auto", show_default=True,
-              help="Compute in tiles: N output pixels a side, none at all, or as large as the "
-                   "memory allows.")
-@click.option("--memory", metavar="SIZE",
-              help="What tiles may be sized to, such as 2GB. Default: a part of what is free.")
-@click.option("--lpips", is_flag=True, help="LPIPS too; needs the packages lpips and torchvision.")
+              help="Use only the first N images of each data set.")
+@upscale_options
+@click.option("--lpips", is_flag=True,
+              help="Compute LPIPS as well; needs the packages lpips and torchvision.")
 @click.option("--save", type=PATH, metavar="FOLDER",
-              help="Write the pictures, a folder for each data set.")
-@click.option("--overwrite", is_flag=True, help="Replace pictures that exist.")
-@click.option("--backend", default="onnxruntime", show_default=True,
-              help="What runs a bundle's graphs.")
+              help="Write the upscaled images, in one folder for each data set.")
+@click.option("--overwrite", is_flag=True, help="Replace images that exist.")
+@backend_option
 @click.option("--device", default="auto", show_default=True,
               help="Where torch runs a checkpoint: auto (a GPU if there is one), cpu, cuda, "
                    "cuda:1.")
-@click.option("--threads", type=click.IntRange(min=1), help="Default: all cores.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
-@click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON on stdout.")
+@threads_option
+@quiet_option
+@json_option("every score")
 def command(model: str, datasets: tuple[str, ...], scale: int | None, options: str | None,
-            template: str | None, limit: int | None, steps: int | None, start: str | None,
-            seed: int, match_color: bool, tile: str, memory: str | None, lpips: bool,
+            template: str | None, limit: int | None, upscale: UpscaleOptions, lpips: bool,
             save: str | None, overwrite: bool, backend: str, device: str, threads: int | None,
             quiet: bool, as_json: bool) -> None:
     """Score MODEL on each DATASET as super-resolution papers do.
 
-    MODEL is a bundle, a checkpoint, which torch runs, or a folder of pictures made before, named as
-    the originals. DATASET is a folder of originals, or one that has them in HR and low-resolution
-    images in LR_bicubic/X4 (GTmod12 and LRbicx4 will do); where there are none, they are made as
-    Matlab's imresize makes them.
+    MODEL is a bundle; a checkpoint, which torch runs and whose --steps are picked from the whole
+    schedule; or a folder of upscaled images, named like the originals. DATASET is a folder of
+    originals, or a folder with originals in HR and low-resolution images in LR_bicubic/X4 (or in
+    GTmod12 and LRbicx4); missing low-resolution images are made as by Matlab's imresize.
 
-    PSNR and SSIM are of Y (BT.601) of 8-bit pictures, a border of the scale's pixels cut off;
-    beside them those of Matlab's bicubic enlargement. Means are of the images' figures.
+    PSNR and SSIM are computed on Y (BT.601) of 8-bit images, with a border of as many pixels as the
+    scale cropped; the scores of Matlab's bicubic enlargement are shown for comparison. The mean of
+    a data set is the mean of its images' scores.
     """
     import json
     from pathlib import Path
@@ -68,16 +68,7 @@ def command(model: str, datasets: tuple[str, ...], scale: int | None, options: s
     from ..evaluation.run import evaluate
     from ..progress import Progress
     from ..proof.reference import torch_threads
-    from ._shared import parse_start, tile_options
 
-    upscale = {"seed": seed, **tile_options(tile, memory)}
-    if steps is not None:
-        upscale["steps"] = steps
-    if start is not None:
-        upscale["start"] = parse_start(start)
-    if match_color:
-        upscale["match_color"] = True
-    told = dict(upscale)
     distance = open_lpips() if lpips else None
     with torch_threads(threads), open_model(
             Path(model), options=Path(options) if options else None, scale=scale, backend=backend,
@@ -90,7 +81,8 @@ def command(model: str, datasets: tuple[str, ...], scale: int | None, options: s
                     progress.clear()
                     click.echo(line)
 
-            result = evaluate(model, opened, benchmarks, options=told, lpips=distance,
+            result = evaluate(model, opened, benchmarks, options=upscale.to_dict(),
+                              lpips=distance,
                               save=Path(save) if save else None, overwrite=overwrite,
                               on_progress=progress.update, report=report)
     if as_json:

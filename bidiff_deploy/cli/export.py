@@ -4,33 +4,42 @@ from __future__ import annotations
 
 import click
 
+from ._shared import (
+    PATH,
+    json_option,
+    parse_timesteps,
+    print_assumptions,
+    published_options_option,
+    quiet_option,
+)
+
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(readable=False))
-@click.option("-o", "--output", required=True, type=click.Path(readable=False),
+@click.argument("checkpoint", type=PATH)
+@click.option("-o", "--output", required=True, type=PATH, metavar="FOLDER",
               help="Folder of the bundle.")
-@click.option("--options", type=click.Path(readable=False),
-              help="YAML file in the published form (network_g, beta_schedule, scale).")
-@click.option("--scale", type=int, help="Upscaling factor, where nothing else states it.")
-@click.option("--steps", type=click.IntRange(min=1),
-              help="How many DDIM steps, evenly spaced (default: what the checkpoint or options "
-                   "advise, else 50).")
-@click.option("--timesteps", metavar="T,T,...", help="The time steps themselves, descending.")
+@published_options_option
+@click.option("--scale", type=int, metavar="N",
+              help="Upscaling factor; required if neither the checkpoint nor its options state it.")
+@click.option("--steps", type=click.IntRange(min=1), metavar="N",
+              help="Number of DDIM steps, evenly spaced. Default: what the checkpoint or its "
+                   "options advise, otherwise 50.")
+@click.option("--timesteps", metavar="T,T,...", help="The timesteps themselves, descending.")
 @click.option("--precision", type=click.Choice(["exact", "fast", "half"]), default="exact",
               show_default=True,
-              help="exact: float32 wherever the model is float. fast: factors of full-precision "
-                   "products may be rounded to bfloat16, on CPUs that multiply it. half: they and "
-                   "the maps between layers may be float16, on GPUs; on CPUs it runs as exact.")
+              help="exact: all floats are float32. fast: on CPUs with bfloat16 instructions, "
+                   "factors of full-precision products may be rounded to bfloat16. half: on GPUs, "
+                   "these factors and the maps between layers may be float16; on CPUs like exact.")
 @click.option("--overwrite", is_flag=True, help="Replace the bundle if it exists.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
-@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on stdout.")
+@quiet_option
+@json_option("a summary")
 def command(checkpoint: str, output: str, options: str | None, scale: int | None,
             steps: int | None, timesteps: str | None, precision: str, overwrite: bool, quiet: bool,
             as_json: bool) -> None:
-    """Turn CHECKPOINT into a bundle: one graph a time step, weights packed to bits.
+    """Turn CHECKPOINT into a bundle: one graph for each time step, weights packed to bits.
 
-    CHECKPOINT is a .pth, .pt or .safetensors file, published, trained here, or packed. Only .pth
-    and .pt need torch. That of a feed-forward network (BBCU-M) becomes one graph without steps.
+    CHECKPOINT is a .pth, .pt or .safetensors file: published, trained by this package, or packed.
+    Only .pth and .pt need torch. A feed-forward network (BBCU-M) becomes one graph without steps.
     """
     import json
 
@@ -41,12 +50,11 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     from ..export.write import choose_timesteps, export_bundle
     from ..files import check_target
     from ..progress import Progress
-    from ._shared import parse_timesteps, print_assumptions
 
     if steps is not None and timesteps is not None:
-        raise UsageError("--steps and --timesteps contradict each other; give one of them")
+        raise UsageError("--steps and --timesteps exclude each other; give one of them")
     listed = parse_timesteps(timesteps)
-    # Before the long work, so that it is not done in vain.
+    # Before the long work, which would be lost otherwise.
     check_target(output, overwrite, directory=True, marker=MANIFEST)
     found = read_checkpoint(checkpoint, read_options(options) if options else None, scale)
     chosen = choose_timesteps(found, steps=steps, timesteps=listed)
@@ -65,7 +73,7 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     print_assumptions(manifest["assumptions"])
     if manifest["zero_weights"]:
         click.echo(f"note: {manifest['zero_weights']} binary weights are exactly zero and were "
-                   "taken as +1", err=True)
+                   "stored as +1", err=True)
     click.echo(f"{output}: x{manifest['scale']}, "
                + (f"{len(chosen)} steps, {size / 1e6:.1f} MB" if chosen
                   else f"feed-forward, {size / 1e6:.2f} MB"))

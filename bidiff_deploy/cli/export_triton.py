@@ -4,48 +4,46 @@ from __future__ import annotations
 
 import click
 
-PATH = click.Path(readable=False)
+from ._shared import PATH, backend_option, json_option, parse_bytes
 
 
 @click.command()
 @click.argument("bundle", type=PATH)
 @click.option("-o", "--output", required=True, type=PATH, metavar="REPO",
               help="Folder of the model repository.")
-@click.option("--name", help="Of the model. Default: bidiff_x and the bundle's scale.")
-@click.option("--instances", type=int, default=1, show_default=True,
-              help="Processes with an engine each.")
-@click.option("--max-batch", type=int, default=4, show_default=True,
-              help="Images of one size that Triton may hand over at once; 1: no batching.")
-@click.option("--queue-delay-us", type=int, default=500, show_default=True,
+@click.option("--name", help="Name of the model. Default: bidiff_x and the bundle's scale.")
+@click.option("--instances", type=int, default=1, show_default=True, metavar="N",
+              help="Processes, each with its own engine.")
+@click.option("--max-batch", type=int, default=4, show_default=True, metavar="N",
+              help="Largest batch of images of one size; 1: no batching.")
+@click.option("--queue-delay-us", type=int, default=500, show_default=True, metavar="N",
               help="Microseconds that a request may wait for others of its size.")
-@click.option("--threads", type=int,
+@click.option("--threads", type=int, metavar="N",
               help="Threads of an instance. Default: all cores, shared by the instances.")
-@click.option("--backend", default="onnxruntime", show_default=True,
-              help="What runs the graphs: onnxruntime, onnxruntime-stock, onnxruntime-cuda, "
-                   "tensorrt, tensorrt-dense or tensorrt-dense-int8.")
+@backend_option
 @click.option("--tile", metavar="N|auto|none", default="auto", show_default=True,
-              help="Side of tiles in output pixels, from 64; none runs images whole.")
+              help="Side of tiles in output pixels, at least 64, or none to compute each image "
+                   "whole. auto: whole if the memory allows, otherwise in tiles that fit it.")
 @click.option("--memory", metavar="SIZE",
-              help="What an instance may need at its peak, such as 2GB or 512MiB. Default: half of "
-                   "what the server has left, shared by the instances.")
-@click.option("--max-pixels", type=int, default=1 << 20, show_default=True,
-              help="Of an input image; larger ones are refused.")
+              help="Memory budget of an instance, e.g. 2GB or 512MiB. Default: half of what is "
+                   "free on the server, shared by the instances.")
+@click.option("--max-pixels", type=int, default=1 << 20, show_default=True, metavar="N",
+              help="Largest input image in pixels; larger ones are refused.")
 @click.option("--overwrite", is_flag=True, help="Replace the repository if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on stdout.")
+@json_option("a summary")
 def command(bundle: str, output: str, name: str | None, instances: int, max_batch: int,
             queue_delay_us: int, threads: int | None, backend: str, tile: str, memory: str | None,
             max_pixels: int, overwrite: bool, as_json: bool) -> None:
     """Write a model repository that serves BUNDLE in NVIDIA Triton Inference Server.
 
-    The model runs in Triton's Python backend, on CPU, in an interpreter that has bidiff_deploy and
-    onnxruntime; REPO/README.md says how to start it, REPO/client.py upscales a file with it.
+    The model runs in Triton's Python backend, on the CPU, in an interpreter with bidiff_deploy and
+    onnxruntime. REPO/README.md explains how to start it; REPO/client.py upscales a file with it.
     """
     import dataclasses
     import json
     from pathlib import Path
 
     from ..serving.triton import export_repository
-    from ._shared import parse_bytes
 
     serving = export_repository(
         bundle, output, overwrite=overwrite, name=name, instances=instances, max_batch=max_batch,
@@ -55,5 +53,5 @@ def command(bundle: str, output: str, name: str | None, instances: int, max_batc
     if as_json:
         click.echo(json.dumps({"repository": output, **dataclasses.asdict(serving)}))
         return
-    click.echo(f"{output}: model {serving.name}; {Path(output) / 'README.md'} says how to serve it")
-
+    click.echo(f"{output}: model {serving.name}; {Path(output) / 'README.md'} explains how to "
+               "serve it")

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import click
 
+from ._shared import PATH, parse_timesteps, print_assumptions, published_options_option
+
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(readable=False))
-@click.option("-o", "--output", required=True, type=click.Path(readable=False),
+@click.argument("checkpoint", type=PATH)
+@click.option("-o", "--output", required=True, type=PATH, metavar="FILE",
               help="The packed checkpoint, a .safetensors file.")
-@click.option("--options", type=click.Path(readable=False),
-              help="YAML file in the published form (network_g, beta_schedule, scale).")
-@click.option("--scale", type=int, help="Upscaling factor, where nothing else states it.")
+@published_options_option
+@click.option("--scale", type=int, metavar="N",
+              help="Upscaling factor; required if neither the checkpoint nor its options state it.")
 @click.option("--timesteps", metavar="T,T,...",
-              help="Time steps that exports of it should use by default, descending.")
-@click.option("--start", type=click.IntRange(min=0),
-              help="Time step that sampling should start at by default, from the noised condition.")
+              help="Default timesteps of later exports, descending.")
+@click.option("--start", type=click.IntRange(min=0), metavar="T",
+              help="Default timestep at which sampling begins, from the noised condition.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 def command(checkpoint: str, output: str, options: str | None, scale: int | None,
             timesteps: str | None, start: int | None, overwrite: bool) -> None:
-    """Shrink CHECKPOINT to sign bits, scales and the rest in float32: about a tenth of the size.
+    """Shrink CHECKPOINT to about a tenth: binary weights become sign bits and scales, all other
+    weights stay float32.
 
-    The packed checkpoint needs no torch to be read; export and the torch network both take it.
+    A packed checkpoint is read without torch, by export as well as by training and check.
     """
     import dataclasses
     from pathlib import Path
@@ -31,7 +34,6 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     from ..checkpoint.read import read_checkpoint
     from ..errors import UsageError
     from ..export.write import choose_timesteps
-    from ._shared import parse_timesteps, print_assumptions
 
     if Path(output).suffix.lower() != ".safetensors":
         raise UsageError(f"{output} must end in .safetensors, the form of a packed checkpoint")

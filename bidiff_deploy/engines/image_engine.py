@@ -89,8 +89,8 @@ class ImageEngine(abc.ABC):
     def upscale_image(self, image: Image, seed: int = 0, *, tile: Tile = "auto",
                       memory: int | None = None, overlap: int | None = None,
                       steps: int | None = None, start: Start = "default",
-                      match_color: bool = False, on_step: OnStep | None = None,
-                      on_tile: OnStep | None = None) -> Image:
+                      match_color: bool = False, plan: TilePlan | None = None,
+                      on_step: OnStep | None = None, on_tile: OnStep | None = None) -> Image:
         """``image`` at ``scale`` times the size; bit depth, grey, alpha and profile are kept.
 
         seed     of the noise
@@ -101,6 +101,8 @@ class ImageEngine(abc.ABC):
                  The result and the image itself come on top
         overlap  of neighbouring tiles in output pixels, rounded up; None: the usual one
         steps, start, match_color  as in ``NoisePredictor.sample``
+        plan     what ``tile_plan`` returned for this size, instead of ``tile``, ``memory`` and
+                 ``overlap``
         on_step  called with (steps done, steps in all), counted over all tiles
         on_tile  called with (tiles done, tiles in all)
 

@@ -166,8 +166,8 @@ class NoisePredictor(ImageEngine):
     def upscale_image(self, image: Image, seed: int = 0, *, tile: Tile = "auto",
                       memory: int | None = None, overlap: int | None = None,
                       steps: int | None = None, start: Start = "default",
-                      match_color: bool = False, on_step: OnStep | None = None,
-                      on_tile: OnStep | None = None) -> Image:
+                      match_color: bool = False, plan: TilePlan | None = None,
+                      on_step: OnStep | None = None, on_tile: OnStep | None = None) -> Image:
         """As ``ImageEngine.upscale_image``; tiles and overlaps are multiples of ``unit``.
 
         "auto" runs outputs of up to 1024x1024 pixels whole. The usual overlap is the one that was
@@ -176,7 +176,8 @@ class NoisePredictor(ImageEngine):
         result of ``sample`` bit by bit. Raises UsageError as ``tile_plan`` and ``sample``.
         """
         self._check_open()
-        plan = self.tile_plan(image.height, image.width, tile, memory, overlap)
+        if plan is None:
+            plan = self.tile_plan(image.height, image.width, tile, memory, overlap)
         if not plan.whole:
             return upscale_blended(self.sample, image, self.scale, self.unit, plan, seed=seed,
                                    match_color=match_color, on_step=on_step, on_tile=on_tile,

@@ -68,8 +68,8 @@ class OneRun(ImageEngine):
     def upscale_image(self, image: Image, seed: int = 0, *, tile: Tile = "auto",
                       memory: int | None = None, overlap: int | None = None,
                       steps: int | None = None, start: Start = "default",
-                      match_color: bool = False, on_step: OnStep | None = None,
-                      on_tile: OnStep | None = None) -> Image:
+                      match_color: bool = False, plan: TilePlan | None = None,
+                      on_step: OnStep | None = None, on_tile: OnStep | None = None) -> Image:
         """As ``ImageEngine.upscale_image``; tiles and overlaps are multiples of ``scale``.
 
         The usual overlap is twice the network's reach, at most half a tile. With it, larger tiles
@@ -86,5 +86,6 @@ class OneRun(ImageEngine):
                 if listen is not None:
                     listen(count, total)
 
-        plan = self.tile_plan(image.height, image.width, tile, memory, overlap)
+        if plan is None:
+            plan = self.tile_plan(image.height, image.width, tile, memory, overlap)
         return upscale_exactly(self.enlarge, image, self.scale, plan, done)

@@ -1,6 +1,9 @@
-"""How well a model restores data sets: folders -> pictures -> PSNR, SSIM and LPIPS.
+"""How well a model restores data sets: folders -> images -> PSNR, SSIM and LPIPS.
 
-``benchmark`` the folders, ``models`` what makes the pictures, ``scores`` what they are worth,
-``perceptual`` LPIPS, ``run`` all of it, ``table`` the result for a reader. Training validates with
-the same scores.
+    benchmark   a data set on disk
+    models      a bundle, a checkpoint or a folder of images, which upscales each image
+    perceptual  LPIPS
+    run         upscales and scores every image
+    results     the scores as records
+    table       the scores as text.
 """

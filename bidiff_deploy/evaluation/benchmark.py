@@ -1,7 +1,7 @@
-"""A data set on disk: originals alone, or with their low-resolution images.
+"""A data set on disk: originals with or without their low-resolution images.
 
-    Set5/HR/baby.png    Set5/LR_bicubic/X4/babyx4.png     as the authors and EDSR's archives have it
-    Set5/GTmod12/...    Set5/LRbicx4/...                  as BasicSR's have it
+    Set5/HR/baby.png    Set5/LR_bicubic/X4/babyx4.png     layout of the authors and of EDSR
+    Set5/GTmod12/...    Set5/LRbicx4/...                  layout of BasicSR
     photos/...                                            originals alone
 """
 
@@ -22,8 +22,8 @@ _TEMPLATES = ("{}", "{}x%d", "{}_LRBI_x%d")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Pairs of one data set, by name. ``low``: the folder of its low-resolution images; None: they
-    are made of the originals, as Matlab's imresize makes them."""
+    """The pairs of one data set, sorted by name. ``low``: the folder of its low-resolution images;
+    None: they are computed from the originals as by Matlab's imresize."""
 
     name: str
     pairs: tuple[ImagePair, ...]
@@ -32,16 +32,16 @@ class Benchmark:
 
 def open_benchmark(folder: Path, scale: int, template: str | None = None,
                    limit: int | None = None) -> Benchmark:
-    """The data set in ``folder``, its names and sizes checked.
+    """The data set in ``folder``, with names and sizes checked.
 
-    ``template``: how low-resolution names follow from the originals' ('{}x4'); None: whichever of
-    the known ones fits. ``limit``: the first so many images. Originals that exceed ``scale`` times
-    their low-resolution image by less than ``scale`` are cut, as the published code does it.
-    Raises UsageError for a folder that holds no data set, or pairs that do not fit.
+    ``template``: how low-resolution names follow from the originals' ('{}x4'); None: the known
+    template that fits. ``limit``: use only the first images. Originals that exceed ``scale`` times
+    their low-resolution image by less than ``scale`` are cropped, as in the published code. Raises
+    UsageError for a folder without a data set, or pairs that do not fit.
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder}: is no folder; name one with images, or with HR and "
-                         f"LR_bicubic/X{scale} in it")
+        raise UsageError(f"{folder} is not a folder; name one that contains images, or HR and "
+                         f"LR_bicubic/X{scale}")
     if template is not None:
         check_template(template)
     high = next((folder / name for name in _HIGH if (folder / name).is_dir()), folder)

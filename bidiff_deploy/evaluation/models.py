@@ -1,105 +1,105 @@
-"""What makes the pictures that are scored: a bundle, a checkpoint run by torch, or a folder of
-pictures that something else made."""
+"""What upscales the images that are scored: a bundle, a checkpoint run by torch, or a folder of
+images that something else has upscaled."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import abc
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
 
 import numpy as np
 
 from ..bundle.manifest import MANIFEST
+from ..checks import whole_number
 from ..engines.image_engine import ImageEngine
 from ..errors import ImageError, UsageError
 from ..images.datasets import ImagePair, list_images, listed, read_rgb8
+from ..images.image import Image
+from ..networks.base import MAX_SCALE
+from ..sampling.sampler import OnStep
+from ..upscale.options import UpscaleOptions
 from .benchmark import Benchmark
 
 __all__ = ["EngineModel", "FolderModel", "Model", "open_model"]
 
-OnStep = Callable[[int, int], object]
 
-
-class Model(Protocol):
-    """A context manager that gives the picture of each pair; ``tiles``: in how many tiles the last
-    one was computed."""
+class Model(abc.ABC):
+    """A context manager that upscales the image of each pair, or has it already."""
 
     scale: int
     description: str
-    tiles: int
 
-    def __enter__(self) -> Model: ...
+    def __enter__(self) -> Model:
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None: ...
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:  # noqa: B027 - nothing to close by default
+        """Release what the model holds."""
+
+    @abc.abstractmethod
+    def check(self, benchmark: Benchmark) -> None:
+        """Raise, before the work, UsageError for missing images and for options that do not fit."""
+
+    @abc.abstractmethod
+    def upscale(self, benchmark: Benchmark, pair: ImagePair, low: np.ndarray,
+                on_step: OnStep) -> tuple[np.ndarray, int]:
+        """``low``, uint8 (h, w, 3), the pair's low-resolution image, upscaled to uint8 (H, W, 3),
+        and the number of tiles it was computed in."""
+
+
+class EngineModel(Model):
+    """An engine, which is closed with the model."""
+
+    def __init__(self, engine: ImageEngine, options: UpscaleOptions) -> None:
+        self.engine, self.options = engine, options
+        self.scale, self.description = engine.scale, engine.description
+
+    def close(self) -> None:
+        self.engine.close()
 
     def check(self, benchmark: Benchmark) -> None:
-        """Raise what can be known before the work: pictures that lack, options that do not fit."""
-
-    def picture(self, benchmark: Benchmark, pair: ImagePair, low: np.ndarray,
-                on_step: OnStep) -> np.ndarray:
-        """uint8 (H, W, 3) of the pair's low-resolution image ``low``, uint8 (h, w, 3)."""
-
-
-class EngineModel(ExitStack):
-    """An engine, closed with the model; ``options``: of its ``upscale``."""
-
-    def __init__(self, engine: ImageEngine, options: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.engine = self.enter_context(engine)
-        self.options = dict(options)
-        self.scale = engine.scale
-        self.description = engine.description
-        self.tiles = 1
-
-    def check(self, benchmark: Benchmark) -> None:
-        self.engine.check_loop(self.options.get("steps"), self.options.get("start", "default"),
-                               self.options.get("match_color", False))
-        tiles = {key: value for key, value in self.options.items()
-                 if key in ("tile", "memory", "overlap")}
+        self.options.check(self.engine)
         for pair in benchmark.pairs:
-            self.engine.tile_plan(pair.height // self.scale, pair.width // self.scale, **tiles)
+            self.options.plan(self.engine, pair.height // self.scale, pair.width // self.scale)
 
-    def picture(self, benchmark: Benchmark, pair: ImagePair, low: np.ndarray,
-                on_step: OnStep) -> np.ndarray:
-        def on_tile(_: int, count: int) -> None:
-            self.tiles = count
+    def upscale(self, benchmark: Benchmark, pair: ImagePair, low: np.ndarray,
+                on_step: OnStep) -> tuple[np.ndarray, int]:
+        plan = self.options.plan(self.engine, *low.shape[:2])
+        result = self.options.upscale(self.engine, Image(low), plan, on_step=on_step)
+        # Contiguous, as files are read: sums over pixels depend on their order in memory.
+        return np.ascontiguousarray(result.pixels), plan.count
 
-        return self.engine.upscale(low, **self.options, on_step=on_step, on_tile=on_tile)
 
-
-class FolderModel(ExitStack):
-    """Pictures by their names: those of the originals or of the low-resolution images, or such a
-    name and an ending after a non-letter (``baby_test.png``). Of several data sets each has a
-    subfolder of its name, where there is one."""
-
-    tiles = 1
+class FolderModel(Model):
+    """Images found by name: that of the original or of the low-resolution image, optionally
+    continued after a character that is no letter or digit (``baby_test.png``). Each data set may
+    have a subfolder of its name."""
 
     def __init__(self, folder: Path, scale: int) -> None:
-        super().__init__()
-        self.folder = folder
-        self.scale = scale
-        self.description = f"pictures of {folder}"
+        self.folder, self.scale = folder, scale
+        self.description = f"images in {folder}"
 
     def check(self, benchmark: Benchmark) -> None:
         lacking = [pair.name for pair in benchmark.pairs if self._find(benchmark, pair) is None]
         if lacking:
-            raise UsageError(f"{self._inside(benchmark)}: has no picture, or several, of "
-                             f"{listed(lacking)} of {benchmark.name}; name each as the original, "
-                             "or as its low-resolution image")
+            raise UsageError(f"{self._inside(benchmark)} contains no image, or several, for "
+                             f"{listed(lacking)} of {benchmark.name}; name each like the original "
+                             "or like its low-resolution image")
 
-    def picture(self, benchmark: Benchmark, pair: ImagePair, low: np.ndarray,
-                on_step: OnStep) -> np.ndarray:
+    def upscale(self, benchmark: Benchmark, pair: ImagePair, low: np.ndarray,
+                on_step: OnStep) -> tuple[np.ndarray, int]:
         path = self._find(benchmark, pair)
         assert path is not None  # check() has seen it
-        picture = read_rgb8(path)
-        if picture.shape[:2] != (pair.height, pair.width):
-            raise ImageError(f"{path}: has {picture.shape[0]}x{picture.shape[1]} pixels, but its "
-                             f"original {pair.high} has {pair.height}x{pair.width}; give pictures "
+        pixels = read_rgb8(path)
+        if pixels.shape[:2] != (pair.height, pair.width):
+            raise ImageError(f"{path} has {pixels.shape[0]}x{pixels.shape[1]} pixels, but its "
+                             f"original {pair.high} has {pair.height}x{pair.width}; give images "
                              f"of scale {self.scale}")
-        return picture
+        return pixels, 1
 
     def _inside(self, benchmark: Benchmark) -> Path:
         below = self.folder / benchmark.name
@@ -121,25 +121,26 @@ class FolderModel(ExitStack):
 
 def open_model(path: Path, *, options: Path | None = None, scale: int | None = None,
                backend: str = "onnxruntime", threads: int | None = None, device: str = "auto",
-               upscale: Mapping[str, Any] | None = None) -> Model:
-    """A bundle's folder, a checkpoint, or a folder of pictures.
+               upscale: UpscaleOptions | None = None) -> Model:
+    """Opens a bundle, a checkpoint, or a folder of images.
 
-    options   option file in the published form for a checkpoint
-    scale     needed for pictures; for the others it must be theirs
-    device    of a checkpoint: auto, cpu, cuda, cuda:1
-    upscale   options of ``upscale``: seed, steps, start, tile and so on. Of a checkpoint ``steps``
-              picks from the whole schedule, as ``bidiff-deploy export --steps`` does
+    options   options file of a checkpoint, in the published form
+    scale     required for images; for the others it must match theirs
+    device    for a checkpoint: auto, cpu, cuda, cuda:1
+    upscale   how each image is upscaled; a checkpoint's ``steps`` are picked from the whole
+              schedule, as by ``bidiff-deploy export --steps``
 
-    Raises UsageError where the scale is not known or another, and what opening raises.
+    Raises UsageError for a scale that is unknown or does not match, and what opening raises.
     """
-    upscale = dict(upscale or {})
+    upscale = upscale or UpscaleOptions()
+    if scale is not None:
+        whole_number("--scale", scale, 2, MAX_SCALE)
     if options is not None and path.is_dir():
-        raise UsageError(f"--options describes a checkpoint, and {path} is a folder; leave it out")
+        raise UsageError(f"--options describes a checkpoint, but {path} is a folder; leave it out")
     if path.is_dir() and not (path / MANIFEST).is_file():
-        _check_pictures(path)
+        _check_images(path)
         if scale is None:
-            raise UsageError(f"{path}: its pictures do not tell the scale they were made with; "
-                             "give --scale")
+            raise UsageError(f"the scale of the images in {path} is unknown; give --scale")
         return FolderModel(path, scale)
     if path.is_dir():
         from .. import load_bundle
@@ -148,21 +149,21 @@ def open_model(path: Path, *, options: Path | None = None, scale: int | None = N
     else:
         from ..proof.torch_engines import open_checkpoint
 
-        engine = open_checkpoint(path, options, scale, upscale.pop("steps", None), device)
+        engine = open_checkpoint(path, options, scale, upscale.steps, device)
+        upscale = replace(upscale, steps=None)
     if scale is not None and engine.scale != scale:
         engine.close()
         raise UsageError(f"{path} enlarges {engine.scale} times, not {scale}; leave --scale out")
     return EngineModel(engine, upscale)
 
 
-def _check_pictures(folder: Path) -> None:
-    """UsageError for a folder that has images neither in it nor in a folder of it."""
-    inside = [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())]
-    for one in inside:
+def _check_images(folder: Path) -> None:
+    """Raise UsageError for a folder with no images in it or in one of its subfolders."""
+    for one in (folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())):
         try:
             list_images(one)
             return
         except UsageError:
             continue
-    raise UsageError(f"{folder}: is neither a bundle (it has no {MANIFEST}) nor a folder of "
-                     "pictures; name a bundle, a checkpoint or pictures")
+    raise UsageError(f"{folder} is neither a bundle (it has no {MANIFEST}) nor a folder of images; "
+                     "name a bundle, a checkpoint or images")

@@ -1,4 +1,4 @@
-"""What an evaluation has found, in plain values."""
+"""The scores of an evaluation as records."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ BASELINE, MODEL = "bicubic", "model"  # names of what is scored
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One image: the sides of its original, the model's seconds, in how many tiles it worked, and
-    scores by what is scored."""
+    """One image: size of its original, seconds and tiles of the model, and the scores of the model
+    and of bicubic."""
 
     name: str
     height: int
@@ -27,7 +27,7 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class SetResult:
-    """One data set. ``low``: folder of its low-resolution images; None: they were made."""
+    """One data set. ``low``: folder of its low-resolution images; None: they were computed."""
 
     name: str
     low: str | None
@@ -41,7 +41,7 @@ class SetResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found, and what with."""
+    """All scores of one model, and how it was run."""
 
     model: str
     description: str
@@ -50,7 +50,7 @@ class Evaluation:
     sets: tuple[SetResult, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; a figure that is infinite or can not be told is null."""
+        """JSON-ready; a score that is infinite or cannot be computed is null."""
         return {"model": self.model, "description": self.description, "scale": self.scale,
                 "options": self.options, "datasets": [
                     {"name": one.name, "low": one.low, "mean": one.mean, "images": [

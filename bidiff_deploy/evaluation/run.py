@@ -1,4 +1,4 @@
-"""A model over data sets: pictures made, scored, kept."""
+"""Runs a model on data sets: upscales, scores and saves each image."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..files import make_directory
 from ..images.datasets import ImagePair
 from ..images.scores import Scores, bicubic, score
 from ..images.write import write_image
+from ..sampling.sampler import OnStep
 from .benchmark import Benchmark
 from .models import Model
 from .results import BASELINE, MODEL, Evaluation, ImageResult, SetResult
@@ -31,14 +32,14 @@ def evaluate(name: str, model: Model, benchmarks: Sequence[Benchmark], *,
              report: Callable[[str], object] = lambda line: None) -> Evaluation:
     """Score ``model`` and bicubic enlargement on every image of the data sets.
 
-    Each picture is rounded to 8 bits and compared with its original, a border of ``scale`` pixels
-    cut off for PSNR and SSIM. ``lpips`` as ``perceptual.open_lpips`` gives it. ``save``: a folder
-    that gets the pictures, one folder a data set. ``on_progress``: called with the share of the
-    work that is done, by pixels, and what is worked on. ``report``: called with each line of the
-    table as soon as it is known.
+    Each result is rounded to 8 bits and compared with its original, with a border of ``scale``
+    pixels cropped for PSNR and SSIM. ``lpips``: what ``perceptual.open_lpips`` returns. ``save``:
+    the folder to write the results to, one subfolder for each data set. ``on_progress``: called
+    with the share of the work that is done, by pixels, and the image. ``report``: called with each
+    line of the table as soon as it is known.
 
-    Raises UsageError for what does not fit before any work is done, OutputError for pictures that
-    exist, ImageError for an image that is damaged.
+    Raises UsageError, before any work is done, for a model that does not fit the data sets,
+    OutputError for results that exist, ImageError for a damaged image.
     """
     _check_names(benchmarks)
     for benchmark in benchmarks:
@@ -64,33 +65,34 @@ def evaluate(name: str, model: Model, benchmarks: Sequence[Benchmark], *,
                 on_progress((before + own * step / steps) / total, label)
 
             on_step(0, 1)
-            picture, result = _one(model, benchmark, pair, lpips, on_step)
+            upscaled, result = _one(model, benchmark, pair, lpips, on_step)
             if save is not None:
                 make_directory(save / benchmark.name)
-                write_image(_target(save, benchmark, pair), picture, overwrite=overwrite)
+                write_image(_target(save, benchmark, pair), upscaled, overwrite=overwrite)
             images.append(result)
             done += pixels
             report(lines.row(result))
-        sets.append(SetResult(benchmark.name, benchmark.low and str(benchmark.low), tuple(images)))
+        low = None if benchmark.low is None else str(benchmark.low)
+        sets.append(SetResult(benchmark.name, low, tuple(images)))
         report(lines.mean(sets[-1]))
     on_progress(1.0, "evaluate")
     return Evaluation(name, model.description, model.scale, dict(options or {}), tuple(sets))
 
 
 def _one(model: Model, benchmark: Benchmark, pair: ImagePair, lpips: Perceptual | None,
-         on_step: Callable[[int, int], object]) -> tuple[np.ndarray, ImageResult]:
+         on_step: OnStep) -> tuple[np.ndarray, ImageResult]:
     truth = pair.read_high()
     low = pair.read_low(truth)
     started = time.perf_counter()
-    picture = model.picture(benchmark, pair, low, on_step)
+    upscaled, tiles = model.upscale(benchmark, pair, low, on_step)
     seconds = time.perf_counter() - started
     scores: dict[str, Scores] = {}
-    for which, found in ((BASELINE, bicubic(low, pair.scale)), (MODEL, picture)):
+    for which, found in ((BASELINE, bicubic(low, pair.scale)), (MODEL, upscaled)):
         scores[which] = score(found, truth, pair.scale)
         if lpips is not None:
             scores[which]["lpips"] = lpips(found, truth)
-    return picture, ImageResult(pair.name, pair.height, pair.width, round(seconds, 3),
-                                model.tiles, scores)
+    return upscaled, ImageResult(pair.name, pair.height, pair.width, round(seconds, 3), tiles,
+                                 scores)
 
 
 def _target(save: Path, benchmark: Benchmark, pair: ImagePair) -> Path:

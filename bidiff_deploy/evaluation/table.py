@@ -1,4 +1,4 @@
-"""An evaluation as lines for a reader, each of which can be told as soon as it is known."""
+"""An evaluation as lines of text, each of which can be printed as soon as it is known."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _COLUMNS = {"psnr_y": ("PSNR-Y", "{:.2f}"), "ssim_y": ("SSIM-Y", "{:.4f}"),
 
 
 def title(model: str, scale: int, description: str) -> str:
-    """What is scored."""
+    """The line that names what is scored."""
     return f"{model}, x{scale}: {description}"
 
 
 class SetTable:
-    """The lines of one data set; of each figure bicubic's, then the model's.
+    """The lines of one data set; for each score bicubic's value, then the model's.
 
     ``low``: the folder of its low-resolution images, or None; ``images``: the names of its images;
     ``figures``: the names of the scores.
@@ -31,8 +31,8 @@ class SetTable:
         self._wide = max(map(len, [*images, "mean"])) + 2
 
     def head(self) -> Iterator[str]:
-        """Above the first image, after an empty line."""
-        made = "made by bicubic" if self._low is None else f"of {self._low}"
+        """The lines above the first image; the first is empty."""
+        made = "made by bicubic" if self._low is None else f"from {self._low}"
         blank = " " * self._wide
         yield ""
         yield f"{self._name}, {self._count} images, low-resolution images {made}"
@@ -40,14 +40,14 @@ class SetTable:
         yield blank + f"{'bicubic':>9}{'model':>9}" * len(self._figures) + f"{'seconds':>9}"
 
     def row(self, image: ImageResult) -> str:
-        """One image."""
+        """The line of one image."""
         cells = [_cell(image.scores[which].get(figure), _COLUMNS[figure][1])
                  for figure in self._figures for which in (BASELINE, MODEL)]
         tiles = f"  in {image.tiles} tiles" if image.tiles > 1 else ""
         return f"{image.name:<{self._wide}}" + "".join(cells) + f"{image.seconds:>9.1f}{tiles}"
 
     def mean(self, result: SetResult) -> str:
-        """Below the last image."""
+        """The line below the last image."""
         seconds = sum(image.seconds for image in result.images) / len(result.images)
         return self.row(ImageResult("mean", 0, 0, seconds, 1, result.mean))
 

@@ -1,4 +1,4 @@
-"""Files, folders and patterns -> which image becomes which output, before any work is done."""
+"""Files, folders and patterns -> one job an image, before any work is done."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tif": ".tif", "same":
 
 @dataclass(frozen=True)
 class Job:
-    """One image file, what it becomes, and where it stands among all."""
+    """One image file, its output, and its number among all jobs, from 0."""
 
     index: int
     source: Path
@@ -28,7 +28,7 @@ class Job:
 
 
 class Jobs(list[Job]):
-    """All jobs of a run, in the order of the inputs, and the folder that holds every output."""
+    """All jobs of a run, in the order of the inputs, and the folder that contains every output."""
 
     def __init__(self, jobs: Iterator[Job], folder: Path, to_file: bool) -> None:
         super().__init__(jobs)
@@ -37,19 +37,19 @@ class Jobs(list[Job]):
 
 
 def plan(inputs: Sequence[str], output: str, form: str = "png", overwrite: bool = False) -> Jobs:
-    """What is to be done, or an error before any of it is.
+    """The jobs of a command line; every error is raised before any image is computed.
 
-    ``inputs``: files, folders, and patterns where no file has that very name. Raises ImageError
-    for a file that is missing, UsageError for a folder or pattern without images or two inputs of
-    one output, OutputError for outputs that exist, can not be written, or are inputs.
+    ``inputs``: files, folders, and patterns (unless a file has that very name). Raises ImageError
+    for a missing file, UsageError for a folder or pattern without images and for two inputs with
+    one output, OutputError for outputs that exist, cannot be written, or are inputs.
     """
     out = Path(output)
-    given = [_Given(name) for name in inputs]
+    given = [_InputArgument(name) for name in inputs]
     to_file = (len(given) == 1 and given[0].kind == "file" and not out.is_dir()
                and not output.endswith(("/", os.sep)) and out.suffix != "")
     if not to_file and out.exists() and not out.is_dir():
-        raise OutputError(f"{output} is a file; for folders, patterns or several images give a "
-                          "folder")
+        raise OutputError(f"{output} is a file; give a folder for folders, patterns or several "
+                          "images")
     pairs: list[tuple[Path, Path]] = []
     for one in given:
         if to_file:
@@ -65,20 +65,21 @@ def plan(inputs: Sequence[str], output: str, form: str = "png", overwrite: bool 
             raise UsageError(f"{other} and {source} would both become {target}; give them "
                              "different folders, or --format same")
         if os.path.realpath(target) in sources:
-            raise OutputError(f"{target} is one of the inputs and would be lost; choose another "
-                              "output")
+            raise OutputError(f"{target} is one of the inputs and would be overwritten; choose "
+                              "another output")
         if to_file or target.parent.exists():
             check_output(target, overwrite)
         elif target.suffix.lower() not in EXTENSIONS:
-            raise OutputError(f"{source} has no known extension to keep; choose another --format")
+            raise OutputError(f"{source} has no known extension for --format same; choose another "
+                              "--format")
     if not to_file:
         _check_folder(out)
     return Jobs((Job(index, source, target) for index, (target, source)
                  in enumerate(taken.items())), out.parent if to_file else out, to_file)
 
 
-class _Given:
-    """One argument: a file, a folder or a pattern."""
+class _InputArgument:
+    """One input of the command line: a file, a folder or a pattern (``kind``)."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -90,7 +91,7 @@ class _Given:
             raise ImageError(f"{name} does not exist")
 
     def images(self, out: Path) -> list[tuple[Path, Path]]:
-        """Each image, and its path below the folder that OUT stands for."""
+        """Each image, and its path below the output folder ``out``."""
         if self.kind == "file":
             return [(Path(self.name), Path(os.path.basename(self.name)))]
         root = Path(self.name) if self.kind == "folder" else _fixed_part(self.name)
@@ -105,21 +106,22 @@ class _Given:
 
 
 def _fixed_part(pattern: str) -> Path:
-    """The folders of a pattern before its first part that is one."""
+    """The leading folders of a pattern, up to its first part with a wildcard."""
     parts = Path(pattern).parts[:-1]
     fixed = [index for index, part in enumerate(parts) if glob.has_magic(part)]
     return Path(*parts[:fixed[0]] if fixed else parts)
 
 
 def _matches(pattern: str, root: Path, out: Path) -> list[Path]:
-    """Images that match, or lie in a folder that does; neither hidden nor below ``out``."""
+    """Images that match or are in a folder that matches, except hidden ones and those below
+    ``out``."""
     avoid = os.path.realpath(out)
     inside = avoid != os.path.realpath(root)
     found: dict[Path, None] = {}
     for name in sorted(glob.iglob(pattern, recursive=True)):
         path = Path(name)
         if path.is_dir():
-            # "**" matches every folder, and every file in them as well.
+            # "**" matches every folder and also every file in them.
             below = [] if "**" in pattern else _images_below(path, out)
         else:
             below = [path] if path.suffix.lower() in EXTENSIONS else []
@@ -142,7 +144,7 @@ def _images_below(folder: Path, out: Path) -> list[Path]:
 
 
 def _check_folder(folder: Path) -> None:
-    """OutputError unless the folder exists or can be created; nothing is created yet."""
+    """Raise OutputError unless the folder exists or can be created; nothing is created."""
     missing = None
     while not folder.exists():
         missing, folder = folder, folder.parent

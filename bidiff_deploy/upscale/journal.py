@@ -1,9 +1,9 @@
-"""How each file of an output folder was made, so that an interrupted run can go on.
+"""Records how each file of an output folder was made, so that an interrupted run can continue.
 
-A line of JSON an output, in a hidden file beside them; the last one of a name holds. A line is on
-disk before its output has its name, so an output is recorded or not there, whenever the process
-ends; one whose line tells of other bytes is not taken for whole. Lines that can not be read, such
-as the last one after a crash, are passed over.
+The journal is a hidden file in that folder with a line of JSON for each output; the last record for
+a name wins. A line is on disk before its output is renamed into place, so whenever the process
+ends, an output is either recorded or absent; an output that does not match its record is not
+considered whole. Lines that cannot be read, such as the last one after a crash, are ignored.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from ..files import file_sha256
 __all__ = ["FILE_NAME", "Journal", "Record"]
 
 FILE_NAME = ".bidiff-upscale.jsonl"
-_MAX_BYTES = 1 << 28  # half a million outputs; a longer one is none of ours
+_MAX_BYTES = 1 << 28  # half a million outputs; larger files are rejected
 
 
 @dataclass(frozen=True)
 class Record:
-    """What one output was made of.
+    """How one output was made.
 
-    input, bundle   SHA-256 of the input file, and of the bundle's manifest
-    options         that the pixels depend on
-    width, height   of the output
-    bytes, sha256   of the output file
+    input, bundle   SHA-256 of the input file and of the bundle's manifest
+    options         the options that the pixels depend on
+    width, height   of the output in pixels
+    bytes, sha256   size and hash of the output file
     """
 
     input: str
@@ -52,15 +52,15 @@ class Journal:
         self._records: dict[str, Record] | None = None
 
     def name(self, target: Path) -> str:
-        """What an output is called: its path below the folder."""
+        """The name of an output in the journal: its path below the folder."""
         return os.path.relpath(target, self.path.parent).replace(os.sep, "/")
 
     def why_not(self, target: Path, source: Path, bundle: str,
                 options: Mapping[str, Any]) -> str | None:
-        """Why an output that is there can not be taken as it is; None if it can."""
+        """Why an existing output is not what the run would make; None if it is."""
         record = self.record(target)
         if record is None:
-            return "the journal of its folder does not tell how it was made"
+            return "the journal of its folder does not record how it was made"
         if record.bundle != bundle:
             return "it was made by another bundle"
         if dict(record.options) != dict(options):
@@ -73,28 +73,30 @@ class Journal:
             if file_sha256(source) != record.input:
                 return f"{source} has changed since"
         except OSError as error:
-            return f"{error.filename} can not be read ({error.strerror})"
+            return f"{error.filename} cannot be read ({error.strerror})"
         return None
 
     def record(self, target: Path) -> Record | None:
-        """The last record of an output."""
+        """The last record of an output; None if there is none."""
         if self._records is None:
             self._records = self._read()
         return self._records.get(self.name(target))
 
     def add(self, target: Path, record: Record) -> None:
-        """Append a record and flush it to disk. Raises OSError, and OutputError if it can not be.
+        """Append a record and flush it to disk.
+
+        Raises OutputError if the journal cannot be opened, OSError if writing fails.
         """
         line = json.dumps({"output": self.name(target), **asdict(record)}).encode() + b"\n"
         try:
             descriptor = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o666)
         except OSError as error:
-            raise OutputError(f"can not write {self.path}: {error.strerror}") from None
+            raise OutputError(f"cannot write {self.path}: {error.strerror}") from None
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                line = b"\n" + line  # after one that was cut
-            if os.write(descriptor, line) != len(line):  # a part was all that the disk had left
+                line = b"\n" + line  # after a line that was cut off
+            if os.write(descriptor, line) != len(line):  # the disk is full
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         finally:
@@ -106,12 +108,12 @@ class Journal:
         records: dict[str, Record] = {}
         try:
             if self.path.stat().st_size > _MAX_BYTES:
-                raise OutputError(f"{self.path} is too large for a journal; remove it")
+                raise OutputError(f"{self.path} is too large to be a journal; remove it")
             lines = self.path.read_bytes().splitlines()
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise OutputError(f"{self.path} can not be read: {error.strerror}") from None
+            raise OutputError(f"{self.path} cannot be read: {error.strerror}") from None
         for line in lines:
             try:
                 entry = json.loads(line)

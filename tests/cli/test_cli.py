@@ -1,4 +1,4 @@
-"""The command line as a user meets it: every mistake is one line, exit code 1, and nothing left."""
+"""The command line: every mistake is one line and exit code 1, and leaves no file."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_every_help_prints_without_heavy_imports():
         assert done.returncode == 0 and "Usage" in done.stdout, (command, done.stderr)
 
 
-def test_export_tells_what_it_assumed_and_says_json(reference, tmp_path):
+def test_export_prints_assumptions_and_json(reference, tmp_path):
     checkpoint, options = reference.checkpoint("tiny"), reference.options("tiny")
     out = tmp_path / "b"
     code, text, err = run("export", checkpoint, "-o", out, "--options", options, "--timesteps",
@@ -109,7 +109,8 @@ def test_export_refuses_in_one_sentence(reference, tmp_path, monkeypatch):
             ("already exists", good, "-o", tmp_path / "taken", "--options", options),
             ("not replaced", good, "-o", tmp_path / "taken", "--options", options, "--overwrite"),
             ("no/such", good, "-o", tmp_path / "no" / "such" / "b", "--options", options),
-            ("contradict", good, "-o", out, "--options", options, "--steps", 2, "--timesteps", "1"),
+            ("exclude each other", good, "-o", out, "--options", options, "--steps", 2,
+             "--timesteps", "1"),
             ("whole numbers", good, "-o", out, "--options", options, "--timesteps", "1,x"),
             ("descending", good, "-o", out, "--options", options, "--timesteps", "1,2"),
             ("1000", good, "-o", out, "--options", options, "--timesteps", "1000")):
@@ -175,10 +176,11 @@ def test_upscale_refuses_in_one_sentence(bundle, image, tmp_path, edit_manifest)
             ("absent.bundle", tmp_path / "absent.bundle", image, "-o", out),
             ("steps", bundle, image, "-o", out, "--steps", 99),
             ("start", bundle, image, "-o", out, "--start", "soon"),
-            ("threads is 0", bundle, image, "-o", out, "--threads", 0),
             ("backend 'tpu'", bundle, image, "-o", out, "--backend", "tpu")):
         assert match in refused(tmp_path, "upscale", *arguments), match
     assert taken.read_bytes() == b"precious"
+    code, _, err = run("upscale", bundle, image, "-o", out, "--threads", 0)
+    assert code == 2 and "'--threads'" in err
     (bundle / "step_0400.onnx").unlink()
     assert "step_0400.onnx is missing" in refused(tmp_path, "upscale", bundle, image, "-o", out)
     edit_manifest(bundle, lambda m: m.update(schema_version=2))

@@ -1,4 +1,4 @@
-"""docs/commands.md is what the commands say of themselves, and every one of them says enough."""
+"""docs/commands.md contains the help of every command, and every option has help."""
 
 from __future__ import annotations
 

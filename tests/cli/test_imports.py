@@ -16,7 +16,7 @@ from bidiff_deploy.cli import COMMANDS
 from bidiff_deploy.images.write import write_image
 
 CLI = Path(bidiff_deploy.__file__).parent / "cli"
-# What is loaded besides click and the standard library when a command's own modules are imported.
+# Modules loaded when a command's own modules are imported, without click and the standard library.
 # onnx brings google (protobuf), ml_dtypes and typing_extensions.
 ONNX = {"google", "ml_dtypes", "numpy", "onnx", "typing_extensions"}
 LOADED = {

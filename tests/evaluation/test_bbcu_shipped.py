@@ -1,4 +1,4 @@
-"""The BBCU-M in training/: it exports as it is, and restores photos it never saw."""
+"""The BBCU-M in training/: it exports without changes and restores photos it never saw."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_it_is_the_published_network_and_small():
     assert float(last["gain_over_bicubic"]) > 2
 
 
-# Measured on these crops: +0.76 dB and +0.036 SSIM; -0.45 dB and +0.057 SSIM (roof tiles that the small
-# image aliases).
+# Measured on these crops: +0.76 dB and +0.036 SSIM; -0.45 dB and +0.057 SSIM (the small image
+# aliases the roof tiles).
 @pytest.mark.parametrize("photo, top, left, decibels, similarity", [
     ("chelsea.png", 90, 160, 0.5, 0.025), ("china.jpg", 159, 177, -0.6, 0.035)])
 def test_it_beats_bicubic_on_photos_it_never_saw(engine, photo, top, left, decibels, similarity):

@@ -1,4 +1,4 @@
-"""Data sets on disk, what is scored, the figures, and the command."""
+"""Data sets on disk, models, scores, and the command."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from bidiff_deploy.images.matlab_bicubic import imresize, make_low
 from bidiff_deploy.images.metrics import luma, psnr_y, ssim_y
 from bidiff_deploy.images.resample import to_condition
 from bidiff_deploy.images.scores import bicubic, mean_scores, score
+from bidiff_deploy.upscale.options import UpscaleOptions
 from support.fake_engine import FakeEngine
 
-SIZES = {"baby": (32, 40), "bird": (36, 24), "woman": (48, 33)}  # the last is no multiple of 2
+SIZES = {"baby": (32, 40), "bird": (36, 24), "woman": (48, 33)}  # the last is not a multiple of 2
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -43,7 +44,7 @@ def save(path: Path, pixels: np.ndarray) -> Path:
 
 
 def low_of(photo: np.ndarray) -> np.ndarray:
-    """Not what imresize makes, so that it shows which was used."""
+    """Differs from imresize, which shows that these files were used."""
     return photo[:photo.shape[0] // 2 * 2:2, :photo.shape[1] // 2 * 2:2]
 
 
@@ -93,8 +94,10 @@ def test_an_original_is_cut_to_its_low_resolution_image(set5):
     (lambda root: None, "x2", "must be a file name with one {}"),
     (lambda root: save(root / "LR_bicubic/X2/birdx2.png", picture(9, 9)), None,
      "36x24 pixels, which is not 2 times the 9x9 of .*birdx2.png"),
-    (lambda root: (root / "HR/bird.png").write_bytes(b"no image"), None, "bird.png cannot be read as an image"),
-    (lambda root: [path.unlink() for path in (root / "HR").iterdir()], None, "HR contains no images"),
+    (lambda root: (root / "HR/bird.png").write_bytes(b"no image"), None,
+     "bird.png cannot be read as an image"),
+    (lambda root: [path.unlink() for path in (root / "HR").iterdir()], None,
+     "HR contains no images"),
 ])
 def test_data_sets_that_are_refused(set5, change, template, says):
     change(set5)
@@ -118,7 +121,7 @@ def test_scores_are_those_of_scikit_image():
         use_sample_covariance=False), abs=1e-12)
 
 
-def test_figures_that_can_not_be_told():
+def test_scores_that_cannot_be_computed():
     equal = picture(12, 14)
     assert score(equal, equal, 0) == {"psnr_y": None, "ssim_y": 1.0}
     assert score(equal, equal + np.uint8(1), 2)["ssim_y"] is None  # less than a window is left
@@ -136,18 +139,18 @@ def test_the_baseline_is_matlabs():
 # Runs
 
 def condition_pixels(low: np.ndarray) -> np.ndarray:
-    """What FakeEngine makes of an image: the condition itself."""
+    """What FakeEngine returns for an image: the condition itself."""
     return np.rint(to_condition(low, 2).clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
 
 
-def test_pictures_of_an_engine_are_scored_and_kept(set5, tmp_path):
+def test_images_of_an_engine_are_scored_and_saved(set5, tmp_path):
     benchmarks = [open_benchmark(set5, 2), open_benchmark(save(
         tmp_path / "B100/x.png", picture(26, 28)).parent, 2)]
-    told, lines = [], []
-    with EngineModel(FakeEngine(), {"seed": 3, "steps": 2, "tile": None}) as model:
+    updates, lines = [], []
+    with EngineModel(FakeEngine(), UpscaleOptions(seed=3, steps=2, tile=None)) as model:
         result = evaluate("fake", model, benchmarks, options={"seed": 3}, save=tmp_path / "out",
                           lpips=lambda ours, truth: float(np.abs(ours.astype(int) - truth).max()),
-                          on_progress=lambda share, label: told.append((share, label)),
+                          on_progress=lambda share, label: updates.append((share, label)),
                           report=lines.append)
     assert model.engine.closings == 1
     assert [one.name for one in result.sets] == ["Set5", "B100"]
@@ -166,73 +169,73 @@ def test_pictures_of_an_engine_are_scored_and_kept(set5, tmp_path):
     mean = result.sets[0].mean["model"]
     assert mean["psnr_y"] == pytest.approx(np.mean(
         [image.scores["model"]["psnr_y"] for image in result.sets[0].images]))
-    shares = [share for share, _ in told]
+    shares = [share for share, _ in updates]
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1
-    assert ("Set5/bird.png" in {label for _, label in told}) and len(set(shares)) > 8
+    assert ("Set5/bird.png" in {label for _, label in updates}) and len(set(shares)) > 8
     text = table(result)
     assert text == "\n".join(lines)
-    assert "Set5, 3 images, low-resolution images of" in text and "made by bicubic" in text
+    assert "Set5, 3 images, low-resolution images from" in text and "made by bicubic" in text
     assert f"{mean['psnr_y']:9.2f}" in next(
         line for line in text.splitlines() if line.startswith("mean"))
     assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["datasets"][1]["low"] is None
 
 
-def test_pictures_that_exist_are_kept(set5, tmp_path):
+def test_images_that_exist_are_kept(set5, tmp_path):
     benchmark = open_benchmark(set5, 2)
     save(tmp_path / "out/Set5/woman.png", picture(4, 4))
-    with EngineModel(FakeEngine(), {"seed": 0}) as model:
+    with EngineModel(FakeEngine(), UpscaleOptions()) as model:
         with pytest.raises(OutputError, match="woman.png already exists; choose another folder"):
             evaluate("fake", model, [benchmark], save=tmp_path / "out")
-        assert not model.engine.calls  # it is told before the work
+        assert not model.engine.calls  # refused before the work
         evaluate("fake", model, [benchmark], save=tmp_path / "out", overwrite=True)
     assert Image.open(tmp_path / "out/Set5/woman.png").size == (32, 48)
 
 
 @pytest.mark.parametrize("options, says", [
-    ({"steps": 9}, "steps is 9, but there are 4"), ({"start": -1}, "below every timestep"),
+    ({"steps": 9}, "steps is 9, but there are 4"), ({"start": -1}, "start is -1; it must be"),
     ({"tile": 9}, "tile"), ({"tile": None, "memory": 5}, "give more memory")])
 def test_options_are_checked_before_the_work(set5, options, says):
-    with EngineModel(FakeEngine(), options) as model:
+    with EngineModel(FakeEngine(), UpscaleOptions(**options)) as model:
         with pytest.raises(UsageError, match=says):
             evaluate("fake", model, [open_benchmark(set5, 2)])
         assert not model.engine.calls
 
 
-def test_tiles_are_told(tmp_path):
+def test_tiles_are_reported(tmp_path):
     save(tmp_path / "Set/a.png", picture(96, 128))
-    with EngineModel(FakeEngine(), {"tile": 64, "overlap": 16}) as model:
+    with EngineModel(FakeEngine(), UpscaleOptions(tile=64, overlap=16)) as model:
         result = evaluate("fake", model, [open_benchmark(tmp_path / "Set", 2)])
     assert result.sets[0].images[0].tiles == 6 and "in 6 tiles" in table(result)
 
 
 def test_two_sets_of_one_name(set5):
-    with EngineModel(FakeEngine(), {}) as model:
+    with EngineModel(FakeEngine(), UpscaleOptions()) as model:
         with pytest.raises(UsageError, match="two data sets are called Set5; rename"):
             evaluate("fake", model, [open_benchmark(set5, 2), open_benchmark(set5 / "HR", 2)])
 
 
-# Pictures made before
+# Images upscaled before
 
 @pytest.mark.parametrize("name", ["{}.png", "{}x2.png", "{}_test.png", "{}-2.jpg", "Set5/{}.png"])
-def test_pictures_are_found_by_name(set5, tmp_path, name):
+def test_images_are_found_by_name(set5, tmp_path, name):
     for seed, (stem, (height, width)) in enumerate(SIZES.items()):
         save(tmp_path / "out" / name.format(stem), picture(height, width // 2 * 2, seed))
-    # A name that only begins alike is of something else.
+    # A name that merely begins with the same letters belongs to another image.
     save(tmp_path / "out" / name.format("babysitter"), picture(9, 9))
     result = evaluate("out", FolderModel(tmp_path / "out", 2), [open_benchmark(set5, 2)])
     psnr = [image.scores["model"]["psnr_y"] for image in result.sets[0].images]
     assert all(value is None or value > 30 for value in psnr)
 
 
-def test_pictures_that_do_not_fit(set5, tmp_path):
+def test_images_that_do_not_fit(set5, tmp_path):
     benchmark, folder = open_benchmark(set5, 2), FolderModel(tmp_path / "out", 2)
     for stem in ("baby", "woman", "bird_1", "bird_2"):
         save(tmp_path / f"out/{stem}.png", picture(32, 40))
-    with pytest.raises(UsageError, match="has no picture, or several, of bird.png of Set5"):
+    with pytest.raises(UsageError, match="contains no image, or several, for bird.png of Set5"):
         evaluate("out", folder, [benchmark])
     (tmp_path / "out/bird_2.png").unlink()
-    with pytest.raises(ImageError, match="bird_1.png: has 32x40 pixels, but its original .* has "
-                                         "36x24; give pictures of scale 2"):
+    with pytest.raises(ImageError, match="bird_1.png has 32x40 pixels, but its original .* has "
+                                         "36x24; give images of scale 2"):
         evaluate("out", folder, [benchmark])
 
 
@@ -270,7 +273,7 @@ def test_lpips_is_given_what_it_expects(monkeypatch):
         np.testing.assert_allclose(tensor[0].permute(1, 2, 0).numpy() * 255, image, atol=1e-4)
 
 
-def test_lpips_that_can_not_be_had(monkeypatch):
+def test_lpips_that_is_not_available(monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(EngineError, match="LPIPS needs lpips, which is not installed; pip install"):
@@ -293,7 +296,7 @@ def run(*arguments) -> tuple[int, str]:
 
 
 def test_bundle_and_checkpoint_give_the_same_figures(reference, set5, tmp_path):
-    """Untrained weights, two steps: packed engine and torch differ by rounding alone."""
+    """Untrained weights, two steps: packed engine and torch differ only by rounding."""
     pytest.importorskip("torch")
     bundle = reference.bundle("tiny", [500, 0])
     pictures, figures = [], []
@@ -309,7 +312,7 @@ def test_bundle_and_checkpoint_give_the_same_figures(reference, set5, tmp_path):
         figures.append(found["datasets"][0]["images"][0])
         pictures.append(np.asarray(Image.open(out / "Set5/baby.png")).astype(int))
     assert figures[0]["scores"]["bicubic"] == figures[1]["scores"]["bicubic"]
-    # A flipped sign moves a pixel, but not the picture.
+    # A flipped sign changes a pixel, but not the image.
     assert np.abs(pictures[0] - pictures[1]).mean() < 1
     assert figures[0]["scores"]["model"]["psnr_y"] == pytest.approx(
         figures[1]["scores"]["model"]["psnr_y"], abs=0.2)
@@ -319,7 +322,7 @@ def test_bundle_and_checkpoint_give_the_same_figures(reference, set5, tmp_path):
 
 
 def test_a_feed_forward_checkpoint_and_its_bundle(set5, tmp_path):
-    """Integers are exact and there is no loop, so the pictures are equal but for rounding."""
+    """Integers are exact and there is no loop, so the images differ only by rounding."""
     pytest.importorskip("torch")
     from bidiff_deploy.checkpoint.packed import write_packed
     from support.bbcu_networks import SMALL, bundle_of, checkpoint_of, random_network
@@ -354,7 +357,7 @@ def test_the_command_refuses_in_a_sentence(reference, set5, tmp_path, monkeypatc
     (tmp_path / "empty").mkdir()
     monkeypatch.setitem(sys.modules, "lpips", None)
     for arguments, says in (
-            ([bundle, tmp_path / "nowhere"], "is no folder; name one with images"),
+            ([bundle, tmp_path / "nowhere"], "is not a folder; name one that contains images"),
             ([bundle, set5, "--scale", 2], "enlarges 4 times, not 2"),
             ([set5 / "HR", set5], "give --scale"),
             ([tmp_path / "empty", set5], "is neither a bundle (it has no manifest.json)"),

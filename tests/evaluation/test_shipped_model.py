@@ -1,4 +1,4 @@
-"""The checkpoint in training/: it exports as it is, and restores photos it never saw."""
+"""The checkpoint in training/: it exports without changes and restores photos it never saw."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_it_is_small_and_says_how_to_sample():
     assert found.sampling["start"] == found.sampling["timesteps"][0]
 
 
-# Measured on these crops: +0.82 dB and +0.038 SSIM; -0.69 dB and +0.039 SSIM (roof tiles that the
-# small image aliases: what is sharpened there is wrong pixel by pixel, and right in structure).
+# Measured on these crops: +0.82 dB and +0.038 SSIM; -0.69 dB and +0.039 SSIM (the small image
+# aliases the roof tiles: details added there are wrong in each pixel, but right in structure).
 @pytest.mark.parametrize("photo, top, left, decibels, similarity", [
     ("chelsea.png", 90, 160, 0.6, 0.03), ("china.jpg", 159, 177, -0.85, 0.03)])
 def test_it_beats_bicubic_on_photos_it_never_saw(engine, photo, top, left, decibels, similarity):
@@ -46,14 +46,14 @@ def test_it_beats_bicubic_on_photos_it_never_saw(engine, photo, top, left, decib
     ours = engine.upscale(np.asarray(small))
     assert psnr_y(ours, original, 2) >= psnr_y(bicubic, original, 2) + decibels
     assert ssim_y(ours, original, 2) >= ssim_y(bicubic, original, 2) + similarity
-    # No colour shift, this kind of model's commonest complaint.
+    # No colour shift, the most frequent complaint about diffusion models.
     assert np.abs(ours.mean((0, 1)) - original.mean((0, 1))).max() < 1.5
 
 
-# What README and training/README.md state: +1.42 dB and +0.026; +0.45 dB and +0.045.
+# README and training/README.md state +1.42 dB and +0.026; +0.45 dB and +0.045.
 @pytest.mark.parametrize("photo, decibels, similarity", [
     ("chelsea.png", 1.3, 0.022), ("china.jpg", 0.38, 0.04)])
-def test_what_is_claimed_of_whole_photos(engine, photo, decibels, similarity):
+def test_what_the_readme_claims_about_whole_photos(engine, photo, decibels, similarity):
     original = read_image(TRAINING / "photos" / photo).pixels
     height, width = (side // 2 * 2 for side in original.shape[:2])
     original = original[:height, :width]
@@ -64,7 +64,7 @@ def test_what_is_claimed_of_whole_photos(engine, photo, decibels, similarity):
     assert ssim_y(ours, original, 2) >= ssim_y(bicubic, original, 2) + similarity
 
 
-def test_another_seed_gives_another_sample_of_equal_worth(engine):
+def test_another_seed_gives_another_sample_of_equal_quality(engine):
     original = read_image(TRAINING / "photos" / "chelsea.png").pixels[90:218, 160:288]
     small = np.asarray(Image.fromarray(original).resize((64, 64), Image.Resampling.BICUBIC))
     samples = [engine.upscale(small, seed=seed) for seed in (0, 1)]

@@ -172,14 +172,17 @@ def test_progress_counts_over_all_tiles() -> None:
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    ({"tile": 63}, "tile is 63; it must be a whole number of pixels, at least 64"), ({"tile": 0}, "tile is 0"),
+    ({"tile": 63}, "tile is 63; it must be a whole number of pixels, at least 64"),
+    ({"tile": 0}, "tile is 0"),
     ({"tile": 80.0}, "tile is 80.0; it must be a whole number"), ({"tile": True}, "tile is True"),
     ({"tile": "big"}, "tile is 'big'; give a number of pixels, None or 'auto'"),
-    ({"memory": -5}, "memory is -5; it must be a whole number of bytes, at least 1"), ({"memory": 0}, "memory is 0"),
+    ({"memory": -5}, "memory is -5; it must be a whole number of bytes, at least 1"),
+    ({"memory": 0}, "memory is 0"),
     ({"memory": 1.5}, "memory is 1.5"), ({"overlap": -1}, "overlap is -1"),
     ({"overlap": "8"}, "overlap is '8'"),
     ({"tile": 64, "overlap": 40}, "overlap 40 is more than half of tile 64"),
-    ({"memory": MIB}, r"memory 1 MiB is too little: the smallest possible tile, 64x64, needs about \d+"),
+    ({"memory": MIB},
+     r"memory 1 MiB is too little: the smallest possible tile, 64x64, needs about \d+"),
     ({"tile": None, "memory": MIB}, r"the whole image needs about \d+ MiB, but memory is 1 MiB"),
     ({"tile": 128, "memory": MIB}, r"tile 128 needs about \d+ MiB"),
     ({"tile": 64, "seed": -1}, "seed is -1"), ({"tile": 64, "steps": 9}, "there are 2")])

@@ -197,7 +197,7 @@ def test_without_a_runtime_only_files_are_shown(reference, tmp_path, monkeypatch
     code, out, err = run(reference.bundle("tiny", [999, 0]), photo, "-o", page, "--no-bench",
                          "--size", "16x16")
     assert code == 0, err
-    assert "without pictures: onnxruntime is not installed" in out
+    assert "without images: onnxruntime is not installed" in out
     words = check_self_contained(page.read_text(encoding="utf-8")).words()
     assert words.count("Not on this page: onnxruntime is not installed") == 2
 
@@ -241,7 +241,7 @@ def test_a_contradicted_manifest_is_written_and_told(reference, tmp_path):
     (["BUNDLE", "absent.png"], "absent.png does not exist"),
     (["BUNDLE", "absent.pth"], "absent.pth does not exist"),
     (["BUNDLE", "--truth", "empty"], "has no images"),
-    (["BUNDLE", "a.png", "b.pth"], "b.pth is no image"),
+    (["BUNDLE", "a.png", "b.pth"], "b.pth is neither an image"),
     (["BUNDLE", "--size", "5"], "--size '5' must be height and width"),
     (["BUNDLE", "--size", "17x16"], "must be multiples of"),
     (["BUNDLE", "--against", "abacus"], "'abacus' can not be measured against"),

@@ -67,7 +67,7 @@ def test_a_file_may_have_brackets(setting: Setting) -> None:
     (["in/*.webp", "-o", "out"], r"pattern in/\*.webp matches no image"),
     (["in/*.txt", "-o", "out"], r"pattern in/\*.txt matches no image"),
     (["none/**", "-o", "out"], r"pattern none/\*\* matches no image"),
-    (["in/*.png", "in/?.jpg", "-o", "in/a.png"], "is a file; for folders, patterns"),
+    (["in/*.png", "in/?.jpg", "-o", "in/a.png"], "is a file; give a folder for folders, patterns"),
     (["in/*", "in/deep/*", "-o", "out"], None),
     (["in/a.*", "-o", "out"], "in/a.jpg and in/a.png would both become out/a.png")])
 def test_patterns_that_are_refused(setting: Setting, arguments: list[str],
@@ -111,7 +111,7 @@ def test_a_full_disk_is_of_one_image(setting: Setting, monkeypatch) -> None:
     assert not [path for path in (setting.folder / "out").iterdir() if path.suffix == ".tmp"]
 
 
-@pytest.mark.parametrize("stage", ["decode", "compute", "encode"])
+@pytest.mark.parametrize("stage", ["_decode", "_compute", "_encode"])
 def test_memory_that_runs_out_is_of_one_image(setting: Setting, monkeypatch, stage: str) -> None:
     three(setting)
 
@@ -120,8 +120,8 @@ def test_memory_that_runs_out_is_of_one_image(setting: Setting, monkeypatch, sta
             raise MemoryError
         return original(self, job, *rest)
 
-    original = getattr(batch._Stages, stage)
-    monkeypatch.setattr(batch._Stages, stage, exhausted)
+    original = getattr(batch.Batch, stage)
+    monkeypatch.setattr(batch.Batch, stage, exhausted)
     result = setting.run("in", "-o", "out", code=1)
     assert result.stderr.startswith("error: there is not enough memory to upscale in/b.png")
     assert outputs(setting) == ["a.png", "c.png"]
@@ -132,7 +132,7 @@ def test_too_many_pixels_are_of_one_image(setting: Setting, monkeypatch) -> None
     setting.photo("in/b.png", shape=(100, 100, 3))
     monkeypatch.setattr(decode_image, "__defaults__", (5000,))
     result = setting.run("in", "-o", "out", code=1)
-    assert "error: in/b.png has 100x100 pixels; at most 5000 are read" in result.stderr
+    assert "error: in/b.png: it has 100x100 pixels; at most 5000 are read" in result.stderr
     assert outputs(setting) == ["a.png", "c.png"]
 
 
@@ -152,8 +152,8 @@ def test_warnings(setting: Setting) -> None:
     Path("b.png").write_bytes(data)
     result = setting.run("a.png", "b.png", "-o", "out", "--format", "webp")
     assert result.stderr.splitlines() == [
-        "warning: a.png: its colour profile is not kept: WebP is always RGB, and the profile is of "
-        "grey", "warning: b.png: its iCCP chunk is not kept: it is broken or too large"]
+        "warning: a.png: its colour profile is not kept: WebP is always RGB, but the profile is "
+        "for grey", "warning: b.png: its iCCP chunk is not kept: it is broken or too large"]
     result = setting.run("b.png", "-o", "c.png", "--json")
     assert json.loads(result.stdout)[0]["warnings"] == [
         "its iCCP chunk is not kept: it is broken or too large"]
@@ -178,29 +178,29 @@ def test_tiles_and_their_plan(setting: Setting) -> None:
     assert {shape for _, shape in setting.engine.calls} == {(1, 3, 120, 184)}
 
 
-def test_progress_tells_image_tile_and_step(setting: Setting, monkeypatch) -> None:
+def test_progress_shows_image_tile_and_step(setting: Setting, monkeypatch) -> None:
     three(setting)
     setting.run("in/a.png", "-o", "out")
     setting.photo("in/c.png", shape=(60, 20, 3))
-    told = []
+    updates = []
     monkeypatch.setattr("bidiff_deploy.progress.Progress.update",
-                        lambda self, done, label: told.append((done, self.total, label)))
+                        lambda self, done, label: updates.append((done, self.total, label)))
     setting.run("in", "-o", "out", "--resume", "--overwrite", "--tile", "64", "--overlap", "0",
                 "--steps", "2", "--start", "none")
-    assert told[:6] == [
+    assert updates[:6] == [
         (0, 3, "[1/3] a.png"), (0.5, 3, "[1/3] a.png, step 1 of 2"),
         (1.0, 3, "[1/3] a.png, step 2 of 2"), (1, 3, "[2/3] b.png"),
         (1.5, 3, "[2/3] b.png, step 1 of 2"), (2.0, 3, "[2/3] b.png, step 2 of 2")]
-    assert told[6:] == [
+    assert updates[6:] == [
         (2, 3, "[3/3] c.png"), (2.25, 3, "[3/3] c.png, tile 1 of 2, step 1 of 2"),
         (2.5, 3, "[3/3] c.png, tile 1 of 2, step 2 of 2"),
         (2.75, 3, "[3/3] c.png, tile 2 of 2, step 1 of 2"),
         (3.0, 3, "[3/3] c.png, tile 2 of 2, step 2 of 2")]
-    told.clear()
+    updates.clear()
     (setting.folder / "out" / "b.png").unlink()
     setting.run("in", "-o", "out", "--resume", "--tile", "64", "--overlap", "0", "--steps", "2",
                 "--start", "none")
-    assert told[0] == (0, 1, "[2/3] b.png")  # what is skipped is no work
+    assert updates[0] == (0, 1, "[2/3] b.png")  # skipped jobs do not count
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -260,8 +260,8 @@ def test_an_interruption_is_clean(tmp_path: Path, monkeypatch, number: int, code
     setting = Setting(tmp_path, monkeypatch)
     for index in range(30):
         setting.photo(f"in/{index:02d}.png", seed=index, shape=(40, 50, 3))
-    command = [sys.executable, "-c", COMMAND.format(tests=str(Path(__file__).parents[1])), "upscale",
-               "bundle", "in", "-o", "out"]
+    command = [sys.executable, "-c", COMMAND.format(tests=str(Path(__file__).parents[1])),
+               "upscale", "bundle", "in", "-o", "out"]
     process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True,
                                env={**os.environ, "HOLD": "in the middle"})
@@ -273,8 +273,8 @@ def test_an_interruption_is_clean(tmp_path: Path, monkeypatch, number: int, code
     assert 3 <= len(made) < 30 and made == [f"{index:02d}.png" for index in range(len(made))]
     for name in made:
         assert read_image(tmp_path / "out" / name).width == 100
-    assert stderr == (f"interrupted: {len(made)} of 30 images are written; --resume goes on with "
-                      "the others\n")
+    assert stderr == (f"interrupted: {len(made)} of 30 images are written; --resume continues "
+                      "with the others\n")
     assert [Path(entry["output"]).name for entry in json.loads(stdout)] == made
     done = subprocess.run([*command, "--resume", "--json"], capture_output=True, text=True)
     entries = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""``bidiff-deploy upscale`` with files and folders, and everything that it refuses."""
+"""``bidiff-deploy upscale`` with files and folders, and what it refuses."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import pytest
 from click.testing import CliRunner
 
 from bidiff_deploy.cli import group
-from bidiff_deploy.cli.upscale import _listener
+from bidiff_deploy.cli.upscale import _Screen
 from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.resample import to_condition
 from bidiff_deploy.upscale import journal
+from bidiff_deploy.upscale.jobs import Job
 from support.batch_setting import Setting
 from support.fake_engine import FakeEngine
 
@@ -95,7 +96,7 @@ def test_json(setting: Setting) -> None:
     assert third["output"] == "out/c.png"
 
 
-def test_bad_files_are_told_at_the_end_and_the_others_written(setting: Setting) -> None:
+def test_bad_files_are_reported_at_the_end_and_the_others_written(setting: Setting) -> None:
     for name in ("a", "d"):
         setting.photo(f"in/{name}.png")
     (setting.folder / "in" / "b.png").write_bytes(b"")
@@ -108,7 +109,7 @@ def test_bad_files_are_told_at_the_end_and_the_others_written(setting: Setting) 
         "out/a.png", "out/d.png"}
 
 
-def test_an_engine_that_fails_is_told(setting: Setting) -> None:
+def test_an_engine_that_fails_is_reported(setting: Setting) -> None:
     class Exhausted(FakeEngine):
         def _predict(self, *_: object) -> np.ndarray:
             raise MemoryError
@@ -132,7 +133,7 @@ def test_a_file_that_is_no_image(setting: Setting, content: bytes, words: str) -
     (["a.png", "-o", "none/b.png"], "folder does not exist"),
     (["a.png", "-o", "c.png"], "c.png already exists.*--overwrite"),
     (["in", "-o", "taken"], "taken/a.png already exists"),
-    (["in", "-o", "c.png"], "c.png is a file; for folders"),
+    (["in", "-o", "c.png"], "c.png is a file; give a folder"),
     (["a.png", "in", "-o", "c.png"], "c.png is a file"),
     (["a.png", "-o", "c.png/out/"], "not a folder"),
     (["a.png", "-o", "a.png", "--overwrite"], "one of the inputs"),
@@ -143,7 +144,7 @@ def test_a_file_that_is_no_image(setting: Setting, content: bytes, words: str) -
     (["a.png", "-o", "b.png", "--steps", "9"], "there are 3 timesteps at or below start 150"),
     (["a.png", "-o", "b.png", "--steps", "9", "--start", "none"], "there are 4"),
     (["a.png", "-o", "b.png", "--start", "soon"], "--start 'soon' must be"),
-    (["a.png", "-o", "b.png", "--start", "-4"], "start is -4"),
+    (["a.png", "-o", "b.png", "--start", "-4"], "start is -4; it must be"),
     (["a.png", "-o", "b.png", "--seed", "-1"], "seed is -1"),
     (["clear.png", "-o", "b.jpg"], "the image is transparent, which JPEG cannot")])
 def test_refused_with_nothing_left_behind(setting: Setting, arguments: list[str],
@@ -194,16 +195,18 @@ def test_quiet_prints_nothing(setting: Setting) -> None:
     (True, True, True, ["on_step"]), (True, False, True, ["on_tile"]),
     (True, False, False, []), (False, False, False, [])])
 def test_who_listens_to_steps(fuses_loop, on_terminal, shown, expected) -> None:
-    """Where it makes a loop slower, steps are told only to a terminal; where it is quiet, to
-    nobody."""
-    told: list[tuple] = []
+    """Steps are reported to a terminal only, if that makes a loop slower; never with --quiet."""
+    updates: list[tuple] = []
     progress = SimpleNamespace(shown=shown, on_terminal=on_terminal,
-                               update=lambda *values: told.append(values))
-    listeners = _listener(progress, 2, "a.png", 4, fuses_loop)
+                               update=lambda *values: updates.append(values))
+    jobs = [Job(index, Path(f"{index}.png"), Path("out")) for index in range(3)]
+    screen = _Screen(quiet=False, as_json=False)
+    screen.follow(progress, jobs, len(jobs), fuses_loop)
+    listeners = screen.begin(jobs[2], SimpleNamespace(count=4))
     assert list(listeners) == expected
     for listen in listeners.values():
         listen(1, 4)
-    assert [round(done, 2) for done, _ in told] == [2] + [2.25] * len(expected)
+    assert [round(done, 2) for done, _ in updates] == [2] + [2.25] * len(expected)
 
 
 def test_an_unwritable_folder_is_refused(setting: Setting, monkeypatch) -> None:

@@ -17,7 +17,7 @@ from support.waiting import HANG_SECONDS, wait_until
 
 
 class Stages:
-    """Stages that note what they did, wait, and fail where they are told to."""
+    """Stages that note what they did, wait, and fail where ``fail`` says."""
 
     def __init__(self, pause: float = 0.0, fail: dict | None = None) -> None:
         self.pause, self.fail = pause, fail or {}

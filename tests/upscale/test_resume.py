@@ -1,4 +1,4 @@
-"""--resume and its journal: what is skipped, what is made anew, and what is refused."""
+"""--resume and its journal: what is skipped, made again or refused."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def skipped(setting: Setting, *arguments: str, code: int = 0) -> list[str]:
             if entry.get("skipped")]
 
 
-def test_resume_skips_what_is_there(setting: Setting) -> None:
+def test_resume_skips_what_exists(setting: Setting) -> None:
     three(setting)
     assert skipped(setting) == []
     before = setting.tree()
     assert skipped(setting) == ["a.png", "b.png", "c.png"] and setting.engine.calls == []
     result = setting.run("in", "-o", "out", "--resume")
-    assert result.stdout == "".join(f"out/{name}.png: skipped, it is there and whole\n"
+    assert result.stdout == "".join(f"out/{name}.png: skipped, it exists and is whole\n"
                                     for name in "abc")
     (setting.folder / "out" / "b.png").unlink()
     entries = json.loads(setting.run("in", "-o", "out", "--resume", "--json").stdout)
@@ -49,7 +49,7 @@ def test_resume_of_a_single_file(setting: Setting) -> None:
     setting.photo("a.png")
     setting.run("a.png", "-o", "b.png")
     assert not (setting.folder / FILE_NAME).exists()
-    assert "does not tell how it was made" in setting.refused("a.png", "-o", "b.png", "--resume")
+    assert "does not record how it was made" in setting.refused("a.png", "-o", "b.png", "--resume")
     setting.run("a.png", "-o", "b.png", "--resume", "--overwrite")
     assert "b.png: skipped" in setting.run("a.png", "-o", "b.png", "--resume").stdout
 
@@ -103,8 +103,8 @@ def lose_journal(setting: Setting) -> tuple[str, ...]:
     (change_bundle, "out/a.png .* another bundle", []),
     (damage_output, "out/b.png .* damaged or was changed", ["a.png", "c.png"]),
     (cut_output, "out/b.png .* damaged or was changed", ["a.png", "c.png"]),
-    (lose_journal, "out/a.png .* does not tell how it was made", [])])
-def test_resume_refuses_what_it_can_not_skip(setting: Setting, change, words: str,
+    (lose_journal, "out/a.png .* does not record how it was made", [])])
+def test_resume_refuses_what_it_cannot_skip(setting: Setting, change, words: str,
                                              still: list[str]) -> None:
     three(setting)
     setting.run("in", "-o", "out")
@@ -121,15 +121,15 @@ def test_journals_from_anywhere(setting: Setting) -> None:
     path = setting.folder / "out" / FILE_NAME
     good = path.read_bytes()
     bad = b'{"output": "a.png"}\n[]\nnull\n\xff\xfe\n{"output": 3}\n' + b"[" * 5000 + b"\n"
-    path.write_bytes(bad + good + b'{"output": "b.p')  # the last one was cut
+    path.write_bytes(bad + good + b'{"output": "b.p')  # the last line is cut off
     assert skipped(setting) == ["a.png", "b.png", "c.png"]
     (setting.folder / "out" / "b.png").unlink()
     assert skipped(setting) == ["a.png", "c.png"]
     assert skipped(setting) == ["a.png", "b.png", "c.png"]
     path.unlink()
     path.mkdir()
-    assert "can not be read" in setting.refused("in", "-o", "out", "--resume")
-    assert "can not write out/.bidiff-upscale.jsonl" in setting.run(
+    assert "cannot be read" in setting.refused("in", "-o", "out", "--resume")
+    assert "cannot write out/.bidiff-upscale.jsonl" in setting.run(
         "in", "-o", "out", "--overwrite", code=1).stderr
 
 
