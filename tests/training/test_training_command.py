@@ -29,10 +29,10 @@ def run(*arguments: str | Path, code: int = 0, stdout: bool = False) -> str:
 
 
 def test_from_a_recipe_to_a_bundle_that_passes_check(folder):
-    """200 iterations in two parts: the loss falls, the weights are those of one run, and what is
+    """100 iterations in two parts: the loss falls, the weights are those of one run, and what is
     exported computes what was trained."""
     tree = {**changed(
-        run={"iterations": 200, "report_every": 50, "validate_every": 1000},
+        run={"iterations": 100, "report_every": 25, "validate_every": 1000},
         network={"channel_mults": [1]}, optimizer={"learning_rate": 5e-3},
         data={"candidates": 1, "shuffle_colors": False, "validate": [],
               "train": [{"path": "photos/a.png", "box": [0, 0, 16, 18]}]}),
@@ -49,7 +49,7 @@ def test_from_a_recipe_to_a_bundle_that_passes_check(folder):
         [sys.executable, "-c", _HALF.format(recipe=str(folder / "recipe.yaml"), out=str(part))],
         env=ENVIRONMENT, capture_output=True, text=True)
     assert halted.returncode == 0, halted.stderr
-    assert "iteration 100, stopped; continue with --resume" in halted.stderr
+    assert "iteration 50, stopped; continue with --resume" in halted.stderr
     run("train", folder / "recipe.yaml", "-o", part, "--resume")
     states = [torch.load(path / "checkpoint.pt", weights_only=True) for path in (whole, part)]
     for state in states:
@@ -70,7 +70,7 @@ from bidiff_deploy.training.recipe import read_recipe
 
 def report(line):
     print(line, file=sys.stderr)
-    if line.startswith("iteration 100 "):
+    if line.startswith("iteration 50 "):
         signal.raise_signal(signal.SIGTERM)
 
 path = Path({recipe!r})

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bidiff_deploy.engines import library
 from support import emulated_cuda
 from support.native import HOST, built
-from support.seeds import examples
+from support.seeds import SEED, SOAK, examples
 from support.waiting import HANG_SECONDS
 from tools.checks.cuda_operators import Branch, Gpu
 
@@ -39,13 +39,14 @@ def test_plans_cover_every_output_and_refuse_with_a_sentence():
     assert "plans: 0 failed" in native("cuda_plan_test")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("order, copies",
                          [("forward", "late"), ("reverse", "early"), ("7", "early")])
 def test_every_operator_path_and_element_against_plain_loops(order, copies):
     """In several orders of a block's threads and of copies: a missing barrier shows in one."""
-    cases = 4 if order == "forward" else 2
-    output = native("cuda_kernels_test", str(cases), str(len(order)), BIDIFF_EMULATED_ORDER=order,
-                    BIDIFF_EMULATED_COPIES=copies)
+    cases = (2 if order == "forward" else 1) * (10 if SOAK else 1)
+    output = native("cuda_kernels_test", str(cases), str(len(order) + SEED),
+                    BIDIFF_EMULATED_ORDER=order, BIDIFF_EMULATED_COPIES=copies)
     assert f"{12 * cases} problems, 0 failed" in output
 
 

