@@ -17,15 +17,15 @@ from .request import Request
 if TYPE_CHECKING:
     from ..checkpoint.record import Checkpoint
 
-MOST_IMAGES = 12
+MAX_IMAGES = 12
 _PIXEL_SECONDS = 2e-6  # of a step, for the estimate of the time left
 OnProgress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a page is made of: JSON-ready parts as their own commands print them, pictures, and for
-    each part that is ``missing`` why."""
+    """What a page shows: JSON-ready parts as their own commands print them, images, and for each
+    part that is ``missing`` the reason."""
 
     created: str
     options: dict[str, Any]
@@ -60,15 +60,15 @@ class Report:
 
 
 def collect(request: Request, on_progress: OnProgress = lambda share, label: None) -> Report:
-    """Measure. Raises BidiffError for what the user can mend; what an optional package lacks is
-    told in ``missing``."""
+    """Measure everything that the request asks for. Raises BidiffError for what the user can
+    correct; a part that lacks an optional package is listed in ``missing``."""
     from ..doctor.examine import examine
     from ..proof.inspect.inspection import inspect_bundle
 
     bundle, inputs = request.bundle, list(request.inputs)
     seconds = _validate(request)
-    left_out = tuple(one.name for one in inputs[MOST_IMAGES:])
-    inputs = inputs[:MOST_IMAGES]
+    left_out = tuple(one.name for one in inputs[MAX_IMAGES:])
+    inputs = inputs[:MAX_IMAGES]
     missing: dict[str, str] = {}
     stages = _Stages(on_progress, {
         "inspect": 3, "parity": 30 if request.checkpoint else 0, "images": sum(seconds),
@@ -128,8 +128,8 @@ class _Stages:
 
 
 def _validate(request: Request) -> list[float]:
-    """Raise now what would otherwise be told after minutes; returns about how many seconds each
-    image will take."""
+    """Estimated seconds of each image. Raises BidiffError now for what would otherwise fail after
+    minutes."""
     from ..engines import BACKENDS
     from ..sampling.noise import gaussian_noise
 
@@ -147,11 +147,11 @@ def _validate(request: Request) -> list[float]:
         from ..proof.bench.candidates import BASELINES
 
         if unknown := [name for name in request.against if name not in BASELINES]:
-            raise UsageError(f"{unknown[0]!r} can not be measured against; known are "
+            raise UsageError(f"{unknown[0]!r} cannot be measured against; known are "
                              f"{', '.join(BASELINES)}")
     if request.checkpoint is not None and not os.path.exists(request.checkpoint):
         raise CheckpointError(f"{request.checkpoint} does not exist")
-    lows = (one.read(bundle.scale)[0] for one in list(request.inputs)[:MOST_IMAGES])
+    lows = (one.read(bundle.scale)[0] for one in list(request.inputs)[:MAX_IMAGES])
     return [1 + _PIXEL_SECONDS * len(visited) * low.shape[0] * low.shape[1] * bundle.scale ** 2
             for low in lows]
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from ..proof.inspect.text import human
 
-LONGEST = 300  # characters of one text; a manifest may hold megabytes
+MAX_CHARS = 300  # characters of one text; a manifest may hold megabytes
 TOP_SNR = 150  # dB, the most a chart shows: float32 rounding alone leaves 110 to 140
 
 _BASELINES = {
@@ -23,11 +23,11 @@ _BASELINES = {
 
 def plain(value: Any) -> Any:
     """Every value before it is escaped: HTML as it is, nothing for None, else its text, cut, and
-    without characters that steer a display (also those that turn its direction)."""
+    without characters that control a display, such as those that change its direction."""
     if isinstance(value, Markup):
         return value
     text = "" if value is None else str(value)
-    cut = text[:LONGEST - 1] + "\u2026" if len(text) > LONGEST else text
+    cut = text[:MAX_CHARS - 1] + "\u2026" if len(text) > MAX_CHARS else text
     return "".join(c if c.isprintable() else "?" for c in cut)
 
 

@@ -96,9 +96,12 @@ def upscaled(request: Request, inputs: Sequence[Input], seconds: Sequence[float]
 
 
 def _engine(request: Request) -> NoisePredictor:
-    from .. import load_bundle
+    from ..engines import open_engine
+    from ..engines.noise_predictor import NoisePredictor
 
-    return load_bundle(request.bundle.path, threads=request.threads, backend=request.backend)
+    engine = open_engine(request.bundle.path, threads=request.threads, backend=request.backend)
+    assert isinstance(engine, NoisePredictor), "the request's bundle is a noise predictor's"
+    return engine
 
 
 def _picture(engine: NoisePredictor, one: Input, request: Request, budget: int,
@@ -164,7 +167,7 @@ def watched(request: Request, one: Input, report: Callable[[float], None]) -> St
                             255 * float(np.sqrt(np.mean(difference ** 2)))))
     shown = encode(pictures, _STRIP_BYTES)
     if shown is None:
-        raise EngineError("its pictures do not fit the page")
+        raise EngineError("its images do not fit the page")
     return Strip(one.name, width, height, len(visited), tuple(frames), shown)
 
 

@@ -19,7 +19,7 @@ from .filters import FILTERS, baseline, plain, size
 from .parity import parity
 
 MAX_BYTES = 15_000_000
-MOST_ROWS = 1500  # of a table
+MAX_ROWS = 1500  # of a table
 
 # Anchor, which is also its template's name; name; heading; what ``missing`` calls it.
 _SECTIONS = (
@@ -42,7 +42,7 @@ def environment() -> Environment:
                        undefined=StrictUndefined, finalize=plain, trim_blocks=True,
                        lstrip_blocks=True)
     made.filters.update(FILTERS)
-    made.globals.update(most_rows=MOST_ROWS, parity=parity, kinds=_KINDS)
+    made.globals.update(most_rows=MAX_ROWS, parity=parity, kinds=_KINDS)
     return made
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 LONGEST_SIDE = 1600
-# Below it pictures are shown without loss, if there is room.
+# Smaller images are shown without loss, if there is room.
 _SMALLER = (1600, 1200, 900, 640)
 _QUALITIES = (92, 82)
 DETAIL = 96  # pixels a side of the detail, shown three times as large
@@ -99,9 +99,10 @@ def detail(pixels: np.ndarray) -> tuple[int, int, int]:
 
 def _box(values: np.ndarray, size: int) -> np.ndarray:
     """Sums over all squares of ``size``."""
-    total = np.pad(values.cumsum(0, dtype=np.float64).cumsum(1), ((1, 0), (1, 0)))
-    return (total[size:, size:] - total[:-size, size:] - total[size:, :-size]
-            + total[:-size, :-size])
+    total: np.ndarray = np.pad(values.cumsum(0, dtype=np.float64).cumsum(1), ((1, 0), (1, 0)))
+    inner: np.ndarray = (total[size:, size:] - total[:-size, size:] - total[size:, :-size]
+                         + total[:-size, :-size])
+    return inner
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .pictures import Input
 
 if TYPE_CHECKING:
-    from ..bundle.manifest import Bundle
+    from ..bundle.record import NoisePredictorBundle
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Request:
     size        (height, width) of the network's input for latency, counts and parity
     """
 
-    bundle: Bundle
+    bundle: NoisePredictorBundle
     inputs: Sequence[Input] = ()
     checkpoint: str | None = None
     options_file: str | None = None

@@ -20,10 +20,10 @@ from safetensors.numpy import save_file
 
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.errors import BidiffError, UsageError
-from bidiff_deploy.report.collect import MOST_IMAGES, Report, collect
-from bidiff_deploy.report.filters import LONGEST, greatest
+from bidiff_deploy.report.collect import MAX_IMAGES, Report, collect
+from bidiff_deploy.report.filters import MAX_CHARS, greatest
 from bidiff_deploy.report.loop import Picture
-from bidiff_deploy.report.page import MAX_BYTES, MOST_ROWS, environment, render
+from bidiff_deploy.report.page import MAX_BYTES, MAX_ROWS, environment, render
 from bidiff_deploy.report.pictures import Input, detail, encode, find_inputs
 from bidiff_deploy.report.request import Request
 from support.report_pages import (
@@ -299,7 +299,7 @@ def test_pages_have_a_limit(reference, tmp_path):
 
     folder = tmp_path / "many"
     folder.mkdir()
-    for index in range(MOST_IMAGES + 3):
+    for index in range(MAX_IMAGES + 3):
         picture(folder / f"{index:02d}.png", 8, 8, index)
     page = tmp_path / "page.html"
     code, out, _ = run(reference.bundle("tiny", [999, 0]), folder, "-o", page, "--no-bench",
@@ -307,7 +307,7 @@ def test_pages_have_a_limit(reference, tmp_path):
     assert code == 0 and "without 3 more images" in out
     parsed = Page(page.read_text())
     assert "3 more images were given" in parsed.words()
-    assert len(parsed.all("article")) == MOST_IMAGES
+    assert len(parsed.all("article")) == MAX_IMAGES
 
     report = collect(Request(open_bundle(reference.bundle("tiny", [999, 0])), against=None,
                              size=(16, 16)))
@@ -333,12 +333,12 @@ def test_values_are_escaped_and_cut_and_tables_end():
     assert rendered('<p title="{{ a }}">{{ b }}{{ c }}</p>', a='"><', b="<b>&\"'", c=None) == (
         '<p title="&#34;&gt;&lt;">&lt;b&gt;&amp;&#34;&#39;</p>')
     assert rendered('{{ fact("a", b) }}', b="<b>").count("<b>") == 0
-    assert len(rendered("<p>{{ a }}</p>", a="x" * 10_000)) == LONGEST + 7
+    assert len(rendered("<p>{{ a }}</p>", a="x" * 10_000)) == MAX_CHARS + 7
     with pytest.raises(jinja2.UndefinedError):
         rendered("{{ typo }}")
     rows = Page(rendered('{% call(row) table("c", ["a"], rows) %}<td>{{ row }}</td>{% endcall %}',
-                         rows=["x"] * (MOST_ROWS + 7)))
-    assert len(rows.all("tr")) == MOST_ROWS + 2 and "7 more rows are not shown" in rows.words()
+                         rows=["x"] * (MAX_ROWS + 7)))
+    assert len(rows.all("tr")) == MAX_ROWS + 2 and "7 more rows are not shown" in rows.words()
 
 
 def test_charts_stay_inside():
