@@ -103,7 +103,8 @@ def measure(channels: int, k: int, size: int, rounds: int) -> dict[str, list[flo
     buffers = min(64, max(1, -(-2 * cache // pair))) if size >= 256 else 1
 
     def empty() -> OrtValue:  # from ONNX Runtime's allocator, aligned as inside a graph
-        return OrtValue.ortvalue_from_shape_and_type((1, channels, size, size), np.float32, "cpu", 0)
+        shape = (1, channels, size, size)
+        return OrtValue.ortvalue_from_shape_and_type(shape, np.float32, "cpu", 0)
 
     inputs, outputs = [empty() for _ in range(buffers)], [empty() for _ in range(buffers)]
     for x in inputs:

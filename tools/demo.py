@@ -156,8 +156,8 @@ def time_steps(bundles: dict[str, Path], threads: int, side: int) -> dict:
 def _peak_memory(kind: str, bundle: Path, timestep: int, threads: int, folder: Path,
                  side: int) -> int:
     done = subprocess.run(
-        [sys.executable, "-m", "bidiff_deploy.proof.bench.candidates", kind, str(bundle), str(timestep),
-         str(side), str(side), str(threads), str(folder)],
+        [sys.executable, "-m", "bidiff_deploy.proof.bench.candidates", kind, str(bundle),
+         str(timestep), str(side), str(side), str(threads), str(folder)],
         check=True, capture_output=True, text=True)
     return int(json.loads(done.stdout)["peak_memory"])
 
@@ -209,7 +209,8 @@ def main() -> None:
     print(report(results, timing))
     (arguments.output / "figures.json").write_text(
         json.dumps({"photos": results, "timing": timing}, indent=1) + "\n")
-    print(f"\npictures: {', '.join(str(p) for p in sorted(arguments.output.glob('*_compared.png')))}")
+    compared = sorted(arguments.output.glob("*_compared.png"))
+    print(f"\npictures: {', '.join(map(str, compared))}")
 
 
 if __name__ == "__main__":

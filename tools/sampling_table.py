@@ -52,9 +52,8 @@ class Row:
 def rows(schedule: Schedule, advised: Sequence[int], start: int | None) -> list[Row]:
     """What is tried; the checkpoint's own advice comes first."""
     found = [Row("as the checkpoint advises", tuple(advised), start)]
-    for steps in FROM_NOISE:
-        if steps <= schedule.total_steps:
-            found.append(Row("pure noise", schedule.leading_timesteps(steps), None))
+    found += [Row("pure noise", schedule.leading_timesteps(steps), None)
+              for steps in FROM_NOISE if steps <= schedule.total_steps]
     sigmas = np.sqrt(1 - schedule.alphas_cumprod)
     for level in NOISE_LEVELS:
         first = int(np.abs(sigmas - level).argmin())

@@ -70,7 +70,7 @@ def test_a_network_and_its_graph(open_trt: Any, version: str) -> None:
         first, second = image(*shape), image(*shape, seed=1)
         bound = Bound(context, x=first)
         np.testing.assert_array_equal(bound.run(), expected_of_small(first))
-        launch = bound.stream.capture(lambda: bound.enqueue())
+        launch = bound.stream.capture(bound.enqueue)
         bound.put(x=second)
         before = bound.result()
         np.testing.assert_array_equal(before, expected_of_small(first))  # captured, not run
@@ -182,11 +182,11 @@ def test_it_has_no_name_that_the_version_has_not(version: str) -> None:
             assert entry.startswith("_") or entry in names or name == "IHostMemory", (name, entry)
     assert hasattr(trt, "IProgressMonitor") == (version != "8.5.3")
     with pytest.raises(AttributeError):
-        trt.IProgressMonitors
+        _ = trt.IProgressMonitors
     with pytest.raises(NotImplementedError):
-        trt.Refitter
+        _ = trt.Refitter
     with pytest.raises(NotImplementedError, match="max_threads"):
-        trt.Runtime.__new__(trt.Runtime).max_threads
+        _ = trt.Runtime.__new__(trt.Runtime).max_threads
 
 
 def test_each_of_its_names_is_some_versions() -> None:

@@ -78,13 +78,14 @@ def test_a_build_tells_its_progress_and_can_be_cancelled(trt: Trt) -> None:
 def test_the_timing_cache_and_what_a_plan_says(trt: Trt) -> None:
     content, plans = b"", []
     for _ in range(2):
-        def change(config: Any) -> None:
+        made: list[Any] = []
+
+        def change(config: Any, content: bytes = content, made: list[Any] = made) -> None:
             config.clear_flag(trt.trt.BuilderFlag.TF32)
             cache = config.create_timing_cache(content)
             assert config.set_timing_cache(cache, ignore_mismatch=False)
             made.append(config)
 
-        made: list[Any] = []
         plans.append(tensorrt_stand_in.read_plan(trt.plan(small(), SHAPES, change))[0])
         content = bytes(made[0].get_timing_cache().serialize())
     assert [plan["timed"] for plan in plans] == [5, 0]  # equal layers are timed once

@@ -18,9 +18,9 @@ STEPS = 100
 def small(binarizer: str, **options) -> NetworkConfig:
     """Two levels of 8 and 16 channels, attention, a full-precision decoder at the top."""
     return NetworkConfig(**{
-        "inner_channel": 8, "norm_groups": 4, "channel_mults": (1, 2), "res_blocks": 1, "dropout": 0.0,
-        "image_size": 32, "fp_res": (32,), "attn_res": (16,), "total_step": STEPS, "dynamic_group": 2,
-        "binarizer": binarizer, "alignment": 3.0, **options})
+        "inner_channel": 8, "norm_groups": 4, "channel_mults": (1, 2), "res_blocks": 1,
+        "dropout": 0.0, "image_size": 32, "fp_res": (32,), "attn_res": (16,), "total_step": STEPS,
+        "dynamic_group": 2, "binarizer": binarizer, "alignment": 3.0, **options})
 
 
 def network(config: NetworkConfig, seed: int = 0) -> BiDiffSR:
@@ -29,7 +29,7 @@ def network(config: NetworkConfig, seed: int = 0) -> BiDiffSR:
     torch.manual_seed(seed)
     module = BiDiffSR(config).eval()
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
+        for parameter in module.parameters():
             if parameter.ndim < 4:
                 parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
     return module.requires_grad_(False)

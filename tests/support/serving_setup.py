@@ -32,7 +32,7 @@ def message_class():
 
     def message(name, fields):
         made = file.message_type.add(name=name)
-        for label, (field, number, kind, repeated) in enumerate(fields):
+        for field, number, kind, repeated in fields:
             added = made.field.add(name=field, number=number, label=3 if repeated else 1)
             if kind in kinds:
                 added.type = kinds[kind]

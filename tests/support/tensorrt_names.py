@@ -111,9 +111,9 @@ def write(made: dict[str, Any], version: str) -> None:
     lines = [f'{json.dumps(name)}: {json.dumps(names)}' for name, names
              in sorted(made["classes"].items())]
     TABLES.mkdir(exist_ok=True)
-    (TABLES / f"{version}.json").write_text(
-        '{"version": %s,\n"module": %s,\n"classes": {\n%s\n}}\n' % (
-            json.dumps(made["version"]), json.dumps(made["module"]), ",\n".join(lines)))
+    (TABLES / f"{version}.json").write_text("\n".join([
+        f'{{"version": {json.dumps(made["version"])},', f'"module": {json.dumps(made["module"])},',
+        '"classes": {', ",\n".join(lines), "}}", ""]))
 
 
 def _output(*command: str) -> str:

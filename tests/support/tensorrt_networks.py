@@ -4,7 +4,7 @@ a few nodes."""
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -164,8 +164,8 @@ def node(op: str, given: list[np.ndarray | None], attributes: dict[str, int],
     return wrap([made], inputs, [y], constants)
 
 
-def wrap(graph_nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: list[Any] = [],
-         opset: int = 17, functions: list[Any] = []) -> Any:
+def wrap(graph_nodes: list[Any], inputs: list[Any], outputs: list[Any],
+         constants: Sequence[Any] = (), opset: int = 17, functions: Sequence[Any] = ()) -> Any:
     graph = helper.make_graph(graph_nodes, "test", inputs, outputs, constants)
     return helper.make_model(graph, ir_version=8, functions=functions, opset_imports=[
         helper.make_opsetid("", opset), helper.make_opsetid(ops.DOMAIN, 1)])
@@ -183,7 +183,7 @@ def small(batch: Any = "N", height: Any = "H", width: Any = "W") -> Any:
         "words": rng.integers(-2**31, 2**31, (8, 3, 3, 1)).astype(np.int32),
         "alpha": rng.standard_normal(8).astype(np.float32),
         "shift": rng.standard_normal((8, 1, 1)).astype(np.float32)}.items()]
-    attributes = dict(domain=ops.DOMAIN, plugin_namespace="bidiff", plugin_version="1")
+    attributes = {"domain": ops.DOMAIN, "plugin_namespace": "bidiff", "plugin_version": "1"}
     return wrap([
         helper.make_node("Conv", ["x", "kernel"], ["a"], pads=[1] * 4),
         helper.make_node("Relu", ["a"], ["r"]),

@@ -6,6 +6,7 @@ import gc
 import os
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +72,8 @@ def run_failures(path: str, folder: Path, out: dict, told: dict) -> None:
                 ("copy", {"BIDIFF_EMULATED_FAIL": "cuMemcpyHtoDAsync=719"}, at[16]),
                 ("launch", {"BIDIFF_EMULATED_FAIL": "cuGraphLaunch=1"}, at[8])):
             with failing(**variables):
-                call = lambda images=images: engine.predict(*images, first)
-                told[name] = [*told_by(call), images[0].shape in engine._steps]
+                told[name] = [*told_by(partial(engine.predict, *images, first)),
+                              images[0].shape in engine._steps]
             for side, images in at.items():
                 for _ in range(2):
                     np.testing.assert_array_equal(engine.predict(*images, first), expected[side])

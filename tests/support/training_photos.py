@@ -26,7 +26,7 @@ def save(path: Path, pixels: np.ndarray) -> Path:
 
 
 def write_pairs(folder: Path) -> Path:
-    """``folder``, with three pairs in the published layout for x2, and a folder of originals alone."""
+    """``folder``, with three pairs in the published layout for x2 and a folder of originals."""
     for index, size in enumerate([(40, 52), (36, 34), (60, 44)]):
         photo = picture(*size, seed=index)
         save(folder / "DF2K/HR" / f"{index:04d}.png", photo)

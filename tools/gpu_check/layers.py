@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -110,8 +111,8 @@ def time_cudnn(layers: Sequence[Layer], *, batch: int, repeats: int, rounds: int
                             dtype=torch.float16).to(memory_format=torch.channels_last)
             weight = torch.randn(channels, channels, layer.k, layer.k, device="cuda",
                                  dtype=torch.float16).to(memory_format=torch.channels_last)
-            run = captured(torch, lambda: torch.nn.functional.conv2d(
-                x, weight, padding=layer.k // 2), rounds)
+            run = captured(torch, functools.partial(
+                torch.nn.functional.conv2d, x, weight, padding=layer.k // 2), rounds)
             found[layer.name] = statistics.median(
                 timed(torch, run) / rounds for _ in range(repeats))
     return found

@@ -156,7 +156,7 @@ class OnnxParser:
                       for entry in node.attribute}
         version = attributes.pop("plugin_version", b"1").decode()
         namespace = attributes.pop("plugin_namespace", b"").decode()
-        where = dict(node=index, operator=node.op_type, name=node.name)
+        where = {"node": index, "operator": node.op_type, "name": node.name}
         library = nodes.registered(self._trt._version[0])
         fits = namespace == nodes.NAMESPACE or (
             self._trt._version >= (10, 10) and node.domain == nodes.NAMESPACE)
