@@ -1,7 +1,7 @@
-"""What this machine can do with bundles, what is missing, and the command that adds it.
+"""What this machine can do with bundles, what is missing, and the command that installs it.
 
-Nothing optional is imported in this process: everything is tried in others (``doctor_probes``), so
-a broken module is a sentence here and not a crash.
+Nothing optional is imported in this process: ``probes`` tries everything in other processes, so a
+broken module is reported instead of crashing this one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..engines import BACKENDS, ON_GPU, TENSORRT
 from ..version import __version__
 from .probes import run
 
-# Import name -> (what pip installs, what it is for). Versions as pyproject.toml has them.
+# Import name -> (what pip installs, what needs it). Versions as in pyproject.toml.
 NEEDED = {
     "numpy": ("numpy>=1.24", "everything"),
     "onnx": ("onnx>=1.16", "export, and reading the graphs of bundles"),
@@ -37,20 +37,19 @@ OPTIONAL = {
     "openvino": ("openvino", "bench against OpenVINO"),
     "tensorrt": ("tensorrt", "building and running plans of TensorRT"),
     "cuda": ("cuda-python", "TensorRT's steps as CUDA graphs"),
-    "pycuda": ("pycuda", "memory and copies of the TensorRT backends, for which cuda-python will "
-                         "do too"),
+    "pycuda": ("pycuda", "memory and copies of the TensorRT backends; cuda-python can replace it"),
 }
-ON_NVIDIA = ("tensorrt", "cuda", "pycuda")  # of no use where there is no NVIDIA driver
+ON_NVIDIA = ("tensorrt", "cuda", "pycuda")  # useless without an NVIDIA driver
 GPU_RUNTIME = "onnxruntime-gpu[cuda,cudnn]>=1.21"
 NVRTC = "nvidia-cuda-nvrtc-cu12>=12.8,<13"
-# Distributions that all install the module onnxruntime, over one another.
+# Distributions that install the module onnxruntime and overwrite each other.
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino",
             "onnxruntime-rocm", "onnxruntime-qnn")
 _PROBES = {"onnxruntime": "onnxruntime", "torch": "torch", "openvino": "openvino",
            "cuda": "cuda_python", "pycuda": "module:pycuda.driver"}
 PLUGIN = "bidiff-deploy build-plugin --tensorrt-root DIR"
-JETSON = Path("/etc/nv_tegra_release")  # wheels of TensorRT do not run there
-OF_JETPACK = ("sudo apt-get install python3-libnvinfer && "
+JETSON = Path("/etc/nv_tegra_release")  # TensorRT's wheels do not run on a Jetson
+FROM_JETPACK = ("sudo apt-get install python3-libnvinfer && "
               "python3 -m venv --system-site-packages ~/bidiff")
 
 Report = dict[str, Any]
@@ -60,17 +59,17 @@ Probe = Callable[[str], Mapping[str, Any]]
 def examine(probe: Probe = run) -> Report:
     """Everything that ``bidiff-deploy doctor`` prints, JSON-ready.
 
-    ``tool``, ``python``, ``system``; ``cpu`` and ``memory`` as ``machine`` has them; ``library``:
-    the op library's kernels; ``modules``: {import name: version or reason}; ``cuda``: the NVIDIA
-    driver; ``gpu``: our kernels on each of its GPUs; ``plugin``: that for TensorRT; ``backends``:
-    for each whether it ran a tiny bundle just now, and the reason if not; ``missing``: what, what
-    for, and the command that adds it; ``warnings``: sentences. ``probe`` stands in for
-    ``doctor_probes.run`` in tests. Raises nothing.
+    ``tool``, ``python``, ``system``; ``cpu`` and ``memory`` as ``machine`` returns them;
+    ``library``: the op library's kernels; ``modules``: {import name: version or reason}; ``cuda``:
+    the NVIDIA driver; ``gpu``: our kernels on each of its GPUs; ``plugin``: TensorRT's plugin;
+    ``backends``: whether each ran a tiny bundle just now, and the reason if not; ``missing``: what
+    is missing, what needs it, and the command that installs it; ``warnings``: sentences.
+    ``probe`` replaces ``probes.run`` in tests. Raises nothing.
     """
     modules = {name: _module(name, probe) for name in (*NEEDED, *OPTIONAL)}
     library, cuda = dict(probe("kernels")), dict(probe("cuda"))
     gpu, plugin = dict(probe("gpu")), dict(probe("plugin"))
-    # Without TensorRT all of its backends lack the same.
+    # Without TensorRT all of its backends fail for the same reason.
     lacking = {} if modules["tensorrt"]["ok"] else dict(probe("backend:tensorrt"))
     backends = {name: dict(lacking if lacking and name in TENSORRT else probe(f"backend:{name}"))
                 for name in BACKENDS}
@@ -93,21 +92,21 @@ def can_run(report: Report) -> bool:
 
 
 def first_remedy(report: Report) -> str | None:
-    """The command that adds the first missing part that no backend can do without, if any."""
+    """The command that installs the first missing part that every backend needs, if any."""
     return next((entry["command"] for entry in report["missing"]
                  if entry["what"] in (*NEEDED, "onnxruntime")), None)
 
 
 def pip(*arguments: str) -> str:
-    """A pip command for the Python that runs this."""
+    """A pip command for this Python."""
     return shlex.join([sys.executable or "python3", "-m", "pip", *arguments])
 
 
 def _module(name: str, probe: Probe) -> dict[str, Any]:
-    """``ok`` and ``version``; or ``reason``, and whether it is ``installed`` all the same."""
+    """``ok``, ``installed``, and ``version`` or ``reason``."""
     try:
         installed = importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError, AttributeError):  # something odd lies there
+    except (ImportError, ValueError, AttributeError):  # broken, but something is there
         installed = True
     if not installed:
         return {"ok": False, "installed": False, "reason": "not installed"}
@@ -128,23 +127,23 @@ def _missing(report: Report) -> list[dict[str, str]]:
         if name == "onnxruntime" and nvidia:
             requirement, purpose = GPU_RUNTIME, "running bundles"
         if name == "tensorrt" and JETSON.is_file():
-            add(name, f"{purpose}, from JetPack", OF_JETPACK)
+            add(name, f"{purpose}, from JetPack", FROM_JETPACK)
             continue
-        if name == "tensorrt":  # of the major version of CUDA that the driver is for
+        if name == "tensorrt":  # for the driver's major version of CUDA
             requirement = f"tensorrt-cu{12 if str(report['cuda']['version']) < '13' else 13}"
         again = ["--force-reinstall"] if module["installed"] else []
         add(name, purpose, pip("install", *again, requirement))
     library = report["library"]
     if report["modules"]["numpy"]["ok"] and not (library["ok"] and library["path"]):
         compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-        add("op library", "packed binary convolutions, without which bundles run slowly; in the "
-            "source folder", ("" if compiler else "apt-get install g++ && ")
+        add("op library", "packed binary convolutions, without which bundles run slowly; run this "
+            "in the source folder", ("" if compiler else "apt-get install g++ && ")
             + pip("install", "--force-reinstall", "--no-deps", "."))
     if any("NVRTC, which compiles them, was not found" in gpu["reason"]
            for gpu in _gpus(report) if not gpu["ok"]):
         add("NVRTC", "compiling the GPU kernels", pip("install", NVRTC))
     if report["modules"]["tensorrt"]["ok"] and nvidia and not report["plugin"]["ok"]:
-        add("TensorRT plugin", "backend tensorrt; DIR has TensorRT's headers", PLUGIN)
+        add("TensorRT plugin", "backend tensorrt; DIR contains TensorRT's headers", PLUGIN)
     providers = report["modules"]["onnxruntime"].get("providers", [])
     if nvidia and providers and "CUDAExecutionProvider" not in providers:
         add("CUDAExecutionProvider", "ONNX Runtime on the NVIDIA GPU",
@@ -153,7 +152,7 @@ def _missing(report: Report) -> list[dict[str, str]]:
 
 
 def _warnings(report: Report, runtimes: list[str]) -> list[str]:
-    """What is there but wrong. ``runtimes``: installed distributions of onnxruntime."""
+    """What is installed but broken. ``runtimes``: installed distributions of onnxruntime."""
     found = []
     if len(runtimes) > 1:
         keep = GPU_RUNTIME if "onnxruntime-gpu" in runtimes else OPTIONAL["onnxruntime"][0]
@@ -162,11 +161,11 @@ def _warnings(report: Report, runtimes: list[str]) -> list[str]:
                      f"{pip('install', keep)}")
     for name, module in report["modules"].items():
         if module["installed"] and not module["ok"]:
-            found.append(f"{name} is installed but can not be imported: {module['reason']}")
+            found.append(f"{name} is installed but cannot be imported: {module['reason']}")
     library = report["library"]
     if not library["ok"] or (library["path"] and library["reason"]):
-        found.append(f"the op library can not be used: {library['reason']}")
-    found += [f"GPU {gpu['ordinal']} can not be used: {gpu['reason']}" for gpu in _gpus(report)
+        found.append(f"the op library cannot be used: {library['reason']}")
+    found += [f"GPU {gpu['ordinal']} cannot be used: {gpu['reason']}" for gpu in _gpus(report)
               if not gpu["ok"]]
     for name, backend in report["backends"].items():
         found += [f"backend {name}: {line}" for line in backend.get("warnings", [])]
@@ -180,7 +179,7 @@ def _warnings(report: Report, runtimes: list[str]) -> list[str]:
 
 
 def _expected(name: str, report: Report) -> bool:
-    """Whether a backend lacks nothing that is told of elsewhere."""
+    """Whether a backend should run, because nothing it needs is reported as missing."""
     if name in ON_GPU and not report["cuda"]["ok"]:
         return False
     return name not in TENSORRT or bool(report["modules"]["tensorrt"]["ok"] and (
@@ -188,7 +187,7 @@ def _expected(name: str, report: Report) -> bool:
 
 
 def _gpus(report: Report) -> list[dict[str, Any]]:
-    """What the op library says of each GPU; none where it or the driver can not be used."""
+    """What the op library reports for each GPU; empty if it or the driver cannot be used."""
     return list(report["gpu"].get("devices", []))
 
 
@@ -198,7 +197,7 @@ def _installed(names: tuple[str, ...]) -> list[str]:
     for name in names:
         try:
             importlib.metadata.version(name)
-        except Exception:  # absent, or metadata that can not be read
+        except Exception:  # absent, or its metadata cannot be read
             continue
         found.append(name)
     return found

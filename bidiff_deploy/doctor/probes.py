@@ -1,8 +1,8 @@
-"""What ``doctor`` tries, each in a process of its own, so that what crashes takes nothing with it.
+"""What ``doctor`` tries, each in its own process, so that a crash affects nothing else.
 
-``run(name)`` starts a process and returns what the probe found. A module that is broken may raise
-anything while it is imported, hang, or end the process by a signal (an instruction that the
-processor lacks): all are told in a sentence.
+``run(name)`` starts a process and returns what the probe found. A broken module may raise any error
+while it is imported, hang, or end the process with a signal (an instruction that the processor
+lacks): each is reported in a sentence.
 """
 
 from __future__ import annotations
@@ -17,20 +17,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-TIMEOUT = 120.0  # seconds; torch on a busy machine takes tens
-BUILD_TIMEOUT = 600.0  # TensorRT's builder reads gigabytes, which small boards have on slow cards
-_MARK = "bidiff-probe:"  # modules may print on import as well
+from ..errors import one_line
+
+TIMEOUT = 120.0  # seconds; importing torch on a busy machine takes tens
+BUILD_TIMEOUT = 600.0  # TensorRT's builder reads gigabytes, on small boards from slow cards
+_MARK = "bidiff-probe:"  # modules may print on import, too
 _CODE = ("import sys; sys.path[:] = sys.argv[2:]; "
          "from bidiff_deploy.doctor.probes import main; main(sys.argv[1])")
 
 
 def run(probe: str, timeout: float | None = None) -> dict[str, Any]:
-    """Result of ``PROBES[name]``, where ``probe`` is ``name`` or ``name:argument``: its dict, with
-    ``ok`` true, or ``{"ok": False, "reason": sentence}``. ``timeout``: seconds, by default longer
-    for what builds a plan of TensorRT."""
+    """Result of ``PROBES[name]``, where ``probe`` is ``name`` or ``name:argument``.
+
+    Returns the probe's dict with ``ok`` true, or ``{"ok": False, "reason": sentence}``.
+    ``timeout``: seconds, by default longer for probes that build a TensorRT plan.
+    """
     if timeout is None:
         timeout = BUILD_TIMEOUT if probe.startswith("backend:tensorrt") else TIMEOUT
-    # The same modules as here are to be found, and none in the folder that this was called from.
+    # The same modules as in this process, and none from the current folder.
     path = [entry for entry in sys.path if entry and os.path.isabs(entry)]
     try:
         done = subprocess.run([sys.executable, "-c", _CODE, probe, *path], text=True,
@@ -59,11 +63,11 @@ def main(probe: str) -> None:
     try:
         result = {"ok": True, **PROBES[name](*([argument] if argument else []))}
     except Exception as error:
-        text = " ".join(str(error).split())[:300]
-        broken = isinstance(error, ImportError) or not text
-        result = {"ok": False, "reason": f"{type(error).__name__}: {text}" if broken else text}
+        text, kind = one_line(error), type(error).__name__
+        named = isinstance(error, ImportError) and text != kind
+        result = {"ok": False, "reason": f"{kind}: {text}" if named else text}
     print(f"\n{_MARK}{json.dumps(result)}", flush=True)
-    os._exit(0)  # a module that crashes at exit has worked all the same
+    os._exit(0)  # a module that crashes at exit has worked until then
 
 
 def _module(name: str) -> dict[str, Any]:
@@ -104,7 +108,7 @@ def _kernels() -> dict[str, Any]:
     result["kernels"] = [vars(kernel) for kernel in library.kernels()]
     try:
         result["selected"] = library.selected_kernel()
-    except Exception as error:  # BIDIFF_KERNEL names one that can not run
+    except Exception as error:  # BIDIFF_KERNEL names a kernel that cannot run
         result["reason"] = str(error)
     return result
 
@@ -140,7 +144,8 @@ def _cuda() -> dict[str, Any]:
 
 
 def _gpu() -> dict[str, Any]:
-    """Our GPU kernels: what is compiled ahead, what can compile, and each GPU as it is loaded."""
+    """Our GPU kernels: what is compiled ahead, which NVRTC there is, and how each GPU loads them.
+    """
     from ..engines import library
     from ..engines.gpu import library as cuda_library
     from ..engines.gpu.nvrtc_files import nvrtc_files
@@ -154,7 +159,7 @@ def _gpu() -> dict[str, Any]:
               "nvrtc": [str(file) for file in nvrtc_files()], "devices": devices}
     try:
         count = cuda_library.device_count()
-    except EngineError:  # told by _cuda
+    except EngineError:  # reported by _cuda
         return result
     for ordinal in range(count):
         info = cuda_library.device_info(ordinal)
@@ -178,7 +183,7 @@ def _cuda_python() -> dict[str, Any]:
     for name in ("cuda.bindings.driver", "cuda.cuda"):  # the second before 12.6
         try:
             importlib.import_module(name)
-        except ModuleNotFoundError:  # others install a folder cuda, too
+        except ModuleNotFoundError:  # other packages install a folder cuda, too
             continue
         for distribution in ("cuda-bindings", "cuda-python"):
             try:
@@ -242,13 +247,13 @@ def _build_plan(path: Path, variant: str) -> None:
     from ..engines.tensorrt.build.builder import build_plan
     from ..engines.tensorrt.profiles import Profile
 
-    # Of this process alone; the plan goes with the bundle.
+    # For this process only; the plan is deleted with the bundle.
     os.environ["BIDIFF_TENSORRT_PLANS"] = str(path.with_suffix(".plans"))
     shape = (1, 16, 16)
-    # Whether it runs is asked, not how fast: no kernels are timed, where there is such a level.
+    # Only whether it runs matters: level 0, which old versions lack, times no kernels.
     level = 0 if open_tensorrt().version >= (8, 6) else None
-    build_plan(open_noise_predictor(path), Profile(shape, shape, shape), variant=variant, level=level,
-               quiet=True)
+    build_plan(open_noise_predictor(path), Profile(shape, shape, shape), variant=variant,
+               level=level, quiet=True)
 
 
 PROBES: dict[str, Callable[..., dict[str, Any]]] = {

@@ -1,4 +1,4 @@
-"""A doctor's report as lines to read."""
+"""The report of ``doctor`` as text."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def to_text(report: dict[str, Any]) -> str:
                 f"backend {name}: {backend['description'] if backend['ok'] else backend['reason']}")
           for name, backend in report["backends"].items()),
     ]
-    for title, entries in (("warning", report["warnings"]),):
-        lines += ["", *(_line(title, entry) for entry in entries)] if entries else []
+    if report["warnings"]:
+        lines += ["", *(_line("warning", entry) for entry in report["warnings"])]
     if report["missing"]:
         lines.append("")
         for entry in report["missing"]:
             broken = report["modules"].get(entry["what"], {}).get("installed")
             # A command stays on one line, so that it can be copied.
             lines += [_line("broken" if broken else "missing",
-                            f"{entry['what']}, for {entry['for']}; add it with"),
+                            f"{entry['what']}, for {entry['for']}; install it with"),
                       f"{'':<{_INDENT}}{entry['command']}"]
     return "\n".join(lines)
 
@@ -52,7 +52,7 @@ def _line(name: str, value: str) -> str:
 
 def _isa(flags: dict[str, bool | None]) -> str:
     if not flags:
-        return "of a kind that is not known here"
+        return "unknown processor type"
     groups = (("", True), ("not ", False), ("unknown: ", None))
     parts = []
     for prefix, value in groups:
@@ -87,8 +87,8 @@ def _gpu(gpu: dict[str, Any]) -> Iterable[str]:
         yield (f"compiled by nvcc {gpu['toolkit']} for sm_"
                + " ".join(str(architecture) for architecture in gpu["embedded"]))
     else:
-        yield "compiled at first use by NVRTC" + ("" if gpu["nvrtc"] else ", which pip has not "
-                                                  "installed")
+        yield ("compiled at first use by NVRTC"
+               + ("" if gpu["nvrtc"] else ", which is not installed by pip"))
     for device in gpu["devices"]:
         name = f"GPU {device['ordinal']} (sm_{device['architecture']})"
         yield (f"{name}: {device['kernels']}, path {device['path']} of {', '.join(device['paths'])}"
@@ -107,10 +107,8 @@ def _plugin(plugin: dict[str, Any]) -> str:
 def _module(module: dict[str, Any]) -> str:
     if not module["ok"]:
         return str(module["reason"])
-    details = [str(module["version"] or "of unknown version")]
-    for key in ("providers", "devices"):
-        if module.get(key):
-            details.append(", ".join(module[key]))
+    details = [str(module["version"] or "unknown version")]
+    details += [", ".join(module[key]) for key in ("providers", "devices") if module.get(key)]
     if "cuda_available" in module:
         details.append(f"CUDA {module['cuda']}{'' if module['cuda_available'] else ', no device'}"
                        if module["cuda"] else "built for CPUs")

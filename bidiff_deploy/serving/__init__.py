@@ -1,6 +1,8 @@
-"""Bundles behind a server: a model repository for NVIDIA Triton Inference Server.
+"""Serves a bundle: a model repository for NVIDIA Triton Inference Server.
 
-    bundle -> triton (writes the repository)      request -> requests -> upscaler -> answer
-
-``upscaler`` knows engines and no server; ``repository/model.py`` is the one file that knows Triton.
+    triton       writes the repository of a bundle
+    text_format  the configuration's file format
+    repository   files that are copied there; model.py is the only one that knows Triton
+    requests     the tensors of a request -> ``Work``, checked
+    upscaler     runs several requests through one engine, knows no server.
 """

@@ -1,7 +1,7 @@
-"""Protocol Buffers' text format, as far as a model's configuration needs it.
+"""Writes the parts of Protocol Buffers' text format that a model's configuration needs.
 
-A message is a list of (field, value): numbers, booleans, strings, ``Name`` for a value of an enum,
-a tuple of those for a repeated field, a list of (field, value) for a message.
+A message is a list of (field, value). A value is a number, a boolean, a string, ``Name`` for an
+enum, a tuple of these for a repeated field, or a list of (field, value) for a message.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ESCAPES = {ord(char): f"\\{shown}" for char, shown in
 
 
 class Name(str):
-    """An enum's value, written without quotation marks."""
+    """The value of an enum, written without quotation marks."""
 
 
 def to_text(fields: Fields) -> str:

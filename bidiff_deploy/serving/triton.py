@@ -1,13 +1,13 @@
-"""Bundle -> model repository of NVIDIA Triton Inference Server, for its Python backend.
+"""Bundle -> model repository for the Python backend of NVIDIA Triton Inference Server.
 
-    REPO/bidiff_repository.json       what this folder is
-    REPO/README.md, client.py         how to serve it, and how to ask it
+    REPO/bidiff_repository.json       identifies the folder as such a repository
+    REPO/README.md, client.py         how to serve it, and a client
     REPO/<name>/config.pbtxt          inputs, batching, instances, parameters
     REPO/<name>/1/model.py            the adaptor between Triton and bidiff_deploy
     REPO/<name>/1/bundle/             the bundle, its hashes verified before and after the copy
 
-Images travel as raw uint8 RGB, not as files: so Triton knows their sizes and batches equal ones,
-the limit on pixels holds before anything is decoded, and no image decoder stands open to strangers.
+Requests contain raw uint8 RGB instead of image files: Triton knows the sizes and batches equal
+ones, the pixel limit is applied without decoding, and untrusted files reach no image decoder.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bundle.manifest import MANIFEST, Bundle, open_noise_predictor
+from ..bundle.manifest import MANIFEST, open_noise_predictor
+from ..bundle.record import NoisePredictorBundle
+from ..checks import whole_number
 from ..engines import BACKENDS
 from ..errors import UsageError
 from ..files import atomic_directory
@@ -38,19 +40,19 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 @dataclass(frozen=True)
 class Serving:
-    """How a bundle is to be served.
+    """How a bundle is served.
 
-    name            of the model and its folder
-    instances       processes with an engine each
-    max_batch       images that Triton may hand over at once
+    name            name of the model and its folder
+    instances       processes, each with its own engine
+    max_batch       largest batch that Triton may form
     queue_delay_us  how long a request may wait for others of its size, in microseconds
-    threads         of an instance; None: the cores that there are, shared by the instances
-    backend         what runs the graphs
-    tile            side of tiles in output pixels, "auto", or "none": images are run whole
-    memory          bytes that an instance may need at its peak; None: by what is left at loading
-    max_pixels      of an input image; larger ones are refused
+    threads         threads of an instance; None: all cores, shared by the instances
+    backend         backend that runs the graphs
+    tile            side of tiles in output pixels, "auto", or "none": images are computed whole
+    memory          peak bytes of an instance; None: chosen at loading by what is free
+    max_pixels      largest input image; larger ones are refused
 
-    Raises UsageError for a name that can not be a folder's and for numbers out of range.
+    Raises UsageError for a name that cannot be a folder's name and for numbers out of range.
     """
 
     name: str
@@ -65,18 +67,17 @@ class Serving:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise UsageError(f"--name {self.name!r} can not name a model; give letters, digits, "
-                             "dots, dashes and underscores, beginning with a letter or digit")
+            raise UsageError(f"--name {self.name!r} cannot be the name of a model; use letters, "
+                             "digits, dots, dashes and underscores, and start with a letter or "
+                             "digit")
         if self.backend not in BACKENDS:
             raise UsageError(f"--backend {self.backend!r} is not known; known are "
                              f"{', '.join(BACKENDS)}")
-        for option, least, most in (("instances", 1, 1024), ("max_batch", 1, 1024),
-                                    ("queue_delay_us", 0, 60_000_000), ("threads", 1, 1024),
-                                    ("memory", 1, 1 << 62), ("max_pixels", 1, 1 << 32)):
-            value = getattr(self, option)
-            if value is not None and not least <= value <= most:
-                raise UsageError(f"--{option.replace('_', '-')} is {value}; it must be from "
-                                 f"{least} to {most}")
+        for option, low, high in (("instances", 1, 1024), ("max_batch", 1, 1024),
+                                  ("queue_delay_us", 0, 60_000_000), ("threads", 1, 1024),
+                                  ("memory", 1, 1 << 62), ("max_pixels", 1, 1 << 32)):
+            if (value := getattr(self, option)) is not None:
+                whole_number(f"--{option.replace('_', '-')}", value, low, high)
         if self.tile not in ("auto", "none") and not (self.tile.isascii() and self.tile.isdigit()):
             raise UsageError(f"--tile {self.tile!r} must be a number of pixels, auto or none")
 
@@ -86,10 +87,10 @@ def export_repository(source: str | os.PathLike[str], output: str | os.PathLike[
                       **options: Any) -> Serving:
     """Write the repository that serves the bundle at ``source`` to the folder ``output``.
 
-    ``serving``, or ``options`` of one; without a name it is ``bidiff_x<scale>``. Returns it. The
-    folder appears whole or not at all; one that exists is replaced only with ``overwrite``, and
-    only if it is such a repository. Raises BundleError for a damaged bundle, UsageError as
-    Serving, OutputError where the folder can not be written.
+    ``serving``, or its fields as ``options``; the default name is ``bidiff_x<scale>``. Returns the
+    Serving. The folder appears whole or not at all; an existing one is replaced only with
+    ``overwrite``, and only if it is such a repository. Raises BundleError for a damaged bundle,
+    UsageError as Serving, OutputError if the folder cannot be written.
     """
     bundle = open_noise_predictor(Path(source))
     if serving is None:
@@ -114,19 +115,19 @@ def export_repository(source: str | os.PathLike[str], output: str | os.PathLike[
     return serving
 
 
-def _check_tile(bundle: Bundle, serving: Serving) -> None:
-    """What the server would refuse at loading is refused here."""
+def _check_tile(bundle: NoisePredictorBundle, serving: Serving) -> None:
+    """Refuse here what the server would refuse at loading."""
     from ..engines.tile_choice import Tile, choose
 
     tile: Tile = int(serving.tile) if serving.tile.isdigit() else None
     if serving.tile == "auto":
         tile = "auto"
-    choose((bundle.scale, bundle.scale), tile, serving.memory, None, bundle.network.size_multiple(bundle.config),
-           functools.partial(bundle.network.work, bundle.config),
-           functools.partial(bundle.network.peak_bytes, bundle.config))
+    network, config = bundle.network, bundle.config
+    choose((bundle.scale, bundle.scale), tile, serving.memory, None, network.size_multiple(config),
+           functools.partial(network.work, config), functools.partial(network.peak_bytes, config))
 
 
-def _copy(bundle: Bundle, target: Path) -> None:
+def _copy(bundle: NoisePredictorBundle, target: Path) -> None:
     target.mkdir()
     for name in (MANIFEST, *bundle.manifest["files"]):
         shutil.copyfile(bundle.path / name, target / name)
@@ -144,14 +145,13 @@ def _config(serving: Serving) -> Fields:
     fields: list[tuple[str, Any]] = [
         ("name", serving.name), ("backend", "python"), ("max_batch_size", serving.max_batch),
         ("input", image)]
-    for name in ("seed", "steps"):
-        fields.append(("input", [("name", name), ("data_type", Name("TYPE_INT64")), ("dims", (1,)),
-                                 ("optional", True)]))
+    fields += [("input", [("name", name), ("data_type", Name("TYPE_INT64")), ("dims", (1,)),
+                          ("optional", True)]) for name in ("seed", "steps")]
     fields.append(("output", image))
     fields.append(("instance_group", [("kind", Name("KIND_CPU")), ("count", serving.instances)]))
     if serving.max_batch > 1:
-        # Without allow_ragged_batch Triton batches equal sizes alone: no request waits for a
-        # larger one, since all answers of a batch leave together.
+        # Without allow_ragged_batch Triton batches only equal sizes. All answers of a batch are
+        # sent together, so no request has to wait for a larger image.
         preferred = tuple(1 << n for n in range(1, serving.max_batch.bit_length()))
         fields.append(("dynamic_batching", [
             ("preferred_batch_size", preferred),

@@ -1,9 +1,9 @@
-"""Several requests at once through one engine: every one gets its own result or its own error.
+"""Runs several requests through one engine: each gets its own result or its own error.
 
-Small images of one size run as a batch, larger ones one after the other: a batch spares the fixed
-cost of a run, which only small images feel. Measured with the demo model on two threads, images a
-second in batches of 2 and 4 over one by one, by size of the output: 1.5 and 1.6 times at 32x32,
-1.1 and 1.2 at 64x64, 1.05 at 128x128, 1.00 at 256x256, where a batch only needs more memory.
+Small images of one size run as a batch, larger ones one by one: a batch saves the fixed cost of a
+run, which matters only for small images. Measured with the demo model on two threads, images a
+second in batches of 2 and 4 compared with one by one, by size of the output: 1.5 and 1.6 times at
+32x32, 1.1 and 1.2 at 64x64, 1.05 at 128x128, 1.00 at 256x256, where a batch only needs more memory.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from .requests import Cancelled, Work
 
 __all__ = ["BATCHED_PIXELS", "Upscaler"]
 
-BATCHED_PIXELS = 128 * 128  # of output, up to which a batch is faster
+BATCHED_PIXELS = 128 * 128  # largest output for which a batch is faster
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """One image of a request, and whose it is."""
+class _Item:
+    """One image of a request; ``owner``: the number of the request."""
 
     owner: int
     pixels: np.ndarray
@@ -38,19 +38,19 @@ class _Picture:
 
 
 class Upscaler:
-    """An open engine and how it is to be used; ``tile`` and ``memory`` as ``upscale_image``'s."""
+    """An open engine and its options; ``tile`` and ``memory`` as in ``upscale_image``."""
 
     def __init__(self, engine: NoisePredictor, *, max_batch: int = 1, tile: Tile = "auto",
                  memory: int | None = None) -> None:
-        engine.check_tiles(tile, memory)  # refuses options that never fit
+        engine.check_tiles(tile, memory)  # refuses options that fit no image
         self.engine, self.max_batch = engine, max_batch
         self.tile, self.memory = tile, memory
 
     def run(self, works: Sequence[Work | Exception]) -> list[np.ndarray | Exception]:
-        """uint8 (N, H * scale, W * scale, 3) for each Work, or why there is none.
+        """The answer to each Work: uint8 (N, H * scale, W * scale, 3), or an Exception.
 
-        An Exception among ``works`` is its own answer. An image's result does not depend on what
-        it is run together with. What one image raises is the answer of its request alone.
+        An Exception among ``works`` is its own answer. The result for an image does not depend on
+        the other images. An error raised for one image is the answer to its request only.
         """
         answers: dict[int, np.ndarray | Exception] = {}
         accepted: dict[int, Work] = {}
@@ -62,15 +62,15 @@ class Upscaler:
                 accepted[owner] = work
         done: dict[int, list[np.ndarray]] = {owner: [] for owner in accepted}
         for group in self._groups(accepted):
-            for owner in {picture.owner for picture in group} - answers.keys():
+            for owner in {item.owner for item in group} - answers.keys():
                 if accepted[owner].cancelled():
                     answers[owner] = Cancelled("the request was cancelled")
-            alive = [picture for picture in group if picture.owner not in answers]
-            for picture, result in self._results(alive):
+            alive = [item for item in group if item.owner not in answers]
+            for item, result in self._results(alive):
                 if isinstance(result, Exception):
-                    answers[picture.owner] = result
+                    answers[item.owner] = result
                 else:
-                    done[picture.owner].append(result)  # a request's images keep their order
+                    done[item.owner].append(result)  # a request's images keep their order
         return [answers[owner] if owner in answers else np.ascontiguousarray(done[owner])
                 for owner in range(len(works))]
 
@@ -83,47 +83,47 @@ class Upscaler:
             return error
         return None
 
-    def _groups(self, works: Mapping[int, Work]) -> Iterator[list[_Picture]]:
-        """Pictures that run together, in the order in which their first came."""
-        batches: dict[tuple[object, ...], list[_Picture]] = {}
+    def _groups(self, works: Mapping[int, Work]) -> Iterator[list[_Item]]:
+        """Images that run together, ordered by the first of each group."""
+        batches: dict[tuple[object, ...], list[_Item]] = {}
         for owner, work in works.items():
             height, width = work.images.shape[1:3]
             batched = self._batched(height, width)
             for index, (pixels, seed) in enumerate(zip(work.images, work.seeds, strict=True)):
                 key = (pixels.shape, work.steps) if batched else (owner, index)
-                batches.setdefault(key, []).append(_Picture(owner, pixels, seed, work.steps))
-        for pictures in batches.values():
-            for first in range(0, len(pictures), self.max_batch):
-                yield pictures[first:first + self.max_batch]
+                batches.setdefault(key, []).append(_Item(owner, pixels, seed, work.steps))
+        for items in batches.values():
+            for first in range(0, len(items), self.max_batch):
+                yield items[first:first + self.max_batch]
 
     def _batched(self, height: int, width: int) -> bool:
         engine = self.engine
         return (height * width * engine.scale ** 2 <= BATCHED_PIXELS
                 and engine.tile_plan(height, width, self.tile, self.memory).whole)
 
-    def _results(self, group: list[_Picture]) -> Iterator[tuple[_Picture, np.ndarray | Exception]]:
+    def _results(self, group: list[_Item]) -> Iterator[tuple[_Item, np.ndarray | Exception]]:
         if len(group) > 1:
             try:
                 yield from zip(group, self._batch(group), strict=True)
                 return
-            except Exception:  # whose fault it is shows one by one
+            except Exception:  # running them one by one shows which image fails
                 pass
-        for picture in group:
+        for item in group:
             try:
-                yield picture, self.engine.upscale_image(
-                    Image(picture.pixels), picture.seed, steps=picture.steps, tile=self.tile,
+                yield item, self.engine.upscale_image(
+                    Image(item.pixels), item.seed, steps=item.steps, tile=self.tile,
                     memory=self.memory).pixels
             except MemoryError:
-                height, width = picture.pixels.shape[:2]
-                yield picture, EngineError(f"there is not enough memory to upscale {width}x"
-                                           f"{height} pixels; send a smaller image")
+                height, width = item.pixels.shape[:2]
+                yield item, EngineError(f"there is not enough memory to upscale {width}x{height} "
+                                        "pixels; send a smaller image")
             except Exception as error:
-                yield picture, error
+                yield item, error
 
-    def _batch(self, group: list[_Picture]) -> list[np.ndarray]:
+    def _batch(self, group: list[_Item]) -> list[np.ndarray]:
         engine = self.engine
         conditions = np.stack([to_condition(one.pixels, engine.scale) for one in group])
-        # The loop pads likewise. Each image has the noise of an image that is run alone.
+        # Padded as ``sample`` does. Each image gets the noise that it would get alone.
         (_, channels, height, width) = pad_reflect(conditions[:1], engine.unit)[0].shape
         noise = np.concatenate([gaussian_noise((1, channels, height, width), one.seed)
                                 for one in group])

@@ -1,4 +1,4 @@
-"""doctor tells what a machine can run, and is not brought down by what is broken on it."""
+"""doctor reports what a machine can run, and broken parts do not break it."""
 
 from __future__ import annotations
 
@@ -135,9 +135,9 @@ def test_modules_of_the_working_folder_are_not_tried(tmp_path, monkeypatch):
     assert doctor_probes.run("module:numpy")["ok"]
 
 
-def test_a_broken_optional_module_is_told_and_the_rest_goes_on(monkeypatch):
+def test_a_broken_optional_module_is_reported_and_the_rest_continues(monkeypatch):
     report = examine(monkeypatch, torch={"ok": False, "reason": "ImportError: libcudart.so.12"})
-    assert any("torch is installed but can not be imported: ImportError: libcudart.so.12" in line
+    assert any("torch is installed but cannot be imported: ImportError: libcudart.so.12" in line
                for line in report["warnings"])
     assert [entry["what"] for entry in report["missing"]] == ["torch"]
     assert "--force-reinstall" in report["missing"][0]["command"]
@@ -167,7 +167,7 @@ def test_missing_extras_are_exit_code_0_with_their_command(monkeypatch):
     assert missing["torch"] in [line.strip() for line in out.splitlines()]
 
 
-def test_an_nvidia_machine_is_told_what_it_lacks(monkeypatch):
+def test_what_an_nvidia_machine_lacks_is_reported(monkeypatch):
     report = examine(monkeypatch, absent=("tensorrt", "pycuda"), cuda=DRIVER)
     missing = {entry["what"]: entry["command"] for entry in report["missing"]}
     assert set(missing) == {"tensorrt", "pycuda", "CUDAExecutionProvider"}
@@ -198,7 +198,7 @@ def test_tensorrt_that_is_missing_on_a_jetson(monkeypatch, tmp_path):
     (tmp_path / "nv_tegra_release").write_text("# R36 (release), REVISION: 3.0")
     report = examine(monkeypatch, absent=("tensorrt",), cuda=DRIVER)
     missing = {entry["what"]: entry["command"] for entry in report["missing"]}
-    assert missing["tensorrt"] == doctor.OF_JETPACK
+    assert missing["tensorrt"] == doctor.FROM_JETPACK
 
 
 def test_tensorrt_that_is_missing_is_tried_but_once(monkeypatch):
@@ -223,14 +223,14 @@ def test_what_builds_a_plan_may_take_longer(probe, seconds, monkeypatch):
 
 
 def test_a_plugin_that_is_missing(monkeypatch):
-    told = "there is no plugin for TensorRT 10.3; build it with bidiff-deploy build-plugin"
-    report = examine(monkeypatch, cuda=DRIVER, plugin={"ok": False, "reason": told},
-                     **{"backend:tensorrt": {"ok": False, "reason": told},
+    shown = "there is no plugin for TensorRT 10.3; build it with bidiff-deploy build-plugin"
+    report = examine(monkeypatch, cuda=DRIVER, plugin={"ok": False, "reason": shown},
+                     **{"backend:tensorrt": {"ok": False, "reason": shown},
                         "backend:tensorrt-dense": {"ok": False, "reason": "no memory"}})
     missing = {entry["what"]: entry["command"] for entry in report["missing"]}
     assert missing["TensorRT plugin"] == doctor.PLUGIN
     assert report["warnings"] == ["backend tensorrt-dense did not run a bundle: no memory"]
-    assert f"plugin          {told[:60]}" in to_text(report)
+    assert f"plugin          {shown[:60]}" in to_text(report)
     there = {"ok": True, "path": "/p.so", "tensorrt": "10.3.0", "built_for": "10.3.0",
              "interface": "IPluginV3", "embedded": ["80", "87"]}
     text = to_text(examine(monkeypatch, cuda=DRIVER, plugin=there))
@@ -245,16 +245,16 @@ def test_gpu_kernels(monkeypatch):
          "paths": ["and", "int8", "popc"], "path": "and"},
         {"ordinal": 1, "ok": False, "architecture": 75, "reason": lacking}]}
     report = examine(monkeypatch, gpu=gpu, cuda=DRIVER)
-    told = " ".join(to_text(report).split())
+    shown = " ".join(to_text(report).split())
     assert "GPU kernels compiled by nvcc 12.9 for sm_80 90; GPU 0 (sm_90): compiled with the " \
-           "library, path and of and, int8, popc; GPU 1 (sm_75): no kernels" in told
-    assert f"GPU 1 can not be used: {lacking}" in report["warnings"]
+           "library, path and of and, int8, popc; GPU 1 (sm_75): no kernels" in shown
+    assert f"GPU 1 cannot be used: {lacking}" in report["warnings"]
     commands = {entry["what"]: entry["command"] for entry in report["missing"]}
     assert commands["NVRTC"] == doctor.pip("install", "nvidia-cuda-nvrtc-cu12>=12.8,<13")
     absent = examine(monkeypatch, gpu={"ok": False, "reason": "the op library is not built"})
     assert "GPU kernels     the op library is not built" in to_text(absent)
     nothing = to_text(examine(monkeypatch))
-    assert "compiled at first use by NVRTC, which pip has not installed" in nothing
+    assert "compiled at first use by NVRTC, which is not installed by pip" in nothing
 
 
 def test_gpu_kernels_of_this_machine(tmp_path, monkeypatch):
@@ -302,7 +302,7 @@ def test_a_missing_or_broken_op_library(monkeypatch):
     report = examine(monkeypatch, kernels={"ok": False,
                                            "reason": "it ended the process with SIGBUS"})
     assert report["missing"][0]["command"].startswith("apt-get install g++ && ")
-    assert "the op library can not be used: it ended the process" in report["warnings"][0]
+    assert "the op library cannot be used: it ended the process" in report["warnings"][0]
     assert "SIGBUS" in to_text(report)
     assert "(in" not in report["missing"][0]["command"]  # to be copied as it is
     report = examine(monkeypatch, kernels={**FOUND["kernels"], "selected": None,
@@ -379,12 +379,12 @@ def test_memory_and_cores_of_a_container(tmp_path, monkeypatch):
     assert machine.usable_cores() >= 1
 
 
-def test_text_of_what_is_not_known(monkeypatch):
+def test_text_of_what_is_unknown(monkeypatch):
     report = examine(monkeypatch)
     report["cpu"]["isa"] = {}
     report["memory"] = {"total": None, "available": None}
     text = to_text(report)
-    assert "not known" in text and "unknown, unknown available" in text
+    assert "unknown processor type" in text and "unknown, unknown available" in text
     report["cpu"]["isa"] = {"NEON": True, "SVE": False, "BF16": None}
     assert "NEON; not SVE; unknown: BF16" in to_text(report)
     json.dumps(report)

@@ -1,4 +1,4 @@
-"""The model that Triton serves: model.py against a stand-in of Triton, and how it batches."""
+"""model.py, served by a stand-in of Triton, and how it batches requests."""
 
 from __future__ import annotations
 
@@ -52,12 +52,13 @@ def test_requests_of_equal_and_other_sizes_seeds_and_steps(server, alone):
     ({"image": picture(8, 8)[0]}, r"shape [8, 8, 3]"),
     ({"image": np.zeros((1, 8, 8, 4), np.uint8)}, "shape [1, 8, 8, 4]"),
     ({"image": np.zeros((1, 0, 8, 3), np.uint8)}, "shape [1, 0, 8, 3]"),
-    ({"image": np.zeros((5, 8, 8, 3), np.uint8)}, "5 images; this model takes 4"),
-    ({"image": np.zeros((1, 65, 128, 3), np.uint8)}, "128x65 pixels; this model takes 8192"),
-    ({"image": picture(8, 8), "seed": [[-1]]}, "`seed` is -1; it must be from 0"),
+    ({"image": np.zeros((5, 8, 8, 3), np.uint8)}, "5 images; this model accepts at most 4"),
+    ({"image": np.zeros((1, 65, 128, 3), np.uint8)},
+     "128x65 pixels; this model accepts at most 8192"),
+    ({"image": picture(8, 8), "seed": [[-1]]}, "`seed` is -1; it must be a whole number, from 0"),
     ({"image": picture(8, 8), "seed": [[1.5]]}, "`seed` has type float64"),
     ({"image": picture(8, 8), "seed": [[1], [2]]}, "2 values for 1 images"),
-    ({"image": picture(8, 8), "steps": [[0]]}, "`steps` is 0; it must be from 1"),
+    ({"image": picture(8, 8), "steps": [[0]]}, "`steps` is 0; it must be a whole number, from 1"),
     ({"image": picture(8, 8), "steps": [[9]]}, "steps is 9, but there are 2 timesteps"),
     ({"image": picture(8, 8, count=2), "steps": [[1], [2]]}, "`steps` differs"),
 ])

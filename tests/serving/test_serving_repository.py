@@ -56,8 +56,9 @@ def test_text_is_escaped():
 
 
 @pytest.mark.parametrize(("options", "match"), [
-    ({"name": "../up"}, "can not name a model"), ({"name": ""}, "can not name a model"),
-    ({"instances": 0}, "--instances is 0; it must be from 1 to 1024"),
+    ({"name": "../up"}, "cannot be the name of a model"),
+    ({"name": ""}, "cannot be the name of a model"),
+    ({"instances": 0}, "--instances is 0; it must be a whole number, from 1 to 1024"),
     ({"max_batch": 0}, "--max-batch is 0"), ({"queue_delay_us": -1}, "--queue-delay-us is -1"),
     ({"threads": 0}, "--threads is 0"), ({"max_pixels": 0}, "--max-pixels is 0"),
     ({"memory": 0}, "--memory is 0"), ({"tile": "big"}, "--tile 'big'"),
@@ -120,7 +121,7 @@ def test_the_command(bundle, tmp_path):
 
 @pytest.fixture
 def client(repository, server, monkeypatch):
-    """client.py, asking the stand-in of a server."""
+    """client.py sends requests to the stand-in of a server."""
     stand_in.client_modules(server.model.execute, "bidiff_x2", monkeypatch)
     spec = importlib.util.spec_from_file_location("served_client", repository / "client.py")
     module = importlib.util.module_from_spec(spec)
@@ -145,16 +146,16 @@ def test_the_clients_errors_are_one_line(client, tmp_path, capsys, monkeypatch):
     (tmp_path / "notes.txt").write_text("no image")
     small = str(tmp_path / "small.png")
     Image.fromarray(picture(8, 8)[0]).save(small)
-    cases = [([source, target], "refuses: input `image` has 100x100 pixels"),
-             ([small, target, "--steps", "99"], "refuses: steps is 99"),
-             ([small, target, "--url", "nowhere:1"], "nowhere:1 can not be reached"),
+    cases = [([source, target], "refused the request: input `image` has 100x100 pixels"),
+             ([small, target, "--steps", "99"], "refused the request: steps is 99"),
+             ([small, target, "--url", "nowhere:1"], "nowhere:1 cannot be reached"),
              ([small, target, "--url", "http://localhost:8000"], "without http://"),
-             ([small, target, "--model", "other"], "no model 'other' that is ready"),
+             ([small, target, "--model", "other"], "model 'other' is not ready on the server"),
              ([small, small], "already exists"),
              ([str(tmp_path / "missing.png"), target], "No such file"),
              ([str(tmp_path / "notes.txt"), target], "no image that Pillow knows"),
-             ([small, str(tmp_path / "no" / "out.png")], "can not be written"),
-             ([small, str(tmp_path / "out.abc")], "can not be written")]
+             ([small, str(tmp_path / "no" / "out.png")], "cannot be written"),
+             ([small, str(tmp_path / "out.abc")], "cannot be written")]
     for arguments, words in cases:
         assert client.main(arguments) == 1
         lines = capsys.readouterr().err.splitlines()

@@ -4,31 +4,35 @@
     python client.py photo.png larger.png --url localhost:8000 --seed 0
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 
 class ClientError(Exception):
-    """What the user can mend, in one sentence."""
+    """A mistake that the user can correct, in one sentence."""
 
 
-def read(path):
-    """uint8 (1, H, W, 3) of an image file, upright, without its transparency."""
+def read(path: Path) -> Any:
+    """uint8 (1, H, W, 3) of an image file, upright, without transparency."""
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path) as picture:
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))[None]
+        with Image.open(path) as opened:
+            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))[None]
     except UnidentifiedImageError:
-        raise ClientError(f"{path} is no image that Pillow knows") from None
+        raise ClientError(f"{path} is not an image that Pillow can read") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ClientError(f"{path} can not be read: {getattr(error, 'strerror', 0) or error}") \
+        raise ClientError(f"{path} cannot be read: {getattr(error, 'strerror', 0) or error}") \
             from None
 
 
-def upscale(image, url, model, seed=None, steps=None, timeout=600.0):
+def upscale(image: Any, url: str, model: str, seed: int | None = None, steps: int | None = None,
+            timeout: float = 600.0) -> Any:
     """The model's answer to uint8 (N, H, W, 3): uint8 (N, H * @SCALE@, W * @SCALE@, 3)."""
     try:
         import numpy as np
@@ -50,32 +54,32 @@ def upscale(image, url, model, seed=None, steps=None, timeout=600.0):
     try:
         client = triton.InferenceServerClient(url, network_timeout=timeout)
         if not client.is_model_ready(model):
-            raise ClientError(f"the server at {url} has no model {model!r} that is ready; see its "
-                              "log, or give another --model")
+            raise ClientError(f"model {model!r} is not ready on the server at {url}; see the "
+                              "server's log, or give another --model")
         return client.infer(model, inputs).as_numpy("image")
     except InferenceServerException as error:
-        raise ClientError(f"{model} at {url} refuses: {error.message()}") from None
+        raise ClientError(f"{model} at {url} refused the request: {error.message()}") from None
     except TimeoutError:
         raise ClientError(f"{url} did not answer within {timeout:g} s; send a smaller image, or "
                           "give a larger --timeout") from None
     except OSError as error:
-        raise ClientError(f"{url} can not be reached ({error.strerror or error}); give host:port "
-                          "of Triton's HTTP service as --url") from None
+        raise ClientError(f"{url} cannot be reached ({error.strerror or error}); give host:port of "
+                          "Triton's HTTP service as --url") from None
     finally:
         if client is not None:
             client.close()
 
 
-def main(arguments=None):
-    """Returns the exit code."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(description="Upscale an image file with a Triton server.")
     parser.add_argument("input", type=Path)
     parser.add_argument("output", type=Path, help="a file that does not exist yet, such as x.png")
-    parser.add_argument("--url", default="localhost:8000", help="of Triton's HTTP service")
+    parser.add_argument("--url", default="localhost:8000", help="host:port of Triton's HTTP")
     parser.add_argument("--model", default="@NAME@")
-    parser.add_argument("--seed", type=int, help="of the noise; the same gives the same image")
-    parser.add_argument("--steps", type=int, help="how many of the model's time steps to visit")
-    parser.add_argument("--timeout", type=float, default=600.0, help="in seconds")
+    parser.add_argument("--seed", type=int, help="of the noise; the same seed gives the same image")
+    parser.add_argument("--steps", type=int, help="number of the model's time steps to visit")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds to wait")
     options = parser.parse_args(arguments)
     try:
         if options.output.exists():
@@ -95,14 +99,14 @@ def main(arguments=None):
     return 0
 
 
-def write(path, pixels):
-    """An image file of uint8 (H, W, 3)."""
+def write(path: Path, pixels: Any) -> None:
+    """Write uint8 (H, W, 3) as an image file."""
     from PIL import Image
 
     try:
         Image.fromarray(pixels).save(path)
     except (OSError, ValueError) as error:
-        raise ClientError(f"{path} can not be written: {getattr(error, 'strerror', 0) or error}") \
+        raise ClientError(f"{path} cannot be written: {getattr(error, 'strerror', 0) or error}") \
             from None
 
 
