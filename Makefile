@@ -34,7 +34,7 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy $(LOOSE) tests tools
+	$(VENV)/bin/mypy --config-file tests/mypy.ini tests tools
 	git ls-files 'engines/*.cpp' 'engines/*.h' 'engines/*.cu' | \
 	  xargs $(VENV)/bin/clang-format --dry-run -Werror
 

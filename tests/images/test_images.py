@@ -103,13 +103,13 @@ def test_lossless_formats_keep_everything(tmp_path: Path, channels: int, dtype) 
                                                                     found.pixels.shape))
     # As others see them.
     width, height, rows, info = png.Reader(str(tmp_path / "a.png")).read()
-    found = np.array([list(row) for row in rows]).reshape(height, width, -1)
-    np.testing.assert_array_equal(found, joined(image))
+    pixels = np.array([list(row) for row in rows]).reshape(height, width, -1)
+    np.testing.assert_array_equal(pixels, joined(image))
     assert info["bitdepth"] == 8 * np.dtype(dtype).itemsize
-    found = tifffile.imread(tmp_path / "a.TIF").reshape(HEIGHT, WIDTH, -1)
-    assert found.dtype == dtype
-    np.testing.assert_array_equal(found[..., -1], joined(image)[..., -1])
-    np.testing.assert_array_equal(found[..., 0], joined(image)[..., 0])
+    pixels = tifffile.imread(tmp_path / "a.TIF").reshape(HEIGHT, WIDTH, -1)
+    assert pixels.dtype == dtype
+    np.testing.assert_array_equal(pixels[..., -1], joined(image)[..., -1])
+    np.testing.assert_array_equal(pixels[..., 0], joined(image)[..., 0])
 
 
 def test_16_bit_png_rows_use_every_filter(tmp_path: Path) -> None:

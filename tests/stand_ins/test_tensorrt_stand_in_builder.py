@@ -48,9 +48,11 @@ def test_networks_that_are_not_built(open_trt: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_build_tells_its_progress_and_can_be_cancelled(trt: Trt) -> None:
-    class Monitor(trt.trt.IProgressMonitor):
+    base: Any = trt.trt.IProgressMonitor
+
+    class Monitor(base):
         def __init__(self, last: int) -> None:
-            trt.trt.IProgressMonitor.__init__(self)
+            base.__init__(self)
             self.last, self.told = last, []
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:

@@ -108,7 +108,8 @@ class InferenceServerException(Exception):
 
 class InferInput:
     def __init__(self, name: str, shape: list[int], datatype: str) -> None:
-        self.name, self.shape, self.datatype, self.array = name, shape, datatype, None
+        self.name, self.shape, self.datatype = name, shape, datatype
+        self.array: np.ndarray | None = None
 
     def set_data_from_numpy(self, array: np.ndarray) -> None:
         assert list(array.shape) == self.shape

@@ -8,6 +8,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -52,7 +53,8 @@ def run_engine(path: str, folder: Path) -> None:
     data = dict(np.load(folder / "in.npz"))
     noisy, condition = data["noisy"][:1], data["condition"][:1]
     times = [int(t) for t in data["timesteps"]]
-    out, told = {}, {}
+    out: dict[str, Any] = {}
+    told: dict[str, Any] = {}
     with load_bundle(path, backend="onnxruntime-cuda") as engine:
         told["description"], told["precision"] = engine.description, engine.precision
         told["kernel"] = engine.kernel

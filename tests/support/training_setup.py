@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
 from PIL import Image
 
-TREE = {
+TREE: dict[str, Any] = {
     "scale": 2,
     "network": {"inner_channel": 8, "norm_groups": 2, "channel_mults": [1, 2], "res_blocks": 1,
                 "dropout": 0.1, "image_size": 64, "fp_res": [64], "total_step": 200,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from bidiff_deploy.training.recipe import read_recipe, recipe_from_dict
 from bidiff_deploy.training.validate import load_pairs
 
 SHIPPED = Path(__file__).parents[2] / "training"
-TREE = {
+TREE: dict[str, Any] = {
     "scale": 2, "model": "bbcu", "network": {"channels": 8, "blocks": 1, "alignment": 10},
     "data": {"crop": 16, "candidates": 2, "train": ["photo.png"], "validate": ["photo.png"]},
     "optimizer": {"learning_rate": 2e-3, "ema": 0.5},

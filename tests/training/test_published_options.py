@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ NETWORK = {"in_channel": 6, "out_channel": 3, "inner_channel": 8, "norm_groups":
            "image_size": 64, "fp_res": [64], "total_step": 100, "dynamic_group": 5}
 DATASET = {"task": "SR", "type": "MultiPairedImageDataset", "io_backend": {"type": "disk"},
            "filename_tmpl": "{}x2"}
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "name": "a_run", "model_type": "BIDiffSRModel", "scale": 2, "num_gpu": 2, "manual_seed": 10,
     "datasets": {
         "train": {**DATASET, "name": "DF2K", "dataroot_gt": "datasets/DF2K/HR",

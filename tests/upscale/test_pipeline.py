@@ -84,7 +84,12 @@ def test_stages_overlap() -> None:
     """The third is decoded, the second computed and the first encoded at one time."""
     stages, together = Stages(), threading.Barrier(3, timeout=HANG_SECONDS)
     meeting = {("decode", 2), ("compute", 1), ("encode", 0)}
-    stages._stage = lambda name, job: (name, job) in meeting and together.wait()
+
+    def meet(name: str, job: int) -> None:
+        if (name, job) in meeting:
+            together.wait()
+
+    stages._stage = meet
     stages.run(4)
     assert stages.encoded == [0, 1, 2, 3]
 
@@ -171,7 +176,12 @@ def test_signals_do_not_cut_the_encoding(monkeypatch, behind: int, computed: int
 
     monkeypatch.setattr(threading, "Semaphore", Semaphore)
     monkeypatch.setattr(pipeline, "wait", noted)
-    stages.encode = lambda job, item: done.wait(HANG_SECONDS) and quick(job, item)
+
+    def encode(job: int, item: list[int]) -> str:
+        assert done.wait(HANG_SECONDS)
+        return quick(job, item)
+
+    stages.encode = encode
     sender = threading.Thread(target=interrupt)
     sender.start()
     try:

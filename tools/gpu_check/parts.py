@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tools.checks.gpu_state import gpu_state, package_versions
 from tools.checks.processes import TIMEOUT, Options, Result, guarded, run_apart
@@ -103,7 +104,8 @@ def layers(options: Options) -> Result:
     with Gpu(options["device"]) as gpu:
         found["bandwidth"] = bandwidth = gpu.info.memory_bandwidth
         for batch in options["batches"]:
-            entry = found["batches"][str(batch)] = {}
+            entry: dict[str, Any] = {}
+            found["batches"][str(batch)] = entry
             for name, listed in groups.items():
                 with Progress(f"{name}, batch {batch}", 1) as progress:
                     entry[name] = time_layers(

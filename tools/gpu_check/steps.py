@@ -47,8 +47,8 @@ def time_torch(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
     from bidiff_deploy.proof.bench.folded import folded_network
     torch.backends.cudnn.benchmark = True
     with torch.inference_mode(), torch.cuda.device(device):
-        network = folded_network(open_bundle(bundle), timestep).to("cuda").half().to(
-            memory_format=torch.channels_last)
+        network: Any = folded_network(open_bundle(bundle), timestep).to("cuda").half()
+        network.to(memory_format=torch.channels_last)
         inputs = [torch.from_numpy(image).to("cuda").half().contiguous(
             memory_format=torch.channels_last) for image in random_images(batch, size)]
         run = captured(torch, lambda: network(*inputs, timestep), steps)

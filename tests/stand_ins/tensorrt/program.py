@@ -17,6 +17,7 @@ import onnxruntime
 from onnx import helper, numpy_helper, shape_inference
 
 from . import nodes
+from .nodes import Node
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
@@ -35,7 +36,7 @@ class Part:
     nodes: list[onnx.NodeProto]
     inputs: list[str] = field(default_factory=list)  # values from outside, constants apart
     outputs: list[str] = field(default_factory=list)  # values that are needed outside
-    plugin: nodes.Node | None = None
+    plugin: Node | None = None
     constants: list[str] = field(default_factory=list)
     session: onnxruntime.InferenceSession | None = None
     model: onnx.ModelProto | None = None
