@@ -9,7 +9,6 @@ import onnx
 import pytest
 import torch
 
-from bidiff_deploy import load_bundle
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.checkpoint.options import Options
 from bidiff_deploy.checkpoint.packed import write_packed
@@ -29,7 +28,7 @@ from bidiff_deploy.training.checkpoints import write_run
 from bidiff_deploy.training.recipe import recipe_from_dict
 from bidiff_deploy.training.trainer import Trainer
 from bidiff_deploy.training.weights import load_network, published_state
-from support.binarizer_setup import bundle, checkpoint, inputs, network, predicted, small
+from support.binarizer_setup import bundle, checkpoint, inputs, least_snr, network, predicted, small
 from support.reference_cases import snr
 from support.training_setup import changed, write_recipe
 
@@ -48,13 +47,8 @@ def made(request, tmp_path_factory):
 @pytest.mark.parametrize("backend", [pytest.param("onnxruntime", marks=packed),
                                      "onnxruntime-stock"])
 def test_the_engine_computes_the_network(made, backend):
-    module, path = made
-    noisy, condition = inputs()
-    with load_bundle(path, threads=1, backend=backend) as engine:
-        for t in (70, 10):
-            # No sign flips: what rounding leaves, as of the published binarizer.
-            assert snr(predicted(module, noisy, condition, t),
-                       engine.predict(noisy, condition, t)) > 110
+    # No sign flips: what rounding leaves, as of the published binarizer.
+    assert least_snr(*made, backend) > 110
 
 
 @packed

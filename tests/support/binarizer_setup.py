@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bidiff_deploy import load_bundle
 from bidiff_deploy.checkpoint.record import Checkpoint, from_latent
 from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.training.networks.bi_diffsr import BiDiffSR
+from support.reference_cases import snr
 
 STEPS = 100
 
@@ -55,3 +57,11 @@ def inputs(height: int = 16, width: int = 24, seed: int = 5) -> tuple[np.ndarray
 def predicted(module: BiDiffSR, noisy: np.ndarray, condition: np.ndarray, t: int) -> np.ndarray:
     with torch.no_grad():
         return module(torch.from_numpy(noisy), torch.from_numpy(condition), t).numpy()
+
+
+def least_snr(module: BiDiffSR, path: Path, backend: str) -> float:
+    """Signal to noise in dB of a bundle's engine against the network, of the worse of two steps."""
+    noisy, condition = inputs()
+    with load_bundle(path, threads=1, backend=backend) as engine:
+        return min(snr(predicted(module, noisy, condition, t),
+                       engine.predict(noisy, condition, t)) for t in (70, 10))

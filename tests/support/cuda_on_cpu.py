@@ -17,6 +17,7 @@ from bidiff_deploy import BidiffError, BundleError, EngineError, load_bundle
 from bidiff_deploy.engines import library
 from bidiff_deploy.engines.onnxruntime.cuda_step import DeviceStep
 from bidiff_deploy.engines.onnxruntime.session import session_options
+from support.by_threads import by_threads
 
 
 def run_models(folder: Path) -> None:
@@ -63,14 +64,7 @@ def run_engine(path: str, folder: Path) -> None:
         for side in (2, 4, 6, 8, 10):
             engine.predict(noisy[..., :side, :side], condition[..., :side, :side], times[0])
         out["again"] = engine.predict(noisy, condition, times[0])
-        found = {}
-        workers = [threading.Thread(target=lambda t=t: found.update(
-            {t: engine.predict(noisy, condition, t)})) for t in times[:2]]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        out["threads"] = np.concatenate([found[t] for t in times[:2]])
+        out["threads"] = by_threads(lambda t: engine.predict(noisy, condition, t), times[:2])
         steps = []
         out["sample"] = engine.sample(condition[0, :, :16, :24], seed=5,
                                       on_step=lambda done, of: steps.append((done, of)))

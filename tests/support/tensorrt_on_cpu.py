@@ -19,6 +19,7 @@ from bidiff_deploy.engines.tensorrt.profiles import Profile
 from bidiff_deploy.engines.tensorrt.run.context import OpenPlan
 from bidiff_deploy.engines.tensorrt.run.device import Graph
 from bidiff_deploy.engines.tensorrt.run.step import TensorRtStep
+from support.by_threads import by_threads
 from support.tensorrt_on_cpu_failures import (
     build,
     run_failures,
@@ -97,14 +98,7 @@ def run_engine(path: str, folder: Path, out: dict, told: dict) -> None:
         out["singles"] = np.concatenate([engine.predict(
             np.ascontiguousarray(pair[i:i + 1]), np.ascontiguousarray(both[i:i + 1]), times[0])
             for i in (0, 1)])
-        found = {}
-        workers = [threading.Thread(target=lambda t=t: found.update(
-            {t: engine.predict(noisy, condition, t)})) for t in times[:2]]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        out["threads"] = np.concatenate([found[t] for t in times[:2]])
+        out["threads"] = by_threads(lambda t: engine.predict(noisy, condition, t), times[:2])
         counts.take()
         loops(engine, small, counts, out, told)
         callbacks(engine, small, out, told)
@@ -185,7 +179,7 @@ def main(what: str, path: str, folder: Path) -> None:
 if sys.argv[1:2] == ["pycuda"]:
     sys.path.insert(0, str(Path(__file__).parents[1] / "stand_ins" / "pycuda"))
 else:
-    sys.modules["pycuda"] = None  # type: ignore[assignment] # whether or not it is installed
+    sys.modules["pycuda"] = None  # type: ignore[assignment]  # absent, whether or not it is installed
 
 if __name__ == "__main__":
     main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

@@ -17,7 +17,7 @@ from bidiff_deploy.networks.bi_diffsr.costs import count
 from support import emulated_cuda
 from support.waiting import HANG_SECONDS
 from tools.checks import reference
-from tools.checks.cuda_operators import OPERATORS, Gpu
+from tools.checks.cuda_operators import OPERATORS
 from tools.gpu_check import __main__ as program
 from tools.gpu_check import layers, parity, parts, shapes, steps, table
 
@@ -30,12 +30,6 @@ TINY = ["--cases", "1", "--largest", "5", "--layers", "32@2k1", "--batches", "1"
         "--rounds", "1", "--cache", "0", "--steps", "1", "--size", "16", "--network", "tiny"]
 
 pytestmark = pytest.mark.usefixtures("on_stand_in")
-
-
-@pytest.fixture
-def gpu():
-    with Gpu(emulated_cuda.ordinal(90)) as opened:
-        yield opened
 
 
 def test_all_convolutions_of_the_published_network():

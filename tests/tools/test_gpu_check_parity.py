@@ -7,17 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from support import emulated_cuda
-from tools.checks.cuda_operators import OPERATORS, Call, Gpu
+from tools.checks.cuda_operators import OPERATORS, Call
 from tools.gpu_check import parity, shapes
 
 pytestmark = pytest.mark.usefixtures("on_stand_in")
-
-
-@pytest.fixture
-def gpu():
-    with Gpu(emulated_cuda.ordinal(90)) as opened:
-        yield opened
 
 
 def form(value: np.ndarray | None) -> str:

@@ -28,12 +28,15 @@ from support.waiting import HANG_SECONDS
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 
-PROGRAM = str(Path(__file__).parents[2] / "support" / "cuda_on_cpu.py")
+TESTS = Path(__file__).parents[2]
+PROGRAM = str(TESTS / "support" / "cuda_on_cpu.py")
 
 
 def on_cpu(cache: Path, *arguments: str, **changed: str) -> None:
     environment = {**os.environ, **emulated_cuda.variables(
         cache, BIDIFF_CUDA_ON_CPU="1", **{"BIDIFF_EMULATED_GPUS": "80", **changed})}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run([sys.executable, PROGRAM, *arguments], env=environment, text=True,
                           capture_output=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr

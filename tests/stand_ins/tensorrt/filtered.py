@@ -80,7 +80,7 @@ def enumeration(name: str, members: dict[str, int]) -> type:
         __index__ = __int__
 
         def __eq__(self, other: object) -> bool:
-            return type(other) is type(self) and other._value == self._value  # type: ignore
+            return type(other) is type(self) and other._value == self._value
 
         def __hash__(self) -> int:
             return hash(self._value)

@@ -20,7 +20,8 @@ import onnx
 _ERROR_SIZE = 1024
 NAMESPACE, VERSION = "bidiff", "1"
 ATTRIBUTES = {"groups": 0, "inputs": -1, "kernel": 0, "layout": 0}  # in C++'s order
-_TYPES: dict[int, int] = {onnx.TensorProto.FLOAT: 0, onnx.TensorProto.FLOAT16: 1, onnx.TensorProto.INT32: 2}
+_TYPES: dict[int, int] = {
+    onnx.TensorProto.FLOAT: 0, onnx.TensorProto.FLOAT16: 1, onnx.TensorProto.INT32: 2}
 OPERATORS = ("BinaryConv", "NormBinaryConv", "BinaryFusion", "BinaryDown", "BinaryUp",
              "GroupNormSwish")
 

@@ -76,7 +76,7 @@ class IHostMemory(bytearray):
             raise AttributeError(f"'IHostMemory' object has no attribute {name!r}")
         return bytearray.__getattribute__(self, name)
 
-    __len__ = None  # type: ignore[assignment]
+    __len__ = None  # type: ignore[assignment]  # IHostMemory has no length
 
     def __bool__(self) -> bool:
         return True
