@@ -15,6 +15,7 @@ import numpy as np
 
 from ..checks import whole_number
 from ..errors import EngineError, UsageError
+from ..images.hidden_colours import without_hidden_colours
 from ..images.image import Image
 from ..images.resample import pad_reflect, to_condition
 from ..images.tiles import TilePlan
@@ -176,6 +177,7 @@ class NoisePredictor(ImageEngine):
         result of ``sample`` bit by bit. Raises UsageError as ``tile_plan`` and ``sample``.
         """
         self._check_open()
+        image = without_hidden_colours(image)
         if plan is None:
             plan = self.tile_plan(image.height, image.width, tile, memory, overlap)
         if not plan.whole:

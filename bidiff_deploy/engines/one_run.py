@@ -8,6 +8,7 @@ import functools
 import numpy as np
 
 from ..errors import EngineError, UsageError
+from ..images.hidden_colours import without_hidden_colours
 from ..images.image import Image
 from ..images.tiles import TilePlan
 from ..sampling.noise import gaussian_noise
@@ -86,6 +87,7 @@ class OneRun(ImageEngine):
                 if listen is not None:
                     listen(count, total)
 
+        image = without_hidden_colours(image)
         if plan is None:
             plan = self.tile_plan(image.height, image.width, tile, memory, overlap)
         return upscale_exactly(self.enlarge, image, self.scale, plan, done)

@@ -62,7 +62,8 @@ def upscale_blended(sample: Callable[..., np.ndarray], image: Image, scale: int,
                                         plan.width))
             for place, ready in finished:
                 pixels[place:place + ready.shape[1]] = form.enlarged(ready, 1).pixels
-    return replace(image, pixels=pixels, alpha=_enlarged_alpha(image.alpha, scale))
+    return replace(image, pixels=pixels, alpha=_enlarged_alpha(image.alpha, scale),
+                   metadata=image.metadata.scaled(scale))
 
 
 def upscale_exactly(run: Callable[[np.ndarray], np.ndarray], image: Image, scale: int,
@@ -94,7 +95,8 @@ def upscale_exactly(run: Callable[[np.ndarray], np.ndarray], image: Image, scale
             done += 1
             if on_tile is not None:
                 on_tile(done, plan.count)
-    return replace(image, pixels=pixels, alpha=_enlarged_alpha(image.alpha, scale))
+    return replace(image, pixels=pixels, alpha=_enlarged_alpha(image.alpha, scale),
+                   metadata=image.metadata.scaled(scale))
 
 
 def to_tensor(pixels: np.ndarray) -> np.ndarray:

@@ -4,11 +4,19 @@
     read               files -> Image
     decode             8-bit Pillow images -> Image
     sixteen_bit        16-bit PNG and TIFF -> Image
+    tiff_file          TIFF files that Pillow does not open -> Image
+    unended_jpeg       JPEG files without an end marker
+    kinds              what a file is that is not read
     convert            numpy arrays and Pillow images <-> Image
     write              Image -> files
     sixteen_bit_write  Image -> 16-bit PNG, and TIFF
-    metadata           EXIF, XMP, resolution and colour profile of a file
-    exif, png_chunks   the formats of an EXIF block and of a PNG's chunks
+    metadata           EXIF, XMP, texts, resolution and colours of a file: ``Metadata``
+    metadata_read      files -> Metadata
+    metadata_write     Metadata as each format stores it
+    exif, xmp, texts   the formats of an EXIF block, an XMP packet and a PNG's texts
+    png_chunks, jpeg_segments, frames
+                       the parts of a PNG and a JPEG file, and the number of frames of others
+    hidden_colours     the colours of transparent pixels replaced by visible ones
     resample           the network's condition (bicubic, a = -0.75), padding by reflection
     matlab_bicubic     Matlab's imresize, which makes low-resolution images
     borders            indices of mirrored borders

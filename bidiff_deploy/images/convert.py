@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ImageError
 from .decode import from_8_bits, orientation_of, upright
 from .image import Image, to_8_bits, to_array
-from .metadata import from_pillow
+from .metadata_read import from_pillow
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -44,7 +44,9 @@ def from_pil(opened: PillowImage) -> Image:
         image = Image(wide[:, :, None], None, profile)
     else:
         image = from_8_bits(opened, b"", profile)
-    return upright(replace(image, metadata=from_pillow(opened)), orientation_of(opened))
+    metadata = from_pillow(opened)
+    metadata = replace(metadata, dropped=metadata.dropped + image.metadata.dropped)
+    return upright(replace(image, metadata=metadata), orientation_of(opened))
 
 
 def to_pil(image: Image) -> PillowImage:

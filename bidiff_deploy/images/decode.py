@@ -1,7 +1,8 @@
-"""8-bit Pillow images -> ``Image``: modes, transparency, orientation."""
+"""8-bit Pillow images -> ``Image``: modes, colour spaces, transparency, orientation."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,23 +12,27 @@ import numpy as np
 from ..errors import ImageError
 from .exif import ORIENTATION
 from .image import Image
+from .metadata import Metadata
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-__all__ = ["from_8_bits", "orientation_of", "upright"]
+__all__ = ["from_8_bits", "orientation_of", "to_rgb", "upright"]
 
 
 def from_8_bits(opened: PillowImage, data: bytes, profile: bytes | None) -> Image:
-    """A Pillow image as an Image of 8 bits; ``data``: its file, or b"" if it has none."""
+    """A Pillow image as an Image of 8 bits; ``data``: its file, or b"" if it has none.
+
+    ``metadata.dropped`` of the result says where the conversion of colours is approximate.
+    """
     opened.load()
     mode = opened.mode
     if mode in ("F", "I") or mode.startswith("I;"):
         raise ImageError(f"its samples (mode {mode}) are not whole numbers of 8 or 16 bits; "
                          "convert it first")
     if mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX"):
-        profile = None  # it describes the colour space before the conversion
-        opened, mode = opened.convert("RGB"), "RGB"
+        rgb, profile, notes = to_rgb(opened, profile)
+        return Image(np.array(rgb), None, profile, Metadata(dropped=notes))
     key = opened.info.get("transparency")
     if mode in ("1", "L", "LA", "La"):
         if isinstance(key, int) and mode in ("1", "L"):
@@ -45,6 +50,33 @@ def from_8_bits(opened: PillowImage, data: bytes, profile: bytes | None) -> Imag
         colour = np.asarray(opened.convert("RGBA"))
         return Image(colour[:, :, :3].copy(), colour[:, :, 3].copy(), profile)
     return Image(np.array(opened.convert("RGB")), None, profile)
+
+
+def to_rgb(opened: PillowImage,
+           profile: bytes | None) -> tuple[PillowImage, bytes | None, tuple[str, ...]]:
+    """An image of another colour space in RGB, the profile of the result, and what is approximate.
+
+    CMYK is converted to sRGB by its profile.
+    """
+    if opened.mode == "YCbCr":
+        return opened.convert("RGB"), profile, ()  # whose profile is for RGB
+    if opened.mode != "CMYK":
+        return opened.convert("RGB"), None, () if profile is None else (
+            f"its colour profile is not kept: the image is converted from {opened.mode} to sRGB",)
+    reason = "it has no colour profile"
+    if profile is not None:
+        try:
+            from PIL import ImageCms
+
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(opened, source, ImageCms.createProfile("sRGB"),
+                                                  outputMode="RGB")
+            assert converted is not None
+            return converted, None, ()
+        except Exception:  # lcms is missing, or refuses the profile
+            reason = "its colour profile is broken or not for CMYK"
+    return opened.convert("RGB"), None, (
+        f"its colours are approximate: it is CMYK and {reason}; convert it to sRGB first",)
 
 
 def orientation_of(opened: PillowImage) -> int:

@@ -32,6 +32,11 @@ MAIN_TAGS = {
     0x0131, 0x0132, 0x013B, 0x013C, 0x8298,  # software, time, artist, computer, copyright
     0x4746, 0x4749, 0xC4A5,  # rating, rating in percent, print image matching
     0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F}  # title, comment, author, keywords, subject
+# Tags of a main directory that say how a file stores the image, and pointers to other directories.
+_STORAGE_TAGS = {
+    *range(254, 260), *range(262, 267), 273, *range(277, 282), 284, *range(288, 294), 297, 300, 317,
+    *range(320, 331), *range(332, 349), *range(512, 522), *range(529, 533), 559, 33421, 33422,
+    34665, 34853, 40965, 59932, 59933}
 # Positions and densities in pixels of the image before turning and enlarging.
 _PIXEL_TAGS = {0x9214, 0xA214, 0xA20E, 0xA20F, 0xA210}
 # Bytes of a value by type.
@@ -63,12 +68,14 @@ class Exif:
     maker_note   offset of the maker's note in the block; it is written at the same offset, because
                  offsets inside it often count from the block's start
     damaged      whether broken parts were left out
+    left_out     tags of the main directory that describe the image but are not known here
     """
 
     order: str
     directories: dict[str, Directory] = field(default_factory=lambda: {"image": {}})
     maker_note: int | None = None
     damaged: bool = False
+    left_out: tuple[int, ...] = ()
 
     def number(self, tag: int) -> int | None:
         """The first value of a whole-number tag of the main directory."""
@@ -206,7 +213,7 @@ def parse(data: bytes, main_tags: Callable[[int], bool] = lambda tag: True) -> E
     else:
         raise ValueError("not an EXIF block")
     reader = _Reader(data, order, version == 43)
-    image = reader.directory(start, main_tags)
+    image = reader.directory(start, main_tags, main=True)
     if image is None:
         raise ValueError("its directory is broken")
     directories = {"image": image}
@@ -219,7 +226,7 @@ def parse(data: bytes, main_tags: Callable[[int], bool] = lambda tag: True) -> E
         if found is not None:
             directories[name] = found
             note = reader.places.get(_MAKER_NOTE) if name == "photo" else note
-    return Exif(order, directories, note, reader.damaged)
+    return Exif(order, directories, note, reader.damaged, tuple(sorted(reader.others)[:100]))
 
 
 class _Reader:
@@ -228,13 +235,15 @@ class _Reader:
         self.count, self.entry, self.inline = ("Q", "HHQ8s", 8) if big else ("H", "HHI4s", 4)
         self.bytes = 0
         self.places: dict[int, int] = {}
+        self.others: set[int] = set()  # of the main directory
 
     def offset(self, entry: Entry) -> int:
         """The value of an entry that points to a directory; -1 if its type is wrong."""
         code = {LONG: "I", 13: "I", 16: "Q", 18: "Q"}.get(entry.kind)
         return int(struct.unpack_from(self.order + code, entry.value)[0]) if code else -1
 
-    def directory(self, start: int, wanted: Callable[[int], bool]) -> Directory | None:
+    def directory(self, start: int, wanted: Callable[[int], bool],
+                  main: bool = False) -> Directory | None:
         """The entries of one directory; None, with ``damaged`` set, if it cannot be read."""
         size = struct.calcsize("<" + self.entry)
         head = struct.calcsize("<" + self.count)
@@ -250,6 +259,8 @@ class _Reader:
         for index in range(count):
             at = start + head + size * index
             tag, kind, number, inline = struct.unpack_from(self.order + self.entry, self.data, at)
+            if main and tag not in MAIN_TAGS and tag not in _STORAGE_TAGS:
+                self.others.add(tag)
             if tag in found or not number or not (wanted(tag) or tag in _POINTED):
                 continue
             entry = self._entry(tag, kind, number, inline)

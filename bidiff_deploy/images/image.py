@@ -10,10 +10,11 @@ import numpy as np
 from .metadata import Metadata
 from .resample import enlarge, to_unit
 
-__all__ = ["EXTENSIONS", "Image", "to_8_bits", "to_array"]
+__all__ = ["EXTENSIONS", "Image", "READ_EXTENSIONS", "is_opaque", "to_8_bits", "to_array"]
 
-EXTENSIONS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF",
-              ".tiff": "TIFF"}
+EXTENSIONS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".jpe": "JPEG",
+              ".jif": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+READ_EXTENSIONS = (*EXTENSIONS, ".bmp", ".dib", ".gif")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,13 +24,15 @@ class Image:
     pixels       (H, W, 3) RGB or (H, W, 1) grey, uint8 or uint16 using the type's whole range
     alpha        (H, W) of the same type, or None; colours are not premultiplied
     icc_profile  the colour profile of ``pixels``, or None for sRGB
-    metadata     EXIF, XMP and resolution
+    metadata     EXIF, XMP, texts and resolution
+    lossless     whether it comes from a WebP without losses
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
     icc_profile: bytes | None = None
     metadata: Metadata = Metadata()
+    lossless: bool = False
 
     @property
     def height(self) -> int:
@@ -50,7 +53,8 @@ class Image:
     def enlarged(self, sample: np.ndarray, scale: int) -> Image:
         """A network's output as an image of this one's depth and channels.
 
-        ``sample``: float32 (3, H * scale, W * scale) in [0, 1]. Profile and metadata are kept. A
+        ``sample``: float32 (3, H * scale, W * scale) in [0, 1]. Profile and metadata are kept,
+        positions in pixels scaled. A
         grey image becomes the mean of the three channels: they estimate the same value with
         independent noise, which the mean reduces most. Alpha is enlarged by bicubic.
         """
@@ -59,7 +63,12 @@ class Image:
         if alpha is not None:
             alpha = _quantise(enlarge(to_unit(alpha), scale), alpha.dtype)
         return replace(self, pixels=_quantise(planes.transpose(1, 2, 0), self.pixels.dtype),
-                       alpha=alpha)
+                       alpha=alpha, metadata=self.metadata.scaled(scale))
+
+
+def is_opaque(image: Image) -> bool:
+    """Whether no pixel is transparent, with or without alpha."""
+    return image.alpha is None or bool(image.alpha.min() == np.iinfo(image.alpha.dtype).max)
 
 
 def to_array(image: Image) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Reads image files: PNG, JPEG, WebP and TIFF, 8 and 16 bit, grey, alpha and palette.
+"""Reads image files: PNG, JPEG, WebP, TIFF, BMP and GIF, 8 and 16 bit, grey, alpha and palette.
 
 Pillow decodes (imported at first use). It does not support 16-bit colour, so ``sixteen_bit``
 decodes such files twice to get both bytes of each sample; a second image library would need wheels
@@ -9,32 +9,40 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
+import threading
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ImageError, one_line
-from . import png_chunks, sixteen_bit
+from . import frames, jpeg_segments, png_chunks, sixteen_bit, tiff_file, unended_jpeg
 from .decode import from_8_bits, orientation_of, upright
 from .image import Image
-from .metadata import Metadata, from_file, usable_profile
+from .kinds import HEAD_BYTES, kind_of, refusal
+from .metadata import Metadata, usable_profile
+from .metadata_read import from_file, from_tiff
 
-__all__ = ["MAX_PIXELS", "decode_image", "read_bytes", "read_image"]
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
-# Larger images are refused, so that a small file cannot use up all memory. Pillow has a limit of
-# its own (it refuses more than twice PIL.Image.MAX_IMAGE_PIXELS), which applies as well.
+__all__ = ["MAX_PIXELS", "check_size", "decode_image", "read_bytes", "read_image"]
+
+# Larger images are refused, so that a small file cannot use up all memory.
 MAX_PIXELS = 1 << 27
 
 
 def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Image:
-    """Decode a PNG, JPEG, WebP or TIFF file, recognised by its content, not its name.
+    """Decode a PNG, JPEG, WebP, TIFF, BMP or GIF file, recognised by its content, not its name.
 
-    EXIF orientation is applied, palettes are expanded, a transparent colour becomes alpha, other
-    colour spaces (CMYK, Lab) are converted to RGB, and only the first of several frames is read.
-    16-bit grey and RGB keep their 16 bits. Broken metadata is left out and listed in
-    ``metadata.dropped``. Raises ImageError for a file that is missing, empty, damaged, of another
-    format or of float samples, or has more than ``max_pixels``.
+    EXIF orientation is applied, palettes are expanded, a transparent colour becomes alpha, CMYK is
+    converted to sRGB by its profile, and only the first of several frames is read. 16-bit grey and
+    RGB keep their 16 bits. What is left out or approximate is listed in ``metadata.dropped``.
+    Raises ImageError for a file that is missing, empty, damaged, of another format or of float
+    samples, or has more than ``max_pixels``.
     """
     return decode_image(read_bytes(path), path, max_pixels)
 
@@ -47,13 +55,20 @@ def decode_image(data: bytes, path: str | os.PathLike[str],
     from PIL import UnidentifiedImageError
 
     try:
-        return _decoded(data, max_pixels)
+        with _limit, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about unused metadata, and many pixels
+            before, pillow.MAX_IMAGE_PIXELS = pillow.MAX_IMAGE_PIXELS, max_pixels
+            try:
+                return _decoded(data, max_pixels)
+            finally:
+                pillow.MAX_IMAGE_PIXELS = before
     except ImageError as error:  # the reason alone
         raise ImageError(f"{shown}: {error}") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{shown} is not a PNG, JPEG, WebP or TIFF image, or is damaged") from None
-    except pillow.DecompressionBombError as error:
-        raise ImageError(f"{shown} is too large: {error}") from None
+        raise ImageError(f"{shown} {refusal(data[:HEAD_BYTES])}") from None
+    except pillow.DecompressionBombError as error:  # at twice the limit, before much is allocated
+        size = next(iter(re.findall(r"\d+", str(error))), "too many")
+        raise ImageError(f"{shown}: {_too_many(size, max_pixels)}") from None
     except MemoryError:
         raise ImageError(f"there is not enough memory to read {shown}") from None
     except Exception as error:  # decoders raise all kinds of errors on damaged data
@@ -61,26 +76,58 @@ def decode_image(data: bytes, path: str | os.PathLike[str],
                          f"({one_line(error)})") from None
 
 
+_limit = threading.Lock()  # Pillow's limit is global
+
+
 def _decoded(data: bytes, max_pixels: int) -> Image:
     """``decode_image``; an ImageError of it does not name the file, which has no name here."""
-    from PIL import Image as pillow
-
-    chunks: dict[bytes, bytes] = {}
+    notes: tuple[str, ...] = ()
+    png, check = None, partial(check_size, max_pixels=max_pixels)
     if data.startswith(png_chunks.SIGNATURE):
         # Pillow would refuse an image because of errors in its metadata.
-        data, chunks = png_chunks.split(data)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about unused metadata; sizes are checked below
-        with pillow.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "TIFF")) as opened:
-            if opened.width * opened.height > max_pixels:
-                raise ImageError(f"it has {opened.width}x{opened.height} pixels; at most "
-                                 f"{max_pixels} are read")
-            metadata, profile, orientation = from_file(opened, chunks, data)
-            deep = sixteen_bit.read(opened, data)
-            image = from_8_bits(opened, data, profile) if deep is None else Image(*deep, profile)
-            if orientation is None:
-                orientation = orientation_of(opened)
-            return upright(_with_metadata(image, metadata), orientation)
+        png = png_chunks.split(data)
+        data = png.data
+    elif data.startswith(b"\xff\xd8") and not jpeg_segments.split(data).ended:
+        data, notes = unended_jpeg.completed(data, _open, check)
+    from PIL import UnidentifiedImageError
+
+    try:
+        opened = _open(data)
+    except UnidentifiedImageError:
+        if kind_of(data[:HEAD_BYTES]) != "a TIFF image":
+            raise
+        pixels, alpha = tiff_file.read(data, check, "Pillow does not read it")
+        return _with_metadata(Image(pixels, alpha), *from_tiff(data))
+    with opened:
+        check(opened.width, opened.height)
+        metadata, profile, orientation = from_file(opened, png, data)
+        deep = sixteen_bit.read(opened, data)
+        image = from_8_bits(opened, data, profile) if deep is None else Image(*deep, profile)
+        if opened.format == "WEBP" and frames.split_webp(data).lossless:
+            image = replace(image, lossless=True)
+        if deep is None and sixteen_bit.bits_of(opened) > 8:
+            notes = (*notes, "its samples of more than 8 bits are rounded to 8 bits")
+        metadata = replace(metadata, dropped=(*notes, *metadata.dropped, *image.metadata.dropped))
+        return _with_metadata(image, metadata, image.icc_profile,
+                              orientation_of(opened) if orientation is None else orientation)
+
+
+def _open(data: bytes) -> PillowImage:
+    """The file, opened but not decoded."""
+    from PIL import Image as pillow
+
+    return pillow.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"))
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raises ImageError for an image of more than ``max_pixels``, before it is decoded."""
+    if width * height > max_pixels:
+        raise ImageError(_too_many(f"{width}x{height}", max_pixels))
+
+
+def _too_many(size: str, max_pixels: int) -> str:
+    return (f"it has {size} pixels; at most {max_pixels} are read, so make it smaller, or allow "
+            "more with --max-pixels of upscale")
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -102,9 +149,10 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def _with_metadata(image: Image, metadata: Metadata) -> Image:
-    if not usable_profile(image.icc_profile, image.grey):
+def _with_metadata(image: Image, metadata: Metadata, profile: bytes | None,
+                   orientation: int) -> Image:
+    if not usable_profile(profile, image.grey):
         reason = f"it is broken, or not for {'grey' if image.grey else 'RGB'} samples"
-        return replace(image, icc_profile=None, metadata=replace(metadata, dropped=(
-            *metadata.dropped, f"its colour profile is not kept: {reason}")))
-    return replace(image, metadata=metadata)
+        profile, metadata = None, replace(metadata, dropped=(
+            *metadata.dropped, f"its colour profile is not kept: {reason}"))
+    return upright(replace(image, icc_profile=profile, metadata=metadata), orientation)

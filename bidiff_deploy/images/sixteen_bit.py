@@ -16,35 +16,38 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ImageError
+from . import tiff_file
 from .png_chunks import png_chunks
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
-    from PIL.TiffImagePlugin import TiffImageFile
 
-__all__ = ["read"]
+__all__ = ["bits_of", "read"]
 
 Samples = tuple[np.ndarray, "np.ndarray | None"]  # pixels and alpha
 
 
 def read(opened: PillowImage, data: bytes) -> Samples | None:
-    """The samples of a 16-bit grey or colour file that Pillow has opened.
+    """The samples of a 16-bit grey or colour file that Pillow has opened, or of an 8-bit one that
+    it would decode wrongly.
 
-    ``data``: the file. Returns uint16 (H, W, 1 or 3), and alpha as uint16 (H, W) or None; or None
-    for a file of 8 bits. Raises ImageError for unsupported 16-bit files, with the reason but not
+    ``data``: the file. Returns (H, W, 1 or 3), and alpha as (H, W) or None; or None for a file
+    that Pillow decodes. Raises ImageError for unsupported 16-bit files, with the reason but not
     the file's name, and whatever Pillow raises for damaged data.
     """
     if opened.format == "PNG" and len(data) > 28 and data[24] == 16:
         return _read_png(opened, data)
-    if opened.format == "TIFF":
-        from PIL.TiffImagePlugin import TiffImageFile
-
-        assert isinstance(opened, TiffImageFile)
-        bits = opened.tag_v2.get(258, (1,))
-        bits = bits if isinstance(bits, tuple) else (bits,)
-        if max(bits) > 8:
-            return _read_tiff(opened, data, bits)
+    if opened.format == "TIFF" and bits_of(opened) > 8:
+        return _read_tiff(opened, data)
+    if opened.mode == "LA" and getattr(opened, "tag_v2", {}).get(284) == 2:
+        return _read_planes(data, "grey and alpha in separate planes")  # Pillow misreads them
     return None
+
+
+def bits_of(opened: PillowImage) -> int:
+    """Most bits of a sample of a TIFF that Pillow has opened; 8 for another format."""
+    bits = getattr(opened, "tag_v2", {}).get(258, (1,)) if opened.format == "TIFF" else 8
+    return max(bits) if isinstance(bits, tuple) else int(bits)
 
 
 def _read_png(opened: PillowImage, data: bytes) -> Samples:
@@ -75,9 +78,12 @@ def _read_png(opened: PillowImage, data: bytes) -> Samples:
     return np.ascontiguousarray(samples), alpha
 
 
-def _read_tiff(opened: TiffImageFile, data: bytes, bits: tuple[int, ...]) -> Samples | None:
+def _read_tiff(opened: PillowImage, data: bytes) -> Samples | None:
     from PIL.TiffImagePlugin import TiffImageFile
 
+    assert isinstance(opened, TiffImageFile)
+    bits = opened.tag_v2.get(258, (1,))
+    bits = bits if isinstance(bits, tuple) else (bits,)
     photometric = opened.tag_v2.get(262)
     if opened.mode.startswith("I;16") and photometric in (0, 1) and bits[0] in (12, 16):
         opened.load()
@@ -88,7 +94,7 @@ def _read_tiff(opened: TiffImageFile, data: bytes, bits: tuple[int, ...]) -> Sam
     if opened.mode not in ("RGB", "RGBA") or photometric != 2:
         return None  # refused or converted like all unusual modes
     if set(bits) == {16} and opened.tag_v2.get(284, 1) == 2:
-        return _read_planar(opened, data)
+        return _read_planes(data, "16-bit colour in separate planes")  # Pillow keeps 8 bits
     arguments: list[Any] = [tile[3] for tile in opened.tile]
     raw_modes = {one if isinstance(one, str) else one[0] for one in arguments}
     raw_mode = raw_modes.pop() if len(raw_modes) == 1 else ""
@@ -109,24 +115,8 @@ def _read_tiff(opened: TiffImageFile, data: bytes, bits: tuple[int, ...]) -> Sam
     return np.ascontiguousarray(joined[:, :, :3]), alpha
 
 
-def _read_planar(opened: PillowImage, data: bytes) -> Samples:
-    """Colour stored in separate planes, which Pillow reads with 8 bits only."""
-    try:
-        import tifffile
-    except ImportError:
-        raise ImageError("16-bit TIFF colour in separate planes needs the package tifffile; run: "
-                         "pip install tifffile, or convert it first") from None
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page = file.pages[0]
-        extra = [int(kind) for kind in page.extrasamples]
-        # Pillow's size, which was checked, may be that of the upright image.
-        if (page.dtype != np.uint16 or len(page.shape) != 3 or page.shape[0] - len(extra) != 3
-                or sorted(page.shape[1:]) != sorted(opened.size) or 1 in extra):
-            raise ImageError("TIFF colour in separate planes is supported only as RGB with "
-                             "straight alpha; convert it first")
-        planes = page.asarray(maxworkers=1)
-    alpha = np.ascontiguousarray(planes[3 + extra.index(2)]) if 2 in extra else None
-    return np.ascontiguousarray(np.moveaxis(planes[:3], 0, 2)), alpha
+def _read_planes(data: bytes, why: str) -> Samples:
+    return tiff_file.read(data, lambda width, height: None, why)  # the size has been checked
 
 
 def _with_raw_mode(tile: Any, raw_mode: str) -> Any:

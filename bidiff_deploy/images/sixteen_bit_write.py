@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import OutputError
 from . import exif as exif_block
 from .image import Image, to_array
-from .metadata import png_header_chunks
+from .metadata_write import png_header_chunks
 from .png_chunks import SIGNATURE, png_chunk
 
 __all__ = ["write_png", "write_tiff"]
@@ -65,21 +65,16 @@ def _filtered(rows: np.ndarray, above: np.ndarray, stride: int) -> np.ndarray:
     return out
 
 
-def write_tiff(file: BinaryIO, image: Image, dropped: list[str]) -> None:
+def write_tiff(file: BinaryIO, image: Image) -> None:
     """Write an Image of 8 or 16 bits as TIFF: strips, deflate, horizontal differences.
 
-    Grey with alpha is written as RGB with alpha, because few readers support the former at 16 bits;
-    a greyscale profile is dropped then and recorded in ``dropped``. Raises OutputError if offsets
-    would exceed the format's 4 GiB.
+    Grey with alpha is written as RGB with alpha, because few readers support the former at 16 bits.
+    Raises OutputError if offsets would exceed the format's 4 GiB.
     """
     samples = _samples(image)
     profile = image.icc_profile
     if samples.shape[2] == 2:
         samples = samples[:, :, [0, 0, 0, 1]]
-        if profile:
-            dropped.append("its colour profile is not kept: TIFF with transparency is written as "
-                           "RGB, but the profile is for grey")
-            profile = None
     height, width, channels = samples.shape
     step = max(1, _BLOCK_BYTES // (width * channels * samples.itemsize))
     file.write(b"II*\0" + bytes(4))
@@ -126,6 +121,8 @@ def _tiff_metadata(image: Image) -> exif_block.Exif:
         main[296] = _tiff_entry("H", [2])  # inches
     if metadata.xmp:
         main[700] = _tiff_entry("B", metadata.xmp)
+    if metadata.photoshop:
+        main[34377] = exif_block.Entry(7, len(metadata.photoshop), metadata.photoshop)
     return exif
 
 

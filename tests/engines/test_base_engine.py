@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image as pillow
 
 from bidiff_deploy.errors import BidiffError, EngineError, ImageError, UsageError
+from bidiff_deploy.images.hidden_colours import without_hidden_colours
+from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.resample import pad_reflect, to_condition
 from bidiff_deploy.sampling.noise import gaussian_noise
 from bidiff_deploy.sampling.schedule import Schedule
@@ -176,10 +178,24 @@ def test_arrays_come_back_in_their_form(shape: tuple[int, ...], dtype) -> None:
     found = FakeEngine(scale=3).upscale(array)
     assert found.shape == (shape[0] * 3, shape[1] * 3, *shape[2:]) and found.dtype == dtype
     colour = array[:, :, :3] if array.ndim == 3 else array
+    if array.shape[2:] == (4,):
+        colour = without_hidden_colours(Image(colour, array[:, :, 3])).pixels
     expected = np.clip(to_condition(colour, 3), 0, 1).transpose(1, 2, 0) * top
     expected = expected if array.ndim == 3 else expected.mean(axis=2)
     image = found[:, :, :3] if found.ndim == 3 else found
     assert np.abs(image - expected).max() <= 0.5 + CLOSE * top
+
+
+@pytest.mark.parametrize("tile", [None, 64])
+def test_hidden_colours_never_reach_the_network(tile: int | None) -> None:
+    rng = np.random.default_rng(0)
+    array = rng.integers(0, 256, (60, 50, 4), np.uint8)
+    array[:, :, 3] *= rng.random((60, 50)) < 0.5
+    hidden = array[:, :, 3] == 0
+    other = array.copy()
+    other[hidden, :3] ^= 255
+    found, again = (FakeEngine(scale=2).upscale(image, tile=tile) for image in (array, other))
+    np.testing.assert_array_equal(found, again)
 
 
 @pytest.mark.parametrize(("mode", "back"), [("RGB", "RGB"), ("RGBA", "RGBA"), ("L", "L"),

@@ -88,7 +88,7 @@ def test_16_bit_planes_are_read_by_tifffile(tmp_path: Path, monkeypatch, channel
     assert found.bits == 16
     np.testing.assert_array_equal(joined(found), expected)
     monkeypatch.setitem(sys.modules, "tifffile", None)
-    with pytest.raises(ImageError, match="a.tif: .* separate planes .* pip install tifffile"):
+    with pytest.raises(ImageError, match="a.tif: .* separate planes.* pip install tifffile"):
         read_image(tmp_path / "a.tif")
 
 
@@ -212,8 +212,9 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory, name: str,
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    (b"", "empty"), (b"not an image at all", "not a PNG, JPEG, WebP or TIFF"),
-    (b"\x89PNG\r\n\x1a\n", "damaged"), (b"GIF89a" + bytes(50), "not a PNG"),
+    (b"", "empty"), (b"not an image at all", "is a text file, which is not read"),
+    (bytes(range(256)), "not a PNG, JPEG, WebP, TIFF, BMP or GIF image, or is damaged"),
+    (b"\x89PNG\r\n\x1a\n", "damaged"), (b"GIF89a" + bytes(50), "damaged"),
     (b"II*\0" + b"\xff" * 20, "damaged")])
 def test_files_that_are_no_images(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "a.png"
@@ -221,12 +222,6 @@ def test_files_that_are_no_images(tmp_path: Path, content: bytes, words: str) ->
     with pytest.raises(ImageError, match=words) as caught:
         read_image(path)
     assert str(path) in str(caught.value)
-
-
-def test_other_formats_are_not_read(tmp_path: Path) -> None:
-    pillow.new("RGB", (4, 4)).save(tmp_path / "a.png", format="BMP")
-    with pytest.raises(ImageError, match="not a PNG"):
-        read_image(tmp_path / "a.png")
 
 
 def test_places_that_are_no_files(tmp_path: Path) -> None:
@@ -251,5 +246,5 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path: Path) -> 
         with pytest.raises(ImageError, match="pixels"):
             read_image(tmp_path / "a.png")
     write_image(tmp_path / "b.png", samples(3))
-    with pytest.raises(ImageError, match=f"{WIDTH}x{HEIGHT} pixels; at most 100"):
-        read_image(tmp_path / "b.png", max_pixels=100)
+    with pytest.raises(ImageError, match=f"{WIDTH}x{HEIGHT} pixels; at most 700"):
+        read_image(tmp_path / "b.png", max_pixels=700)

@@ -98,8 +98,8 @@ def test_a_full_disk_is_of_one_image(setting: Setting, monkeypatch) -> None:
     three(setting)
     encode = write._encode
 
-    def fill(file, image, kind, dropped) -> None:
-        encode(file, image, kind, dropped)
+    def fill(file, *arguments) -> None:
+        encode(file, *arguments)
         if "b.png" in file.name:
             file.flush()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -92,7 +92,7 @@ def test_json(setting: Setting) -> None:
     assert first.pop("seconds") >= 0 and first.pop("plan")["tiles"] == 1
     assert first == {"input": "in/a.png", "output": "out/a.png", "width": 18, "height": 12,
                      "seed": 7}
-    assert second["input"] == "in/b.png" and "in/b.png is not a PNG" in second["error"]
+    assert second["input"] == "in/b.png" and "in/b.png is a text file" in second["error"]
     assert third["output"] == "out/c.png"
 
 
@@ -104,7 +104,7 @@ def test_bad_files_are_reported_at_the_end_and_the_others_written(setting: Setti
     result = setting.run("in", "-o", "out", code=1)
     lines = result.stderr.splitlines()
     assert len(lines) == 2 and lines[0].startswith("error: in/b.png is empty")
-    assert lines[1].startswith("error: in/c.png is not a PNG")
+    assert lines[1].startswith("error: in/c.png is a text file")
     assert setting.tree().keys() - {"in", "out", *(f"in/{x}.png" for x in "abcd")} == {
         "out/a.png", "out/d.png"}
 
@@ -119,7 +119,7 @@ def test_an_engine_that_fails_is_reported(setting: Setting) -> None:
     assert "not enough memory to upscale a.png" in setting.refused("a.png", "-o", "b.png")
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"", "is empty"), (b"text", "is not a PNG")])
+@pytest.mark.parametrize(("content", "words"), [(b"", "is empty"), (b"text", "is a text file")])
 def test_a_file_that_is_no_image(setting: Setting, content: bytes, words: str) -> None:
     (setting.folder / "a.png").write_bytes(content)
     assert words in setting.refused("a.png", "-o", "b.png")

@@ -1,0 +1,123 @@
+"""Splits a JPEG file into its metadata segments, and finds its end.
+
+Formats: JPEG (ISO/IEC 10918-1), JFIF, CIPA DC-008 (EXIF), CIPA DC-007 (further images), XMP part 3,
+ICC.1, Photoshop's image resources.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from .exif import MAX_BYTES
+
+__all__ = ["COMMENT", "Jpeg", "PHOTOSHOP", "XMP_SEGMENT", "jpeg_segment", "split",
+           "without_thumbnails"]
+
+COMMENT = 0xFE
+XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
+PHOTOSHOP = b"Photoshop 3.0\0"
+_PROFILE = b"ICC_PROFILE\0"
+_THUMBNAILS = (0x0409, 0x040C)
+_MAX_SEGMENTS = 10_000
+_SCAN, _END = 0xDA, 0xD9
+_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a body
+_NEXT = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # after a scan's data, where 0xFF is escaped
+# Segments that describe the stored file: JFIF, thumbnails, Adobe's colour transform, the quality.
+_STORAGE = ((0xE0, b"JFIF\0"), (0xE0, b"JFXX\0"), (0xE2, b"MPF\0"), (0xEE, b"Adobe"),
+            (0xEC, b"Ducky"))
+
+
+@dataclass
+class Jpeg:
+    """The parts of a JPEG file that are not pixels.
+
+    xmp        an XMP packet, or None
+    profile    whether there is a colour profile
+    photoshop  Photoshop's image resources, which contain IPTC's captions and rights; or None
+    comments   the bodies of its comments
+    left_out   names of segments that are not kept, such as "APP11 (JP)"
+    ended      whether it has an end marker
+    trailing   number of bytes after the end marker, without zeros at their end
+    """
+
+    xmp: bytes | None = None
+    profile: bool = False
+    photoshop: bytes | None = None
+    comments: list[bytes] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    ended: bool = False
+    trailing: int = 0
+
+
+def split(data: bytes) -> Jpeg:
+    """The metadata of a JPEG file, each part of at most MAX_BYTES, as far as the file goes."""
+    found = Jpeg()
+    position, count = 2, 0
+    resources: list[bytes] = []
+    while (position := data.find(b"\xff", position)) >= 0:
+        while data[position:position + 1] == b"\xff":  # before a marker there may be several
+            position += 1
+        if position >= len(data):
+            break
+        marker = data[position]
+        position += 1
+        if marker == _END:
+            found.ended = True
+            found.trailing = len(data[position:].rstrip(b"\0"))
+            break
+        if marker in _ALONE or marker == 0:
+            continue
+        length = int.from_bytes(data[position:position + 2], "big")
+        if length < 2 or position + length > len(data):
+            break
+        body, position = data[position + 2:position + length], position + length
+        if marker == _SCAN:
+            after = _NEXT.search(data, position)
+            if after is None:
+                break
+            position = after.start()
+        elif marker == COMMENT or 0xE0 <= marker <= 0xEF:
+            count += 1
+            if count <= _MAX_SEGMENTS:
+                _sort(found, marker, body, resources)
+    if count > _MAX_SEGMENTS:
+        found.left_out.append(f"those after the first {_MAX_SEGMENTS}")
+    found.photoshop = b"".join(resources)[:MAX_BYTES] or None
+    return found
+
+
+def _sort(found: Jpeg, marker: int, body: bytes, resources: list[bytes]) -> None:
+    if marker == COMMENT:
+        found.comments.append(body)
+    elif marker == 0xE1 and body.startswith(b"Exif\0"):
+        pass  # Pillow joins its parts
+    elif marker == 0xE1 and body.startswith(XMP_SEGMENT) and found.xmp is None:
+        found.xmp = body[len(XMP_SEGMENT):]
+    elif marker == 0xE2 and body.startswith(_PROFILE):
+        found.profile = True
+    elif marker == 0xED and body.startswith(PHOTOSHOP):
+        resources.append(body[len(PHOTOSHOP):])
+    elif not any(marker == one and body.startswith(start) for one, start in _STORAGE):
+        name = re.sub(r"[^ -~]", "", body[:60].partition(b"\0")[0].decode("latin-1"))
+        name = f"APP{marker - 0xE0} ({name})" if name else f"APP{marker - 0xE0}"
+        if name not in found.left_out:
+            found.left_out.append(name)
+
+
+def without_thumbnails(resources: bytes) -> bytes:
+    """Photoshop's image resources without thumbnails, as far as they can be read."""
+    kept, position = [], 0
+    while resources[position:position + 4] == b"8BIM" and position + 12 <= len(resources):
+        name = resources[position + 6] | 1  # with its length, an even number of bytes
+        size = int.from_bytes(resources[position + 7 + name:position + 11 + name], "big")
+        end = position + 11 + name + size + size % 2
+        if int.from_bytes(resources[position + 4:position + 6], "big") not in _THUMBNAILS:
+            kept.append(resources[position:end])
+        position = end
+    return b"".join(kept)
+
+
+def jpeg_segment(marker: int, body: bytes) -> bytes:
+    """A segment of at most 65,533 bytes with its marker and length."""
+    return bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body
