@@ -1,6 +1,6 @@
 """What a release holds: sdist -> wheel, built offline, without compiling the op library.
 
-The library is what takes long to build. That it lands beside ``engines/library.py`` is read from
+The library is what takes long to build. That it lands next to ``engines/library.py`` is read from
 CMake's own installation script; that it loads is asked by cibuildwheel's test command.
 """
 

@@ -244,7 +244,7 @@ def test_a_contradicted_manifest_is_written_and_told(reference, tmp_path):
     (["BUNDLE", "a.png", "b.pth"], "b.pth is neither an image"),
     (["BUNDLE", "--size", "5"], "--size '5' must be height and width"),
     (["BUNDLE", "--size", "17x16"], "must be multiples of"),
-    (["BUNDLE", "--against", "abacus"], "'abacus' can not be measured against"),
+    (["BUNDLE", "--against", "abacus"], "'abacus' cannot be measured against"),
     (["BUNDLE", "--backend", "abacus"], "backend 'abacus' is not known"),
     (["BUNDLE", "--steps", "9"], "steps is 9"),
     (["BUNDLE", "--seed", "-1"], "seed"),

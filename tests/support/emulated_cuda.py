@@ -23,7 +23,7 @@ GPUS = (75, 80, 86, 87, 89, 90, 100, 120)
 
 
 def stand_in() -> Path:
-    """Path of the built stand-in; skips the test where it or the op library can not be built."""
+    """Path of the built stand-in; skips the test where it or the op library cannot be built."""
     if library.library_path() is None:
         pytest.skip(library.missing_reason())
     return native.built(native.HOST, "bidiff_emulated_cuda") / "libbidiff_emulated_cuda.so"

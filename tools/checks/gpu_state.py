@@ -1,4 +1,4 @@
-"""Which GPU it is, what it does, and what is installed beside it. Clocks are read, never set."""
+"""Which GPU it is, what it does, and what is installed next to it. Clocks are read, never set."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ Every path of every operator is held against the CPU's integers over random shap
 compute-sanitizer where that is found), the reference cases through backend onnxruntime-cuda; every
 binary operator of the published network is timed by every path, and a step at 256x256 against cuDNN
 (torch, float16, channels_last, CUDA graph) and ONNX Runtime's CUDA provider without our operators.
-What can not run is told in a sentence and the rest goes on. The op library is built if there is
+What cannot run is told in a sentence and the rest goes on. The op library is built if there is
 none. Exit code 1 if anything differs or a kernel fails. Clocks are read, never set.
 """
 

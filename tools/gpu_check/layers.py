@@ -1,4 +1,4 @@
-"""Times of single operators by every path, beside the floor of the GPU's memory and cuDNN."""
+"""Times of single operators by every path, next to the floor of the GPU's memory and cuDNN."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def to_text(report: dict[str, Any]) -> str:
 
 
 def failed(report: dict[str, Any]) -> list[str]:
-    """Names of the parts that prove something and did not: a run that can not be made counts, but
+    """Names of the parts that prove something and did not: a run that cannot be made counts, but
     for a tool or package that is absent."""
     return [name for name, part in report["parts"].items()
             if not part["ok"] and not _is_absent(name, part)]

@@ -54,7 +54,7 @@ from tools.tensorrt_check.parts import PARTS, run
 from tools.tensorrt_check.table import failed, to_text
 
 _MAX_REPORT = 1 << 24
-_FIRST = ("machine", "plugin")  # always made anew: the others hang on them
+_FIRST = ("machine", "plugin")  # always made again: the others hang on them
 _QUICK = {"steps": 10, "repeats": 3, "network": "small", "batches": "1",
           "reference": "forward_tiny,forward_small"}
 
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="little of everything: --network small, "
                       "10 steps, batch 1, two reference cases")
     made.add_argument("--again", action="store_true", help="measure what --json has, too, and "
-                      "build the plugin in --work anew")
+                      "build the plugin in --work again")
     made.add_argument("--work", type=Path, default=ROOT / "build" / "tensorrt_check",
                       help="folder for plugin and plans")
     made.add_argument("--device", type=int, default=0, help="number of the GPU")

@@ -14,7 +14,7 @@ from . import building, native, parity, speed
 
 HERE = Path(__file__).resolve().parent
 TIMEOUT = 4 * 3600.0  # a build takes minutes, on a Jetson many
-# What exit code 1 stands for. The rest is measured, and told where it can not be.
+# What exit code 1 stands for. The rest is measured, and told where it cannot be.
 PROOFS = ("machine", "parity-plugin", "parity-dense", "parity-dense-int8", "pictures")
 
 
@@ -24,7 +24,7 @@ def run(name: str, options: Options, timeout: float = TIMEOUT) -> Result:
 
 
 def machine(options: Options) -> Result:
-    """GPU, TensorRT and what is installed beside it."""
+    """GPU, TensorRT and what is installed next to it."""
     from bidiff_deploy.engines.gpu import library as cuda_library
     from bidiff_deploy.engines.tensorrt.api import open_tensorrt
     info = cuda_library.device_info(options["device"])
