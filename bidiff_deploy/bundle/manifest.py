@@ -27,7 +27,7 @@ from ..sampling.schedule import Schedule
 from .record import Bundle, NoisePredictorBundle, Step
 
 FORMAT = "bidiff-bundle"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_STEPS = 10_000
@@ -141,11 +141,15 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     if not 1 <= scale <= MAX_SCALE:
         raise BundleError(f"scale {scale} must be from 1 to {MAX_SCALE}; export the bundle again")
     precision = str(manifest["precision"])
+    tensors = _offsets(manifest.get("tensors"), manifest)
     if kind != NOISE_PREDICTOR:
         graph, weights = _file_names(manifest, manifest["graph"], manifest["weights"])
-        return Bundle(path, config, scale, (Step(0, 0, graph),), (), precision, weights, manifest)
+        return Bundle(path, config, scale, (Step(0, 0, graph),), (), precision, weights, tensors,
+                      manifest)
     schedule = Schedule.from_dict(manifest["schedule"])
-    steps = tuple(Step(_integer(step, "timestep"), _integer(step, "group"), step["file"])
+    stated = manifest["schema_version"] > 1
+    steps = tuple(Step(_integer(step, "timestep"), _integer(step, "group"), step["file"],
+                       tuple(map(_offset, step["offsets"])) if stated else ())
                   for step in manifest["steps"])
     times = [step.timestep for step in steps]
     if not 1 <= len(steps) <= MAX_STEPS or any(a <= b for a, b in zip(times, times[1:])) or (
@@ -156,12 +160,15 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     initializers = manifest["step_initializers"]
     if not isinstance(initializers, list) or not all(isinstance(n, str) for n in initializers):
         raise BundleError("step_initializers must be names; export the bundle again")
+    if stated and any(len(step.offsets) != len(initializers) for step in steps):
+        raise BundleError("a step must have one offset for each of step_initializers; export the "
+                          "bundle again")
     start = manifest["sampling"]["start"]
     if start is not None and (type(start) is not int or not steps[-1].timestep <= start):
         raise BundleError(f"its sampling starts at {start!r}, below all of its steps; "
                           "export the bundle again")
     return NoisePredictorBundle(path, config, scale, steps, tuple(initializers), precision, weights,
-                                manifest, schedule, start)
+                                tensors, manifest, schedule, start)
 
 
 def _parse_noise_predictor(path: Path, manifest: Mapping[str, Any]) -> NoisePredictorBundle:
@@ -192,6 +199,21 @@ def _check_name(name: Any) -> None:
     if not isinstance(name, str) or not _FILE_NAME.fullmatch(name) or name == MANIFEST:
         raise BundleError(f"file name {name!r} is not allowed: the files of a bundle must be in "
                           "its folder; do not use this bundle")
+
+
+def _offsets(tensors: Any, manifest: Mapping[str, Any]) -> dict[str, int]:
+    """``{name: offset}`` of the shared tensors; none in schema 1, whose graphs state them."""
+    if manifest["schema_version"] == 1:
+        return {}
+    if not isinstance(tensors, dict):
+        raise ValueError("tensors must be a mapping of names to offsets")
+    return {name: _offset(offset) for name, offset in tensors.items()}
+
+
+def _offset(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"an offset must be a whole number from 0, not {str(value)[:60]!r}")
+    return value
 
 
 def _integer(mapping: Mapping[str, Any], key: str) -> int:

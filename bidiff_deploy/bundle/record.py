@@ -16,11 +16,18 @@ __all__ = ["Bundle", "NoisePredictorBundle", "Step"]
 
 @dataclass(frozen=True)
 class Step:
-    """One time step of a bundle: its number, its TaR/TaA group and the file of its graph."""
+    """One time step of a bundle.
+
+    timestep  its number
+    group     its TaR/TaA group
+    file      name of its graph, which other runtimes read
+    offsets   in the weights file, of the bundle's ``step_initializers``; empty in schema 1
+    """
 
     timestep: int
     group: int
     file: str
+    offsets: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Bundle:
     precision          type to which factors of full-precision products may be rounded: float32,
                        bfloat16 if the CPU multiplies it, or float16, for maps too
     weights            name of the file of tensor bytes
+    tensors            offset in it of every tensor that all steps share; empty in schema 1
     manifest           the content of ``manifest.json``
     """
 
@@ -44,12 +52,18 @@ class Bundle:
     step_initializers: tuple[str, ...]
     precision: str
     weights: str
+    tensors: Mapping[str, int] = field(repr=False)
     manifest: Mapping[str, Any] = field(repr=False)
 
     @property
     def network(self) -> Network:
         """The record of its network."""
         return network_of(self.config)
+
+    @property
+    def schema(self) -> int:
+        """Version of the bundle format."""
+        return int(self.manifest["schema_version"])
 
     @property
     def bytes(self) -> int:

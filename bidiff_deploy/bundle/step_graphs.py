@@ -1,12 +1,13 @@
-"""Reads the step graphs of a bundle and the tensors that they have in its weights file.
+"""The graph of a bundle, and the values of its tensors.
 
-A graph may come from a stranger: its size is bounded, it may name no other file, and every tensor
-must be inside the weights file. Needs ``onnx``, no runtime.
+The graph is built here, from the network that the manifest states; the manifest lists where each of
+its tensors is in the weights file. The graphs in the bundle's folder are for other runtimes: they
+are never run, and only compared with the one built here. Bundles of schema 1 list no places: theirs
+are taken from these graphs once they are found equal. Needs ``onnx``, no runtime.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,97 +17,156 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from ..errors import BundleError
-from .record import Bundle
+from .built_graph import BuiltGraph, build_graph
+from .record import Bundle, Step
 
-MAX_GRAPH_BYTES = 64 << 20
-_DTYPES: dict[int, np.dtype[Any]] = {
-    onnx.TensorProto.FLOAT: np.dtype("<f4"),
-    onnx.TensorProto.INT32: np.dtype("<i4")}
+__all__ = ["StepGraphs"]
+
+# How many bytes a file may have beyond the graph built here: a reference to the weights file for
+# each tensor, and names of programs that write graphs.
+_REFERENCE_BYTES = 160
+_SLACK_BYTES = 4096
+_MAX_DIGITS = 18  # of an offset
 
 
 class StepGraphs:
-    """Reads the step graphs of a verified bundle; arrays are read-only views of its weights file.
-
-    bundle  the bundle that is read
-    """
+    """A verified bundle's graph and tensors; all arrays are read-only views of its file."""
 
     def __init__(self, bundle: Bundle) -> None:
+        """Raises BundleError for a bundle whose tensors are not those of its network."""
         self.bundle = bundle
+        size = (bundle.path / bundle.weights).stat().st_size
+        self._built = build_graph(bundle.config, bundle.precision, bundle.steps[0].timestep, size)
+        self._varying = bundle.step_initializers
+        if sorted(self._built.step_names) != sorted(self._varying):
+            raise self._broken("step_initializers are not those of its network")
+        self._offsets = dict(bundle.tensors)
+        self._step_offsets = {step.timestep: dict(zip(self._varying, step.offsets))
+                              for step in bundle.steps}
+        if bundle.schema == 1:
+            self._read_offsets()
+        self._check_offsets(size)
         self._weights = np.memmap(bundle.path / bundle.weights, np.uint8, mode="r")
-        self._files = {step.timestep: step.file for step in bundle.steps}
 
     @property
     def path(self) -> Path:
         """The bundle's folder."""
         return self.bundle.path
 
+    @property
+    def built(self) -> BuiltGraph:
+        """The graph without values; it is shared, so it must not be changed."""
+        return self._built
+
+    def model(self, step: Step | None = None) -> onnx.ModelProto:
+        """A step's graph, by default the first's, as export writes it: tensors name their
+        places."""
+        step = step or self.bundle.steps[0]
+        model = onnx.ModelProto()
+        model.CopyFrom(self._built.model)
+        for tensor in model.graph.initializer:
+            offset, length = self.place(tensor.name, step)
+            for key, value in (("location", self.bundle.weights), ("offset", offset),
+                               ("length", length)):
+                tensor.external_data.add(key=key, value=str(value))
+        return model
+
+    def place(self, name: str, step: Step) -> tuple[int, int]:
+        """(offset, length) in the weights file of a step's tensor, in bytes."""
+        of_step = self._step_offsets[step.timestep]
+        offset = of_step[name] if name in of_step else self._offsets[name]
+        return offset, self._built.tensors[name].bytes
+
+    def shared(self) -> dict[str, npt.NDArray[Any]]:
+        """``{name: array}`` of the initializers that all steps share."""
+        return {name: self._view(name, offset) for name, offset in self._offsets.items()}
+
     def constants(self, timestep: int) -> dict[str, npt.NDArray[Any]]:
-        """``{name: array}`` of the initializers that differ from step to step, as this step has
-        them. Raises BundleError if the graph does not have them all."""
-        file = self._files[timestep]
-        names = set(self.bundle.step_initializers)
-        result = {tensor.name: self.view(tensor, file)
-                  for tensor in self.read(file).graph.initializer if tensor.name in names}
-        self.require(names, set(result), file)
-        return result
+        """``{name: array}`` of the initializers that are this step's."""
+        return {name: self._view(name, offset)
+                for name, offset in self._step_offsets[timestep].items()}
 
-    def require(self, names: set[str], found: set[str], file: str) -> None:
-        """Raises BundleError if a graph's initializers ``found`` are not all of ``names``."""
-        if missing := names - found:
-            raise misfit(self.path / file, f"it has no initializer {min(missing)}")
+    def difference(self, step: Step) -> str | None:
+        """How a step's file differs from the graph built here, in a few words; None if it is the
+        same."""
+        found = self._parse(step)
+        if isinstance(found, str):
+            return found
+        return _compare(found, self.model(step))
 
-    def read(self, file: str) -> onnx.ModelProto:
-        """A step's graph, its tensors in the weights file. Raises BundleError for a file that is
-        no graph, or that refers to any other file."""
-        path = self.path / file
+    def require_equal(self) -> None:
+        """Raises BundleError for a step whose file is not the graph built here."""
+        for step in self.bundle.steps:
+            if reason := self.difference(step):
+                raise self._misfit(step, reason)
+
+    # -- places ---------------------------------------------------------------------------------
+    def _view(self, name: str, offset: int) -> npt.NDArray[Any]:
+        form = self._built.tensors[name]
+        return self._weights[offset:offset + form.bytes].view(form.dtype).reshape(form.shape)
+
+    def _check_offsets(self, size: int) -> None:
+        forms, varying = self._built.tensors, set(self._varying)
+        odd = sorted((set(forms) - varying) ^ set(self._offsets))
+        if odd:
+            raise self._broken(f"its tensors are not those of its network ({odd[0][:60]!r})")
+        for offsets in (self._offsets, *self._step_offsets.values()):
+            if offsets is not self._offsets and set(offsets) != varying:
+                raise self._broken("a step does not list all of step_initializers")
+            for name, offset in offsets.items():
+                if offset % forms[name].dtype.itemsize or offset + forms[name].bytes > size:
+                    raise self._broken(f"tensor {name} is not inside its weights file")
+
+    def _broken(self, reason: str) -> BundleError:
+        return BundleError(f"{self.path} does not fit its network: {reason}; export the bundle "
+                           "again")
+
+    def _misfit(self, step: Step, reason: str) -> BundleError:
+        return BundleError(f"{self.path / step.file} does not fit its bundle: {reason}; export the "
+                           "bundle again")
+
+    # -- files ----------------------------------------------------------------------------------
+    def _parse(self, step: Step) -> onnx.ModelProto | str:
+        """The graph in a step's file, or why there is none. A file larger than the graph of its
+        network is not parsed, because parsing takes many times its size."""
+        path = self.path / step.file
+        limit = (self._built.model.ByteSize() + _SLACK_BYTES
+                 + _REFERENCE_BYTES * len(self._built.tensors))
         try:
-            if path.stat().st_size > MAX_GRAPH_BYTES:
-                raise misfit(path, "it is larger than a step graph can be")
-            model = onnx.load_model_from_string(path.read_bytes())
+            if path.stat().st_size > limit:
+                return "it is larger than the graph of its network"
+            return onnx.load_model_from_string(path.read_bytes())
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror or error}") from None
         except (DecodeError, ValueError):
-            raise misfit(path, "it is no ONNX graph") from None
-        if any(_refers_outside(node) for owner in (model.graph, *model.functions)
-               for node in owner.node) or model.graph.sparse_initializer:
-            # Only initializers are read from the weights file, by view; nothing else may name
-            # a file, or a stranger's graph could read one.
-            raise misfit(path, "a node refers to external data")
-        return model
+            return "it is no ONNX graph"
 
-    def view(self, tensor: onnx.TensorProto, file: str) -> npt.NDArray[Any]:
-        """The values of an external tensor of the graph in ``file``, float32 or int32, as a view
-        of the weights file. Raises BundleError for a tensor that is not inside it."""
-        place = {entry.key: entry.value for entry in tensor.external_data}
-        dtype = _DTYPES.get(tensor.data_type)
-        try:
-            offset, length = int(place["offset"]), int(place["length"])
-        except (KeyError, ValueError):
-            raise misfit(self.path / file, f"{tensor.name} is not in the weights file") from None
-        if place.get("location") != self.bundle.weights or dtype is None or (
-                min(tensor.dims, default=0) < 0 or length < 0 or offset < 0
-                or offset % dtype.itemsize or offset + length > self._weights.size
-                or length != math.prod(tensor.dims) * dtype.itemsize):
-            raise misfit(self.path / file, f"{tensor.name} points outside the weights file or has "
-                                           "another size")
-        values: npt.NDArray[Any] = self._weights[offset:offset + length].view(dtype)
-        return values.reshape(tuple(tensor.dims))
-
-
-def misfit(path: Path, reason: str) -> BundleError:
-    """The error for a graph that does not fit its bundle."""
-    return BundleError(f"{path} does not fit its bundle: {reason}; export the bundle again")
+    def _read_offsets(self) -> None:
+        """Offsets as the step graphs of schema 1 state them. Raises BundleError for a graph that
+        differs from the one built here in anything else."""
+        varying = set(self._varying)
+        for step in self.bundle.steps:
+            found = self._parse(step)
+            if isinstance(found, str):
+                raise self._misfit(step, found)
+            for tensor in found.graph.initializer:
+                entries = {entry.key: entry.value for entry in tensor.external_data}
+                text = entries.get("offset", "")
+                if entries.get("location") != self.bundle.weights or not (
+                        text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
+                    raise self._misfit(step, f"tensor {tensor.name[:60]!r} is not in the weights "
+                                             "file")
+                offsets = (self._step_offsets[step.timestep] if tensor.name in varying
+                           else self._offsets)
+                if offsets.setdefault(tensor.name, int(text)) != int(text):
+                    raise self._misfit(step, f"tensor {tensor.name[:60]!r} differs from that of "
+                                             "the first step")
+                del tensor.external_data[:]
+            if reason := _compare(found, self._built.model):
+                raise self._misfit(step, reason)
 
 
-def _refers_outside(node: onnx.NodeProto) -> bool:
-    """Whether an attribute of the node, or of a graph inside it, names external data."""
-    for attribute in node.attribute:
-        tensors = [attribute.t, *attribute.tensors]
-        for graph in (attribute.g, *attribute.graphs):
-            tensors += graph.initializer
-            if graph.sparse_initializer or any(map(_refers_outside, graph.node)):
-                return True
-        if attribute.HasField("sparse_tensor") or attribute.sparse_tensors or any(
-                tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
-            return True
-    return False
+def _compare(found: onnx.ModelProto, built: onnx.ModelProto) -> str | None:
+    if found.SerializeToString(deterministic=True) == built.SerializeToString(deterministic=True):
+        return None
+    return "it is not the graph that this version builds for its network"

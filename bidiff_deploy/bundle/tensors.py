@@ -1,7 +1,7 @@
 """Maps tensors, layers and parts to byte ranges of a bundle's weights file.
 
-Reads all step graphs; tensors are checked as an engine checks them. A byte that several tensors
-share belongs to the first of them, so that the bytes add up to the file.
+A byte that several tensors share belongs to the first of them, so that the bytes add up to the
+file.
 """
 
 from __future__ import annotations
@@ -10,16 +10,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import onnx
-
 from ..networks import parameters
 from ..networks.base import Config
 from ..networks.costs import Layer
 from ..operators.value_names import short
-from .step_graphs import StepGraphs, misfit
+from .step_graphs import StepGraphs
 
 FLOAT_BYTES = 4
-MAX_NAME = 80
 PARTS = ("norms", "time vectors", "other")  # of tensors that belong to no layer
 
 
@@ -38,65 +35,21 @@ class Weight:
     checkpoint: int
 
 
-def printable_graph(graphs: StepGraphs, file: str) -> onnx.ModelProto:
-    """A step's graph whose names can be printed: a stranger's could control a terminal, and those
-    that are not UTF-8 are bytes. Raises BundleError for others."""
-    model = graphs.read(file)
-    names = [tensor.name for tensor in model.graph.initializer]
-    for node in model.graph.node:
-        names += [node.op_type, node.domain, *node.input, *node.output]
-    for function in model.functions:
-        names += [function.domain, function.name]
-    names += [opset.domain for opset in model.opset_import]
-    for name in names:
-        if not isinstance(name, str) or not name.isprintable() or len(name) > MAX_NAME:
-            raise misfit(graphs.path / file, f"{name[:MAX_NAME]!r} is not a printable name")
-    return model
-
-
-def _place(graphs: StepGraphs, tensor: onnx.TensorProto, file: str) -> tuple[int, int]:
-    """(offset, length) of a tensor's bytes in the weights file."""
-    length = graphs.view(tensor, file).nbytes
-    return next(int(e.value) for e in tensor.external_data if e.key == "offset"), length
-
-
 class BundleTensors:
     """The byte ranges of each initializer in the weights file, over all steps.
 
     places  the distinct (offset, length) of each name, in order of the steps
-    inline  bytes of each tensor that is stored in the graph itself
     size    bytes of the weights file
-    wrong   sentences: why the graphs are not one graph with step constants
+    wrong   sentences: which step files are not the graph of their step
     """
 
     def __init__(self, graphs: StepGraphs) -> None:
         bundle = graphs.bundle
-        self.places: dict[str, dict[tuple[int, int], None]] = {}
-        self.inline: dict[str, int] = {}
         self.size: int = bundle.manifest["files"][bundle.weights]["bytes"]
-        self.wrong: list[str] = []
-        nodes, shapes = None, None
-        for step in bundle.steps:
-            model = printable_graph(graphs, step.file)
-            for tensor in model.graph.initializer:
-                if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                    place = _place(graphs, tensor, step.file)
-                    self.places.setdefault(tensor.name, {})[place] = None
-                else:
-                    self.inline[tensor.name] = tensor.ByteSize()
-            new_shapes = {t.name: (t.data_type, tuple(t.dims)) for t in model.graph.initializer}
-            new_nodes = [node.SerializeToString(deterministic=True) for node in model.graph.node]
-            if nodes is None:
-                nodes, shapes = new_nodes, new_shapes
-            elif (new_nodes, new_shapes) != (nodes, shapes):
-                self.wrong.append(f"{step.file} has other nodes or tensors than "
-                                  f"{bundle.steps[0].file}; engines run the latter")
-        varying = {name for name, places in self.places.items() if len(places) > 1}
-        for name in sorted(set(bundle.step_initializers) - set(self.places)):
-            self.wrong.append(f"step_initializers names {name!r}, which no graph has")
-        for name in sorted(varying - set(bundle.step_initializers)):
-            self.wrong.append(f"{name} differs from step to step, but step_initializers does not "
-                              "name it; engines run all steps with one value")
+        self.places = {name: dict.fromkeys(graphs.place(name, step) for step in bundle.steps)
+                       for name in graphs.built.tensors}
+        self.wrong = [f"{step.file}: {reason}" for step in bundle.steps
+                      if (reason := graphs.difference(step))]
 
     @property
     def lengths(self) -> list[int]:
@@ -132,7 +85,7 @@ class ByteAccounting:
         """Bytes that belong to no layer, by part; to be called after the layers."""
         names: dict[str, list[str]] = {part: [] for part in PARTS}
         checkpoint = dict.fromkeys(PARTS, 0)
-        for name in (*self._tensors.places, *self._tensors.inline):
+        for name in self._tensors.places:
             names[_part(name)].append(name)
         for name, size in self._sizes.items():
             checkpoint[_part(short(name))] += size
@@ -144,7 +97,6 @@ class ByteAccounting:
             if name in self._names:
                 continue
             self._names.add(name)
-            memory += self._tensors.inline.get(name, 0)
             for place in self._tensors.places.get(name, ()):
                 memory += place[1]
                 disk += place[1] * (place not in self._seen)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from onnx import ModelProto
+
 from ..bundle.manifest import FORMAT, MANIFEST, SCHEMA_VERSION
 from ..bundle.weights_file import FILE_NAME, WeightsFile
 from ..checkpoint.record import Checkpoint
@@ -87,11 +89,12 @@ def _write_steps(checkpoint: Checkpoint, folder: Path, timesteps: Sequence[int],
         weights = WeightsFile(stream)
         for done, timestep in enumerate(timesteps, 1):
             built = network.build_graph(checkpoint, weights.add, timestep, compute)
-            names = built.step_names
+            names, offsets = built.step_names, _offsets(built.model)
             file = f"step_{timestep:04d}.onnx"
             (folder / file).write_bytes(built.model.SerializeToString(deterministic=True))
             steps.append({"timestep": timestep, "file": file,
-                          "group": network.group(checkpoint.config, timestep)})
+                          "group": network.group(checkpoint.config, timestep),
+                          "offsets": [offsets.pop(name) for name in names]})
             if on_step:
                 on_step(done, len(timesteps))
     start = checkpoint.sampling.get("start")
@@ -101,7 +104,8 @@ def _write_steps(checkpoint: Checkpoint, folder: Path, timesteps: Sequence[int],
         "schedule": Schedule(**checkpoint.schedule).to_dict(),
         "scheduler": {"type": "DDIM", "prediction_type": "epsilon", "eta": 0.0,
                       "clip_sample_range": 1.0, "set_alpha_to_one": True},
-        "sampling": {"start": start}, "steps": steps, "step_initializers": list(names)}
+        "sampling": {"start": start}, "steps": steps, "step_initializers": list(names),
+        "tensors": offsets}
     return found if network.name == DEFAULT else {**found, "model": network.name}
 
 
@@ -111,7 +115,14 @@ def _write_one_run(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
     with open(folder / FILE_NAME, "wb") as stream:
         built = network.build_graph(checkpoint, WeightsFile(stream).add)
     (folder / _GRAPH).write_bytes(built.model.SerializeToString(deterministic=True))
-    return {"kind": network.kind, "model": network.name, "graph": _GRAPH}
+    return {"kind": network.kind, "model": network.name, "graph": _GRAPH,
+            "tensors": _offsets(built.model)}
+
+
+def _offsets(model: ModelProto) -> dict[str, int]:
+    """Where each initializer of a graph is in the weights file."""
+    return {tensor.name: next(int(entry.value) for entry in tensor.external_data
+                              if entry.key == "offset") for tensor in model.graph.initializer}
 
 
 def _manifest(checkpoint: Checkpoint, folder: Path, compute: str) -> dict[str, Any]:

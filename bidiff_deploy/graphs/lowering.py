@@ -36,8 +36,8 @@ class TensorRtGraph:
 
 
 def first_step(graphs: StepGraphs) -> ParameterizedGraph:
-    """What the passes begin with: the graph of a bundle's first step, as it is in its file."""
-    return ParameterizedGraph(graphs.read(graphs.bundle.steps[0].file))
+    """What the passes begin with: the graph of a bundle's first step."""
+    return ParameterizedGraph(graphs.model())
 
 
 def parameterized_graph(graphs: StepGraphs) -> ParameterizedGraph:

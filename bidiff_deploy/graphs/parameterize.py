@@ -7,28 +7,21 @@ external initializers are views of the weights file.
 
 from __future__ import annotations
 
-from onnx import TensorProto, helper
+from onnx import helper
 
 from .record import Options, ParameterizedGraph
 
 
 def parameterize(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
-    """The graph of the first step for every step. Raises BundleError for a step constant that the
-    graph does not have, or a tensor that is not in the weights file."""
+    """The graph of the first step for every step."""
     reader, graph_proto = options.graphs, graph.model.graph
-    bundle = reader.bundle
-    file = bundle.steps[0].file
-    names = set(bundle.step_initializers)
-    reader.require(names, {tensor.name for tensor in graph_proto.initializer}, file)
-    constants, kept = {}, []
+    names, kept = set(reader.bundle.step_initializers), []
     for tensor in graph_proto.initializer:
         if tensor.name in names:
             graph_proto.input.append(helper.make_tensor_value_info(
                 tensor.name, tensor.data_type, list(tensor.dims)))
         else:
             kept.append(tensor)
-            if tensor.data_location == TensorProto.EXTERNAL:
-                constants[tensor.name] = reader.view(tensor, file)
     del graph_proto.initializer[:]
     graph_proto.initializer.extend(kept)
-    return ParameterizedGraph(graph.model, constants, bundle.step_initializers)
+    return ParameterizedGraph(graph.model, reader.shared(), reader.bundle.step_initializers)

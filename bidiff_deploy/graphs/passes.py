@@ -1,11 +1,11 @@
 """The list of passes that make the graph of each target, in order.
 
     target                passes
-    CPU session           validate, parameterize
-    CUDA session          validate, parameterize, inline, float16, update
-    TensorRT, plugin      validate, parameterize, inline, float16, lower_with_plugin, update,
+    CPU session           parameterize
+    CUDA session          parameterize, inline, float16, update
+    TensorRT, plugin      parameterize, inline, float16, lower_with_plugin, update,
                           fix_sizes, embed
-    TensorRT, dense       validate, parameterize, inline, float16, split_rows, lower_dense, update,
+    TensorRT, dense       parameterize, inline, float16, split_rows, lower_dense, update,
                           fix_sizes, embed; dense-int8 is the same with the option ``int8``
 
 ``float16`` runs where the target's maps are float16. ``lower_with_plugin`` and ``lower_dense`` are
@@ -32,7 +32,6 @@ from .plugin_nodes import lower_with_plugin
 from .record import Options, ParameterizedGraph
 from .split_rows import split_rows
 from .update import update
-from .validate import validate
 
 __all__ = ["CPU", "CUDA", "Pass", "TENSORRT", "run_passes"]
 
@@ -58,7 +57,6 @@ class Pass:
         return self.run.__name__
 
 
-VALIDATE = Pass(validate, (), (c.OURS, c.DEFINED))
 PARAMETERIZE = Pass(parameterize, (c.OURS, c.DEFINED), (c.PARAMETERIZED, c.DEFINED, c.FLOAT32))
 INLINE = Pass(inline, (c.PARAMETERIZED, c.DEFINED), (c.INLINED,))
 FLOAT16 = Pass(float16, (c.PARAMETERIZED, c.INLINED, c.FLOAT32), (c.PARAMETERIZED, c.INLINED),
@@ -72,7 +70,7 @@ UPDATE = Pass(update, (c.PARAMETERIZED, c.INLINED), (c.LOOP, c.PARAMETERIZED))
 FIX_SIZES = Pass(fix_sizes, (c.LOOP,), (c.AT_SHAPE,))
 EMBED = Pass(embed, (c.PARAMETERIZED, c.AT_SHAPE), (c.COMPLETE,))
 
-CPU = (VALIDATE, PARAMETERIZE)
+CPU = (PARAMETERIZE,)
 CUDA = (*CPU, INLINE, FLOAT16, UPDATE)
 _PLUGIN = (*CPU, INLINE, FLOAT16, LOWER_WITH_PLUGIN, UPDATE, FIX_SIZES, EMBED)
 _DENSE = (*CPU, INLINE, FLOAT16, SPLIT_ROWS, LOWER_DENSE, UPDATE, FIX_SIZES, EMBED)

@@ -14,11 +14,11 @@ from bidiff_deploy.graphs.passes import CPU, CUDA, TENSORRT, run_passes
 from bidiff_deploy.graphs.record import Options
 
 TARGETS = {"cpu": CPU, "cuda": CUDA, **TENSORRT}
-# ``validate`` refuses graphs and changes none, so a good graph passes without it; ``float16`` and
+# ``float16`` and
 # ``fix_sizes`` change what no later pass reads. Their own tests are elsewhere.
 NEEDED = [(target, index) for target, listed in TARGETS.items()
           for index, one in enumerate(listed[:-1])
-          if one not in (passes.VALIDATE, passes.FLOAT16)]
+          if one is not passes.FLOAT16]
 
 
 @pytest.fixture(scope="module")

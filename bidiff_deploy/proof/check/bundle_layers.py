@@ -56,6 +56,7 @@ class BundleLayers:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.graphs = StepGraphs(bundle)
+        self.graphs.require_equal()
         self.graph = parameterized_graph(self.graphs)
         self.shipped = self.graph.model
         self.model = inline_fused(self.shipped)

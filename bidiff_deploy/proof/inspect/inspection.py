@@ -18,7 +18,7 @@ from ...bundle.graph_reader import GraphLayer, GraphReader
 from ...bundle.manifest import MANIFEST, open_bundle
 from ...bundle.record import Bundle, NoisePredictorBundle
 from ...bundle.step_graphs import StepGraphs
-from ...bundle.tensors import FLOAT_BYTES, BundleTensors, ByteAccounting, Weight, printable_graph
+from ...bundle.tensors import FLOAT_BYTES, BundleTensors, ByteAccounting, Weight
 from ...bundle.weights_file import ALIGNMENT
 from ...errors import BidiffError, BundleError, one_line
 from ...networks.costs import Count, Layer, paper_operations
@@ -151,7 +151,7 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
     graphs = StepGraphs(bundle)
     file = bundle.steps[0].file
     try:
-        model = printable_graph(graphs, file)
+        model = graphs.model()
         reader = GraphReader(model, expected.height, expected.width)
         layers = list(reader.layers())
         tensors = BundleTensors(graphs)

@@ -1,0 +1,103 @@
+"""The graph that a bundle's network has, built from its options alone.
+
+Export and this module call the same builder, which writes the same graph for the same options, op
+set and precision, whatever the weights are. So an engine runs a graph of ours, and reads nothing
+from a bundle but numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, TensorProto
+
+from ..errors import BundleError
+from ..networks import network_of, parameters
+from ..operators.names import COMPUTE
+from ..operators.sign_bits import BinaryWeight, words_per_tap
+
+__all__ = ["BuiltGraph", "TensorForm", "build_graph"]
+
+_TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
+# An honest weights file stores equal tensors once, so it may be smaller than what it holds.
+_MAX_SHARED = 8
+_SMALL = 1 << 20  # bytes that any weights file may hold so
+
+
+@dataclass(frozen=True)
+class TensorForm:
+    """What a tensor of the weights file is: ``dtype``, float32 or int32 in little-endian order,
+    and ``shape``."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class BuiltGraph:
+    """A graph without values.
+
+    model       its initializers are external tensors that name no place
+    step_names  initializers that differ from step to step, in the graph's order
+    tensors     the form of every initializer, by name, in the graph's order
+    """
+
+    model: ModelProto
+    step_names: tuple[str, ...]
+    tensors: Mapping[str, TensorForm]
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """Weights of the right shapes that take no memory: every value is one zero."""
+
+    config: Any
+    state: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    binary: dict[str, BinaryWeight] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, parameter in parameters(self.config).items():
+            shape = parameter.shape
+            if parameter.binary:
+                cout, cin, k, _ = shape
+                self.binary[name] = BinaryWeight(
+                    np.broadcast_to(np.int32(0), (cout, k, k, words_per_tap(cin))),
+                    np.broadcast_to(np.float32(0), (cout,)), cin)
+            else:
+                self.state[name] = np.broadcast_to(np.float32(0), shape)
+
+
+def build_graph(config: Any, precision: str, timestep: int, weights_bytes: int) -> BuiltGraph:
+    """Build the graph of one step of the network of ``config``.
+
+    ``precision``: the bundle's. ``timestep``: any, as the values that depend on it are not built.
+    ``weights_bytes``: size of the weights file; a network that has far more weights than that is
+    refused before it is built. Raises BundleError.
+    """
+    if precision not in COMPUTE:
+        raise BundleError(f"precision {precision[:60]!r} is not known; upgrade bidiff-deploy")
+    network = network_of(config)
+    wanted = sum(math.prod(parameter.shape) // 8 if parameter.binary
+                 else 4 * math.prod(parameter.shape)
+                 for parameter in network.parameters(config).values() if not parameter.grouped)
+    if wanted > _MAX_SHARED * weights_bytes + _SMALL:
+        raise BundleError(f"its network has {wanted} bytes of weights, more than its weights file "
+                          f"of {weights_bytes} bytes can hold; export the bundle again")
+    forms: dict[str, TensorForm] = {}
+
+    def store(value: npt.NDArray[Any], name: str) -> TensorProto:
+        forms[name] = TensorForm(value.dtype.newbyteorder("<"), value.shape)
+        return TensorProto(name=name, data_type=_TYPES[value.dtype.name], dims=value.shape,
+                           data_location=TensorProto.EXTERNAL)
+
+    built = network.build_graph(_Shapes(config), store, timestep, precision)
+    return BuiltGraph(built.model, built.step_names, forms)

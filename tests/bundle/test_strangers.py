@@ -1,0 +1,65 @@
+"""Bundles of strangers: graphs in files are never run, and a manifest that asks for more than its
+weights file holds is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+
+import pytest
+from attacks.bundles import GRAPHS, MANIFESTS, write
+from attacks.limited import outcome_of
+
+from bidiff_deploy import BundleError, load_bundle
+from bidiff_deploy.bundle.manifest import open_bundle
+from bidiff_deploy.bundle.step_graphs import StepGraphs
+from bidiff_deploy.operators.definitions import functions
+from bidiff_deploy.operators.names import VERSION
+
+
+@pytest.fixture
+def hostile(reference, tmp_path):
+    def make(maker):
+        bundle = tmp_path / "hostile.bundle"
+        shutil.copytree(reference.bundle("tiny", [900, 400]), bundle)
+        write(bundle, maker)
+        return bundle
+    return make
+
+
+@pytest.fixture(scope="module")
+def honest(reference):
+    return outcome_of(reference.bundle("tiny", [900, 400]))
+
+
+@pytest.mark.parametrize("attack", GRAPHS)
+def test_graphs_of_strangers_are_not_run(hostile, honest, attack):
+    bundle = hostile(GRAPHS[attack])
+    outcome = outcome_of(bundle)
+    assert outcome.good and not outcome.error and outcome.digest == honest.digest, outcome
+    assert outcome.grown < 2 * honest.grown + (16 << 20)
+    with pytest.raises(BundleError, match=r"step_0900\.onnx does not fit its bundle: it is") as caught:
+        load_bundle(bundle, backend="onnxruntime-stock")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("attack", MANIFESTS)
+def test_manifests_that_ask_for_more_are_refused(hostile, honest, attack):
+    outcome = outcome_of(hostile(MANIFESTS[attack]))
+    assert outcome.good and outcome.error and "hostile.bundle" in outcome.error, outcome
+    assert outcome.grown < 2 * honest.grown + (16 << 20)
+
+
+@pytest.mark.parametrize("name", ["tiny", "small", "full"])
+def test_honest_graphs_are_what_is_built(reference, name):
+    StepGraphs(open_bundle(reference.bundle(name, [0]))).require_equal()
+
+
+def test_definitions_are_those_in_bundles_of_before():
+    """A bundle is refused if it has others; a change of one makes a new version of the op set."""
+    digest = hashlib.sha256()
+    for function in functions():
+        for node in function.node:
+            node.ClearField("name")
+        digest.update(function.SerializeToString(deterministic=True))
+    assert (VERSION, digest.hexdigest()[:16]) == (2, "0c98ed1cf55c5166")
