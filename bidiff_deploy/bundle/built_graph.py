@@ -18,7 +18,6 @@ from onnx import ModelProto, TensorProto
 
 from ..errors import BundleError
 from ..networks import network_of, parameters
-from ..operators.names import COMPUTE
 from ..operators.sign_bits import BinaryWeight, words_per_tap
 
 __all__ = ["BuiltGraph", "TensorForm", "build_graph"]
@@ -81,17 +80,15 @@ def build_graph(config: Any, precision: str, timestep: int, weights_bytes: int) 
 
     ``precision``: the bundle's. ``timestep``: any, as the values that depend on it are not built.
     ``weights_bytes``: size of the weights file; a network that has far more weights than that is
-    refused before it is built. Raises BundleError.
+    refused before it is built. Raises BundleError with the reason alone.
     """
-    if precision not in COMPUTE:
-        raise BundleError(f"precision {precision[:60]!r} is not known; upgrade bidiff-deploy")
     network = network_of(config)
     wanted = sum(math.prod(parameter.shape) // 8 if parameter.binary
                  else 4 * math.prod(parameter.shape)
                  for parameter in network.parameters(config).values() if not parameter.grouped)
     if wanted > _MAX_SHARED * weights_bytes + _SMALL:
         raise BundleError(f"its network has {wanted} bytes of weights, more than its weights file "
-                          f"of {weights_bytes} bytes can hold; export the bundle again")
+                          f"of {weights_bytes} bytes can hold")
     forms: dict[str, TensorForm] = {}
 
     def store(value: npt.NDArray[Any], name: str) -> TensorProto:

@@ -21,7 +21,7 @@ from ..errors import BidiffError, BundleError
 from ..files import file_sha256
 from ..networks import DEFAULT, find_network
 from ..networks.base import MAX_SCALE, NOISE_PREDICTOR
-from ..operators.names import VERSION
+from ..operators.names import COMPUTE, VERSION
 from ..operators.sign_bits import PACKING_VERSION
 from ..sampling.schedule import Schedule
 from .record import Bundle, NoisePredictorBundle, Step
@@ -66,7 +66,7 @@ def _open(path: Path, parse: Callable[[Path, Mapping[str, Any]], Opened],
                           "make a bundle with `bidiff-deploy export`")
     if schema > SCHEMA_VERSION:
         raise BundleError(f"{path} has bundle schema {schema}, newer than the {SCHEMA_VERSION} "
-                          "this version reads; upgrade bidiff-deploy")
+                          "that this version reads; upgrade bidiff-deploy")
     try:
         bundle = parse(path, manifest)
     except BidiffError as error:
@@ -140,7 +140,9 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
                           "bundle again")
     if not 1 <= scale <= MAX_SCALE:
         raise BundleError(f"scale {scale} must be from 1 to {MAX_SCALE}; export the bundle again")
-    precision = str(manifest["precision"])
+    precision = manifest["precision"]
+    if precision not in COMPUTE:
+        raise BundleError(f"precision {str(precision)[:60]!r} is not known; upgrade bidiff-deploy")
     tensors = _offsets(manifest.get("tensors"), manifest)
     if kind != NOISE_PREDICTOR:
         graph, weights = _file_names(manifest, manifest["graph"], manifest["weights"])

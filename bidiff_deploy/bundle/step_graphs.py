@@ -36,7 +36,11 @@ class StepGraphs:
         """Raises BundleError for a bundle whose tensors are not those of its network."""
         self.bundle = bundle
         size = (bundle.path / bundle.weights).stat().st_size
-        self._built = build_graph(bundle.config, bundle.precision, bundle.steps[0].timestep, size)
+        try:
+            self._built = build_graph(bundle.config, bundle.precision, bundle.steps[0].timestep,
+                                      size)
+        except BundleError as error:
+            raise self._broken(str(error)) from None
         self._varying = bundle.step_initializers
         if sorted(self._built.step_names) != sorted(self._varying):
             raise self._broken("step_initializers are not those of its network")

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
-from ..operators.definitions import defined_by_us
 from ..operators.names import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH
 from ..operators.shapes import STANDARD
 from .inline import KERNELS
@@ -21,7 +20,7 @@ from .record import Options, ParameterizedGraph
 from .update import FACTORS, LATENT
 
 __all__ = ["AT_SHAPE", "COMPLETE", "Condition", "DEFINED", "FLOAT32", "INLINED", "LOOP", "LOWERED",
-           "OURS", "PARAMETERIZED", "PLUGIN_NODES", "ROWS", "STANDARD_ONLY"]
+           "PARAMETERIZED", "PLUGIN_NODES", "ROWS", "STANDARD_ONLY"]
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,6 @@ def _external(graph: ParameterizedGraph) -> set[str]:
 def _defined(graph: ParameterizedGraph, _: Options) -> bool:
     defined = {function.name for function in graph.model.functions if function.domain == DOMAIN}
     return {node.op_type for node in _our_nodes(graph)} <= defined
-
-
-def _ours(graph: ParameterizedGraph, _: Options) -> bool:
-    return all(defined_by_us(function) for function in graph.model.functions)
 
 
 def _parameterized(graph: ParameterizedGraph, _: Options) -> bool:
@@ -109,8 +104,6 @@ def _complete(graph: ParameterizedGraph, _: Options) -> bool:
 
 
 DEFINED = Condition("every operator of ours has a definition in the model", _defined)
-OURS = Condition("no definition differs from ours, and no value is larger than the network needs",
-                 _ours)
 PARAMETERIZED = Condition("a step's constants are inputs, and every other external initializer has "
                           "a value", _parameterized)
 INLINED = Condition("of our operators only those with CUDA kernels are left, no function body is, "

@@ -12,8 +12,8 @@
 ``lower_opset``, with our operators as nodes of the plugin or in standard operators: one walk writes
 both, because they share casts, reshapes and constants.
 
-The first pass gets the graph of a bundle's first step as it was read. Each module's docstring has
-the graph before and after its pass.
+The first pass gets the graph of a bundle's first step, built from the manifest. Each module's
+docstring has the graph before and after its pass.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["CPU", "CUDA", "Pass", "TENSORRT", "run_passes"]
 class Pass:
     """One step of a derivation.
 
-    run       returns the graph after the pass; raises BidiffError where a bundle's graph is unfit
+    run       returns the graph after the pass; raises EngineError if the target cannot compute it
     requires  what holds before, by the passes before it
     ensures   what holds after
     when      whether options ask for the pass
@@ -57,7 +57,7 @@ class Pass:
         return self.run.__name__
 
 
-PARAMETERIZE = Pass(parameterize, (c.OURS, c.DEFINED), (c.PARAMETERIZED, c.DEFINED, c.FLOAT32))
+PARAMETERIZE = Pass(parameterize, (), (c.PARAMETERIZED, c.DEFINED, c.FLOAT32))
 INLINE = Pass(inline, (c.PARAMETERIZED, c.DEFINED), (c.INLINED,))
 FLOAT16 = Pass(float16, (c.PARAMETERIZED, c.INLINED, c.FLOAT32), (c.PARAMETERIZED, c.INLINED),
                when=lambda options: options.float16)

@@ -157,11 +157,6 @@ class Network(abc.ABC):
     def work(self, config: Any, height: int, width: int) -> float:
         """Relative time of one run whose output is ``height`` x ``width``, for choosing tiles."""
 
-    @abc.abstractmethod
-    def largest_value(self, config: Any, side: int) -> int:
-        """Elements of the largest value that the network computes at one input of ``side`` x
-        ``side``; graphs with larger values are refused."""
-
     # -- export ---------------------------------------------------------------------------------
     @abc.abstractmethod
     def build_graph(self, weights: Weights, store: Store, timestep: int | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from support.reference_cases import Reference
@@ -13,11 +14,18 @@ from .bundles import GRAPHS, MANIFESTS, write
 from .limited import outcome_of
 
 
+def made(path: Path, make: Callable[[Path], object]) -> Path:
+    if not path.exists():
+        make(path)
+    return path
+
+
 def main(names: list[str]) -> int:
     known = {**GRAPHS, **MANIFESTS}
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        honest = Reference(Path(folder)).bundle("tiny", [900, 400])
+        honest = Reference(lambda name, make: made(Path(folder) / name, make)).bundle(
+            "tiny", [900, 400])
         for name in names or known:
             bundle = Path(folder) / "hostile.bundle"
             shutil.rmtree(bundle, ignore_errors=True)

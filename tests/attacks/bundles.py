@@ -89,6 +89,19 @@ def _external_elsewhere(model: onnx.ModelProto) -> None:
     entry.value = "../../../../etc/passwd"
 
 
+def _constant_elsewhere(model: onnx.ModelProto) -> None:
+    constant = next(a.t for n in model.functions[0].node for a in n.attribute if a.HasField("t"))
+    constant.data_location = TensorProto.EXTERNAL
+    constant.external_data.add(key="location", value="secret.txt")
+
+
+def _reference(key: str, value: str) -> Maker:
+    def change(model: onnx.ModelProto) -> None:
+        for tensor in model.graph.initializer:
+            next(e for e in tensor.external_data if e.key == key).value = value
+    return _graph(change)
+
+
 def _network(**options: Any) -> Maker:
     def make(folder: Path, manifest: Manifest) -> Manifest:
         manifest["network"].update(options)
@@ -132,7 +145,11 @@ GRAPHS: dict[str, Maker] = {
     "a random range of NaN": _graph(_nan_range), "9000 constants to fold": _graph(_many_constants),
     "a loop": _graph(_loop), "an operator redefined": _graph(_redefined),
     "a million empty initializers": _graph(_empty_initializers),
-    "tensors in another file": _graph(_external_elsewhere)}
+    "tensors in another file": _graph(_external_elsewhere),
+    "a constant in another file": _graph(_constant_elsewhere),
+    "tensors beyond the file": _reference("offset", "999999999"),
+    "tensors before the file": _reference("offset", "-64"),
+    "places of many digits": _reference("offset", "9" * 100_000)}
 # Manifests: refused in a sentence.
 MANIFESTS: dict[str, Maker] = {
     "2^20 blocks a level": _network(res_blocks=1 << 20),

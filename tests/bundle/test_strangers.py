@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from pathlib import Path
 
 import pytest
 from attacks.bundles import GRAPHS, MANIFESTS, write
@@ -15,6 +16,8 @@ from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.operators.definitions import functions
 from bidiff_deploy.operators.names import VERSION
+
+BEFORE = Path(__file__).parent / "exported_before" / "tiny.bundle"
 
 
 @pytest.fixture
@@ -38,9 +41,19 @@ def test_graphs_of_strangers_are_not_run(hostile, honest, attack):
     outcome = outcome_of(bundle)
     assert outcome.good and not outcome.error and outcome.digest == honest.digest, outcome
     assert outcome.grown < 2 * honest.grown + (16 << 20)
-    with pytest.raises(BundleError, match=r"step_0900\.onnx does not fit its bundle: it is") as caught:
+    with pytest.raises(BundleError, match=r"step_0900\.onnx does not fit its bundle: it") as caught:
         load_bundle(bundle, backend="onnxruntime-stock")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("attack", GRAPHS)
+def test_graphs_of_schema_1_must_be_those_of_their_network(tmp_path, honest, attack):
+    bundle = tmp_path / "hostile.bundle"
+    shutil.copytree(BEFORE, bundle)
+    write(bundle, GRAPHS[attack])
+    outcome = outcome_of(bundle)
+    assert outcome.good and "hostile.bundle/step_" in outcome.error, outcome
+    assert outcome.grown < 2 * honest.grown + (16 << 20)
 
 
 @pytest.mark.parametrize("attack", MANIFESTS)

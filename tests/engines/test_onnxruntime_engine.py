@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -115,55 +114,6 @@ def test_mistakes_are_sentences(reference):
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.predict(good, good, 0)
-
-
-def test_graphs_that_point_outside_are_refused(reference, tmp_path, edit_manifest):
-    """A stranger's bundle with right hashes but wild references."""
-    import hashlib
-
-    import onnx
-
-    source = reference.bundle("tiny", [999, 400, 0])
-    for key, value, match in (("offset", "999999999", "outside"), ("offset", "-64", "outside"),
-                              ("location", "../weights.bin", "outside"),
-                              ("location", "/etc/passwd", "outside"),
-                              ("length", "7", "outside"), ("offset", "1", "outside"),
-                              ("offset", "x", "not in the weights file")):
-        bundle = tmp_path / "b"
-        shutil.copytree(source, bundle, dirs_exist_ok=True)
-        for file in ("step_0999.onnx", "step_0000.onnx"):
-            model = onnx.load(bundle / file, load_external_data=False)
-            entry = next(e for t in model.graph.initializer if t.name == "e1.c1.threshold"
-                         for e in t.external_data if e.key == key)
-            entry.value = value
-            data = model.SerializeToString()
-            (bundle / file).write_bytes(data)
-            changed = {file: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
-            edit_manifest(bundle, lambda m, changed=changed: m["files"].update(changed))
-        good = np.zeros((1, 3, 8, 8), np.float32)
-        with pytest.raises(BundleError, match=match):
-            with load_bundle(bundle) as engine:
-                engine.predict(good, good, 0)
-
-
-def test_nodes_that_name_files_are_refused(reference, tmp_path, edit_manifest):
-    """A constant of a stranger's graph, here inside a function, may not read from a file."""
-    import hashlib
-
-    import onnx
-
-    bundle = tmp_path / "b"
-    shutil.copytree(reference.bundle("tiny", [0]), bundle)
-    file = bundle / "step_0000.onnx"
-    model = onnx.load(file, load_external_data=False)
-    constant = next(a.t for n in model.functions[0].node for a in n.attribute if a.HasField("t"))
-    constant.data_location = onnx.TensorProto.EXTERNAL
-    constant.external_data.add(key="location", value="secret.txt")
-    file.write_bytes(model.SerializeToString())
-    edit_manifest(bundle, lambda m: m["files"].update({file.name: {
-        "bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}}))
-    with pytest.raises(BundleError, match="external data"):
-        load_bundle(bundle)
 
 
 def test_without_the_library_it_says_so_and_runs(reference, monkeypatch):

@@ -86,9 +86,6 @@ class Toy(Network):
     def work(self, config: ToyConfig, height: int, width: int) -> float:
         return height * width
 
-    def largest_value(self, config: ToyConfig, side: int) -> int:
-        return max(config.channels, 3 * SCALE ** 2) * side * side
-
     def build_graph(self, weights: Weights, store: Store, timestep: int | None = None,
                     compute: str = "float32") -> StepGraph:
         write, state = NodeWriter(store), weights.state

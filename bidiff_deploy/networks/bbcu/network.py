@@ -8,7 +8,7 @@ from typing import Any
 from ..base import ONE_RUN, Network, Parameter, Shapes, StepGraph, Store, Weights
 from ..costs import Count
 from . import costs, memory, recognition
-from .architecture import COLORS, BbcuConfig, layers, parameters
+from .architecture import BbcuConfig, layers, parameters
 
 __all__ = ["Bbcu"]
 
@@ -51,10 +51,6 @@ class Bbcu(Network):
 
     def work(self, config: BbcuConfig, height: int, width: int) -> float:
         return height * width
-
-    def largest_value(self, config: BbcuConfig, side: int) -> int:
-        """The upscaled map."""
-        return max(config.channels, COLORS) * (side * config.scale) ** 2
 
     def build_graph(self, weights: Weights, store: Store, timestep: int | None = None,
                     compute: str = "float32") -> StepGraph:

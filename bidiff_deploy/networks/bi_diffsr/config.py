@@ -17,6 +17,8 @@ from .binarizers import NONE, PUBLISHED, Binarizer, find_binarizer
 
 MAX_CHANNELS = 1 << 14
 MAX_LEVELS = 8
+MAX_LISTED = 64  # levels that an option may list
+MAX_VECTORS = 1 << 16  # levels x blocks x groups; of the published network 60
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,19 @@ class NetworkConfig:
             value = getattr(self, field)
             if isinstance(value, int):
                 value = (value,)
+            if len(value) > MAX_LISTED:
+                raise CheckpointError(f"network option {field} has {len(value)} values; at most "
+                                      f"{MAX_LISTED} can be used")
             object.__setattr__(self, field, tuple(int(v) for v in value))
         check_whole_numbers(self, **dict.fromkeys(
             ("in_channel", "out_channel", "inner_channel", "norm_groups", "res_blocks",
              "image_size", "total_step", "dynamic_group"), 1 << 20))
+        vectors = len(self.channel_mults) * (self.res_blocks + 1) * self.dynamic_group
+        if vectors > MAX_VECTORS:
+            raise CheckpointError(
+                f"network options res_blocks={self.res_blocks} and dynamic_group="
+                f"{self.dynamic_group} make {vectors} sets of thresholds; at most {MAX_VECTORS} "
+                "can be read")
         mults = self.channel_mults
         if not 1 <= len(mults) <= MAX_LEVELS:
             raise CheckpointError(

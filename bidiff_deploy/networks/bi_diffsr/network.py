@@ -8,7 +8,7 @@ from typing import Any
 from ..base import NOISE_PREDICTOR, Network, Parameter, Shapes, StepGraph, Store, Weights
 from ..costs import Count
 from . import costs, memory, recognition
-from .architecture import binary_layers, blocks, parameters
+from .architecture import binary_layers, parameters
 from .config import NetworkConfig
 
 __all__ = ["BiDiffSr"]
@@ -47,15 +47,6 @@ class BiDiffSr(Network):
 
     def work(self, config: NetworkConfig, height: int, width: int) -> float:
         return memory.step_work(config, height, width)
-
-    def largest_value(self, config: NetworkConfig, side: int) -> int:
-        """Query, key and value of a level, or an attention map."""
-        found = config.in_channel * side * side
-        for block in blocks(config):
-            pixels = (side >> block.level) ** 2
-            found = max(found, 3 * config.channels(block.level) * pixels,
-                        pixels * pixels if block.attention else 0)
-        return found
 
     def build_graph(self, weights: Weights, store: Store, timestep: int | None = None,
                     compute: str = "float32") -> StepGraph:
