@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from ..errors import BundleError
 from .built_graph import BuiltGraph, build_graph
@@ -138,7 +138,7 @@ class StepGraphs:
                  + _REFERENCE_BYTES * len(self._built.tensors))
         try:
             if path.stat().st_size > limit:
-                return "it is larger than the graph of its network"
+                return "it is larger than that graph can be"
             return onnx.load_model_from_string(path.read_bytes())
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -171,6 +171,20 @@ class StepGraphs:
 
 
 def _compare(found: onnx.ModelProto, built: onnx.ModelProto) -> str | None:
-    if found.SerializeToString(deterministic=True) == built.SerializeToString(deterministic=True):
+    """The first difference from the graph built here, in words that name no part of the other."""
+    if _bytes(found) == _bytes(built):
         return None
-    return "it is not the graph that this version builds for its network"
+    for ours, theirs in zip(built.graph.initializer, found.graph.initializer):
+        if _bytes(ours) != _bytes(theirs):
+            return f"its tensor {ours.name} differs"
+    for node, other in zip(built.graph.node, found.graph.node):
+        if _bytes(node) != _bytes(other):
+            return f"its node {node.name or node.output[0]} differs"
+    for function, definition in zip(built.functions, found.functions):
+        if _bytes(function) != _bytes(definition):
+            return f"its definition of {function.name} differs"
+    return "it has other parts"
+
+
+def _bytes(message: Message) -> bytes:
+    return bytes(message.SerializeToString(deterministic=True))

@@ -40,7 +40,6 @@ class BundleTensors:
 
     places  the distinct (offset, length) of each name, in order of the steps
     size    bytes of the weights file
-    wrong   sentences: which step files are not the graph of their step
     """
 
     def __init__(self, graphs: StepGraphs) -> None:
@@ -48,19 +47,23 @@ class BundleTensors:
         self.size: int = bundle.manifest["files"][bundle.weights]["bytes"]
         self.places = {name: dict.fromkeys(graphs.place(name, step) for step in bundle.steps)
                        for name in graphs.built.tensors}
-        self.wrong = [f"{step.file}: {reason}" for step in bundle.steps
-                      if (reason := graphs.difference(step))]
 
     @property
-    def lengths(self) -> list[int]:
-        """Length of each byte range that tensors use, each range once."""
-        return [length for _, length in
-                {place for places in self.places.values() for place in places}]
+    def ranges(self) -> list[tuple[int, int]]:
+        """The byte ranges (offset, length) that tensors use, ascending, each once."""
+        return sorted({place for places in self.places.values() for place in places})
+
+    @property
+    def overlap(self) -> bool:
+        """Whether byte ranges share bytes; ours are equal or share none."""
+        ranges = self.ranges
+        return any(offset + length > after
+                   for (offset, length), (after, _) in zip(ranges, ranges[1:]))
 
     @property
     def unused(self) -> int:
         """Bytes of the file that belong to no tensor: alignment, if this package wrote it."""
-        return self.size - sum(self.lengths)
+        return max(0, self.size - sum(length for _, length in self.ranges))
 
 
 class ByteAccounting:

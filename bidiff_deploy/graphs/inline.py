@@ -38,7 +38,7 @@ def inline(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
     height, width = options.shape[1:] if options.shape else (side, side)
     first_layers = frozenset(node.output[0] for node in graph.model.graph.node
                              if node.op_type == CONV3X3)
-    _, shapes = infer_shapes(inline_fused(graph.model), height, width)
+    shapes = infer_shapes(inline_fused(graph.model), height, width)
     model = inline_fused(graph.model, keep=KERNELS)
     del model.functions[:]
     _fold_channels(model.graph, shapes)

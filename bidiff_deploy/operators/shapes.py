@@ -1,4 +1,4 @@
-"""Shapes and element types of every value of a step graph, by ONNX's own inference."""
+"""Shapes of every value of a graph, by ONNX's own inference."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ STANDARD = ("", "ai.onnx")  # names of the standard domain
 Shape = tuple[int | None, ...]
 
 
-def infer_shapes(model: onnx.ModelProto, height: int,
-                 width: int) -> tuple[Mapping[str, int], Mapping[str, Shape]]:
-    """``{name: element type}`` and ``{name: shape}`` of every value, for one image.
+def infer_shapes(model: onnx.ModelProto, height: int, width: int) -> Mapping[str, Shape]:
+    """``{name: shape}`` of every value, for one image.
 
     Shapes come from ONNX's own inference on a copy in which our operators are replaced by standard
     ones with the same output, and external tensors by inputs.
@@ -55,13 +54,12 @@ def infer_shapes(model: onnx.ModelProto, height: int,
     standard = [opset for opset in model.opset_import if opset.domain in STANDARD]
     copy = helper.make_model(graph, opset_imports=standard, ir_version=model.ir_version)
     inferred = shape_inference.infer_shapes(copy, data_prop=True).graph
-    types, shapes = {}, {}
+    shapes = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         tensor = value.type.tensor_type
-        types[value.name] = tensor.elem_type
         if tensor.HasField("shape"):
             shapes[value.name] = tuple(dim.dim_value if dim.HasField("dim_value") else None
                                        for dim in tensor.shape.dim)
     for tensor in graph.initializer:
-        types[tensor.name], shapes[tensor.name] = tensor.data_type, tuple(tensor.dims)
-    return types, shapes
+        shapes[tensor.name] = tuple(tensor.dims)
+    return shapes

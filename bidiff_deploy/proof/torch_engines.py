@@ -45,7 +45,7 @@ def open_checkpoint(path: Path, options: Path | None = None, scale: int | None =
     steps_of = tuple(Step(timestep, found.network.group(found.config, timestep), "")
                      for timestep in timesteps)
     # The bundle attributes that an engine reads, for a bare checkpoint.
-    bundle = Bundle(path, found.config, found.scale, steps_of, (), "float32", "", {})
+    bundle = Bundle(path, found.config, found.scale, steps_of, (), "float32", "", {}, {})
     if found.network.kind != NOISE_PREDICTOR:
         return TorchOneRun(bundle, found, place)
     start = found.sampling.get("start")

@@ -27,6 +27,7 @@ from bidiff_deploy.proof.bench.folded import write_folded
 from bidiff_deploy.proof.check.one_run import check_one_run
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
 from support.bbcu_networks import SMALL, bundle_of, checkpoint_of, random_network
+from support.inspect_setup import check_layers
 from support.reference_cases import snr
 
 # Rounding alone leaves 120 dB and more; one flipped sign would take these networks below 100.
@@ -229,8 +230,7 @@ def test_other_mistakes(engine, bundles):
     (lambda m: m["network"].pop("alignment"), "not complete"),
     (lambda m: m["network"].update(scale=7), "must be one of 2, 3, 4"),
     (lambda m: m.update(bidiff_opset=99), "newer"), (lambda m: m.update(kind="video"), "'video'"),
-    # The graph of 40 channels asks for more than a network of 8 needs.
-    (lambda m: m["network"].update(channels=8), "larger than anything its network needs")])
+    (lambda m: m["network"].update(channels=400), "does not fit its network")])
 def test_manifests_that_lie(copied, edit_manifest, change, says):
     edit_manifest(copied, change)
     with pytest.raises(BundleError, match=says) as caught:
@@ -241,12 +241,16 @@ def test_manifests_that_lie(copied, edit_manifest, change, says):
 def test_inspect_agrees_and_finds_lies(networks, bundles, copied, edit_manifest):
     found = inspect_bundle(bundles[4], (32, 48))
     assert not found.disagreements
+    check_layers(found)
     assert found.macs["packed"] == found.count.binary_macs
     assert found.macs["float"] == found.count.float_macs
     assert found.total.checkpoint == 4 * sum(v.numel() for v in networks[4].parameters())
+    edit_manifest(copied, lambda m: m.update(precision="float16"))
+    assert inspect_bundle(copied).disagreements == (
+        "the manifest states precision 'float16', but no layer has it",)
     edit_manifest(copied, lambda m: m["network"].update(blocks=3))
-    lies = inspect_bundle(copied).disagreements
-    assert "the network's body.4 is not in the graph" in lies
+    with pytest.raises(BundleError, match="does not fit its network"):
+        inspect_bundle(copied)
 
 
 def test_commands(networks, bundles, tmp_path):

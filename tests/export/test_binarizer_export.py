@@ -29,6 +29,7 @@ from bidiff_deploy.training.recipe import recipe_from_dict
 from bidiff_deploy.training.trainer import Trainer
 from bidiff_deploy.training.weights import load_network, published_state
 from support.binarizer_setup import bundle, checkpoint, inputs, least_snr, network, predicted, small
+from support.inspect_setup import check_layers
 from support.reference_cases import snr
 from support.training_setup import changed, write_recipe
 
@@ -82,10 +83,10 @@ def test_guard_and_inspect_accept_the_graphs(made):
     module, path = made
     StepGraphs(open_bundle(path)).require_equal()
     for step in open_bundle(path).steps:
-        model = onnx.load(path / step.file, load_external_data=False)
         onnx.checker.check_model(str(path / step.file), full_check=True)
     found = inspect_bundle(path, (32, 32))
     assert found.disagreements == ()
+    check_layers(found)
     kinds = found.to_dict()["kinds"]
     assert kinds["packed"] == 20 and set(kinds) == {"packed", "float"}
     operators = found.operators

@@ -24,6 +24,7 @@ from bidiff_deploy.proof.check.noise_predictor import check_bundle
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
 from bidiff_deploy.training.weights import published_state
 from support.binarizer_setup import bundle, checkpoint, inputs, least_snr, network, predicted, small
+from support.inspect_setup import check_layers
 from support.reference_cases import snr
 
 pytest.importorskip("onnxruntime")
@@ -120,6 +121,7 @@ def test_the_graph_is_fused_or_standard_operators(made):
             "Conv3x3", "NormConv", "PairConv", "Attention"}
     found = inspect_bundle(path, (32, 32))
     assert found.disagreements == ()
+    check_layers(found)
     assert set(found.to_dict()["kinds"]) == {"float"}
     assert {layer.why for layer in found.layers if layer.name.startswith("encoder.2")} == {
         "full precision: the network has no binary layers"}

@@ -19,6 +19,7 @@ from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.networks import NETWORKS
 from bidiff_deploy.proof.check.one_run import check_one_run
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
+from support.inspect_setup import check_layers
 from support.reference_cases import snr
 from support.toy_network import SCALE, Toy, ToyConfig
 
@@ -60,7 +61,9 @@ def test_it_is_recognised_packed_and_exported(module, file, tmp_path):
         np.array_equal(again.state[name], value) for name, value in found.state.items())
     manifest = export_bundle(again, tmp_path / "toy.bundle")
     assert (manifest["model"], manifest["kind"]) == ("toy", "feedforward")
-    assert inspect_bundle(tmp_path / "toy.bundle").disagreements == ()
+    inspected = inspect_bundle(tmp_path / "toy.bundle")
+    assert inspected.disagreements == ()
+    check_layers(inspected)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "onnxruntime-stock"])

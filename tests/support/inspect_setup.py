@@ -8,7 +8,6 @@ import onnx
 from click.testing import CliRunner
 
 from bidiff_deploy.cli import group
-from bidiff_deploy.operators.definitions import inline_fused
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
 from bidiff_deploy.proof.inspect.text import WIDTH
 
@@ -29,25 +28,24 @@ def rehash(bundle, edit_manifest):
     edit_manifest(bundle, change)
 
 
-def edit_graphs(bundle, edit_manifest, change, pattern="step_*.onnx", fused=False):
-    """``change`` gets each graph with its fused operators inlined, or as it is."""
+def edit_graphs(bundle, edit_manifest, change, pattern="step_*.onnx"):
+    """``change`` gets each graph."""
     for path in sorted(bundle.glob(pattern)):
         model = onnx.load(path, load_external_data=False)
-        model = model if fused else inline_fused(model)
-        change(model.graph)
+        change(model)
         path.write_bytes(model.SerializeToString(deterministic=True))
     rehash(bundle, edit_manifest)
 
 
-def node_of(graph, name):
-    return next(node for node in graph.node if node.output[0] == name)
-
-
-def place_before(graph, name, *new):
-    index = list(graph.node).index(node_of(graph, name))
-    rest = list(graph.node)[index:]
-    del graph.node[index:]
-    graph.node.extend([*new, *rest])
+def check_layers(found):
+    """The graph has the layers that the network's costs are counted for."""
+    expected = {layer.name: layer for layer in found.count.layers}
+    assert sorted(layer.name for layer in found.layers) == sorted(expected)
+    for layer in found.layers:
+        counted, read = expected[layer.name], layer.found
+        assert (layer.binary, read.shape, read.macs) == (
+            read.kind == "packed", counted.shape, counted.macs), layer.name
+        assert counted.product or (read.height, read.width) == (counted.height, counted.width)
 
 
 def disagreements(bundle) -> str:

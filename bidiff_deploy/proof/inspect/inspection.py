@@ -1,7 +1,8 @@
-"""What each layer of a bundle's graphs is, computes and stores, and why.
+"""What each layer of a bundle's graph is, computes and stores, and why.
 
-Layers, types and sizes are read from the step graphs and the weights file, then compared with the
-network in the manifest; every disagreement is listed. Needs neither an inference runtime nor torch.
+Layers and types are read from the graph that engines run, which is built from the network in the
+manifest; every step file that is another graph is listed as a disagreement. Needs neither an
+inference runtime nor torch.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from ...bundle.record import Bundle, NoisePredictorBundle
 from ...bundle.step_graphs import StepGraphs
 from ...bundle.tensors import FLOAT_BYTES, BundleTensors, ByteAccounting, Weight
 from ...bundle.weights_file import ALIGNMENT
-from ...errors import BidiffError, BundleError, one_line
 from ...networks.costs import Count, Layer, paper_operations
 from ...operators.names import DOMAIN
 from ...operators.value_names import short
@@ -33,8 +33,7 @@ _MULTIPLIED_BY = {"bf16": "the CPU", "fp16": "the GPU"}
 
 @dataclass(frozen=True)
 class InspectedLayer:
-    """A node that multiplies: its name in the network, else in the graph, and why it has its type,
-    in a sentence."""
+    """A node that multiplies: its name in the network, and why it has its type, in a sentence."""
 
     name: str
     found: GraphLayer
@@ -49,11 +48,11 @@ class Inspection:
 
     bundle, count  the verified bundle; the costs of the network in its manifest
     layers, parts  the nodes that multiply, in order of execution; the other tensors by use
-    graph_bytes    bytes of the step graphs; ``manifest_bytes``: of the manifest
+    graph_bytes    bytes of the step files; ``manifest_bytes``: of the manifest
     unused_bytes   bytes of the weights file that belong to no tensor (alignment)
-    opsets         of the first graph, by domain; ``functions``: those defined inside it
+    opsets         of the graph, by domain; ``functions``: those defined inside it
     operators      its number of nodes of each operator, fused operators not inlined
-    disagreements  sentences: where graphs and manifest contradict each other
+    disagreements  sentences: where files and manifest contradict each other
     """
 
     bundle: Bundle
@@ -138,48 +137,33 @@ def _layer_dict(layer: InspectedLayer) -> dict[str, Any]:
 
 
 def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Inspection:
-    """Verify the bundle at ``path`` and read all its graphs.
+    """Verify the bundle at ``path``, build its graph and compare all step files with it.
 
     ``size``: height and width of the image that multiply-accumulates are counted for; of a network
     that runs once, before it is enlarged. Default: the record's ``usual_size``. Raises BundleError
-    for a bundle that is damaged, has another format or unreadable graphs, UsageError for a size
-    that the network cannot run at.
+    for a bundle that is damaged, has another format or cannot be run, UsageError for a size that
+    the network cannot run at.
     """
     bundle = open_bundle(path)
     network, config = bundle.network, bundle.config
-    expected = network.count(config, *(size or network.usual_size(config)))
     graphs = StepGraphs(bundle)
-    file = bundle.steps[0].file
-    try:
-        model = graphs.model()
-        reader = GraphReader(model, expected.height, expected.width)
-        layers = list(reader.layers())
-        tensors = BundleTensors(graphs)
-    except BidiffError:
-        raise
-    except Exception as error:  # onnx raises many kinds, some from C++
-        raise BundleError(f"{bundle.path / file} is no graph that can be inspected: "
-                          f"{one_line(error, 200)}; export the bundle again") from None
+    expected = network.count(config, *(size or network.usual_size(config)))
+    model = graphs.built.model
+    reader = GraphReader(model, expected.height, expected.width)
+    tensors = BundleTensors(graphs)
     expected_layers = {short(layer.name): layer for layer in expected.layers}
-    inspected, wrong = [], []
     accounting = ByteAccounting(tensors, bundle.config)
-    for found in layers:
-        layer = expected_layers.pop(found.name, None)
-        inspected.append(InspectedLayer(
-            layer.name if layer else found.name, found, bool(layer and layer.binary),
-            _why(layer, found), accounting.layer(layer, found.tensors)))
-        wrong += _compare(layer, found)
-    wrong += [f"the network's {layer.name} is not in the graph"
-              for layer in expected_layers.values()]
-    wrong += [f"operator {op} is not known, so its work is not counted"
-              for op in reader.unknown_operators()]
+    inspected = []
+    for found in reader.layers():
+        layer = expected_layers[found.name]
+        inspected.append(InspectedLayer(layer.name, found, layer.binary, _why(layer, found),
+                                        accounting.layer(layer, found.tensors)))
+    wrong = [f"{step.file} is not the graph of its network: {reason}" for step in bundle.steps
+             if (reason := graphs.difference(step))]
     wrong += _check_precision(bundle.precision, inspected) + _check_versions(bundle, model)
-    wrong += _check_steps(bundle) + tensors.wrong + _check_folder(bundle)
-    parts = accounting.parts()
-    if tensors.unused > ALIGNMENT * (len(tensors.lengths) + 1):
-        wrong.append(f"{bundle.weights} has {tensors.unused} bytes that no graph uses")
+    wrong += _check_steps(bundle) + _check_weights(bundle, tensors) + _check_folder(bundle)
     return Inspection(
-        bundle, expected, tuple(inspected), parts,
+        bundle, expected, tuple(inspected), accounting.parts(),
         sum(bundle.manifest["files"][name]["bytes"] for name in bundle.manifest["files"]
             if name != bundle.weights),
         (bundle.path / MANIFEST).stat().st_size, tensors.unused,
@@ -188,62 +172,23 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
         reader.operators(), tuple(wrong))
 
 
-def _why(layer: Layer | None, found: GraphLayer) -> str:
-    if layer is None:
-        return "not a layer of the network that the manifest states"
+def _why(layer: Layer, found: GraphLayer) -> str:
     if layer.binary:
-        return ("binary: signs of weights and inputs, multiplied by XNOR and popcount"
-                if found.kind == "packed"
-                else f"binary in the network, but the graph multiplies in {found.kind}")
-    if found.kind == "packed":
-        return "packed, though full precision in the network"
+        return "binary: signs of weights and inputs, multiplied by XNOR and popcount"
+    device = _MULTIPLIED_BY.get(found.kind)
+    rounded = f"rounded to {found.kind} where {device} multiplies it" if device else ""
     if layer.product:
-        rounded = f", {_allowed(found.kind)}" if found.kind in _MULTIPLIED_BY else ""
-        return f"attention: product of two activations, neither of which is binarised{rounded}"
-    what = {"float": "full precision", "int8": "quantised to int8"}.get(
-        found.kind, f"rounded to {found.kind}")
-    if found.inside is not None and found.kind in _MULTIPLIED_BY:
-        what = _allowed(found.kind)
-    return f"{what}: {layer.reason}"
-
-
-def _allowed(kind: str) -> str:
-    return f"rounded to {kind} where {_MULTIPLIED_BY[kind]} multiplies it"
-
-
-def _compare(layer: Layer | None, found: GraphLayer) -> list[str]:
-    if layer is None:
-        return [f"the graph's {found.name} ({found.op}) is not in the network"]
-    wrong = []
-    if layer.binary != (found.kind == "packed"):
-        called = "binary" if layer.binary else "full precision"
-        wrong.append(f"{layer.name} is {called} in the network, but {found.kind} in the graph")
-    for what, stated, read in (
-            ("weights", layer.shape, found.shape), ("a map", (layer.height, layer.width),
-                                                    (found.height, found.width)),
-            ("multiply-accumulates", layer.macs, found.macs)):
-        if what == "a map" and layer.product:
-            continue
-        if stated != read:
-            wrong.append(f"{layer.name} should have {what} {_show(stated)}, but the graph has "
-                         f"{_show(read)}")
-    return wrong
-
-
-def _show(value: int | None | tuple[int | None, ...]) -> str:
-    values = value if isinstance(value, tuple) else (value,)
-    return "x".join("?" if v is None else str(v) for v in values) or "none"
+        why = "attention: product of two activations, neither of which is binarised"
+        return f"{why}, {rounded}" if rounded else why
+    return f"{rounded or 'full precision'}: {layer.reason}"
 
 
 def _check_precision(precision: str, layers: Iterable[InspectedLayer]) -> list[str]:
-    """The manifest's precision is that of layers that are not binary; some may stay float32."""
-    claimed = _PRECISIONS.get(precision, precision)
-    kinds = {layer.found.kind for layer in layers if not layer.binary}
-    wrong = [f"the manifest states precision {precision!r}, but the graph has layers in {kind}"
-             for kind in sorted(kinds - {claimed, "float", "packed"})]
-    if claimed not in kinds:
-        wrong.append(f"the manifest states precision {precision!r}, but no layer has it")
-    return wrong
+    """A network may have no layer that the manifest's precision concerns."""
+    claimed = _PRECISIONS[precision]
+    if any(layer.found.kind == claimed for layer in layers):
+        return []
+    return [f"the manifest states precision {precision!r}, but no layer has it"]
 
 
 def _check_versions(bundle: Bundle, model: onnx.ModelProto) -> list[str]:
@@ -251,6 +196,14 @@ def _check_versions(bundle: Bundle, model: onnx.ModelProto) -> list[str]:
     return [f"the manifest states {key} {bundle.manifest.get(key)!r}, but the graph has "
             f"{found.get(domain)}" for key, domain in (("onnx_opset", ""), ("bidiff_opset", DOMAIN))
             if bundle.manifest.get(key) != found.get(domain)]
+
+
+def _check_weights(bundle: Bundle, tensors: BundleTensors) -> list[str]:
+    if tensors.overlap:
+        return [f"tensors in {bundle.weights} overlap"]
+    if tensors.unused > ALIGNMENT * (len(tensors.ranges) + 1):
+        return [f"{bundle.weights} has {tensors.unused} bytes that no tensor uses"]
+    return []
 
 
 def _check_folder(bundle: Bundle) -> list[str]:

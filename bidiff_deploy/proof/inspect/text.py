@@ -20,11 +20,9 @@ def to_text(found: Inspection) -> str:
     return "\n".join([*_head(found), "", *_table(found), "", *_totals(found)])
 
 
-def human(number: float | None) -> str:
-    """A count with a metric prefix: 2.42 G, 147.7 k, 132; a dash for None."""
-    if number is None:
-        return "-"
-    if number >= 1e18:  # of an untrusted graph; it may not fit a float
+def human(number: float) -> str:
+    """A count with a metric prefix: 2.42 G, 147.7 k, 132."""
+    if number >= 1e18:  # at a size that no machine can hold
         return "huge"
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= factor:
@@ -117,7 +115,7 @@ def _row(layer: InspectedLayer, letter: str) -> tuple[str, ...]:
     found, weight = layer.found, layer.weight
     size = "" if found.height is None else f"{found.height}x{found.width}"
     return (layer.name, found.kind, "" if found.bits is None else str(found.bits),
-            "x".join("?" if n is None else str(n) for n in found.shape), size,
+            "x".join(map(str, found.shape)), size,
             human(found.macs), human(weight.disk), human(weight.memory), human(weight.checkpoint),
             letter)
 
