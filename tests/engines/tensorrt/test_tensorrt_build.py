@@ -22,7 +22,7 @@ from stand_ins import tensorrt as tensorrt_stand_in
 from support import tensorrt_names
 from support.tensorrt_building import NEW, OLD, how_built, refusal, run
 
-VERSIONS = tensorrt_names.VERSIONS
+VERSIONS = tensorrt_names.DISTINCT
 
 
 # -- what is built ------------------------------------------------------------------------------

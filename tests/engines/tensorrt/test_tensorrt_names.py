@@ -122,7 +122,6 @@ def test_every_name_that_is_asked_for_is_some_versions() -> None:
 # Versions that are run, whole or one variant, and those that differ from one of them in no name
 # that the engines could touch.
 WHOLE, PART = ("8.5.3", "10.0.1", "11.4.0"), ("10.3.0",)
-LIKE = {"10.9.0": "10.3.0", "10.16.1": "10.3.0", "11.0.0": "11.4.0"}
 
 
 def reached(version: str, words: set[str]) -> set[tuple[str, str]]:
@@ -133,7 +132,7 @@ def reached(version: str, words: set[str]) -> set[tuple[str, str]]:
 
 
 def test_a_version_that_is_not_run_is_like_one_that_is() -> None:
-    assert sorted((*WHOLE, *PART, *LIKE)) == sorted(VERSIONS)
+    assert sorted((*WHOLE, *PART, *tensorrt_names.LIKE)) == sorted(VERSIONS)
     words, asked = set(), set()
     for file in FILES:
         tree = ast.parse(file.read_text())
@@ -141,7 +140,7 @@ def test_a_version_that_is_not_run_is_like_one_that_is() -> None:
         words |= {node.value for node in ast.walk(tree)
                   if isinstance(node, ast.Constant) and isinstance(node.value, str)}
         asked |= Chains(tree).asked
-    for version, other in LIKE.items():
+    for version, other in tensorrt_names.LIKE.items():
         here, there = reached(version, words), reached(other, words)
         assert here >= there, (version, there - here)
         # More names change nothing, unless the engines ask whether they are there.
