@@ -153,7 +153,7 @@ def test_the_clients_errors_are_one_line(client, tmp_path, capsys, monkeypatch):
              ([small, target, "--model", "other"], "model 'other' is not ready on the server"),
              ([small, small], "already exists"),
              ([str(tmp_path / "missing.png"), target], "No such file"),
-             ([str(tmp_path / "notes.txt"), target], "no image that Pillow knows"),
+             ([str(tmp_path / "notes.txt"), target], "not an image that Pillow can read"),
              ([small, str(tmp_path / "no" / "out.png")], "cannot be written"),
              ([small, str(tmp_path / "out.abc")], "cannot be written")]
     for arguments, words in cases:
