@@ -1,14 +1,14 @@
-"""Time of bidiff::BinaryConv against ONNX Runtime's float32 Conv, on the network's own shapes.
+"""Times bidiff::BinaryConv against ONNX Runtime's float32 Conv, on the shapes of the network.
 
 Both run in one process under ONNX Runtime, with the same threads and tensors, in interleaved rounds
-after warm-up; the Conv holds the folded weights alpha * sign(W). All sessions share one pool of
-threads: workers spin for a while after a run, so those of another session's pool would hold the
-core that the next candidate needs. Several threads are pinned to a core each where the system can,
-since a scheduler may leave two that spin on one core. Layers whose input and output
-are of the last cache's order (256x256 maps) rotate over more memory than it holds, since whether
-they find their input there is chance; smaller ones keep one buffer, as an arena does. ``bare`` is
-BinaryConv as a convolution alone; ``fused`` adds threshold, RPReLU, residual and time, for which
-the float graph would need further nodes, that are not counted.
+after warm-up; the Conv has the folded weights alpha * sign(W). All sessions share one thread pool:
+workers spin for a while after a run, so the workers of another pool would occupy the core that the
+next candidate needs. Several threads are pinned to one core each if the system supports it, because
+a scheduler may leave two spinning threads on one core. Layers whose input and output are about as
+large as the last cache (256x256 maps) rotate over more memory than the cache, because otherwise
+chance decides whether their input is cached; smaller ones reuse one buffer, as an arena does.
+``bare`` is BinaryConv as a convolution alone; ``fused`` adds threshold, RPReLU, residual and time,
+for which the float graph would need further nodes, which are not timed.
 
     python tools/bench_binary_conv.py --threads 1 --json result.json
     BIDIFF_KERNEL=avx2 python tools/bench_binary_conv.py      (or --kernel avx2)
@@ -24,7 +24,7 @@ import sys
 import time
 from pathlib import Path
 
-# (channels, k, height = width, how many a step of the published network has)
+# (channels, k, height = width, number of such layers in a step of the published network)
 LAYERS = [(32, 3, 256, 2), (64, 3, 256, 4), (64, 3, 128, 2), (128, 3, 128, 6), (128, 3, 64, 2),
           (256, 3, 64, 12), (256, 1, 64, 6), (512, 3, 32, 16), (512, 1, 32, 6)]
 WARM_UP = 3
@@ -51,7 +51,7 @@ def main() -> int:
     print(f"kernel {kernel}, onnxruntime {onnxruntime.__version__}, {arguments.threads} thread(s), "
           f"{cores} cores, load average {load:.2f}")
     if load > 0.5:
-        print("warning: the machine is busy; ratios below may be off", file=sys.stderr)
+        print("warning: the machine is busy; the ratios may be wrong", file=sys.stderr)
 
     wanted = arguments.layers.split(",") if arguments.layers else None
     results = []
@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def start_pool(threads: int) -> None:
-    """One thread pool for every session, of this thread and `threads` - 1 others."""
+    """Create one thread pool for all sessions: this thread and ``threads`` - 1 others."""
     import onnxruntime
 
     tasks = Path("/proc/self/task")
@@ -93,7 +93,7 @@ def start_pool(threads: int) -> None:
 
 
 def measure(channels: int, k: int, size: int, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds a run, one entry a round, of "conv", "bare" and "fused"."""
+    """Milliseconds a run of "conv", "bare" and "fused", one value for each round."""
     import numpy as np
     from onnxruntime import OrtValue
 
@@ -114,7 +114,7 @@ def measure(channels: int, k: int, size: int, rounds: int) -> dict[str, list[flo
         session = make_session(model)
         bindings[name] = (session, [bind(session, x, y) for x, y in zip(inputs, outputs)])
 
-    # Short layers run several times a round, so that the clock's own cost does not count.
+    # Short layers run several times a round, so that the cost of reading the clock is negligible.
     repeats = 5 if channels * channels * k * k * size * size < 1 << 30 else 1
     times: dict[str, list[float]] = {name: [] for name in bindings}
     turn = 0
@@ -185,7 +185,7 @@ def bind(session, x, y):
 
 def report(name: str, count: int, times: dict[str, list[float]], channels: int, k: int,
            size: int) -> dict[str, object]:
-    """Prints one row; ratios are of medians, the spread is over the rounds' own ratios."""
+    """Print one row; ratios are of medians, the spread is that of the rounds' ratios."""
     medians = {key: statistics.median(values) for key, values in times.items()}
     ratios = sorted(a / b for a, b in zip(times["conv"], times["bare"]))
     rate = channels * channels * k * k * size * size / medians["bare"] / 1e6
@@ -207,7 +207,7 @@ def report(name: str, count: int, times: dict[str, list[float]], channels: int, 
 
 
 def last_cache_bytes() -> int:
-    """Size of the largest cache of the first core; 32 MiB where the system does not tell."""
+    """Size of the first core's largest cache; 32 MiB if it is unknown."""
     sizes = []
     for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = file.read_text().strip()

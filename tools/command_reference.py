@@ -1,9 +1,9 @@
-"""Write docs/commands.md from the commands themselves: every argument and option, help, default.
+"""Writes docs/commands.md from the commands themselves: every argument and option, help, default.
 
     python tools/command_reference.py            # writes docs/commands.md
     python tools/command_reference.py --check    # exit code 1 if it is not up to date
 
-A test holds the file to this, so it is run after every change to a command.
+A test compares the file, so run this after every change to a command.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _section(name: str, command: click.Command) -> Iterator[str]:
     yield ""
     yield f"    {usage}"
     yield ""
-    # \b and \f are marks for click's own layout.
+    # \b and \f control click's layout.
     yield inspect.cleandoc((command.help or "").partition("\f")[0]).replace("\b\n", "")
     if options:
         yield ""
@@ -90,14 +90,14 @@ def _default(option: click.Option) -> str:
     if option.required:
         return "required"
     value = option.default
-    # What click stands for "no default" with differs between its versions.
+    # Click's value for "no default" depends on its version.
     if isinstance(value, bool):
         return "on" if value else ""
     return f"`{value}`" if isinstance(value, (int, float, str)) and value != "" else ""
 
 
 def _cell(text: str) -> str:
-    """Text of a table's cell: on one line, bars escaped."""
+    """The text of a table cell: on one line, bars escaped."""
     return " ".join(text.split()).replace("|", "\\|")
 
 

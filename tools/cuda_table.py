@@ -1,9 +1,10 @@
-"""Compile the GPU kernels for every architecture and print what they take of it: ``make cuda``.
+"""Compiles the GPU kernels for every architecture and prints their registers, spills and sizes.
 
     python tools/cuda_table.py [--architectures 75,90] [--units maps,conv_and] [--json FILE]
 
-Needs nvcc, from PATH, CUDACXX, CUDA_HOME or /usr/local/cuda, but no GPU. Architectures and options
-are those of the library (engines/cmake/cuda_kernels.cmake). Exit code 0 only if all compiles.
+Run by ``make cuda``. Needs nvcc, from PATH, CUDACXX, CUDA_HOME or /usr/local/cuda, but no GPU.
+Architectures and options are those of the library (engines/cmake/cuda_kernels.cmake). Exit code 0
+only if everything compiles.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _REGISTERS = re.compile(r"Used (\d+) registers")
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel on an architecture: registers a thread, and bytes a thread spills to memory."""
+    """A kernel compiled for an architecture: registers and spilled bytes of a thread."""
 
     name: str
     registers: int
@@ -44,7 +45,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A unit for an architecture; ``size`` is the cubin's, in bytes."""
+    """A unit compiled for an architecture; ``size``: bytes of the cubin."""
 
     architecture: str
     unit: str
@@ -67,29 +68,31 @@ def settings() -> tuple[list[str], list[str]]:
     architectures = re.search(r'set\(BIDIFF_CUDA_ARCHITECTURES "([\d;]+)"', text)
     options = re.search(r"set\(bidiff_cuda_options ([^)]+)\)", text)
     if not architectures or not options:
-        raise SystemExit("error: engines/cmake/cuda_kernels.cmake does not say what to compile")
+        raise SystemExit("error: engines/cmake/cuda_kernels.cmake lists no architectures or "
+                         "options")
     return architectures[1].split(";"), options[1].split()
 
 
 def compile_unit(nvcc: str, unit: Path, architecture: str, options: list[str],
                  folder: Path) -> Compiled:
-    """Compile one unit; raises SystemExit with the compiler's first error."""
+    """Compile one unit. Raises SystemExit with the compiler's first error."""
     cubin = folder / f"{unit.stem}-sm_{architecture}.cubin"
     done = subprocess.run([nvcc, "-cubin", f"-arch=sm_{architecture}", *options, "-Xptxas", "-v",
                            "-o", str(cubin), str(unit)], text=True, capture_output=True)
-    told = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     if done.returncode or not cubin.is_file():
-        lines = [line for line in told.splitlines() if "error" in line] or told.splitlines()
+        lines = [line for line in output.splitlines() if "error" in line] or output.splitlines()
         reason = lines[0] if lines else f"exit code {done.returncode}"
         raise SystemExit(f"error: {unit.name} does not compile for sm_{architecture}: {reason}")
-    return Compiled(f"sm_{architecture}", unit.stem, cubin.stat().st_size, tuple(kernels_of(told)))
+    return Compiled(f"sm_{architecture}", unit.stem, cubin.stat().st_size,
+                    tuple(kernels_of(output)))
 
 
-def kernels_of(told: str) -> list[Kernel]:
-    """Kernels in what ptxas -v printed."""
+def kernels_of(output: str) -> list[Kernel]:
+    """The kernels in the output of ptxas -v."""
     found = []
     name, stores, loads = "", 0, 0
-    for line in told.splitlines():
+    for line in output.splitlines():
         if match := _KERNEL.search(line):
             name, stores, loads = match[1], 0, 0
         elif match := _SPILLS.search(line):
@@ -101,7 +104,7 @@ def kernels_of(told: str) -> list[Kernel]:
 
 
 def table(compiled: list[Compiled]) -> str:
-    """One line a unit and architecture."""
+    """One line for each unit and architecture."""
     lines = [f"{'':7} {'unit':<10} {'kernels':>7} {'registers':>10} {'spilling':>8} "
              f"{'spilled bytes':>13} {'size':>9}"]
     for entry in compiled:
@@ -116,9 +119,9 @@ def table(compiled: list[Compiled]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--architectures", help="such as 75,90; all by default")
-    parser.add_argument("--units", help="such as maps,conv_and; all by default")
-    parser.add_argument("--json", type=Path, help="file for every kernel's figures")
+    parser.add_argument("--architectures", help="such as 75,90; default: all")
+    parser.add_argument("--units", help="such as maps,conv_and; default: all")
+    parser.add_argument("--json", type=Path, help="also write every kernel's figures to this file")
     given = parser.parse_args(arguments)
     nvcc = find_nvcc()
     if nvcc is None:

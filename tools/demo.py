@@ -1,12 +1,12 @@
-"""The demo: photos the shipped model never saw, made small, upscaled, compared and timed.
+"""The demo: upscales reduced photos that the model was not trained on, compares and times it.
 
     python tools/demo.py EXACT_BUNDLE FAST_BUNDLE PHOTO... -o FOLDER
 
 For each photo: the low-resolution image (Pillow's BICUBIC, antialiased, 8 bits), the result of the
-exact and of the fast engine, and a picture with nearest, bicubic, ours and the original side by
-side. Then PSNR-Y and SSIM-Y of each, and time and peak memory of a step by both engines and by a
-stock ONNX Runtime on the same network in float32 with the binary weights folded in, interleaved in
-this process.
+exact and of the fast engine, and an image with nearest, bicubic, ours and the original side by
+side. Then PSNR-Y and SSIM-Y of each, and time and peak memory of a step by both engines and by
+stock ONNX Runtime on the same network in float32 with folded binary weights, interleaved in one
+process.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EXACT, FAST, STOCK = "bidiff_deploy", "bidiff_deploy fast", "onnxruntime float32
 
 
 def shrink(photo: np.ndarray, scale: int) -> np.ndarray:
-    """uint8 (H, W, 3) made ``scale`` times smaller; H and W are multiples of it."""
+    """uint8 (H, W, 3) reduced ``scale`` times; H and W are multiples of it."""
     height, width = photo.shape[:2]
     small = Image.fromarray(photo).resize((width // scale, height // scale),
                                           Image.Resampling.BICUBIC)
@@ -47,9 +47,9 @@ def enlarge(small: np.ndarray, scale: int, how: Image.Resampling) -> np.ndarray:
 
 
 def detail(photo: np.ndarray, size: int) -> tuple[int, int]:
-    """Top left of the square of ``size`` with the most edges: what a comparison should show.
+    """Top left of the square of ``size`` with the most edges, which a comparison should show.
 
-    Edges, not noise: gradients count as far as they agree in direction with those around them
+    Edges, not noise: a gradient is weighted by how well its direction agrees with those around it
     (the difference of the structure tensor's eigenvalues).
     """
     dy, dx = (gradient[1:-1, 1:-1] for gradient in np.gradient(photo.mean(-1)))
@@ -60,7 +60,7 @@ def detail(photo: np.ndarray, size: int) -> tuple[int, int]:
 
 
 def _box(values: np.ndarray, size: int) -> np.ndarray:
-    """Sums over all squares of ``size``."""
+    """The sum over each square of ``size``."""
     total = np.pad(values.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     return (total[size:, size:] - total[:-size, size:] - total[size:, :-size]
             + total[:-size, :-size])
@@ -68,7 +68,7 @@ def _box(values: np.ndarray, size: int) -> np.ndarray:
 
 def side_by_side(panels: dict[str, np.ndarray], scores: dict[str, str], size: int,
                  zoom: int) -> Image.Image:
-    """The same square of every panel, enlarged without smoothing, with its name and score."""
+    """One square of every panel, enlarged without smoothing, with its name and score."""
     original = panels["original"]
     size = min(size, *original.shape[:2])
     top, left = detail(original, size)
@@ -85,7 +85,7 @@ def side_by_side(panels: dict[str, np.ndarray], scores: dict[str, str], size: in
 
 
 def sampling(engine) -> str:
-    """How the engine samples by default, in words."""
+    """The engine's default sampling, in words."""
     count = len(engine.timesteps)
     steps = f"{count} step{'s' if count > 1 else ''} ({', '.join(map(str, engine.timesteps))})"
     if engine.default_start is None:
@@ -94,7 +94,7 @@ def sampling(engine) -> str:
 
 
 def upscale_photo(engines: dict, path: Path, folder: Path) -> dict:
-    """Make one photo small, upscale it, write the pictures; returns its figures."""
+    """Reduce one photo, upscale it, write the images, and return the figures."""
     scale = engines[EXACT].scale
     photo = read_image(path).pixels[..., :3]
     height, width = (side // scale * scale for side in photo.shape[:2])
@@ -107,7 +107,7 @@ def upscale_photo(engines: dict, path: Path, folder: Path) -> dict:
         started = time.perf_counter()
         panels[name] = engine.upscale(small)
         seconds[name] = time.perf_counter() - started
-    # The field crops ``scale`` pixels at the border before it measures.
+    # By convention ``scale`` border pixels are cropped before measuring.
     figures = {name: {"psnr_y": psnr_y(image, photo, scale), "ssim_y": ssim_y(image, photo, scale)}
                for name, image in panels.items()}
     between = psnr_y(panels[FAST], panels[EXACT])
@@ -122,8 +122,8 @@ def upscale_photo(engines: dict, path: Path, folder: Path) -> dict:
 
 
 def time_steps(bundles: dict[str, Path], threads: int, side: int) -> dict:
-    """Seconds of one step by each candidate, interleaved, and peak memory in processes of their
-    own."""
+    """Seconds of one step by each candidate, interleaved, and peak memory in separate processes.
+    """
     rng = np.random.default_rng(0)
     noisy, condition = rng.random((2, 1, 3, side, side), np.float32)
     with tempfile.TemporaryDirectory() as scratch, load_bundle(bundles[EXACT]) as engine:
@@ -136,7 +136,7 @@ def time_steps(bundles: dict[str, Path], threads: int, side: int) -> dict:
         times: dict[str, list[float]] = {name: [] for name in loaded}
         for round_ in range(ROUNDS + 2):  # two to warm up
             for name, step in loaded.items():
-                # The threads of the one before spin for a while after their last task.
+                # The threads of the previous candidate spin for a while after their last task.
                 time.sleep(0.02)
                 started = time.perf_counter()
                 step(noisy, condition)

@@ -1,10 +1,10 @@
-"""How many steps, and from where: PSNR-Y and SSIM-Y of one checkpoint sampled in many ways.
+"""PSNR-Y and SSIM-Y of one checkpoint with different numbers of steps and starting points.
 
     python tools/sampling_table.py CHECKPOINT PHOTO... [--json FILE]
 
-Each photo is made small (Pillow's BICUBIC, antialiased, 8 bits) and restored by the packed engine:
-from pure noise in 50, 10 and 5 steps, and from the condition noised to several timesteps in one
-and in three steps. Rows are means over seeds; the table is Markdown.
+Each photo is reduced (Pillow's BICUBIC, antialiased, 8 bits) and upscaled by the packed engine:
+from pure noise in 50, 10 and 5 steps, and from the condition noised to several timesteps in one and
+in three steps. Each row contains means over seeds; the table is Markdown.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from bidiff_deploy.sampling.sampler import sample
 from bidiff_deploy.sampling.schedule import Schedule
 
 FROM_NOISE = (50, 10, 5)
-# Standard deviations of the noise that the condition gets, photos being in [0, 1].
+# Standard deviations of the noise added to the condition, for photos in [0, 1].
 NOISE_LEVELS = (0.015, 0.03, 0.06, 0.12, 0.25)
 STEPS_FROM_CONDITION = (1, 3)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to sample: ``timesteps`` visited, ``start`` as the sampler has it."""
+    """One way to sample: ``timesteps`` to visit, ``start`` as in ``sampler.sample``."""
 
     name: str
     timesteps: tuple[int, ...]
@@ -50,7 +50,7 @@ class Row:
 
 
 def rows(schedule: Schedule, advised: Sequence[int], start: int | None) -> list[Row]:
-    """What is tried; the checkpoint's own advice comes first."""
+    """The ways to try; the checkpoint's advice comes first."""
     found = [Row("as the checkpoint advises", tuple(advised), start)]
     found += [Row("pure noise", schedule.leading_timesteps(steps), None)
               for steps in FROM_NOISE if steps <= schedule.total_steps]
@@ -65,7 +65,7 @@ def rows(schedule: Schedule, advised: Sequence[int], start: int | None) -> list[
 
 
 def restore(engine: NoisePredictor, condition: np.ndarray, row: Row, seed: int) -> np.ndarray:
-    """float32 (3, H, W) of a condition (3, H, W), sampled as the row says."""
+    """float32 (3, H, W), sampled from a condition (3, H, W) as the row describes."""
     padded, (height, width) = pad_reflect(condition[None], engine.unit)
     image = sample(engine.predict, padded, row.timesteps, engine.schedule,
                    gaussian_noise(padded.shape, seed), start=row.start)
@@ -73,7 +73,7 @@ def restore(engine: NoisePredictor, condition: np.ndarray, row: Row, seed: int) 
 
 
 def eight_bit(image: np.ndarray) -> np.ndarray:
-    """float (3, H, W) of [0, 1] -> uint8 (H, W, 3)."""
+    """float (3, H, W) in [0, 1] -> uint8 (H, W, 3)."""
     return np.rint(image.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
 
 
@@ -93,7 +93,8 @@ def bicubic(small: np.ndarray, scale: int) -> np.ndarray:
 
 def measure(engine: NoisePredictor, photos: Sequence[Path], ways: Sequence[Row], seeds: int,
             quiet: bool = False) -> list[dict]:
-    """A dictionary a row, bicubic first: name, steps and the means over seeds for each photo."""
+    """A dictionary for each row, bicubic first: name, steps, and means over seeds for each photo.
+    """
     scale = engine.scale
     pairs = {path.stem: small_and_photo(path, scale) for path in photos}
     result = [{"name": "bicubic", "timesteps": [], "photos": {
@@ -148,7 +149,8 @@ def main() -> None:
     schedule = Schedule(**checkpoint.schedule)
     advised = checkpoint.sampling.get("timesteps")
     if not advised:
-        sys.exit(f"{arguments.checkpoint}: advises no timesteps; pack it by bidiff-deploy train")
+        sys.exit(f"error: {arguments.checkpoint} advises no timesteps; pack it with bidiff-deploy "
+                 "train --pack")
     ways = rows(schedule, advised, checkpoint.sampling.get("start"))
     union = sorted({t for row in ways for t in row.timesteps}, reverse=True)
     with tempfile.TemporaryDirectory() as folder:

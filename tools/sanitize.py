@@ -1,10 +1,10 @@
-"""Build the op library with address and undefined-behaviour sanitizers and run its tests on it.
+"""Builds the op library with address and undefined-behaviour sanitizers and runs its tests.
 
     python tools/sanitize.py [pytest arguments]
 
-Every kernel that this CPU supports is tested, by the same tests as the ordinary build. Needs g++
-or clang++ with their sanitizer runtimes, and cmake (the pip package will do). Exit code 0 only if
-the build is sound and no sanitizer reported anything.
+Every kernel that this CPU supports is tested, by the same tests as the normal build. Needs g++ or
+clang++ with their sanitizer runtimes, and cmake (pip's is enough). Exit code 0 only if the build
+succeeds and no sanitizer reports anything.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ["tests/engines/test_kernels.py", "tests/operators/test_op_library.py",
          "tests/operators/test_fused_ops.py"]
-# Programs of their own, built without sanitizers; and other kernels in processes of their own.
+# Separate programs, built without sanitizers; and other kernels in separate processes.
 LEFT_OUT = "not emulation and not fused_in and not shared_symbols and not every_kernel"
 
 
 def runtime(name: str) -> str:
-    """Path of a sanitizer runtime of the compiler; it has to be loaded before everything else."""
+    """Path of the compiler's sanitizer runtime, which must be loaded before everything else."""
     compiler = os.environ.get("CXX", "g++")
     path = subprocess.run([compiler, f"-print-file-name={name}"], check=True, text=True,
                           capture_output=True).stdout.strip()
@@ -43,8 +43,8 @@ def cmake() -> str:
 
 
 def main() -> int:
-    # RTLD_DEEPBIND or a late load would miss allocations, hence the preload; leaks of the Python
-    # interpreter itself are not ours to report.
+    # Preloaded, because RTLD_DEEPBIND or a late load would miss allocations. Leaks are ignored: the
+    # Python interpreter has many.
     environment = {**os.environ, "LD_PRELOAD": f"{runtime('libasan.so')} {runtime('libubsan.so')}",
                    "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=99",
                    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"}

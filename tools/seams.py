@@ -1,12 +1,13 @@
-"""Whether tiles leave seams: the same images run in tiles and whole, compared along tile borders.
+"""Measures seams: compares images run in tiles and whole along the borders of tiles.
 
     python tools/seams.py BUNDLE [PHOTO...] [--tile 256 512] [--overlap 32 48 64] [--shifts 4]
 
-Flat, a smooth gradient, a texture and the photos, each cut so that three by three tiles overlap by
-exactly that much, at several places, so that borders meet different content. For each tile side
-and overlap: the gradient energy across tile borders beyond that of the same places of the whole
-image (in per cent, less what tiles change elsewhere), the largest step in brightness across a
-border and the root mean square difference, both in levels of 8 bits.
+The images are a flat one, a smooth gradient, a texture and the photos. Each is cropped so that
+three by three tiles overlap by exactly the given amount, at several places, so that borders meet
+different content. Printed for each tile side and overlap: the excess gradient energy across tile
+borders compared with the same places of the whole image (in per cent, minus what tiles change
+elsewhere), the largest step in brightness across a border and the root mean square difference, both
+in 8-bit levels.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.read import read_image
 from tools.checks.seams import Seams, seam_energy
 
-TOP = 65535  # results are compared at 16 bits, so that rounding hides nothing
+TOP = 65535  # results are compared at 16 bits, so that rounding hides no difference
 TILES = 3  # in each direction
 
 
-def pictures(size: int, photos: list[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Low-resolution images, (H, W, 3) in [0, 1], no side less than ``size``."""
+def images(size: int, photos: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Low-resolution images, (H, W, 3) in [0, 1], each side at least ``size``."""
     y, x = np.mgrid[:size, :size] / size
     yield "flat", np.broadcast_to([0.5, 0.4, 0.6], (size, size, 3))
     yield "gradient", np.stack([x, y, (x + y) / 2], 2)
@@ -42,19 +43,19 @@ def pictures(size: int, photos: list[str]) -> Iterator[tuple[str, np.ndarray]]:
         yield name.rpartition("/")[2], np.repeat(pixels, 3 // pixels.shape[2], 2)
 
 
-def cuts(picture: np.ndarray, side: int, count: int) -> Iterator[Image]:
-    """Squares of ``side`` along the picture's diagonal, 16 bits."""
+def cuts(pixels: np.ndarray, side: int, count: int) -> Iterator[Image]:
+    """Squares of ``side`` along the image's diagonal, 16 bits."""
     for index in range(count):
-        top, left = ((length - side) * index // max(count - 1, 1) for length in picture.shape[:2])
-        yield Image(np.rint(picture[top:top + side, left:left + side] * TOP).astype(np.uint16))
+        top, left = ((length - side) * index // max(count - 1, 1) for length in pixels.shape[:2])
+        yield Image(np.rint(pixels[top:top + side, left:left + side] * TOP).astype(np.uint16))
 
 
-def compare(engine: NoisePredictor, picture: np.ndarray, tile: int, overlap: int, shifts: int,
+def compare(engine: NoisePredictor, pixels: np.ndarray, tile: int, overlap: int, shifts: int,
             options: dict[str, Any]) -> str:
-    """What is printed of one picture, tile and overlap."""
+    """The printed line for one image, tile size and overlap."""
     side = (TILES * (tile - overlap) + overlap) // engine.scale
     total, squares = Seams(), []
-    for image in cuts(picture, side, shifts):
+    for image in cuts(pixels, side, shifts):
         plan = engine.tile_plan(side, side, tile, overlap=overlap)
         whole = _planes(engine.upscale_image(image, tile=None, **options))
         tiled = _planes(engine.upscale_image(image, tile=tile, overlap=overlap, **options))
@@ -82,10 +83,10 @@ def main() -> None:
     options = {"seed": arguments.seed, "steps": arguments.steps}
     with load_bundle(arguments.bundle, threads=arguments.threads) as engine:
         largest = TILES * max(arguments.tile) // engine.scale
-        for name, picture in pictures(largest, arguments.photos):
+        for name, pixels in images(largest, arguments.photos):
             for tile in arguments.tile:
                 for overlap in arguments.overlap:
-                    found = compare(engine, picture, tile, overlap, arguments.shifts, options)
+                    found = compare(engine, pixels, tile, overlap, arguments.shifts, options)
                     print(f"{name:12} {found}", flush=True)
 
 

@@ -1,13 +1,13 @@
-"""Compile the TensorRT plugin with the headers of many versions, and print a table.
+"""Compiles the TensorRT plugin with the headers of many versions, and prints a table.
 
     python tools/tensorrt_headers.py FOLDER... [--interface v2|v3|auto|both] [--json FILE]
 
-A FOLDER holds NvInfer.h, itself or in ``include``: the folder ``include`` of
-github.com/NVIDIA/TensorRT at a version's tag will do. Nothing of TensorRT runs: the plugin is
-linked with a stand-in for libnvinfer.so that is compiled with the same headers, and then created,
-negotiated with, serialised, cloned and enqueued by their interface, on the emulated GPU. Needs
-cmake, a C++ compiler and cuda_runtime_api.h. Exit code 0 only if every version compiled, linked and
-passed.
+A FOLDER contains NvInfer.h, directly or in ``include``, as the folder ``include`` of
+github.com/NVIDIA/TensorRT does at the tag of a version. TensorRT itself does not run: the plugin is
+linked with a stand-in for libnvinfer.so that is compiled with the same headers. Through their
+interface the plugin is then created, configured, serialised, cloned and enqueued, on the emulated
+GPU. Needs cmake, a C++ compiler and cuda_runtime_api.h. Exit code 0 only if every version compiles,
+links and passes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NAMES = {"v2": "IPluginV2DynamicExt", "v3": "IPluginV3"}
 
 @dataclass(frozen=True)
 class Row:
-    """What became of a version; ``why`` is the first error."""
+    """The result for a version; ``why``: the first error."""
 
     version: str
     interface: str
@@ -48,7 +48,7 @@ class Row:
 
 
 def run(*command: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    """A finished command, its stderr in its stdout."""
+    """Run a command; its stderr is part of its stdout."""
     return subprocess.run([str(word) for word in command], text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, env={**os.environ, **variables})
 
@@ -61,13 +61,13 @@ def first_error(text: str) -> str:
 
 
 def must(done: subprocess.CompletedProcess[str], what: str) -> None:
-    """End the tool where what all versions share does not build."""
+    """End the tool if a part that all versions share does not build."""
     if done.returncode:
         raise SystemExit(f"error: {what} does not build: {first_error(done.stdout)}")
 
 
 class Checker:
-    """Builds in one folder: the emulated driver and the core once, the rest for each version."""
+    """Builds in one folder: the emulated driver and the core once, the plugin for each version."""
 
     def __init__(self, folder: Path, cuda_include: Path, cases: int) -> None:
         self.folder, self.cuda_include, self.cases = folder, cuda_include, cases
@@ -83,7 +83,7 @@ class Checker:
         self.core = core / "libbidiff_tensorrt_core.a"
 
     def check(self, include: Path, version: str, interface: str) -> Row:
-        """One version by one interface, ``v2`` or ``v3``."""
+        """Check one version with one interface, ``v2`` or ``v3``."""
         build = self.folder / f"{version}-{interface}"
         name = NAMES[interface]
         done = run("cmake", "-S", plugin_source(), "-B", build, "-DBIDIFF_BUILD_TESTS=ON",
@@ -114,7 +114,7 @@ class Checker:
 
 
 def jobs(folders: list[str], interface: str) -> list[tuple[Path, str, str]]:
-    """Folder of the headers, version and interface of every check, the oldest version first."""
+    """Folder of headers, version and interface of every check, the oldest version first."""
     found = []
     for folder in folders:
         places = [place for place in (Path(folder, "include"), Path(folder))

@@ -332,7 +332,7 @@ def test_the_tool_finds_no_seams_where_none_are() -> None:
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     photo = Path(__file__).parents[2] / "training" / "photos" / "china.jpg"
-    for name, pixels in tool.pictures(96, [str(photo)]):
+    for name, pixels in tool.images(96, [str(photo)]):
         assert min(pixels.shape[:2]) >= 96 and pixels.shape[2] == 3
         found = tool.compare(Local(), pixels, 64, 24, 2, {})
         assert found.startswith("tile   64, overlap  24: borders"), name

@@ -170,7 +170,7 @@ def test_no_gpu_is_one_sentence(tmp_path, variables, match):
 
 def test_a_part_that_is_not_known(capsys):
     assert program.main(["--only", "parity,warp"]) == 1
-    assert "error: --only warp is no part; parts are machine, parity" in capsys.readouterr().err
+    assert "error: --only warp is unknown; parts are machine, parity" in capsys.readouterr().err
 
 
 def test_a_part_that_crashes_or_hangs_does_not_take_the_rest(tmp_path, monkeypatch):
@@ -298,7 +298,7 @@ def test_reference_cases_are_held_in_both_precisions(tmp_path, monkeypatch):
     assert [entry["snr_db"] for entry in (exact, half)] == pytest.approx([20, 20], abs=0.1)
     assert not exact["ok"] and half["ok"] and half["precision"] == "half"
     assert opened == [("float32", "onnxruntime-cuda", 3), ("float16", "onnxruntime-cuda", 3)]
-    with pytest.raises(EngineError, match="forward_huge is no reference case; they are forward_"):
+    with pytest.raises(EngineError, match="forward_huge is not a reference case; known are"):
         steps.hold_reference(["forward_huge"], tmp_path)
 
 
@@ -307,5 +307,5 @@ def test_reference_bundles_come_of_the_cases(tmp_path, monkeypatch):
     assert (bundle / "manifest.json").is_file()
     assert reference.reference_bundle("tiny", [400], tmp_path, precision="half") == bundle
     monkeypatch.setattr(reference, "REFERENCE", tmp_path)
-    with pytest.raises(EngineError, match="has no layout_tiny.json; run this in a checkout"):
+    with pytest.raises(EngineError, match="contains no layout_tiny.json; run this in a checkout"):
         reference.reference_bundle("tiny", [400], tmp_path)

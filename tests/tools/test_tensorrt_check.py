@@ -97,9 +97,11 @@ def test_what_is_done_is_kept_and_what_failed_is_made_again(run, tmp_path):
 
 
 @pytest.mark.parametrize("text, match", [
-    ("{", "is no report of tensorrt_check"), ("[]", "is no report"), ('{"parts": {}}', "no report"),
-    ('{"options": {}, "parts": {"warp": {}}}', "is no report"),
-    ('{"options": {}, "parts": {"build": 1}}', "is no report"), ("[" * 10_000, "is no report"),
+    ("{", "is not a report of tensorrt_check"), ("[]", "is not a report"),
+    ('{"parts": {}}', "is not a report"),
+    ('{"options": {}, "parts": {"warp": {}}}', "is not a report"),
+    ('{"options": {}, "parts": {"build": 1}}', "is not a report"),
+    ("[" * 10_000, "is not a report"),
     ('{"options": {"size": 8}, "parts": {}}', "was measured with other options")])
 def test_a_file_that_is_none_of_ours_is_left_alone(run, tmp_path, capsys, text, match):
     file = tmp_path / "trt.json"
@@ -110,7 +112,7 @@ def test_a_file_that_is_none_of_ours_is_left_alone(run, tmp_path, capsys, text, 
 
 
 @pytest.mark.parametrize("arguments, match", [
-    (["--parts", "build,warp"], "--parts warp is no part; parts are machine, plugin, parity-"),
+    (["--parts", "build,warp"], "--parts warp is unknown; parts are machine, plugin, parity-"),
     (["--size", "0"], "must be at least 1"), (["--batches", "1,x"], "invalid literal")])
 def test_wrong_arguments(run, capsys, arguments, match):
     given = Parts()
@@ -234,7 +236,7 @@ def test_trtexec_of_each_version(version, expected):
 def test_trtexec_is_found_and_its_time_read(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(native, "_PLACES", ())
-    with pytest.raises(EngineError, match="trtexec was not found; it comes with"):
+    with pytest.raises(EngineError, match="trtexec was not found; TensorRT"):
         native.find_trtexec(str(tmp_path))
     (tmp_path / "bin").mkdir()
     tool = tmp_path / "bin" / "trtexec"
@@ -243,7 +245,7 @@ def test_trtexec_is_found_and_its_time_read(tmp_path, monkeypatch):
     tool.chmod(0o755)
     assert native.find_trtexec(str(tmp_path)) == str(tool)
     assert native.median_of(native._run([str(tool)], "failed")) == 1.875
-    with pytest.raises(EngineError, match="without a GPU Compute Time"):
+    with pytest.raises(EngineError, match="printed no GPU Compute Time"):
         native.median_of("&&&& PASSED")
     tool.write_text("#!/bin/sh\necho hello\necho '[E] Error[4]: no plugin' >&2\nexit 1\n")
     with pytest.raises(EngineError, match=r"^trtexec failed: \[E\] Error\[4\]: no plugin$"):
@@ -270,7 +272,7 @@ def test_demo_and_reference_bundles(tmp_path, monkeypatch):
     assert len(engines.open_bundle(path).timesteps) == 7
     assert engines.network_bundle("tiny", 7, tmp_path, "exact") == path
     monkeypatch.setattr(engines, "DEMO", tmp_path / "none.safetensors")
-    with pytest.raises(EngineError, match="none.safetensors is not there; run this in a checkout"):
+    with pytest.raises(EngineError, match="none.safetensors is missing; run this in a checkout"):
         engines.network_bundle("demo", 2, tmp_path, "exact")
 
 

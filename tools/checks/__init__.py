@@ -1,1 +1,1 @@
-"""What the tools that prove and measure the GPU backends share: gpu_check, tensorrt_check."""
+"""Shared by the tools that verify and measure the GPU backends: gpu_check and tensorrt_check."""

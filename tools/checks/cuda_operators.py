@@ -1,9 +1,9 @@
-"""Operators of the op contract on a GPU, from numpy arrays to numpy arrays.
+"""Runs operators of the op contract on a GPU, from numpy arrays to numpy arrays.
 
     with Gpu(0) as gpu:
         y = gpu.call("BinaryConv", x, [Branch(words, alpha)]).run("popc")
 
-A call keeps its arrays on the GPU, so that it can be run by several paths and timed.
+A call keeps its arrays on the GPU, so that several paths can run it and it can be timed.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ OPERATORS = ("BinaryConv", "NormBinaryConv", "BinaryFusion", "BinaryDown", "Bina
 _BRANCHES = {"BinaryConv": 1, "NormBinaryConv": 1, "BinaryFusion": 2, "BinaryDown": 2,
              "BinaryUp": 2, "GroupNormSwish": 0}
 _ELEMENTS = {np.dtype(np.float32): 1, np.dtype(np.float16): 10}
-_ALIGNMENT = 256  # of what cuMemAlloc gives
+_ALIGNMENT = 256  # of the blocks that cuMemAlloc returns
 
 Array = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Weights of one convolution: words int32 (Cout, k, k, ceil(Cin/32)), float32 alpha (Cout),
-    threshold (Cin), rprelu (3, Cout); the last two may be left out."""
+    """Weights of one convolution: words int32 (Cout, k, k, ceil(Cin/32)), float32 alpha (Cout), and
+    optionally threshold (Cin) and rprelu (3, Cout)."""
 
     words: Array
     alpha: Array
@@ -54,10 +54,10 @@ class Branch:
 
 
 class Gpu:
-    """A GPU with the kernels loaded, and the memory that was taken on it until it is closed.
+    """A GPU with the kernels loaded, and the memory that is allocated on it until it is closed.
 
     Raises:
-        EngineError: no driver, no such GPU, one that is too old, or no kernels for it.
+        EngineError: no driver, no such GPU, a GPU that is too old, or no kernels for it.
     """
 
     def __init__(self, ordinal: int = 0) -> None:
@@ -73,18 +73,18 @@ class Gpu:
         self.close()
 
     def close(self) -> None:
-        """Give back all memory."""
+        """Release all memory."""
         for pointer in list(self._blocks):
             self.release(pointer)
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """How it can compute sums, the way expected to be fastest first."""
+        """The paths that can compute sums, the one expected to be fastest first."""
         return paths(self.info.architecture)
 
     @property
     def free_memory(self) -> int:
-        """Bytes that no program has taken."""
+        """Bytes that no program uses."""
         free, total = ctypes.c_uint64(), ctypes.c_uint64()
         call("memory", self.info.ordinal, ctypes.byref(free), ctypes.byref(total))
         return free.value
@@ -94,7 +94,8 @@ class Gpu:
         """Pointer to ``size`` bytes.
 
         Raises:
-            EngineError: there is no room; says what is free, and how many of ``units`` would fit.
+            EngineError: not enough memory; names the free bytes and how many of ``units`` would
+                fit.
         """
         pointer = ctypes.c_uint64()
         call("allocate", self.info.ordinal, size, purpose.encode(), units, unit.encode(),
@@ -103,15 +104,15 @@ class Gpu:
         return pointer.value
 
     def release(self, pointer: int) -> None:
-        """Give back what ``allocate`` gave."""
+        """Release a block that ``allocate`` returned."""
         self._blocks.discard(pointer)
         call("release", self.info.ordinal, pointer)
 
     def upload(self, array: Array, pointer: int | None = None) -> int:
-        """Copy an array to the GPU, into memory of its own if no pointer is given.
+        """Copy an array to the GPU, to a new block if no pointer is given.
 
-        Its last byte is then the last of the block, so that a read behind it is noticed by whoever
-        watches; it is aligned to its size, not to 256 bytes.
+        Its last byte is then the last of the block, so that compute-sanitizer notices a read beyond
+        it; it is aligned to its size, not to 256 bytes.
         """
         array = np.ascontiguousarray(array)
         if pointer is None:
@@ -172,8 +173,8 @@ class Call:
         if x.ndim != 4 or x.dtype not in _ELEMENTS:
             raise EngineError(f"x must be float32 or float16 (N, C, H, W), not {x.dtype} {x.shape}")
         if len(branches) != _BRANCHES[operator]:
-            raise EngineError(f"{operator} has {_BRANCHES[operator]} branches, {len(branches)} are "
-                              "given")
+            raise EngineError(f"{operator} has {_BRANCHES[operator]} branches, but "
+                              f"{len(branches)} were given")
         batch, channels, height, width = x.shape
         self.problem = problem = ProblemStruct(
             op=OPERATORS.index(operator), element=_ELEMENTS[x.dtype], batch=batch,
@@ -201,21 +202,21 @@ class Call:
         self._workspace = gpu.allocate(size.value, "the workspace", batch) if size.value else 0
 
     def run(self, path: str = "auto") -> Array:
-        """The output, computed on the GPU by that path; raises EngineError."""
+        """The output, computed on the GPU by ``path``. Raises EngineError."""
         call("run", self.gpu.info.ordinal, ctypes.byref(self.problem), path.encode(),
              self._workspace)
         return self.gpu.download(self.problem.y, self.shape, self.dtype)
 
     def launches(self, path: str = "auto") -> list[Launch]:
-        """What a run launches."""
+        """The kernel launches of a run."""
         return launches(self.problem, self.gpu.info.architecture, path)
 
     def time(self, path: str = "auto", *, rounds: int, as_graph: bool = True,
              others: Sequence[Call] = ()) -> float:
-        """Milliseconds on the GPU, by its events, on average.
+        """Mean milliseconds on the GPU, measured by its events.
 
-        ``others``: calls of the same shapes on memory of their own, run in turn with this one, so
-        that maps do not stay in the cache. ``as_graph``: launched as a CUDA graph.
+        ``others``: calls of the same shapes on other memory, run in turn with this one, so that
+        maps do not stay in the cache. ``as_graph``: launched as a CUDA graph.
         """
         calls = [self, *others]
         problems = (ProblemStruct * len(calls))(*(entry.problem for entry in calls))

@@ -1,4 +1,4 @@
-"""Which GPU it is, what it does, and what is installed next to it. Clocks are read, never set."""
+"""State of the GPU, and versions of installed packages. Clocks are read, never set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def package_versions(*names: str) -> dict[str, str]:
-    """Versions of those packages that are installed."""
+    """{package: version} of the given packages that are installed."""
     found = {}
     for name in names:
         try:
@@ -20,9 +20,11 @@ def package_versions(*names: str) -> dict[str, str]:
 
 
 def gpu_state(device: int) -> dict[str, str] | None:
-    """Clocks, temperature and power as nvidia-smi tells; they are read, never set. None if it does
-    not, or if the driver does not say which GPU is meant: nvidia-smi counts them by their places
-    on the bus, CUDA by speed and only those of CUDA_VISIBLE_DEVICES."""
+    """Clocks, temperature and power as nvidia-smi reports them; they are read, never set.
+
+    None if nvidia-smi fails or the driver does not report the GPU's bus address: nvidia-smi counts
+    GPUs by bus address, CUDA by speed and only those in CUDA_VISIBLE_DEVICES.
+    """
     place = pci_bus_id(device)
     if place is None:
         return None
@@ -41,7 +43,7 @@ def gpu_state(device: int) -> dict[str, str] | None:
 
 
 def pci_bus_id(device: int) -> str | None:
-    """Where CUDA's GPU of that number is, such as 0000:3b:00.0; None if the driver does not say."""
+    """Bus address of CUDA's GPU of that number, such as 0000:3b:00.0; None if it is unknown."""
     place, handle = ctypes.create_string_buffer(32), ctypes.c_int()
     try:
         driver = ctypes.CDLL(os.environ.get("BIDIFF_LIBCUDA") or "libcuda.so.1")

@@ -1,4 +1,4 @@
-"""An op library with CUDA, built where the installation has none."""
+"""Builds an op library with CUDA if the installation has none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference cases: bundles of their weights, and how near an engine comes to their outputs."""
+"""The reference cases: bundles of their weights, and the accuracy of an engine on them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "tests" / "reference"
-# Signal to noise in dB that a step must reach against the published implementation. In float32,
-# another order of summation leaves 125 where no sign flips, about 45 where a few do. In float16,
-# signs flip everywhere, and one is a large part of a sum over few channels: the emulated kernels
-# have 16 with 8 to 16 channels, 24 with 32, 36 with the published 32 to 512.
+# Signal-to-noise ratio in dB that a step must reach against the published implementation. In
+# float32 another order of summation gives 125 if no sign flips and about 45 if a few do. In float16
+# signs flip everywhere, and one sign is a large part of a sum over few channels: the emulated
+# kernels reach 16 with 8 to 16 channels, 24 with 32, 36 with the published 32 to 512.
 CASES: dict[str, tuple[str, dict[str, float]]] = {
     "forward_tiny": ("tiny", {"exact": 100.0, "half": 12.0}),
     "forward_small": ("small", {"exact": 60.0, "half": 20.0}),
@@ -28,13 +28,13 @@ CASES: dict[str, tuple[str, dict[str, float]]] = {
 
 
 def reference_checkpoint(network: str, folder: Path) -> Checkpoint:
-    """The reference cases' weights, by way of files in ``folder``; raises EngineError without the
-    cases."""
+    """The weights of the reference cases, read from files that are written to ``folder``. Raises
+    EngineError if the cases are missing."""
     from bidiff_deploy.checkpoint.options import read_options
     from bidiff_deploy.checkpoint.read import read_checkpoint
     if not (REFERENCE / f"layout_{network}.json").is_file():
-        raise EngineError(f"{REFERENCE} has no layout_{network}.json; run this in a checkout of "
-                          "the repository")
+        raise EngineError(f"{REFERENCE} contains no layout_{network}.json; run this in a checkout "
+                          "of the repository")
     import yaml
     from safetensors.numpy import save_file
 
@@ -52,7 +52,7 @@ def reference_checkpoint(network: str, folder: Path) -> Checkpoint:
 
 def reference_bundle(network: str, timesteps: Sequence[int], folder: Path, *,
                      precision: str = "exact") -> Path:
-    """A bundle of the reference cases' weights; raises EngineError without the cases."""
+    """A bundle with the weights of the reference cases. Raises EngineError if they are missing."""
     from bidiff_deploy.export.write import export_bundle
     path = folder / f"{network}_{precision}_{'_'.join(map(str, timesteps[:3]))}.bundle"
     checkpoint = reference_checkpoint(network, folder)
@@ -72,28 +72,30 @@ def snr(reference: np.ndarray, found: np.ndarray) -> float:
 def hold_reference(case: str, precision: str, bound: float | None, folder: Path,
                    load: Callable[[Path, tuple[int, ...]], AbstractContextManager[Any]]
                    ) -> dict[str, Any]:
-    """A reference case through an engine that ``load`` opens of its bundle and its inputs' shape:
-    the least SNR of its steps, and whether it reaches ``bound``; None: it is only told."""
+    """Run a reference case with the engine that ``load`` opens for its bundle and input shape.
+
+    Returns the lowest SNR of its steps and whether it reaches ``bound``; None: there is no bound.
+    """
     network, data = read_case(case)
     timesteps = [int(timestep) for timestep in data["timesteps"]]
     bundle = reference_bundle(network, timesteps, folder, precision=precision)
     with load(bundle, data["noisy"].shape) as engine:
-        least = min(snr(expected, engine.predict(data["noisy"], data["condition"], timestep))
+        lowest = min(snr(expected, engine.predict(data["noisy"], data["condition"], timestep))
                     for timestep, expected in zip(timesteps, data["prediction"]))
-    return {"case": case, "precision": precision, "snr_db": least, "bound_db": bound,
-            "ok": bound is None or least >= bound}
+    return {"case": case, "precision": precision, "snr_db": lowest, "bound_db": bound,
+            "ok": bound is None or lowest >= bound}
 
 
 def read_case(case: str) -> tuple[str, dict[str, np.ndarray]]:
-    """The network's name and the arrays of a case; raises EngineError for another name."""
+    """The network's name and the arrays of a case. Raises EngineError for an unknown name."""
     if case not in CASES:
-        raise EngineError(f"{case} is no reference case; they are {', '.join(CASES)}")
+        raise EngineError(f"{case} is not a reference case; known are {', '.join(CASES)}")
     with np.load(REFERENCE / f"{case}.npz") as file:
         return CASES[case][0], dict(file)
 
 
 def below_bounds(cases: Sequence[dict[str, Any]]) -> str | None:
-    """A sentence on those that do not reach their bound; None if all do."""
-    told = [f"{entry['case']} in precision {entry['precision']} reaches {entry['snr_db']:.1f} dB "
+    """A sentence about the cases that do not reach their bound; None if all do."""
+    below = [f"{entry['case']} in precision {entry['precision']} reaches {entry['snr_db']:.1f} dB "
             f"of {entry['bound_db']:.0f}" for entry in cases if not entry["ok"]]
-    return "; ".join(told) or None
+    return "; ".join(below) or None

@@ -1,4 +1,4 @@
-"""Whether tiles can be seen: gradients along their borders against those of the whole image."""
+"""Measures whether tiles are visible: gradients at their borders against the whole image's."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from bidiff_deploy.images.tiles import Axis, TilePlan
 
 __all__ = ["Seams", "seam_energy"]
 
-_BESIDE = 2  # pixels on either side of a ramp that count as its border
+_MARGIN = 2  # pixels on either side of a ramp that count as its border
 Strips = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Seams:
-    """Sums over one or, added up, several images; energies are of gradients across the borders.
+    """Gradient energies of one image, or their sums over several.
 
-    border, border_whole  energy where one tile passes into the next: tiled, whole
+    border, border_whole  energy where one tile passes into the next: run in tiles, run whole
     rest, rest_whole      energy in all other places
-    step                  the largest of all borders: by how much more the tiled image than the
-                          whole one is brighter on one side of the ramp than on the other; [0, 1]
+    step                  largest step in brightness across a ramp that the tiled image has and the
+                          whole one does not, in [0, 1]
     """
 
     border: float = 0.0
@@ -32,8 +32,8 @@ class Seams:
 
     @property
     def excess(self) -> float:
-        """How much more energy borders have than the same places of the whole image, beyond what
-        tiles change in other places; 0 where no seam is."""
+        """Relative excess energy at borders compared with the same places of the whole image,
+        beyond what tiles change in other places; 0 without seams."""
         return _ratio(self.border, self.border_whole) / _ratio(self.rest, self.rest_whole) - 1
 
     def __add__(self, other: Seams) -> Seams:
@@ -63,7 +63,7 @@ def seam_energy(tiled: np.ndarray, whole: np.ndarray, plan: TilePlan) -> Seams:
 
 
 def _strips(axis: Axis) -> Strips:
-    return [(begin - _BESIDE, end + _BESIDE) for begin, end in axis.ramps]
+    return [(begin - _MARGIN, end + _MARGIN) for begin, end in axis.ramps]
 
 
 def _ratio(energy: float, reference: float) -> float:

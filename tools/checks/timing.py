@@ -1,4 +1,4 @@
-"""Times of an engine's steps and loops on its device, and what is asked of it there."""
+"""Times an engine's steps on its device, and makes random inputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-_UPDATE = (np.float32(0), np.float32(1), np.float32(1), np.float32(0))  # of no meaning
+_UPDATE = (np.float32(0), np.float32(1), np.float32(1), np.float32(0))  # any values do
 _WARM = 4  # runs: a step's graphs are captured in the first three
 
 
@@ -21,9 +21,11 @@ def random_images(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def time_steps(engine: Any, timestep: int, batch: int, size: int,
                steps: int) -> Callable[[], float]:
-    """What measures milliseconds a step of a backend on a GPU: of ``steps`` in a row on the
-    device, with the step's row of constants copied to it each time, as in a loop, and one latent
-    copied back at the end. It is warm: graphs are captured."""
+    """A function that returns the milliseconds of a step of a backend on a GPU.
+
+    It runs ``steps`` steps in a row on the device, copying the row of constants each time, as in a
+    loop, and one latent back at the end. The engine is warm: graphs are captured.
+    """
     noisy, condition = random_images(batch, size)
     engine.predict(noisy, condition, timestep)
     row = engine._rows.row(timestep, _UPDATE)

@@ -1,1 +1,1 @@
-"""What a machine with an NVIDIA GPU can prove and measure: ``python tools/gpu_check``."""
+"""Verifies and measures the CUDA kernels on an NVIDIA GPU: ``python tools/gpu_check``."""

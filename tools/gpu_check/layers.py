@@ -1,4 +1,4 @@
-"""Times of single operators by every path, next to the floor of the GPU's memory and cuDNN."""
+"""Times single operators by every path, for comparison with the memory floor and cuDNN."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tools.checks.cuda_operators import Branch, Call, Gpu
 
 from .shapes import Layer
 
-_MOST_BUFFERS = 24
+_MAX_BUFFERS = 24
 
 
 def time_layers(gpu: Gpu, layers: Sequence[Layer], *, batch: int, repeats: int, rounds: int,
                 bandwidth: float, cache: int, seed: int = 0,
                 progress: Callable[[int, int], None] | None = None) -> list[dict[str, Any]]:
-    """One entry a layer, float16 maps: milliseconds by path (medians of ``repeats`` of a graph of
-    ``rounds``), cold (maps rotate over more memory than a cache) and warm (one set of maps).
+    """One entry for each layer, with float16 maps: milliseconds by path, medians of ``repeats`` of
+    a graph of ``rounds``, cold (maps rotate over more memory than a cache) and warm (one set).
 
     Each entry: layer, count in a step, batch, bytes, operations, floor_ms, launches and workspace
-    by path, paths: {path: {cold_ms, warm_ms, spread, teraops, of_floor}}. ``bandwidth`` in bytes a
-    second gives the floor; 0: not known. ``cache``: bytes that maps rotate over.
+    by path, paths: {path: {cold_ms, warm_ms, spread, teraops, of_floor}}. ``bandwidth``: bytes a
+    second, for the floor; 0: unknown. ``cache``: bytes that maps rotate over.
     """
     found = []
     for number, layer in enumerate(layers):
         size = layer.bytes_moved(batch, 2)
-        buffers = max(1, min(_MOST_BUFFERS, -(-cache // size)))
+        buffers = max(1, min(_MAX_BUFFERS, -(-cache // size)))
         if size * buffers * 2 > gpu.free_memory:
             buffers = 1
         calls = [make_call(gpu, layer, batch, seed + index) for index in range(buffers)]
@@ -57,14 +57,14 @@ def time_layers(gpu: Gpu, layers: Sequence[Layer], *, batch: int, repeats: int, 
 
 
 def make_call(gpu: Gpu, layer: Layer, batch: int, seed: int) -> Call:
-    """The layer with all the inputs that it has in the network, float16 maps."""
+    """The layer with all its inputs in the network, float16 maps."""
     random = np.random.default_rng(seed)
     channels = layer.conv_channels
 
     def vector(*shape: int) -> np.ndarray:
         return random.standard_normal(shape).astype(np.float32)
 
-    # One map of random numbers is enough, and quicker than as many as the batch has.
+    # One random map, repeated, is faster to make than a whole batch.
     one = random.standard_normal((1, layer.channels, layer.size, layer.size)).astype(np.float16)
     x = np.repeat(one, batch, axis=0)
     words = (channels, layer.k, layer.k, -(-channels // 32))
@@ -83,12 +83,12 @@ def make_call(gpu: Gpu, layer: Layer, batch: int, seed: int) -> Call:
 
 
 def best_path(entry: dict[str, Any]) -> str:
-    """Of an entry of time_layers, the path with the least time."""
+    """The fastest path in an entry of time_layers."""
     return min(entry["paths"], key=lambda path: float(entry["paths"][path]["cold_ms"]))
 
 
 def step_total(entries: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Milliseconds of all entries as often as a step has them: by path, and by the best of each."""
+    """Milliseconds of a step's entries in total: by path, and with the best path of each."""
     paths = list(entries[0]["paths"]) if entries else []
     total = {path: sum(entry["count"] * entry["paths"][path]["cold_ms"] for entry in entries)
              for path in paths}
@@ -119,21 +119,21 @@ def time_cudnn(layers: Sequence[Layer], *, batch: int, repeats: int, rounds: int
 
 
 def import_torch_cuda() -> Any:
-    """torch, if it can use the GPU; raises EngineError with the reason else."""
+    """torch, if it can use the GPU. Raises EngineError with the reason otherwise."""
     from bidiff_deploy.errors import EngineError
     try:
         import torch
     except ImportError:
-        raise EngineError("torch is not installed; pip install torch, of a build with CUDA"
-                          ) from None
+        raise EngineError("torch is not installed; pip install a build of torch with CUDA") \
+            from None
     if not torch.cuda.is_available():
-        raise EngineError(f"torch {torch.__version__} does not use the GPU; pip install torch, of "
-                          "a build with CUDA that fits the driver")
+        raise EngineError(f"torch {torch.__version__} does not use the GPU; pip install a build of "
+                          "torch whose CUDA fits the driver")
     return torch
 
 
 def captured(torch: Any, work: Callable[[], Any], rounds: int) -> Callable[[], None]:
-    """``rounds`` runs of ``work`` as one CUDA graph, after three that warm it up."""
+    """``rounds`` runs of ``work`` as one CUDA graph, captured after three warm-up runs."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

@@ -1,4 +1,5 @@
-"""Every path of every operator against the CPU's kernels: integers and rounded floats equal."""
+"""Compares every path of every operator with the CPU's kernels: integers and rounded floats must be
+equal."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ NORM_TOLERANCE = 2e-5
 
 @dataclass
 class Inputs:
-    """Arrays of a case, and its two or fewer branches."""
+    """Arrays of a case, and its at most two branches."""
 
     x: np.ndarray
     branches: list[Branch]
@@ -39,10 +40,10 @@ def check(gpu: Gpu, *, cases: int, seed: int, largest: int,
     """Run ``cases`` random problems of each operator by every path of the GPU.
 
     Returns:
-        cases, runs: numbers; failures: sentences that name case and path; paths. Each is replayed
-        from its name. signs: of NormBinaryConv in float16, how many there were in all cases, how
-        many were too near 0 for the CPU to know them (``uncertain``), and how many elements of y
-        differ by more than rounding, which only uncertain signs allow (``reached``).
+        cases, runs: numbers; failures: sentences that name case and path, from which each can be
+        replayed; paths. signs: for NormBinaryConv in float16, the number of signs in all cases, of
+        those too near 0 for the CPU to predict (``uncertain``), and of elements of y that differ
+        by more than rounding, which only uncertain signs allow (``reached``).
     """
     failures: list[str] = []
     signs: Counter[str] = Counter(signs=0, uncertain=0, reached=0)
@@ -60,7 +61,7 @@ def check(gpu: Gpu, *, cases: int, seed: int, largest: int,
 
 
 def check_case(gpu: Gpu, case: Case, signs: Counter[str] | None = None) -> tuple[list[str], int]:
-    """Sentences of what differs, and how many runs were compared; counts to ``signs``."""
+    """A sentence for each difference, and the number of runs; adds to the counts of ``signs``."""
     inputs = make_inputs(case)
     failures = []
     runs = 0
@@ -151,7 +152,7 @@ def make_inputs(case: Case) -> Inputs:
 
 
 def _expected(gpu: Gpu, case: Case, inputs: Inputs) -> np.ndarray | None:
-    """By the CPU's kernels, in float32, rounded once to the case's type."""
+    """The result of the CPU's kernels, in float32, rounded once to the case's type."""
     x = inputs.x.astype(np.float32)
     match case.operator:
         case "BinaryConv":
@@ -173,7 +174,7 @@ def _expected(gpu: Gpu, case: Case, inputs: Inputs) -> np.ndarray | None:
         case "NormBinaryConv":
             if case.dtype != "float32":
                 return None
-            # Of the GPU's own norm, since a sign may flip on its last bit.
+            # From the GPU's own norm, because its last bit may flip a sign.
             h = gpu.call("GroupNormSwish", x, scale=inputs.scale, bias=inputs.bias,
                          groups=case.groups).run()
             y = _conv(h, inputs.branches[0], h, inputs.time)
@@ -186,11 +187,11 @@ def _expected(gpu: Gpu, case: Case, inputs: Inputs) -> np.ndarray | None:
 
 def _beyond_norm(name: str, found: np.ndarray, inputs: Inputs, groups: int,
                  signs: Counter[str]) -> list[str]:
-    """Hold a float16 NormBinaryConv to the CPU's, whose own norm may differ in the last bits.
+    """Compare a float16 NormBinaryConv with the CPU's, whose norm may differ in the last bits.
 
-    h of the CPU is within NORM_TOLERANCE of the GPU's, so only signs of h + threshold that near 0
-    may flip, and each moves the sums of its window by 2: y may differ by as much, and elsewhere by
-    a rounding of float16.
+    The CPU's h is within NORM_TOLERANCE of the GPU's, so only signs of h + threshold that are this
+    near 0 may flip. Each changes the sums of its window by 2: there y may differ accordingly,
+    elsewhere by one rounding to float16.
     """
     branch, (_, _, height, width) = inputs.branches[0], inputs.x.shape
     h = group_norm_swish(inputs.x.astype(np.float32), inputs.scale, inputs.bias,

@@ -1,5 +1,5 @@
-"""The parts of a check. Each runs in a process of its own: a fault of one kernel spoils its
-process's GPU context, and torch and ONNX Runtime bring CUDA libraries that may not be the same."""
+"""The parts of a check. Each runs in a separate process: a fault in one kernel breaks the GPU
+context of its process, and torch and ONNX Runtime load CUDA libraries that may differ."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ HERE = Path(__file__).resolve().parent
 
 def run(name: str, options: Options, prefix: tuple[str, ...] = (),
         timeout: float = TIMEOUT) -> Result:
-    """A part in a process of its own; see ``run_apart``."""
+    """Run a part in a separate process; see ``run_apart``."""
     return run_apart(HERE, name, options, prefix, timeout)
 
 
 def parity(options: Options) -> Result:
-    """Every path of every operator against the CPU."""
+    """Compare every path of every operator with the CPU."""
     from bidiff_deploy.progress import Progress
     from tools.checks.cuda_operators import Gpu
 
@@ -42,7 +42,7 @@ def parity(options: Options) -> Result:
 
 
 def sanitizer(options: Options) -> Result:
-    """A few of the parity cases under NVIDIA's compute-sanitizer."""
+    """Run a few of the parity cases under NVIDIA's compute-sanitizer."""
     from bidiff_deploy.errors import EngineError
     tool = (shutil.which("compute-sanitizer")
             or shutil.which("/usr/local/cuda/bin/compute-sanitizer"))
@@ -62,7 +62,7 @@ def sanitizer(options: Options) -> Result:
 
 
 def reference(options: Options) -> Result:
-    """The reference cases through backend onnxruntime-cuda, in float32 and in float16."""
+    """Run the reference cases with backend onnxruntime-cuda, in float32 and in float16."""
     from .steps import hold_reference
     with tempfile.TemporaryDirectory() as folder:
         cases = hold_reference(options["reference_cases"], Path(folder), options["device"])
@@ -72,7 +72,7 @@ def reference(options: Options) -> Result:
 
 
 def machine(options: Options) -> Result:
-    """The GPU, its state and the versions of what is measured."""
+    """The GPU, its state, and versions of the packages."""
     from bidiff_deploy.engines.gpu import library as cuda_library
 
     packages = package_versions(
@@ -87,7 +87,7 @@ def machine(options: Options) -> Result:
 
 
 def layers(options: Options) -> Result:
-    """Every operator's time by every path, for every batch."""
+    """Time every operator by every path, for every batch size."""
     from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
     from bidiff_deploy.progress import Progress
     from tools.checks.cuda_operators import Gpu
@@ -119,7 +119,7 @@ def layers(options: Options) -> Result:
 
 
 def cudnn(options: Options) -> Result:
-    """cuDNN's float16 convolutions of the same shapes."""
+    """Time cuDNN's float16 convolutions of the same shapes."""
     from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 
     from .layers import time_cudnn
@@ -136,7 +136,7 @@ def _step(candidate: str) -> Callable[[Options], Result]:
         from .steps import CANDIDATES
         found: Result = {"size": options["size"], "batches": {}}
         with tempfile.TemporaryDirectory() as folder:
-            # Of the same weights; ours may round what a float16 baseline rounds too.
+            # Same weights; ours may round the values that a float16 baseline rounds.
             precision = "half" if candidate == "ours" else "exact"
             bundle = reference_bundle(options["network"], options["timesteps"], Path(folder),
                                       precision=precision)

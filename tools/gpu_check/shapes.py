@@ -1,8 +1,8 @@
-"""Which operators are checked and timed, and what they cost at least: bytes, operations, launches.
+"""The operators that are checked and timed, and their least cost: bytes and operations.
 
-Maps are NCHW. Bytes are those that have to cross the GPU's memory if every map is read once and
-written once and nothing stays in a cache; the operator's workspace is not counted, so this is a
-floor. An operation is a multiplication or an addition of one bit or number.
+Maps are NCHW. Bytes are those that cross the GPU's memory if every map is read once and written
+once and nothing stays in a cache; the operator's workspace is not counted, so this is a lower
+bound. An operation is a multiplication or an addition of one bit or number.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bidiff_deploy.operators.sign_bits import WORD_BITS
 
 @dataclass(frozen=True)
 class Layer:
-    """An operator of the network on maps of ``channels`` and side ``size``, ``count`` in a step."""
+    """An operator on maps of ``channels`` and side ``size``; a step has ``count`` of them."""
 
     operator: str
     channels: int
@@ -34,23 +34,23 @@ class Layer:
 
     @property
     def branches(self) -> int:
-        """Binary convolutions in it."""
+        """The number of its binary convolutions."""
         return 2 if self.operator in ("BinaryFusion", "BinaryDown", "BinaryUp") else 1
 
     @property
     def conv_channels(self) -> int:
-        """Input, and output, channels of each of them."""
+        """Input channels of each of them, equal to the output channels."""
         return self.channels // 2 if self.operator == "BinaryDown" else self.channels
 
     def operations(self, batch: int) -> int:
-        """Of its convolutions; border taps count like all others."""
+        """Operations of its convolutions; border taps count like all others."""
         return (2 * self.branches * batch * self.size ** 2 * self.conv_channels ** 2 * self.k ** 2)
 
     def bytes_moved(self, batch: int, element_bytes: int) -> int:
-        """Maps that it must read and write, and its packed weights."""
+        """Bytes of the maps that it must read and write, and of its packed weights."""
         area = batch * self.size ** 2
-        # NormBinaryConv reads its input once for the statistics and once for the sums, because the
-        # statistics come first; the second half of a block adds the block's input, not counted.
+        # NormBinaryConv reads its input first for the statistics and again for the sums; the second
+        # half of a block also adds the block's input, which is not counted.
         maps = {"BinaryConv": 2, "NormBinaryConv": 3, "BinaryFusion": 3, "BinaryDown": 1.5,
                 "BinaryUp": 3}[self.operator]
         words = -(-self.conv_channels // WORD_BITS)
@@ -59,7 +59,7 @@ class Layer:
 
 
 def single_convolutions(config: NetworkConfig) -> list[Layer]:
-    """Every shape of binary convolution of a step, as operator BinaryConv with all its inputs."""
+    """Every shape of binary convolution in a step, as operator BinaryConv with all its inputs."""
     found: Counter[tuple[int, int, int]] = Counter()
     for layer in network_operators(config):
         size = layer.size
@@ -69,7 +69,7 @@ def single_convolutions(config: NetworkConfig) -> list[Layer]:
 
 
 def network_operators(config: NetworkConfig) -> list[Layer]:
-    """The binary operators of a step as the graph has them, the largest maps first."""
+    """The binary operators in the graph of a step, the largest maps first."""
     names = {"residual": "NormBinaryConv", "fusion": "BinaryFusion", "down": "BinaryDown",
              "up": "BinaryUp"}
     found: Counter[tuple[str, int, int, int]] = Counter()
@@ -83,14 +83,14 @@ def network_operators(config: NetworkConfig) -> list[Layer]:
 
 
 def parse_layers(text: str) -> list[Layer]:
-    """BinaryConv layers of ``32@256k3,512@32k1``; raises ValueError."""
+    """The BinaryConv layers in ``32@256k3,512@32k1``. Raises ValueError."""
     found = []
     for entry in text.split(","):
         channels, _, rest = entry.partition("@")
         size, _, k = rest.partition("k")
         found.append(Layer("BinaryConv", int(channels), int(k), int(size)))
         if found[-1].k not in (1, 3) or min(found[-1].channels, found[-1].size) < 1:
-            raise ValueError(f"{entry} is no layer such as 64@256k3")
+            raise ValueError(f"{entry} is not a layer; write it like 64@256k3")
     return found
 
 
@@ -118,7 +118,7 @@ class Case:
 
 def random_cases(operators: Sequence[str], count: int, seed: int, largest: int) -> list[Case]:
     """``count`` problems of each operator: any channels, heights and widths up to ``largest``,
-    those about the kernels' tiles more often; both types of elements, both sizes of kernel."""
+    sizes near the kernels' tiles more often; both element types, both kernel sizes."""
     random = np.random.default_rng(seed)
     near = [size for size in (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 128)
             if size <= largest]

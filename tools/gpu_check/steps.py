@@ -1,4 +1,4 @@
-"""A step: our backend against cuDNN in torch, and ONNX Runtime without our operators."""
+"""Times a step of our backend, of cuDNN in torch, and of ONNX Runtime without our operators."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .work import step_work
 
 
 def hold_reference(cases: Sequence[str], folder: Path, device: int = 0) -> list[dict[str, Any]]:
-    """Each reference case through backend onnxruntime-cuda, in float32 and in float16: the least
+    """Run each reference case with backend onnxruntime-cuda, in float32 and in float16: the lowest
     SNR of its steps, and whether it reaches the bound."""
     for case in cases:
-        read_case(case)  # one that is not known is told at once
+        read_case(case)  # refuses unknown cases before the work
     return [hold(case, precision, bound, folder, lambda bundle, _: load_bundle(
                 bundle, backend="onnxruntime-cuda", device=device))
             for case in cases for precision, bound in CASES[case][1].items()]
@@ -30,8 +30,8 @@ def hold_reference(cases: Sequence[str], folder: Path, device: int = 0) -> list[
 
 def time_ours(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
               steps: int, device: int = 0) -> dict[str, Any]:
-    """Milliseconds a step of backend onnxruntime-cuda: of a loop's steps on the device, with the
-    step's row of constants copied to it each time, as in a loop."""
+    """Milliseconds of a step of backend onnxruntime-cuda, on the device and with the step's row of
+    constants copied to it each time, as in a loop."""
     with load_bundle(bundle, backend="onnxruntime-cuda", device=device) as engine:
         run = time_steps(engine, timestep, batch, size, steps)
         times = [run() for _ in range(repeats)]
@@ -42,7 +42,8 @@ def time_ours(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
 
 def time_torch(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
                steps: int, device: int = 0) -> dict[str, Any]:
-    """The folded network in float16, channels_last, by cuDNN, as a CUDA graph."""
+    """Milliseconds of a step of the folded network in float16, channels_last, with cuDNN, as a CUDA
+    graph."""
     torch = import_torch_cuda()
     from bidiff_deploy.proof.bench.folded import folded_network
     torch.backends.cudnn.benchmark = True

@@ -1,4 +1,4 @@
-"""A step by ONNX Runtime's CUDA provider without our operators, as fast as its options allow."""
+"""Times a step of ONNX Runtime's CUDA provider without our operators, with its fastest options."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.engines.onnxruntime.cuda_provider import Target, cuda_target, require_provider
-from bidiff_deploy.errors import EngineError
+from bidiff_deploy.errors import EngineError, one_line
 from tools.checks.timing import random_images
 
 
 def variants(target: Target) -> dict[str, dict[str, str]]:
-    """Options of the provider by what is said of them: convolutions chosen by timing all, with the
-    maps in the order of ours and in that of the tensor cores; none where there is no GPU."""
+    """{layout: options of the provider}: convolutions chosen by timing all, with maps in our layout
+    and in the tensor cores' layout; no options without a GPU."""
     if target.device == "cpu":
         return {"CPU": {}}
     best = {**target.options, "cudnn_conv_algo_search": "EXHAUSTIVE"}
@@ -27,9 +27,12 @@ def variants(target: Target) -> dict[str, dict[str, str]]:
 
 def time_onnxruntime(bundle: Path, timestep: int, batch: int, size: int, repeats: int,
                      steps: int, device: int = 0) -> dict[str, Any]:
-    """The folded graph in float16 under ONNX Runtime's CUDA provider, bound, as a CUDA graph where
-    it captures one: milliseconds of the faster of its variants, and each one's own, or the reason
-    why it does not run (older versions know no ``prefer_nhwc``)."""
+    """Milliseconds of the folded graph in float16 with ONNX Runtime's CUDA provider.
+
+    Inputs are bound, and it runs as a CUDA graph if it can be captured. Returns the faster variant,
+    and for each variant its figures or the reason why it does not run (older versions do not know
+    ``prefer_nhwc``).
+    """
     import onnx
 
     from bidiff_deploy.engines.onnxruntime.session import import_onnxruntime
@@ -59,7 +62,7 @@ def time_onnxruntime(bundle: Path, timestep: int, batch: int, size: int, repeats
 
 def _time_variant(ort: Any, file: Path, target: Target, options: dict[str, str], batch: int,
                   size: int, repeats: int, steps: int) -> dict[str, Any]:
-    """ms, spread, cuda_graph; or reason. Once more without CUDA graph where that is what fails."""
+    """ms, spread and cuda_graph, or reason. Retried without a CUDA graph if the first try fails."""
     attempts = [options]
     if options.get("enable_cuda_graph") == "1":
         attempts.append({**options, "enable_cuda_graph": "0"})
@@ -68,7 +71,7 @@ def _time_variant(ort: Any, file: Path, target: Target, options: dict[str, str],
         try:
             times = _times(ort, file, target, given, batch, size, repeats, steps)
         except Exception as error:  # onnxruntime raises classes of its C extension
-            reason = reason or " ".join(str(error).split())[:400]
+            reason = reason or one_line(error, 400)
             continue
         return {"ms": statistics.median(times), "spread": max(times) / min(times) - 1,
                 "cuda_graph": given.get("enable_cuda_graph") == "1"}
@@ -77,11 +80,11 @@ def _time_variant(ort: Any, file: Path, target: Target, options: dict[str, str],
 
 def _times(ort: Any, file: Path, target: Target, options: dict[str, str], batch: int, size: int,
            repeats: int, steps: int) -> list[float]:
-    """Milliseconds a step, of each repeat."""
+    """Milliseconds of a step, for each repeat."""
     session = ort.InferenceSession(file, enable_fallback=0,
                                    providers=[(target.provider, options)])
     if target.provider not in session.get_providers():
-        raise EngineError("ONNX Runtime's CUDA provider did not start; its own words are on stderr")
+        raise EngineError("ONNX Runtime's CUDA provider did not start; its error is on stderr")
     binding = session.io_binding()
     for name, image in zip(("noisy", "condition"), random_images(batch, size)):
         binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(

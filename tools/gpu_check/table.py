@@ -1,4 +1,4 @@
-"""A check's results as a short table."""
+"""The results of a check as a short table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STEPS = ("step-ours", "step-torch", "step-onnxruntime")
 
 
 def to_text(report: dict[str, Any]) -> str:
-    """The whole report, without a trailing newline; JSON holds the rest of the figures."""
+    """The whole report, without a trailing newline; the JSON file contains all figures."""
     parts = report["parts"]
     lines = []
     machine = parts.get("machine", {})
@@ -28,14 +28,13 @@ def to_text(report: dict[str, Any]) -> str:
 
 
 def failed(report: dict[str, Any]) -> list[str]:
-    """Names of the parts that prove something and did not: a run that cannot be made counts, but
-    for a tool or package that is absent."""
+    """Names of the parts that failed or could not run, except for a missing tool or package."""
     return [name for name, part in report["parts"].items()
             if not part["ok"] and not _is_absent(name, part)]
 
 
 def _is_absent(name: str, part: dict[str, Any]) -> bool:
-    """Whether the part was left out for want of something that is optional."""
+    """Whether the part did not run because something optional is missing."""
     if name in ("machine", "parity", "layers"):
         return False
     reason = part.get("reason", "")

@@ -1,4 +1,4 @@
-"""What a whole step costs at least: bytes, operations, launches, and its weights on the device."""
+"""Least cost of a whole step: bytes, operations, launches, and its weights on the device."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.networks.bi_diffsr.costs import count
 from bidiff_deploy.operators.sign_bits import WORD_BITS
 
-# They give a map another shape, or compute shapes on the CPU.
+# Nodes that only change the shape of a map, or compute shapes on the CPU.
 _NO_LAUNCH = ("Constant", "Shape", "Reshape", "Squeeze", "Unsqueeze", "Identity")
-# The least that weights in float16 have to shrink by.
+# Weights must be at least this many times smaller than in float16.
 SMALLER = 9
 
 
 def step_work(bundle: Path, batch: int, size: int, device: int = 0) -> dict[str, Any]:
-    """Of one step of a diffusion bundle on backend onnxruntime-cuda, float layers and attention
-    among them; nothing runs.
+    """Costs of one step of a diffusion bundle on backend onnxruntime-cuda, including float layers
+    and attention; nothing runs.
 
     Returns:
         bytes            every operator of the bundle's graph reads its maps and weights once and
-                         writes its map once: fused operators' inner maps stay on the chip
-        floor_ms         of those bytes over the GPU's memory bandwidth; None if not known
+                         writes its map once; inner maps of fused operators stay on the chip
+        floor_ms         these bytes divided by the GPU's memory bandwidth; None if it is unknown
         operations       binary, float, attention: 2 for a multiply-accumulate
-        launches         ours, others: of the derived graph, one for each node that is not ours
-                         and not about shapes; ONNX Runtime may fuse some and split others
-        weights          bytes: binary, the kernels' own form of the words, which themselves stay
-                         on the host; others, every other constant of the derived graph;
-                         step_constants, of the one step that is there at a time, in place of the
-                         time path and not added; float16, of the same layers unpacked; limit, 1/9
-                         of that; ok, whether binary and others together keep it
+        launches         of the lowered graph: ours; others, one for each other node that does
+                         more than change shapes (ONNX Runtime may fuse some and split others)
+        weights          bytes: binary, the kernels' form of the words, which themselves stay on
+                         the host; others, all other constants of the lowered graph;
+                         step_constants, of the one step on the device, which replace the time path
+                         and are not added; float16, the same layers unpacked; limit, 1/9 of that;
+                         ok, whether binary and others together are within the limit
     """
     from bidiff_deploy.bundle.graph_reader import GraphReader
     from bidiff_deploy.bundle.step_graphs import StepGraphs
@@ -47,7 +47,7 @@ def step_work(bundle: Path, batch: int, size: int, device: int = 0) -> dict[str,
     parameterized = parameterized_graph(graphs)
     step_constants = sum(value.nbytes for value in graphs.constants(found.timesteps[0]).values())
     is_half = found.precision == "float16"
-    # Of one prediction: without the loop's update.
+    # One prediction, without the update of the loop.
     derived = run_passes([one for one in CUDA if one is not UPDATE], first_step(graphs),
                          Options(graphs, float16=is_half))
     shipped = parameterized.model
@@ -77,7 +77,7 @@ def step_work(bundle: Path, batch: int, size: int, device: int = 0) -> dict[str,
 
 
 def prepared_bytes(words: np.ndarray) -> int:
-    """Of the kernels' form of (Cout, k, k, words of 32 channels)."""
+    """Bytes of the kernels' form of words (Cout, k, k, words of 32 channels)."""
     from bidiff_deploy.engines.gpu.library import call
     size = ctypes.c_uint64()
     call("prepared_bytes", words.shape[0], words.shape[3] * WORD_BITS, words.shape[1],
@@ -90,7 +90,7 @@ def _words(constants: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 def _launches(model: Any, device: int) -> tuple[int, int]:
-    """Of our operators, by the plans of small ones of their kind, and of all other nodes."""
+    """Launches of our operators, from the plans of small ones, and of all other nodes."""
     from tools.checks.cuda_operators import OPERATORS, Gpu
 
     from .layers import make_call

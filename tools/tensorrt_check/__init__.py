@@ -1,1 +1,1 @@
-"""What a machine with a GPU and TensorRT can prove and measure: ``python tools/tensorrt_check``."""
+"""Verifies and measures the TensorRT backend on a GPU: ``python tools/tensorrt_check``."""

@@ -1,21 +1,21 @@
-"""Prove the TensorRT backend on this machine's GPU, and measure it.
+"""Verify the TensorRT backend on this machine's GPU, and measure it.
 
     python tools/tensorrt_check --json trt.json --tensorrt-root DIR
     python tools/tensorrt_check --json trt.json --parts parity-plugin,speed-demo
 
-Needs a GPU, TensorRT 8.5 or newer with its Python bindings, Python 3.10 or newer and the checkout
-with the package's requirements; no torch and no network. The reference cases and crops of photos
-go through every variant (plugin, dense, dense int8); builds, memory, steps and loops are measured,
-ours against dense engines and onnxruntime-cuda in turn in one process; trtexec runs the plugin
-without Python. The plugin is built if there is none, into --work, where plans lie, too. What can
-not run is told in a sentence and the rest goes on. Exit code 1 if parity fails. Clocks are read,
-never set.
+Needs a GPU, TensorRT 8.5 or newer with its Python bindings, Python 3.10 or newer and a checkout
+with the package's requirements, but neither torch nor a network. The reference cases and crops of
+photos run through every variant (plugin, dense, dense int8). Builds, memory, steps and loops are
+measured: ours, dense engines and onnxruntime-cuda take turns in one process. trtexec runs the
+plugin without Python. If it is missing, the plugin is built into --work, which also stores plans.
+What cannot run is reported with the reason and the rest continues. Exit code 1 if parity fails.
+Clocks are read, never set.
 
-Where a command may take a few minutes only, give the same one again and again. Parts that are done
-are kept in --json. One that was cut off begins again with the plans that it had built, but for
-build and build-dense, which measure builds that start with nothing. --json and --work may go along
-to another machine with the same GPU, driver and TensorRT. How long a build takes on a GPU is not
-known yet; how many engines a part builds at most:
+If a command may only run for a few minutes, repeat the same command. Finished parts are kept in
+--json. An interrupted part continues with the plans that it has built, except build and
+build-dense, which measure builds from nothing. --json and --work may be copied to another machine
+with the same GPU, driver and TensorRT. How long a build takes on a GPU is not known yet; the most
+engines that each part builds are:
 
     parity-plugin, parity-dense, parity-dense-int8    8 each
     pictures                                          6, of the demo model
@@ -24,9 +24,9 @@ known yet; how many engines a part builds at most:
     memory                                            8, of which speed-network has built 4
     trtexec                                           1
 
-So: first --quick, whose networks are small; then, with another --json, --parts parity-plugin,
-speed-demo, speed-network, build and the rest, each in a command of its own. Where build does not
-end in time, --network small with a --json of its own does.
+Start with --quick, whose networks are small; then, with another --json, run --parts parity-plugin,
+speed-demo, speed-network, build and the rest in separate commands. If build does not end in time,
+use --network small with another --json.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from tools.tensorrt_check.parts import PARTS, run
 from tools.tensorrt_check.table import failed, to_text
 
 _MAX_REPORT = 1 << 24
-_FIRST = ("machine", "plugin")  # always made again: the others hang on them
+_FIRST = ("machine", "plugin")  # always run again, because the others depend on them
 _QUICK = {"steps": 10, "repeats": 3, "network": "small", "batches": "1",
           "reference": "forward_tiny,forward_small"}
 
@@ -62,25 +62,25 @@ _QUICK = {"steps": 10, "repeats": 3, "network": "small", "batches": "1",
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="tensorrt_check", allow_abbrev=False,
                                    description=(__doc__ or "").splitlines()[0])
-    made.add_argument("--parts", help=f"of {', '.join(PARTS)}; all by default")
-    made.add_argument("--json", type=Path, help="file for every figure, also written after a part")
+    made.add_argument("--parts", help=f"parts to run, of {', '.join(PARTS)}; default: all")
+    made.add_argument("--json", type=Path, help="write every figure to this file after each part")
     made.add_argument("--tensorrt-root", help="folder with TensorRT's headers, to build the plugin")
-    made.add_argument("--quick", action="store_true", help="little of everything: --network small, "
-                      "10 steps, batch 1, two reference cases")
-    made.add_argument("--again", action="store_true", help="measure what --json has, too, and "
-                      "build the plugin in --work again")
+    made.add_argument("--quick", action="store_true", help="a little of everything: --network "
+                      "small, 10 steps, batch 1, two reference cases")
+    made.add_argument("--again", action="store_true", help="repeat finished parts in --json, and "
+                      "rebuild the plugin in --work")
     made.add_argument("--work", type=Path, default=ROOT / "build" / "tensorrt_check",
                       help="folder for plugin and plans")
     made.add_argument("--device", type=int, default=0, help="number of the GPU")
-    made.add_argument("--batches", default="1,8", help="numbers of images to time")
+    made.add_argument("--batches", default="1,8", help="batch sizes to time")
     made.add_argument("--size", type=int, default=256, help="side of images")
-    made.add_argument("--steps", type=int, default=50, help="of a loop")
-    made.add_argument("--repeats", type=int, default=9, help="rounds, of which the median")
+    made.add_argument("--steps", type=int, default=50, help="steps of a loop")
+    made.add_argument("--repeats", type=int, default=9, help="rounds to take the median of")
     made.add_argument("--network", default="full", help="weights for build, memory, "
                       "speed-network and trtexec: full, small or tiny")
     made.add_argument("--reference", default="forward_tiny,forward_small,forward_full_64,"
-                      "forward_full_256", help="reference cases to hold")
-    made.add_argument("--part", help=argparse.SUPPRESS)  # in a process of its own
+                      "forward_full_256", help="reference cases to check")
+    made.add_argument("--part", help=argparse.SUPPRESS)  # in a separate process
     made.add_argument("--options", help=argparse.SUPPRESS)
     return made
 
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def check(given: argparse.Namespace) -> int:
-    """All parts, the table and the JSON file; returns the exit code."""
+    """Run all parts, print the table, write the JSON file, and return the exit code."""
     names = chosen("--parts", given.parts, PARTS)
     options = options_of(given)
     earlier = {} if given.again else read_report(given.json, options)
@@ -105,7 +105,7 @@ def check(given: argparse.Namespace) -> int:
     enter(options, report["parts"]["plugin"])
     if not same_machine(earlier, report):
         earlier = {}
-    # Those that are not asked for stay in the file, too.
+    # Earlier parts that are not run now stay in the file.
     report["parts"].update({name: part for name, part in earlier.items() if name not in _FIRST
                             and (name not in names or part.get("ok"))})
     for name in names:
@@ -120,7 +120,7 @@ def check(given: argparse.Namespace) -> int:
 
 
 def options_of(given: argparse.Namespace) -> Options:
-    """What the parts are told, the same for every part."""
+    """The options of the parts, the same for all."""
     values = vars(given)
     if given.quick:
         defaults = vars(parser().parse_args([]))
@@ -136,42 +136,43 @@ def options_of(given: argparse.Namespace) -> Options:
 
 
 def enter(options: Options, plugin: Result) -> None:
-    """The environment of the other parts: their plugin, and their plans in the folder ``work``."""
+    """Set the environment of the other parts: the plugin, and plans in the folder ``work``."""
     if plugin["ok"]:
         os.environ["BIDIFF_TENSORRT_PLUGIN"] = plugin["file"]
     os.environ["XDG_DATA_HOME"] = str(Path(options["work"], "data"))
-    os.environ.pop("BIDIFF_TENSORRT_PLANS", None)  # one folder for all bundles is none for many
+    os.environ.pop("BIDIFF_TENSORRT_PLANS", None)  # one folder would mix the bundles' plans
 
 
 def read_report(path: Path | None, options: Options) -> dict[str, Result]:
-    """The parts of an earlier report of the same options; none if there is none."""
+    """The parts of an earlier report with the same options; empty without a report."""
     if path is None or not path.exists():
         return {}
     try:
         with open(path, "rb") as file:
             found = json.loads(file.read(_MAX_REPORT))
-        told, parts = found["options"], found["parts"]
+        measured, parts = found["options"], found["parts"]
         valid = all(isinstance(part, dict) for part in parts.values()) and set(parts) <= set(PARTS)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        valid, told, parts = False, None, {}
+        valid, measured, parts = False, {}, {}
     if not valid:
-        raise UsageError(f"{path} is no report of tensorrt_check; name another file, or remove it")
+        raise UsageError(f"{path} is not a report of tensorrt_check; name another file, or remove "
+                         "it")
     ignored = ("again", "tensorrt_root", "work")
-    if ({name: value for name, value in told.items() if name not in ignored}
+    if ({name: value for name, value in measured.items() if name not in ignored}
             != {name: value for name, value in options.items() if name not in ignored}):
         raise UsageError(f"{path} was measured with other options; name another file, give the "
-                         "same ones, or --again")
+                         "same options, or add --again")
     return dict(parts)
 
 
 def same_machine(earlier: dict[str, Result], report: Result) -> bool:
-    """Whether what was measured was measured here, by this TensorRT and this plugin."""
-    def told(parts: dict[str, Result]) -> list[object]:
+    """Whether an earlier report is from this machine, TensorRT and plugin."""
+    def identity(parts: dict[str, Result]) -> list[object]:
         return [parts.get("machine", {}).get("tensorrt"),
                 parts.get("machine", {}).get("device", {}).get("name"),
                 parts.get("machine", {}).get("device", {}).get("driver"),
                 parts.get("plugin", {}).get("sha256")]
-    return told(earlier) == told(report["parts"])
+    return identity(earlier) == identity(report["parts"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What building costs, and what an engine of many steps takes more than one of one step."""
+"""Measures the time and size of builds, and the memory of engines of one step and of many."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tools.checks.timing import random_images
 
 from .engines import load, network_bundle
 
-# Seconds of many steps over those of one.
-MOST_TIMES = 2.0
+# Largest allowed ratio of the build times of many steps and of one.
+MAX_TIMES = 2.0
 PLUGIN = ("plugin", "exact"), ("plugin", "half")
 DENSE = ("dense", "half"), ("dense-int8", "half")
 
 
 def build(variants: Sequence[tuple[str, str]], options: Options) -> Result:
-    """Seconds and bytes of the plan of each variant and precision, each with an empty timing cache;
-    of the plugin's in float16 those of one timestep, too."""
+    """Seconds and bytes of the plan for each variant and precision, each with an empty timing
+    cache; for the plugin in float16 also with one timestep."""
     steps, size = options["steps"], options["size"]
     wanted = [(*variant, steps) for variant in variants]
     if ("plugin", "half") in variants:
@@ -31,7 +31,7 @@ def build(variants: Sequence[tuple[str, str]], options: Options) -> Result:
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # What TensorRT and the driver load for the first build of a process is no part of a build.
+        # A first build, not measured: TensorRT and the driver load libraries for it.
         guarded(functools.partial(_cold, "tiny", (*variants[0], 1), 64, folder), options)
         for entry in wanted:
             result = guarded(functools.partial(_cold, options["network"], entry, size, folder),
@@ -74,8 +74,8 @@ def _empty_cache(folder: str) -> Iterator[None]:
 
 
 def memory(options: Options) -> Result:
-    """Bytes of the GPU that an engine takes, open and with its loop captured, of one step and of
-    many: by what the driver has left, so other programs on the GPU spoil it."""
+    """Bytes of GPU memory that an engine uses, open and with its loop captured, for one step and
+    for many. Measured by the driver's free memory, so other programs on the GPU falsify it."""
     from tools.checks.cuda_operators import Gpu
     steps, found = options["steps"], []
     with tempfile.TemporaryDirectory() as name, Gpu(options["device"]) as gpu:
@@ -86,15 +86,15 @@ def memory(options: Options) -> Result:
             noise, condition = random_images(1, options["size"])
             before = gpu.free_memory
             with load(bundle, variant, (1, *noise.shape[2:]), options["device"]) as engine:
-                opened, least = before - gpu.free_memory, gpu.free_memory
+                opened, lowest = before - gpu.free_memory, gpu.free_memory
                 for _ in range(3):  # the second is captured, the third launched
                     engine.sample(condition, noise, start=None)
-                    least = min(least, gpu.free_memory)
-            return {"opened_bytes": opened, "peak_bytes": before - least}
+                    lowest = min(lowest, gpu.free_memory)
+            return {"opened_bytes": opened, "peak_bytes": before - lowest}
 
         for variant, precision in PLUGIN + DENSE:
             for count in sorted({1, steps}):
-                # Once before: code that CUDA loads at first use stays, and is no engine's.
+                # Once before: code that CUDA loads at first use stays and is not the engine's.
                 measure = functools.partial(taken, variant, precision, count)
                 guarded(measure, options)
                 entry = guarded(measure, options)

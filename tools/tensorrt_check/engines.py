@@ -1,4 +1,4 @@
-"""Bundles to check with, and engines of them: what is not built yet is built."""
+"""Bundles to check, and their engines, whose plans are built if they are missing."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Shape = tuple[int, int, int]
 
 
 def network_bundle(network: str, steps: int | None, folder: Path, precision: str) -> Path:
-    """A bundle in ``folder``, of ``steps`` evenly spaced timesteps or, for None, those that the
-    checkpoint advises.
+    """A bundle in ``folder`` with ``steps`` evenly spaced timesteps, or with those that the
+    checkpoint advises if ``steps`` is None.
 
-    ``network``: demo, the model that is shipped, or full, small, tiny, the published network and
-    two small ones with the weights of the reference cases. ``precision``: exact or half.
+    ``network``: demo (the shipped model), or full, small or tiny (the published network and two
+    small ones, with the weights of the reference cases). ``precision``: exact or half.
     """
     from bidiff_deploy.checkpoint.read import read_checkpoint
     from bidiff_deploy.export.write import choose_timesteps, export_bundle
@@ -31,7 +31,7 @@ def network_bundle(network: str, steps: int | None, folder: Path, precision: str
         return path
     if network == "demo":
         if not DEMO.is_file():
-            raise EngineError(f"{DEMO} is not there; run this in a checkout of the repository")
+            raise EngineError(f"{DEMO} is missing; run this in a checkout of the repository")
         checkpoint = read_checkpoint(DEMO)
     else:
         checkpoint = reference_checkpoint(network, folder)
@@ -41,8 +41,8 @@ def network_bundle(network: str, steps: int | None, folder: Path, precision: str
 
 
 def ensure_plan(bundle: Path, variant: str, shape: Shape, device: int) -> Any:
-    """The plan of a bundle for one shape (N, H, W): the one that is there if it fits this machine,
-    else a new one. Raises EngineError."""
+    """The plan of a bundle for one shape (N, H, W): an existing one that fits this machine, or a
+    new one. Raises EngineError."""
     from bidiff_deploy.engines.gpu.library import device_info
     from bidiff_deploy.engines.tensorrt import plans
     from bidiff_deploy.engines.tensorrt.api import open_tensorrt
@@ -62,6 +62,6 @@ def ensure_plan(bundle: Path, variant: str, shape: Shape, device: int) -> Any:
 
 
 def load(bundle: Path, variant: str, shape: Shape, device: int) -> Any:
-    """An engine of a bundle whose plan for the shape is there, or is built now."""
+    """An engine of a bundle; its plan for the shape is built if it is missing."""
     ensure_plan(bundle, variant, shape, device)
     return load_bundle(bundle, backend=BACKENDS[variant], device=device)

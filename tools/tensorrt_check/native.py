@@ -1,4 +1,4 @@
-"""The plugin in TensorRT's own hands: found or built, and run by trtexec without Python."""
+"""Finds or builds the plugin, and runs it with trtexec, without Python."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ _PLACES = ("/usr/src/tensorrt/bin", "/opt/tensorrt/bin", "/usr/local/tensorrt/bi
 
 
 def plugin(options: Options) -> Result:
-    """The plugin library for the installed TensorRT: the one that is there, or one that is built
-    into the folder ``work``."""
+    """The plugin library for the installed TensorRT, built into the folder ``work`` if missing."""
     from bidiff_deploy.engines.tensorrt.api import open_tensorrt, plugin_digest
     from bidiff_deploy.engines.tensorrt.plugin.compile import build_plugin
     from bidiff_deploy.engines.tensorrt.plugin.library import LIBRARIES, PluginLibrary, find_plugin
@@ -44,8 +43,8 @@ def plugin(options: Options) -> Result:
 
 
 def trtexec(options: Options) -> Result:
-    """The graph that ``build --graph`` writes, built and run by trtexec with the plugin: its median
-    time on the GPU, float16."""
+    """Build and run the float16 graph of ``build --graph`` by trtexec with the plugin: its median
+    time on the GPU."""
     from bidiff_deploy.engines.tensorrt.api import open_tensorrt
     from bidiff_deploy.engines.tensorrt.plugin.library import find_plugin
     tool = find_trtexec(options["tensorrt_root"])
@@ -64,19 +63,19 @@ def trtexec(options: Options) -> Result:
 
 
 def find_trtexec(root: str | None) -> str:
-    """Its path: on PATH, in the TensorRT that is named, or where JetPack puts it."""
+    """The path of trtexec: on PATH, in the TensorRT at ``root``, or where JetPack installs it."""
     places = [f"{root}/bin"] if root else []
     found = shutil.which("trtexec") or shutil.which(
         "trtexec", path=os.pathsep.join([*places, *_PLACES]))
     if found is None:
-        raise EngineError("trtexec was not found; it comes with TensorRT's archive, Debian "
-                          "packages and JetPack, not with wheels")
+        raise EngineError("trtexec was not found; TensorRT's archive, Debian packages and JetPack "
+                          "contain it, wheels do not")
     return found
 
 
 def trtexec_command(tool: str, graph: Path, library: Path, version: tuple[int, ...],
                     device: int) -> list[str]:
-    """What builds and times a float16 graph by a trtexec of that version."""
+    """The command that builds and times a float16 graph with trtexec of that version."""
     option = "staticPlugins" if version[:2] >= (8, 6) else "plugins"
     typed = {8: ["--fp16"], 9: ["--fp16"], 10: ["--stronglyTyped"]}.get(version[0], [])
     return [tool, f"--onnx={graph}", f"--{option}={library}", *typed, "--noTF32",
@@ -84,10 +83,10 @@ def trtexec_command(tool: str, graph: Path, library: Path, version: tuple[int, .
 
 
 def median_of(text: str) -> float:
-    """Milliseconds that trtexec prints; raises EngineError where it prints none."""
+    """The milliseconds that trtexec printed. Raises EngineError if it printed none."""
     found = re.search(r"GPU Compute Time:.*?median = ([0-9.]+) ms", text)
     if found is None:
-        raise EngineError("trtexec ended without a GPU Compute Time")
+        raise EngineError("trtexec printed no GPU Compute Time")
     return float(found[1])
 
 

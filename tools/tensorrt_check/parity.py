@@ -1,5 +1,5 @@
-"""The reference cases and pictures by TensorRT's engines, against the published implementation and
-this project's CPU engine."""
+"""Compares TensorRT's engines on the reference cases with the published implementation, and on
+photos with this project's CPU engine."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from tools.checks.reference import CASES, hold_reference
 
 from .engines import BACKENDS, PHOTOS, load, network_bundle
 
-# In float32, TensorRT's own order of summation may flip any sign that is near 0: see CASES.
+# In float32, TensorRT's order of summation may flip any sign that is near 0: see CASES.
 EXACT_DB = 40.0
-# PSNR-Y against the original that an engine may lose, or gain, against the CPU's.
+# Largest allowed difference of PSNR-Y, against the original, from the CPU engine.
 PICTURE_DB = 0.2
 
 
 def bound_of(case: str, variant: str, precision: str) -> float | None:
-    """dB of SNR that a step must reach. None: what float16 convolutions of +-1 by +-alpha leave is
-    told and not judged, since TensorRT chooses what they add up in."""
+    """The SNR in dB that a step must reach. None: float16 convolutions of +-1 by +-alpha are
+    reported without a bound, because TensorRT chooses the type of their sums."""
     if precision == "exact":
         return EXACT_DB
     return CASES[case][1]["half"] if variant == "plugin" else None
 
 
 def steps(variant: str, options: Options) -> Result:
-    """Every reference case by one variant, in float32 and in float16."""
+    """Run every reference case with one variant, in float32 and in float16."""
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -57,8 +57,8 @@ def _hold(case: str, variant: str, precision: str, folder: Path, options: Option
 
 
 def pictures(options: Options) -> Result:
-    """Crops of photos by the demo model's whole loop: how much PSNR-Y against the original each
-    variant loses against the CPU engine in float32."""
+    """Run the demo model's whole loop on crops of photos: how much PSNR-Y, against the original,
+    each variant loses compared with the CPU engine in float32."""
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -67,7 +67,7 @@ def pictures(options: Options) -> Result:
             found += [{"photo": photo.name, **entry}
                       for entry in _picture(truth, folder, options["device"])]
     if not found:
-        raise EngineError(f"{PHOTOS} has no photos; run this in a checkout of the repository")
+        raise EngineError(f"{PHOTOS} contains no photos; run this in a checkout of the repository")
     wrong = [f"{entry['photo']} {entry['variant']} {entry['precision']}: " + entry.get(
         "reason", f"{entry.get('difference_db', 0):+.2f} dB") for entry in found
         if not entry["ok"]]
@@ -101,8 +101,7 @@ def _picture(truth: np.ndarray, folder: Path, device: int) -> list[dict[str, Any
 
 
 def centre(photo: np.ndarray, size: int) -> np.ndarray:
-    """The square in the middle, uint8 (size, size, 3); smaller, in multiples of 32, if the photo
-    is."""
+    """The central square, uint8 (size, size, 3); for a smaller photo the largest multiple of 32."""
     side = min(size, *(length // 32 * 32 for length in photo.shape[:2]))
     top, left = ((length - side) // 2 for length in photo.shape[:2])
     return np.ascontiguousarray(photo[top:top + side, left:left + side])

@@ -1,4 +1,4 @@
-"""The parts of a check; each runs in a process of its own."""
+"""The parts of a check; each runs in a separate process."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from . import building, native, parity, speed
 
 HERE = Path(__file__).resolve().parent
 TIMEOUT = 4 * 3600.0  # a build takes minutes, on a Jetson many
-# What exit code 1 stands for. The rest is measured, and told where it cannot be.
+# A failure of these is exit code 1; the others only measure.
 PROOFS = ("machine", "parity-plugin", "parity-dense", "parity-dense-int8", "pictures")
 
 
 def run(name: str, options: Options, timeout: float = TIMEOUT) -> Result:
-    """A part in a process of its own; see ``run_apart``."""
+    """Run a part in a separate process; see ``run_apart``."""
     return run_apart(HERE, name, options, timeout=timeout)
 
 
 def machine(options: Options) -> Result:
-    """GPU, TensorRT and what is installed next to it."""
+    """The GPU, TensorRT, and versions of the packages."""
     from bidiff_deploy.engines.gpu import library as cuda_library
     from bidiff_deploy.engines.tensorrt.api import open_tensorrt
     info = cuda_library.device_info(options["device"])
     api = open_tensorrt()
-    api.builder()  # says what is wrong with driver or GPU
+    api.builder()  # raises if driver or GPU cannot be used
     return {"device": vars(info), "tensorrt": api.name, "python": platform.python_version(),
             "system": platform.platform(), "state": gpu_state(info.ordinal),
             "packages": package_versions(

@@ -1,4 +1,4 @@
-"""A step and a whole loop by each kind of engine, in turn in one process."""
+"""Times a step and a whole loop of each kind of engine, in turn in one process."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _WARM = 3  # loops: in the second it is captured
 
 def speed(network: str | None, options: Options) -> Result:
     """Milliseconds of a step, of a loop as one CUDA graph, and of a loop step by step, by batch and
-    candidate: medians, spreads, and ratios to ours, which are of rounds. ``network``: as
-    ``network_bundle`` has it, or None for that of the options."""
+    candidate: medians, spreads, and ratios to ours in each round. ``network``: as in
+    ``network_bundle``; None: from the options."""
     network = network or options["network"]
     found: Result = {"network": network, "size": options["size"], "steps": options["steps"],
                      "batches": {}}
@@ -81,7 +81,7 @@ def _batch(network: str, batch: int, folder: Path, options: Options) -> Result:
 def _begin(network: str, variant: str | None, precision: str, batch: int, folder: Path,
            options: Options, stack: contextlib.ExitStack) -> tuple[dict[str, Callable[[], float]],
                                                                    str]:
-    """What measures each kind, warm, and the engine's description."""
+    """{kind: function that measures it}, warm, and the engine's description."""
     size, steps = options["size"], options["steps"]
     bundle = network_bundle(network, steps, folder, precision)
     if variant is None:
@@ -101,8 +101,8 @@ def _begin(network: str, variant: str | None, precision: str, batch: int, folder
 
 def loop_timer(engine: Any, condition: Any, noise: Any,
                on_step: Callable[[int, int], None] | None) -> Callable[[], float]:
-    """Milliseconds of ``sample`` from pure noise: copies to the GPU and back are in it, and it ends
-    when the picture is in the host's memory."""
+    """A function that returns the milliseconds of ``sample`` from pure noise, including the copies
+    to the GPU and back."""
     def run() -> float:
         start = time.perf_counter()
         engine.sample(condition, noise, start=None, on_step=on_step)
@@ -111,12 +111,12 @@ def loop_timer(engine: Any, condition: Any, noise: Any,
 
 
 def summary(times: list[float]) -> dict[str, float]:
-    """Median, and by how much of the fastest the slowest is above it."""
+    """The median, and how much slower the slowest is than the fastest, as a fraction."""
     return {"ms": statistics.median(times),
             "spread": max(times) / min(times) - 1 if min(times) > 0 else 0.0}
 
 
 def ratio(others: list[float], ours: list[float]) -> dict[str, float]:
-    """How many times as long the others take as ours, by rounds."""
+    """How many times longer the others take than ours, over the rounds."""
     each = [other / own for other, own in zip(others, ours) if own > 0]
     return {"median": statistics.median(each), "min": min(each), "max": max(each)}

@@ -1,17 +1,17 @@
-"""A check's results as a short table."""
+"""The results of a check as a short table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from .building import MOST_TIMES
+from .building import MAX_TIMES
 from .parts import PROOFS
 from .speed import AIM, BASELINE, KINDS, OURS
 
 
 def to_text(report: dict[str, Any]) -> str:
-    """The whole report, without a trailing newline; JSON holds the rest of the figures."""
+    """The whole report, without a trailing newline; the JSON file contains all figures."""
     parts = report["parts"]
     lines = []
     if (machine := parts.get("machine", {})).get("ok"):
@@ -32,12 +32,12 @@ def to_text(report: dict[str, Any]) -> str:
 
 
 def failed(report: dict[str, Any]) -> list[str]:
-    """Names of the parts that prove something and did not, also where they could not run."""
+    """Names of the parts in PROOFS that failed or could not run."""
     return [name for name, part in report["parts"].items() if name in PROOFS and not part["ok"]]
 
 
 def verdict(name: str, part: dict[str, Any]) -> str:
-    """What a part comes to, in a line."""
+    """The result of a part in one line."""
     if not part["ok"]:
         return str(part["reason"])
     if name.startswith("parity"):
@@ -51,7 +51,7 @@ def verdict(name: str, part: dict[str, Any]) -> str:
     if name == "build" and "times_one_step" in part:
         times = part["times_one_step"]
         return (f"many steps take {times:.2f}x the time of one, "
-                f"{'within' if times <= MOST_TIMES else 'MORE THAN'} {MOST_TIMES:.0f}x")
+                f"{'within' if times <= MAX_TIMES else 'MORE THAN'} {MAX_TIMES:.0f}x")
     if name == "trtexec":
         return f"a step at {part['size']}x{part['size']} takes {part['median_ms']:.3f} ms"
     if name.startswith("speed"):

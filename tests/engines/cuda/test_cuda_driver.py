@@ -168,7 +168,7 @@ def test_a_forced_path(gpu, monkeypatch):
 def test_arguments_that_do_not_fit(gpu):
     x, words, one = inputs()
     for change, match in (
-            ({"branches": []}, "BinaryConv has 1 branches, 0 are given"),
+            ({"branches": []}, "BinaryConv has 1 branches, but 0 were given"),
             ({"x": x[0]}, r"x must be float32 or float16 \(N, C, H, W\)"),
             ({"x": x.astype(np.float64)}, "not float64"),
             ({"branches": [Branch(words[..., :1], one)]},
