@@ -84,6 +84,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def main() -> None:
+    print("building the C++ programs that tests run", flush=True)
     targets = [(HOST, "all"), *((HOST, name) for name in CUDA_TARGETS), (PLUGIN, "all"),
                (ARM, "all")]
     for project, target in targets:
