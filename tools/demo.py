@@ -210,7 +210,7 @@ def main() -> None:
     (arguments.output / "figures.json").write_text(
         json.dumps({"photos": results, "timing": timing}, indent=1) + "\n")
     compared = sorted(arguments.output.glob("*_compared.png"))
-    print(f"\npictures: {', '.join(map(str, compared))}")
+    print(f"\nimages: {', '.join(map(str, compared))}")
 
 
 if __name__ == "__main__":

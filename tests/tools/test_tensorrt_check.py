@@ -27,7 +27,7 @@ PLUGIN = {"ok": True, "file": "/x/libbidiff_tensorrt.so", "sha256": "ab", "inter
           "built_for": "10.3.0"}
 
 # What any part may come to.
-DONE = {"ok": True, "cases": [], "batches": {}, "size": 8, "median_ms": 1.0, "pictures": [{
+DONE = {"ok": True, "cases": [], "batches": {}, "size": 8, "median_ms": 1.0, "images": [{
     "photo": "a.png", "variant": "plugin", "precision": "half", "psnr_y": 30.1, "ok": True,
     "cpu_psnr_y": 30.0, "difference_db": 0.1, "bound_db": 0.2, "against_cpu_db": 50.0}]}
 
@@ -136,7 +136,7 @@ def test_nothing_can_be_checked(run, capsys):
 
 
 @pytest.mark.parametrize("name, code", [
-    ("parity-plugin", 1), ("parity-dense-int8", 1), ("pictures", 1), ("build", 0), ("trtexec", 0),
+    ("parity-plugin", 1), ("parity-dense-int8", 1), ("images", 1), ("build", 0), ("trtexec", 0),
     ("speed-demo", 0), ("plugin", 0)])
 def test_parity_alone_decides_the_exit_code(run, capsys, name, code):
     given = Parts(**{name.replace("-", "_"): {"ok": False, "reason": "it broke"}})
@@ -189,7 +189,7 @@ def test_an_engine_that_can_not_be_had_is_told_and_the_others_run(monkeypatch):
     assert found["reason"] == "forward_tiny exact: TensorRT has no memory left"
 
 
-def test_pictures_are_held_against_the_originals(monkeypatch):
+def test_images_are_held_against_the_originals(monkeypatch):
     """By the CPU's own engine, and once by one that adds noise."""
     random = np.random.default_rng(0)
 
@@ -206,16 +206,16 @@ def test_pictures_are_held_against_the_originals(monkeypatch):
         return made
     monkeypatch.setattr(parity, "load", load)
     monkeypatch.setattr(parity, "BACKENDS", {"plugin": "tensorrt", "dense": "tensorrt-dense"})
-    found = parity.pictures(OPTIONS)
-    assert {entry["photo"] for entry in found["pictures"]} == {"chelsea.png", "china.jpg"}
+    found = parity.images(OPTIONS)
+    assert {entry["photo"] for entry in found["images"]} == {"chelsea.png", "china.jpg"}
     assert not found["ok"] and "chelsea.png plugin exact: -" in found["reason"]
-    for entry in found["pictures"]:
+    for entry in found["images"]:
         if entry["variant"] == "plugin":
             assert not entry["ok"] and entry["difference_db"] < -0.2
         else:
             assert entry["ok"] and entry["difference_db"] == 0 and entry["bound_db"] is None
     assert "chelsea.png     plugin" in "\n".join(table.to_text(
-        {"parts": {"pictures": found}}).splitlines())
+        {"parts": {"images": found}}).splitlines())
 
 
 def test_centres():

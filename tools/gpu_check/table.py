@@ -113,14 +113,14 @@ def _steps(parts: dict[str, Any]) -> list[str]:
             compared = base.get("ok") and base["ms"] > 0 and name != "step-ours"
             ratio = f"{entry['ms'] / base['ms']:8.2f}x of ours" if compared else ""
             lines.append(f"{name.removeprefix('step-'):<14}batch {batch:<3}{entry['ms']:10.3f} "
-                         f"+-{50 * entry['spread']:.0f} %{ratio}{_beside_floor(entry)}")
+                         f"+-{50 * entry['spread']:.0f} %{ratio}{_over_floor(entry)}")
     for batch, entry in ours.items():
         if work := entry.get("work"):
             lines.append(_work(batch, work))
     return lines
 
 
-def _beside_floor(entry: dict[str, Any]) -> str:
+def _over_floor(entry: dict[str, Any]) -> str:
     floor = entry.get("work", {}).get("floor_ms")
     return f"{entry['ms'] / floor:8.1f} x floor of {floor:.3f}" if floor else ""
 

@@ -18,7 +18,7 @@ with the same GPU, driver and TensorRT. How long a build takes on a GPU is not k
 engines that each part builds are:
 
     parity-plugin, parity-dense, parity-dense-int8    8 each
-    pictures                                          6, of the demo model
+    images                                            6, of the demo model
     build, build-dense                                3 and 2, and a tiny one each
     speed-network, speed-demo                         4 for each of --batches
     memory                                            8, of which speed-network has built 4

@@ -22,7 +22,7 @@ from .engines import BACKENDS, PHOTOS, load, network_bundle
 # In float32, TensorRT's order of summation may flip any sign that is near 0: see CASES.
 EXACT_DB = 40.0
 # Largest allowed difference of PSNR-Y, against the original, from the CPU engine.
-PICTURE_DB = 0.2
+IMAGE_DB = 0.2
 
 
 def bound_of(case: str, variant: str, precision: str) -> float | None:
@@ -56,7 +56,7 @@ def _hold(case: str, variant: str, precision: str, folder: Path, options: Option
     return hold_reference(case, precision, bound_of(case, variant, precision), folder, opened)
 
 
-def pictures(options: Options) -> Result:
+def images(options: Options) -> Result:
     """Run the demo model's whole loop on crops of photos: how much PSNR-Y, against the original,
     each variant loses compared with the CPU engine in float32."""
     found = []
@@ -65,16 +65,16 @@ def pictures(options: Options) -> Result:
         for photo in sorted(PHOTOS.glob("*.*")):
             truth = centre(read_image(photo).pixels[..., :3], options["size"])
             found += [{"photo": photo.name, **entry}
-                      for entry in _picture(truth, folder, options["device"])]
+                      for entry in _image(truth, folder, options["device"])]
     if not found:
         raise EngineError(f"{PHOTOS} contains no photos; run this in a checkout of the repository")
     wrong = [f"{entry['photo']} {entry['variant']} {entry['precision']}: " + entry.get(
         "reason", f"{entry.get('difference_db', 0):+.2f} dB") for entry in found
         if not entry["ok"]]
-    return {"pictures": found, **({"ok": False, "reason": "; ".join(wrong)} if wrong else {})}
+    return {"images": found, **({"ok": False, "reason": "; ".join(wrong)} if wrong else {})}
 
 
-def _picture(truth: np.ndarray, folder: Path, device: int) -> list[dict[str, Any]]:
+def _image(truth: np.ndarray, folder: Path, device: int) -> list[dict[str, Any]]:
     from PIL import Image
     exact = network_bundle("demo", None, folder, "exact")
     with load_bundle(exact) as engine:
@@ -91,7 +91,7 @@ def _picture(truth: np.ndarray, folder: Path, device: int) -> list[dict[str, Any
                 with load(bundle, variant, (1, *truth.shape[:2]), device) as engine:
                     made = np.asarray(engine.upscale(small, tile=None))
                 value = psnr_y(made, truth, scale)
-                bound = PICTURE_DB if variant == "plugin" else None
+                bound = IMAGE_DB if variant == "plugin" else None
                 return {"psnr_y": value, "cpu_psnr_y": reference,
                         "difference_db": value - reference, "bound_db": bound,
                         "against_cpu_db": psnr_y(made, of_cpu),

@@ -15,7 +15,7 @@ from . import building, native, parity, speed
 HERE = Path(__file__).resolve().parent
 TIMEOUT = 4 * 3600.0  # a build takes minutes, on a Jetson many
 # A failure of these is exit code 1; the others only measure.
-PROOFS = ("machine", "parity-plugin", "parity-dense", "parity-dense-int8", "pictures")
+PROOFS = ("machine", "parity-plugin", "parity-dense", "parity-dense-int8", "images")
 
 
 def run(name: str, options: Options, timeout: float = TIMEOUT) -> Result:
@@ -41,7 +41,7 @@ PARTS: dict[str, Callable[[Options], Result]] = {
     "machine": machine, "plugin": native.plugin,
     **{f"parity-{variant}": functools.partial(parity.steps, variant)
        for variant in parity.BACKENDS},
-    "pictures": parity.pictures, "build": functools.partial(building.build, building.PLUGIN),
+    "images": parity.images, "build": functools.partial(building.build, building.PLUGIN),
     "speed-network": functools.partial(speed.speed, None),
     "speed-demo": functools.partial(speed.speed, "demo"), "memory": building.memory,
     "build-dense": functools.partial(building.build, building.DENSE), "trtexec": native.trtexec}

@@ -43,8 +43,8 @@ def verdict(name: str, part: dict[str, Any]) -> str:
     if name.startswith("parity"):
         return ", ".join(f"{entry['case']} {entry['precision']} {entry['snr_db']:.1f} dB"
                          for entry in part["cases"])
-    if name == "pictures":
-        worst = max((entry for entry in part["pictures"] if entry["bound_db"] is not None),
+    if name == "images":
+        worst = max((entry for entry in part["images"] if entry["bound_db"] is not None),
                     key=lambda entry: abs(entry["difference_db"]))
         return (f"with the plugin PSNR-Y differs from the CPU's by at most "
                 f"{abs(worst['difference_db']):.3f} dB ({worst['photo']}, {worst['precision']})")
@@ -69,12 +69,12 @@ def _parity(part: dict[str, Any]) -> list[str]:
             for entry in part.get("cases", []) if "reason" in entry]
 
 
-def _pictures(part: dict[str, Any]) -> list[str]:
-    if not part.get("pictures"):
+def _images(part: dict[str, Any]) -> list[str]:
+    if not part.get("images"):
         return []
-    lines = ["", f"{'picture':<16}{'variant':<12}{'precision':<10}{'PSNR-Y':>8}{'CPU':>8}"
+    lines = ["", f"{'image':<16}{'variant':<12}{'precision':<10}{'PSNR-Y':>8}{'CPU':>8}"
                  f"{'change':>8}{'to CPU':>8}  dB"]
-    for entry in part["pictures"]:
+    for entry in part["images"]:
         head = f"{entry['photo']:<16}{entry['variant']:<12}{entry['precision']:<10}"
         lines.append(head + (
             f"{entry['psnr_y']:>8.2f}{entry['cpu_psnr_y']:>8.2f}{entry['difference_db']:>+8.3f}"
@@ -126,5 +126,5 @@ def _speed(part: dict[str, Any]) -> list[str]:
     return lines
 
 
-_WRITERS = {"parity": _parity, "pictures": _pictures, "build": _build, "memory": _memory,
+_WRITERS = {"parity": _parity, "images": _images, "build": _build, "memory": _memory,
             "speed": _speed}
