@@ -23,7 +23,7 @@ demo: $(VENV)/.cpu
 # The programs of C++ that tests run are built first, once for both workers, and kept in build/.
 test: $(VENV)/.dev
 	PYTHONPATH=tests $(VENV)/bin/python -m support.native
-	$(VENV)/bin/pytest -q -n 2
+	$(VENV)/bin/pytest -q -n 2 --dist worksteal
 
 # Random cases of other seeds, for MINUTES; SEED repeats one.
 soak: $(VENV)/.dev
