@@ -5,7 +5,9 @@ A user's mistake (BidiffError) is printed as one line and ends with exit code 1.
 
 from __future__ import annotations
 
+import codecs
 import importlib
+import io
 import sys
 
 import click
@@ -63,6 +65,12 @@ def group() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files may have characters that the terminal lacks: they are escaped. Click
+            # writes UTF-8 instead of ASCII, and so do we.
+            plain = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(encoding="utf-8" if plain else None, errors="backslashreplace")
     try:
         group(prog_name="bidiff-deploy")
     except BrokenPipeError:

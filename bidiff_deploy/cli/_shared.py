@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +17,20 @@ from ..errors import UsageError
 if TYPE_CHECKING:
     from ..engines.tile_choice import Tile
 
-# A path that cannot be read is reported by the command itself, in a sentence and with exit code 1.
-PATH = click.Path(readable=False)
+
+
+class _Path(click.Path):
+    """A path; one that cannot be read is reported by the command itself, in a sentence and with
+    exit code 1. ``-`` is refused, because no command reads or writes images through pipes."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "-":
+            raise UsageError("- (standard input or output) is not supported; name a file, or write "
+                             "./- for a file of that name")
+        return super().convert(value, param, ctx)
+
+
+PATH = _Path(readable=False)
 
 Command = Callable[..., Any]
 
@@ -77,6 +91,18 @@ def upscale_options(command: Command) -> Command:
 def json_option(what: str) -> Callable[[Command], Command]:
     """``--json``, which prints ``what`` instead of text."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON on stdout.")
+
+
+def print_line(text: str) -> None:
+    """Prints a line on stdout. If nothing reads it any more (``| head``), this is reported once on
+    stderr and further lines go nowhere, so that the command can finish its work."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        click.echo("warning: stdout is closed; the work goes on without it", err=True)
 
 
 def parse_timesteps(text: str | None) -> list[int] | None:

@@ -10,6 +10,7 @@ from ._shared import (
     PATH,
     backend_option,
     json_option,
+    print_line,
     quiet_option,
     threads_option,
     upscale_options,
@@ -79,11 +80,11 @@ def command(model: str, datasets: tuple[str, ...], scale: int | None, options: s
             def report(line: str) -> None:
                 if not as_json:
                     progress.clear()
-                    click.echo(line)
+                    print_line(line)
 
             result = evaluate(model, opened, benchmarks, options=upscale.to_dict(),
                               lpips=distance,
                               save=Path(save) if save else None, overwrite=overwrite,
                               on_progress=progress.update, report=report)
     if as_json:
-        click.echo(json.dumps(result.to_dict(), indent=1, allow_nan=False))
+        print_line(json.dumps(result.to_dict(), indent=1, allow_nan=False))

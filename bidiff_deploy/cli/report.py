@@ -96,7 +96,7 @@ def command(bundle: str, checkpoint: str | None, images: tuple[str, ...], output
         report = collect(request, progress.update)
     text = render(report)
     with atomic_file(output, overwrite) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=1, allow_nan=False))
     elif not quiet:

@@ -12,6 +12,7 @@ from ._shared import (
     backend_option,
     device_option,
     json_option,
+    print_line,
     threads_option,
     upscale_options,
 )
@@ -41,6 +42,11 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="png",
               show_default=True,
               help="Format of images that are written to a folder; same: as each input.")
+@click.option("--quality", type=click.IntRange(1, 100), metavar="N",
+              help="Quality of JPEG and WebP outputs, 1 to 100. Default: 95; a lossless WebP "
+                   "stays lossless.")
+@click.option("--max-pixels", type=click.IntRange(min=1), default=1 << 27, show_default=True,
+              metavar="N", help="Refuse inputs of more pixels; a small file may hold a huge image.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option("--resume", is_flag=True,
               help="Skip outputs that exist, are whole, and were made from the same input with the "
@@ -48,16 +54,21 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
 @click.option("--quiet", is_flag=True, help="Print no progress and no results.")
 @json_option("the results")
 def command(bundle: str, inputs: tuple[str, ...], output: str, upscale: UpscaleOptions,
-            backend: str, device: int | None, threads: int | None, form: str, overwrite: bool,
-            resume: bool, quiet: bool, as_json: bool) -> None:
+            backend: str, device: int | None, threads: int | None, form: str,
+            quality: int | None, max_pixels: int, overwrite: bool, resume: bool, quiet: bool,
+            as_json: bool) -> None:
     """Upscale the images IN... with BUNDLE.
 
-    IN is a PNG, JPEG, WebP or TIFF file of 8 or 16 bits; a folder, of which all images at any
-    depth are read; or a quoted pattern such as 'photos/**/*.png'. Hidden files are skipped, and
-    subfolders are kept in the output folder. Depth, grey, alpha, colour profile, EXIF, XMP and
-    resolution are kept as far as the output's format allows; pixels are turned upright, thumbnails
-    are left out. Every image gets the same noise, which --seed selects, so a result does not depend
-    on the other images.
+    IN is a PNG, JPEG, WebP, TIFF, BMP or GIF file of 8 or 16 bits; a folder, of which all images at
+    any depth are read; or a quoted pattern such as 'photos/**/*.png'. Hidden files are skipped, and
+    subfolders are kept in the output folder. Files of other kinds are counted; of two inputs with
+    the same output name, the second gets a number.
+
+    Depth, grey, alpha, colours, texts, EXIF, IPTC, XMP and resolution are kept as far as the
+    output's format allows, and a warning names what is not. Pixels are turned upright; thumbnails,
+    EXIF's positions in pixels and data about the stored file are left out. CMYK becomes sRGB, and
+    of several frames the first is read. Every image gets the same noise, which --seed selects, so a
+    result does not depend on the other images.
 
     A file that cannot be read or written is reported at the end, the others are written, and the
     exit code is 1. Ctrl-C writes what is computed and ends with exit code 130; an output folder
@@ -68,7 +79,7 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, upscale: UpscaleO
     from .. import load_bundle
     from ..progress import Progress
     from ..upscale.batch import Batch
-    from ..upscale.jobs import plan
+    from ..upscale.jobs import plan, summary
     from ..upscale.journal import Journal
 
     # With --resume an existing output is examined later, when the bundle is known.
@@ -83,25 +94,42 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, upscale: UpscaleO
                 Progress("upscale", len(jobs), quiet=quiet) as progress:
             upscale.check(engine)
             batch = Batch(engine, jobs, upscale, backend=backend, journal=journal,
-                          overwrite=overwrite)
+                          overwrite=overwrite, quality=quality, max_pixels=max_pixels)
             if resume:
                 batch.find_finished()
             screen.follow(progress, batch.waiting, len(jobs), engine.fuses_loop)
             batch.run(screen)
     except KeyboardInterrupt as error:
         interrupted = error.args[0] if isinstance(error, _Terminated) else 2
+    passed_over = [{"input": str(other.path), "passed_over": other.reason}
+                   for other in jobs.passed_over]
     if as_json:
-        click.echo(json.dumps(screen.results, indent=1))
+        print_line(json.dumps([*screen.results, *passed_over], indent=1))
     failed = [result["error"] for result in screen.results if "error" in result]
     for message in failed:
         click.echo(f"error: {message}", err=True)
+    if passed_over:
+        click.echo(f"warning: {summary(jobs.passed_over)}; convert images to PNG, JPEG, WebP or "
+                   "TIFF", err=True)
     if interrupted:
         written = len(screen.results) - len(failed)
         hint = "; --resume continues with the others" if journal is not None else ""
         click.echo(f"interrupted: {written} of {len(jobs)} images are written{hint}", err=True)
         raise SystemExit(128 + interrupted)
+    if not (jobs.to_file or quiet or as_json):
+        print_line(_ending(screen.results, len(passed_over), output))
     if failed:
         raise SystemExit(1)
+
+
+def _ending(results: list[Result], passed_over: int, output: str) -> str:
+    """The last line: how many images of how many were written, and what of the others."""
+    failed = sum("error" in result for result in results)
+    skipped = sum(bool(result.get("skipped")) for result in results)
+    others = ", ".join(f"{count} {what}" for count, what in (
+        (skipped, "of them before"), (failed, "failed"), (passed_over, "passed over")) if count)
+    count = f"{len(results) - failed} of {len(results) + passed_over}"
+    return f"{count} written to {output.rstrip('/')}/" + (f" ({others})" if others else "")
 
 
 class _Screen:
@@ -146,7 +174,7 @@ class _Screen:
         self.results.append(result)
         self._progress.clear()
         if self._shows_results and "error" not in result:
-            click.echo(_line(result))
+            print_line(_line(result))
         for warning in result.get("warnings", ()):
             click.echo(f"warning: {job.source}: {warning}", err=True)
 

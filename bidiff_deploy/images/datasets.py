@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ImageError, UsageError
+from .decode import to_rgb
 from .image import EXTENSIONS
 from .matlab_bicubic import imresize, make_low
 from .read import MAX_PIXELS
@@ -107,11 +108,12 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_rgb8(path: Path) -> np.ndarray:
-    """uint8 (H, W, 3); grey becomes RGB, alpha and EXIF orientation are ignored. Raises ImageError
-    for a file that is not an image, is damaged, or does not have 8 bits a sample."""
+    """uint8 (H, W, 3); grey becomes RGB, CMYK becomes sRGB by its profile, alpha and EXIF
+    orientation are ignored. Raises ImageError for a file that is not an image, is damaged, or does
+    not have 8 bits a sample."""
     try:
         with _opened(path) as image:
-            return np.array(image.convert("RGB"))
+            return np.array(to_rgb(image, image.info.get("icc_profile"))[0])
     except ImageError:
         raise
     except Exception:  # decoders raise all kinds of errors on damaged data
@@ -245,7 +247,9 @@ def _opened(path: Path) -> PillowImage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large images; the size is checked below
             image = Image.open(path)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
+        raise ImageError(f"{path} has too many pixels; at most {MAX_PIXELS} are read") from None
+    except (OSError, ValueError, SyntaxError):
         raise _unreadable(path) from None
     reason = None
     if image.mode in ("I", "F") or image.mode.startswith("I;"):

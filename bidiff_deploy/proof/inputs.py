@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UsageError
-from ..images.image import EXTENSIONS
+from ..images.image import READ_EXTENSIONS
 from ..images.read import read_image
 from ..images.resample import to_condition
 
@@ -104,9 +104,10 @@ def image_files(names: Sequence[str]) -> list[Path]:
     for name in names:
         if os.path.isdir(name):
             inside = sorted(path for path in Path(name).iterdir()
-                            if path.suffix.lower() in EXTENSIONS and path.name[0] != ".")
+                            if path.suffix.lower() in READ_EXTENSIONS and path.name[0] != ".")
             if not inside:
-                raise UsageError(f"folder {name} has no images (none of {', '.join(EXTENSIONS)})")
+                raise UsageError(f"folder {name} has no images (none of "
+                                 f"{', '.join(READ_EXTENSIONS)})")
             found += inside
         else:
             found.append(Path(name))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UsageError
-from ..images.image import EXTENSIONS
+from ..images.image import READ_EXTENSIONS
 from ..proof.inputs import image_files, read_rgb
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def find_inputs(images: Sequence[str], truths: Sequence[str]) -> list[Input]:
 
 def is_image(name: str) -> bool:
     """Whether an argument is an image or a folder of them, by its name; else a checkpoint."""
-    return os.path.isdir(name) or Path(name).suffix.lower() in EXTENSIONS
+    return os.path.isdir(name) or Path(name).suffix.lower() in READ_EXTENSIONS
 
 
 def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from ..bundle.manifest import manifest_digest
 from ..errors import OutputError
 from ..files import make_directory
 from ..images.image import Image
-from ..images.read import decode_image, read_bytes
+from ..images.read import MAX_PIXELS, decode_image, read_bytes
 from ..images.write import check_output, write_image
 from . import pipeline
 from .journal import Journal, Record
@@ -61,12 +61,15 @@ class Batch:
     """
 
     def __init__(self, engine: ImageEngine, jobs: Jobs, options: UpscaleOptions, *, backend: str,
-                 journal: Journal | None = None, overwrite: bool = False) -> None:
+                 journal: Journal | None = None, overwrite: bool = False,
+                 quality: int | None = None, max_pixels: int = MAX_PIXELS) -> None:
         self._engine, self._jobs, self._options = engine, jobs, options
+        self._quality, self._max_pixels = quality, max_pixels
         self._journal, self._overwrite = journal, overwrite
         # The manifest contains the hash of each of the bundle's files.
         self._bundle = manifest_digest(engine.bundle.manifest) if journal is not None else ""
-        self.recorded = {"backend": backend, **options.to_dict()}
+        self.recorded = {"backend": backend, **options.to_dict(),
+                         **({} if quality is None else {"quality": quality})}
         self.finished: dict[Path, Record] = {}
 
     @property
@@ -121,7 +124,7 @@ class Batch:
     def _decode(self, job: Job) -> _Work:
         started = time.monotonic()
         data = read_bytes(job.source)
-        image = decode_image(data, job.source)
+        image = decode_image(data, job.source, self._max_pixels)
         # Before the work is done: the format may be unable to store the image.
         make_directory(job.target.parent)
         check_output(job.target, self._overwrite, image, self._engine.scale)
@@ -146,13 +149,14 @@ class Batch:
                     work.input_digest, self._bundle, self.recorded, image.width, image.height,
                     len(content), hashlib.sha256(content).hexdigest()))
 
-        left_out = write_image(job.target, image, overwrite=self._overwrite, on_whole=record)
+        left_out = write_image(job.target, image, overwrite=self._overwrite,
+                               quality=self._quality, on_whole=record)
         result: Result = {
             "input": str(job.source), "output": str(job.target), "width": image.width,
             "height": image.height,
             "seconds": round(work.seconds + time.monotonic() - started, 3),
             "seed": self._options.seed, "plan": work.plan}
-        warnings = [*image.metadata.dropped, *left_out]
+        warnings = [*([job.note] if job.note else []), *image.metadata.dropped, *left_out]
         return result | ({"warnings": warnings} if warnings else {})
 
 

@@ -2,145 +2,133 @@
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ImageError, OutputError, UsageError
+from ..errors import OutputError, UsageError
 from ..files import check_target
-from ..images.image import EXTENSIONS
+from ..images.image import EXTENSIONS, READ_EXTENSIONS
 from ..images.write import check_output
+from .inputs import InputArgument, PassedOver
 
-__all__ = ["FORMATS", "Job", "Jobs", "plan"]
+__all__ = ["FORMATS", "Job", "Jobs", "plan", "summary"]
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tif": ".tif", "same": None}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image file, its output, and its number among all jobs, from 0."""
+    """One image file, its output, and its number among all jobs, from 0.
+
+    note  why the output has another name than the input; None if it has not
+    """
 
     index: int
     source: Path
     target: Path
+    note: str | None = None
 
 
 class Jobs(list[Job]):
-    """All jobs of a run, in the order of the inputs, and the folder that contains every output."""
+    """All jobs of a run, in the order of the inputs.
 
-    def __init__(self, jobs: Iterator[Job], folder: Path, to_file: bool) -> None:
+    folder       contains every output
+    to_file      whether the output is a file that the user named
+    passed_over  files of the inputs that are not read
+    """
+
+    def __init__(self, jobs: Iterable[Job], folder: Path, to_file: bool,
+                 passed_over: Iterable[PassedOver] = ()) -> None:
         super().__init__(jobs)
         self.folder = folder
         self.to_file = to_file
+        self.passed_over = tuple(passed_over)
 
 
 def plan(inputs: Sequence[str], output: str, form: str = "png", overwrite: bool = False) -> Jobs:
     """The jobs of a command line; every error is raised before any image is computed.
 
-    ``inputs``: files, folders, and patterns (unless a file has that very name). Raises ImageError
-    for a missing file, UsageError for a folder or pattern without images and for two inputs with
-    one output, OutputError for outputs that exist, cannot be written, or are inputs.
+    ``inputs``: files, folders, and patterns (unless a file has that very name). Of two inputs with
+    one output the second gets another name. Raises ImageError for a missing file, UsageError for a
+    folder or pattern without images, OutputError for outputs that exist, cannot be written, or are
+    inputs.
     """
     out = Path(output)
-    given = [_InputArgument(name) for name in inputs]
+    given = [InputArgument(name) for name in inputs]
     to_file = (len(given) == 1 and given[0].kind == "file" and not out.is_dir()
                and not output.endswith(("/", os.sep)) and out.suffix != "")
     if not to_file and out.exists() and not out.is_dir():
         raise OutputError(f"{output} is a file; give a folder for folders, patterns or several "
                           "images")
     pairs: list[tuple[Path, Path]] = []
+    passed_over: dict[Path, PassedOver] = {}
     for one in given:
         if to_file:
             pairs.append((Path(one.name), out))
             continue
-        for source, below in one.images(out):
-            pairs.append((source, out / below.with_suffix(FORMATS[form] or source.suffix.lower())))
+        found, others = one.images(out)
+        passed_over |= {other.path: other for other in others}
+        if not found:
+            more = f"; {summary(others)}" if others else ""
+            lacks = "has no images" if one.kind == "folder" else "matches no image"
+            raise UsageError(f"{one.kind} {one.name} {lacks} (none of "
+                             f"{', '.join(READ_EXTENSIONS)}){more}")
+        pairs += [(source, out / below.with_suffix(_suffix(source, form)))
+                  for source, below in found]
     sources = {os.path.realpath(source) for source, _ in pairs}
-    taken: dict[Path, Path] = {}
-    for source, target in pairs:
-        other = taken.setdefault(target, source)
-        if os.path.realpath(other) != os.path.realpath(source):
-            raise UsageError(f"{other} and {source} would both become {target}; give them "
-                             "different folders, or --format same")
-        if os.path.realpath(target) in sources:
-            raise OutputError(f"{target} is one of the inputs and would be overwritten; choose "
+    jobs = _named(pairs, sources)
+    for job in jobs:
+        if os.path.realpath(job.target) in sources:
+            raise OutputError(f"{job.target} is one of the inputs and would be overwritten; choose "
                               "another output")
-        if to_file or target.parent.exists():
-            check_output(target, overwrite)
-        elif target.suffix.lower() not in EXTENSIONS:
-            raise OutputError(f"{source} has no known extension for --format same; choose another "
-                              "--format")
+        if to_file or job.target.parent.exists():
+            check_output(job.target, overwrite)
+        elif job.target.suffix.lower() not in EXTENSIONS:
+            raise OutputError(f"{job.source} has no known extension for --format same; choose "
+                              "another --format")
     if not to_file:
         _check_folder(out)
-    return Jobs((Job(index, source, target) for index, (target, source)
-                 in enumerate(taken.items())), out.parent if to_file else out, to_file)
+    return Jobs(jobs, out.parent if to_file else out, to_file,
+                (other for path, other in passed_over.items()
+                 if os.path.realpath(path) not in sources))
 
 
-class _InputArgument:
-    """One input of the command line: a file, a folder or a pattern (``kind``)."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        if os.path.exists(name):  # names may hold brackets
-            self.kind = "folder" if os.path.isdir(name) else "file"
-        elif glob.has_magic(name):
-            self.kind = "pattern"
-        else:
-            raise ImageError(f"{name} does not exist")
-
-    def images(self, out: Path) -> list[tuple[Path, Path]]:
-        """Each image, and its path below the output folder ``out``."""
-        if self.kind == "file":
-            return [(Path(self.name), Path(os.path.basename(self.name)))]
-        root = Path(self.name) if self.kind == "folder" else _fixed_part(self.name)
-        found = (_images_below(root, out) if self.kind == "folder"
-                 else _matches(self.name, root, out))
-        if not found:
-            raise UsageError(f"folder {self.name} has no images (none of {', '.join(EXTENSIONS)})"
-                             if self.kind == "folder" else
-                             f"pattern {self.name} matches no image (none of "
-                             f"{', '.join(EXTENSIONS)})")
-        return [(path, path.relative_to(root)) for path in found]
+def summary(passed_over: Sequence[PassedOver]) -> str:
+    """How many files of each kind are passed over."""
+    kinds = Counter(other.kind for other in passed_over)
+    listed = ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in kinds.most_common())
+    return f"passed over: {listed}"
 
 
-def _fixed_part(pattern: str) -> Path:
-    """The leading folders of a pattern, up to its first part with a wildcard."""
-    parts = Path(pattern).parts[:-1]
-    fixed = [index for index, part in enumerate(parts) if glob.has_magic(part)]
-    return Path(*parts[:fixed[0]] if fixed else parts)
+def _suffix(source: Path, form: str) -> str:
+    suffix = FORMATS[form] or source.suffix.lower()
+    return ".png" if suffix in _READ_ONLY else suffix
 
 
-def _matches(pattern: str, root: Path, out: Path) -> list[Path]:
-    """Images that match or are in a folder that matches, except hidden ones and those below
-    ``out``."""
-    avoid = os.path.realpath(out)
-    inside = avoid != os.path.realpath(root)
-    found: dict[Path, None] = {}
-    for name in sorted(glob.iglob(pattern, recursive=True)):
-        path = Path(name)
-        if path.is_dir():
-            # "**" matches every folder and also every file in them.
-            below = [] if "**" in pattern else _images_below(path, out)
-        else:
-            below = [path] if path.suffix.lower() in EXTENSIONS else []
-        for image in below:
-            if not (inside and Path(os.path.realpath(image)).is_relative_to(avoid)):
-                found[image] = None
-    return list(found)
+_READ_ONLY = (".bmp", ".dib", ".gif")  # with --format same
 
 
-def _images_below(folder: Path, out: Path) -> list[Path]:
-    """Images in a folder at any depth, sorted, without hidden ones and those below ``out``."""
-    avoid = os.path.realpath(out) if os.path.realpath(out) != os.path.realpath(folder) else None
-    found = []
-    for here, subfolders, names in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith(".")
-                               and os.path.realpath(os.path.join(here, name)) != avoid)
-        found += [Path(here, name) for name in sorted(names) if not name.startswith(".")
-                  and os.path.splitext(name)[1].lower() in EXTENSIONS]
-    return found
+def _named(pairs: Sequence[tuple[Path, Path]], sources: set[str]) -> list[Job]:
+    """A job for each pair of a source and its output, but one for a source that is given twice;
+    of two sources with one output, the second gets a number in its name."""
+    wanted = {target for _, target in pairs}
+    taken: dict[Path, Job] = {}
+    for source, target in pairs:
+        first, note, number = taken.get(target), None, 2
+        if first is not None:
+            if os.path.realpath(first.source) == os.path.realpath(source):
+                continue
+            free = target
+            while free in wanted or free in taken or os.path.realpath(free) in sources:
+                free = target.with_name(f"{target.stem}-{number}{target.suffix}")
+                number += 1
+            note = f"it is written as {free}, because {first.source} becomes {target}"
+            target = free
+        taken[target] = Job(len(taken), source, target, note)
+    return list(taken.values())
 
 
 def _check_folder(folder: Path) -> None:
