@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from bidiff_deploy.bundle.manifest import SCHEMA_VERSION
 from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.cli import COMMANDS, group
 from bidiff_deploy.engines import library
@@ -183,7 +184,7 @@ def test_upscale_refuses_in_one_sentence(bundle, image, tmp_path, edit_manifest)
     assert code == 2 and "'--threads'" in err
     (bundle / "step_0400.onnx").unlink()
     assert "step_0400.onnx is missing" in refused(tmp_path, "upscale", bundle, image, "-o", out)
-    edit_manifest(bundle, lambda m: m.update(schema_version=2))
+    edit_manifest(bundle, lambda m: m.update(schema_version=SCHEMA_VERSION + 1))
     assert "newer" in refused(tmp_path, "upscale", bundle, image, "-o", out)
 
 
