@@ -15,8 +15,8 @@ SEED :=
 
 demo: $(VENV)/.cpu
 	@mkdir -p demo
-	$(VENV)/bin/bidiff-deploy export training/demo_x2.safetensors -o demo/model.bundle --overwrite
-	$(VENV)/bin/bidiff-deploy export training/demo_x2.safetensors -o demo/fast.bundle \
+	$(VENV)/bin/bidiff-deploy export bidiff_deploy/models/photo_x2.safetensors -o demo/model.bundle --overwrite
+	$(VENV)/bin/bidiff-deploy export bidiff_deploy/models/photo_x2.safetensors -o demo/fast.bundle \
 	  --precision fast --overwrite
 	$(VENV)/bin/python tools/demo.py demo/model.bundle demo/fast.bundle $(PHOTOS) -o demo
 

@@ -1,8 +1,7 @@
 """bidiff_deploy: packed 1-bit engines for binarised super-resolution networks.
 
-    from bidiff_deploy import load_bundle
-    with load_bundle("model.bundle", threads=2) as engine:
-        image = engine.upscale(image)
+    from bidiff_deploy import load
+    image = load("photo-x2").upscale(image)
 
 Importing the package imports neither torch nor onnxruntime. It consists of these packages, each of
 which imports only those above it:
@@ -17,6 +16,7 @@ which imports only those above it:
     engines      bundle -> an engine that runs: ONNX Runtime, TensorRT
     export       Checkpoint -> bundle
     training     recipe -> photos -> trained network, in torch
+    models       the models that are installed with the package
     upscale      an engine over many image files: jobs, pipeline, journal
     serving      a model repository for NVIDIA Triton Inference Server
     proof        compares a bundle with its checkpoint, measures and inspects it
@@ -47,7 +47,23 @@ if TYPE_CHECKING:
     from .engines.image_engine import ImageEngine
 
 __all__ = ["BidiffError", "BundleError", "CheckpointError", "EngineError", "ImageError",
-           "OutputError", "UsageError", "__version__", "load_bundle"]
+           "OutputError", "UsageError", "__version__", "load", "load_bundle"]
+
+
+def load(model: str | os.PathLike[str] | None = None, *, scale: int | None = None,
+         threads: int | None = None, backend: str = "onnxruntime",
+         device: int | None = None) -> ImageEngine:
+    """Open a model as an engine, such as ``load("photo-x2")`` or ``load("mine.safetensors")``.
+
+    ``model``: the name of a model that is installed with the package (``bidiff-deploy models``
+    lists them), or the path of a bundle or checkpoint; None: the default of ``scale``, 2 without
+    one. A checkpoint is exported in memory. The rest, and the engine, as ``load_bundle`` has them.
+    Raises UsageError for a model that is not there or has another scale, CheckpointError for a
+    checkpoint that cannot be read, and as ``load_bundle``.
+    """
+    from .models.open import open_model
+
+    return open_model(model, scale=scale, threads=threads, backend=backend, device=device)
 
 
 def load_bundle(path: str | os.PathLike[str], *, threads: int | None = None,

@@ -10,12 +10,16 @@ are bounded, and the hash of every file is checked before anything reads it.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from ..errors import BidiffError, BundleError
 from ..files import file_sha256
@@ -53,6 +57,12 @@ def open_noise_predictor(path: str | Path, *, verify: bool = True) -> NoisePredi
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 that identifies a bundle: of its manifest, which has the hash of each file."""
     return hashlib.sha256(json.dumps(dict(manifest), sort_keys=True).encode()).hexdigest()
+
+
+def bundle_of(path: Path, manifest: Mapping[str, Any], data: npt.NDArray[np.uint8]) -> Bundle:
+    """The bundle in memory of a manifest that export made, and of the bytes of its weights file.
+    ``path`` is what errors call it."""
+    return dataclasses.replace(_parse(path, manifest), data=data)
 
 
 def _open(path: Path, parse: Callable[[Path, Mapping[str, Any]], Opened],

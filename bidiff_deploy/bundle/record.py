@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ..networks import network_of
 from ..networks.base import Network
 from ..sampling.schedule import Schedule
@@ -43,6 +46,7 @@ class Bundle:
     weights            name of the file of tensor bytes
     tensors            offset in it of every tensor that all steps share; empty in schema 1
     manifest           the content of ``manifest.json``
+    data               the bytes of ``weights`` where the bundle is in memory and has no files
     """
 
     path: Path
@@ -54,6 +58,8 @@ class Bundle:
     weights: str
     tensors: Mapping[str, int] = field(repr=False)
     manifest: Mapping[str, Any] = field(repr=False)
+    data: npt.NDArray[np.uint8] | None = field(default=None, repr=False, compare=False,
+                                               kw_only=True)
 
     @property
     def network(self) -> Network:

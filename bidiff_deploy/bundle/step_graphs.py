@@ -35,7 +35,10 @@ class StepGraphs:
     def __init__(self, bundle: Bundle) -> None:
         """Raises BundleError for a bundle whose tensors are not those of its network."""
         self.bundle = bundle
-        size = (bundle.path / bundle.weights).stat().st_size
+        self._weights: npt.NDArray[np.uint8] = (
+            np.memmap(bundle.path / bundle.weights, np.uint8, mode="r")
+            if bundle.data is None else bundle.data)
+        size = self._weights.size
         try:
             self._built = build_graph(bundle.config, bundle.precision, bundle.steps[0].timestep,
                                       size)
@@ -50,7 +53,6 @@ class StepGraphs:
         if bundle.schema == 1:
             self._read_offsets()
         self._check_offsets(size)
-        self._weights = np.memmap(bundle.path / bundle.weights, np.uint8, mode="r")
 
     @property
     def path(self) -> Path:
@@ -99,8 +101,9 @@ class StepGraphs:
         return _compare(found, self.model(step))
 
     def require_equal(self) -> None:
-        """Raises BundleError for a step whose file is not the graph built here."""
-        for step in self.bundle.steps:
+        """Raises BundleError for a step whose file is not the graph built here. A bundle in memory
+        has no files."""
+        for step in self.bundle.steps if self.bundle.data is None else ():
             if reason := self.difference(step):
                 raise self._misfit(step, reason)
 

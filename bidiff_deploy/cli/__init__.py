@@ -23,6 +23,7 @@ COMMANDS = {
     "build": ("build", "Build a TensorRT plan from a bundle."),
     "build-plugin": ("build_plugin", "Build the plugin library for an installed TensorRT."),
     "pack": ("pack", "Shrink a checkpoint: binary weights become sign bits."),
+    "models": ("models", "List the models that are installed with the package."),
     "upscale": ("upscale", "Upscale images with a bundle."),
     "train": ("train", "Train a network as a recipe describes."),
     "evaluate": ("evaluate", "Score a model on data sets: PSNR, SSIM and LPIPS."),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from ..errors import EngineError
 
 if TYPE_CHECKING:
+    from ..bundle.record import Bundle
     from .image_engine import ImageEngine
 
 CUDA = "onnxruntime-cuda"
@@ -27,14 +28,15 @@ ON_GPU = (CUDA, *TENSORRT)
 BACKENDS = ("onnxruntime", "onnxruntime-stock", *ON_GPU)
 
 
-def open_engine(path: str | os.PathLike[str], *, threads: int | None, backend: str,
+def open_engine(path: str | os.PathLike[str] | Bundle, *, threads: int | None, backend: str,
                 device: int | None = None) -> ImageEngine:
-    """Verify the bundle at ``path`` and open it; see ``bidiff_deploy.load_bundle``."""
+    """Verify the bundle at ``path`` and open it, or a bundle in memory; see
+    ``bidiff_deploy.load_bundle``."""
     if backend not in BACKENDS:
         raise EngineError(f"backend {backend!r} is not known; choose one of {', '.join(BACKENDS)}")
     # Here, because ``--help`` of a command reads the names above and must not import numpy.
     from ..bundle.manifest import open_bundle
-    from ..bundle.record import NoisePredictorBundle
+    from ..bundle.record import Bundle, NoisePredictorBundle
     from ..checks import whole_number
 
     if threads is not None:
@@ -45,11 +47,12 @@ def open_engine(path: str | os.PathLike[str], *, threads: int | None, backend: s
             raise EngineError(f"device is {device}, the number of a GPU, but backend {backend} "
                               f"runs on the CPU; choose {CUDA} or tensorrt, or leave device out")
 
-    bundle, packed = open_bundle(os.fspath(path)), backend == "onnxruntime"
+    bundle = path if isinstance(path, Bundle) else open_bundle(os.fspath(path))
+    packed = backend == "onnxruntime"
     if not isinstance(bundle, NoisePredictorBundle):
         if backend in ON_GPU:
-            raise EngineError(f"{path} is a feed-forward bundle, which backend {backend} does not "
-                              "run; choose onnxruntime")
+            raise EngineError(f"{bundle.path} is a feed-forward network, which backend {backend} "
+                              "does not run; choose onnxruntime")
         from .onnxruntime.one_run import OnnxRuntimeOneRun
 
         return OnnxRuntimeOneRun(bundle, threads=threads, packed=packed)

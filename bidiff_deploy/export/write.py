@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from onnx import ModelProto
 
-from ..bundle.manifest import FORMAT, MANIFEST, SCHEMA_VERSION
+from ..bundle.manifest import FORMAT, MANIFEST, SCHEMA_VERSION, bundle_of
+from ..bundle.record import Bundle
 from ..bundle.weights_file import FILE_NAME, WeightsFile
 from ..checkpoint.record import Checkpoint
 from ..errors import UsageError
@@ -21,7 +25,7 @@ from ..operators.sign_bits import PACKING_VERSION
 from ..sampling.schedule import DEFAULT_STEPS, Schedule
 from ..version import __version__
 
-__all__ = ["PRECISIONS", "choose_timesteps", "export_bundle"]
+__all__ = ["PRECISIONS", "bundle_in_memory", "choose_timesteps", "export_bundle"]
 
 # Values of `export --precision`: the type to which factors of full-precision products may be
 # rounded; with float16 maps between layers too.
@@ -63,40 +67,73 @@ def export_bundle(checkpoint: Checkpoint, output: str | Path, *, timesteps: Sequ
     whole or not at all. Raises UsageError if the scale is unknown or the network does not have that
     precision, OutputError if the folder cannot be written, or exists without ``overwrite``.
     """
-    if checkpoint.scale is None:
-        raise UsageError(f"{checkpoint.name} does not say what factor it upscales by, and no "
-                         "tensor shows it; give --scale 2 or --scale 4, or the options file")
-    if checkpoint.network.kind != NOISE_PREDICTOR and precision != "exact":
-        raise UsageError(f"{checkpoint.name} is a feed-forward network, which is always exact; "
-                         "leave --precision out")
-    compute = PRECISIONS[precision]
+    _check(checkpoint, precision)
     with atomic_directory(output, overwrite, marker=MANIFEST) as folder:
-        of_kind = (_write_steps(checkpoint, folder, timesteps, compute, on_step)
-                   if checkpoint.network.kind == NOISE_PREDICTOR
-                   else _write_one_run(checkpoint, folder))
-        manifest = {**_manifest(checkpoint, folder, compute), **of_kind}
+        with open(folder / FILE_NAME, "wb") as stream:
+            manifest = _build(checkpoint, timesteps, precision, WeightsFile(stream),
+                              lambda name, data: (folder / name).write_bytes(data), on_step)
+        manifest["files"] = {
+            file.name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
+            for file in sorted(folder.iterdir())}
         text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
     return manifest
 
 
-def _write_steps(checkpoint: Checkpoint, folder: Path, timesteps: Sequence[int], compute: str,
+def bundle_in_memory(checkpoint: Checkpoint, *, timesteps: Sequence[int] = (),
+                     precision: str = "exact") -> Bundle:
+    """The bundle that ``export_bundle`` would write, without files: its path is the checkpoint's
+    name. Raises UsageError as ``export_bundle`` does."""
+    _check(checkpoint, precision)
+    files: dict[str, dict[str, Any]] = {}
+
+    def describe(name: str, data: bytes | memoryview) -> None:
+        files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    stream = io.BytesIO()
+    manifest = _build(checkpoint, timesteps, precision, WeightsFile(stream), describe)
+    describe(FILE_NAME, stream.getbuffer())
+    return bundle_of(Path(checkpoint.name), {**manifest, "files": files},
+                     np.frombuffer(stream.getbuffer(), np.uint8))
+
+
+def _check(checkpoint: Checkpoint, precision: str) -> None:
+    if checkpoint.scale is None:
+        raise UsageError(f"{checkpoint.name} does not state the factor it upscales by, and no "
+                         "tensor shows it; give --scale 2 or --scale 4, or the options file")
+    if checkpoint.network.kind != NOISE_PREDICTOR and precision != "exact":
+        raise UsageError(f"{checkpoint.name} is a feed-forward network, all float32 where it is "
+                         "not binary; leave --precision out")
+
+
+def _build(checkpoint: Checkpoint, timesteps: Sequence[int], precision: str, weights: WeightsFile,
+           save: Callable[[str, bytes], object],
+           on_step: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Store the tensors, ``save(name, data)`` every graph; returns the manifest without
+    ``files``."""
+    compute = PRECISIONS[precision]
+    of_kind = (_build_steps(checkpoint, timesteps, compute, weights, save, on_step)
+               if checkpoint.network.kind == NOISE_PREDICTOR
+               else _build_one_run(checkpoint, weights, save))
+    return {**_manifest(checkpoint, compute), **of_kind}
+
+
+def _build_steps(checkpoint: Checkpoint, timesteps: Sequence[int], compute: str,
+                 weights: WeightsFile, save: Callable[[str, bytes], object],
                  on_step: Callable[[int, int], None] | None) -> dict[str, Any]:
-    """Write the graph of each time step; returns the manifest's keys of a noise predictor."""
+    """Build the graph of each time step; returns the manifest's keys of a noise predictor."""
     network, steps = checkpoint.network, []
     names: tuple[str, ...] = ()
-    with open(folder / FILE_NAME, "wb") as stream:
-        weights = WeightsFile(stream)
-        for done, timestep in enumerate(timesteps, 1):
-            built = network.build_graph(checkpoint, weights.add, timestep, compute)
-            names, offsets = built.step_names, _offsets(built.model)
-            file = f"step_{timestep:04d}.onnx"
-            (folder / file).write_bytes(built.model.SerializeToString(deterministic=True))
-            steps.append({"timestep": timestep, "file": file,
-                          "group": network.group(checkpoint.config, timestep),
-                          "offsets": [offsets.pop(name) for name in names]})
-            if on_step:
-                on_step(done, len(timesteps))
+    for done, timestep in enumerate(timesteps, 1):
+        built = network.build_graph(checkpoint, weights.add, timestep, compute)
+        names, offsets = built.step_names, _offsets(built.model)
+        file = f"step_{timestep:04d}.onnx"
+        save(file, built.model.SerializeToString(deterministic=True))
+        steps.append({"timestep": timestep, "file": file,
+                      "group": network.group(checkpoint.config, timestep),
+                      "offsets": [offsets.pop(name) for name in names]})
+        if on_step:
+            on_step(done, len(timesteps))
     start = checkpoint.sampling.get("start")
     if start is not None and not any(timestep <= start for timestep in timesteps):
         start = None
@@ -109,12 +146,12 @@ def _write_steps(checkpoint: Checkpoint, folder: Path, timesteps: Sequence[int],
     return found if network.name == DEFAULT else {**found, "model": network.name}
 
 
-def _write_one_run(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
-    """Write the one graph; returns the manifest's keys of a network that runs once."""
+def _build_one_run(checkpoint: Checkpoint, weights: WeightsFile,
+                   save: Callable[[str, bytes], object]) -> dict[str, Any]:
+    """Build the one graph; returns the manifest's keys of a network that runs once."""
     network = checkpoint.network
-    with open(folder / FILE_NAME, "wb") as stream:
-        built = network.build_graph(checkpoint, WeightsFile(stream).add)
-    (folder / _GRAPH).write_bytes(built.model.SerializeToString(deterministic=True))
+    built = network.build_graph(checkpoint, weights.add)
+    save(_GRAPH, built.model.SerializeToString(deterministic=True))
     return {"kind": network.kind, "model": network.name, "graph": _GRAPH,
             "tensors": _offsets(built.model)}
 
@@ -125,7 +162,7 @@ def _offsets(model: ModelProto) -> dict[str, int]:
                               if entry.key == "offset") for tensor in model.graph.initializer}
 
 
-def _manifest(checkpoint: Checkpoint, folder: Path, compute: str) -> dict[str, Any]:
+def _manifest(checkpoint: Checkpoint, compute: str) -> dict[str, Any]:
     """The manifest's keys of every kind of network."""
     return {
         "format": FORMAT,
@@ -141,6 +178,4 @@ def _manifest(checkpoint: Checkpoint, folder: Path, compute: str) -> dict[str, A
         "packing_version": PACKING_VERSION,
         "precision": compute,
         "weights": FILE_NAME,
-        "files": {file.name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
-                  for file in sorted(folder.iterdir())},
     }

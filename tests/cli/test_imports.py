@@ -20,6 +20,7 @@ CLI = Path(bidiff_deploy.__file__).parent / "cli"
 # onnx brings google (protobuf), ml_dtypes and typing_extensions.
 ONNX = {"google", "ml_dtypes", "numpy", "onnx", "typing_extensions"}
 LOADED = {
+    "models": set(),
     "upscale": {"numpy"},
     "doctor": {"numpy"},
     "export": ONNX | {"safetensors"},

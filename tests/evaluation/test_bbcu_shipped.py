@@ -11,11 +11,11 @@ from bidiff_deploy import load_bundle
 from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
-from support.shipped import TRAINING, gains
+from support.shipped import MODELS, TRAINING, gains
 
 pytest.importorskip("onnxruntime")
 
-SHIPPED = TRAINING / "bbcu_m_x2.safetensors"
+SHIPPED = MODELS / "photo_x2_fast.safetensors"
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from bidiff_deploy.images.metrics import psnr_y, ssim_y
 from bidiff_deploy.images.read import read_image
 
 TRAINING = Path(__file__).parents[2] / "training"
+MODELS = TRAINING.parent / "bidiff_deploy" / "models"
 
 
 def gains(engine: ImageEngine, photo: str, box: tuple[slice, slice] = (slice(None), slice(None))

@@ -1,0 +1,64 @@
+"""Opens a model: a shipped one by name, or a bundle or checkpoint by its path."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..bundle.manifest import MANIFEST, open_bundle
+from ..engines import open_engine
+from ..errors import UsageError
+from .shipped import SHIPPED, choose
+
+if TYPE_CHECKING:
+    from ..bundle.record import Bundle
+    from ..engines.image_engine import ImageEngine
+
+__all__ = ["is_model_file", "open_model"]
+
+CHECKPOINT_ENDINGS = (".safetensors", ".pth", ".pt")
+
+
+def is_model_file(path: str) -> bool:
+    """Whether a path is a bundle's folder or has a checkpoint's ending."""
+    return os.path.isfile(os.path.join(path, MANIFEST)) or path.endswith(CHECKPOINT_ENDINGS)
+
+
+def open_model(model: str | os.PathLike[str] | None = None, *, scale: int | None = None,
+               threads: int | None = None, backend: str = "onnxruntime",
+               device: int | None = None) -> ImageEngine:
+    """Open a model as an engine.
+
+    ``model``: the name of a shipped model, or the path of a bundle or checkpoint; None: the default
+    of ``scale``. The rest as ``bidiff_deploy.load_bundle`` has it. Raises UsageError for a model
+    that is not there or has another scale, and as ``load_bundle`` and ``read_checkpoint``.
+    """
+    bundle = _bundle(None if model is None else os.fspath(model), scale)
+    if scale not in (None, bundle.scale):
+        raise UsageError(f"{bundle.path} upscales by {bundle.scale}, not by {scale}; leave the "
+                         "scale out")
+    return open_engine(bundle, threads=threads, backend=backend, device=device)
+
+
+def _bundle(model: str | None, scale: int | None) -> Bundle:
+    if model is None or any(one.name == model for one in SHIPPED):
+        shipped = choose(model, scale)
+        resource = importlib.resources.files("bidiff_deploy.models") / shipped.file
+        with importlib.resources.as_file(resource) as path:
+            return _in_memory(path, None)
+    if os.path.isdir(model):
+        return open_bundle(model)
+    if os.path.exists(model):
+        return _in_memory(Path(model), scale)
+    choose(model)  # its error lists the names
+    raise AssertionError
+
+
+def _in_memory(path: Path, scale: int | None) -> Bundle:
+    from ..checkpoint.read import read_checkpoint
+    from ..export.write import bundle_in_memory, choose_timesteps
+
+    checkpoint = read_checkpoint(path, scale=scale)
+    return bundle_in_memory(checkpoint, timesteps=choose_timesteps(checkpoint))
