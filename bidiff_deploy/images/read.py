@@ -120,7 +120,10 @@ def _open(data: bytes) -> PillowImage:
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raises ImageError for an image of more than ``max_pixels``, before it is decoded."""
+    """Raises ImageError for an image of no pixels, or more than ``max_pixels``, before it is
+    decoded."""
+    if width * height == 0:
+        raise ImageError(f"it is damaged: its size is {width}x{height} pixels; save it again")
     if width * height > max_pixels:
         raise ImageError(_too_many(f"{width}x{height}", max_pixels))
 

@@ -211,6 +211,16 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory, name: str,
         assert found.pixels.size
 
 
+def test_an_image_of_no_width_is_refused(tmp_path: Path) -> None:
+    """A TIFF whose tag of its width is damaged, which `make soak` found."""
+    damaged = bytearray(DATA["a.tif"])
+    damaged[11] = 0
+    path = tmp_path / "a.tif"
+    path.write_bytes(damaged)
+    with pytest.raises(ImageError, match=r"a\.tif: it is damaged: its size is 0x21 pixels"):
+        read_image(path)
+
+
 @pytest.mark.parametrize(("content", "words"), [
     (b"", "empty"), (b"not an image at all", "is a text file, which is not read"),
     (bytes(range(256)), "not a PNG, JPEG, WebP, TIFF, BMP or GIF image, or is damaged"),
