@@ -170,6 +170,11 @@ class _Screen:
             return {}
         return {"on_tile": on_tile} if self._by_tiles else {"on_step": on_step}
 
+    def wait(self, job: Job) -> None:
+        if self._progress.shown:
+            self._progress.clear()
+            click.echo(f"waiting for another run, which is writing {job.target}", err=True)
+
     def end(self, job: Job, result: Result) -> None:
         self.results.append(result)
         self._progress.clear()

@@ -10,7 +10,6 @@ import contextlib
 import io
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,13 +18,12 @@ from typing import IO, Any, cast
 import torch
 
 from ..errors import CheckpointError, UsageError
-from ..files import TEMPORARY_SUFFIX, atomic_file
+from ..files import atomic_file, temporary_name
 from .recipe import Recipe, recipe_from_dict
 
 __all__ = ["BEST", "Checkpoints", "NEWEST", "read_run", "write_run"]
 
 NEWEST, BEST = "checkpoint.pt", "best.pt"
-_LEFTOVER = re.compile(rf"\.{re.escape(NEWEST)}\.[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}")
 _OLDER = re.compile(r"checkpoint_(\d{8,})\.pt")
 
 # Groups in which the recipe of a resumed run may differ. Batch and seed may not: crops, noise and
@@ -70,13 +68,6 @@ class Checkpoints:
         for path in self.older()[:-(self.keep - 1) or None]:
             with contextlib.suppress(OSError):
                 path.unlink()
-
-    def remove_leftovers(self) -> None:
-        """Remove temporary files of a run that was killed while writing the newest checkpoint."""
-        for path in self.folder.iterdir():
-            if _LEFTOVER.fullmatch(path.name):
-                with contextlib.suppress(OSError):
-                    path.unlink()
 
     def older(self) -> list[Path]:
         """The numbered checkpoints, oldest first."""
@@ -152,7 +143,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _same_file(source: Path, target: Path) -> None:
     """Link ``target`` to ``source``, or copy it where the file system has no links."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    temporary = temporary_name(target)
     try:
         os.link(source, temporary)
         os.replace(temporary, target)

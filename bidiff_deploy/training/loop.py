@@ -71,7 +71,6 @@ def _run(recipe: Recipe, folder: Path, out: Path, resume: bool, found: Processes
         if not resume:
             (out / CSV).unlink(missing_ok=True)  # from a run without a checkpoint
         checkpoints = Checkpoints(out, recipe.run.keep, trainer.iteration if resume else None)
-        checkpoints.remove_leftovers()
         with contextlib.closing(Log(out, trainer.iteration, say)) as log:
             try:
                 ended_early = _loop(trainer, stopped, checkpoints, log, say)

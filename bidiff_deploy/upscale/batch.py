@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..bundle.manifest import manifest_digest
-from ..errors import OutputError
+from ..errors import BidiffError, OutputError
 from ..files import make_directory
 from ..images.image import Image
 from ..images.read import MAX_PIXELS, decode_image, read_bytes
@@ -33,10 +33,15 @@ Result = dict[str, Any]  # what --json prints for an image
 
 
 class Listener(Protocol):
-    """Follows a run; both methods are called in the order of the jobs."""
+    """Follows a run; its methods are called in the order of the jobs, except that outputs which
+    another run is writing come last."""
 
     def begin(self, job: Job, plan: TilePlan) -> Mapping[str, OnStep]:
         """An image is about to be computed; returns ``on_step`` or ``on_tile`` for it, or neither.
+        """
+
+    def wait(self, job: Job) -> None:
+        """Another run is writing the job's output; this one waits for it, with nothing else left.
         """
 
     def end(self, job: Job, result: Result) -> None:
@@ -53,8 +58,19 @@ class _Work:
     plan: Mapping[str, int] | None = None
 
 
+class _Claimed(BidiffError):
+    """Another run is writing the output."""
+
+
+class _Finished(BidiffError):
+    """Another run has written the output since this one began."""
+
+
 class Batch:
     """The jobs of one run.
+
+    With a journal, runs in one folder share their work: each output is computed by the run that
+    claims it first.
 
     recorded   what the journal records of the options that pixels depend on
     finished   records of outputs that need no work, by their path; see ``find_finished``
@@ -65,7 +81,7 @@ class Batch:
                  quality: int | None = None, max_pixels: int = MAX_PIXELS) -> None:
         self._engine, self._jobs, self._options = engine, jobs, options
         self._quality, self._max_pixels = quality, max_pixels
-        self._journal, self._overwrite = journal, overwrite
+        self._journal, self._overwrite, self._resumes = journal, overwrite, False
         # The manifest contains the hash of each of the bundle's files.
         self._bundle = manifest_digest(engine.bundle.manifest) if journal is not None else ""
         self.recorded = {"backend": backend, **options.to_dict(),
@@ -82,18 +98,23 @@ class Batch:
 
         Raises OutputError for any other output that exists, unless it may be replaced.
         """
-        if self._journal is None:
-            return
-        for job in self._jobs:
-            if not os.path.lexists(job.target):
-                continue
-            reason = self._journal.why_not(job.target, job.source, self._bundle, self.recorded)
-            record = self._journal.record(job.target)
-            if reason is None and record is not None:
-                self.finished[job.target] = record
-            elif not self._overwrite:
+        self._resumes = self._journal is not None
+        for job in self._jobs if self._resumes else ():
+            reason = self._examine(job)
+            if reason is not None and not self._overwrite:
                 raise OutputError(f"{job.target} already exists and --resume cannot skip it: "
                                   f"{reason}; allow it to be replaced with --overwrite")
+
+    def _examine(self, job: Job) -> str | None:
+        """Add the job to ``finished`` if its output is what would be made. Returns why not; None
+        also if there is no output."""
+        if self._journal is None or not os.path.lexists(job.target):
+            return None
+        reason = self._journal.why_not(job.target, job.source, self._bundle, self.recorded)
+        record = self._journal.record(job.target)
+        if reason is None and record is not None:
+            self.finished[job.target] = record
+        return reason
 
     def run(self, listener: Listener) -> None:
         """Upscale every job that is not finished.
@@ -102,31 +123,67 @@ class Batch:
         is not a single file's, such as KeyboardInterrupt, after what was computed is written.
         """
         skipped = [job for job in self._jobs if job.target in self.finished]
+        claimed: list[Job] = []
 
-        def end_skipped(before: int) -> None:
-            while skipped and skipped[0].index < before:
-                job = skipped.pop(0)
-                record = self.finished[job.target]
-                listener.end(job, {"input": str(job.source), "output": str(job.target),
-                                   "width": record.width, "height": record.height,
-                                   "skipped": True})
+        def skip(job: Job) -> None:
+            record = self.finished[job.target]
+            listener.end(job, {"input": str(job.source), "output": str(job.target),
+                               "width": record.width, "height": record.height, "skipped": True})
+
+        def skip_before(index: int) -> None:
+            while skipped and skipped[0].index < index:
+                skip(skipped.pop(0))
 
         def compute(job: Job, work: _Work) -> _Work:
             return self._compute(job, work, listener)
 
         def end(job: Job, result: Any) -> None:
-            end_skipped(job.index)
-            listener.end(job, _failed(job, result) if isinstance(result, Failure) else result)
+            if isinstance(result, Failure) and isinstance(result.error, _Claimed):
+                claimed.append(job)
+                return
+            skip_before(job.index)
+            if not isinstance(result, Failure):
+                listener.end(job, result)
+                return
+            self._release(job)
+            if isinstance(result.error, _Finished) or self._was_overtaken(job, result.error):
+                skip(job)
+            else:
+                listener.end(job, _failed(job, result))
 
-        pipeline.run(self.waiting, self._decode, compute, self._encode, end)
-        end_skipped(len(self._jobs))
+        try:
+            pipeline.run(self.waiting, self._decode, compute, self._encode, end)
+            skip_before(len(self._jobs))
+            for job in claimed:
+                listener.wait(job)
+                assert self._journal is not None
+                self._journal.claim(job.target, wait=True)
+                pipeline.run([job], self._decode, compute, self._encode, end)
+        finally:
+            if self._journal is not None:
+                self._journal.close()
+
+    def _release(self, job: Job) -> None:
+        if self._journal is not None:
+            self._journal.release(job.target)
+
+    def _was_overtaken(self, job: Job, error: Exception) -> bool:
+        """Whether a job failed because another run was quicker, where files have no locks."""
+        if not (self._resumes and isinstance(error, OutputError)):
+            return False
+        self._examine(job)
+        return job.target in self.finished
 
     def _decode(self, job: Job) -> _Work:
         started = time.monotonic()
         data = read_bytes(job.source)
         image = decode_image(data, job.source, self._max_pixels)
-        # Before the work is done: the format may be unable to store the image.
         make_directory(job.target.parent)
+        if self._journal is not None and not self._journal.claim(job.target):
+            raise _Claimed
+        if self._resumes and self._examine(job) is None and job.target in self.finished:
+            raise _Finished
+        # Before the work is done: the format may be unable to store the image.
         check_output(job.target, self._overwrite, image, self._engine.scale)
         digest = hashlib.sha256(data).hexdigest() if self._journal is not None else ""
         return _Work(image, digest, time.monotonic() - started)
@@ -151,6 +208,7 @@ class Batch:
 
         left_out = write_image(job.target, image, overwrite=self._overwrite,
                                quality=self._quality, on_whole=record)
+        self._release(job)
         result: Result = {
             "input": str(job.source), "output": str(job.target), "width": image.width,
             "height": image.height,

@@ -4,11 +4,15 @@ The journal is a hidden file in that folder with a line of JSON for each output;
 a name wins. A line is on disk before its output is renamed into place, so whenever the process
 ends, an output is either recorded or absent; an output that does not match its record is not
 considered whole. Lines that cannot be read, such as the last one after a crash, are ignored.
+
+Runs side by side share the journal: each claims an output before it computes it, by a lock on a byte
+of the journal that the output's name selects. The kernel ends the claims of a process that ends.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -17,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
-from ..files import file_sha256
+from ..files import file_sha256, lock_range, open_own
 
 __all__ = ["FILE_NAME", "Journal", "Record"]
 
@@ -45,11 +49,30 @@ class Record:
 
 
 class Journal:
-    """The journal of one folder, which need not exist yet."""
+    """The journal of one folder, which need not exist yet. ``close`` ends its claims."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder) / FILE_NAME
-        self._records: dict[str, Record] | None = None
+        self._records: dict[str, Record] = {}
+        self._read_file, self._read_bytes = (0, 0), 0  # which file, and how far it is read
+        self._claims: int | None = None  # a descriptor
+
+    def close(self) -> None:
+        claims, self._claims = self._claims, None
+        if claims is not None:
+            os.close(claims)
+
+    def claim(self, target: Path, wait: bool = False) -> bool:
+        """Claim an output for this run; its folder must exist. False: another run has it, unless
+        ``wait``, which waits for that run to end or to release it. Raises OutputError."""
+        if self._claims is None:
+            self._claims = self._open()
+        return lock_range(self._claims, self._place(target), wait=wait)
+
+    def release(self, target: Path) -> None:
+        """End the claim of an output, if there is one."""
+        if self._claims is not None:
+            lock_range(self._claims, self._place(target), unlock=True)
 
     def name(self, target: Path) -> str:
         """The name of an output in the journal: its path below the folder."""
@@ -77,9 +100,8 @@ class Journal:
         return None
 
     def record(self, target: Path) -> Record | None:
-        """The last record of an output; None if there is none."""
-        if self._records is None:
-            self._records = self._read()
+        """The last record of an output, as the file is now; None if there is none."""
+        self._read()
         return self._records.get(self.name(target))
 
     def add(self, target: Path, record: Record) -> None:
@@ -88,10 +110,7 @@ class Journal:
         Raises OutputError if the journal cannot be opened, OSError if writing fails.
         """
         line = json.dumps({"output": self.name(target), **asdict(record)}).encode() + b"\n"
-        try:
-            descriptor = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o666)
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror}") from None
+        descriptor = self._open()
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
@@ -101,26 +120,43 @@ class Journal:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        if self._records is not None:
-            self._records[self.name(target)] = record
 
-    def _read(self) -> dict[str, Record]:
-        records: dict[str, Record] = {}
+    def _open(self) -> int:
         try:
-            if self.path.stat().st_size > _MAX_BYTES:
-                raise OutputError(f"{self.path} is too large to be a journal; remove it")
-            lines = self.path.read_bytes().splitlines()
+            return open_own(self.path, os.O_CREAT | os.O_RDWR | os.O_APPEND, as_folder=True)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror}") from None
+
+    def _place(self, target: Path) -> int:
+        digest = hashlib.sha256(os.fsencode(self.name(target))).digest()
+        return int.from_bytes(digest[:8], "big") >> 2
+
+    def _read(self) -> None:
+        """Take over the complete lines that were added since the last call."""
+        try:
+            descriptor = open_own(self.path, as_folder=True)
         except FileNotFoundError:
-            return {}
+            self._records, self._read_bytes = {}, 0
+            return
         except OSError as error:
             raise OutputError(f"{self.path} cannot be read: {error.strerror}") from None
-        for line in lines:
+        with open(descriptor, "rb") as stream:
+            status = os.fstat(descriptor)
+            if status.st_size > _MAX_BYTES:
+                raise OutputError(f"{self.path} is too large to be a journal; remove it")
+            file = status.st_dev, status.st_ino
+            if file != self._read_file or status.st_size < self._read_bytes:
+                self._records, self._read_file, self._read_bytes = {}, file, 0
+            stream.seek(self._read_bytes)
+            added = stream.read(status.st_size - self._read_bytes)
+        added = added[:added.rfind(b"\n") + 1]
+        self._read_bytes += len(added)
+        for line in added.splitlines():
             try:
                 entry = json.loads(line)
                 name = entry.pop("output")
                 record = Record(**{field.name: entry[field.name] for field in fields(Record)})
                 if isinstance(name, str) and isinstance(record.options, dict):
-                    records[name] = record
+                    self._records[name] = record
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue
-        return records

@@ -47,7 +47,8 @@ def run(jobs: Sequence[Job], decode: Callable[[Job], Input],
     """
     decoder, encoder = pools = [ThreadPoolExecutor(1, name) for name in ("decode", "encode")]
     decoding: deque[Future[Any]] = deque()
-    encoding: deque[tuple[Job, Future[Any]]] = deque()
+    # Filled by the encoder's thread: a signal, which interrupts this one anywhere, loses nothing.
+    encoded: deque[tuple[Job, Future[Any]]] = deque()
     undecoded, space = iter(jobs), threading.Semaphore(behind)
 
     def decode_ahead(count: int) -> None:
@@ -55,8 +56,8 @@ def run(jobs: Sequence[Job], decode: Callable[[Job], Input],
             decoding.append(decoder.submit(_attempt, decode, job))
 
     def report_finished() -> None:
-        while encoding and encoding[0][1].done():
-            job, future = encoding.popleft()
+        while encoded:
+            job, future = encoded.popleft()
             report(job, future.result())
 
     try:
@@ -72,17 +73,17 @@ def run(jobs: Sequence[Job], decode: Callable[[Job], Input],
             if isinstance(item, Failure):
                 refused: Future[Any] = Future()
                 refused.set_result(item)
-                encoding.append((job, refused))
+                encoder.submit(encoded.append, (job, refused))
             else:
                 held = [item]
                 try:
                     space.acquire()
                 finally:  # interrupted or not, what is computed is encoded
-                    encoding.append((job, encoder.submit(_encode, encode, job, held, space)))
+                    encoder.submit(_encode, encode, job, held, space, encoded)
             del item  # it may be large, and the next one takes long to come
             report_finished()
     finally:
-        interruption = _stop(pools, decoding, [future for _, future in encoding])
+        interruption = _stop(pools, decoding)
         report_finished()
         if interruption is not None:
             raise interruption
@@ -96,25 +97,32 @@ def _attempt(stage: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _encode(encode: Callable[[Job, Output], Any], job: Job, held: list[Output],
-            space: threading.Semaphore) -> Any:
+            space: threading.Semaphore, encoded: deque[tuple[Job, Future[Any]]]) -> None:
     """``held`` is emptied: the pool keeps arguments until after the result is there."""
+    future: Future[Any] = Future()
     try:
-        return _attempt(encode, job, held.pop())
-    finally:
-        space.release()
+        future.set_result(_attempt(encode, job, held.pop()))
+    except BaseException as error:
+        future.set_exception(error)
+    encoded.append((job, future))
+    space.release()
 
 
-def _stop(pools: Iterable[ThreadPoolExecutor], decoding: Iterable[Future[Any]],
-          encoding: Iterable[Future[Any]]) -> KeyboardInterrupt | None:
+def _stop(pools: Sequence[ThreadPoolExecutor], decoding: Iterable[Future[Any]]
+          ) -> KeyboardInterrupt | None:
     """Decode nothing more, encode what is computed, and wait for both threads.
 
     Ctrl-C does not cut this short, so that no output is left half-written; it is returned.
     """
     interruption = None
+    last: list[Future[Any]] = []  # in each pool
     while True:
         try:
+            running = [future for future in decoding if not future.cancel()]
+            while len(last) < len(pools):
+                last.append(pools[len(last)].submit(int))
             # Not by shutdown alone: interrupted there, Python 3.11 takes a running thread for ended
-            wait([*encoding, *(future for future in decoding if not future.cancel())])
+            wait([*running, *last])
             for pool in pools:
                 pool.shutdown()
             return interruption

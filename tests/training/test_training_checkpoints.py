@@ -67,12 +67,12 @@ def test_what_a_killed_run_left_is_removed(folder):
     out = folder / "run"
     out.mkdir()
     kept = ["checkpoint.pt.tmp", ".checkpoint.pt.tmp", ".photo.png.0123abcd.tmp",
-            ".checkpoint.pt.0123abcd.tmp.pt"]
-    for name in (*kept, ".checkpoint.pt.0123abcd.tmp", ".checkpoint.pt.ffffffff.tmp"):
+            ".checkpoint.pt.0123abcd.bidiff.tmp.pt"]
+    for name in (*kept, ".checkpoint.pt.0123abcd.bidiff.tmp", ".best.pt.ffffffff.bidiff.tmp"):
         (out / name).write_text("half")
     recipe = recipe_from_dict(changed(run={"iterations": 1}))
     train(recipe, folder, out, report=silent)
-    (out / ".checkpoint.pt.00000000.tmp").write_text("half")
+    (out / ".checkpoint.pt.00000000.bidiff.tmp").write_text("half")
     train(recipe, folder, out, resume=True, report=silent)
     assert {path.name for path in out.iterdir()} - {"checkpoint.pt", "log.csv"} - {
         path.name for path in out.glob("events.*")} == set(kept)

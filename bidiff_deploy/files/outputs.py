@@ -1,7 +1,8 @@
 """Outputs that are whole or absent: written to a temporary file in the same folder, then renamed.
 
-A temporary file is hidden and ends in ``.tmp`` (``.photo.png.1f2e3d4c.tmp``), so that one left by
-a crash is never taken for a result. Every failure is an OutputError of one sentence.
+A process may be killed at any moment: an output is as it was before or complete. Of two processes
+that write one output, the second fails unless it may overwrite. Every failure is an OutputError of
+one sentence.
 """
 
 from __future__ import annotations
@@ -9,19 +10,17 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import secrets
-import shutil
 import stat
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import BidiffError, OutputError
+from ..errors import BidiffError, OutputError
+from .renames import exchange, rename_new
+from .temporaries import only_if_unused, remove, temporary
 
-__all__ = ["TEMPORARY_SUFFIX", "atomic_directory", "atomic_file", "check_target", "file_sha256",
-           "make_directory", "user_folder"]
-
-TEMPORARY_SUFFIX = ".tmp"
+__all__ = ["atomic_directory", "atomic_file", "check_target", "make_directory"]
 
 # Why an output cannot be written, and what to do.
 _REASONS = {
@@ -51,15 +50,15 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = False, *,
     empty or contains a file ``marker``: a mistyped ``-o`` must not delete a folder of photos.
     """
     shown = os.fspath(path)
+    target = _resolved(shown)
+    if directory:
+        _finish_replacement(target)
     try:
-        target = Path(os.path.realpath(shown))
         mode = os.lstat(target).st_mode
     except FileNotFoundError:
         mode = None
     except OSError as error:
         raise _output_error(error, shown) from None
-    except ValueError as error:  # a NUL in the name
-        raise OutputError(f"cannot write {shown!r}: {error}") from None
     kind = "directory" if directory else "file"
     if mode is not None:
         if not (stat.S_ISDIR(mode) if directory else stat.S_ISREG(mode)):
@@ -68,44 +67,38 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = False, *,
             raise OutputError(f"cannot write {kind} {shown}: it exists and is {what}; "
                               "choose another output")
         if not overwrite:
-            raise OutputError(f"{shown} already exists; choose another output or allow it to be "
-                              "replaced with --overwrite")
+            raise _exists(shown)
         if directory and not _replaceable(target, shown, marker):
             reason = f"it is not empty and contains no {marker}" if marker else "it is not empty"
             raise OutputError(f"{shown} is not replaced, because {reason}; choose another output")
     # Tested by writing: os.access is wrong for root and on several file systems.
-    probe = _temporary(target)
     try:
-        _create(probe)
-        os.unlink(probe)
+        with temporary(target):
+            pass
     except OSError as error:
         raise _output_error(error, shown) from None
     return target
 
 
 @contextmanager
-def atomic_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+def atomic_file(path: str | os.PathLike[str], overwrite: bool = False, *,
+                mode: int = 0o666) -> Iterator[Path]:
     """Yields the path of an empty temporary file, which is renamed to ``path`` on success.
 
-    The file is flushed to disk before it is renamed with os.replace. If the block raises, the
-    temporary file is removed and ``path`` is as it was. Raises OutputError where check_target does,
-    and if writing fails (full disk, read-only file system); other errors of the block pass.
+    The file has ``mode`` less the umask and is flushed to disk before it is renamed. If the block
+    raises, the temporary file is removed and ``path`` is as it was. Raises OutputError where
+    check_target does, if another process has written ``path`` in the meantime and ``overwrite`` is
+    false, and if writing fails (full disk, read-only file system); other errors of the block pass.
     """
     shown = os.fspath(path)
     target = check_target(path, overwrite)
-    temporary = _temporary(target)
-    with _output_errors(shown, temporary):
-        try:
-            _create(temporary)
-            yield temporary
-            _flush(temporary)
-            if not overwrite:
-                check_target(path)  # it may have appeared while we worked
-            os.replace(temporary, target)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
+    with _output_errors(shown, target), temporary(target, mode=mode) as file:
+        yield file
+        _flush(file)
+        if overwrite:
+            os.replace(file, target)
+        else:
+            rename_new(file, target)
 
 
 @contextmanager
@@ -114,24 +107,23 @@ def atomic_directory(path: str | os.PathLike[str], overwrite: bool = False, *,
     """Yields an empty temporary directory in the same folder, renamed to ``path`` on success.
 
     With ``overwrite`` an existing directory is replaced if it is empty or contains a file
-    ``marker`` (see check_target): it is moved aside, the new one is renamed into place, and the old
-    one is deleted, or moved back if the rename fails. Raises as atomic_file.
+    ``marker`` (see check_target): old and new are exchanged in one step, then the old one is
+    deleted. A file system that cannot exchange needs two steps, which a RuntimeWarning reports: if
+    the process is killed between them, the next writer of ``path`` puts the old one back. Raises as
+    atomic_file.
     """
     shown = os.fspath(path)
     target = check_target(path, overwrite, directory=True, marker=marker)
-    temporary = _temporary(target)
-    with _output_errors(shown, temporary):
-        try:
-            temporary.mkdir()
-            yield temporary
-            for folder, _, names in os.walk(temporary):
-                for name in names:
-                    _flush(Path(folder, name))
-            check_target(path, overwrite, directory=True, marker=marker)
-            _swap(temporary, target)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+    with _output_errors(shown, target), temporary(target, directory=True) as new:
+        yield new
+        for folder, _, names in os.walk(new):
+            for name in names:
+                _flush(Path(folder, name))
+        check_target(path, overwrite, directory=True, marker=marker)
+        if not (overwrite and target.exists()):
+            rename_new(new, target)
+        elif not exchange(new, target):
+            _replace_in_two_steps(new, target, shown)
 
 
 def make_directory(path: str | os.PathLike[str]) -> Path:
@@ -147,28 +139,57 @@ def make_directory(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _swap(temporary: Path, target: Path) -> None:
-    if not target.exists():
-        os.replace(temporary, target)
-        return
-    old = _temporary(target)
-    os.replace(target, old)
+def _replace_in_two_steps(new: Path, target: Path, shown: str) -> None:
+    old = _aside(target)
+    warnings.warn(f"the file system of {shown} cannot exchange two folders; if this process is "
+                  f"killed before both are renamed, {old} is the previous one, which the next "
+                  "export puts back", RuntimeWarning, stacklevel=4)
+    with only_if_unused(target):  # locked, so that no other process puts it back
+        try:
+            os.rename(target, old)
+            os.rename(new, target)
+        except BaseException:
+            if not target.exists():
+                os.rename(old, target)
+            raise
+        remove(old)
+
+
+def _finish_replacement(target: Path) -> None:
+    """Put a folder back, or remove it, that a process killed in ``_replace_in_two_steps`` left."""
+    old = _aside(target)
+    with only_if_unused(old) as unused:
+        if not unused:
+            return
+        try:
+            rename_new(old, target)
+        except FileExistsError:
+            remove(old)
+        except OSError:
+            pass  # reported when the output is written
+
+
+def _aside(target: Path) -> Path:
+    """Where a folder is while another takes its name: not a temporary, which would be removed."""
+    digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]
+    return target.with_name(f".{target.name[:40]}.{digest}.bidiff.old")
+
+
+def _resolved(shown: str) -> Path:
     try:
-        os.replace(temporary, target)
-    except BaseException:
-        os.replace(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        return Path(os.path.realpath(shown))
+    except FileNotFoundError:
+        raise OutputError(f"cannot write {shown}: the current folder was removed; change to one "
+                          "that exists") from None
+    except OSError as error:
+        raise _output_error(error, shown) from None
+    except ValueError as error:  # a NUL in the name
+        raise OutputError(f"cannot write {shown!r}: {error}") from None
 
 
-def _temporary(target: Path) -> Path:
-    # Shortened: file systems limit a name to 255 bytes.
-    return target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
-
-
-def _create(path: Path) -> None:
-    # Not tempfile: its files are readable by their owner only, and renaming keeps that.
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+def _exists(shown: str) -> OutputError:
+    return OutputError(f"{shown} already exists; choose another output or allow it to be replaced "
+                       "with --overwrite")
 
 
 def _replaceable(target: Path, shown: str, marker: str | None) -> bool:
@@ -176,15 +197,6 @@ def _replaceable(target: Path, shown: str, marker: str | None) -> bool:
         return (marker is not None and (target / marker).is_file()) or not any(target.iterdir())
     except OSError as error:
         raise _output_error(error, shown) from None
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:
@@ -196,7 +208,7 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def _output_errors(shown: str, temporary: Path) -> Iterator[None]:
+def _output_errors(shown: str, target: Path) -> Iterator[None]:
     try:
         yield
     except BidiffError:
@@ -204,7 +216,10 @@ def _output_errors(shown: str, temporary: Path) -> Iterator[None]:
     except OSError as error:
         names = [os.fspath(name) for name in (error.filename, error.filename2)
                  if isinstance(name, (str, os.PathLike))]
-        ours = any(name.startswith(str(temporary)) for name in names)
+        hidden = str(target.with_name(f".{target.name[:40]}."))  # how temporaries begin
+        ours = any(name.startswith(hidden) for name in names)
+        if ours and error.errno == errno.EEXIST:  # another process was quicker
+            raise _exists(shown) from None
         if ours or error.errno in _WRITE_ERRORS:
             raise _output_error(error, shown) from error
         raise
@@ -214,11 +229,3 @@ def _output_error(error: Exception, shown: str) -> OutputError:
     code = error.errno if isinstance(error, OSError) else None
     reason = (_REASONS.get(code) or os.strerror(code)) if code else str(error)
     return OutputError(f"cannot write {shown}: {reason}")
-
-
-def user_folder(variable: str, usual: str) -> Path:
-    """The package's folder in the XDG base directory that environment variable ``variable`` names
-    (XDG_DATA_HOME, ...), by default in folder ``usual`` of the home folder. It need not exist."""
-    named = os.environ.get(variable)
-    base = Path(named) if named and os.path.isabs(named) else Path.home() / usual
-    return base / "bidiff_deploy"
