@@ -6,6 +6,7 @@
 Importing the package imports neither torch nor onnxruntime. It consists of these packages, each of
 which imports only those above it:
 
+    files        outputs that are whole or absent, files that only this user writes
     images       reading, writing, resizing, tiling and scoring images
     sampling     noise schedule, DDIM sampler, seeded noise, colour matching
     operators    the ONNX operators of binary networks: names, sign bits, definitions

@@ -1,18 +1,23 @@
 """The command ``bidiff-deploy``: one module a subcommand, imported only when it is called.
 
-A user's mistake (BidiffError) is printed as one line and ends with exit code 1.
+A user's mistake (BidiffError), and a file or stream that cannot be read or written (OSError), is
+printed as one line and ends with exit code 1.
 """
 
 from __future__ import annotations
 
 import codecs
+import errno
 import importlib
 import io
+import os
 import sys
+from contextlib import suppress
+from typing import Any
 
 import click
 
-from ..errors import BidiffError
+from ..errors import BidiffError, UsageError, one_line
 from ..version import __version__
 
 # name -> (module with a click command called ``command``, its line in the list of commands). The
@@ -34,6 +39,9 @@ COMMANDS = {
     "doctor": ("doctor", "Show what this machine can run, and how to add what is missing."),
 }
 
+# Errors of writing to a stream, which have no file name.
+_OF_STREAMS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+
 
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -52,10 +60,44 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
+            # Refused here, because libraries such as torch end the process.
+            if not _has_current_folder():
+                raise UsageError("the current folder was removed; change to one that exists")
             return super().invoke(ctx)
         except BidiffError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(1)
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:
+            click.echo(f"error: {_sentence(error)}", err=True)
+            sys.exit(1)
+
+
+def _has_current_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _sentence(error: OSError) -> str:
+    reason = error.strerror or one_line(error)
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {reason}"
+    if error.errno not in _OF_STREAMS:
+        return reason
+    try:
+        click.echo()
+    except OSError:
+        # What was not written may still be in the buffer, and Python would try again at its end.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return f"cannot write to standard output: {reason}; send it to another place"
+    return reason
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -66,6 +108,7 @@ def group() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Names of files may have characters that the terminal lacks: they are escaped. Click
@@ -76,6 +119,20 @@ def main() -> None:
         group(prog_name="bidiff-deploy")
     except BrokenPipeError:
         sys.exit(1)
+
+
+def _open_standard_streams() -> None:
+    """Open those that the process was started without: the next file that is opened would get their
+    numbers, and messages would be written to it. Writing to such a standard output fails."""
+    for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, flags)  # the lowest free number: this one
+            if number == 1:
+                sys.stdout = os.fdopen(opened, "w", closefd=False)
+            elif number == 2:
+                sys.stderr = os.fdopen(opened, "w", closefd=False)
 
 
 if __name__ == "__main__":

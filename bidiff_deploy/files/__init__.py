@@ -3,7 +3,7 @@
 outputs      atomic_file and atomic_directory: a temporary, renamed once it is complete
 temporaries  their names and locks, and the removal of those that a killed process left
 renames      renames that never replace, and the exchange of two folders
-own          files that belong to this user, and the folders that they are in
+own          files that belong to this user, and the folders that they are in.
 """
 
 from .outputs import atomic_directory, atomic_file, check_target, make_directory

@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 import struct
+import sys
 from pathlib import Path
 
 try:
@@ -74,7 +75,7 @@ def is_own(status: os.stat_result) -> bool:
 def try_lock(descriptor: int) -> bool | None:
     """Lock an open file or folder until it is closed everywhere (flock). False: another process
     holds the lock. None: there are no locks here."""
-    if fcntl is None:
+    if sys.platform == "win32":
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,7 +91,7 @@ def lock_range(descriptor: int, start: int, *, wait: bool = False, unlock: bool 
     if another holds it and ``wait`` is false; True also where there are no such locks.
     """
     command = getattr(fcntl, "F_OFD_SETLKW" if wait else "F_OFD_SETLK", None)
-    if fcntl is None or command is None:
+    if command is None:
         return True
     kind = fcntl.F_UNLCK if unlock else fcntl.F_WRLCK
     try:

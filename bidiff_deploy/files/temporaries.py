@@ -40,8 +40,10 @@ def temporary(target: Path, *, directory: bool = False, mode: int = 0o666) -> It
     try:
         yield path
     finally:
-        remove(path)
-        os.close(descriptor)
+        try:
+            remove(path)
+        finally:
+            os.close(descriptor)
 
 
 def temporary_name(target: Path) -> Path:

@@ -5,8 +5,8 @@ a name wins. A line is on disk before its output is renamed into place, so whene
 ends, an output is either recorded or absent; an output that does not match its record is not
 considered whole. Lines that cannot be read, such as the last one after a crash, are ignored.
 
-Runs side by side share the journal: each claims an output before it computes it, by a lock on a byte
-of the journal that the output's name selects. The kernel ends the claims of a process that ends.
+Runs side by side share the journal: each claims an output before it computes it, by a lock on a
+byte of the journal that the output's name selects. When a process ends, so do its claims.
 """
 
 from __future__ import annotations

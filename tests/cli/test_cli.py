@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from bidiff_deploy.bundle.manifest import SCHEMA_VERSION
 from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.cli import COMMANDS, group
 from bidiff_deploy.engines import library
+from support.native import ROOT
 
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 
@@ -198,3 +201,61 @@ def test_a_forced_kernel_that_can_not_run_is_refused(bundle, image, tmp_path):
         assert done.returncode == 1 and done.stderr.count("error: ") == 1, done.stderr
         assert name in done.stderr and "Traceback" not in done.stderr
         assert not (tmp_path / "o.png").exists()
+
+
+# Streams and folders that are gone.
+
+def in_a_process(*arguments: str, shell: str, folder: Path | None = None, **variables: str
+                 ) -> subprocess.CompletedProcess[str]:
+    """``bidiff-deploy arguments`` with redirections of a shell."""
+    command = shlex.join([sys.executable, "-m", "bidiff_deploy", *arguments])
+    return subprocess.run(["sh", "-c", shell.replace("COMMAND", command)], cwd=folder, text=True,
+                          capture_output=True, env={**os.environ, **variables,
+                                                    "PYTHONPATH": str(ROOT)})
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("upscale", "--help")])
+@pytest.mark.parametrize(("shell", "words"), [
+    ("COMMAND >/dev/full", "No space left on device"), ("COMMAND >&-", "Bad file descriptor")])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_standard_output_that_takes_nothing(arguments: tuple[str, ...], shell: str, words: str,
+                                              unbuffered: str) -> None:
+    done = in_a_process(*arguments, shell=shell, PYTHONUNBUFFERED=unbuffered)
+    assert (done.returncode, done.stderr) == (
+        1, f"error: cannot write to standard output: {words}; send it to another place\n")
+
+
+def test_streams_that_are_closed(tmp_path: Path) -> None:
+    for shell in ("COMMAND <&-", "COMMAND 2>&-", "COMMAND <&- 2>&-"):
+        done = in_a_process("--version", shell=shell)
+        assert done.returncode == 0 and "version" in done.stdout, shell
+    done = in_a_process("inspect", str(tmp_path), shell="COMMAND <&- >&- 2>&-")
+    assert done.returncode == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_a_current_folder_that_was_removed(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    for arguments in (("upscale", "x", "y", "-o", "z"), ("train", "r", "-o", "out")):
+        done = in_a_process(*arguments, shell=f"cd {tmp_path}/gone && rmdir ../gone && COMMAND;"
+                            "code=$?; mkdir -p ../gone; exit $code", folder=tmp_path)
+        (tmp_path / "gone").mkdir(exist_ok=True)
+        assert (done.returncode, done.stderr) == (
+            1, "error: the current folder was removed; change to one that exists\n")
+    assert "version" in in_a_process("--version", folder=tmp_path, shell=(
+        f"cd {tmp_path}/gone && rmdir ../gone && COMMAND")).stdout
+
+
+@pytest.mark.parametrize(("error", "words"), [
+    (PermissionError(13, "Permission denied", "/x/a"), "error: /x/a: Permission denied\n"),
+    (FileNotFoundError(2, "No such file or directory", b"/x/a"),
+     "error: /x/a: No such file or directory\n"),
+    (OSError(28, "No space left on device"), "error: No space left on device\n"),
+    (OSError("half\nof a sentence"), "error: half of a sentence\n")])
+def test_any_error_of_a_file_is_a_sentence(monkeypatch: pytest.MonkeyPatch, error: OSError,
+                                           words: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("bidiff_deploy.doctor.examine.examine", fail)
+    result = CliRunner().invoke(group, ["doctor"])
+    assert (result.exit_code, result.stderr) == (1, words)

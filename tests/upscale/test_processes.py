@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -111,6 +112,50 @@ def test_two_processes_on_one_bundle(reference, tmp_path):
     processes = [start("upscale", bundle, tmp_path / "in.png", "-o", out) for out in outs]
     assert [p.wait(HANG_SECONDS) for p in processes] == [0, 0]
     assert outs[0].read_bytes() == outs[1].read_bytes()
+
+
+RESUME = """
+import sys
+sys.path[:0] = [{tests!r}, {tests!r} + "/.."]
+import bidiff_deploy
+from support.fake_engine import FakeEngine
+from bidiff_deploy.cli import main
+
+def load_bundle(path, **options):
+    print("ready", file=sys.stderr, flush=True)
+    sys.stdin.readline()
+    engine = FakeEngine()
+    engine.bundle.manifest = {{}}
+    return engine
+
+bidiff_deploy.load_bundle = load_bundle
+main()
+"""
+
+
+def test_two_runs_with_resume_share_a_folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    for i in range(12):
+        pixels = np.random.default_rng(i).integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "in" / f"{i:02d}.png")
+    code = RESUME.format(tests=os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    runs = [subprocess.Popen([sys.executable, "-c", code, "upscale", "bundle", "in", "-o", "out",
+                              "--resume", "--json"], cwd=tmp_path, stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(2)]
+    for run in runs:
+        assert run.stderr.readline() == "ready\n"
+    for run in runs:  # both begin when both have found nothing
+        run.stdin.write("\n")
+        run.stdin.flush()
+    results = [run.communicate(timeout=HANG_SECONDS) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], results
+    made = [entry["output"] for stdout, _ in results for entry in json.loads(stdout)
+            if not entry.get("skipped")]
+    assert sorted(made) == [f"out/{i:02d}.png" for i in range(12)]
+    assert all(len(json.loads(stdout)) == 12 for stdout, _ in results)
+    for i in range(12):
+        assert read_image(tmp_path / "out" / f"{i:02d}.png").width == 100
 
 
 MANY = """

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bidiff_deploy.cli import upscale as cli_upscale
+from bidiff_deploy.upscale import batch, journal
+from bidiff_deploy.upscale.jobs import Job
 from bidiff_deploy.upscale.journal import FILE_NAME, Journal
 from support.batch_setting import Setting, outputs, three
 
@@ -153,3 +156,148 @@ def test_an_output_has_no_name_before_it_is_recorded(setting: Setting, monkeypat
     monkeypatch.undo()
     setting = Setting(setting.folder, monkeypatch)
     assert skipped(setting) == ["a.png", "c.png"]
+
+
+# The journal itself.
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_journal_that_is_a_link_is_left_alone(setting: Setting, exists: bool) -> None:
+    three(setting)
+    victim = setting.folder / "victim"
+    if exists:
+        victim.write_text("precious")
+    (setting.folder / "out").mkdir()
+    (setting.folder / "out" / FILE_NAME).symlink_to(victim)
+    before = setting.tree()
+    result = setting.run("in", "-o", "out", code=1)
+    assert "cannot write out/.bidiff-upscale.jsonl: it is a symbolic link" in result.stderr
+    assert setting.tree() == before and setting.engine.calls == []
+    assert "symbolic link" in setting.run("in", "-o", "out", "--resume", code=1).stderr
+    assert setting.tree() == before and setting.engine.calls == []
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda path: path.chmod(0o666), "other users may write it; remove it, or run chmod go-w"),
+    (lambda path: os.chown(path, 12345, -1), r"belongs to another user \(uid 12345\)")])
+def test_a_journal_that_another_user_could_have_written(setting: Setting, change,
+                                                        words: str) -> None:
+    three(setting)
+    setting.run("in", "-o", "out")
+    (setting.folder / "out").chmod(0o755)
+    try:
+        change(setting.folder / "out" / FILE_NAME)
+    except PermissionError:
+        pytest.skip("only root gives files away")
+    assert re.search(words, setting.refused("in", "-o", "out", "--resume"))
+
+
+# Another run in the same folder.
+
+class OtherRun:
+    """Has claimed out/b.png; everything that it would write is prepared."""
+
+    def __init__(self, setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+        three(setting)
+        setting.run("in", "-o", "out")
+        self.folder = setting.folder / "out"
+        self.made = {path.name: path.read_bytes() for path in self.folder.glob("*.png")}
+        for name in self.made:
+            (self.folder / name).unlink()
+        self.target = Path("out/b.png")
+        self.journal = Journal("out")
+        assert self.journal.claim(self.target)
+        self.waits: list[Path] = []
+        monkeypatch.setattr(cli_upscale._Screen, "wait", lambda _, job: self.wait(job))
+
+    def wait(self, job: Job) -> None:
+        """Called when the run under test has nothing left but b.png."""
+        self.waits.append(job.target)
+        assert sorted(path.name for path in self.folder.glob("*.png")) == ["a.png", "c.png"]
+        self.end()
+
+    def end(self) -> None:
+        (self.folder / "b.png").write_bytes(self.made["b.png"])
+        self.journal.release(self.target)
+
+    def check(self) -> None:
+        assert {path.name: path.read_bytes() for path in self.folder.glob("*.png")} == self.made
+
+
+def entries(setting: Setting, *arguments: str, code: int = 0) -> list[tuple[str, bool]]:
+    result = setting.run("in", "-o", "out", "--json", *arguments, code=code)
+    return [(Path(entry["input"]).name, entry.get("skipped", False))
+            for entry in json.loads(result.stdout)]
+
+
+def test_what_another_run_is_writing_comes_last_and_is_skipped(setting, monkeypatch) -> None:
+    other = OtherRun(setting, monkeypatch)
+    assert entries(setting, "--resume") == [("a.png", False), ("c.png", False), ("b.png", True)]
+    assert other.waits == [other.target] and len(setting.engine.calls) == 2 * 3
+    other.check()
+
+
+def test_what_another_run_did_not_write_is_written(setting, monkeypatch) -> None:
+    other = OtherRun(setting, monkeypatch)
+    monkeypatch.setattr(other, "end", other.journal.close)  # it was killed
+    assert entries(setting, "--resume") == [("a.png", False), ("c.png", False), ("b.png", False)]
+    other.check()
+
+
+def test_without_resume_the_second_run_does_not_replace(setting, monkeypatch) -> None:
+    other = OtherRun(setting, monkeypatch)
+    result = setting.run("in", "-o", "out", "--seed", "8", code=1)
+    assert result.stderr.splitlines()[-1].startswith("error: out/b.png already exists")
+    assert (other.folder / "b.png").read_bytes() == other.made["b.png"]
+    assert len(setting.engine.calls) == 2 * 3
+
+
+def test_with_overwrite_the_last_run_wins_after_the_first(setting, monkeypatch) -> None:
+    other = OtherRun(setting, monkeypatch)
+    assert entries(setting, "--overwrite") == [("a.png", False), ("c.png", False),
+                                               ("b.png", False)]
+    other.check()
+
+
+@pytest.mark.parametrize(("stage", "locks"), [("_decode", True), ("_compute", False)])
+def test_an_output_that_appears_meanwhile_is_skipped(setting, monkeypatch, stage: str,
+                                                     locks: bool) -> None:
+    """Written by a run that was quicker, and by one that no lock held off."""
+    other = OtherRun(setting, monkeypatch)
+    if not locks:
+        monkeypatch.setattr(journal, "lock_range", lambda *_, **__: True)
+    original = getattr(batch.Batch, stage)
+
+    def late(self, job: Job, *rest):
+        if job.target == other.target:
+            other.end()
+        return original(self, job, *rest)
+
+    monkeypatch.setattr(batch.Batch, stage, late)
+    assert entries(setting, "--resume") == [("a.png", False), ("b.png", True), ("c.png", False)]
+    other.check()
+
+
+def test_claims_end_with_a_failure(setting: Setting, monkeypatch) -> None:
+    three(setting)
+    (setting.folder / "in" / "b.png").write_text("no image")
+    setting.run("in", "-o", "out", code=1)
+    again = Journal("out")
+    assert all(again.claim(Path(f"out/{name}.png")) for name in "abc")
+    again.close()
+
+
+def test_a_journal_is_read_on_from_where_it_was(setting: Setting) -> None:
+    setting.photo("in/a.png")
+    setting.run("in", "-o", "out")
+    reader = Journal("out")
+    assert reader.record(Path("out/b.png")) is None and reader.record(Path("out/a.png"))
+    path = setting.folder / "out" / FILE_NAME
+    line = path.read_bytes().replace(b"a.png", b"b.png")
+    path.write_bytes(path.read_bytes() + line[:20])
+    assert reader.record(Path("out/b.png")) is None
+    path.write_bytes(path.read_bytes() + line[20:])
+    assert reader.record(Path("out/b.png"))
+    path.write_bytes(line)  # replaced by a shorter one
+    assert reader.record(Path("out/a.png")) is None and reader.record(Path("out/b.png"))
+    path.unlink()
+    assert reader.record(Path("out/b.png")) is None

@@ -18,7 +18,7 @@ from pathlib import Path
 from ...bundle.manifest import manifest_digest
 from ...bundle.record import Bundle
 from ...errors import EngineError
-from ...files import atomic_file, check_target, make_directory, user_folder
+from ...files import atomic_file, check_target, make_directory, open_own, user_folder
 from ..gpu.library import DeviceInfo
 from ..gpu.noise_predictor import precision_of
 from .api import Api, plugin_digest
@@ -137,7 +137,7 @@ def check(plan: Plan, target: PlanTarget, bundle: Path, device: int = 0) -> byte
     content = b""
     if reason is None:
         try:
-            with open(plan.path, "rb") as stream:
+            with open(open_own(plan.path), "rb") as stream:
                 content = stream.read(info.bytes + 1)
         except OSError as error:
             reason = f"cannot be read ({error.strerror})"
@@ -193,11 +193,14 @@ def reserve(folder: Path, stem: str, overwrite: bool) -> tuple[Path, Path]:
 
 def write_plan(folder: Path, content: bytes | memoryview, info: PlanInfo,
                overwrite: bool = False) -> Plan:
-    """Write a plan, then its sidecar, so that a crash leaves no plan that looks complete."""
+    """Write a plan, then its sidecar, so that a crash leaves no plan that looks complete.
+
+    Only this user may write them, whatever the umask: others are refused by ``open_own``.
+    """
     plan, sidecar = reserve(folder, info.stem, overwrite)
-    with atomic_file(plan, overwrite) as temporary:
+    with atomic_file(plan, overwrite, mode=0o644) as temporary:
         temporary.write_bytes(content)
-    with atomic_file(sidecar, True) as temporary:
+    with atomic_file(sidecar, True, mode=0o644) as temporary:
         temporary.write_text(json.dumps(info.to_dict(), indent=1) + "\n", encoding="utf-8")
     return Plan(plan, info)
 
@@ -231,17 +234,14 @@ def _major(version: str) -> int:
 def _read(file: Path) -> Plan:
     sidecar = file.with_suffix(SIDECAR_SUFFIX)
     try:
-        if file.is_symlink() or sidecar.is_symlink():
-            raise EngineError(f"{file} or its sidecar is a symbolic link")
-        if not file.is_file():
-            raise EngineError(f"{file} is not a regular file")
-        if not sidecar.is_file():
+        os.close(open_own(file))
+        if not os.path.lexists(sidecar):
             raise EngineError(f"{file} has no sidecar {sidecar.name}, which says what it was built "
                               "from")
-        with open(sidecar, "rb") as stream:
+        with open(open_own(sidecar), "rb") as stream:
             text = stream.read(MAX_SIDECAR_BYTES + 1)
     except OSError as error:
-        raise EngineError(f"{sidecar} cannot be read: {error.strerror}") from None
+        raise EngineError(f"{error.filename} cannot be read: {error.strerror}") from None
     if len(text) > MAX_SIDECAR_BYTES:
         raise EngineError(f"{sidecar} is too large for a sidecar")
     info = parse(text, str(sidecar))

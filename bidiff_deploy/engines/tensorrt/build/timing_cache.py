@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import OutputError
-from ....files import atomic_file, make_directory, user_folder
+from ....files import atomic_file, make_directory, open_own, user_folder
 from ...gpu.library import DeviceInfo
 
 __all__ = ["MAX_BYTES", "attach", "cache_file", "read", "save"]
@@ -27,11 +27,9 @@ def cache_file(version: str, gpu: DeviceInfo) -> Path:
 
 
 def read(file: Path) -> bytes:
-    """The cache's content; empty if it is missing, cannot be read or is too large."""
+    """The cache's content; empty if it is missing, too large, or of another user (``open_own``)."""
     try:
-        if not file.is_file():
-            return b""
-        with open(file, "rb") as stream:
+        with open(open_own(file), "rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except OSError:
         return b""
@@ -60,7 +58,7 @@ def save(config: Any, file: Path) -> str | None:
         return None
     try:
         make_directory(file.parent)
-        with atomic_file(file, overwrite=True) as temporary:
+        with atomic_file(file, overwrite=True, mode=0o644) as temporary:
             temporary.write_bytes(memoryview(content))
     except OutputError as error:
         return f"the timing cache was not saved: {error}"

@@ -85,10 +85,12 @@ def build_plugin(root: str | os.PathLike[str], output: str | os.PathLike[str] | 
         _compile(cmake, Path(build), quiet)
         names = [name for name in LIBRARIES if Path(build, name).is_file()]
         for name in names:
-            shutil.copy2(Path(build, name), target / name)
+            shutil.copyfile(Path(build, name), target / name)
+            (target / name).chmod(0o755)  # whatever the umask: PluginLibrary refuses others' files
         description = _load(target / LIBRARIES[0], tensorrt)
         (target / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n",
                                           encoding="utf-8")
+        (target / DESCRIPTION).chmod(0o644)
     return Built(folder, tuple(folder / name for name in names), description["tensorrt"],
                  description["interface"], tuple(description["architectures"]))
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....errors import EngineError
-from ....files import user_folder
+from ....files import open_own, user_folder
 from ...gpu.nvrtc_files import nvrtc_files
 
 __all__ = ["ABI_VERSION", "DESCRIPTION", "LIBRARIES", "PluginLibrary", "default_folder",
@@ -55,7 +55,7 @@ def find_plugin(version: str) -> Path:
         if not Path(named).is_file():
             raise EngineError(f"BIDIFF_TENSORRT_PLUGIN names {named}, which is not a file; build "
                               "it with bidiff-deploy build-plugin")
-        return Path(named)
+        return Path(os.path.realpath(named))
     for older in range(minor, -1, -1):
         file = default_folder((major, older)) / LIBRARIES[0]
         if file.is_file() and _built_for(file.with_name(DESCRIPTION)) == (major, older):
@@ -69,15 +69,18 @@ class PluginLibrary:
     """The functions of a plugin library that Python calls.
 
     Raises:
-        EngineError: it cannot be loaded, or belongs to another version of this package.
+        EngineError: it cannot be loaded, belongs to another version of this package, or could have
+            been written by another user (``files.open_own``).
     """
 
     def __init__(self, file: str | os.PathLike[str]) -> None:
         try:
+            os.close(open_own(file))
             self._library = ctypes.CDLL(os.fspath(file))
             version = self._library.bidiff_tensorrt_abi_version()
         except (OSError, AttributeError) as failure:
-            raise EngineError(f"{file} cannot be loaded ({failure}); build it again with "
+            reason = getattr(failure, "strerror", None) or failure
+            raise EngineError(f"{file} cannot be loaded ({reason}); build it again with "
                               "bidiff-deploy build-plugin --overwrite") from None
         if version != ABI_VERSION:
             raise EngineError(f"{file} has ABI version {version}, but this package needs "
@@ -150,7 +153,7 @@ class PluginLibrary:
 def _built_for(description: Path) -> tuple[int, int] | None:
     """Major and minor version of TensorRT that a plugin was built for; None if not stated."""
     try:
-        with open(description, encoding="utf-8") as stream:
+        with open(open_own(description), encoding="utf-8") as stream:
             version = json.loads(stream.read(_MAX_DESCRIPTION))["tensorrt"]
         major, minor, *_ = (int(part) for part in version.split("."))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -205,26 +205,6 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path) -> None:
     assert (target / "a.jpg").read_text() == "precious"
 
 
-def test_a_failed_rename_puts_the_old_directory_back(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "bundle"
-    target.mkdir()
-    (target / "manifest.json").write_text("old")
-    replace, calls = os.replace, []
-
-    def failing(source: Path, destination: Path) -> None:
-        calls.append(source)
-        if len(calls) == 2:  # 1: old aside, 2: new into place, 3: old back
-            raise OSError(errno.EIO, "no", str(source))
-        replace(source, destination)
-
-    monkeypatch.setattr(os, "replace", failing)
-    with pytest.raises(OutputError):
-        with atomic_directory(target, overwrite=True, marker="manifest.json") as temporary:
-            (temporary / "manifest.json").write_text("new")
-    assert (target / "manifest.json").read_text() == "old" and names(tmp_path) == ["bundle"]
-
-
 def test_make_directory(tmp_path: Path) -> None:
     assert make_directory(tmp_path / "a" / "b").is_dir()
     make_directory(tmp_path / "a" / "b")
