@@ -26,6 +26,8 @@ __all__ = [
     "UsageError",
     "listed",
     "one_line",
+    "printable",
+    "quoted",
 ]
 
 
@@ -58,9 +60,9 @@ class OutputError(BidiffError, OSError):
 
 
 def one_line(error: object, limit: int = 300) -> str:
-    """The text of another library's error on one line of at most ``limit`` characters, or the
-    name of its class if it has no text."""
-    return " ".join(str(error).split())[:limit] or type(error).__name__
+    """The text of another library's error on one line of at most ``limit`` characters, all
+    printable, or the name of its class if it has no text."""
+    return printable(" ".join(str(error).split())[:limit])[:limit] or type(error).__name__
 
 
 def listed(names: Iterable[object]) -> str:
@@ -68,3 +70,22 @@ def listed(names: Iterable[object]) -> str:
     has characters that are not printable."""
     cut = sorted(str(name)[:60] for name in names)
     return ", ".join(name if name and name.isprintable() else ascii(name) for name in cut)
+
+
+def printable(text: object) -> str:
+    """``str(text)`` with every character escaped that is not printable: line ends, the sequences
+    that steer a terminal, and marks that turn the direction of reading."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def quoted(text: object, limit: int = 60) -> str:
+    """``repr`` of a value that a file brings along, for a message: of strings their first
+    ``limit`` characters, of other values the first ``limit`` of their repr, then an ellipsis.
+    Nothing in it is unprintable."""
+    if isinstance(text, str):
+        return repr(text[:limit]) if len(text) <= limit else repr(text[:limit] + "\u2026")
+    try:
+        found = printable(repr(text))
+    except (ValueError, RecursionError):  # an int of too many digits, deep lists
+        return f"a value of type {type(text).__name__}"
+    return found if len(found) <= limit else found[:limit] + "\u2026"

@@ -26,6 +26,7 @@ _TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
 # An honest weights file stores equal tensors once, so it may be smaller than what it holds.
 _MAX_SHARED = 8
 _SMALL = 1 << 20  # bytes that any weights file may hold so
+_MAX_MADE_OF = 2  # parameters that one tensor is made of, on average
 
 
 @dataclass(frozen=True)
@@ -75,20 +76,26 @@ class _Shapes:
                 self.state[name] = np.broadcast_to(np.float32(0), shape)
 
 
-def build_graph(config: Any, precision: str, timestep: int, weights_bytes: int) -> BuiltGraph:
+def build_graph(config: Any, precision: str, timestep: int, weights_bytes: int,
+                places: int) -> BuiltGraph:
     """Build the graph of one step of the network of ``config``.
 
     ``precision``: the bundle's. ``timestep``: any, as the values that depend on it are not built.
-    ``weights_bytes``: size of the weights file; a network that has far more weights than that is
-    refused before it is built. Raises BundleError with the reason alone.
+    ``weights_bytes``: size of the weights file; ``places``: how many tensors the bundle lists in
+    it. A network that has far more of either is refused before it is built. Raises BundleError with
+    the reason alone.
     """
     network = network_of(config)
-    wanted = sum(math.prod(parameter.shape) // 8 if parameter.binary
-                 else 4 * math.prod(parameter.shape)
-                 for parameter in network.parameters(config).values() if not parameter.grouped)
-    if wanted > _MAX_SHARED * weights_bytes + _SMALL:
-        raise BundleError(f"its network has {wanted} bytes of weights, more than its weights file "
-                          f"of {weights_bytes} bytes can hold")
+    wanted = count = 0
+    for _, parameter in network.each_parameter(config):
+        count += 1
+        if not parameter.grouped:
+            wanted += math.prod(parameter.shape) * 4 // (32 if parameter.binary else 1)
+        if wanted > _MAX_SHARED * weights_bytes + _SMALL:
+            raise BundleError("its network has more weights than its weights file of "
+                              f"{weights_bytes} bytes can hold")
+        if count > _MAX_MADE_OF * places:
+            raise BundleError(f"its network has more tensors than the {places} that it lists")
     forms: dict[str, TensorForm] = {}
 
     def store(value: npt.NDArray[Any], name: str) -> TensorProto:

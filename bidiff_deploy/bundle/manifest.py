@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,22 +20,23 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BidiffError, BundleError
+from ..checks import MAX_JSON_BYTES, load_json
+from ..errors import BidiffError, BundleError, one_line, quoted
 from ..files import file_sha256
 from ..networks import DEFAULT, find_network
-from ..networks.base import MAX_SCALE, NOISE_PREDICTOR
+from ..networks.base import NOISE_PREDICTOR, ONE_RUN
 from ..operators.names import COMPUTE, VERSION
 from ..operators.sign_bits import PACKING_VERSION
 from ..sampling.schedule import Schedule
+from .manifest_document import MANIFEST, check_manifest
 from .record import Bundle, NoisePredictorBundle, Step
+
+__all__ = ["FORMAT", "MANIFEST", "SCHEMA_VERSION", "manifest_digest", "open_bundle",
+           "open_noise_predictor"]
 
 FORMAT = "bidiff-bundle"
 SCHEMA_VERSION = 2
-MANIFEST = "manifest.json"
-MAX_MANIFEST_BYTES = 4 << 20
-MAX_STEPS = 10_000
 Opened = TypeVar("Opened")
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
@@ -71,7 +71,7 @@ def _open(path: Path, parse: Callable[[Path, Mapping[str, Any]], Opened],
     manifest = _read_manifest(path)
     where = path / MANIFEST
     schema = manifest.get("schema_version")
-    if manifest.get("format") != FORMAT or type(schema) is not int:
+    if manifest.get("format") != FORMAT or type(schema) is not int or schema < 1:
         raise BundleError(f"{where} is not the manifest of a bundle; "
                           "make a bundle with `bidiff-deploy export`")
     if schema > SCHEMA_VERSION:
@@ -81,9 +81,9 @@ def _open(path: Path, parse: Callable[[Path, Mapping[str, Any]], Opened],
         bundle = parse(path, manifest)
     except BidiffError as error:
         raise BundleError(f"{where}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise BundleError(f"{where} is incomplete or garbled ({type(error).__name__}: {error}); "
-                          "export the bundle again") from None
+    except ValueError as error:
+        raise BundleError(f"{where} is incomplete or garbled: {error}; export the bundle again"
+                          ) from None
     _check_files(path, manifest, verify)
     return bundle
 
@@ -96,13 +96,14 @@ def _read_manifest(path: Path) -> Mapping[str, Any]:
         if not where.is_file():
             raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}; "
                               "make one with `bidiff-deploy export`")
-        if where.stat().st_size > MAX_MANIFEST_BYTES:
+        if where.stat().st_size > MAX_JSON_BYTES:
             raise BundleError(f"{where} is larger than a manifest can be; export the bundle again")
-        manifest = json.loads(where.read_text(encoding="utf-8"))
+        manifest = load_json(where.read_bytes())
     except OSError as error:
         raise BundleError(f"{where} cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError):
-        raise BundleError(f"{where} is not valid JSON; export the bundle again") from None
+    except ValueError as error:
+        raise BundleError(f"{where} is not valid JSON ({one_line(error)}); export the bundle again"
+                          ) from None
     if not isinstance(manifest, dict):
         raise BundleError(f"{where} is not the manifest of a bundle; "
                           "make a bundle with `bidiff-deploy export`")
@@ -112,75 +113,65 @@ def _read_manifest(path: Path) -> Mapping[str, Any]:
 def _check_versions(manifest: Mapping[str, Any]) -> None:
     """Refuse operators and packings that are newer than this version."""
     for key, known in (("bidiff_opset", VERSION), ("packing_version", PACKING_VERSION)):
-        if _integer(manifest, key) < 1:
-            raise ValueError(f"{key} must be at least 1, not {manifest[key]}")
         if manifest[key] > known:
             raise BundleError(f"{key} {manifest[key]} is newer than the {known} this version "
                               "reads; upgrade bidiff-deploy")
 
 
-def _file_names(manifest: Mapping[str, Any], *used: str) -> tuple[str, ...]:
-    """``used``, after checking these names and those of all files in the manifest."""
-    files = manifest["files"]
-    for name, entry in files.items():
-        _check_name(name)
-        if not re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]) or _integer(entry, "bytes") < 0:
-            raise BundleError(f"the entry of {name!r} is garbled; export the bundle again")
-    for name in used:
-        _check_name(name)
-        if name not in files:
-            raise BundleError(f"{name!r} is used but has no hash; export the bundle again")
-    return used
-
-
 def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
-    """The bundle that a manifest describes; its files are not read."""
-    _check_versions(manifest)
+    """The bundle that a manifest describes; its files are not read. Raises ValueError, in a
+    sentence, for keys that are missing or garbled."""
     kind = manifest.get("kind", NOISE_PREDICTOR)
     network = find_network(manifest.get("model", DEFAULT), "network")
     if network.kind != kind:
-        raise BundleError(f"kind {str(kind)[:60]!r} is not that of its network {network.name}; "
+        raise BundleError(f"kind {quoted(kind)} is not that of its network {network.name}; "
                           "upgrade bidiff-deploy, or export the bundle again")
+    schema = manifest["schema_version"]
+    check_manifest(manifest, schema, one_run=network.kind == ONE_RUN)
+    _check_versions(manifest)
     config = network.config(manifest["network"], "network")
     if set(manifest["network"]) != set(config.to_dict()):
         raise BundleError("its network options are not complete; export the bundle again")
-    scale, fixed = _integer(manifest, "scale"), network.fixed_scale(config)
+    scale, fixed = manifest["scale"], network.fixed_scale(config)
     if fixed not in (None, scale):
         raise BundleError(f"its scale {scale} is not that of its network, {fixed}; export the "
                           "bundle again")
-    if not 1 <= scale <= MAX_SCALE:
-        raise BundleError(f"scale {scale} must be from 1 to {MAX_SCALE}; export the bundle again")
-    precision = manifest["precision"]
+    precision, weights = manifest["precision"], manifest["weights"]
     if precision not in COMPUTE:
-        raise BundleError(f"precision {str(precision)[:60]!r} is not known; upgrade bidiff-deploy")
-    tensors = _offsets(manifest.get("tensors"), manifest)
+        raise BundleError(f"precision {quoted(precision)} is not known; upgrade bidiff-deploy")
+    stated = schema > 1  # the graphs of schema 1 state the offsets
+    tensors = manifest["tensors"] if stated else {}
     if kind != NOISE_PREDICTOR:
-        graph, weights = _file_names(manifest, manifest["graph"], manifest["weights"])
-        return Bundle(path, config, scale, (Step(0, 0, graph),), (), precision, weights, tensors,
-                      manifest)
+        _check_listed(manifest, weights, manifest["graph"])
+        return Bundle(path, config, scale, (Step(0, 0, manifest["graph"]),), (), precision, weights,
+                      tensors, manifest)
     schedule = Schedule.from_dict(manifest["schedule"])
-    stated = manifest["schema_version"] > 1
-    steps = tuple(Step(_integer(step, "timestep"), _integer(step, "group"), step["file"],
-                       tuple(map(_offset, step["offsets"])) if stated else ())
-                  for step in manifest["steps"])
+    steps = tuple(Step(step["timestep"], step["group"], step["file"],
+                       tuple(step["offsets"]) if stated else ()) for step in manifest["steps"])
     times = [step.timestep for step in steps]
-    if not 1 <= len(steps) <= MAX_STEPS or any(a <= b for a, b in zip(times, times[1:])) or (
-            times[-1] < 0 or times[0] >= schedule.total_steps):
+    if any(a <= b for a, b in zip(times, times[1:])) or times[0] >= schedule.total_steps:
         raise BundleError("its steps are not descending time steps of its schedule; "
                           "export the bundle again")
-    weights, *_ = _file_names(manifest, manifest["weights"], *(step.file for step in steps))
-    initializers = manifest["step_initializers"]
-    if not isinstance(initializers, list) or not all(isinstance(n, str) for n in initializers):
-        raise BundleError("step_initializers must be names; export the bundle again")
+    files = [step.file for step in steps]
+    if len(set(files)) < len(files):
+        raise BundleError("two of its steps have the same file; export the bundle again")
+    _check_listed(manifest, weights, *files)
+    initializers = tuple(manifest["step_initializers"])
     if stated and any(len(step.offsets) != len(initializers) for step in steps):
         raise BundleError("a step must have one offset for each of step_initializers; export the "
                           "bundle again")
     start = manifest["sampling"]["start"]
-    if start is not None and (type(start) is not int or not steps[-1].timestep <= start):
-        raise BundleError(f"its sampling starts at {start!r}, below all of its steps; "
+    if start is not None and steps[-1].timestep > start:
+        raise BundleError(f"its sampling starts at {start}, below all of its steps; "
                           "export the bundle again")
-    return NoisePredictorBundle(path, config, scale, steps, tuple(initializers), precision, weights,
+    return NoisePredictorBundle(path, config, scale, steps, initializers, precision, weights,
                                 tensors, manifest, schedule, start)
+
+
+def _check_listed(manifest: Mapping[str, Any], *used: str) -> None:
+    for name in used:
+        if name not in manifest["files"]:
+            raise BundleError(f"{name!r} is used but has no hash; export the bundle again")
 
 
 def _parse_noise_predictor(path: Path, manifest: Mapping[str, Any]) -> NoisePredictorBundle:
@@ -204,32 +195,3 @@ def _check_files(path: Path, manifest: Mapping[str, Any], verify: bool) -> None:
                                   "differs); copy the bundle again or export it again")
         except OSError as error:
             raise BundleError(f"{file} cannot be read: {error.strerror or error}") from None
-
-
-def _check_name(name: Any) -> None:
-    # A bare file name: no separator, no drive, no parent, nothing hidden.
-    if not isinstance(name, str) or not _FILE_NAME.fullmatch(name) or name == MANIFEST:
-        raise BundleError(f"file name {name!r} is not allowed: the files of a bundle must be in "
-                          "its folder; do not use this bundle")
-
-
-def _offsets(tensors: Any, manifest: Mapping[str, Any]) -> dict[str, int]:
-    """``{name: offset}`` of the shared tensors; none in schema 1, whose graphs state them."""
-    if manifest["schema_version"] == 1:
-        return {}
-    if not isinstance(tensors, dict):
-        raise ValueError("tensors must be a mapping of names to offsets")
-    return {name: _offset(offset) for name, offset in tensors.items()}
-
-
-def _offset(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"an offset must be a whole number from 0, not {str(value)[:60]!r}")
-    return value
-
-
-def _integer(mapping: Mapping[str, Any], key: str) -> int:
-    value = mapping[key]
-    if type(value) is not int:
-        raise ValueError(f"{key} must be a whole number, not {value!r}")
-    return value

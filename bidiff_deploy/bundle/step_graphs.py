@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError, Message
 
-from ..errors import BundleError
+from ..errors import BundleError, quoted
 from .built_graph import BuiltGraph, build_graph
 from .record import Bundle, Step
 
@@ -26,6 +26,7 @@ __all__ = ["StepGraphs"]
 # each tensor, and names of programs that write graphs.
 _REFERENCE_BYTES = 160
 _SLACK_BYTES = 4096
+_MIN_ENTRY_BYTES = 40  # that a file of schema 1 needs for a tensor and its place
 _MAX_DIGITS = 18  # of an offset
 
 
@@ -41,7 +42,7 @@ class StepGraphs:
         size = self._weights.size
         try:
             self._built = build_graph(bundle.config, bundle.precision, bundle.steps[0].timestep,
-                                      size)
+                                      size, self._places())
         except BundleError as error:
             raise self._broken(str(error)) from None
         self._varying = bundle.step_initializers
@@ -107,6 +108,13 @@ class StepGraphs:
             if reason := self.difference(step):
                 raise self._misfit(step, reason)
 
+    def _places(self) -> int:
+        """At most how many tensors the bundle states places of."""
+        if self.bundle.schema > 1:
+            return len(self.bundle.tensors) + len(self.bundle.step_initializers)
+        file = self.bundle.steps[0].file
+        return int(self.bundle.manifest["files"][file]["bytes"]) // _MIN_ENTRY_BYTES
+
     # -- places ---------------------------------------------------------------------------------
     def _view(self, name: str, offset: int) -> npt.NDArray[Any]:
         form = self._built.tensors[name]
@@ -116,7 +124,7 @@ class StepGraphs:
         forms, varying = self._built.tensors, set(self._varying)
         odd = sorted((set(forms) - varying) ^ set(self._offsets))
         if odd:
-            raise self._broken(f"its tensors are not those of its network ({odd[0][:60]!r})")
+            raise self._broken(f"its tensors are not those of its network ({quoted(odd[0])})")
         for offsets in (self._offsets, *self._step_offsets.values()):
             if offsets is not self._offsets and set(offsets) != varying:
                 raise self._broken("a step does not list all of step_initializers")
@@ -161,12 +169,12 @@ class StepGraphs:
                 text = entries.get("offset", "")
                 if entries.get("location") != self.bundle.weights or not (
                         text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
-                    raise self._misfit(step, f"tensor {tensor.name[:60]!r} is not in the weights "
+                    raise self._misfit(step, f"tensor {quoted(tensor.name)} is not in the weights "
                                              "file")
                 offsets = (self._step_offsets[step.timestep] if tensor.name in varying
                            else self._offsets)
                 if offsets.setdefault(tensor.name, int(text)) != int(text):
-                    raise self._misfit(step, f"tensor {tensor.name[:60]!r} differs from that of "
+                    raise self._misfit(step, f"tensor {quoted(tensor.name)} differs from that of "
                                              "the first step")
                 del tensor.external_data[:]
             if reason := _compare(found, self._built.model):

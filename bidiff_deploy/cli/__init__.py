@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from ..errors import BidiffError, UsageError, one_line
+from ..errors import BidiffError, UsageError, one_line, printable
 from ..version import __version__
 
 # name -> (module with a click command called ``command``, its line in the list of commands). The
@@ -65,14 +65,14 @@ class _Commands(click.Group):
                 raise UsageError("the current folder was removed; change to one that exists")
             return super().invoke(ctx)
         except BidiffError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {printable(error)}", err=True)
             ctx.exit(1)
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         try:
             return super().main(*arguments, **options)
         except OSError as error:
-            click.echo(f"error: {_sentence(error)}", err=True)
+            click.echo(f"error: {printable(_sentence(error))}", err=True)
             sys.exit(1)
 
 

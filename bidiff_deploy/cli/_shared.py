@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..engines import BACKENDS
-from ..errors import UsageError
+from ..errors import UsageError, printable
 
 if TYPE_CHECKING:
     from ..engines.tile_choice import Tile
@@ -119,7 +119,7 @@ def parse_timesteps(text: str | None) -> list[int] | None:
 def print_assumptions(assumptions: Iterable[str]) -> None:
     """Prints one line on stderr for each."""
     for line in assumptions:
-        click.echo(f"assumed: {line}", err=True)
+        click.echo(f"assumed: {printable(line)}", err=True)
 
 
 def parse_bytes(text: str, option: str = "--memory") -> int:

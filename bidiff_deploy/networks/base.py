@@ -8,7 +8,7 @@ packages use this record and never check which network it is.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -105,6 +105,11 @@ class Network(abc.ABC):
     @abc.abstractmethod
     def parameters(self, config: Any) -> dict[str, Parameter]:
         """``{name: Parameter}`` of every parameter, in order of execution."""
+
+    def each_parameter(self, config: Any) -> Iterator[tuple[str, Parameter]]:
+        """``parameters`` one by one, for readers that stop at the first that a file lacks: options
+        of a file may describe a network far larger than the file."""
+        yield from self.parameters(config).items()
 
     @abc.abstractmethod
     def binary_layers(self, config: Any) -> list[str]:

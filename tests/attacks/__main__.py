@@ -1,17 +1,24 @@
-"""Run attacks: ``python -m attacks [NAME...]``; see the package."""
+"""Run attacks: ``python -m attacks [NAME...]``, or ``python -m attacks --mutants 3000 [--seed 1]``;
+see the package."""
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from support.reference_cases import Reference
 
 from .bundles import GRAPHS, MANIFESTS, write
 from .limited import outcome_of
+from .mutants import write_mutant
+
+BEFORE = Path(__file__).parents[1] / "bundle" / "exported_before" / "tiny.bundle"  # schema 1
 
 
 def made(path: Path, make: Callable[[Path], object]) -> Path:
@@ -20,22 +27,39 @@ def made(path: Path, make: Callable[[Path], object]) -> Path:
     return path
 
 
-def main(names: list[str]) -> int:
+def main() -> int:
     known = {**GRAPHS, **MANIFESTS}
-    failed = 0
+    parser = argparse.ArgumentParser(description="Open hostile bundles, each within limits.")
+    parser.add_argument("names", nargs="*", help="attacks; default: all")
+    parser.add_argument("--mutants", type=int, default=0, help="open so many random ones instead")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    outcomes = []
     with tempfile.TemporaryDirectory() as folder:
-        honest = Reference(lambda name, make: made(Path(folder) / name, make)).bundle(
+        path = Reference(lambda name, make: made(Path(folder) / name, make)).bundle(
             "tiny", [900, 400])
-        for name in names or known:
-            bundle = Path(folder) / "hostile.bundle"
+        honest, bundle = outcome_of(path), Path(folder) / "hostile.bundle"
+        print(f"honest: {honest}")
+        for index in range(given.mutants):
+            base = (path, BEFORE)[index % 2]
+            name = write_mutant(base, bundle, np.random.default_rng([given.seed, index]))
+            outcomes.append((f"{index}, {name}", outcome_of(bundle)))
+        for name in () if given.mutants else given.names or known:
             shutil.rmtree(bundle, ignore_errors=True)
-            shutil.copytree(honest, bundle)
+            shutil.copytree(path, bundle)
             write(bundle, known[name])
-            outcome = outcome_of(bundle)
-            failed += not outcome.good
-            print(f"{'ok  ' if outcome.good else 'FAIL'} {name}: {outcome}")
-    return min(failed, 1)
+            outcomes.append((name, outcome_of(bundle)))
+            print(f"{name}: {outcomes[-1][1]}")
+    failed = [(name, outcome) for name, outcome in outcomes
+              if not (outcome.good and outcome.costs_no_more_than(honest))]
+    for name, outcome in failed:
+        print(f"FAIL {name}: {outcome}")
+    refused = sum(bool(outcome.error) for _, outcome in outcomes)
+    print(f"{len(outcomes)} bundles: {refused} refused, {len(failed)} failed; at most "
+          f"{max(o.grown for _, o in outcomes) >> 20} MiB and "
+          f"{max(o.seconds for _, o in outcomes):.2f} s")
+    return min(len(failed), 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

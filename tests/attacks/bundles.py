@@ -17,17 +17,25 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 Manifest = dict[str, Any]
-Maker = Callable[[Path, Manifest], Manifest]
+Maker = Callable[[Path, Manifest], "Manifest | bytes"]
 
 
 def write(folder: Path, maker: Maker) -> None:
-    """Change the bundle in ``folder``, and make sizes and hashes fit."""
+    """Change the bundle in ``folder``, and make sizes and hashes fit unless the maker returns the
+    manifest's bytes."""
     path = folder / "manifest.json"
-    manifest = maker(folder, json.loads(path.read_text()))
-    for name, entry in manifest.get("files", {}).items():
-        data = (folder / name).read_bytes()
-        entry.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-    path.write_text(json.dumps(manifest))
+    manifest = json.loads(path.read_text())
+    names = list(manifest["files"])
+    changed = maker(folder, manifest)
+    if not isinstance(changed, bytes):
+        entries = changed.get("files")
+        for name in names:
+            entry = entries.get(name) if isinstance(entries, dict) else None
+            if isinstance(entry, dict):
+                data = (folder / name).read_bytes()
+                entry.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        changed = json.dumps(changed).encode()
+    path.write_bytes(changed)
 
 
 def _graph(change: Callable[[onnx.ModelProto], None]) -> Maker:
@@ -134,6 +142,26 @@ def _short_step(folder: Path, manifest: Manifest) -> Manifest:
     return manifest
 
 
+def _raw(change: Callable[[bytes], bytes]) -> Maker:
+    """A maker that changes the manifest's bytes."""
+    def make(folder: Path, manifest: Manifest) -> bytes:
+        return change(json.dumps(manifest).encode())
+    return make
+
+
+def _with(**keys: Any) -> Maker:
+    def make(folder: Path, manifest: Manifest) -> Manifest:
+        return {**manifest, **keys}
+    return make
+
+
+def _one_file_for_all_steps(folder: Path, manifest: Manifest) -> Manifest:
+    """A graph of before is read once a step, so one file would be read 1000 times."""
+    step = manifest["steps"][0]
+    manifest["steps"] = [{**step, "timestep": time} for time in reversed(range(1000))]
+    return manifest
+
+
 def _text_that_steers(folder: Path, manifest: Manifest) -> Manifest:
     manifest["model"] = "\x1b[2J\nerror: fake"
     return manifest
@@ -153,6 +181,7 @@ GRAPHS: dict[str, Maker] = {
 # Manifests: refused in a sentence.
 MANIFESTS: dict[str, Maker] = {
     "2^20 blocks a level": _network(res_blocks=1 << 20),
+    "as many blocks as can be": _network(res_blocks=21_000, dynamic_group=1),
     "2^20 groups": _network(dynamic_group=1 << 20, total_step=1 << 20),
     "as wide as can be": _network(inner_channel=16384, channel_mults=[1], norm_groups=1),
     "places beyond the file": _offsets(lambda offset: offset + (1 << 40)),
@@ -160,4 +189,17 @@ MANIFESTS: dict[str, Maker] = {
     "places between values": _offsets(lambda offset: offset + 1),
     "places that are no numbers": _offsets(lambda offset: True),
     "one place for all": _one_place_for_all, "no places": _without_tensors,
-    "a place too few": _short_step, "names that steer a terminal": _text_that_steers}
+    "a place too few": _short_step, "names that steer a terminal": _text_that_steers,
+    "one file for 1000 steps": _one_file_for_all_steps,
+    "a number of 100000 digits": _raw(lambda text: b'{"x": ' + b"9" * 100_000 + b"," + text[1:]),
+    "a key twice": _raw(lambda text: text[:-1] + b', "scale": 4}'),
+    "100000 brackets": _raw(lambda text: b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b","
+                            + text[1:]),
+    "a million empty lists": _with(later=[[]] * 1_000_000),
+    "400000 keys, the last twice": _raw(lambda text: text[:-1] + b"".join(
+        b',"%d":1' % (i % 399_999) for i in range(400_000)) + b"}"),
+    "NaN": _with(later=float("nan")), "infinity": _with(later=float("inf")),
+    "a scale that is true": _with(scale=True), "a text of a megabyte": _with(model="x" * 1_000_000),
+    "a million steps": _with(steps=[0] * 1_000_000),
+    "notes that are a number": _with(assumptions=7),
+    "no source": _with(source=None), "a schema of minus one": _with(schema_version=-1)}

@@ -6,6 +6,7 @@ import ast
 import os
 import resource
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from bidiff_deploy import BidiffError, load_bundle
 from bidiff_deploy.machine import peak_memory
 
 MEMORY = 256 << 20  # beyond what the process has before it opens the bundle
+SLACK = 16 << 20  # of allocators
 SECONDS = 10  # of processor time
 
 
@@ -25,22 +27,32 @@ class Outcome:
     error   the sentence that refused the bundle; empty where it ran
     digest  of the prediction, where it ran
     died    the signal that ended the process, or 0
+    printed what went to stderr meanwhile
     grown   by how many bytes the peak of memory grew
+    seconds processor time
     """
 
     error: str
     digest: str
     died: int
+    printed: str
     grown: int
+    seconds: float
 
     @property
     def good(self) -> bool:
         """Whether it ran or was refused in one line, within the limits."""
-        return not self.died and self.error.isprintable() and self.grown < MEMORY
+        return (not self.died and self.error.isprintable() and not self.printed
+                and self.grown < MEMORY)
+
+    def costs_no_more_than(self, honest: Outcome) -> bool:
+        """Whether it took at most twice the memory of an honest bundle."""
+        return self.grown < 2 * honest.grown + SLACK
 
     def __str__(self) -> str:
-        how = f"died of signal {self.died}" if self.died else self.error or "ran as before"
-        return f"{how} ({self.grown >> 20} MiB)"
+        how = f"died of signal {self.died}" if self.died else self.error or "ran"
+        how += f", printed {self.printed!r}" if self.printed else ""
+        return f"{how} ({self.grown >> 20} MiB, {self.seconds:.2f} s)"
 
 
 def outcome_of(bundle: Path) -> Outcome:
@@ -49,9 +61,12 @@ def outcome_of(bundle: Path) -> Outcome:
     child = os.fork()
     if child == 0:
         os.close(reading)
+        stderr = os.memfd_create("stderr")
+        os.dup2(stderr, 2)
         signal.signal(signal.SIGXCPU, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-        before = peak_memory()
+        signal.alarm(30 * SECONDS)  # it may also wait for ever
+        before, started = peak_memory(), time.process_time()
         error, digest = "", ""
         try:
             with load_bundle(bundle, threads=1) as engine:
@@ -63,13 +78,16 @@ def outcome_of(bundle: Path) -> Outcome:
         except BaseException as other:
             error = f"raises {type(other).__name__}\n{other}"
         grown = max(0, peak_memory() - before)
-        os.write(writing, repr((error, digest, grown)).encode())
+        seconds = time.process_time() - started
+        printed = os.pread(stderr, 1000, 0).decode(errors="replace")
+        os.write(writing, ascii((error, digest, printed, grown, seconds)).encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as stream:
         said = stream.read()
     _, status = os.waitpid(child, 0)
     if not said:
-        return Outcome("", "", os.WTERMSIG(status) if os.WIFSIGNALED(status) else -1, 0)
-    error, digest, grown = ast.literal_eval(said.decode())
-    return Outcome(error, digest, 0, grown)
+        died = os.WTERMSIG(status) if os.WIFSIGNALED(status) else -1
+        return Outcome("", "", died, "", 0, SECONDS)
+    error, digest, printed, grown, seconds = ast.literal_eval(said.decode())
+    return Outcome(error, digest, 0, printed, grown, seconds)

@@ -7,15 +7,18 @@ import hashlib
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from attacks.bundles import GRAPHS, MANIFESTS, write
 from attacks.limited import outcome_of
+from attacks.mutants import write_mutant
 
 from bidiff_deploy import BundleError, load_bundle
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.operators.definitions import functions
 from bidiff_deploy.operators.names import VERSION
+from support.seeds import SEED, SOAK
 
 BEFORE = Path(__file__).parent / "exported_before" / "tiny.bundle"
 
@@ -40,7 +43,7 @@ def test_graphs_of_strangers_are_not_run(hostile, honest, attack):
     bundle = hostile(GRAPHS[attack])
     outcome = outcome_of(bundle)
     assert outcome.good and not outcome.error and outcome.digest == honest.digest, outcome
-    assert outcome.grown < 2 * honest.grown + (16 << 20)
+    assert outcome.costs_no_more_than(honest)
     with pytest.raises(BundleError, match=r"step_0900\.onnx does not fit its bundle: it") as caught:
         load_bundle(bundle, backend="onnxruntime-stock")
     assert "\n" not in str(caught.value)
@@ -53,14 +56,24 @@ def test_graphs_of_schema_1_must_be_those_of_their_network(tmp_path, honest, att
     write(bundle, GRAPHS[attack])
     outcome = outcome_of(bundle)
     assert outcome.good and "hostile.bundle/step_" in outcome.error, outcome
-    assert outcome.grown < 2 * honest.grown + (16 << 20)
+    assert outcome.costs_no_more_than(honest)
 
 
 @pytest.mark.parametrize("attack", MANIFESTS)
 def test_manifests_that_ask_for_more_are_refused(hostile, honest, attack):
     outcome = outcome_of(hostile(MANIFESTS[attack]))
     assert outcome.good and outcome.error and "hostile.bundle" in outcome.error, outcome
-    assert outcome.grown < 2 * honest.grown + (16 << 20)
+    assert outcome.costs_no_more_than(honest)
+
+
+@pytest.mark.soak
+def test_random_changes_are_refused_or_run_within_limits(reference, tmp_path, honest):
+    bundle = tmp_path / "hostile.bundle"
+    for index in range(300 if SOAK else 25):
+        base = (reference.bundle("tiny", [900, 400]), BEFORE)[index % 2]
+        name = write_mutant(base, bundle, np.random.default_rng([SEED, index]))
+        outcome = outcome_of(bundle)
+        assert outcome.good and outcome.costs_no_more_than(honest), (index, name, outcome)
 
 
 @pytest.mark.parametrize("name", ["tiny", "small", "full"])

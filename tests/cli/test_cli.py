@@ -58,6 +58,14 @@ def image(tmp_path):
     return path
 
 
+def test_words_of_files_do_not_control_the_terminal(bundle, tmp_path, edit_manifest):
+    """Line ends and escapes of a name, in a manifest or on disk, are printed as text."""
+    edit_manifest(bundle, lambda manifest: manifest.update(model="\x1b[2J\nerror: fake"))
+    assert r"\x1b[2J\nerror: fake" in refused(tmp_path, "inspect", bundle)
+    odd = tmp_path / "\x1b[2J\nerror: fake"
+    assert r"\x1b[2J\nerror: fake does not exist" in refused(tmp_path, "inspect", odd)
+
+
 def test_every_help_prints_without_heavy_imports():
     code = ("import sys\nfrom bidiff_deploy.cli import group\n"
             "try:\n    group(sys.argv[1:])\nexcept SystemExit as e:\n"

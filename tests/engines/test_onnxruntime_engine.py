@@ -116,6 +116,27 @@ def test_mistakes_are_sentences(reference):
         engine.predict(good, good, 0)
 
 
+def test_onnxruntime_prints_nothing_of_its_own():
+    """A run that fails is an exception, not a line of its log as well."""
+    code = """if True:
+        import numpy as np, onnxruntime
+        from onnx import TensorProto, helper
+        from bidiff_deploy.engines.onnxruntime.session import session_options
+        graph = helper.make_graph([helper.make_node("Reshape", ["x", "shape"], ["y"])], "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N"]),
+             helper.make_tensor_value_info("shape", TensorProto.INT64, [1])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), session_options(1),
+                                               providers=["CPUExecutionProvider"])
+        try:
+            session.run(None, {"x": np.zeros(3, "f4"), "shape": np.array([7])})
+        except Exception as error:
+            print("raised", "Reshape" in str(error))"""
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
+    assert (done.stdout, done.stderr) == ("raised True\n", "")
+
+
 def test_without_the_library_it_says_so_and_runs(reference, monkeypatch):
     monkeypatch.setattr(library, "library_path", lambda: None)
     good = np.zeros((1, 3, 8, 8), np.float32)

@@ -141,17 +141,17 @@ def test_refusals_are_one_sentence(bundle, edit_manifest, tmp_path):
 
 def test_a_stranger_s_words_do_not_control_the_terminal(bundle, edit_manifest):
     def change(manifest):
-        manifest.update(onnx_opset="\x1b[2J18", assumptions=["\x1b[31mall is well"], tool=7,
+        manifest.update(onnx_opset=17, assumptions=["\x1b[31mall is well"],
                         source={"name": "\x1b]0;owned\x07\nerror: none", "sha256": None})
     edit_manifest(bundle, change)
     (bundle / "\x1b[2J").touch()
     code, out, err = run(bundle)
-    assert code == 1 and "?[31mall is well" in out
+    assert code == 1 and "\\x1b[31mall is well" in out
     assert all(c.isprintable() or c == "\n" for c in out + err) and err.count("\n") == 1
     json.loads(run(bundle, "--json")[1])
     (bundle / "\x1b[2J").unlink()
-    edit_manifest(bundle, lambda manifest: manifest.update(
-        assumptions=5, source="me", onnx_opset=18, zero_weights=[]))
+    edit_manifest(bundle, lambda manifest: [manifest.pop(key) for key in (
+        "assumptions", "source", "tool", "zero_weights")] and manifest.update(onnx_opset=18))
     assert run(bundle)[0] == 0
 
 

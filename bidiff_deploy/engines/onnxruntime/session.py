@@ -45,7 +45,7 @@ def session_options(threads: int, *, memory_pattern: bool = False) -> Any:
     options = import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised, so its log would only repeat them
     options.enable_mem_pattern = memory_pattern
     return options
 

@@ -7,12 +7,12 @@ file may come from anyone: its size is bounded, and every key and value is check
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ...errors import EngineError
+from ...checks import load_json
+from ...errors import EngineError, quoted
 from .profiles import Profile
 
 __all__ = ["FORMAT", "MAX_SIDECAR_BYTES", "MAX_WORKSPACE", "PRECISIONS", "VARIANTS", "VERSION",
@@ -93,27 +93,27 @@ def parse(text: bytes, name: str) -> PlanInfo:
         EngineError: the text is no sidecar, or of a newer version, incomplete or invalid.
     """
     try:
-        found = json.loads(text.decode("utf-8"), parse_constant=_refuse)
-    except (ValueError, RecursionError):
+        found = load_json(text)
+    except ValueError:
         raise EngineError(f"{name} is not valid JSON") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise EngineError(f"{name} does not describe a TensorRT plan")
     version = found.get("version")
     if type(version) is not int or version != VERSION:
-        raise EngineError(f"{name} has format version {str(version)[:20]}, but this version of "
+        raise EngineError(f"{name} has format version {quoted(version)}, but this version of "
                           f"bidiff-deploy reads {VERSION}")
     tied = {field.name for field in fields(PlanTarget)}
     keys = tied | {field.name for field in fields(PlanInfo)} - {"target"}
     if missing := keys - set(found):
         raise EngineError(f"{name} has no {sorted(missing)[0]}")
     if unknown := set(found) - keys - {"format", "version"}:
-        raise EngineError(f"{name} has an unknown key {sorted(unknown)[0][:40]!r}")
+        raise EngineError(f"{name} has an unknown key {quoted(sorted(unknown)[0])}")
     for key in sorted(keys - {"profile"}):
         if not _valid(key, found[key]):
-            raise EngineError(f"{name} has an invalid {key}: {_short(found[key])}")
+            raise EngineError(f"{name} has an invalid {key}: {quoted(found[key])}")
     profile = _profile(found["profile"])
     if profile is None:
-        raise EngineError(f"{name} has an invalid profile: {_short(found['profile'])}")
+        raise EngineError(f"{name} has an invalid profile: {quoted(found['profile'])}")
     if (found["plugin"] is None) != (found["variant"] != "plugin") or (
             (found["layout"] is None) != (found["plugin"] is None)):
         raise EngineError(f"{name} has a plugin or layout that contradicts its variant")
@@ -158,12 +158,3 @@ def _profile(found: Any) -> Profile | None:
         return None
     minimum, optimum, maximum = ((batch, height, width) for batch, height, width in shapes)
     return Profile(minimum, optimum, maximum)
-
-
-def _refuse(word: str) -> None:
-    raise ValueError(word)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value) if not isinstance(value, (dict, list)) else type(value).__name__
-    return text if len(text) <= 60 else f"{text[:60]} ..."

@@ -16,7 +16,7 @@ from ..base import Parameter
 from .binarizers import NONE, PER_CHANNEL, PUBLISHED
 from .config import NetworkConfig
 
-__all__ = ["Block", "TIME_EXPANSION", "binary_layers", "blocks", "parameters"]
+__all__ = ["Block", "TIME_EXPANSION", "binary_layers", "blocks", "each_parameter", "parameters"]
 
 TIME_EXPANSION = 4  # the time embedding's hidden layer is this many times inner_channel
 
@@ -60,42 +60,42 @@ class Block:
 
 def blocks(config: NetworkConfig) -> list[Block]:
     """Every block of the network, in order of execution (paper, figure 2; published code)."""
+    return list(_blocks(config))
+
+
+def _blocks(config: NetworkConfig) -> Iterator[Block]:
     def resolution(level: int) -> int:
         return config.image_size >> level
 
     has_binary = config.binarizer != NONE
-    found: list[Block] = [
-        Block("stem", "stem", "downs.0", config.in_channel, 0, binary=False)]
+    yield Block("stem", "stem", "downs.0", config.in_channel, 0, binary=False)
     index = 1
     for level in range(config.levels):
         channels = config.channels(level)
         for _ in range(config.res_blocks):
-            found.append(Block("residual", f"encoder.{index}", f"downs.{index}", channels, level,
-                               has_binary, resolution(level) in config.attn_res))
+            yield Block("residual", f"encoder.{index}", f"downs.{index}", channels, level,
+                        has_binary, resolution(level) in config.attn_res)
             index += 1
         if level < config.levels - 1:
-            found.append(Block("down", f"encoder.{index}", f"downs.{index}", channels, level,
-                               has_binary))
+            yield Block("down", f"encoder.{index}", f"downs.{index}", channels, level, has_binary)
             index += 1
     last = config.levels - 1
-    found += [Block("residual", f"middle.{index}", f"mid.{index}", config.channels(last), last,
-                    has_binary, attention=index == 0) for index in range(2)]
+    for index in range(2):
+        yield Block("residual", f"middle.{index}", f"mid.{index}", config.channels(last), last,
+                    has_binary, attention=index == 0)
     index = 0
     for level in reversed(range(config.levels)):
         channels = config.channels(level)
         binary = has_binary and resolution(level) not in config.fp_res
         for _ in range(config.res_blocks + 1):
-            found.append(Block("fusion", f"decoder.{index}", f"ups.{index}", channels, level,
-                               binary))
-            found.append(Block("residual", f"decoder.{index + 1}", f"ups.{index + 1}", channels,
-                               level, binary, resolution(level) in config.attn_res))
+            yield Block("fusion", f"decoder.{index}", f"ups.{index}", channels, level, binary)
+            yield Block("residual", f"decoder.{index + 1}", f"ups.{index + 1}", channels, level,
+                        binary, resolution(level) in config.attn_res)
             index += 2
         if level > 0:
-            found.append(Block("up", f"decoder.{index}", f"ups.{index}", channels, level,
-                               has_binary))
+            yield Block("up", f"decoder.{index}", f"ups.{index}", channels, level, has_binary)
             index += 1
-    found.append(Block("head", "head", "final_conv", config.channels(0), 0, binary=False))
-    return found
+    yield Block("head", "head", "final_conv", config.channels(0), 0, binary=False)
 
 
 def binary_layers(config: NetworkConfig) -> list[str]:
@@ -112,15 +112,16 @@ def parameters(config: NetworkConfig) -> dict[str, Parameter]:
     parameters of RPReLU. K is ``dynamic_group``. Layers of other binarizers have ``X.weight`` and
     the vectors of ``Binarizer``; their published keys contain the binarizer's name.
     """
-    return dict(_parameters(config))
+    return dict(each_parameter(config))
 
 
-def _parameters(config: NetworkConfig) -> Iterator[tuple[str, Parameter]]:
+def each_parameter(config: NetworkConfig) -> Iterator[tuple[str, Parameter]]:
+    """``parameters`` one by one."""
     inner = config.inner_channel
     wide = inner * TIME_EXPANSION
     yield from _affine("time_embedding.linear1", "timestep_level_mlp.1", (wide, inner))
     yield from _affine("time_embedding.linear2", "timestep_level_mlp.3", (inner, wide))
-    for block in blocks(config):
+    for block in _blocks(config):
         name, key, channels = block.name, block.published, block.channels
         if block.kind == "stem":
             yield from _affine(name, key, (config.channels(0), channels, 3, 3))

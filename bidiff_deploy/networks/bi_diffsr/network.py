@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..base import NOISE_PREDICTOR, Network, Parameter, Shapes, StepGraph, Store, Weights
 from ..costs import Count
 from . import costs, memory, recognition
-from .architecture import binary_layers, parameters
+from .architecture import binary_layers, each_parameter, parameters
 from .config import NetworkConfig
 
 __all__ = ["BiDiffSr"]
@@ -24,6 +24,9 @@ class BiDiffSr(Network):
 
     def parameters(self, config: NetworkConfig) -> dict[str, Parameter]:
         return parameters(config)
+
+    def each_parameter(self, config: NetworkConfig) -> Iterator[tuple[str, Parameter]]:
+        return each_parameter(config)
 
     def binary_layers(self, config: NetworkConfig) -> list[str]:
         return binary_layers(config)

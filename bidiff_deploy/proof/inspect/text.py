@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import groupby
-from typing import Any
 
 from ...bundle.record import Bundle, NoisePredictorBundle
+from ...errors import printable
 from .inspection import InspectedLayer, Inspection
 
 WIDTH = 100
@@ -33,8 +33,7 @@ def human(number: float) -> str:
 
 def _head(found: Inspection) -> list[str]:
     bundle, manifest = found.bundle, found.bundle.manifest
-    source, tool = _mapping(manifest.get("source")), _mapping(manifest.get("tool"))
-    assumptions = manifest.get("assumptions")
+    source, tool = manifest.get("source", {}), manifest.get("tool", {})
     opsets = ", ".join(f"{domain} {version}" for domain, version in found.opsets.items())
     lines = [
         ("bundle", f"{bundle.path}, x{bundle.scale}"),
@@ -47,11 +46,11 @@ def _head(found: Inspection) -> list[str]:
         ("operators", ", ".join(f"{number} {name}" for name, number in sorted(
             found.operators.items(), key=lambda item: (-item[1], item[0])))),
         ("defined inside", ", ".join(found.functions) or "nothing, so the op library is required"),
-        *(("assumed", line) for line in (assumptions if isinstance(assumptions, list) else [])),
+        *(("assumed", line) for line in manifest.get("assumptions", ())),
     ]
     if zeros := manifest.get("zero_weights"):
         lines.append(("zero weights", f"{zeros} binary weights were exactly 0 and became +1"))
-    return [_fit(f"{name:<15}{_plain(value)}") for name, value in lines]
+    return [_fit(f"{name:<15}{printable(value)}") for name, value in lines]
 
 
 def _steps(bundle: Bundle) -> list[tuple[str, str]]:
@@ -63,15 +62,6 @@ def _steps(bundle: Bundle) -> list[tuple[str, str]]:
     return [("steps", f"{len(bundle.steps)}, starting from "
                       + ("pure noise" if start is None else f"the noised condition at {start}")),
             *(("", group) for group in groups)]
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _plain(value: Any) -> str:
-    """Text of a manifest, without characters that control a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
 def _range(timesteps: list[int]) -> str:
@@ -152,4 +142,4 @@ def _totals(found: Inspection) -> list[str]:
         lines += [("disagreement", line) for line in found.disagreements]
     else:
         lines.append(("agreement", "graphs, weights and manifest agree"))
-    return [_fit(f"{name:<15}{_plain(value)}") for name, value in lines]
+    return [_fit(f"{name:<15}{printable(value)}") for name, value in lines]
