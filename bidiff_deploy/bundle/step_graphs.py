@@ -36,9 +36,12 @@ class StepGraphs:
     def __init__(self, bundle: Bundle) -> None:
         """Raises BundleError for a bundle whose tensors are not those of its network."""
         self.bundle = bundle
-        self._weights: npt.NDArray[np.uint8] = (
-            np.memmap(bundle.path / bundle.weights, np.uint8, mode="r")
-            if bundle.data is None else bundle.data)
+        if bundle.data is not None:
+            self._weights = bundle.data
+        elif (bundle.path / bundle.weights).stat().st_size:
+            self._weights = np.memmap(bundle.path / bundle.weights, np.uint8, mode="r")
+        else:
+            raise self._broken("its weights file is empty")
         size = self._weights.size
         try:
             self._built = build_graph(bundle.config, bundle.precision, bundle.steps[0].timestep,

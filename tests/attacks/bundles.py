@@ -149,6 +149,11 @@ def _raw(change: Callable[[bytes], bytes]) -> Maker:
     return make
 
 
+def _empty_weights(folder: Path, manifest: Manifest) -> Manifest:
+    (folder / manifest["weights"]).write_bytes(b"")
+    return manifest
+
+
 def _with(**keys: Any) -> Maker:
     def make(folder: Path, manifest: Manifest) -> Manifest:
         return {**manifest, **keys}
@@ -190,7 +195,7 @@ MANIFESTS: dict[str, Maker] = {
     "places that are no numbers": _offsets(lambda offset: True),
     "one place for all": _one_place_for_all, "no places": _without_tensors,
     "a place too few": _short_step, "names that steer a terminal": _text_that_steers,
-    "one file for 1000 steps": _one_file_for_all_steps,
+    "no weights": _empty_weights, "one file for 1000 steps": _one_file_for_all_steps,
     "a number of 100000 digits": _raw(lambda text: b'{"x": ' + b"9" * 100_000 + b"," + text[1:]),
     "a key twice": _raw(lambda text: text[:-1] + b', "scale": 4}'),
     "100000 brackets": _raw(lambda text: b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b","
