@@ -109,8 +109,7 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, upscale: UpscaleO
     for message in failed:
         click.echo(f"error: {message}", err=True)
     if passed_over:
-        click.echo(f"warning: {summary(jobs.passed_over)}; convert images to PNG, JPEG, WebP or "
-                   "TIFF", err=True)
+        click.echo(f"warning: {summary(jobs.passed_over)}", err=True)
     if interrupted:
         written = len(screen.results) - len(failed)
         hint = "; --resume continues with the others" if journal is not None else ""

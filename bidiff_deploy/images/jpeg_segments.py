@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from ..errors import ImageError
 from .exif import MAX_BYTES
 
 __all__ = ["COMMENT", "Jpeg", "PHOTOSHOP", "XMP_SEGMENT", "jpeg_segment", "split",
@@ -20,9 +21,9 @@ PHOTOSHOP = b"Photoshop 3.0\0"
 _PROFILE = b"ICC_PROFILE\0"
 _THUMBNAILS = (0x0409, 0x040C)
 _MAX_SEGMENTS = 10_000
-_SCAN, _END = 0xDA, 0xD9
-_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a body
-_NEXT = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # after a scan's data, where 0xFF is escaped
+_END = 0xD9
+# A marker with a body or the end; in a scan's data 0xFF is escaped or one of the others.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
 # Segments that describe the stored file: JFIF, thumbnails, Adobe's colour transform, the quality.
 _STORAGE = ((0xE0, b"JFIF\0"), (0xE0, b"JFXX\0"), (0xE2, b"MPF\0"), (0xEE, b"Adobe"),
             (0xEC, b"Ducky"))
@@ -51,38 +52,27 @@ class Jpeg:
 
 
 def split(data: bytes) -> Jpeg:
-    """The metadata of a JPEG file, each part of at most MAX_BYTES, as far as the file goes."""
+    """The metadata of a JPEG file, each part of at most MAX_BYTES, as far as the file goes. Raises
+    ImageError, without the file's name, for more segments than any program writes."""
     found = Jpeg()
     position, count = 2, 0
     resources: list[bytes] = []
-    while (position := data.find(b"\xff", position)) >= 0:
-        while data[position:position + 1] == b"\xff":  # before a marker there may be several
-            position += 1
-        if position >= len(data):
-            break
-        marker = data[position]
-        position += 1
+    while match := _MARKER.search(data, position):
+        position, marker = match.end(), match[0][-1]
         if marker == _END:
             found.ended = True
             found.trailing = len(data[position:].rstrip(b"\0"))
             break
-        if marker in _ALONE or marker == 0:
-            continue
         length = int.from_bytes(data[position:position + 2], "big")
         if length < 2 or position + length > len(data):
             break
         body, position = data[position + 2:position + length], position + length
-        if marker == _SCAN:
-            after = _NEXT.search(data, position)
-            if after is None:
-                break
-            position = after.start()
-        elif marker == COMMENT or 0xE0 <= marker <= 0xEF:
+        if marker == COMMENT or 0xE0 <= marker <= 0xEF:
             count += 1
-            if count <= _MAX_SEGMENTS:
-                _sort(found, marker, body, resources)
-    if count > _MAX_SEGMENTS:
-        found.left_out.append(f"those after the first {_MAX_SEGMENTS}")
+            if count > _MAX_SEGMENTS:
+                raise ImageError(f"it has more than {_MAX_SEGMENTS} segments of metadata, so it is "
+                                 "damaged or hostile")
+            _sort(found, marker, body, resources)
     found.photoshop = b"".join(resources)[:MAX_BYTES] or None
     return found
 

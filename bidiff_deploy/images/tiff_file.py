@@ -7,6 +7,7 @@ Formats: TIFF 6.0, BigTIFF.
 from __future__ import annotations
 
 import io
+import logging
 import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ def read(data: bytes, check: Callable[[int, int], None],
     except ImportError:
         raise ImageError(f"it is a TIFF of a kind that needs the package tifffile ({one_line(why)})"
                          "; run: pip install tifffile, or convert it first") from None
+    tifffile.logger().setLevel(logging.CRITICAL)  # our error is the one that is printed
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages[0]

@@ -97,10 +97,12 @@ def plan(inputs: Sequence[str], output: str, form: str = "png", overwrite: bool 
 
 
 def summary(passed_over: Sequence[PassedOver]) -> str:
-    """How many files of each kind are passed over."""
+    """How many files of each kind are passed over, and what to do with images."""
     kinds = Counter(other.kind for other in passed_over)
     listed = ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in kinds.most_common())
-    return f"passed over: {listed}"
+    images = any(kind.endswith(("image", "photo", "drawing", "document")) for kind in kinds)
+    return f"passed over: {listed}" + (
+        "; convert images to PNG, JPEG, WebP or TIFF" if images else "")
 
 
 def _suffix(source: Path, form: str) -> str:

@@ -14,6 +14,7 @@ import tifffile
 from PIL import ExifTags, PngImagePlugin
 from PIL import Image as pillow
 
+from bidiff_deploy.errors import ImageError
 from bidiff_deploy.images.exif import MAX_BYTES, Entry, Exif
 from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.png_chunks import png_chunk, split
@@ -173,11 +174,12 @@ def test_other_data_of_a_jpeg_is_named(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.jpg").metadata.dropped == ()
 
 
-def test_many_segments_are_counted_not_kept(tmp_path: Path) -> None:
-    path = jpeg_with(tmp_path / "a.jpg", *[(0xFE, b"c")] * 20_000)
-    metadata = read_image(path).metadata
-    assert len(metadata.texts) == 9_999  # after JFIF's segment
-    assert "those after the first 10000" in metadata.dropped[0]
+def test_too_many_segments_are_refused(tmp_path: Path) -> None:
+    path = jpeg_with(tmp_path / "a.jpg", *[(0xFE, b"c")] * 9_999)
+    assert len(read_image(path).metadata.texts) == 9_999  # after JFIF's segment
+    path = jpeg_with(tmp_path / "a.jpg", *[(0xFE, b"c")] * 10_000)
+    with pytest.raises(ImageError, match="a.jpg: it has more than 10000 segments of metadata"):
+        read_image(path)
 
 
 def test_other_chunks_of_a_png_are_named(tmp_path: Path) -> None:
