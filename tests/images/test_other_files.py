@@ -139,6 +139,15 @@ def test_tiffs_of_other_kinds_are_named(tmp_path: Path, array, options: dict, wo
         read_image(tmp_path / "a.tif")
 
 
+def test_tiffs_without_pixels_are_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", samples(3, np.uint8), bigtiff=True, byteorder=">",
+                     photometric="rgb", metadata=None)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        file.pages[0].tags["ImageWidth"].overwrite(0)
+    with pytest.raises(ImageError, match="a.tif: it is a TIFF with no pixels"):
+        read_image(tmp_path / "a.tif")
+
+
 def test_tiffs_that_need_tifffile_say_so(tmp_path: Path, monkeypatch) -> None:
     tifffile.imwrite(tmp_path / "a.tif", samples(2), photometric="minisblack",
                      planarconfig="contig", extrasamples=["unassalpha"])
