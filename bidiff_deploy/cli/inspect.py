@@ -17,9 +17,10 @@ def command(bundle: str, size: str | None, as_json: bool) -> None:
     """Show what BUNDLE contains: the kind of each layer with the reason, its cost, its bytes, and
     totals.
 
-    Everything is read from the graphs and weights themselves, after the hash of every file is
-    verified. If they contradict the manifest, each disagreement is listed and the exit code is 1.
-    Needs no inference runtime.
+    Layers are read from the graph that engines run, which is built from the network in the
+    manifest, after the hash of every file is verified. If a step file contains another graph, or
+    files and manifest differ otherwise, each disagreement is listed and the exit code is 1. Needs
+    no inference runtime.
 
     Bytes on disk are a layer's share of the weights file. Bytes in memory are those of its tensors
     in one session with the constants of all steps, without a kernel's own copy of the sign words.
