@@ -72,7 +72,8 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, upscale: UpscaleO
 
     A file that cannot be read or written is reported at the end, the others are written, and the
     exit code is 1. Ctrl-C writes what is computed and ends with exit code 130; an output folder
-    contains a journal, .bidiff-upscale.jsonl, which --resume needs to continue.
+    contains a journal, .bidiff-upscale.jsonl, which --resume needs to continue. Several runs with
+    --resume may share a folder and its images: each image is computed by one of them.
     """
     import json
 

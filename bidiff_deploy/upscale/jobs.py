@@ -138,5 +138,10 @@ def _check_folder(folder: Path) -> None:
     missing = None
     while not folder.exists():
         missing, folder = folder, folder.parent
-    if missing is not None:
+    if missing is None:
+        return
+    try:
         check_target(missing, directory=True)
+    except OutputError:
+        if not missing.is_dir():  # created by another run in the meantime
+            raise

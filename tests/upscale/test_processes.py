@@ -47,16 +47,21 @@ def kill_at_random_points(command, seed: int, check) -> None:
 
 
 @pytest.mark.soak
-def test_export_killed_at_any_point_leaves_a_whole_bundle_or_none(reference, tmp_path):
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_export_killed_at_any_point_leaves_a_whole_bundle_or_none(reference, tmp_path, overwrite):
     out = tmp_path / "b"
 
     def check(finished):
-        if finished or out.exists():
+        if finished or overwrite or out.exists():
             assert len(open_bundle(out).steps) == 50
-            shutil.rmtree(out)
+        if not overwrite:
+            shutil.rmtree(out, ignore_errors=True)
 
-    kill_at_random_points(["export", reference.checkpoint("small"), "-o", out, "--options",
-                           reference.options("small")], 1, check)
+    command = ["export", reference.checkpoint("small"), "-o", out, "--options",
+               reference.options("small"), *["--overwrite"] * overwrite]
+    kill_at_random_points(command, 1, check)
+    assert start(*command).wait(HANG_SECONDS) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]  # and no temporaries
 
 
 @pytest.mark.soak

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bidiff_deploy.cli import upscale as cli_upscale
-from bidiff_deploy.upscale import batch, journal
+from bidiff_deploy.upscale import batch, jobs, journal
 from bidiff_deploy.upscale.jobs import Job
 from bidiff_deploy.upscale.journal import FILE_NAME, Journal
 from support.batch_setting import Setting, outputs, three
@@ -275,6 +275,19 @@ def test_an_output_that_appears_meanwhile_is_skipped(setting, monkeypatch, stage
     monkeypatch.setattr(batch.Batch, stage, late)
     assert entries(setting, "--resume") == [("a.png", False), ("b.png", True), ("c.png", False)]
     other.check()
+
+
+def test_the_folder_of_another_run_appears_while_it_is_looked_for(setting, monkeypatch) -> None:
+    three(setting)
+    check = jobs.check_target
+
+    def late(target: Path, *rest, **options):
+        if options.get("directory"):
+            target.mkdir()
+        return check(target, *rest, **options)
+
+    monkeypatch.setattr(jobs, "check_target", late)
+    assert [name for name, _ in entries(setting, "--resume")] == ["a.png", "b.png", "c.png"]
 
 
 def test_claims_end_with_a_failure(setting: Setting, monkeypatch) -> None:

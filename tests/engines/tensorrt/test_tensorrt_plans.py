@@ -174,6 +174,34 @@ def test_what_has_no_whole_sidecar_is_left_out(tmp_path):
     assert all("--overwrite" in text and "remove" in text for text in refused)
 
 
+@pytest.mark.parametrize("suffix", [".plan", ".json"])
+def test_what_another_user_could_have_written_is_left_out(tmp_path, monkeypatch, suffix):
+    plan = write_plan(tmp_path, CONTENT, info())
+    file = plan.path.with_suffix(suffix)
+    file.chmod(0o664)
+    refused: list[str] = []
+    assert read_plans(tmp_path, refused) == []
+    assert f"{file} cannot be read: other users may write it" in refused[0]
+    if suffix == ".plan":  # changed after it was listed
+        with pytest.raises(EngineError, match="other users may write it"):
+            check(plan, target(), MODEL)
+    file.chmod(0o644)
+    owner = os.stat(file).st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert read_plans(tmp_path) == ([plan] if owner == 0 else [])
+    monkeypatch.undo()
+    assert read_plans(tmp_path) == [plan]
+
+
+def test_plans_are_writable_by_their_owner_only(tmp_path):
+    mask = os.umask(0o002)
+    try:
+        plan = write_plan(tmp_path, CONTENT, info())
+    finally:
+        os.umask(mask)
+    assert read_plans(tmp_path) == [plan] and check(plan, target(), MODEL) == CONTENT
+
+
 def test_a_crash_between_plan_and_sidecar_leaves_no_plan_that_passes(tmp_path, monkeypatch):
     monkeypatch.setattr(tensorrt_plans.json, "dumps", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -209,3 +209,21 @@ def test_a_library_that_is_no_plugin_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"no library")
     with pytest.raises(EngineError, match="build-plugin"):
         tensorrt_plugin.PluginLibrary(file)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda file: file.chmod(0o775), "other users may write it"),
+    (lambda file: (file.rename(file.with_name("other.so")), file.symlink_to("other.so")),
+     "symbolic link")])
+def test_a_library_that_another_user_could_have_written_is_not_loaded(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change, words: str) -> None:
+    file = tmp_path / "libbidiff_tensorrt.so"
+    file.write_bytes(b"code")
+    change(file)
+    monkeypatch.setattr(tensorrt_plugin.ctypes, "CDLL", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(EngineError, match=f"cannot be loaded .{words}|cannot be loaded .it is a "
+                                          f"{words}"):
+        tensorrt_plugin.PluginLibrary(file)
+    # One that the user names may be a link, as libraries in /usr/lib are.
+    monkeypatch.setenv("BIDIFF_TENSORRT_PLUGIN", str(file))
+    assert tensorrt_plugin.find_plugin("11.0.0") == file.resolve()
