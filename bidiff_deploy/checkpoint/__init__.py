@@ -2,10 +2,16 @@
 
     record          ``Checkpoint``, whatever file it was read from
     read            ``read_checkpoint``: finds the format and reads it
-    tensor_files    raw tensors from ``.pth``, ``.pt`` and ``.safetensors`` files
+    tensor_files    raw tensors from a file: finds its format, its state dict and its prefixes
+    file_kinds      what a file is that is no checkpoint: pointers, web pages, archives
+    torch_files     ``.pth`` and ``.pt`` files; their pickles are read by ``pickles``
+    safetensors_files  ``.safetensors`` files
+    wrappers        which state dict is taken, and the prefixes of its keys
     published_keys  published keys <-> this project's parameter names
-    options         published option files (YAML)
+    options         published option files
     packed          packed checkpoints: sign bits, scales and the rest
+    yaml_text       the loader of YAML, also for recipes
+    json_text       the loader of JSON in metadata
 
-Only ``.pth`` and ``.pt`` files need torch.
+No format needs torch.
 """

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import whole_number
-from ..errors import CheckpointError, one_line
+from ..errors import CheckpointError, one_line, quoted
 from ..networks.base import MAX_SCALE
-
-MAX_OPTION_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -36,19 +34,17 @@ class Options:
 
 def read_options(path: str | Path) -> Options:
     """Read a YAML (or JSON) option file. Raises CheckpointError."""
-    import yaml
+    from .yaml_text import load_yaml, read_text
 
     path = Path(path)
     try:
-        if path.stat().st_size > MAX_OPTION_BYTES:
-            raise CheckpointError(f"{path} is larger than an options file can be; "
-                                  "give a YAML file in the published form")
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise CheckpointError(f"{path} cannot be read as an options file: {reason}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid YAML: {one_line(error)}") from None
+        document = load_yaml(read_text(path))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read as an options file: "
+                              f"{error.strerror or error}; check the path") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid YAML: {one_line(error)}; give an options file "
+                              "in the published form") from None
     if not isinstance(document, dict):
         raise CheckpointError(f"{path} is not an options file: it must be a mapping with "
                               "network_g, beta_schedule or scale")
@@ -86,7 +82,8 @@ def _schedule(found: Mapping[str, Any], path: Path) -> dict[str, Any]:
     for key, known in (("scheduler_type", ("DDIM", "DDPM")), ("schedule", ("linear",)),
                        ("prediction_type", ("epsilon",))):
         if key in found and found[key] not in known:
-            raise CheckpointError(f"{path}: beta_schedule.{key} {found[key]!r} is not supported; "
+            raise CheckpointError(f"{path}: beta_schedule.{key} {quoted(found[key])} is not "
+                                  "supported; "
                                   f"use {' or '.join(known)}")
     result: dict[str, Any] = {}
     total = _optional_int(found, "n_timestep", path)
@@ -97,9 +94,9 @@ def _schedule(found: Mapping[str, Any], path: Path) -> dict[str, Any]:
             try:
                 # YAML 1.1 reads 1e-6, without a dot, as text.
                 result[ours] = float(found[key])
-            except (TypeError, ValueError):
-                raise CheckpointError(
-                    f"{path}: beta_schedule.{key} {found[key]!r} must be a number") from None
+            except (TypeError, ValueError, OverflowError):
+                raise CheckpointError(f"{path}: beta_schedule.{key} {quoted(found[key])} must be "
+                                      "a number") from None
     return result
 
 

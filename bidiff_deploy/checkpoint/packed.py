@@ -6,17 +6,20 @@ They have about a tenth of the size of published ones.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError, one_line
+from ..checks import whole_number
+from ..errors import CheckpointError, one_line, quoted
 from ..files import atomic_file
-from ..networks import DEFAULT, find_network, parameters
-from ..networks.base import Parameter
+from ..networks import DEFAULT, find_network
+from ..networks.base import NOISE_PREDICTOR, Parameter
 from ..operators.sign_bits import PACKING_VERSION, BinaryWeight, words_per_tap
+from ..sampling.schedule import Schedule, check_timesteps
+from .json_text import load_json
 from .options import Options
 from .record import Checkpoint, upscaling_factor
 
@@ -24,6 +27,7 @@ __all__ = ["read_packed", "write_packed"]
 
 PACKED_FORMAT = "bidiff-packed"
 PACKED_SCHEMA = 1
+_MAX_ASSUMPTIONS = 100
 
 
 def write_packed(path: str | Path, checkpoint: Checkpoint, *, overwrite: bool = False) -> None:
@@ -64,15 +68,19 @@ def read_packed(path: Path, tensors: Mapping[str, np.ndarray], text: str, option
         config = network.config({**header["network"], **options.network}, str(path))
         stated = network.config(header["network"], str(path))
         schedule = {**header["schedule"], **options.schedule}
-        sampling, zeros = dict(header["sampling"]), dict(header["zeros"])
-        assumptions = tuple(str(line) for line in header["assumptions"])
+        if network.kind == NOISE_PREDICTOR:
+            Schedule(**schedule)  # refuses what is none
+        sampling = _sampling(header["sampling"], schedule)
+        zeros = dict(header["zeros"])
+        assumptions = tuple(one_line(line) for line in header["assumptions"][:_MAX_ASSUMPTIONS])
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, f"its header is incomplete or garbled ({one_line(error)})") from None
     if config != stated:
         raise CheckpointError(f"{path}: the options file contradicts the network that the packed "
                               "checkpoint states; leave --options out")
-    state, binary = _weights(path, tensors, parameters(config), zeros)
-    found = upscaling_factor(config, scale or options.scale or header.get("scale"), path)
+    state, binary = _weights(path, tensors, network.each_parameter(config), zeros)
+    found = upscaling_factor(config, path, given=scale, in_options=options.scale,
+                             in_file=header.get("scale"))
     return Checkpoint(path.name, digest, config, state, binary, found, schedule, sampling,
                       assumptions)
 
@@ -80,23 +88,38 @@ def read_packed(path: Path, tensors: Mapping[str, np.ndarray], text: str, option
 def _header(path: Path, text: str) -> dict[str, Any]:
     """The header, of a version that can be read."""
     try:
-        header: dict[str, Any] = json.loads(text)
+        header: dict[str, Any] = load_json(text)
         schema, packing = header["schema"], header["packing"]
-        newer = int(schema) > PACKED_SCHEMA or int(packing) > PACKING_VERSION
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise _damaged(path, "its header is not readable") from None
-    if newer:
-        raise CheckpointError(f"{path} was packed by a newer version (schema {schema}, packing "
-                              f"{packing}); upgrade bidiff-deploy to read it")
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, f"its header is not readable ({one_line(error)})") from None
+    if type(schema) is not int or type(packing) is not int or schema < 1 or packing < 1:
+        raise _damaged(path, f"its header is not readable (schema {quoted(schema)}, packing "
+                             f"{quoted(packing)})")
+    if schema > PACKED_SCHEMA or packing > PACKING_VERSION:
+        raise CheckpointError(f"{path} was packed by a newer version (schema {quoted(schema)}, "
+                              f"packing {quoted(packing)}); upgrade bidiff-deploy to read it")
     return header
 
 
-def _weights(path: Path, tensors: Mapping[str, np.ndarray], wanted: Mapping[str, Parameter],
-             zeros: Mapping[str, object]
+def _sampling(stated: Mapping[str, Any], schedule: Mapping[str, Any]) -> dict[str, Any]:
+    """The recommended sampling, checked. Raises TypeError or ValueError (UsageError is one)."""
+    found = {key: stated[key] for key in ("timesteps", "steps", "start") if key in stated}
+    total = schedule.get("total_steps", 0)
+    if "timesteps" in found:
+        found["timesteps"] = list(check_timesteps(found["timesteps"], total))
+    for key in ("steps", "start"):
+        if found.get(key) is not None:
+            found[key] = whole_number(key, found[key], 0, total)
+    return found
+
+
+def _weights(path: Path, tensors: Mapping[str, np.ndarray],
+             wanted: Iterable[tuple[str, Parameter]], zeros: Mapping[str, object]
              ) -> tuple[dict[str, np.ndarray], dict[str, BinaryWeight]]:
-    """The float parameters and the binary ones, checked against their shapes."""
+    """The float parameters and the binary ones, checked against their shapes; the first that is
+    missing ends it, so that a header costs no more than its tensors."""
     state, binary = {}, {}
-    for name, parameter in wanted.items():
+    for name, parameter in wanted:
         parts = {name: parameter.shape}
         if parameter.binary:
             cout, cin, k, _ = parameter.shape

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..errors import CheckpointError
-from ..networks import parameters
-from ..networks.base import Config
+from ..errors import CheckpointError, listed
+from ..networks import network_of, parameters
+from ..networks.base import Config, Parameter
 
 _REMEDY = "give the network's options with --options if they differ from the derived ones"
+_MAX_MISSING = 1000
 
 
 def from_published(state: Mapping[str, np.ndarray], config: Config,
@@ -26,11 +27,18 @@ def from_published(state: Mapping[str, np.ndarray], config: Config,
     in the order and shapes of ``networks.parameters(config)``, dtypes unchanged. Raises
     CheckpointError, which names ``origin``, for missing, unexpected or misshapen tensors.
     """
-    wanted = parameters(config)
-    keys = [key for parameter in wanted.values() for key in parameter.published]
+    wanted: dict[str, Parameter] = {}
+    known: set[str] = set()
+    missing: list[str] = []
+    for name, parameter in network_of(config).each_parameter(config):
+        wanted[name] = parameter
+        known.update(parameter.published)
+        missing += [key for key in parameter.published if key not in state]
+        if len(missing) > _MAX_MISSING:  # options may describe any number
+            break
     faults = [f"{len(found)} {what} key{'s' if len(found) > 1 else ''} ({_first(found)})"
-              for what, found in (("missing", [key for key in keys if key not in state]),
-                                  ("unexpected", sorted(set(state) - set(keys)))) if found]
+              for what, found in (("missing", missing),
+                                  ("unexpected", sorted(set(state) - known))) if found]
     if faults:
         raise CheckpointError(f"{origin}: {' and '.join(faults)}; {_REMEDY}")
     result = {}
@@ -62,4 +70,4 @@ def to_published(state: Mapping[str, np.ndarray],
 
 
 def _first(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+    return listed(keys[:3]) + (", ..." if len(keys) > 3 else "")

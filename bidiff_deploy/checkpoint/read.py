@@ -1,20 +1,22 @@
 """Reads a checkpoint file as a ``Checkpoint``.
 
 A file is a published state dict, one of a training run here (``.pth``, ``.pt``, ``.safetensors``),
-or a packed checkpoint (``.safetensors``). Only ``.pth`` and ``.pt`` need torch.
+or a packed checkpoint (``.safetensors``). None needs torch.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import BidiffError, CheckpointError, listed
 from ..files import file_sha256
-from ..networks import DEFAULT, find_network, matching_network
+from ..networks import DEFAULT, NETWORKS, find_network, matching_network
 from ..networks.base import NOISE_PREDICTOR
+from ..sampling.schedule import Schedule
+from .json_text import load_json
 from .options import Options, check_scale
 from .packed import read_packed
 from .published_keys import from_published
@@ -23,14 +25,16 @@ from .tensor_files import read_state
 
 __all__ = ["read_checkpoint"]
 
+_MAX_KEYS = 4  # of a file, in an error
+
 
 def read_checkpoint(path: str | Path, options: Options | None = None,
                     scale: int | None = None) -> Checkpoint:
     """Read a checkpoint, published, packed or of a training run here.
 
-    ``options`` override what shapes imply, ``scale`` overrides both. Raises CheckpointError, one
-    sentence, for missing, truncated, foreign or unsafe files, contradictions, and NaN or infinite
-    weights.
+    ``options`` complete what shapes imply, ``scale`` what neither states. Raises CheckpointError,
+    one sentence, for missing, truncated, foreign or unsafe files, contradictions, and NaN or
+    infinite weights.
     """
     path = Path(path)
     options = options or Options()
@@ -40,11 +44,17 @@ def read_checkpoint(path: str | Path, options: Options | None = None,
     digest = file_sha256(path)
     if "bidiff" in metadata:
         return read_packed(path, state, metadata["bidiff"], options, scale, digest)
-    network = matching_network({key: value.shape for key, value in state.items()})
+    shapes = {key: value.shape for key, value in state.items()}
+    network = matching_network(shapes)
+    if not network.matches(shapes):
+        raise CheckpointError(f"{path} is a checkpoint of no known network ({_titles()}): "
+                              f"{_content(state)}; give a state dict with the published keys, or "
+                              "a packed checkpoint")
+    stated_scale: int | None = None
     schedule: dict[str, Any] = {}
     sampling: dict[str, Any] = {}
     if network.kind == NOISE_PREDICTOR and "recipe" in metadata:
-        options, sampling = _recipe_options(metadata["recipe"], options)
+        options, stated_scale, sampling = _recipe_options(metadata["recipe"], options)
     hidden = network.options_as_tensors(network.config_class())
     stored = {name: float(state[name].item()) for name in hidden
               if name in state and state[name].size == 1}
@@ -59,28 +69,45 @@ def read_checkpoint(path: str | Path, options: Options | None = None,
             sampling = {"steps": options.steps}
     return from_latent(from_published(state, config, str(path)), config, name=path.name,
                        sha256=digest, origin=str(path),
-                       scale=upscaling_factor(config, scale or options.scale, path),
+                       scale=upscaling_factor(config, path, given=scale, in_options=options.scale,
+                                              in_file=stated_scale),
                        schedule=schedule, sampling=sampling,
                        assumptions=tuple(notes + assumptions))
 
 
-def _recipe_options(recipe: str, options: Options) -> tuple[Options, dict[str, Any]]:
-    """``options``, completed from the recipe of the run that wrote the checkpoint, and the
-    timesteps that it was trained for."""
-    found = json.loads(recipe)
+def _titles() -> str:
+    return ", ".join(network.title for network in NETWORKS.values())
+
+
+def _content(state: Mapping[str, Any]) -> str:
+    """What a file has, in a few of its keys."""
+    if not state:
+        return "it contains no tensors"
+    keys = list(state)
+    return f"its {len(keys)} tensors are " + listed(keys[:_MAX_KEYS]) + (
+        ", ..." if len(keys) > _MAX_KEYS else "")
+
+
+def _recipe_options(recipe: str, options: Options
+                    ) -> tuple[Options, int | None, dict[str, Any]]:
+    """``options``, completed from the recipe of the run that wrote the checkpoint, its scale, and
+    the timesteps that it was trained for."""
     try:
+        found = load_json(recipe)
         network, steps, betas = (found.get(key) for key in ("network", "steps", "betas"))
         config = find_network(found.get("model", DEFAULT), "recipe").config(network, "recipe")
-        timesteps = [int(step["timestep"]) for step in steps]
-        schedule = {"total_steps": config.total_step,
-                    "beta_start": float(betas[0]), "beta_end": float(betas[1])}
-        scale = None if options.scale else check_scale(found["scale"], "recipe")
+        stated = Schedule(config.total_step, float(betas[0]), float(betas[1]))
+        timesteps = list(stated.check(step["timestep"] for step in steps))
+        scale = check_scale(found["scale"], "recipe")
         from_condition = steps[0].get("origin") == "condition"
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, CheckpointError):
-        return options, {}  # another program's recipe: only the tensors count
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError,
+            BidiffError):
+        return options, None, {}  # another program's recipe: only the tensors count
     sampling: dict[str, Any] = {"timesteps": timesteps}
     if from_condition:
         sampling["start"] = timesteps[0]
+    schedule = {"total_steps": stated.total_steps, "beta_start": stated.beta_start,
+                "beta_end": stated.beta_end}
     options = replace(options, network={**network, **options.network},
-                      schedule={**schedule, **options.schedule}, scale=options.scale or scale)
-    return options, sampling
+                      schedule={**schedule, **options.schedule})
+    return options, scale, sampling

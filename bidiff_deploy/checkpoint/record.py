@@ -78,13 +78,20 @@ def from_latent(latent: Mapping[str, np.ndarray], config: Config, *, name: str,
     return Checkpoint(name, sha256, config, state, binary, **rest)
 
 
-def upscaling_factor(config: Config, stated: int | None, path: Path) -> int | None:
-    """The upscaling factor: the stated one, or the one that the architecture fixes. Raises
-    CheckpointError if both exist and differ."""
+def upscaling_factor(config: Config, path: Path, *, given: int | None, in_options: int | None,
+                     in_file: Any = None) -> int | None:
+    """The upscaling factor that the architecture fixes, else the one that ``--scale``, the options
+    file or the checkpoint states. Raises CheckpointError if two of these differ."""
+    stated = {"--scale": given, "the options file": in_options,
+              "the checkpoint": None if in_file is None else check_scale(in_file, str(path))}
+    named = [(where, value) for where, value in stated.items() if value is not None]
     fixed = network_of(config).fixed_scale(config)
-    if fixed is None:
-        return None if stated is None else check_scale(stated, str(path))
-    if stated not in (None, fixed):
-        raise CheckpointError(f"{path} upscales by {fixed}, which its upsampler fixes, and not by "
-                              f"{stated}; leave the scale out")
-    return fixed
+    for _, value in named:
+        if fixed not in (None, value):
+            raise CheckpointError(f"{path} upscales by {fixed}, which its upsampler fixes, and not "
+                                  f"by {value}; leave the scale out")
+    for where, value in named[1:]:
+        if value != named[0][1]:
+            raise CheckpointError(f"{path}: {named[0][0]} says scale {named[0][1]}, but {where} "
+                                  f"says scale {value}; leave the wrong one out")
+    return fixed or (named[0][1] if named else None)

@@ -1,146 +1,133 @@
 """Raw tensors from untrusted files: ``.pth``/``.pt`` and ``.safetensors``.
 
-Nothing is executed: torch's reader runs with ``weights_only=True``, safetensors contains only
-numbers. Tensors are at most as large as the file, so a small file cannot use much memory.
+Nothing is executed, and memory is in proportion to the file: at most MAX_GROWTH times its size for
+the tensors, however often they refer to the same bytes, and the file itself.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
-import warnings
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError, one_line
+from ..errors import CheckpointError, listed, quoted
+from .file_kinds import check_file
+from .json_text import MAX_JSON_CHARS
+from .pickles import Opaque, TensorView
+from .safetensors_files import read_safetensors
+from .torch_files import TorchFile, open_torch_file
+from .wrappers import STATE_NAMES, choose_state, without_prefixes
 
-MAX_BYTES = 4 << 30
-# Keys that a state dict may be wrapped in, best first: validation uses averaged weights.
-WRAPPERS = ("params_ema", "params", "state_dict", "model")
+__all__ = ["read_state"]
+
+# Bytes of the tensors, as float32, for each byte of the file: 2 is float16, the rest is for
+# tensors that share their numbers.
+MAX_GROWTH = 4
+_MAX_NAMES = 3
 
 
 def read_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], list[str]]:
     """Tensors, metadata and remarks of a checkpoint file.
 
-    Returns ``{key: array}`` without ``module.`` prefixes and with floats as float32; the metadata
+    Returns ``{key: array}``, floats as float32, without prefixes that all keys share; the metadata
     of a safetensors file, or ``recipe`` (JSON) of a training run's checkpoint; and sentences about
     choices made. Raises CheckpointError.
     """
-    try:
-        if path.is_dir():
-            raise CheckpointError(f"{path} is a folder; give the checkpoint file inside it")
-        size = path.stat().st_size
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error.strerror or error}; check the path") from None
-    if size == 0:
-        raise CheckpointError(f"{path} is empty; copy or download the checkpoint again")
-    if size > MAX_BYTES:
-        raise CheckpointError(f"{path} has {size >> 20} MiB, more than the {MAX_BYTES >> 20} MiB "
-                              "a checkpoint may have")
+    size = check_file(path)
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
-        state, metadata = _read_safetensors(path)
-        notes: list[str] = []
-    elif suffix in (".pth", ".pt", ".ckpt"):
-        state, metadata, notes = _read_torch(path, size)
-    else:
-        raise CheckpointError(
-            f"{path} has the ending '{suffix}'; a checkpoint ends in .pth, .pt or .safetensors")
-    return _strip_prefix(state, path), metadata, notes
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="numpy") as stream:
-            metadata = stream.metadata() or {}
-            state = {key: _as_float32(stream.get_tensor(key)) for key in stream.keys()}
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError,
-            OverflowError) as error:
-        raise CheckpointError(f"{path} is not a readable .safetensors file ({one_line(error)}); "
-                              "it may be truncated, so copy or download it again") from None
-    return state, metadata
+        state, metadata = read_safetensors(path, size)
+        if "bidiff" in metadata:
+            return state, metadata, []
+        keys, notes = without_prefixes({key: value.shape for key, value in state.items()}, path)
+        return {key: state[old] for key, old in keys.items()}, metadata, notes
+    if suffix in (".pth", ".pt", ".ckpt"):
+        return _read_torch(path, size)
+    raise CheckpointError(f"{path} has the ending {quoted(suffix)}; a checkpoint ends in .pth, .pt "
+                          "or .safetensors")
 
 
 def _read_torch(path: Path, size: int) -> tuple[dict[str, np.ndarray], dict[str, str], list[str]]:
-    try:
-        import torch
-    except ImportError:
-        raise CheckpointError(
-            f"{path} needs torch to be read; pip install 'bidiff-deploy[train]', or convert it to "
-            ".safetensors with `bidiff-deploy pack` on a machine that has torch") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols, which users need not see
-            document = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch says this of refused globals, and pickle says it of files that are no pickles.
-        if "weights_only" in str(error).lower() or "Unsupported" in str(error):
-            raise CheckpointError(
-                f"{path} is not a plain state dict: it is damaged or contains objects other than "
-                "tensors, which could run code when loaded; save only the state dict") from None
-        raise _unreadable(path) from None
-    except MemoryError:
-        raise CheckpointError(f"{path} does not fit into memory; use a machine with more") from None
-    except Exception:  # torch raises RuntimeError, EOFError, KeyError, ... for damaged files
-        raise _unreadable(path) from None
-    found, notes = _unwrap(document, path)
-    state = {}
+    file = open_torch_file(path, size)
+    document = file.document
+    name, found, notes = choose_state(document, lambda value: isinstance(value, TensorView)) \
+        if isinstance(document, Mapping) else ("", {}, [])
+    if file.foreign:
+        raise _foreign(path, file, name)
+    if not isinstance(document, Mapping):
+        raise CheckpointError(f"{path} is not a checkpoint: it contains {_kind(document)}, not a "
+                              "state dict; save the state dict of the network")
     for key, value in found.items():
-        if not isinstance(value, torch.Tensor):
-            continue  # counters and other values; missing keys are reported later
-        if value.is_sparse or value.is_quantized or value.device.type != "cpu" or (
-                value.numel() * value.element_size() > size):
-            raise CheckpointError(f"{path}: {key} is not a plain dense tensor; "
+        if isinstance(value, Opaque) and value.name.startswith("torch._utils._rebuild_"):
+            raise CheckpointError(f"{path}: {quoted(key)} is not a plain dense tensor; "
                                   "save the state dict from the network itself")
-        value = value.detach()
-        state[str(key)] = _as_float32(
-            (value.float() if value.is_floating_point() else value).contiguous().numpy())
-    return state, _recipe(document), notes
+    views = {key: value for key, value in found.items()
+             if isinstance(key, str) and isinstance(value, TensorView)}
+    keys, removed = without_prefixes({key: view.size for key, view in views.items()}, path)
+    views = {key: views[old] for key, old in keys.items()}
+    total = sum((8 if view.storage.element == "i8" else 4) * math.prod(view.size)
+                for view in views.values())
+    if total > MAX_GROWTH * size:
+        raise CheckpointError(f"{path} has tensors of {total >> 20} MiB, more than {MAX_GROWTH} "
+                              "times the file: they share their numbers; save contiguous copies")
+    state = {}
+    for key, view in views.items():
+        try:
+            state[key] = file.array(view)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {quoted(key)} cannot be read: {error}; it may be "
+                                  "damaged, so copy or download it again") from None
+    return state, _recipe(document), notes + removed
 
 
-def _recipe(document: Any) -> dict[str, str]:
-    recipe = document.get("recipe") if isinstance(document, Mapping) else None
+def _foreign(path: Path, file: TorchFile, name: str) -> CheckpointError:
+    names = listed(file.foreign[:_MAX_NAMES]) + (", ..." if len(file.foreign) > _MAX_NAMES else "")
+    part = "d"
+    if isinstance(file.document, Mapping) and not name:
+        name = next((key for key, value in file.document.items()
+                     if key in STATE_NAMES and isinstance(value, Opaque)), "")
+        part += f"[{quoted(name)}].state_dict()" if name else ""
+    elif isinstance(file.document, Mapping):
+        part += "".join(f"[{quoted(key)}]" for key in name.split("."))
+    else:
+        part += ".state_dict()"
+    return CheckpointError(
+        f"{path} contains {names}: objects other than tensors, which could run code when loaded; "
+        "if you trust it, save its weights alone: "
+        f"d = torch.load({quoted(path.name, 200)}, map_location='cpu', weights_only=False); "
+        f"torch.save({part}, {quoted(path.stem + '_weights.pth', 200)})")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, TensorView):
+        return "one tensor"
+    return quoted(value.name) if isinstance(value, Opaque) else f"a {type(value).__name__}"
+
+
+def _recipe(document: Mapping[Any, Any]) -> dict[str, str]:
+    """``{"recipe": JSON}`` of a training run's checkpoint, else nothing."""
+    recipe = document.get("recipe")
     try:
-        return {"recipe": json.dumps(recipe)} if isinstance(recipe, Mapping) else {}
+        if isinstance(recipe, Mapping) and _spent(recipe, MAX_JSON_CHARS) > 0:
+            return {"recipe": json.dumps(recipe, allow_nan=False)}
     except (TypeError, ValueError, RecursionError):
-        return {}  # another program's
+        pass  # another program's
+    return {}
 
 
-def _unwrap(document: Any, path: Path) -> tuple[Mapping[Any, Any], list[str]]:
-    if isinstance(document, Mapping):
-        present = [key for key in WRAPPERS if isinstance(document.get(key), Mapping)]
-        if len(present) > 1:
-            return document[present[0]], [f"{present[0]} was taken; the file also has "
-                                          f"{', '.join(present[1:])}"]
-        return (document[present[0]] if present else document), []
-    raise CheckpointError(f"{path} is not a checkpoint: it contains a {type(document).__name__}, "
-                          "not a state dict; save the state dict of the network")
-
-
-def _unreadable(path: Path) -> CheckpointError:
-    return CheckpointError(f"{path} is not a readable torch checkpoint; it may be truncated, "
-                           "so copy or download it again")
-
-
-def _as_float32(value: np.ndarray) -> np.ndarray:
-    return value.astype(np.float32) if value.dtype.kind == "f" else value
-
-
-def _strip_prefix(state: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    prefix = "module."
-    result = {}
-    for key, value in state.items():
-        short = key
-        while short.startswith(prefix):
-            short = short[len(prefix):]
-        if short in result:
-            raise CheckpointError(f"{path} contains {short} twice, with and without '{prefix}'; "
-                                  "save one state dict")
-        result[short] = value
-    return result
+def _spent(value: Any, budget: int) -> int:
+    """What is left of ``budget`` characters after ``value``. Raises ValueError where that is less
+    than nothing: lists that contain each other twice are small in a file, and endless in JSON."""
+    budget -= 8 + (len(value) if isinstance(value, (str, bytes)) else 0)
+    if budget < 0:
+        raise ValueError("too large")
+    if isinstance(value, Mapping):
+        value = [part for item in value.items() for part in item]
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            budget = _spent(part, budget)
+    return budget

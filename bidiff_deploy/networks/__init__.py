@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, quoted
 from .base import Config, Network, Parameter, Shapes
 from .bbcu.network import Bbcu
 from .bi_diffsr.network import BiDiffSr
@@ -27,7 +27,7 @@ NETWORKS: dict[str, Network] = {network.name: network for network in (BiDiffSr()
 def find_network(name: Any, origin: str) -> Network:
     """The network called ``name``. Raises CheckpointError for an unknown name."""
     if not isinstance(name, str) or name not in NETWORKS:
-        raise CheckpointError(f"{origin}: model {str(name)[:60]!r} is not known; known are "
+        raise CheckpointError(f"{origin}: model {quoted(str(name))} is not known; known are "
                               f"{', '.join(NETWORKS)}")
     return NETWORKS[name]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..checks import whole_number
-from ..errors import CheckpointError, listed
+from ..errors import CheckpointError, listed, one_line
 
 __all__ = ["check_whole_numbers", "options_from"]
 
@@ -29,7 +29,7 @@ def options_from(cls: type[_Options], options: Mapping[str, Any], origin: str) -
     try:
         return cls(**options)
     except (TypeError, ValueError, OverflowError, CheckpointError) as error:
-        raise CheckpointError(f"{origin}: {error}") from None
+        raise CheckpointError(f"{origin}: {one_line(error)}") from None
 
 
 def check_whole_numbers(config: object, **limits: int) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.yaml_text import load_yaml, read_text
 from ..checks import whole_number
-from ..errors import UsageError, one_line
+from ..errors import UsageError, one_line, quoted
 from ..networks import DEFAULT, NETWORKS
 from ..networks.base import NOISE_PREDICTOR
 from ..networks.bi_diffsr.config import NetworkConfig
@@ -126,14 +127,12 @@ def read_recipe(path: Path, settings: Sequence[str] = (),
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = load_yaml(read_text(path))
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); "
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error}); "
                          "give a recipe file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"{path}: is not YAML ({one_line(error)}); give a recipe file") from None
     if not isinstance(tree, dict):
         raise UsageError(f"{path}: a recipe is a mapping with keys such as network, data, steps")
@@ -141,8 +140,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _apply(setting: str, tree: dict[str, Any]) -> None:
-    import yaml
-
     key, equals, value = setting.partition("=")
     if not equals:
         raise UsageError(f"--set {setting}: write it as key=value, such as run.batch=4")
@@ -153,9 +150,10 @@ def _apply(setting: str, tree: dict[str, Any]) -> None:
         if not isinstance(branch, dict):
             raise UsageError(f"--set {setting}: {parent} is not a group of keys")
     try:
-        branch[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {setting}: the value is not YAML") from None
+        branch[leaf] = load_yaml(value)
+    except ValueError as error:
+        raise UsageError(f"--set {quoted(setting)}: the value is not YAML "
+                         f"({one_line(error)})") from None
 
 
 def recipe_from_dict(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:

@@ -106,7 +106,7 @@ def test_without_its_record_files_are_refused(file, tmp_path, monkeypatch):
     monkeypatch.delitem(NETWORKS, Toy.name)
     with pytest.raises(BundleError, match="'toy' is not known"):
         open_bundle(tmp_path / "toy.bundle")
-    with pytest.raises(CheckpointError, match="is not a BI-DiffSR checkpoint"):
+    with pytest.raises(CheckpointError, match="is a checkpoint of no known network"):
         read_checkpoint(file)
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, listed
 from ..base import Shapes
 from .binarizers import BINARIZERS, NONE, PUBLISHED
 from .config import MAX_LEVELS, NetworkConfig
@@ -150,7 +150,8 @@ def _stage(shapes: Shapes, stage: str) -> list[str]:
 def _shape(shapes: Shapes, key: str, rank: int, origin: str) -> tuple[int, ...]:
     shape = shapes.get(key)
     if shape is None:
-        raise _foreign(origin, f"it has no tensor {key}")
+        raise _foreign(origin, f"it has no tensor {key}; it has "
+                               f"{listed(list(shapes)[:3])}" + (", ..." if shapes else ""))
     if len(shape) != rank:
         raise _foreign(origin, f"{key} has {len(shape)} dimensions instead of {rank}")
     return tuple(shape)
