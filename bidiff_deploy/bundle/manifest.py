@@ -93,6 +93,9 @@ def _read_manifest(path: Path) -> Mapping[str, Any]:
     try:
         if not path.exists():
             raise BundleError(f"{path} does not exist; make a bundle with `bidiff-deploy export`")
+        if where.is_symlink() and not where.exists():
+            raise BundleError(f"{where} is a link to a file that is absent; fetch that with the "
+                              "tool that made the link, or copy the bundle with cp -rL")
         if not where.is_file():
             raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}; "
                               "make one with `bidiff-deploy export`")
@@ -187,7 +190,13 @@ def _check_files(path: Path, manifest: Mapping[str, Any], verify: bool) -> None:
     for name, entry in manifest["files"].items():
         file = path / name
         try:
-            if file.is_symlink() or not file.is_file():
+            # Links are followed (caches of Hugging Face, DVC and git-annex are made of them), as
+            # hashes guard the content; devices and pipes at their ends are not.
+            if file.is_symlink() and not file.exists():
+                raise BundleError(f"{file} is a link to a file that is absent; fetch that with the "
+                                  "tool that made the link (git annex get, dvc pull), or copy the "
+                                  "bundle with cp -rL from where it is whole")
+            if not file.is_file():
                 raise BundleError(f"{file} is missing from the bundle; export the bundle again")
             if file.stat().st_size != entry["bytes"] or (
                     verify and file_sha256(file) != entry["sha256"]):

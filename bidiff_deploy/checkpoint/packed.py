@@ -69,7 +69,7 @@ def read_packed(path: Path, tensors: Mapping[str, np.ndarray], text: str, option
         stated = network.config(header["network"], str(path))
         schedule = {**header["schedule"], **options.schedule}
         if network.kind == NOISE_PREDICTOR:
-            Schedule(**schedule)  # refuses what is none
+            Schedule.from_dict({**Schedule().to_dict(), **schedule})
         sampling = _sampling(header["sampling"], schedule)
         zeros = dict(header["zeros"])
         assumptions = tuple(one_line(line) for line in header["assumptions"][:_MAX_ASSUMPTIONS])
@@ -88,7 +88,9 @@ def read_packed(path: Path, tensors: Mapping[str, np.ndarray], text: str, option
 def _header(path: Path, text: str) -> dict[str, Any]:
     """The header, of a version that can be read."""
     try:
-        header: dict[str, Any] = load_json(text)
+        header = load_json(text)
+        if not isinstance(header, dict):
+            raise ValueError("it is not a mapping")
         schema, packing = header["schema"], header["packing"]
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, f"its header is not readable ({one_line(error)})") from None

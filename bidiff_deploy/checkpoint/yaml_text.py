@@ -101,6 +101,7 @@ def load_yaml(text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        text = str(error).replace('in "<unicode string>", ', "")
+        raise ValueError(" ".join(text.split())) from None
     except RecursionError:
         raise ValueError("it is nested too deep") from None

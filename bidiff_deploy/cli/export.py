@@ -41,7 +41,7 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     """Turn CHECKPOINT into a bundle: one graph for each time step, weights packed to bits.
 
     CHECKPOINT is a .pth, .pt or .safetensors file: published, trained by this package, or packed.
-    Only .pth and .pt need torch. A feed-forward network (BBCU-M) becomes one graph without steps.
+    None needs torch. A feed-forward network (BBCU-M) becomes one graph without steps.
     """
     import json
 

@@ -24,7 +24,7 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     """Shrink CHECKPOINT to about a tenth: binary weights become sign bits and scales, all other
     weights stay float32.
 
-    A packed checkpoint is read without torch, by export as well as by training and check.
+    A packed checkpoint is read by export as well as by training and check.
     """
     import dataclasses
     from pathlib import Path

@@ -2,6 +2,9 @@
 
     python -m attacks [NAME...]      in the folder tests, with the package installed
 
-Each maker changes an honest file, whose hashes are made to fit; ``__main__`` opens the result as a
-user would, in a process of its own with a limit of memory and time, and reports what happened.
+    bundles      bundles, whose hashes are made to fit
+    checkpoints  checkpoints and option files
+
+Each maker changes an honest file or writes one; ``__main__`` opens the result as a user would, in a
+process of its own with a limit of memory and time, and reports what happened.
 """

@@ -1,4 +1,4 @@
-"""Opens a bundle and runs one step, in a process of its own with limits."""
+"""Opens a bundle and runs one step, or reads a checkpoint, in a process of its own with limits."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bidiff_deploy import BidiffError, load_bundle
+from bidiff_deploy.checkpoint.options import read_options
+from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.machine import peak_memory
 
-MEMORY = 256 << 20  # beyond what the process has before it opens the bundle
+MEMORY = 256 << 20  # beyond what the process has before it opens the file
 SLACK = 16 << 20  # of allocators
 SECONDS = 10  # of processor time
 
@@ -24,8 +27,8 @@ SECONDS = 10  # of processor time
 class Outcome:
     """What came of it.
 
-    error   the sentence that refused the bundle; empty where it ran
-    digest  of the prediction, where it ran
+    error   the sentence that refused the file; empty where it was taken
+    digest  of the prediction or the weights, where it was taken
     died    the signal that ended the process, or 0
     printed what went to stderr meanwhile
     grown   by how many bytes the peak of memory grew
@@ -41,7 +44,7 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Whether it ran or was refused in one line, within the limits."""
+        """Whether it was taken or refused in one line, within the limits."""
         return (not self.died and self.error.isprintable() and not self.printed
                 and self.grown < MEMORY)
 
@@ -56,7 +59,24 @@ class Outcome:
 
 
 def outcome_of(bundle: Path) -> Outcome:
-    """Fork, open, run a step at 16x16, and report through a pipe."""
+    """Open a bundle and run a step at 16x16."""
+    def run() -> bytes:
+        with load_bundle(bundle, threads=1) as engine:
+            return engine.predict(*np.ones((2, 1, 3, 16, 16), np.float32),
+                                  engine.timesteps[0]).tobytes()
+    return limited(run)
+
+
+def outcome_of_reading(checkpoint: Path, options: Path | None = None) -> Outcome:
+    """Read a checkpoint."""
+    def run() -> bytes:
+        found = read_checkpoint(checkpoint, options and read_options(options))
+        return b"".join(value.tobytes() for value in found.latent().values())
+    return limited(run)
+
+
+def limited(run: Callable[[], bytes]) -> Outcome:
+    """Fork, run, and report through a pipe."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -69,10 +89,7 @@ def outcome_of(bundle: Path) -> Outcome:
         before, started = peak_memory(), time.process_time()
         error, digest = "", ""
         try:
-            with load_bundle(bundle, threads=1) as engine:
-                result = engine.predict(*np.ones((2, 1, 3, 16, 16), np.float32),
-                                        engine.timesteps[0])
-                digest = str(hash(result.tobytes()))
+            digest = str(hash(run()))
         except BidiffError as refused:
             error = str(refused)
         except BaseException as other:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from bidiff_deploy import load_bundle
 from bidiff_deploy.bundle.manifest import open_bundle
+from bidiff_deploy.cli import group
 from bidiff_deploy.errors import BundleError
 
 
@@ -51,10 +56,44 @@ def test_missing_truncated_and_linked_files(bundle):
     refused(bundle, "step_0400.onnx is missing")
     step.write_bytes(data[:100])
     refused(bundle, "not the file that was exported")
-    step.unlink()
-    (bundle.parent / "outside.onnx").write_bytes(data)
-    os.symlink(bundle.parent / "outside.onnx", step)
-    refused(bundle, "missing")
+
+
+def test_a_bundle_of_links_is_read_through_them(bundle):
+    """As in the caches of Hugging Face, DVC and git-annex; hashes guard the content."""
+    before = load_bundle(bundle, threads=1)
+    blobs = bundle.parent / "blobs"
+    blobs.mkdir()
+    for file in list(bundle.iterdir()):
+        file.rename(blobs / file.name)
+        file.symlink_to(Path("..") / "blobs" / file.name)
+    linked = bundle.parent / "linked.bundle"
+    linked.symlink_to(bundle)
+    inputs = np.ones((2, 1, 3, 16, 16), np.float32)
+    for backend in ("onnxruntime", "onnxruntime-stock"):
+        with load_bundle(linked, threads=1, backend=backend) as engine:
+            np.testing.assert_allclose(engine.predict(*inputs, 400), before.predict(*inputs, 400),
+                                       rtol=1e-2, atol=1e-2)
+    assert CliRunner().invoke(group, ["inspect", str(linked)]).exit_code == 0
+    data = bytearray((blobs / "weights.bin").read_bytes())
+    data[70] ^= 1
+    (blobs / "weights.bin").write_bytes(data)
+    refused(bundle, "weights.bin.*SHA-256")
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "step_0400.onnx", "manifest.json"])
+@pytest.mark.parametrize("kind, says", [
+    ("absent", "a link to a file that is absent; fetch"), ("itself", "cannot be read|absent"),
+    ("device", "is missing|it has no manifest"), ("pipe", "is missing|it has no manifest"),
+    ("folder", "is missing|it has no manifest"), ("other", "SHA-256|is not the manifest")])
+def test_links_to_other_things_are_refused(bundle, name, kind, says):
+    """A link is followed to a regular file only: nothing blocks and nothing is without end."""
+    target = {"absent": "nowhere", "itself": name, "device": "/dev/zero", "pipe": "pipe",
+              "folder": ".", "other": "other.json"}[kind]
+    os.mkfifo(bundle / "pipe")
+    (bundle / "other.json").write_text("{}")
+    (bundle / name).unlink()
+    (bundle / name).symlink_to(target)
+    refused(bundle, says)
 
 
 @pytest.mark.parametrize("name", ["../weights.bin", "/etc/passwd", "a/b", "..", ".hidden", "",
