@@ -26,7 +26,7 @@ __all__ = ["MAX_JSON_BYTES", "Entries", "Items", "Keys", "OrNull", "Text", "Valu
 MAX_JSON_BYTES = 4 << 20
 MAX_CONTAINERS = 1 << 16  # lists and objects, which take 30 times their text in memory
 MAX_DEPTH = 16
-MAX_DIGITS = 18  # of an integer: it fits 64 bits
+MAX_DIGITS = 20  # of an integer, as 64 bits have
 
 
 def whole_number(name: str, value: Any, low: int, high: int | None = None, *, unit: str = "",
@@ -53,7 +53,7 @@ def load_json(data: str | bytes) -> Any:
     """The value of a JSON text of at most 4 MiB.
 
     Raises ValueError, with the reason, for other texts: not UTF-8 or JSON, NaN and infinities,
-    integers of more than 18 digits, a key twice in one object, nesting deeper than 16, more than
+    integers of more than 20 digits, a key twice in one object, nesting deeper than 16, more than
     65536 lists and objects.
     """
     if len(data) > MAX_JSON_BYTES:
@@ -112,7 +112,7 @@ class Whole:
     """A whole number from ``low`` to ``high``; no bool."""
 
     low: int = 0
-    high: int = 10 ** MAX_DIGITS
+    high: int = (1 << 63) - 1
 
     def check(self, name: str, value: Any) -> None:
         if type(value) is not int or not self.low <= value <= self.high:

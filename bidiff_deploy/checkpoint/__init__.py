@@ -11,7 +11,6 @@
     options         published option files
     packed          packed checkpoints: sign bits, scales and the rest
     yaml_text       the loader of YAML, also for recipes
-    json_text       the loader of JSON in metadata
 
 No format needs torch.
 """

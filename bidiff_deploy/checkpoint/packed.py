@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import whole_number
+from ..checks import load_json, whole_number
 from ..errors import CheckpointError, one_line, quoted
 from ..files import atomic_file
 from ..networks import DEFAULT, find_network
 from ..networks.base import NOISE_PREDICTOR, Parameter
 from ..operators.sign_bits import PACKING_VERSION, BinaryWeight, words_per_tap
 from ..sampling.schedule import Schedule, check_timesteps
-from .json_text import load_json
 from .options import Options
 from .record import Checkpoint, upscaling_factor
 

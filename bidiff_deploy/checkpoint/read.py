@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..checks import load_json
 from ..errors import BidiffError, CheckpointError, listed
 from ..files import file_sha256
 from ..networks import DEFAULT, NETWORKS, find_network, matching_network
 from ..networks.base import NOISE_PREDICTOR
 from ..sampling.schedule import Schedule
-from .json_text import load_json
 from .options import Options, check_scale
 from .packed import read_packed
 from .published_keys import from_published

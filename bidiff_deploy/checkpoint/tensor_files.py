@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import MAX_JSON_BYTES
 from ..errors import CheckpointError, listed, quoted
 from .file_kinds import check_file
-from .json_text import MAX_JSON_CHARS
 from .pickles import Opaque, TensorView
 from .safetensors_files import read_safetensors
 from .torch_files import TorchFile, open_torch_file
@@ -112,7 +112,7 @@ def _recipe(document: Mapping[Any, Any]) -> dict[str, str]:
     """``{"recipe": JSON}`` of a training run's checkpoint, else nothing."""
     recipe = document.get("recipe")
     try:
-        if isinstance(recipe, Mapping) and _spent(recipe, MAX_JSON_CHARS) > 0:
+        if isinstance(recipe, Mapping) and _spent(recipe, MAX_JSON_BYTES) > 0:
             return {"recipe": json.dumps(recipe, allow_nan=False)}
     except (TypeError, ValueError, RecursionError):
         pass  # another program's

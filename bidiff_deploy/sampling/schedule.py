@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..checks import whole_number
-from ..errors import UsageError, listed
+from ..errors import UsageError, listed, quoted
 
 __all__ = ["DEFAULT_STEPS", "Schedule", "check_timesteps"]
 
@@ -37,15 +37,15 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.kind != "linear":
-            raise UsageError(f"beta schedule {self.kind!r} is not supported; use 'linear'")
+            raise UsageError(f"beta schedule {quoted(self.kind)} is not supported; use 'linear'")
         total_steps = whole_number("total_steps of the beta schedule", self.total_steps, 1,
                                    1_000_000)
         for name in ("beta_start", "beta_end"):
             value = getattr(self, name)
             if (not isinstance(value, (int, float, np.floating)) or isinstance(value, bool)
                     or not math.isfinite(value) or not 0 < value < 1):
-                raise UsageError(f"{name} of the beta schedule is {value!r}; it must be a number "
-                                 "between 0 and 1")
+                raise UsageError(f"{name} of the beta schedule is {quoted(value)}; it must be a "
+                                 "number between 0 and 1")
         if self.beta_start > self.beta_end:
             raise UsageError(f"beta_start {self.beta_start!r} of the beta schedule is above its "
                              f"beta_end {self.beta_end!r}; swap them")
