@@ -32,7 +32,8 @@ from ._shared import (
                    "these factors and the maps between layers may be float16; on CPUs like exact.")
 @click.option("--overwrite", is_flag=True,
               help="Replace the bundle if it exists, in one step: whenever the process is killed, "
-                   "the old or the new one is there. A file system that needs two steps is reported.")
+                   "the old or the new one is there. A file system that needs two steps is "
+                   "reported.")
 @quiet_option
 @json_option("a summary")
 def command(checkpoint: str, output: str, options: str | None, scale: int | None,

@@ -1,6 +1,8 @@
 #include "cache.h"
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -70,6 +72,14 @@ class File {
     return true;
   }
 
+  // Held until the file is closed, or its process ends.
+  bool lock() const { return !flock(descriptor_, LOCK_EX | LOCK_NB); }
+
+  bool has_name() const {
+    struct stat status;
+    return !fstat(descriptor_, &status) && status.st_nlink > 0;
+  }
+
   // Opens only a regular file of this user that nobody else may write.
   bool size(size_t* size) const {
     struct stat status;
@@ -84,6 +94,23 @@ class File {
  private:
   const int descriptor_;
 };
+
+constexpr char kTemporary[] = ".tmp";
+
+// Those of processes that have ended; a living one holds a lock.
+void remove_temporaries(const std::string& folder) {
+  DIR* const listing = opendir(folder.c_str());
+  if (!listing) return;
+  while (const dirent* entry = readdir(listing)) {
+    const std::string name = entry->d_name, path = folder + "/" + name;
+    const size_t suffix = sizeof(kTemporary) - 1;
+    if (name.size() <= suffix || name.compare(name.size() - suffix, suffix, kTemporary)) continue;
+    const File opened(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    size_t size = 0;
+    if (opened && opened.size(&size) && opened.lock()) unlink(path.c_str());
+  }
+  closedir(listing);
+}
 
 }  // namespace
 
@@ -122,18 +149,19 @@ std::string read_cache(const std::string& file, uint64_t key) {
 void write_cache(const std::string& file, uint64_t key, const std::string& image) {
   if (file.empty() || image.size() > kMaxImageBytes || !make_folders(file)) return;
   static std::atomic<unsigned> count{0};
+  remove_temporaries(file.substr(0, file.rfind('/')));
   const std::string temporary =
-      file + "." + std::to_string(getpid()) + "." + std::to_string(count++) + ".tmp";
+      file + "." + std::to_string(getpid()) + "." + std::to_string(count++) + kTemporary;
   Header header{{}, key, image.size(), hash(image)};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
-  bool whole = false;
-  {
-    unlink(temporary.c_str());  // left by a killed process with the same number
-    const File opened(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC);
-    if (!opened) return;
-    whole = opened.write(&header, sizeof(header)) && opened.write(image.data(), image.size());
+  const File opened(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC);
+  if (!opened) return;
+  opened.lock();
+  // Without a name, another process took it for one that was left.
+  if (!opened.write(&header, sizeof(header)) || !opened.write(image.data(), image.size()) ||
+      !opened.has_name() || std::rename(temporary.c_str(), file.c_str())) {
+    unlink(temporary.c_str());
   }
-  if (!whole || std::rename(temporary.c_str(), file.c_str())) unlink(temporary.c_str());
 }
 
 }  // namespace bidiff::cuda

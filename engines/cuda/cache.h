@@ -15,7 +15,8 @@ std::string cache_file(uint64_t key, const std::string& suffix);
 
 // The image stored under that key; empty if absent, damaged, too large or owned by another user.
 std::string read_cache(const std::string& file, uint64_t key);
-// Writes to a temporary name and renames it. A cache that cannot be written is not an error.
+// Writes to a temporary name and renames it, and removes the temporary files of processes that have
+// ended. A cache that cannot be written is not an error.
 void write_cache(const std::string& file, uint64_t key, const std::string& image);
 
 }  // namespace bidiff::cuda

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -119,6 +120,18 @@ def test_a_damaged_or_foreign_cache_is_compiled_anew(load, tmp_path, damage):
         assert first.read_bytes() == content and not first.is_symlink()
         assert first.stat().st_mode & 0o777 == 0o600
         assert load() == CACHED
+
+
+def test_temporaries_of_killed_processes_are_removed(load, tmp_path):
+    folder = tmp_path / "bidiff_deploy" / "cuda"
+    folder.mkdir(parents=True)
+    for name in ("a.1.0.tmp", "b.2.0.tmp", "tmp"):
+        (folder / name).write_text("half")
+    with open(folder / "b.2.0.tmp") as living:
+        fcntl.flock(living, fcntl.LOCK_EX)
+        assert load() == COMPILED
+        left = {file.name for file in cached_files(tmp_path)}
+    assert {name for name in left if "tmp" in name} == {"b.2.0.tmp", "tmp"} and len(left) == 4
 
 
 @pytest.mark.parametrize("variables", [
