@@ -11,6 +11,7 @@ __all__ = ["check_file"]
 
 MAX_BYTES = 4 << 30
 _HEAD = 1024
+_TEXT = bytes([9, 10, 13, *range(32, 127)])
 _ARCHIVES = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z",
              b"Rar!": "rar", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
 _OTHERS = {b"\x89HDF": "an HDF5 file", b"\x93NUMPY": "a numpy file", b"\x89PNG": "an image",
@@ -60,7 +61,7 @@ def _other_content(path: Path, head: bytes) -> str | None:
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--", b"<error", b"<body")):
         return ("a web page, not the checkpoint; download it again from the link of the file "
                 "itself, after signing in if the site asks for it")
-    if text.startswith(b"{") and len(text) > 1 and text[1:2] in b"\"\r\n \t":
+    if head and not head.translate(None, _TEXT):
         return "a text, such as a site's error message, not the checkpoint; download it again"
     for start, name in _ARCHIVES.items():
         if head.startswith(start):

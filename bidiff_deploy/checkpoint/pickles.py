@@ -226,7 +226,8 @@ def _made(maker: Any, arguments: Any) -> Any:
     if not isinstance(maker, Opaque) or not isinstance(arguments, tuple):
         raise ValueError("the pickle calls what is not a function")
     if maker.name in _TENSORS:
-        return _view(*arguments[:4])
+        # The seventh argument marks views that are negated or conjugated.
+        return Opaque(maker.name) if any(arguments[6:]) else _view(*arguments[:4])
     if maker.name in _WRAPPED:
         return arguments[0]
     if maker.name == "torch._tensor._rebuild_from_type_v2":

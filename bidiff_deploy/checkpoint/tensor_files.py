@@ -62,6 +62,9 @@ def _read_torch(path: Path, size: int) -> tuple[dict[str, np.ndarray], dict[str,
         raise CheckpointError(f"{path} is not a checkpoint: it contains {_kind(document)}, not a "
                               "state dict; save the state dict of the network")
     for key, value in found.items():
+        if isinstance(value, Opaque) and value.name == "torch._utils._rebuild_tensor_v3":
+            raise CheckpointError(f"{path}: {quoted(key)} has numbers of a type that is not read; "
+                                  "save it as float32")
         if isinstance(value, Opaque) and value.name.startswith("torch._utils._rebuild_"):
             raise CheckpointError(f"{path}: {quoted(key)} is not a plain dense tensor; "
                                   "save the state dict from the network itself")
@@ -87,7 +90,11 @@ def _read_torch(path: Path, size: int) -> tuple[dict[str, np.ndarray], dict[str,
 def _foreign(path: Path, file: TorchFile, name: str) -> CheckpointError:
     names = listed(file.foreign[:_MAX_NAMES]) + (", ..." if len(file.foreign) > _MAX_NAMES else "")
     part = "d"
-    if isinstance(file.document, Mapping) and not name:
+    arrays = _arrays(file)
+    if arrays is not None and not name:
+        part += "".join(f"[{quoted(key)}]" for key in arrays.split(".") if key)
+        part = f"{{k: torch.as_tensor(v) for k, v in {part}.items()}}"
+    elif isinstance(file.document, Mapping) and not name:
         name = next((key for key, value in file.document.items()
                      if key in STATE_NAMES and isinstance(value, Opaque)), "")
         part += f"[{quoted(name)}].state_dict()" if name else ""
@@ -102,10 +109,20 @@ def _foreign(path: Path, file: TorchFile, name: str) -> CheckpointError:
         f"torch.save({part}, {quoted(path.stem + '_weights.pth', 200)})")
 
 
+def _arrays(file: TorchFile) -> str | None:
+    """The name of the state dict that contains numpy's arrays, None if there is none."""
+    if not isinstance(file.document, Mapping) or "numpy.ndarray" not in file.foreign:
+        return None
+    return choose_state(file.document, lambda value: isinstance(value, Opaque)
+                        and value.name.endswith("._reconstruct"))[0]
+
+
 def _kind(value: Any) -> str:
     if isinstance(value, TensorView):
         return "one tensor"
-    return quoted(value.name) if isinstance(value, Opaque) else f"a {type(value).__name__}"
+    if isinstance(value, Opaque):
+        return quoted(value.name)
+    return f"a value of type {type(value).__name__}"
 
 
 def _recipe(document: Mapping[Any, Any]) -> dict[str, str]:

@@ -17,7 +17,8 @@ from ..networks.base import Shapes
 
 __all__ = ["STATE_NAMES", "choose_state", "without_prefixes"]
 
-_AVERAGED = re.compile(r"(^|[._])(ema\d*|avg|averaged?|swa|shadow|polyak)([._]|$)|(^|[._])ema[A-Z]")
+_AVERAGED = re.compile(r"(^|[._])((?i:ema)\d*|avg|averaged?|swa|shadow|polyak)([._]|$)"
+                       r"|(^|[._])ema[A-Z]")
 # State dicts of other things than the network.
 _OTHERS = re.compile(r"optim|sched|scaler|objective|disc|net_d|netd|loss|vgg|lpips", re.IGNORECASE)
 STATE_NAMES = ("params", "state_dict", "model", "model_state_dict", "model_state", "net_g", "netG",
@@ -86,8 +87,9 @@ def without_prefixes(shapes: Shapes, path: object) -> tuple[dict[str, str], list
     marks inside of keys, and without the counters of averages; and sentences about it.
 
     Prefixes are removed until the keys are those of a known network; if they never are, none is.
-    Of two networks under two prefixes, one of them averaged, the averaged is taken. Raises
-    CheckpointError, which names ``path``, if two keys become one.
+    Of two networks under two prefixes, one of them averaged, the averaged is taken; of several
+    things under prefixes, the only known network. Raises CheckpointError, which names ``path``, if
+    two keys become one.
     """
     notes = []
     keys = [key for key in shapes if key not in _COUNTERS]
@@ -114,11 +116,16 @@ def without_prefixes(shapes: Shapes, path: object) -> tuple[dict[str, str], list
             break
         taken = groups[names[0]]
         if len(names) > 1:
+            kind = ", the averaged weights,"
             if not _AVERAGED.search(names[0]) or all(groups[name].keys() != taken.keys()
                                                      for name in names[1:]):
-                break
-            notes.append(f"{_listed(names[:1])}, the averaged weights, was taken; the file also "
-                         f"has {_listed(names[1:])}")
+                networks = [name for name in names if _is_known({**single, **groups[name]}, shapes)]
+                if len(networks) != 1:
+                    break
+                names.sort(key=lambda name: name not in networks)
+                taken, kind = groups[names[0]], ""
+            notes.append(f"{_listed(names[:1])}{kind} was taken; the file also has "
+                         f"{_listed(names[1:])}")
         removed += f"{names[0]}."
         found = {**single, **taken}
     return {key: key for key in shapes}, []

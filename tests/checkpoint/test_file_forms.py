@@ -61,6 +61,7 @@ AVERAGED = {
     "swa_state_dict": lambda raw, ema: {
         "state_dict": raw, "swa_state_dict": {"n_averaged": torch.tensor(3),
                                               **prefixed("module.", ema)}},
+    "EMA": lambda raw, ema: {"weights": raw, "EMA": ema},
     "checkpoint.ema": lambda raw, ema: {"checkpoint": {"model": raw, "ema": ema}},
     "ema_model": lambda raw, ema: {"initted": torch.tensor(True), "step": torch.tensor(7),
                                    **prefixed("online_model.", raw),
@@ -98,7 +99,9 @@ WRAPPED = {
     "module.module.": lambda state: {"n_averaged": torch.tensor(2),
                                      **prefixed("module.module.", state)},
     "_orig_mod.module.": lambda state: prefixed("module._orig_mod.", state),
-    "model.diffusion_model.": lambda state: prefixed("model.diffusion_model.", state)}
+    "model.diffusion_model.": lambda state: prefixed("model.diffusion_model.", state),
+    "generator.": lambda state: {**prefixed("discriminator.", {"a.b": torch.ones(3)}),
+                                 **prefixed("generator.", state)}}
 
 
 @pytest.mark.parametrize("prefix", WRAPPED)
@@ -224,11 +227,32 @@ def test_other_objects_are_named_with_lines_that_save_the_weights(reference, sta
         read_checkpoint("net.pth")
     text = str(caught.value)
     assert named in text and "\n" not in text
-    for line in text.partition("save its weights alone: ")[2].split("; "):
-        exec(line, {"torch": torch}, variables := locals())  # what a user would type
-        locals().update(variables)
+    exec(text.partition("save its weights alone: ")[2], {"torch": torch})  # what a user types
     assert same(read_checkpoint("net_weights.pth", read_options(reference.options("tiny"))),
                 reference.read("tiny"))
+
+
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"params": state}])
+def test_arrays_of_numpy_are_named_with_lines_that_convert_them(reference, tmp_path, monkeypatch,
+                                                                wrap):
+    monkeypatch.chdir(tmp_path)
+    torch.save(wrap(reference.state("tiny")), "net.pth")
+    with pytest.raises(CheckpointError, match=r"numpy\.ndarray") as caught:
+        read_checkpoint("net.pth")
+    exec(str(caught.value).partition("save its weights alone: ")[2], {"torch": torch})
+    assert same(read_checkpoint("net_weights.pth", read_options(reference.options("tiny"))),
+                reference.read("tiny"))
+
+
+@pytest.mark.parametrize("change, says", [
+    (torch._neg_view, "not a plain dense tensor"), (torch.Tensor.to_sparse, "not a plain dense"),
+    (lambda value: value.to("meta"), "not a plain dense tensor"),
+    (lambda value: value.to(torch.float8_e4m3fn), "save it as float32")])
+def test_tensors_of_other_kinds_are_named(states, tmp_path, change, says):
+    torch.save({**states[0], "downs.0.bias": change(states[0]["downs.0.bias"])},
+               tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match=f"'downs.0.bias'.*{says}"):
+        read_checkpoint(tmp_path / "net.pth")
 
 
 def test_a_pickled_network_is_named(tmp_path):
@@ -256,6 +280,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b
     (b"\xef\xbb\xbf\r\n<!DOCTYPE html><html>", "a web page.*download it again"),
     (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code>", "a web page.*download it again"),
     (b'{"error": "Invalid username or password."}', "site's error message.*download it again"),
+    (b"Access denied\n", "site's error message.*download it again"),
     (b"\x1f\x8b\x08\0" + bytes(99), "a gzip archive; unpack"),
     (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file"), (b"", "is empty")])
 def test_content_that_is_no_checkpoint(tmp_path, ending, data, says):
