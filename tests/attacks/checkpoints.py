@@ -285,7 +285,7 @@ OPTIONS: dict[str, str] = {
     "deep lists": "[" * 30_000, "deep mappings": "{a: " * 30_000, "deep keys": "? " * 60_000,
     "a long text": "scale: " + "x" * 120_000, "two megabytes": "- x\n" * 500_000,
     "an object": "scale: !!python/object/apply:os.system ['true']",
-    "a scale that steers": 'scale: "\\e[2J\\nerror: fake"',
+    "a scale of options that steers": 'scale: "\\e[2J\\nerror: fake"',
     "a schedule that steers": 'beta_schedule: {schedule: "\\e[2J\\nerror: fake"}',
     "an infinite number": "beta_schedule: {n_timestep: .inf}",
     "numbers beyond float": "beta_schedule: {linear_start: " + "9" * 399 + "}"}
