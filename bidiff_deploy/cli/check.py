@@ -50,13 +50,14 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
             quiet: bool, as_json: bool) -> None:
     """Compare BUNDLE with CHECKPOINT, which torch runs on the same inputs.
 
-    Each binary layer gets the reference's input: its integer sums must be exact, its output within
-    float32 rounding. The full-precision parts between binary layers get the reference's outputs.
-    Each fused operator must return what its single layers return, equal to the bit if it is binary.
-    Each step gets the reference's latent, and its signal-to-noise ratio and sign flips are compared
-    with a noise floor: the reference itself in another memory layout, and with rounding noise on
-    the inputs of all layers. Whole loops are compared on images, for trained weights only. Exit
-    code 1 if anything fails.
+    Each part is judged alone, from the engine's own values: the integer sums of a binary layer must
+    be exact, floats within a bound of their rounding that is computed along with the reference, and
+    a sign may differ only where that rounding decides it, which is a legitimate flip. Each fused
+    operator must return what its single layers return, equal to the bit if it is binary. Each step
+    gets the engine's latent; its signal-to-noise ratio is for information. On a GPU, which returns
+    no values of layers, steps are judged by that ratio and a noise floor: the reference itself in
+    another memory layout, and with rounding noise on the inputs of all layers. Images of whole
+    loops are compared for trained weights only. Exit code 1 if anything fails.
 
     CHECKPOINT may also be a file that --save wrote: its steps are compared without torch, for
     example on another machine.
@@ -136,15 +137,7 @@ def table(result: CheckResult) -> str:
              f"  engine     {result.engine}", f"  reference  {result.reference}"]
     lines += [f"  note       {note}" for note in result.notes]
     lines += _parts(result) if result.layers else []
-    lines += ["", f"{'step':>6} {'SNR':>10} {'bound':>10} {'floor':>10} {'flips':>7} "
-                  f"{'floor':>7}  first flip"]
-    for step in result.steps:
-        lines.append(f"{step.timestep:>6} {decibel(step.engine.snr):>10} "
-                     f"{decibel(step.bound):>10} {decibel(step.floor.snr):>10} "
-                     f"{step.engine.flips if result.layers else '-':>7} "
-                     f"{step.floor.flips if result.layers else '-':>7}  "
-                     f"{step.engine.first_flip or '-'}{'' if step.passed else '  FAIL: '}"
-                     f"{'' if step.passed else step.reason}")
+    lines += ["", *_steps(result)]
     for loop in result.loops:
         lines += ["", f"{loop.image}: {'' if loop.passed else 'FAIL: '}{loop.reason}"]
         if loop.psnr is not None and loop.floor is not None:
@@ -157,6 +150,24 @@ def table(result: CheckResult) -> str:
                                                         f"{len(result.verdicts)} checks"])
 
 
+def _steps(result: CheckResult) -> list[str]:
+    from ..proof.check.statistics import decibel
+
+    if all(step.differing is not None for step in result.steps):
+        lines = [f"{'step':>6} {'SNR':>10} {'flips':>7} {'undecidable':>12}  verdict"]
+        return lines + [
+            f"{step.timestep:>6} {decibel(step.engine.snr):>10} {step.engine.flips:>7} "
+            f"{sum(layer.undecidable for layer in step.engine.layers):>12}  "
+            f"{'' if step.passed else 'FAIL: '}{step.reason}" for step in result.steps]
+    lines = [f"{'step':>6} {'SNR':>12} {'bound':>10} {'floor':>12}"]
+    for step in result.steps:
+        lines.append(f"{step.timestep:>6} {decibel(step.engine.snr, 3):>12} "
+                     f"{decibel(step.bound or 0, 3):>10} "
+                     f"{decibel(step.floor.snr, 3) if step.floor else '-':>12}"
+                     f"{'' if step.passed else f'  FAIL: {step.reason}'}")
+    return lines
+
+
 def _parts(result: CheckResult) -> list[str]:
     """Layers, segments and fused operators: how many pass, and each that does not."""
     from ..proof.check.statistics import decibel
@@ -165,20 +176,22 @@ def _parts(result: CheckResult) -> list[str]:
     wrong = [verdict for verdict in layers if not verdict.passed]
     sums = sum(layer.sums for layer in result.layers)
     rounding = max((layer.rounding for layer in result.layers), default=0.0)
-    lines = ["", f"binary layers with the reference's input: {len(layers) - len(wrong)} of "
+    lines = ["", f"binary layers with the engine's input: {len(layers) - len(wrong)} of "
               f"{len(layers)} pass; {sums} sums, {sum(x.wrong_sums for x in result.layers)} "
-              f"wrong; output at {rounding:.2f} of its rounding bound"]
+              f"wrong; output at {rounding:.4f} of its rounding bound"]
     lines += [f"  FAIL {verdict.name}: {verdict.reason}" for verdict in wrong[:20]]
     if len(wrong) > 20:
         lines.append(f"  ... and {len(wrong) - 20} more")
-    if not result.segments:  # a feed-forward network
-        return lines
     parts = [verdict for verdict in result.verdicts if verdict.what == "segment"]
     wrong = [verdict for verdict in parts if not verdict.passed]
-    worst = min((part.snr for part in result.segments), default=float("inf"))
-    lines.append("full-precision parts with the reference's inputs: "
-                 f"{len(parts) - len(wrong)} of {len(parts)} pass; the worst has {decibel(worst)}")
-    lines += [f"  FAIL {verdict.reason}" for verdict in wrong[:20]]
+    worst = max((part.rounding for part in result.segments), default=0.0)
+    flips = sum(part.flips for part in result.segments)
+    lines.append("all parts with the engine's inputs: "
+                 f"{len(parts) - len(wrong)} of {len(parts)} pass; the worst is at {worst:.4f} of "
+                 "its rounding bound")
+    lines += [f"  FAIL {verdict.name}: {verdict.reason}" for verdict in wrong[:20]]
+    lines.append(f"signs: {result.signs}, of which {flips} differ; rounding decides "
+                 f"{result.undecidable} ({result.undecidable / max(result.signs, 1):.1e})")
     return lines + (_operators(result) if result.operators else [])
 
 

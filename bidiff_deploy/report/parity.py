@@ -6,7 +6,6 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from ..proof.check.statistics import CLEAN_SNR
 from .filters import TOP_SNR, capped, decibel, greatest
 
 if TYPE_CHECKING:
@@ -23,9 +22,10 @@ def parity(found: dict[str, Any]) -> dict[str, Any]:
 
     result = CheckResult.from_dict(found)
     layers = _by_layer(result)
-    segments: dict[str, float] = {}
+    segments: dict[str, Any] = {}
     for part in result.segments:
-        segments[part.end] = min(segments.get(part.end, math.inf), part.snr)
+        if part.end not in segments or part.rounding > segments[part.end].rounding:
+            segments[part.end] = part
     operators: dict[str, Any] = {}
     for one in result.operators:
         if one.operator not in operators or one.snr < operators[one.operator].snr:
@@ -33,25 +33,31 @@ def parity(found: dict[str, Any]) -> dict[str, Any]:
     return {
         "result": result, "compared": _compared(result), "layers": layers,
         "best_step": greatest(capped(snr) for step in result.steps
-                              for snr in (step.engine.snr, step.floor.snr)),
+                              for snr in (step.engine.snr, step.floor and step.floor.snr)
+                              if snr is not None),
         "reasons": {one.name: one.reason for one in result.verdicts if one.what == "step"},
         "flips": _flips(layers) if layers else None, "noise": _noise(layers) if layers else None,
+        "judged": all(step.differing is not None for step in result.steps),
         "segments": segments, "operators": list(operators.values())}
 
 
 def _compared(result: CheckResult) -> list[dict[str, Any]]:
     """For each kind of part that was checked: what it is held to, how many pass, the worst."""
-    bounds = {what: decibel(min((one.bound for one in some), default=math.inf)) for what, some in (
-        ("step", result.steps), ("loop", result.loops),
-        ("operator", [one for one in result.operators if not one.exact]))}
+    bounds = {what: decibel(min((one.bound or 0.0 for one in some), default=math.inf))
+              for what, some in (("step", result.steps), ("loop", result.loops), (
+                  "operator", [one for one in result.operators if not one.exact]))}
+    judged = all(step.differing is not None for step in result.steps)
     rows = []
     for what, plural, held in (
             ("layer", "binary layers", "integers equal, output within float32 rounding"),
-            ("segment", "full-precision parts", f"at least {decibel(CLEAN_SNR)}"),
+            ("segment", "all parts", "floats within their rounding's bound, signs equal unless "
+                                     "rounding decides them"),
             ("operator", "fused operators", f"binary: every bit; others at least "
                                             f"{bounds['operator']}"),
-            ("step", "steps", f"at least {bounds['step']}, see below"),
-            ("loop", "whole images", f"at least {bounds['loop']}, PSNR-Y")):
+            ("step", "steps", "all parts right, and the engine's own run" if judged
+             else f"at least {bounds['step']}, see below"),
+            ("loop", "whole images", "by their steps" if judged
+             else f"at least {bounds['loop']}, PSNR-Y")):
         verdicts = [one for one in result.verdicts if one.what == what]
         if verdicts:
             rows.append({"part": plural, "held": held, "total": len(verdicts),
@@ -64,8 +70,10 @@ def _worst(result: CheckResult, what: str) -> str:
     if what == "layer":
         wrong = sum(layer.wrong_sums for layer in result.layers)
         return f"{wrong} of {sum(layer.sums for layer in result.layers):,} sums wrong"
-    values = {"segment": [part.snr for part in result.segments],
-              "operator": [one.snr for one in result.operators],
+    if what == "segment":
+        worst = max((part.rounding for part in result.segments), default=0.0)
+        return f"{worst:.4f} of the bound"
+    values = {"operator": [one.snr for one in result.operators],
               "step": [step.engine.snr for step in result.steps],
               "loop": [loop.psnr for loop in result.loops if loop.psnr is not None]}[what]
     return decibel(min(values, default=math.inf)) if values else "\u2013"
@@ -74,19 +82,15 @@ def _worst(result: CheckResult, what: str) -> str:
 def _by_layer(result: CheckResult) -> Layers:
     """For each layer signs and flips of all steps, and the decibels of the worst one."""
     found: Layers = defaultdict(lambda: {
-        "signs": 0, "flips": 0, "floor": 0, "input": math.inf, "output": math.inf,
-        "floor_output": math.inf})
+        "signs": 0, "flips": 0, "undecidable": 0, "input": math.inf, "output": math.inf})
     for step in result.steps:
         for layer in step.engine.layers:
             row = found[layer.layer]
             row["signs"] += layer.signs
             row["flips"] += layer.flips
+            row["undecidable"] += layer.undecidable
             row["input"] = min(row["input"], layer.input_snr)
             row["output"] = min(row["output"], layer.output_snr)
-        for layer in step.floor.layers:
-            row = found[layer.layer]
-            row["floor"] += layer.flips
-            row["floor_output"] = min(row["floor_output"], layer.output_snr)
     return {name: row for name, row in found.items() if row["signs"]}
 
 
@@ -98,21 +102,20 @@ def _flips(layers: Layers) -> Chart:
     def height(share: float) -> float | None:
         return None if share <= 0 else (math.log10(share) - bottom) / -bottom
 
-    shares = [(name, one["flips"] / one["signs"], one["floor"] / one["signs"])
+    shares = [(name, one["flips"] / one["signs"], one["undecidable"] / one["signs"])
               for name, one in layers.items()]
-    return ([(f"{name}: {_ppm(ours)}, floor {_ppm(floor)}", height(ours), height(floor))
-             for name, ours, floor in shares],
+    return ([(f"{name}: {_ppm(ours)} flip, rounding decides {_ppm(open_ones)}", height(ours),
+              height(open_ones)) for name, ours, open_ones in shares],
             [((power - bottom) / -bottom, _power(power))
              for power in range(bottom + 1, 1, 2 if -bottom > 5 else 1)])
 
 
 def _noise(layers: Layers) -> Chart:
-    """Decibels after each layer, up to the first round figure that holds them all."""
-    highest = max(capped(one[which]) for one in layers.values()
-                  for which in ("output", "floor_output"))
+    """Decibels before and after each layer, up to the first round figure that holds them all."""
+    highest = max(capped(one[which]) for one in layers.values() for which in ("input", "output"))
     top = next(level for level in (30, 50, 100, TOP_SNR) if level >= highest)
-    return ([(f"{name}: {decibel(one['output'])}, floor {decibel(one['floor_output'])}",
-              capped(one["output"]) / top, capped(one["floor_output"]) / top)
+    return ([(f"{name}: {decibel(one['output'])}, its input {decibel(one['input'])}",
+              capped(one["output"]) / top, capped(one["input"]) / top)
              for name, one in layers.items()],
             [(level / top, f"{level} dB") for level in range(0, top + 1, 50 if top > 50 else 10)])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -16,6 +15,7 @@ from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.engines import library
 from bidiff_deploy.errors import UsageError
 from bidiff_deploy.export.write import choose_timesteps, export_bundle
+from bidiff_deploy.operators.value_names import short
 from bidiff_deploy.proof.check.loops import LoopCheck
 from bidiff_deploy.proof.check.noise_predictor import check_bundle
 from bidiff_deploy.proof.check.result import CheckResult
@@ -43,8 +43,10 @@ def test_what_is_equal_passes(reference, name, times, size, layers, backend):
     assert result and not result.failures, result.failures
     assert [step.timestep for step in result.steps] == times
     assert len(result.layers) == layers * len(times)
-    assert len(result.segments) == (layers + 1) * len(times)
+    assert len([part for part in result.segments if part.signs]) == layers * len(times)
+    assert max(part.rounding for part in result.segments) > 0.5  # an addition has one rounding
     assert min(part.snr for part in result.segments) > 110
+    assert 0 < result.signs and result.undecidable <= 1e-4 * result.signs
     operators = [one for one in result.operators if one.timestep == times[0]]
     assert len(result.operators) == len(times) * len(operators)
     kinds = {kind: len([one for one in operators if one.kind == kind])
@@ -58,9 +60,9 @@ def test_what_is_equal_passes(reference, name, times, size, layers, backend):
     assert sum(layer.sums for layer in result.layers) > 100_000
     assert max(layer.rounding for layer in result.layers) > 0  # it is float32, so not exact
     for step in result.steps:
-        assert len(step.engine.layers) == layers and step.engine.snr > 60
+        assert len(step.engine.layers) == layers and step.engine.snr > 20
         assert step.engine.layers[0].layer == "encoder.1.conv1"
-        assert math.isfinite(step.floor.snr), "the other layout computes in the same order"
+        assert step.differing == 0 and step.reason.startswith("equal up to ")
     again = CheckResult.from_dict(json.loads(result.to_json()))
     assert again == result and again.verdicts == result.verdicts
 
@@ -77,15 +79,13 @@ def test_one_flipped_weight_bit_of_the_bundle_is_found(reference, tmp_path):
         assert [verdict.name for verdict in layers] == ["encoder.3.conv2"]
         assert "sums are wrong, by up to 2" in layers[0].reason
         assert "1 weight bits" in layers[0].reason
-        step = result.steps[0].engine
-        assert step.divergence == "encoder.3.conv2" and step.layers[0].clean
-        assert "diverges in encoder.3.conv2" in result.steps[0].reason
+        assert result.steps[0].wrong == "encoder.3.conv2" and not result.steps[0].passed
 
 
 @pytest.mark.parametrize("tensor, operator, reason", [
     ("d3.c1.words", "d3.h", "must be equal to the bit"), ("d5.c2.alpha", "d5", "to the bit"),
-    ("e1.n2.weight", "e1", "to the bit"), ("d8.a.out.weight", "d8.a", "below 100.0 dB"),
-    ("head.c.weight", "prediction", "below 100.0 dB")])
+    ("e1.n2.weight", "e1", "to the bit"), ("d8.a.out.weight", "d8.a", "below 100.000 dB"),
+    ("head.c.weight", "prediction", "below 100.000 dB")])
 def test_a_fused_operator_that_computes_something_else_is_found(reference, monkeypatch, tensor,
                                                                 operator, reason):
     """One tensor differs in the graph of fused operators alone, as if its kernel were wrong."""
@@ -95,7 +95,8 @@ def test_a_fused_operator_that_computes_something_else_is_found(reference, monke
 
     def wrong(model, constants, **options):
         graph = onnx.load_model_from_string(model).graph
-        if graph.name == "operators" and tensor in constants:
+        definitions = any(value.name.endswith("/given") for value in graph.input)
+        if not definitions and graph.name != "layer" and tensor in constants:
             value = np.array(constants[tensor])
             value.reshape(-1)[0] = (value.reshape(-1)[0] ^ 1 if value.dtype == np.int32
                                     else value.reshape(-1)[0] * np.float32(1.01))
@@ -105,8 +106,12 @@ def test_a_fused_operator_that_computes_something_else_is_found(reference, monke
     monkeypatch.setattr(module, "open_session", wrong)
     result = check(reference.bundle("tiny", TIMES), reference.read("tiny"), timesteps=[400])
     assert not result
-    (verdict,) = result.failures
-    assert (verdict.what, verdict.name) == ("operator", operator) and reason in verdict.reason
+    (verdict,) = (verdict for verdict in result.failures if verdict.what == "operator")
+    assert verdict.name == operator and reason in verdict.reason
+    assert "not those of the run whose parts" in result.failures[-1].reason
+    if operator != "d8.a":  # attention's bound is that of its definition
+        (part,) = (verdict for verdict in result.failures if verdict.what == "segment")
+        assert short(part.name) == operator
     again = CheckResult.from_dict(json.loads(result.to_json()))
     assert again == result and not again
     from bidiff_deploy.cli.check import table
@@ -118,8 +123,8 @@ def test_a_bundle_that_may_round_to_bfloat16_is_held_to_less(reference, tmp_path
     export_bundle(small, tmp_path / "b", timesteps=[1960, 1000, 0], precision="fast")
     result = check(tmp_path / "b", small, size=(32, 32))
     assert result, result.failures
-    assert any("precision bfloat16: the bounds are 20 dB per step" in note for note in result.notes)
-    assert all("precision bfloat16: the bound is" in step.reason for step in result.steps)
+    assert any("precision bfloat16: the bound is 36 dB per operator" in note
+               for note in result.notes)
     assert {one.bound for one in result.operators if one.kind == "NormConv"} == {36.0}
     # What is binary is binary still, and the first layer is float32.
     assert all(one.snr == math.inf for one in result.operators if one.exact)
@@ -164,9 +169,11 @@ def test_a_kernel_that_miscounts_is_found(reference, monkeypatch):
 
     monkeypatch.setattr(library, "binary_conv_sums", miscount)
     result = check(reference.bundle("tiny", TIMES), reference.read("tiny"), timesteps=[400])
-    names = {verdict.name for verdict in result.failures}
+    wrong = [verdict for verdict in result.failures if verdict.what == "layer"]
+    names = {verdict.name for verdict in wrong}
     assert names == {f"decoder.{block}.conv{half}" for block in (0, 2) for half in (1, 2)}
-    assert all("1 of" in verdict.reason for verdict in result.failures)
+    assert all("1 of" in verdict.reason for verdict in wrong)
+    assert result.failures[-1].what == "step" and "decoder.0.conv1" in result.failures[-1].reason
 
 
 def test_other_weights_fail_from_the_first_layer_on(reference, tmp_path):
@@ -179,42 +186,22 @@ def test_other_weights_fail_from_the_first_layer_on(reference, tmp_path):
     result = check(reference.bundle("tiny", TIMES), other, timesteps=[400])
     names = [verdict.name for verdict in result.failures if verdict.what == "layer"]
     assert not result and len(names) == 28 and names[0] == "encoder.1.conv1"
-    assert result.steps[0].engine.divergence == "before encoder.1.conv1"
+    assert result.steps[0].wrong == "stem"
     assert any("made of another file" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("parameter, index, place", [
-    ("encoder.1.norm2.weight", (0,), "before encoder.1.conv2"),
-    ("middle.0.attention.out.bias", (3,), "before middle.1.conv1"),
-    ("head.conv.bias", (1,), "after the last binary layer")])
-def test_a_wrong_full_precision_part_is_found_between_layers(reference, parameter, index, place):
+    ("encoder.1.norm2.weight", (0,), "encoder.1.conv2"),
+    ("middle.0.attention.out.bias", (3,), "middle.0.attention"),
+    ("head.conv.bias", (1,), "prediction")])
+def test_a_wrong_full_precision_part_is_found_where_it_is(reference, parameter, index, place):
     wrong = changed(reference.read("tiny"), parameter, at(index, lambda value: value * 1.2 + 0.1))
     result = check(reference.bundle("tiny", TIMES), wrong, timesteps=[0])
     segment, *_, step = result.failures
-    # A shortcut may carry the fault into a second segment, but no layer fails.
-    assert {verdict.what for verdict in result.failures[:-1]} == {"segment"}
+    assert (segment.what, segment.name) == ("segment", place)
+    assert {verdict.what for verdict in result.failures[:-1]} <= {"segment", "layer"}
     assert step.what == "step" and len(result.failures) <= 4
-    assert result.steps[0].engine.divergence == place
-    assert place in segment.reason and place in step.reason
-
-
-def test_a_fault_is_found_behind_flipped_signs(reference, monkeypatch):
-    """As where one side flips a sign at its very first layer: no step can show it then."""
-    from bidiff_deploy.proof.check import noise_predictor as module
-
-    right = module.compare_step
-
-    def flipped(*arguments):
-        step = right(*arguments)
-        first = dataclasses.replace(step.layers[0], flips=1)
-        return dataclasses.replace(step, snr=50.0, layers=(first, *step.layers[1:]))
-
-    monkeypatch.setattr(module, "compare_step", flipped)
-    wrong = changed(reference.read("tiny"), "decoder.3.norm1.weight", at((0,), lambda w: w + 0.01))
-    result = check(reference.bundle("tiny", TIMES), wrong, timesteps=[0])
-    assert result.steps[0].passed and not result
-    assert [(verdict.what, verdict.name) for verdict in result.failures] == [
-        ("segment", "decoder.3.conv1")]
+    assert result.steps[0].wrong == place and place in step.reason
 
 
 def test_a_wrong_time_vector_is_found(reference):
@@ -222,6 +209,7 @@ def test_a_wrong_time_vector_is_found(reference):
     result = check(reference.bundle("tiny", TIMES), wrong, timesteps=[0])
     (layer,) = (verdict for verdict in result.failures if verdict.what == "layer")
     assert layer.name == "middle.0.conv1" and "time vector" in layer.reason
+    assert not result.steps[0].passed
 
 
 def test_how_steps_are_judged():
@@ -248,9 +236,6 @@ def test_how_steps_are_judged():
     assert judge_step(step(25.0, flipped), step(90.0, flipped), "bfloat16") == (
         True, "precision bfloat16: the bound is 20.0 dB", 20.0)
     assert not judge_step(step(19.0, flipped), step(90.0, flipped), "bfloat16")[0]
-    fused = dataclasses.replace(step(50.0, clean), opened_snr=120.0)
-    assert fused.divergence is None and judge_step(fused)[1].startswith("no sign flips before")
-    assert dataclasses.replace(fused, opened_snr=80.0).divergence == "after the last binary layer"
 
 
 def test_how_loops_are_judged():
@@ -263,13 +248,14 @@ def test_how_loops_are_judged():
     assert loop(floor=44.0, psnr=40.0).passed and not loop(floor=44.0, psnr=37.0).passed
     assert not loop(truth={"bicubic": 29.0, "reference": 31.0, "engine": 30.8}).passed
     assert loop(truth={"bicubic": 29.0, "reference": 31.0, "engine": 30.95}).passed
+    assert loop(psnr=20.0, judged=True).passed  # its steps were judged
     untrained = LoopCheck("x.png", sanity=6.0)
     assert untrained.passed and "not trained" in untrained.reason
 
 
 def test_nothing_compared_is_no_pass_and_foreign_json_is_refused():
     assert not CheckResult("b", "c", "e", "r", (8, 8))
-    for values in ({}, *({"format": "bidiff-check", "schema": schema} for schema in (1, 2))):
+    for values in ({}, *({"format": "bidiff-check", "schema": schema} for schema in (1, 2, 3))):
         with pytest.raises(UsageError):
             CheckResult.from_dict(values)
 
@@ -280,13 +266,13 @@ def test_another_network_is_refused(reference):
 
 
 def test_the_shipped_model_passes(tmp_path):
-    """Trained weights flip signs by the hundred on rounding alone: one run of the reference in
-    another layout may by chance show few of them, so the floor is the worst of several."""
+    """Trained weights flip signs by the hundred on rounding alone, so that a step's SNR proves
+    nothing; each flip is judged where it happens."""
     training = Path(__file__).parents[2] / "training"
     checkpoint = read_checkpoint(training.parent / "bidiff_deploy/models/photo_x2.safetensors")
     export_bundle(checkpoint, tmp_path / "b", timesteps=choose_timesteps(checkpoint))
     result = check_bundle(open_bundle(tmp_path / "b"), checkpoint, size=(128, 128),
                           images=[str(training / "photos" / "chelsea.png")])
     assert result, result.failures
-    assert all(step.floor.flips > 100 for step in result.steps)
+    assert result.undecidable <= 1e-4 * result.signs
     assert result.loops and result.loops[0].psnr > 40

@@ -4,11 +4,11 @@
     one_run          the check of a network that runs once: layers and whole images
     common           checks and notes that both have
     runners          torch and engines behind one interface, Polygraphy's
-    bundle_layers    binary layers and fused operators of a bundle's graph, cut out or with taps
+    bundle_layers    a bundle's binary layers and fused operators, and the values in an engine's run
     layers           each binary layer alone: integers must be exact
-    segments         the full-precision parts between binary layers
+    forced           the reference run with the engine's values: floats within rounding, and signs
     operators        each fused operator against the operators that it fuses
-    statistics       how equal two runs of a step are, and how equal they must be
+    statistics       how equal two runs of a step are, where their parts are not known
     loops            whole diffusion loops, compared as images
     result           everything that was found, as JSON
     saved            reference runs in a file, for devices without torch

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from ..sessions import open_session
 
 Array = npt.NDArray[Any]
 FREE = ("N", None, None, None)  # dimensions of a map
+Message = TypeVar("Message", onnx.ModelProto, onnx.NodeProto)
 
 
 @dataclass(frozen=True)
@@ -93,17 +94,6 @@ class BundleLayers:
             {name: value for name, value in self.graph.constants.items() if name in needed},
             threads=threads, packed=packed)
 
-    def tapped(self, names: Iterable[str]) -> onnx.ModelProto:
-        """The inlined graph with the values ``names``, float32 maps, as further outputs."""
-        model = onnx.ModelProto()
-        model.CopyFrom(self.model)
-        have = {value.name for value in model.graph.output}
-        for name in dict.fromkeys(names):
-            if name not in have:
-                model.graph.output.append(onnx.helper.make_tensor_value_info(
-                    name, onnx.TensorProto.FLOAT, FREE))
-        return model
-
     def single_layer(self) -> onnx.ModelProto:
         """A graph of one BinaryConv with this bundle's definition of it; all seven inputs are
         graph inputs."""
@@ -123,34 +113,96 @@ class BundleLayers:
                        if function.name == BINARY_CONV])
 
 
-class Taps:
-    """The inlined graph of a bundle, with the inputs and outputs of its binary layers."""
+class EngineValues:
+    """Values inside a run of a bundle's graph in one CPU backend.
 
-    def __init__(self, layers: BundleLayers, *, packed: bool, threads: int | None) -> None:
-        self._layers = layers
-        names = [name for layer in layers.layers for name in (layer.inputs[0], layer.output)]
-        self._session = layers.session(layers.tapped(names), packed=packed, threads=threads)
+    The graph is run as engines run it, with further outputs where its operators end, and returns
+    the very prediction of the engine. What fused operators keep to themselves is computed by their
+    definitions, each from the maps that it was given in that run.
+    """
+
+    def __init__(self, layers: BundleLayers, wanted: Iterable[str], *, packed: bool,
+                 threads: int | None) -> None:
+        """``wanted``: names of float32 maps; those that the graph does not have are left out."""
+        self.layers = layers
+        fused = [name for one in layers.operators for name in (*one.maps, one.output)]
+        names = dict.fromkeys([*wanted, *fused, *(name for layer in layers.layers
+                                                  for name in (layer.inputs[0], layer.output))])
+        made = {name for node in layers.shipped.graph.node for name in node.output}
+        shipped = _copy(layers.shipped)
+        _set_outputs(shipped, [*(value.name for value in shipped.graph.output),
+                               *(name for name in names if name in made)])
+        self._run = layers.session(shipped, packed=packed, threads=threads)
+        inner = _inlined_parts(layers, names, made)
+        self._inside = layers.session(inner, packed=packed, threads=threads)
 
     def __call__(self, feed: Mapping[str, Array],
-                 timestep: int = 0) -> tuple[Array, dict[str, Array]]:
-        """The graph's output, and ``layer_outputs``, at one step. ``feed``: the graph's maps."""
-        step = self._layers.graphs.constants(timestep)
-        values = {**feed, **step}
-        values.update(run_session(self._session, values))
-        constants = {**self._layers.graph.constants, **step}
-        seen = {layer.key: (values[layer.inputs[0]], np.asarray(constants[layer.inputs[3]]),
-                            values[layer.output]) for layer in self._layers.layers}
-        return values[self._layers.model.graph.output[0].name], layer_outputs(seen)
+                 timestep: int = 0) -> tuple[dict[str, Array], dict[str, Array]]:
+        """The values of the graph as it is run, and those that the definitions of its fused
+        operators compute, among them these operators' outputs. ``feed``: the graph's maps."""
+        values = {**feed, **self.layers.graphs.constants(timestep)}
+        found = run_session(self._run, values)
+        return found, run_session(self._inside, {**values, **found}, _GIVEN)
 
 
-def layer_outputs(seen: Mapping[str, tuple[Array, Array, Array]]) -> dict[str, Array]:
-    """``X.x``, ``X.sign`` and ``X`` of each binary layer X (see ``runners``), of its input,
-    threshold and output."""
-    found = {}
-    for key, (x, threshold, output) in seen.items():
-        found[f"{key}.x"] = x
-        found[f"{key}.sign"] = x + threshold[:, None, None] >= 0
-        found[key] = output
+_GIVEN = "/given"  # after the name of a map that is an input of the graph of parts
+
+
+def _inlined_parts(layers: BundleLayers, names: Iterable[str],
+                   made: Collection[str]) -> onnx.ModelProto:
+    """The definitions of the fused operators, each with the maps that it reads as inputs. Outputs:
+    those of the operators, and whichever of ``names`` are inside them."""
+    model = _copy(layers.model)
+    graph = model.graph
+    maps = {name for one in layers.operators for name in one.maps}
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name in maps:
+                node.input[index] = f"{name}{_GIVEN}"
+    have = {name for node in graph.node for name in node.output}
+    outputs = dict.fromkeys([*(one.output for one in layers.operators),
+                             *(name for name in names if name in have and name not in made)])
+    needed, kept = set(outputs), []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    nodes = [_copy(node) for node in reversed(kept)]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for field in (graph.initializer, graph.input):
+        used = [value for value in field if value.name in needed]
+        del field[:]
+        field.extend(used)
+    graph.input.extend(onnx.helper.make_tensor_value_info(
+        f"{name}{_GIVEN}", onnx.TensorProto.FLOAT, FREE)
+        for name in sorted(maps) if f"{name}{_GIVEN}" in needed)
+    _set_outputs(model, outputs)
+    return model
+
+
+def _set_outputs(model: onnx.ModelProto, names: Iterable[str]) -> None:
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(
+        name, onnx.TensorProto.FLOAT, FREE) for name in dict.fromkeys(names))
+
+
+def _copy(message: Message) -> Message:
+    copied = type(message)()
+    copied.CopyFrom(message)
+    return copied
+
+
+def layer_outputs(layers: BundleLayers, values: Mapping[str, Array],
+                  timestep: int = 0) -> dict[str, Array]:
+    """``X.x``, ``X.sign`` and ``X`` of each binary layer X (see ``runners``), of the values in a
+    run."""
+    constants, found = layers.constants(timestep), {}
+    for layer in layers.layers:
+        x, threshold = values[layer.inputs[0]], np.asarray(constants[layer.inputs[3]])
+        found[f"{layer.key}.x"] = x
+        found[f"{layer.key}.sign"] = x + threshold[:, None, None] >= 0
+        found[layer.key] = values[layer.output]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Each binary layer alone, fed the reference's input: integers exact, output within rounding.
+"""Each binary layer alone, fed the engine's input: integers exact, output within rounding.
 
 The expected sums are a float32 convolution of +-1 in torch with the checkpoint's weights: every
 partial sum is a whole number below 2^24, and so exact in any order. The expected output is computed
@@ -16,7 +16,7 @@ import numpy as np
 from ...checkpoint.record import Checkpoint
 from ...engines import library
 from ...operators.sign_bits import WORD_BITS, unpack_signs
-from .bundle_layers import Array, BinaryLayer, BundleLayers, run_session
+from .bundle_layers import Array, BundleLayers, run_session
 from .statistics import snr
 
 # The op contract rounds six times, each by at most 2^-24 of a partial result no larger than
@@ -24,9 +24,6 @@ from .statistics import snr
 # the seventh is for the terms of second order.
 ROUNDINGS = 7
 UNIT = 2.0 ** -24
-# The bundle's time vectors are float64, rounded once; float32 sinusoids differ between libraries in
-# the last bit, which is 120 dB.
-TIME_SNR = 100.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,8 @@ class LayerCheck:
     sums, wrong_sums  number of integer sums, and of those that are not the reference's
     worst_sum         largest difference of a sum
     rounding          largest error of the output, in units of its bound (at most 1 is right)
-    time_snr          of the time vector, dB, or None if the layer adds none
+    snr               of the output, dB, for information
+    time_rounding     as ``rounding`` for the time vector, or None if the layer adds none
     differing         constants that differ from the checkpoint's -> number of differing values
     """
 
@@ -46,13 +44,14 @@ class LayerCheck:
     wrong_sums: int
     worst_sum: int
     rounding: float
-    time_snr: float | None
+    snr: float
+    time_rounding: float | None
     differing: dict[str, int]
 
     @property
     def passed(self) -> bool:
         return not self.differing and self.wrong_sums == 0 and self.rounding <= 1 and (
-            self.time_snr is None or self.time_snr >= TIME_SNR)
+            self.time_rounding is None or self.time_rounding <= 1)
 
     @property
     def reason(self) -> str:
@@ -62,9 +61,10 @@ class LayerCheck:
             parts.append(f"{self.wrong_sums} of {self.sums} sums are wrong, by up to "
                          f"{self.worst_sum}")
         if not self.rounding <= 1:
-            parts.append(f"the output's error is {self.rounding:.3g} times its rounding bound")
-        if self.time_snr is not None and self.time_snr < TIME_SNR:
-            parts.append(f"its time vector has {self.time_snr:.1f} dB")
+            parts.append(f"the output's error is {self.rounding:.4g} times its rounding bound")
+        if self.time_rounding is not None and not self.time_rounding <= 1:
+            parts.append(f"its time vector's error is {self.time_rounding:.4g} times its rounding "
+                         "bound")
         if self.differing:
             parts.append("not the checkpoint's: " + ", ".join(
                 f"{count} {name}" for name, count in self.differing.items()))
@@ -97,39 +97,39 @@ class LayerOp:
 
 
 def check_layers(layers: BundleLayers, op: LayerOp, checkpoint: Checkpoint, network: Any,
-                 outputs: Mapping[str, Array], timestep: int) -> list[LayerCheck]:
+                 values: Mapping[str, Array], times: Mapping[str, float],
+                 timestep: int) -> list[LayerCheck]:
     """Check every binary layer at one step.
 
-    ``network``: the checkpoint's network in torch; ``outputs``: of ``TorchRunner`` with layers, at
-    this step.
+    network  the checkpoint's network in torch
+    values   of ``EngineValues``, at this step
+    times    of each layer that adds a time vector, that vector's error in units of its bound
     """
     constants = layers.constants(timestep)
-    times = {name: vector.numpy() for name, vector in network.node_times(timestep).items()}
     group = checkpoint.network.group(checkpoint.config, timestep)
-    return [_check(layer, op, constants, checkpoint, network, times, group,
-                   outputs[f"{layer.key}.x"], timestep) for layer in layers.layers]
-
-
-def _check(layer: BinaryLayer, op: LayerOp, constants: Mapping[str, Array],
-           checkpoint: Checkpoint, network: Any, times: Mapping[str, Array], group: int,
-           x: Array, timestep: int) -> LayerCheck:
-    given = [np.asarray(constants[name]) if name != layer.inputs[0] else x
-             for name in layer.inputs]
-    module, exact_time = network.get_submodule(layer.name), times.get(layer.name)
-    # Both sides use the bundle's time vector; its accuracy is reported separately.
-    return check_layer(layer.name, op, given, checkpoint, module, group, timestep,
-                       residual=x if module.shortcut else np.zeros(1),
-                       time=np.zeros(1) if exact_time is None else given[6],
-                       exact_time=exact_time)
+    found = []
+    for layer in layers.layers:
+        x, module = values[layer.inputs[0]], network.get_submodule(layer.name)
+        given = [np.asarray(constants[name]) if name != layer.inputs[0] else x
+                 for name in layer.inputs]
+        timed = layer.name in times
+        # Both sides use the bundle's time vector; its error is judged separately.
+        found.append(check_layer(
+            layer.name, op, given, checkpoint, module, values[layer.output], group, timestep,
+            residual=x if module.shortcut else np.zeros(1),
+            time=given[6] if timed else np.zeros(1), time_rounding=times.get(layer.name)))
+    return found
 
 
 def check_layer(name: str, op: LayerOp, given: Sequence[Array], checkpoint: Checkpoint,
-                module: Any, group: int = 0, timestep: int = 0, *, residual: Array,
-                time: Array, exact_time: Array | None = None) -> LayerCheck:
-    """Check one layer on ``given``, the op contract's inputs from the bundle.
+                module: Any, output: Array, group: int = 0, timestep: int = 0, *, residual: Array,
+                time: Array, time_rounding: float | None = None) -> LayerCheck:
+    """Check one layer on ``given``, the op contract's inputs in the engine's run.
 
-    ``module``: the checkpoint's layer in torch; ``residual``, ``time``: what the layer adds;
-    ``exact_time``: the right value of ``time``, None if the layer adds no time vector.
+    module          the checkpoint's layer in torch
+    output          the layer's output in that run
+    residual, time  what the layer adds
+    time_rounding   the error of ``time`` in units of its bound, None if the layer adds none
     """
     import torch
 
@@ -145,13 +145,12 @@ def check_layer(name: str, op: LayerOp, given: Sequence[Array], checkpoint: Chec
     difference = np.abs(op.sums(x, words, threshold) - right)
 
     y, bound = _exact(right, residual, expected, time)
-    error = np.abs(op(*given) - y)
-    ratio = np.max(np.where(error > 0, error / np.maximum(bound, np.finfo(np.float64).tiny), 0))
+    np.maximum(bound, np.finfo(np.float32).tiny, out=bound)
+    ratio = max(float(np.max(np.abs(found - y) / bound)) for found in (op(*given), output))
     return LayerCheck(
         name, timestep, int(right.size), int(np.count_nonzero(difference)),
-        int(difference.max()), float(ratio) if np.isfinite(ratio) else float("inf"),
-        None if exact_time is None else snr(exact_time, time),
-        _differing(words, alpha, threshold, rprelu, weight, expected))
+        int(difference.max()), ratio if np.isfinite(ratio) else float("inf"), snr(y, output),
+        time_rounding, _differing(words, alpha, threshold, rprelu, weight, expected))
 
 
 def _constants(module: Any, group: int) -> dict[str, Array]:

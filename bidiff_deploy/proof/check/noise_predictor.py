@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,20 +15,21 @@ from ...checkpoint.record import Checkpoint
 from ...engines.noise_predictor import PADDING_MULTIPLE
 from ...errors import UsageError
 from ...images.resample import pad_reflect
+from ...operators.value_names import short
 from ...sampling import sampler
 from ...sampling.noise import gaussian_noise
 from ...sampling.schedule import Schedule
 from ..inputs import Sample, image_samples, noise_sample
 from ..reference import torch_threads
-from .bundle_layers import BundleLayers
+from .bundle_layers import BundleLayers, EngineValues
 from .common import OnProgress, refuse_other_network, source_notes
+from .forced import ForcedReference, SegmentCheck, noise_predictor_parts
 from .layers import LayerCheck, LayerOp, check_layers
 from .loops import FAST_LOOP_PSNR, check_loops
-from .operators import BOUNDS, OperatorCheck, Operators
-from .result import CheckResult, StepCheck
+from .operators import BOUNDS, OperatorCheck, check_operators
+from .result import CheckResult, StepCheck, first_wrong, part_statistics, undecidable_notes
 from .runners import CPU_BACKENDS, EngineRunner, TorchRunner
 from .saved import Run, save_runs
-from .segments import SegmentCheck, Segments
 from .statistics import PREDICTION, STEP_SNRS, StepStatistics, compare_step, nudged
 
 NOISE_SIZE = (64, 64)
@@ -61,46 +63,75 @@ def check_bundle(bundle: NoisePredictorBundle, checkpoint: Checkpoint, *,
                          "give the options file that the bundle was exported with")
     chosen = _choose(bundle, timesteps)
     samples = _samples(bundle, size, images, truths)
+    packed = CPU_BACKENDS.get(backend)
     with ExitStack() as stack:
         stack.enter_context(torch_threads(threads))
         reference, floor, engine = (stack.enter_context(runner) for runner in (
-            TorchRunner(bundle, checkpoint, layers=True),
-            TorchRunner(bundle, checkpoint, layers=True, channels_last=True),
-            EngineRunner(bundle, backend, threads=threads, device=device, layers=True)))
-        layers = BundleLayers(bundle)
-        packed = CPU_BACKENDS.get(backend)
+            TorchRunner(bundle, checkpoint), TorchRunner(bundle, checkpoint, channels_last=True),
+            EngineRunner(bundle, backend, threads=threads, device=device)))
         # On a GPU only steps and images are compared, not the parts of a step.
-        parts = None if packed is None else tuple(
-            part(layers, packed=packed, threads=threads)
-            for part in (LayerOp, Segments, Operators))
-        found = _Comparison((reference, floor, engine), layers, parts, checkpoint,
-                            lambda done: on_progress and on_progress(done, len(chosen)))
-        padded = found.run(samples[0], bundle, chosen)
-        loops = (check_loops(samples, reference.engine, floor.engine, engine.engine)
-                 if images or truths else [])
+        parts = None if packed is None else _Parts(
+            bundle, checkpoint, reference.engine.network, engine.engine.precision, packed, threads)
+        total = len(chosen) * len(samples)
+        found = _Comparison((reference, floor, engine), parts, save is not None,
+                            lambda done: on_progress and on_progress(done, total))
+        padded = [found.run(sample, bundle, chosen) for sample in samples]
+        loops = (check_loops(samples, reference.engine, floor.engine, engine.engine,
+                             judged=parts is not None) if images or truths else [])
         notes = _notes(bundle, checkpoint, loops, engine.engine.precision, backend)
         described = engine.engine.description, reference.engine.description
         if save is not None:
             save_runs(save, found.runs, overwrite=overwrite)
-    return CheckResult(str(bundle.path), checkpoint.name, *described, padded,
-                       tuple(found.layers), tuple(found.segments), tuple(found.operators),
-                       tuple(found.steps), tuple(loops), tuple(notes))
+    judged = (parts.layers, parts.segments, parts.operators) if parts else ((), (), ())
+    return CheckResult(str(bundle.path), checkpoint.name, *described, padded[0],
+                       *map(tuple, judged), tuple(found.steps), tuple(loops),
+                       (*notes, *undecidable_notes(judged[1])))
 
 
-class _Comparison:
-    """Runs the reference's loop; compares layers, segments, operators and step at each latent."""
+class _Parts:
+    """Judges every part of an engine's step, see ``forced``, ``layers`` and ``operators``."""
 
-    def __init__(self, runners: tuple[TorchRunner, TorchRunner, EngineRunner],
-                 bundle_layers: BundleLayers, parts: tuple[Any, ...] | None,
-                 checkpoint: Checkpoint, on_step: Callable[[int], object]) -> None:
-        """``parts``: LayerOp, Segments and Operators, or None to skip them."""
-        self._runners, self._parts = runners, parts
-        self._bundle_layers, self._checkpoint, self._on_step = bundle_layers, checkpoint, on_step
-        self._precision = runners[2].engine.precision
-        self._names = {layer.key: layer.name for layer in bundle_layers.layers}
+    def __init__(self, bundle: NoisePredictorBundle, checkpoint: Checkpoint, network: Any,
+                 precision: str, packed: bool, threads: int | None) -> None:
+        self._checkpoint, self._network = checkpoint, network
+        self._bundle_layers = BundleLayers(bundle)
+        self._op = LayerOp(self._bundle_layers, packed=packed, threads=threads)
+        self._reference = ForcedReference(network, packed=packed, winograd=True,
+                                          precision=precision)
+        self._values = EngineValues(
+            self._bundle_layers, [short(name) for name, *_ in network.operator_ends()],
+            packed=packed, threads=threads)
         self.layers: list[LayerCheck] = []
         self.segments: list[SegmentCheck] = []
         self.operators: list[OperatorCheck] = []
+
+    def judge(self, feed: Mapping[str, Any], step: StepCheck, prediction: np.ndarray) -> StepCheck:
+        """``step`` with the verdict on its parts; ``prediction``: the engine's."""
+        timestep = step.timestep
+        run, inside = self._values({name: feed[name] for name in ("noisy", "condition")}, timestep)
+        group = self._checkpoint.network.group(self._checkpoint.config, timestep)
+        segments, times = noise_predictor_parts(self._reference, self._bundle_layers, run, inside,
+                                                feed, group, timestep)
+        layers = check_layers(self._bundle_layers, self._op, self._checkpoint, self._network,
+                              {**inside, **run}, times, timestep)
+        operators = check_operators(self._bundle_layers, run, inside, timestep)
+        self.segments += segments
+        self.layers += layers
+        self.operators += operators
+        return replace(
+            step, engine=replace(step.engine, layers=part_statistics(layers, segments)),
+            differing=int(np.count_nonzero(prediction != run[PREDICTION])),
+            wrong=first_wrong(segments, layers, operators))
+
+
+class _Comparison:
+    """Runs the engine's loop, and compares each step with the reference, fed the same latent."""
+
+    def __init__(self, runners: tuple[TorchRunner, TorchRunner, EngineRunner],
+                 parts: _Parts | None, keep: bool, on_step: Callable[[int], object]) -> None:
+        """``parts``: None to compare predictions alone; ``keep``: whether ``runs`` are wanted."""
+        self._runners, self._parts = runners, parts
+        self._keep, self._on_step = keep, on_step
         self.steps: list[StepCheck] = []
         self.runs: list[Run] = []
 
@@ -121,34 +152,36 @@ class _Comparison:
         feed = {"noisy": latent, "condition": condition,
                 "timestep": np.array([timestep], np.int64)}
         reference, floor, engine = self._runners
-        expected = reference.infer(feed)
-        if self._parts is not None:
-            op, segments, operators = self._parts
-            self.layers += check_layers(self._bundle_layers, op, self._checkpoint,
-                                        reference.engine.network, expected, timestep)
-            self.segments += segments.check(feed, expected, timestep)
-            self.operators += operators.check(latent, condition, timestep)
+        expected, found = reference.infer(feed), engine.infer(feed)
         predictions = {reference.name: expected[PREDICTION]}
-        # One run may by chance flip few signs, so the floor is the worst of several.
-        floors: list[tuple[float, int, StepStatistics, np.ndarray]] = []
+        statistics, worst = compare_step(expected, found), None
+        if self._parts is None or self._keep:
+            worst, predictions[floor.name] = self._floor(feed, expected)
+        predictions[engine.name] = found[PREDICTION]
+        precision = engine.engine.precision
+        step = StepCheck(timestep, statistics, worst, precision)
+        if self._parts is not None:
+            step = self._parts.judge(feed, step, found[PREDICTION])
+        self.steps.append(step)
+        if self._keep:
+            self.runs.append(Run(feed, predictions, {runner.name: runner.last_inference_time()
+                                                     for runner in self._runners}))
+        self._on_step(len(self.steps))
+        prediction: np.ndarray = found[PREDICTION]
+        return prediction
+
+    def _floor(self, feed: dict[str, np.ndarray],
+               expected: Mapping[str, np.ndarray]) -> tuple[StepStatistics, np.ndarray]:
+        """The reference against itself, the worst of several runs that differ only in rounding: one
+        may by chance flip few signs. And that run's prediction."""
+        reference, floor, _ = self._runners
+        latent, floors = feed["noisy"], []
         for seed, (runner, noisy) in enumerate((
                 (floor, latent), *((reference, moved) for moved in nudged(latent)))):
             with runner.nudged(seed) if runner is reference else nullcontext():
-                found = runner.infer({**feed, "noisy": noisy})  # its layers are large
-            statistics = compare_step(expected, found, self._names)
-            floors.append((statistics.snr, len(floors), statistics, found[PREDICTION]))
-            del found
-        _, _, worst, predictions[floor.name] = min(floors)
-        found = engine.infer(feed)
-        predictions[engine.name] = found[PREDICTION]
-        self.steps.append(StepCheck(timestep, compare_step(expected, found, self._names), worst,
-                                    self._precision))
-        prediction: np.ndarray = expected[PREDICTION]
-        del found, expected  # their layers are large
-        self.runs.append(Run(feed, predictions, {runner.name: runner.last_inference_time()
-                                                 for runner in self._runners}))
-        self._on_step(len(self.steps))
-        return prediction
+                found = runner.infer({**feed, "noisy": noisy})
+            floors.append((compare_step(expected, found), found[PREDICTION]))
+        return min(floors, key=lambda one: one[0].snr)
 
 
 def _choose(bundle: NoisePredictorBundle, timesteps: Sequence[int] | None) -> tuple[int, ...]:
@@ -175,11 +208,12 @@ def _samples(bundle: Bundle, size: tuple[int, int] | None, images: Sequence[str]
 def _notes(bundle: Bundle, checkpoint: Checkpoint, loops: Sequence[Any], precision: str,
            backend: str) -> list[str]:
     notes = source_notes(bundle, checkpoint)
-    if precision in STEP_SNRS:
-        operator = f", {BOUNDS[precision]:.0f} dB per operator" if precision in BOUNDS else ""
+    if precision in STEP_SNRS and backend not in CPU_BACKENDS:
         notes.append(f"precision {precision}: the bounds are {STEP_SNRS[precision]:.0f} dB per step"
-                     f"{operator} and {FAST_LOOP_PSNR:.0f} dB per image, because products may be "
-                     "rounded")
+                     f" and {FAST_LOOP_PSNR:.0f} dB per image, because products may be rounded")
+    elif precision in BOUNDS:
+        notes.append(f"precision {precision}: the bound is {BOUNDS[precision]:.0f} dB per "
+                     "operator, because products may be rounded")
     if backend not in CPU_BACKENDS:
         notes.append("the layers were not compared: only CPU backends return them")
     if not loops:

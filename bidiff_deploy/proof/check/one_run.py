@@ -1,14 +1,13 @@
 """Check the bundle of a network that runs once: each binary layer, and whole images.
 
-As in ``noise_predictor``, layers are fed the reference's inputs and must return its integers. Whole
-images are compared with a noise floor, because a sign that rounds to the other side of zero moves
-outputs; the result lists them as steps.
+As in ``noise_predictor``, layers must return the reference's integers, and every part of a run is
+judged alone, fed the engine's values. The result lists images as steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,13 @@ from ...engines.tiled import to_tensor
 from ...errors import EngineError
 from ..inputs import image_files, read_rgb
 from ..reference import load_network, torch_threads
-from .bundle_layers import BundleLayers, Taps, layer_outputs
+from .bundle_layers import Array, BinaryLayer, BundleLayers, EngineValues
 from .common import OnProgress, refuse_other_network, source_notes
+from .forced import ForcedLayer, ForcedReference, SegmentCheck
 from .layers import LayerCheck, LayerOp, check_layer
-from .result import CheckResult, StepCheck
+from .result import CheckResult, StepCheck, first_wrong, part_statistics, undecidable_notes
 from .runners import CPU_BACKENDS
-from .statistics import PREDICTION, compare_step, nudged
+from .statistics import PREDICTION, compare_step
 
 NOISE_SIDE = 48  # of the noise image if no images are given
 IMAGE_SIZE = (128, 128)  # low-resolution images are cropped to it
@@ -52,78 +52,80 @@ def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
     samples = _samples(size, images)
     layers, packed = BundleLayers(bundle), CPU_BACKENDS[backend]
     op = LayerOp(layers, packed=packed, threads=threads)
-    taps = Taps(layers, packed=packed, threads=threads)
-    name = layers.model.graph.input[0].name
+    values = EngineValues(layers, (), packed=packed, threads=threads)
+    (name,), (output,) = ([value.name for value in part] for part in (
+        layers.model.graph.input, layers.model.graph.output))
     checks: list[LayerCheck] = []
+    segments: list[SegmentCheck] = []
     steps: list[StepCheck] = []
     with torch_threads(threads), open_engine(bundle.path, threads=threads,
                                              backend=backend) as engine:
         assert isinstance(engine, OneRun)
-        reference, floor = load_network(checkpoint), load_network(checkpoint, channels_last=True)
+        network = load_network(checkpoint)
+        forced = ForcedReference(network, packed=packed)
         for index, (_, image) in enumerate(samples):
-            expected = _run(reference, layers, image)
+            run, inside = values({name: image})
+            found = {**inside, **run, PREDICTION: run[output]}
             constants = layers.constants(0)
-            checks += [_check(layer, op, constants, checkpoint,
-                              reference.get_submodule(layer.name), expected[f"{layer.key}.x"],
-                              index) for layer in layers.layers]
-            floors = [compare_step(expected, _run(network, layers, moved))
-                      for network, moved in ((floor, image),
-                                             *((reference, moved) for moved in nudged(image)))]
-            _, found = taps({name: image})
-            found[PREDICTION] = engine.enlarge(image)
-            steps.append(StepCheck(index, compare_step(expected, found),
-                                   min(floors, key=lambda one: one.snr)))
+            layer_checks = [_check(layer, op, constants, checkpoint,
+                                   network.get_submodule(layer.name), found, index)
+                            for layer in layers.layers]
+            parts = forced.check(forced.network, (image,), found, (),
+                                 [_forced_layer(layer, forced.network, constants)
+                                  for layer in layers.layers], index)
+            checks += layer_checks
+            segments += parts
+            enlarged = engine.enlarge(image)
+            engine_statistics = compare_step({PREDICTION: _run(network, image)},
+                                             {PREDICTION: enlarged})
+            steps.append(StepCheck(
+                index, replace(engine_statistics, layers=part_statistics(layer_checks, parts)),
+                None, differing=int(np.count_nonzero(enlarged != run[output])),
+                wrong=first_wrong(parts, layer_checks)))
             if on_progress is not None:
                 on_progress(index + 1, len(samples))
         described = engine.description
     notes = [f"step {index} is image {name}" for index, (name, _) in enumerate(samples)]
-    notes += source_notes(bundle, checkpoint)
+    notes += source_notes(bundle, checkpoint) + undecidable_notes(segments)
     return CheckResult(str(bundle.path), checkpoint.name, described, _torch_version(),
-                       samples[0][1].shape[2:], layers=tuple(checks), steps=tuple(steps),
-                       notes=tuple(notes))
+                       samples[0][1].shape[2:], layers=tuple(checks), segments=tuple(segments),
+                       steps=tuple(steps), notes=tuple(notes))
 
 
-def _check(layer: Any, op: LayerOp, constants: dict[str, np.ndarray], checkpoint: Checkpoint,
-           module: Any, x: np.ndarray, index: int) -> LayerCheck:
+def _check(layer: BinaryLayer, op: LayerOp, constants: Mapping[str, Array],
+           checkpoint: Checkpoint, module: Any, values: Mapping[str, Array],
+           index: int) -> LayerCheck:
     import torch
 
+    x = values[layer.inputs[0]]
     residual = module.residual(torch.from_numpy(x)).numpy()
     given = [x, *(np.asarray(constants[name]) for name in layer.inputs[1:5]), residual,
              np.asarray(constants[layer.inputs[6]])]
-    return check_layer(layer.name, op, given, checkpoint, module, timestep=index,
-                       residual=residual, time=np.zeros(1))
+    return check_layer(layer.name, op, given, checkpoint, module, values[layer.output],
+                       timestep=index, residual=residual, time=np.zeros(1))
 
 
-def _run(network: Any, layers: BundleLayers, image: np.ndarray) -> dict[str, np.ndarray]:
-    """The layers of the torch network as ``layer_outputs``, and its image as PREDICTION."""
+def _forced_layer(layer: BinaryLayer, network: Any, constants: Mapping[str, Array]) -> ForcedLayer:
     import torch
 
-    seen: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    module = network.get_submodule(layer.name)
+    r = getattr(module, "r", 1)  # the node's output comes before PixelShuffle
 
-    @contextmanager
-    def hooked() -> Iterator[None]:
-        hooks = []
-        for layer in layers.layers:
-            def keep(module: Any, inputs: tuple[Any, ...], output: Any,
-                     key: str = layer.key) -> None:
-                if getattr(module, "r", 1) > 1:  # the node's output comes before PixelShuffle
-                    output = torch.nn.functional.pixel_unshuffle(output, module.r)
-                x, threshold, y = (value.contiguous().numpy()
-                                   for value in (inputs[0], module.threshold[0], output))
-                seen[key] = x, threshold, y
-            hooks.append(network.get_submodule(layer.name).register_forward_hook(keep))
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def finish(output: Any) -> Any:
+        return torch.nn.functional.pixel_shuffle(output, r)
 
-    with torch.inference_mode(), hooked():
-        given = torch.from_numpy(image)
-        if not network.stem.weight.is_contiguous():
-            given = given.contiguous(memory_format=torch.channels_last)
-        result = network(given).contiguous().numpy()
-    return {**layer_outputs(seen), PREDICTION: result}
+    return ForcedLayer(layer.name, module, layer.inputs[0], layer.output,
+                       module.threshold[0].numpy(), np.asarray(constants[layer.inputs[3]]),
+                       finish=finish if r > 1 else None)
+
+
+def _run(network: Any, image: Array) -> Array:
+    """The torch network's image."""
+    import torch
+
+    with torch.inference_mode():
+        result: Array = network(torch.from_numpy(image)).numpy()
+    return result
 
 
 def _torch_version() -> str:

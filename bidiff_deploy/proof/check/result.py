@@ -10,36 +10,62 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import UsageError, one_line
+from .forced import SegmentCheck
 from .layers import LayerCheck
 from .loops import LoopCheck
 from .operators import OperatorCheck
-from .segments import SegmentCheck
 from .statistics import LayerStatistics, StepStatistics, judge_step
 
 FORMAT = "bidiff-check"
-SCHEMA = 2
+SCHEMA = 3
+# If rounding decides more of all signs than this, a check of them proves little.
+UNDECIDABLE_SHARE = 1e-4
 
 
 @dataclass(frozen=True)
 class StepCheck:
-    """One step against the reference: the engine, and as noise floor the reference in another
-    layout. ``precision``: the engine's."""
+    """One step. Where the values inside an engine's run are known, each part of it was judged
+    alone, and the step passes if all of them do, and their run is the engine's. Elsewhere it is
+    compared with the reference by its signal-to-noise ratio.
+
+    engine      the engine's prediction against the reference's, both of the same latent
+    floor       the reference in another layout against itself; None if it was not needed
+    precision   the engine's
+    differing   number of values of the engine's prediction that are not those of the run whose
+                parts were judged; None if none were
+    wrong       the first part of this step that is wrong, or None
+    """
 
     timestep: int
     engine: StepStatistics
-    floor: StepStatistics
+    floor: StepStatistics | None
     precision: str = "float32"
+    differing: int | None = None
+    wrong: str | None = None
 
     @property
     def passed(self) -> bool:
-        return judge_step(self.engine, self.floor, self.precision)[0]
+        if self.differing is None:
+            return judge_step(self.engine, self.floor, self.precision)[0]
+        return not self.differing and self.wrong is None
 
     @property
     def reason(self) -> str:
-        return judge_step(self.engine, self.floor, self.precision)[1]
+        if self.differing is None:
+            return judge_step(self.engine, self.floor, self.precision)[1]
+        if self.differing:
+            return (f"{self.differing} values of the engine's output are not those of the run "
+                    "whose parts were compared")
+        if self.wrong is not None:
+            return f"a part is wrong, the first is {self.wrong}"
+        flips = self.engine.flips
+        return f"equal up to {flips} legitimate flip{'' if flips == 1 else 's'}"
 
     @property
-    def bound(self) -> float:
+    def bound(self) -> float | None:
+        """The lowest SNR, dB, with which the step passes; None if its parts were judged."""
+        if self.differing is not None:
+            return None
         return judge_step(self.engine, self.floor, self.precision)[2]
 
 
@@ -62,7 +88,7 @@ class CheckResult:
     engine, reference   backend, version, kernel and threads of both
     size                (height, width) of the network's input in layers and steps
     layers              every binary layer at every checked step
-    segments            every full-precision part between them at every checked step
+    segments            every part at every checked step, with its float values and signs
     operators           every fused operator at every checked step
     steps, loops        the steps themselves; the images, if any
     notes               sentences on what was not compared and why
@@ -101,6 +127,16 @@ class CheckResult:
                         for loop in self.loops]
 
     @property
+    def signs(self) -> int:
+        """Number of signs that were compared."""
+        return sum(part.signs for part in self.segments)
+
+    @property
+    def undecidable(self) -> int:
+        """Number of signs that rounding decides."""
+        return sum(part.undecidable for part in self.segments)
+
+    @property
     def failures(self) -> list[Verdict]:
         return [verdict for verdict in self.verdicts if not verdict.passed]
 
@@ -124,7 +160,8 @@ class CheckResult:
                 "segments": tuple(SegmentCheck(**part) for part in raw["segments"]),
                 "operators": tuple(OperatorCheck(**one) for one in raw["operators"]),
                 "steps": tuple(StepCheck(step["timestep"], _step(step["engine"]),
-                                         _step(step["floor"]), step["precision"])
+                                         step["floor"] and _step(step["floor"]), step["precision"],
+                                         step["differing"], step["wrong"])
                                for step in raw["steps"]),
                 "loops": tuple(LoopCheck(**loop) for loop in raw["loops"])})
         except (KeyError, TypeError, ValueError) as error:
@@ -134,6 +171,34 @@ class CheckResult:
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+
+
+def undecidable_notes(segments: Iterable[SegmentCheck]) -> list[str]:
+    """A sentence if rounding decides too many signs."""
+    parts = list(segments)
+    signs, undecidable = (sum(getattr(part, name) for part in parts)
+                          for name in ("signs", "undecidable"))
+    if undecidable <= UNDECIDABLE_SHARE * signs:
+        return []
+    return [f"the signs prove little: rounding decides {undecidable} of {signs}, more than 1 in "
+            f"{1 / UNDECIDABLE_SHARE:,.0f}"]
+
+
+def part_statistics(layers: Iterable[LayerCheck],
+                    segments: Iterable[SegmentCheck]) -> tuple[LayerStatistics, ...]:
+    """The binary layers of one step, of their two checks."""
+    outputs = {layer.layer: layer.snr for layer in layers}
+    return tuple(LayerStatistics(part.end, part.flips, part.signs, part.snr, outputs[part.end],
+                                 part.undecidable) for part in segments if part.signs)
+
+
+def first_wrong(*checks: Iterable[Any]) -> str | None:
+    """The name of the first part that failed, checks in order of importance."""
+    for name, kind in zip(("end", "layer", "operator"), checks):
+        for check in kind:
+            if not check.passed:
+                return str(getattr(check, name))
+    return None
 
 
 def _first_failures(checks: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:

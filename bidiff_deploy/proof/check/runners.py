@@ -4,9 +4,7 @@ All take the same feed, ``noisy`` and ``condition`` (float32 (N, 3, H, W)) and `
 (1,)), and return ``prediction`` (float32 (N, 3, H, W)). With ``layers`` they also return three
 values for each binary layer X, named as in the bundle's graph: the input of its BinaryConv node,
 ``X.x``; whether x + threshold >= 0, ``X.sign``, bool; and the node's output, ``X``, with all that
-the node adds (for the published binarizer the shortcut and the step's time vector). A bundle's
-layers are those of its inlined graph, whose prediction is ``prediction.opened``; ``prediction`` is
-that of the graph as shipped.
+the node adds (for the published binarizer the shortcut and the step's time vector).
 
 Polygraphy is optional: this module imports without it, and a runner then reports how to install it.
 """
@@ -28,8 +26,8 @@ from ...engines.noise_predictor import NoisePredictor
 from ...errors import EngineError
 from ...operators.value_names import short
 from ..reference import TorchEngine
-from .bundle_layers import BundleLayers, Taps
-from .statistics import OPENED, ROUNDING_SNR
+from .bundle_layers import BundleLayers, EngineValues, layer_outputs
+from .statistics import ROUNDING_SNR
 
 INSTALL = ("polygraphy is not installed, and comparing runners needs it; "
            "pip install 'bidiff-deploy[proof]'")
@@ -169,8 +167,8 @@ class TorchRunner(_Runner):
 class EngineRunner(_Runner):
     """A bundle in one of the backends of ``bidiff_deploy.engines``.
 
-    The prediction is the engine's; ``layers`` are outputs of a second session on the inlined graph,
-    and exist for CPU_BACKENDS only.
+    The prediction is the engine's; ``layers`` are those of ``EngineValues``, and exist for
+    CPU_BACKENDS only.
     """
 
     def __init__(self, bundle: NoisePredictorBundle, backend: str = "onnxruntime", *,
@@ -188,17 +186,18 @@ class EngineRunner(_Runner):
                              device=self._device)
         assert isinstance(engine, NoisePredictor)
         self.engine = engine
-        self._taps = (Taps(BundleLayers(self._bundle), packed=CPU_BACKENDS[self.backend],
-                           threads=self._threads)
-                      if self._layers and self.backend in CPU_BACKENDS else None)
+        self._values: EngineValues | None = None
+        if self._layers and self.backend in CPU_BACKENDS:
+            self._values = EngineValues(BundleLayers(self._bundle), (), threads=self._threads,
+                                        packed=CPU_BACKENDS[self.backend])
 
     def deactivate_impl(self) -> None:
         self.engine.close()
-        del self.engine, self._taps
+        del self.engine, self._values
 
     def layer_outputs(self, noisy: np.ndarray, condition: np.ndarray,
                       timestep: int) -> dict[str, np.ndarray]:
-        if self._taps is None:
+        if self._values is None:
             return {}
-        prediction, found = self._taps({"noisy": noisy, "condition": condition}, timestep)
-        return {OPENED: prediction, **found}
+        run, inside = self._values({"noisy": noisy, "condition": condition}, timestep)
+        return layer_outputs(self._values.layers, {**inside, **run}, timestep)

@@ -35,7 +35,6 @@ STEP_SNRS = {"bfloat16": FAST_STEP_SNR, "float16": HALF_STEP_SNR}  # by an engin
 FLOOR_MARGIN = 6.0
 
 PREDICTION = "prediction"
-OPENED = "prediction.opened"  # of the same bundle with its fused operators inlined
 _SIGN = ".sign"
 
 
@@ -58,6 +57,7 @@ class LayerStatistics:
 
     flips, signs           number of activations whose sign differs, and of all activations
     input_snr, output_snr  dB, before the sign and after the layer
+    undecidable            number of activations whose sign rounding decides, as far as known
     """
 
     layer: str
@@ -65,6 +65,7 @@ class LayerStatistics:
     signs: int
     input_snr: float
     output_snr: float
+    undecidable: int = 0
 
     @property
     def clean(self) -> bool:
@@ -74,16 +75,11 @@ class LayerStatistics:
 
 @dataclass(frozen=True)
 class StepStatistics:
-    """One step of one runner against the reference, both fed the reference's latent.
-
-    For a bundle, ``snr`` is that of the graph as shipped; ``layers`` and ``opened_snr`` are those
-    of its inlined graph, None if there was none.
-    """
+    """One step of one runner against the reference, both fed the same latent."""
 
     snr: float
     max_difference: float
     layers: tuple[LayerStatistics, ...] = ()
-    opened_snr: float | None = None
 
     @property
     def flips(self) -> int:
@@ -108,8 +104,7 @@ class StepStatistics:
                 return None
             if layer.output_snr < CLEAN_SNR:
                 return layer.layer
-        last = self.snr if self.opened_snr is None else self.opened_snr
-        if self.layers and last < CLEAN_SNR:
+        if self.layers and self.snr < CLEAN_SNR:
             return "after the last binary layer"
         return None
 
@@ -134,8 +129,7 @@ def compare_step(reference: Mapping[str, np.ndarray], found: Mapping[str, np.nda
     expected, prediction = reference[PREDICTION], found[PREDICTION]
     difference = (float(np.abs(expected - prediction).max())
                   if expected.shape == prediction.shape else math.inf)
-    opened = snr(expected, found[OPENED]) if OPENED in found else None
-    return StepStatistics(snr(expected, prediction), difference, tuple(layers), opened)
+    return StepStatistics(snr(expected, prediction), difference, tuple(layers))
 
 
 def nudged(latent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,20 +153,19 @@ def judge_step(step: StepStatistics, floor: StepStatistics | None = None,
     if step.divergence:
         return False, f"diverges {_at(step.divergence)}, where no sign had flipped", bound
     if step.snr < bound:
-        return False, f"{decibel(step.snr)} is below {decibel(bound)}", bound
+        return False, f"{decibel(step.snr, 3)} is below {decibel(bound, 3)}", bound
     if precision in STEP_SNRS:
         return True, f"precision {precision}: the bound is {decibel(bound)}", bound
     if step.layers and not step.flips:
-        return True, "no sign flips" + (
-            "" if step.snr >= CLEAN_SNR else " before operators are fused"), bound
+        return True, "no sign flips", bound
     if step.layers:
         return True, f"{step.flips} signs flip, the first in {step.first_flip}", bound
     return True, f"at least {decibel(bound)}", bound
 
 
-def decibel(value: float) -> str:
+def decibel(value: float, digits: int = 1) -> str:
     """``46.6 dB``, or ``equal``."""
-    return "equal" if value == math.inf else f"{value:.1f} dB"
+    return "equal" if value == math.inf else f"{value:.{digits}f} dB"
 
 
 def _at(place: str) -> str:

@@ -5,11 +5,12 @@
     binary_layers  the binary layers of other methods
     bi_diffsr      BI-DiffSR, a noise predictor
     bbcu           BBCU-M, a network without a loop
+    rounding       bounds of float32's rounding, computed along with a network's values
 
 A module has ``config`` and the parameters that its network's record in ``bidiff_deploy.networks``
 lists, with the same names. A noise predictor is called with (noisy, condition, timestep), a network
 without a loop with the image. ``proof.check`` reads ``binary_nodes()`` and
-``node_times(timestep)`` of a noise predictor, and ``threshold``, ``constants(group)`` and
+``operator_ends()`` of a noise predictor, and ``threshold``, ``constants(group)`` and
 ``residual(x)`` of the binary layers of a network without a loop.
 """
 

@@ -6,7 +6,6 @@ figure 2. ``networks.bi_diffsr.architecture`` lists its blocks and parameters.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...networks.bi_diffsr.architecture import TIME_EXPANSION, Block, blocks
 from ...networks.bi_diffsr.config import NetworkConfig
+from ...networks.bi_diffsr.step_constants import sinusoid
 from .binarize import BinaryLayer
 from .binary_layers import binary_layer
 
@@ -205,15 +205,31 @@ class BiDiffSR(nn.Module):
                     yield (f"{block.name}.conv{half}", layer,
                            module.get_submodule("norm2") if timed else None)
 
-    @torch.inference_mode()
-    def node_times(self, timestep: int) -> dict[str, Tensor]:
-        """By layer, the time vector (C,) that its BinaryConv node adds at a step: the float32
-        sinusoid, then float64."""
-        embedding = F.silu(copy.deepcopy(self.time_embedding).double()(
-            torch.tensor([float(timestep)])))
-        owners = [name.rpartition(".")[0] for name, _, reader in self.binary_nodes() if reader]
-        return {f"{owner}.conv1": copy.deepcopy(
-            self.get_submodule(f"{owner}.time")).double()(embedding)[0] for owner in owners}
+    def rounded_sinusoid(self, timestep: int) -> Tensor:
+        """The time embedding's sinusoid, each float32 operation of it correctly rounded, float64
+        (1, width); torch's may differ in the last bits."""
+        return torch.from_numpy(sinusoid(timestep, self.time_embedding.width)).double()[None]
+
+    def operator_ends(self) -> Iterator[tuple[str, nn.Module, bool, bool]]:
+        """(name, module, is_input, inside) of each value at which an operator of the exported graph
+        ends, and of attention's two values inside that are sums of products.
+
+        name      in the graph, before ``short``
+        is_input  whether the value is the module's input, not its output
+        inside    whether what reads it is inside attention
+        """
+        for block in self.blocks:
+            module = self.get_submodule(block.name)
+            if block.kind == "residual":
+                yield f"{block.name}.h", module.get_submodule("norm2"), True, False
+            if not block.attention:
+                yield ("prediction" if block.kind == "head" else block.name), module, False, False
+                continue
+            attention, name = module.get_submodule("attention"), f"{block.name}.attention"
+            yield block.name, attention, True, True
+            yield f"{name}/thirds", attention.get_submodule("qkv"), False, True
+            yield f"{name}/mixed_map", attention.get_submodule("out"), True, True
+            yield name, attention, False, False
 
     def predict(self, noisy: Tensor, condition: Tensor, timestep: Tensor, group: Tensor,
                 outputs: dict[str, Tensor] | None = None) -> Tensor:

@@ -1,0 +1,377 @@
+"""Bounds of float32's rounding errors, computed along with the torch reference itself.
+
+A ``Bounded`` is a value in float64 and, elementwise, a bound of the error that an engine makes when
+it computes that value in float32. Torch's functions accept it in place of a tensor, so that a
+network runs on it unchanged. Bounds are sums of numbers that are not negative, and float32 holds
+them well enough: MARGIN is more than what their own computation loses.
+
+This is running error analysis (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed.,
+chapter 3): with the unit roundoff u = 2^-24,
+
+    a sum of n products, in any order, with or without fused multiply-add, has an error of at most
+    gamma(n) sum |w| |x|,  gamma(n) = n u / (1 - n u)                     (Higham, equation 3.5)
+
+and errors e of the inputs add sum |w| e. Factors that are rounded to a shorter type first, of unit
+roundoff f, add (2 f + f^2) sum |w| |x|.
+
+Winograd's convolution y = A^T [(G g G^T) * (B^T d B)] A is such a sum of products too, of more and
+larger terms: its error is at most gamma(n) |A^T| [sum over channels of (|G g G^T|) *
+(|B^T| |d| |B|)] |A|, n the roundings on the way from an input to an output.
+
+Values below 2^-126 may be flushed to zero, which TINY covers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+UNIT = 2.0 ** -24
+UNITS = {"bfloat16": 2.0 ** -8, "float16": 2.0 ** -11}  # of shorter types
+TINY = 1e-36
+MARGIN = 1.01
+# Roundings in units of u, of functions that are not sums. exp is within 2 units in the last place
+# (engines/float/vec.h), which is 4 u. ONNX Runtime's Sigmoid has an error of up to 3 u that is not
+# relative to its value; with the factor's multiplication Swish has 5 u |x|, and 1 for safety.
+EXP, SWISH = 4, 6
+SWISH_SLOPE = 1.1  # its derivative is at most 1.0999
+# After their sums GroupNorm and an average are a few operations each: a square root, a division,
+# products with scale and mean, and sums with the bias.
+NORM, AVERAGE = 8, 2
+# Winograd's roundings beside one per channel: the weight 1, its product 1, each of two axes of the
+# input's transform 6 and of the output's 6 (constants are rounded too).
+WINOGRAD = 26
+_NEAR, _FAR = 2 / 3, 3 / 2  # the points are 0, these and their negatives, and infinity
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How an engine computes.
+
+    winograd  whether 3x3 convolutions after GroupNorm use Winograd's F(4x4, 3x3)
+    factor    unit roundoff of the type that factors of float products may be rounded to, or 0
+    lanes     number of float32 sums that add the terms of a mean side by side
+    block     number of terms of a mean that these add before they are added in float64; None: all
+    """
+
+    winograd: bool
+    factor: float = 0.0
+    lanes: int = 32
+    block: int | None = 4096
+
+    def mean_roundings(self, count: int) -> int:
+        """Number of roundings on a term's way into a mean of ``count`` terms."""
+        return -(-min(count, self.block or count) // self.lanes) + self.lanes
+
+
+# The op library's norm.cpp, and Eigen's sums in ONNX Runtime: two vectors of four floats.
+PACKED = Arithmetic(winograd=True)
+STOCK = Arithmetic(winograd=False, lanes=8, block=None)
+
+
+def gamma(n: float) -> float:
+    """The bound of n roundings, relative."""
+    return n * UNIT / (1 - n * UNIT)
+
+
+class Bounded:
+    """``value`` float64, and ``error`` float32 of the same shape; see the module.
+
+    ``exact``: whether all errors are known to be 0.
+    """
+
+    def __init__(self, value: Tensor, error: Tensor, arithmetic: Arithmetic,
+                 exact: bool = False) -> None:
+        self.value, self.error, self.arithmetic = value, error.float(), arithmetic
+        self.exact = exact
+
+    @classmethod
+    def without_error(cls, value: Any, arithmetic: Arithmetic) -> Bounded:
+        """A value that an engine has without error: its own, or a constant (a number is float32
+        there too)."""
+        wide = torch.as_tensor(value).double()
+        return cls(wide, torch.zeros((), dtype=torch.float32).expand(wide.shape), arithmetic, True)
+
+    @property
+    def bound(self) -> Tensor:
+        """The error's bound, above 0, float32."""
+        return self.error * MARGIN + TINY
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.value.shape
+
+    @property
+    def device(self) -> torch.device:
+        return self.value.device
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Sequence[Any] = (),
+                           kwargs: dict[str, Any] | None = None) -> Any:
+        return _call(function.__name__.strip("_"), args, kwargs or {})
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name not in _RULES and name not in _MOVES:
+            raise AttributeError(f"no rounding rule for {name}")
+        return lambda *args, **kwargs: _call(name, (self, *args), kwargs)
+
+    def float(self) -> Bounded:
+        return self
+
+    def __add__(self, other: Any) -> Bounded:
+        return _add(self, other)
+
+    def __sub__(self, other: Any) -> Bounded:
+        return _add(self, -1 * self._like(other))
+
+    def __mul__(self, other: Any) -> Bounded:
+        return _mul(self, other)
+
+    def __truediv__(self, other: Any) -> Bounded:
+        # Engines may multiply by a rounded reciprocal.
+        return self._rounded(self.value / other, self.error / abs(other), 3)
+
+    def __matmul__(self, other: Bounded) -> Bounded:
+        return _product(torch.matmul, self, other, self.shape[-1])
+
+    def __getitem__(self, index: Any) -> Bounded:
+        return Bounded(self.value[index], self.error[index], self.arithmetic)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def _like(self, other: Any) -> Bounded:
+        if isinstance(other, Bounded):
+            return other
+        return Bounded.without_error(other, self.arithmetic)
+
+    def _rounded(self, value: Tensor, error: Tensor, roundings: float,
+                 size: Tensor | None = None) -> Bounded:
+        """``value`` after ``roundings`` of partial results no larger than ``size`` (by default the
+        value)."""
+        size = value.abs() if size is None else size
+        return Bounded(value, error + gamma(roundings) * (size + error), self.arithmetic)
+
+
+def _call(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    if name in _RULES:
+        return _RULES[name](*args, **kwargs)
+    if name not in _MOVES:
+        raise NotImplementedError(f"no rounding rule for {name}")
+    first = args[0][0] if isinstance(args[0], (list, tuple)) else args[0]
+
+    def run(part: str) -> Any:
+        given = ([getattr(item, part) for item in args[0]] if args[0] is not first
+                 else getattr(first, part))
+        return getattr(torch, name, getattr(Tensor, name, None))(given, *args[1:], **kwargs)
+
+    values, errors = run("value"), run("error")
+    if isinstance(values, Tensor):
+        return Bounded(values, errors, first.arithmetic)
+    return tuple(Bounded(*both, first.arithmetic) for both in zip(values, errors))
+
+
+# Operations that only move values.
+_MOVES = {"cat", "chunk", "unbind", "unflatten", "flatten", "reshape", "transpose", "contiguous",
+          "detach", "pixel_shuffle", "pixel_unshuffle", "repeat_interleave"}
+
+
+def _add(first: Any, second: Any) -> Bounded:
+    self = first if isinstance(first, Bounded) else second
+    a, b = self._like(first), self._like(second)
+    return self._rounded(a.value + b.value, a.error + b.error, 1)
+
+
+def _mul(first: Any, second: Any) -> Bounded:
+    self = first if isinstance(first, Bounded) else second
+    return _product(torch.mul, self._like(first), self._like(second), 0)
+
+
+def _product(multiply: Callable[[Tensor, Tensor], Tensor], a: Bounded, b: Bounded,
+             terms: int) -> Bounded:
+    """A bilinear sum of ``terms`` products: ``multiply(a, b)``."""
+    x, w, f = a.value.abs().float(), b.value.abs().float(), a.arithmetic.factor
+    relative = gamma(terms + 1) + (f * (2 + f) if terms else 0)
+    error = multiply(a.error * (1 + relative) + x * relative, w + b.error)
+    if not b.exact:
+        error = error + multiply(x, b.error)
+    return Bounded(multiply(a.value, b.value), error, a.arithmetic)
+
+
+def _conv2d(x: Bounded, weight: Tensor, bias: Tensor | None = None, stride: Any = 1,
+            padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Bounded:
+    def multiply(value: Tensor, kernel: Tensor) -> Tensor:
+        return F.conv2d(value, kernel, None, stride, padding, dilation, groups)
+
+    if x.arithmetic.winograd and weight.shape[2:] == (3, 3):
+        f, size = x.arithmetic.factor, winograd_size(x.value.abs().float(), weight)
+        relative = gamma(x.shape[1] + WINOGRAD) + f * (2 + f)
+        error = multiply(x.error, weight.abs().float()) * (1 + relative) + relative * size
+        found = Bounded(multiply(x.value, weight), error, x.arithmetic)
+    else:
+        found = _product(multiply, x, x._like(weight), weight[0].numel())
+    return found if bias is None else _add(found, bias.view(-1, 1, 1))
+
+
+def _linear(x: Bounded, weight: Tensor, bias: Tensor | None = None) -> Bounded:
+    found = _product(F.linear, x, x._like(weight), weight.shape[1])
+    return found if bias is None else _add(found, bias)
+
+
+def winograd_matrices() -> tuple[Tensor, Tensor, Tensor]:
+    """G (6, 3), B^T (6, 6) and A^T (4, 6) in float64.
+
+    Evaluation at the points 0, p, -p, q, -q and infinity, p q = 1: row i of B^T is the polynomial
+    that vanishes at every other point, column i of A^T the powers of point i.
+    """
+    points = [0.0, _NEAR, -_NEAR, _FAR, -_FAR]
+    g, b, a = (torch.zeros(shape, dtype=torch.float64) for shape in ((6, 3), (6, 6), (4, 6)))
+    for i, point in enumerate(points):
+        others = [other for other in points if other != point]
+        polynomial = [1.0]  # coefficients, lowest power first
+        for other in others:
+            polynomial = [low - other * high for low, high in
+                          zip([0.0, *polynomial], [*polynomial, 0.0])]
+        b[i, :5] = torch.tensor(polynomial)
+        powers = torch.tensor([point ** k for k in range(4)], dtype=torch.float64)
+        a[:, i], g[i] = powers, powers[:3] / math.prod(point - other for other in others)
+    whole = [1.0]
+    for point in points:
+        whole = [low - point * high for low, high in zip([0.0, *whole], [*whole, 0.0])]
+    b[5], a[3, 5], g[5, 2] = torch.tensor(whole), 1.0, 1.0
+    return g, b, a
+
+
+def winograd_size(x: Tensor, weight: Tensor) -> Tensor:
+    """Winograd's sum of absolute values for a 3x3 convolution with padding 1: float32
+    (N, Cout, H, W) of ``x`` float32 (N, Cin, H, W), not negative, and ``weight`` float64
+    (Cout, Cin, 3, 3)."""
+    g, b, a = winograd_matrices()
+    n, channels, height, width = x.shape
+    padded = F.pad(x, (1, 1 + -width % 4, 1, 1 + -height % 4))
+
+    def on_both_axes(matrix: Tensor) -> Tensor:  # (36, 1, k, k): one filter for each frequency
+        rows = matrix.abs().float()
+        return torch.einsum("fi,gj->fgij", rows, rows).flatten(0, 1)[:, None]
+
+    # The transforms as convolutions with a stride of one tile.
+    values = F.conv2d(padded.flatten(0, 1)[:, None], on_both_axes(b), stride=4)
+    rows, columns = values.shape[2:]
+    values = values.reshape(n, channels, 36, -1).permute(2, 0, 1, 3)
+    weights = torch.einsum("fi,ocij,gj->fgoc", g, weight, g).abs().float().flatten(0, 1)
+    sums = weights[:, None] @ values  # (36, N, Cout, tiles)
+    sums = sums.permute(1, 2, 0, 3).reshape(-1, 36, rows, columns)
+    y = F.conv_transpose2d(sums, on_both_axes(a.T), stride=4)
+    return y.reshape(n, -1, 4 * rows, 4 * columns)[:, :, :height, :width]
+
+
+def _group_norm(x: Bounded, groups: int, weight: Tensor | None = None,
+                bias: Tensor | None = None, eps: float = 1e-5) -> Bounded:
+    n, channels = x.shape[:2]
+    grouped = (n, groups, channels // groups, -1)
+    value = x.value.reshape(grouped)
+
+    def mean(part: Tensor) -> Tensor:
+        return part.mean((2, 3), keepdim=True)
+
+    scale = torch.ones(channels, dtype=torch.float64) if weight is None else weight
+    offset = torch.zeros_like(scale) if bias is None else bias
+    scale, offset = (part.reshape(1, groups, -1, 1) for part in (scale, offset))
+    centre = mean(value)
+    gap = value - centre
+    sigma = (mean(gap * gap) + eps).sqrt()
+    normal = torch.addcmul(offset, gap, scale / sigma)
+
+    roundings = gamma(x.arithmetic.mean_roundings(value[0, 0].numel()) + AVERAGE)
+    sizes, gaps = value.abs().float(), gap.abs_().float()
+    shift, relative = roundings * mean(sizes), torch.full_like(sigma, roundings)
+    if not x.exact:
+        error = x.error.reshape(grouped)
+        shift = shift + mean(error) * (1 + roundings)
+        relative = relative + (2 * mean(gaps * (error + mean(error))) + mean(error ** 2)
+                               ) / sigma ** 2
+    relative = relative + (shift / sigma) ** 2
+    # 1 / sqrt(1 +- r) is within r / 2 / (1 - r) ** 1.5 of 1.
+    stretch = (0.5 * relative / (1 - relative).clamp_min(1e-3) ** 1.5).float()
+    slope = (scale.abs() / sigma).float()
+    # (error + shift) (1 + stretch) + gaps * stretch + NORM u (sizes + |centre| + |offset| / slope),
+    # all times slope.
+    constant = (shift * (1 + stretch) + gamma(NORM) * centre.abs()) * slope + gamma(
+        NORM) * offset.abs()
+    bound = torch.addcmul(constant.float(), gaps, slope * stretch)
+    bound = torch.addcmul(bound, sizes, gamma(NORM) * slope)
+    if not x.exact:
+        bound = torch.addcmul(bound, error, slope * (1 + stretch))
+    return Bounded(normal.reshape(x.shape), bound.reshape(x.shape), x.arithmetic)
+
+
+def _silu(x: Bounded, inplace: bool = False) -> Bounded:
+    return x._rounded(F.silu(x.value), SWISH_SLOPE * x.error, SWISH, x.value.abs())
+
+
+def _softmax(x: Bounded, dim: int = -1) -> Bounded:
+    gap = (x.value.amax(dim, keepdim=True) - x.value).float()
+    # Of each term, relative: exp of an error in its argument; of their sum the largest such error.
+    exponent = x.error + x.error.amax(dim, keepdim=True) + gamma(3) * gap
+    relative = torch.expm1(exponent) + torch.expm1(exponent.amax(dim, keepdim=True))
+    value = x.value.softmax(dim)
+    return x._rounded(value, value.float() * relative, x.shape[dim] + 2 * EXP + 2)
+
+
+def _prelu(x: Bounded, slope: Tensor) -> Bounded:
+    shape = [1, -1] + [1] * (len(x.shape) - 2)
+    return _leaky_relu(x, slope.reshape(shape) if slope.numel() > 1 else slope)
+
+
+def _leaky_relu(x: Bounded, negative_slope: Any = 0.01, inplace: bool = False) -> Bounded:
+    value = torch.where(x.value < 0, x.value * negative_slope, x.value)
+    steepest = torch.as_tensor(negative_slope, dtype=torch.float32).abs().clamp_min(1)
+    return x._rounded(value, steepest * x.error, 1)
+
+
+def _abs(x: Bounded) -> Bounded:
+    return Bounded(x.value.abs(), x.error, x.arithmetic)
+
+
+def _exp(x: Bounded) -> Bounded:
+    value = x.value.exp()
+    return x._rounded(value, value.float() * torch.expm1(x.error), EXP)
+
+
+def _mean(x: Bounded, dim: Any = None, keepdim: bool = False) -> Bounded:
+    dims = list(range(len(x.shape))) if dim is None else [dim] if isinstance(dim, int) else dim
+    terms = math.prod(x.shape[axis] for axis in dims)
+    return x._rounded(x.value.mean(dims, keepdim), x.error.mean(dims, keepdim), terms + AVERAGE,
+                      x.value.abs().mean(dims, keepdim))
+
+
+def _avg_pool2d(x: Bounded, size: int, stride: int, padding: int) -> Bounded:
+    def pool(part: Tensor) -> Tensor:
+        return F.avg_pool2d(part, size, stride, padding)
+
+    return x._rounded(pool(x.value), pool(x.error), size * size + AVERAGE, pool(x.value.abs()))
+
+
+def _dropout(x: Bounded, p: float, training: bool, inplace: bool = False) -> Bounded:
+    assert not training, "a network in training is no reference"
+    return x
+
+
+def _interpolate(x: Bounded, **options: Any) -> Bounded:
+    """Bilinear: two products a sum, twice, with weights that are rounded."""
+    def enlarge(part: Tensor) -> Tensor:
+        return F.interpolate(part, **options)
+
+    return x._rounded(enlarge(x.value), enlarge(x.error), 16, enlarge(x.value.abs()))
+
+
+_RULES: dict[str, Callable[..., Any]] = {
+    "add": _add, "radd": _add, "mul": _mul, "rmul": _mul, "conv2d": _conv2d, "linear": _linear,
+    "group_norm": _group_norm, "silu": _silu, "softmax": _softmax, "prelu": _prelu,
+    "leaky_relu": _leaky_relu, "abs": _abs, "exp": _exp, "mean": _mean,
+    "dropout": _dropout, "avg_pool2d": _avg_pool2d, "interpolate": _interpolate}
