@@ -170,8 +170,6 @@ def _steps(result: CheckResult) -> list[str]:
 
 def _parts(result: CheckResult) -> list[str]:
     """Layers, segments and fused operators: how many pass, and each that does not."""
-    from ..proof.check.statistics import decibel
-
     layers = [verdict for verdict in result.verdicts if verdict.what == "layer"]
     wrong = [verdict for verdict in layers if not verdict.passed]
     sums = sum(layer.sums for layer in result.layers)

@@ -33,8 +33,8 @@ def parity(found: dict[str, Any]) -> dict[str, Any]:
     return {
         "result": result, "compared": _compared(result), "layers": layers,
         "best_step": greatest(capped(snr) for step in result.steps
-                              for snr in (step.engine.snr, step.floor and step.floor.snr)
-                              if snr is not None),
+                              for snr in [step.engine.snr, *([step.floor.snr] if step.floor
+                                                             else [])]),
         "reasons": {one.name: one.reason for one in result.verdicts if one.what == "step"},
         "flips": _flips(layers) if layers else None, "noise": _noise(layers) if layers else None,
         "judged": all(step.differing is not None for step in result.steps),

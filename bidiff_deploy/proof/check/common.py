@@ -8,7 +8,7 @@ from ...bundle.record import Bundle
 from ...checkpoint.record import Checkpoint
 from ...errors import UsageError
 
-OnProgress = Callable[[int, int], None]
+OnProgress = Callable[[float, int], None]  # steps done, fractions allowed, and of how many
 
 
 def refuse_other_network(bundle: Bundle, checkpoint: Checkpoint) -> None:

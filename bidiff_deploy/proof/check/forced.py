@@ -2,9 +2,10 @@
 
 A sign that rounding decides may differ between two right implementations, and whatever follows it
 then differs too. So the reference is run again with the engine's values: the network computes on
-``Bounded`` (training.networks.rounding), and wherever an operator of the bundle's graph ends its value is compared with
-the engine's, then replaced by it. Nothing accumulates: every difference is found at the part that
-made it, and only rounding, whose bound was computed with the value, is allowed.
+``Bounded`` (training.networks.rounding), and wherever an operator of the bundle's graph ends, its
+value is compared with the engine's, then replaced by it. Nothing accumulates: every difference is
+found at the part that made it, and only rounding, whose bound was computed with the value, is
+allowed.
 
 A binary layer's sign may differ from the reference's only where |x + threshold| is within the bound
 of x's error. Such a sign is undecidable: either value is right.

@@ -82,10 +82,17 @@ def check_bundle(bundle: NoisePredictorBundle, checkpoint: Checkpoint, *,
         described = engine.engine.description, reference.engine.description
         if save is not None:
             save_runs(save, found.runs, overwrite=overwrite)
-    judged = (parts.layers, parts.segments, parts.operators) if parts else ((), (), ())
-    return CheckResult(str(bundle.path), checkpoint.name, *described, padded[0],
-                       *map(tuple, judged), tuple(found.steps), tuple(loops),
-                       (*notes, *undecidable_notes(judged[1])))
+    result = CheckResult(str(bundle.path), checkpoint.name, *described, padded[0],
+                         steps=tuple(found.steps), loops=tuple(loops), notes=tuple(notes))
+    if parts is None:
+        return result
+    return replace(result, layers=tuple(parts.layers), segments=tuple(parts.segments),
+                   operators=tuple(parts.operators),
+                   notes=(*notes, *undecidable_notes(parts.segments)))
+
+
+# Shares of a step's time after which progress is reported: its runs, then its float parts.
+_RUN_SHARE, _FLOAT_SHARE = 0.15, 0.65
 
 
 class _Parts:
@@ -105,13 +112,15 @@ class _Parts:
         self.segments: list[SegmentCheck] = []
         self.operators: list[OperatorCheck] = []
 
-    def judge(self, feed: Mapping[str, Any], step: StepCheck, prediction: np.ndarray) -> StepCheck:
+    def judge(self, feed: Mapping[str, Any], step: StepCheck, prediction: np.ndarray,
+              on_share: Callable[[float], object]) -> StepCheck:
         """``step`` with the verdict on its parts; ``prediction``: the engine's."""
         timestep = step.timestep
         run, inside = self._values({name: feed[name] for name in ("noisy", "condition")}, timestep)
         group = self._checkpoint.network.group(self._checkpoint.config, timestep)
         segments, times = noise_predictor_parts(self._reference, self._bundle_layers, run, inside,
                                                 feed, group, timestep)
+        on_share(_FLOAT_SHARE)
         layers = check_layers(self._bundle_layers, self._op, self._checkpoint, self._network,
                               {**inside, **run}, times, timestep)
         operators = check_operators(self._bundle_layers, run, inside, timestep)
@@ -128,7 +137,7 @@ class _Comparison:
     """Runs the engine's loop, and compares each step with the reference, fed the same latent."""
 
     def __init__(self, runners: tuple[TorchRunner, TorchRunner, EngineRunner],
-                 parts: _Parts | None, keep: bool, on_step: Callable[[int], object]) -> None:
+                 parts: _Parts | None, keep: bool, on_step: Callable[[float], object]) -> None:
         """``parts``: None to compare predictions alone; ``keep``: whether ``runs`` are wanted."""
         self._runners, self._parts = runners, parts
         self._keep, self._on_step = keep, on_step
@@ -161,7 +170,10 @@ class _Comparison:
         precision = engine.engine.precision
         step = StepCheck(timestep, statistics, worst, precision)
         if self._parts is not None:
-            step = self._parts.judge(feed, step, found[PREDICTION])
+            done = len(self.steps)
+            self._on_step(done + _RUN_SHARE)
+            step = self._parts.judge(feed, step, found[PREDICTION],
+                                     lambda share: self._on_step(done + share))
         self.steps.append(step)
         if self._keep:
             self.runs.append(Run(feed, predictions, {runner.name: runner.last_inference_time()

@@ -117,12 +117,11 @@ class Bounded:
         return _call(function.__name__.strip("_"), args, kwargs or {})
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name == "float":
+            return lambda: self
         if name not in _RULES and name not in _MOVES:
             raise AttributeError(f"no rounding rule for {name}")
         return lambda *args, **kwargs: _call(name, (self, *args), kwargs)
-
-    def float(self) -> Bounded:
-        return self
 
     def __add__(self, other: Any) -> Bounded:
         return _add(self, other)
@@ -168,7 +167,8 @@ def _call(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     def run(part: str) -> Any:
         given = ([getattr(item, part) for item in args[0]] if args[0] is not first
                  else getattr(first, part))
-        return getattr(torch, name, getattr(Tensor, name, None))(given, *args[1:], **kwargs)
+        move = getattr(torch, name) if hasattr(torch, name) else getattr(Tensor, name)
+        return move(given, *args[1:], **kwargs)
 
     values, errors = run("value"), run("error")
     if isinstance(values, Tensor):
