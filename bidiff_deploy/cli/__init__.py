@@ -24,6 +24,7 @@ from ..version import __version__
 # line is here so that ``bidiff-deploy --help`` imports no command.
 COMMANDS = {
     "export": ("export", "Turn a checkpoint into a bundle of packed per-step graphs."),
+    "export-onnx": ("export_onnx", "Write a model as one ONNX file for other programs."),
     "export-triton": ("export_triton", "Write a model repository that serves a bundle in Triton."),
     "build": ("build", "Build a TensorRT plan from a bundle."),
     "build-plugin": ("build_plugin", "Build the plugin library for an installed TensorRT."),

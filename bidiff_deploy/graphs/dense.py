@@ -92,13 +92,8 @@ class Dense:
             return _group_norm_swish(graph, node)
         inputs = [*node.input, *[""] * (7 - len(node.input))]
         x, words, alpha, threshold, rprelu, residual, time = inputs
-        name, wide = words.rpartition(".")[0] or node.output[0], graph.cast(x, np.float32)
-        y = wide
-        if not _zero(graph, threshold):
-            y = graph.op("Add", y, graph.column(threshold), output=f"{name}/shifted")
-        y = graph.op("Sign", y, output=f"{name}/sign_or_0")
-        y = graph.op("Add", y, graph.scalar(0.5, np.float32), output=f"{name}/not_0")
-        y = graph.op("Sign", y, output=f"{name}/signs")
+        name = words.rpartition(".")[0] or node.output[0]
+        y = graph.signs(graph.cast(x, np.float32), threshold, name)
         y = self._convolution(graph, name, y, _weight(graph, words, alpha, x), maps)
         y = graph.cast(y, np.float32)
         y = _rprelu(graph, name, y, rprelu)
@@ -129,12 +124,6 @@ class Dense:
             taps = _quantised(graph, taps, scale, f"{name}/weight")
         return graph.op("Conv", signs, taps, output=f"{name}/sums", kernel_shape=[k, k],
                         pads=[k // 2] * 4)
-
-
-def _zero(graph: Lowering, name: str) -> bool:
-    """Whether a vector is absent or the constant 0."""
-    value = graph.constants.get(name)
-    return graph.absent(name) or value is not None and not value.any()
 
 
 def _weight(graph: Lowering, words: str, alpha: str, x: str) -> Array:

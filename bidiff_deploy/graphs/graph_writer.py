@@ -31,7 +31,10 @@ class GraphWriter:
     writing    outputs of the node of ``model`` that is being replaced
     producers  the node that writes each value
     opset      of the nodes, 17 or 19
+    operators  standard operators that may be written
     """
+
+    operators = OPERATORS
 
     def __init__(self, model: onnx.ModelProto, constants: Mapping[str, Array],
                  shapes: Mapping[str, Shape], opset: int) -> None:
@@ -192,6 +195,15 @@ class GraphWriter:
         factor = self.op("Div", numerator, deviation, output=f"{output}/factor")
         return self.op("Mul", moved, self.reshape(factor, 0, channels, 1, 1), output=output)
 
+    def signs(self, x: str, threshold: str, name: str) -> str:
+        """The signs of x + ``threshold``, +1 at both zeros. ``x``: a float32 map."""
+        given = self.constants.get(threshold)
+        if not self.absent(threshold) and (given is None or given.any()):
+            x = self.op("Add", x, self.column(threshold), output=f"{name}/shifted")
+        y = self.op("Sign", x, output=f"{name}/sign_or_0")
+        y = self.op("Add", y, self.scalar(0.5, np.float32), output=f"{name}/not_0")
+        return self.op("Sign", y, output=f"{name}/signs")
+
     def rectify(self, x: str, slope: str, output: str) -> str:
         """x where it is positive, x times ``slope`` elsewhere."""
         zero = self.scalar(0, self.dtype_of(x))
@@ -213,7 +225,7 @@ class GraphWriter:
     # -- bookkeeping --------------------------------------------------------------------------
     def append(self, node: onnx.NodeProto) -> None:
         """Append a node. Raises EngineError for an operator that some TensorRT does not read."""
-        if node.domain in STANDARD and node.op_type not in OPERATORS:
+        if node.domain in STANDARD and node.op_type not in self.operators:
             raise EngineError(f"the bundle's graph has the operator {node.op_type}, which not "
                               "every TensorRT supports; export the bundle again")
         cast = next((a.i for a in node.attribute if a.name == "to"), None)

@@ -35,7 +35,11 @@ def inline(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
     """The graph with ``first_layers`` and ``shapes`` filled in."""
     bundle = options.graphs.bundle
     side = _SIZE * bundle.network.size_multiple(bundle.config)
-    height, width = options.shape[1:] if options.shape else (side, side)
+    return inline_at(graph, *(options.shape[1:] if options.shape else (side, side)))
+
+
+def inline_at(graph: ParameterizedGraph, height: int, width: int) -> ParameterizedGraph:
+    """As ``inline``; shapes are those of an input of this size."""
     first_layers = frozenset(node.output[0] for node in graph.model.graph.node
                              if node.op_type == CONV3X3)
     shapes = infer_shapes(inline_fused(graph.model), height, width)

@@ -11,10 +11,12 @@ from ..checks import whole_number
 from ..errors import ImageError
 from .borders import mirrored
 
-__all__ = ["crop_of_condition", "enlarge", "pad_reflect", "source_crop", "to_condition", "to_unit"]
+__all__ = ["CUBIC_A", "crop_of_condition", "enlarge", "pad_reflect", "source_crop", "to_condition",
+           "to_unit"]
 
 _REACH = 2  # an output depends on the input pixel it is in, and on this many before and after it
-_A = -0.75  # OpenCV's parameter of the cubic convolution kernel (Matlab and Pillow take -0.5)
+# OpenCV's and torch's parameter of the cubic convolution kernel (Matlab and Pillow take -0.5).
+CUBIC_A = -0.75
 
 
 def to_condition(pixels: np.ndarray, scale: int) -> np.ndarray:
@@ -78,14 +80,14 @@ def enlarge(planes: np.ndarray, scale: int) -> np.ndarray:
 
 def _phases(scale: int) -> list[tuple[int, np.ndarray]]:
     """The first tap and the four weights of each of the ``scale`` outputs in an input pixel."""
-    phases = []
+    a, phases = CUBIC_A, []
     for phase in range(scale):
         position = (phase + 0.5) / scale - 0.5
         first = int(np.floor(position))
         t = position - first
-        weights = [((_A * (t + 1) - 5 * _A) * (t + 1) + 8 * _A) * (t + 1) - 4 * _A,
-                   ((_A + 2) * t - (_A + 3)) * t * t + 1,
-                   ((_A + 2) * (1 - t) - (_A + 3)) * (1 - t) * (1 - t) + 1]
+        weights = [((a * (t + 1) - 5 * a) * (t + 1) + 8 * a) * (t + 1) - 4 * a,
+                   ((a + 2) * t - (a + 3)) * t * t + 1,
+                   ((a + 2) * (1 - t) - (a + 3)) * (1 - t) * (1 - t) + 1]
         phases.append((first - 1, np.array([*weights, 1 - sum(weights)], np.float32)))
     return phases
 

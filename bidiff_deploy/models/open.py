@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ..bundle.record import Bundle
     from ..engines.image_engine import ImageEngine
 
-__all__ = ["is_model_file", "open_model"]
+__all__ = ["checkpoint_file", "is_model_file", "open_model"]
 
 CHECKPOINT_ENDINGS = (".safetensors", ".pth", ".pt")
 
@@ -42,11 +43,19 @@ def open_model(model: str | os.PathLike[str] | None = None, *, scale: int | None
     return open_engine(bundle, threads=threads, backend=backend, device=device)
 
 
+def checkpoint_file(model: str) -> AbstractContextManager[Path]:
+    """The file of the shipped model of that name, else ``model`` as the path of a checkpoint; for a
+    with statement."""
+    for one in SHIPPED:
+        if one.name == model:
+            resource = importlib.resources.files("bidiff_deploy.models") / one.file
+            return importlib.resources.as_file(resource)
+    return nullcontext(Path(model))
+
+
 def _bundle(model: str | None, scale: int | None) -> Bundle:
     if model is None or any(one.name == model for one in SHIPPED):
-        shipped = choose(model, scale)
-        resource = importlib.resources.files("bidiff_deploy.models") / shipped.file
-        with importlib.resources.as_file(resource) as path:
+        with checkpoint_file(choose(model, scale).name) as path:
             return _in_memory(path, None)
     if os.path.isdir(model):
         return open_bundle(model)

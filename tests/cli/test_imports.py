@@ -24,6 +24,7 @@ LOADED = {
     "upscale": {"numpy"},
     "doctor": {"numpy"},
     "export": ONNX | {"safetensors"},
+    "export-onnx": ONNX | {"safetensors"},
     "pack": ONNX | {"safetensors"},
     "inspect": ONNX,
     "build": ONNX,

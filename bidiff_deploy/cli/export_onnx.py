@@ -1,0 +1,64 @@
+"""``bidiff-deploy export-onnx``: model -> one ONNX file for other programs."""
+
+from __future__ import annotations
+
+import click
+
+from ._shared import PATH, json_option, print_assumptions, published_options_option
+
+
+@click.command()
+@click.argument("model", type=PATH)
+@click.option("-o", "--output", required=True, type=PATH, metavar="FILE", help="The ONNX file.")
+@click.option("--step", type=click.IntRange(min=0), metavar="T",
+              help="Write the noise predictor of time step T, with inputs noisy and condition and "
+                   "output prediction, for a loop of your own.")
+@click.option("--precision", type=click.Choice(["exact", "half"]), default="exact",
+              show_default=True,
+              help="exact: all floats are float32. half: the input, the output and the maps "
+                   "between layers are float16.")
+@click.option("--plain", is_flag=True,
+              help="Store binary weights as floats: a larger file for programs that may not "
+                   "decode bits once, when they load it, such as TensorRT.")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N",
+              help="Seed of the noise in the file; a feed-forward network has none.")
+@published_options_option
+@click.option("--scale", type=int, metavar="N",
+              help="Upscaling factor; required if neither the checkpoint nor its options state it.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+@json_option("a summary")
+def command(model: str, output: str, step: int | None, precision: str, plain: bool, seed: int,
+            options: str | None, scale: int | None, overwrite: bool, as_json: bool) -> None:
+    """Write MODEL as one ONNX file that runs without this package: image in, image out.
+
+    MODEL is the name of an installed model, such as photo-x2, or a checkpoint: of a feed-forward
+    network, or of a model that samples in one step from the noised input. The file has standard
+    operators alone, and takes RGB images of any size and number, NCHW and from 0 to 1.
+    docs/onnx.md shows its use in ONNX Runtime, OpenVINO, chaiNNer, vs-mlrt and the browser.
+    """
+    import json
+    import os
+
+    from ..checkpoint.options import read_options
+    from ..checkpoint.read import read_checkpoint
+    from ..errors import UsageError
+    from ..export.one_file import export_one_file
+    from ..files import check_target
+    from ..models.open import checkpoint_file
+
+    if os.path.isdir(model):
+        raise UsageError(f"{model} is a folder; give the checkpoint that the bundle was "
+                         "exported from")
+    check_target(output, overwrite)  # before the work, which would be lost otherwise
+    with checkpoint_file(model) as path:
+        found = read_checkpoint(path, read_options(options) if options else None, scale)
+    facts = export_one_file(found, output, step=step, seed=seed, half=precision == "half",
+                            plain=plain, overwrite=overwrite)
+    size = os.stat(output).st_size
+    if as_json:
+        click.echo(json.dumps({"file": output, "bytes": size, "assumptions": found.assumptions,
+                               **facts}))
+        return
+    print_assumptions(found.assumptions)
+    what = f"x{facts['scale']}" if step is None else f"the noise predictor of step {step}"
+    click.echo(f"{output}: {what}, {facts['precision']}, {size / 1e6:.2f} MB")

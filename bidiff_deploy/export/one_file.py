@@ -1,0 +1,238 @@
+"""Checkpoint -> one ONNX file for other programs: image in, image out.
+
+The file has what surrounds a network: the enlargement of the input, padding by reflection, noise,
+the one step of the sampler, the crop and the clamp. ``standard_network`` writes the network itself.
+Names, layout and range are those of chaiNNer and vs-mlrt: ``input`` and ``output``, RGB, NCHW, 0
+to 1. A network whose loop has several steps can be written as the noise predictor of one step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+
+from ..checkpoint.record import Checkpoint
+from ..engines.noise_predictor import PADDING_MULTIPLE
+from ..errors import UsageError
+from ..files import atomic_file
+from ..graphs.opset import OPSET
+from ..images.resample import CUBIC_A
+from ..networks.base import NOISE_PREDICTOR
+from ..operators.node_writer import IR_VERSION, NodeWriter
+from ..sampling.noise import gaussian_noise
+from ..sampling.sampler import pick_timesteps, update_factors
+from ..sampling.schedule import Schedule
+from ..version import __version__
+from .standard_network import standard_network
+from .write import choose_timesteps
+
+__all__ = ["NOISE_SIDE", "export_one_file", "one_file_model"]
+
+NOISE_SIDE = 128  # of the field of noise, which is repeated over larger images
+_IMAGE = ("N", 3, "H", "W")  # shape of each input
+_SIDE = 8  # of the input that channels are inferred at, in multiples of the network's unit
+
+
+def export_one_file(checkpoint: Checkpoint, output: str | Path, *, step: int | None = None,
+                    seed: int = 0, half: bool = False, plain: bool = False,
+                    overwrite: bool = False) -> dict[str, Any]:
+    """Write ``one_file_model`` to ``output``, whole or not at all; returns its metadata.
+
+    Raises as ``one_file_model``, and OutputError if the file cannot be written, or exists without
+    ``overwrite``.
+    """
+    model = one_file_model(checkpoint, step=step, seed=seed, half=half, plain=plain)
+    with atomic_file(output, overwrite) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+    return {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+
+
+def one_file_model(checkpoint: Checkpoint, *, step: int | None = None, seed: int = 0,
+                   half: bool = False, plain: bool = False) -> ModelProto:
+    """The model of a checkpoint, in standard operators of opset 17.
+
+    Without ``step``: ``input`` (N, 3, H, W) in [0, 1] -> ``output`` (N, 3, H * scale, W * scale) in
+    [0, 1], for any N, H and W. With it: ``noisy`` and ``condition`` -> ``prediction``, the noise
+    predictor at that time step, for heights and widths that are multiples of ``size_multiple``.
+
+    seed   of the noise: ``gaussian_noise((1, 3, NOISE_SIDE, NOISE_SIDE), seed)``, repeated over the
+           image, and the same for each image of a batch
+    half   inputs, outputs and the maps between layers are float16, else float32
+    plain  binary weights are stored as floats, else as bits
+
+    Its metadata says all this. Raises UsageError for a network that samples in several steps, or
+    from pure noise, without ``step``; for a ``step`` that does not exist; and for a checkpoint
+    without a scale. Raises EngineError for weights beyond the range of float16.
+    """
+    writer = _Writer(checkpoint, half, plain)
+    facts = {"scale": checkpoint.scale, "precision": "float16" if half else "float32",
+             "weights": "floats" if plain else "bits",
+             "source": {"name": checkpoint.name, "sha256": checkpoint.sha256},
+             "tool": {"name": "bidiff_deploy", "version": __version__}}
+    if step is None:
+        return writer.image_model(seed, facts)
+    return writer.step_model(step, facts)
+
+
+class _Writer(NodeWriter):
+    """Writes the nodes around the network, and the network's nodes with prefix ``network/``."""
+
+    def __init__(self, checkpoint: Checkpoint, half: bool, plain: bool) -> None:
+        super().__init__()
+        self.checkpoint, self.network = checkpoint, checkpoint.network
+        self.half, self.plain = half, plain
+        self.unit = self.network.size_multiple(checkpoint.config)
+
+    # -- the two forms ----------------------------------------------------------------------------
+    def image_model(self, seed: int, facts: dict[str, Any]) -> ModelProto:
+        scale = self.checkpoint.scale
+        if scale is None:
+            raise UsageError(f"{self.checkpoint.name} does not say what factor it upscales by, and "
+                             "no tensor shows it; give --scale 2 or --scale 4, or the options file")
+        image = self.widened("input")
+        if self.network.kind == NOISE_PREDICTOR:
+            timestep = self.only_step()
+            facts.update(timestep=timestep, noise={"seed": seed, "side": NOISE_SIDE})
+            y = self.one_step(image, scale, timestep, seed)
+        else:
+            y = self.written(None, [image])
+        y = self.op("Clip", y, self.constant(np.float32(0), "zero"),
+                    self.constant(np.float32(1), "one"), name=self.last("output"))
+        return self.finished(y, "output", ("N", 3, f"{scale}*H", f"{scale}*W"), ["input"], facts)
+
+    def step_model(self, step: int, facts: dict[str, Any]) -> ModelProto:
+        name = self.checkpoint.name
+        if self.network.kind != NOISE_PREDICTOR:
+            raise UsageError(f"{name} is a feed-forward network, without time steps; leave --step "
+                             "out")
+        timestep, = Schedule(**self.checkpoint.schedule).check([step])
+        inputs = ["noisy", "condition"]
+        y = self.written(timestep, [self.widened(name) for name in inputs],
+                         self.last("prediction"))
+        facts.update(timestep=timestep, size_multiple=self.unit)
+        return self.finished(y, "prediction", _IMAGE, inputs, facts)
+
+    # -- parts ------------------------------------------------------------------------------------
+    def only_step(self) -> int:
+        """The one time step at which the model samples, from the noised condition."""
+        checkpoint = self.checkpoint
+        start = checkpoint.sampling.get("start")
+        timesteps = pick_timesteps(choose_timesteps(checkpoint), None, start)
+        if len(timesteps) > 1 or start is None:
+            how = (f"in {len(timesteps)} steps" if len(timesteps) > 1 else "from pure noise")
+            raise UsageError(
+                f"{checkpoint.name} samples {how}, and a file without a loop needs a model of one "
+                "step from the noised input; give --step T for the noise predictor of one step, "
+                f"such as --step {timesteps[0]}, and run the loop around it")
+        return timesteps[0]
+
+    def one_step(self, image: str, scale: int, timestep: int, seed: int) -> str:
+        """``sampler.sample`` of one step that begins at the noised condition, before the clamp.
+
+        The image that a prediction implies is condition + r * (noise - prediction), where r is
+        sqrt(1 - alpha) / sqrt(alpha). Written so, its size is that of the condition, which programs
+        infer without running anything. The sampler's clip to [-1, 1] is part of the clamp.
+        """
+        op = self.op
+        scales = self.constant(np.array([1, 1, scale, scale], np.float32), "scales")
+        condition = op("Resize", image, "", scales, mode="cubic", cubic_coeff_a=CUBIC_A,
+                       coordinate_transformation_mode="half_pixel", name="condition")
+        size = op("Shape", condition, name="size")
+        padded, noise = condition, self.initializer(
+            "noise_field", gaussian_noise((1, 3, NOISE_SIDE, NOISE_SIDE), seed))
+        for axis, label in ((2, "rows"), (3, "columns")):
+            mirrored, repeated = self.indices(size, axis, label)
+            padded = op("Gather", padded, mirrored, axis=axis, name=f"padded_{label}")
+            noise = op("Gather", noise, repeated, axis=axis, name=f"noise_{label}")
+        alpha = Schedule(**self.checkpoint.schedule).alphas_cumprod[timestep]
+        of_noise, of_image, _, _ = update_factors(alpha, 1)
+        noisy = op("Add", op("Mul", padded, self.constant(of_image, "of_image"), name="image_part"),
+                   op("Mul", noise, self.constant(of_noise, "of_noise"), name="noise_part"),
+                   name="noisy")
+        both, corner = self.integers("height_and_width", 2, 3), self.integers("corner", 0, 0)
+        end = op("Gather", size, both, name="end")
+        # Cropped one by one: OpenVINO adds the noise of one image to the network's last convolution
+        # in place, which fails for a batch.
+        cropped = [op("Slice", value, corner, end, both, name=f"cropped_{label}") for value, label
+                   in ((noise, "noise"), (self.written(timestep, [noisy, padded]), "prediction"))]
+        error = op("Sub", *cropped, name="error")
+        error = op("Mul", error, self.constant(of_noise / of_image, "ratio"), name="correction")
+        return op("Add", condition, error, name="restored")
+
+    def indices(self, size: str, axis: int, label: str) -> tuple[str, str]:
+        """Indices of an axis of the padded condition: in the condition, as ``pad_reflect`` mirrors
+        it, and in the field of noise."""
+        unit = math.lcm(PADDING_MULTIPLE, self.unit)
+
+        def op(kind: str, *inputs: str | int, name: str) -> str:
+            values = [self.constant(np.int64(value), f"int_{value}") if isinstance(value, int)
+                      else value for value in inputs]
+            return self.op(kind, *values, name=f"{label}/{name}")
+
+        side = op("Gather", size, axis, name="side")
+        units = op("Div", op("Add", side, unit - 1, name="at_least"), unit, name="units")
+        index = op("Range", 0, op("Mul", units, unit, name="padded"), 1, name="index")
+        twice = op("Mul", op("Sub", side, 1, name="last"), 2, name="twice")
+        period = op("Max", twice, 1, name="period")
+        forth = op("Mod", index, period, name="forth")
+        mirrored = op("Min", forth, op("Sub", period, forth, name="back"), name="mirrored")
+        return mirrored, op("Mod", index, NOISE_SIDE, name="repeated")
+
+    def written(self, timestep: int | None, inputs: Sequence[str],
+                output: str | None = None) -> str:
+        """The network's output for ``inputs``, in the order of its own inputs."""
+        model = self.network.build_graph(self.checkpoint, numpy_helper.from_array, timestep).model
+        result: str = model.graph.output[0].name
+        names = {value.name: name for value, name in zip(model.graph.input, inputs)}
+        if output is not None:
+            names[result] = output
+        nodes, constants = standard_network(model, _SIDE * self.unit, half=self.half,
+                                            plain=self.plain)
+
+        def named(name: str) -> str:  # "" is an input that is left out
+            return names.get(name, name and f"network/{name}")
+
+        for node in nodes:
+            node.name = named(node.output[0])
+            for values in (node.input, node.output):
+                values[:] = [named(name) for name in values]
+        self.nodes += nodes
+        for name, value in constants.items():
+            self.initializer(named(name), value)
+        return named(result)
+
+    # -- types ------------------------------------------------------------------------------------
+    def widened(self, name: str) -> str:
+        """An input of the model as float32."""
+        if not self.half:
+            return name
+        return self.op("Cast", name, to=TensorProto.FLOAT, name=f"{name}/float")
+
+    def last(self, name: str) -> str:
+        """The name of the float32 value that becomes output ``name`` of the model."""
+        return f"{name}/float" if self.half else name
+
+    def finished(self, y: str, output: str, shape: Sequence[int | str], inputs: Sequence[str],
+                 facts: Mapping[str, Any]) -> ModelProto:
+        """The model of the nodes, checked, with ``facts`` as metadata."""
+        kind = TensorProto.FLOAT16 if self.half else TensorProto.FLOAT
+        if self.half:
+            self.op("Cast", y, to=kind, name=output)
+        graph = helper.make_graph(
+            self.nodes, "bidiff_deploy",
+            [helper.make_tensor_value_info(name, kind, _IMAGE) for name in inputs],
+            [helper.make_tensor_value_info(output, kind, shape)],
+            list(self.initializers.values()))
+        model = helper.make_model(graph, ir_version=IR_VERSION, producer_name="bidiff_deploy",
+                                  producer_version=__version__,
+                                  opset_imports=[helper.make_opsetid("", OPSET)])
+        helper.set_model_props(model, {key: json.dumps(value, sort_keys=True)
+                                       for key, value in facts.items()})
+        checker.check_model(model, full_check=True)
+        return model
