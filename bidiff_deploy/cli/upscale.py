@@ -1,4 +1,4 @@
-"""``bidiff-deploy upscale``: bundle and images -> larger images."""
+"""``bidiff-deploy upscale``: images -> larger images."""
 
 from __future__ import annotations
 
@@ -31,10 +31,15 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
 
 
 @click.command()
-@click.argument("bundle", type=PATH)
-@click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="IN...")
-@click.option("-o", "--output", required=True, type=PATH,
-              help="A file, for one input file; otherwise a folder, which is created if missing.")
+@click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="[MODEL] IN...")
+@click.option("-o", "--output", type=PATH,
+              help="A file, for one input file; otherwise a folder, which is created if missing. "
+                   "Default: next to each input, with _x2 after its name.")
+@click.option("--model", type=PATH, metavar="NAME|BUNDLE|CHECKPOINT",
+              help="Name of a model that `bidiff-deploy models` lists, or a path. Default: "
+                   "photo-x2, or the first word, if it is a bundle or checkpoint.")
+@click.option("--scale", type=click.IntRange(1, 16), metavar="N",
+              help="Choose the model of this upscaling factor.")
 @upscale_options
 @backend_option
 @device_option
@@ -53,11 +58,14 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
                    "same bundle and options.")
 @click.option("--quiet", is_flag=True, help="Print no progress and no results.")
 @json_option("the results")
-def command(bundle: str, inputs: tuple[str, ...], output: str, upscale: UpscaleOptions,
-            backend: str, device: int | None, threads: int | None, form: str,
-            quality: int | None, max_pixels: int, overwrite: bool, resume: bool, quiet: bool,
-            as_json: bool) -> None:
-    """Upscale the images IN... with BUNDLE.
+def command(inputs: tuple[str, ...], output: str | None, model: str | None, scale: int | None,
+            upscale: UpscaleOptions, backend: str, device: int | None, threads: int | None,
+            form: str, quality: int | None, max_pixels: int, overwrite: bool, resume: bool,
+            quiet: bool, as_json: bool) -> None:
+    """Upscale the images IN...: photo.png becomes photo_x2.png.
+
+    MODEL is a bundle or a checkpoint; without one, a model that is installed with the package is
+    used. What an earlier run wrote next to its input is not read again.
 
     IN is a PNG, JPEG, WebP, TIFF, BMP or GIF file of 8 or 16 bits; a folder, of which all images at
     any depth are read; or a quoted pattern such as 'photos/**/*.png'. Hidden files are skipped, and
@@ -77,21 +85,29 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, upscale: UpscaleO
     """
     import json
 
-    from .. import load_bundle
+    from .. import load
+    from ..errors import UsageError
+    from ..models.open import is_model_file, scale_of
     from ..progress import Progress
     from ..upscale.batch import Batch
     from ..upscale.jobs import plan, summary
     from ..upscale.journal import Journal
 
+    if model is None and is_model_file(inputs[0]):
+        model, inputs = inputs[0], inputs[1:]
+        if not inputs:
+            raise UsageError(f"no images are given after the model {model}; name some")
     # With --resume an existing output is examined later, when the bundle is known.
-    jobs = plan(inputs, output, form, overwrite or resume)
-    # Next to a single output a journal would be litter, unless the user asks for it.
+    jobs = plan(inputs, output, form, overwrite or resume,
+                scale_of(model, scale) if output is None else 0)
+    # Next to single outputs a journal would be litter, unless the user asks for it.
     journal = Journal(jobs.folder) if resume or not jobs.to_file else None
     screen = _Screen(quiet, as_json)
     interrupted = 0
     try:
         with _termination(), \
-                load_bundle(bundle, threads=threads, backend=backend, device=device) as engine, \
+                load(model, scale=scale, threads=threads, backend=backend,
+                     device=device) as engine, \
                 Progress("upscale", len(jobs), quiet=quiet) as progress:
             upscale.check(engine)
             batch = Batch(engine, jobs, upscale, backend=backend, journal=journal,
@@ -117,7 +133,7 @@ def command(bundle: str, inputs: tuple[str, ...], output: str, upscale: UpscaleO
         click.echo(f"interrupted: {written} of {len(jobs)} images are written{hint}", err=True)
         raise SystemExit(128 + interrupted)
     if not (jobs.to_file or quiet or as_json):
-        print_line(_ending(screen.results, len(passed_over), output))
+        print_line(_ending(screen.results, len(passed_over), output or str(jobs.folder)))
     if failed:
         raise SystemExit(1)
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from ..bundle.record import Bundle
     from ..engines.image_engine import ImageEngine
 
-__all__ = ["checkpoint_file", "is_model_file", "open_model"]
+__all__ = ["checkpoint_file", "is_model_file", "open_model", "scale_of"]
 
-CHECKPOINT_ENDINGS = (".safetensors", ".pth", ".pt")
+ENDINGS = (".bundle", ".safetensors", ".pth", ".pt")
 
 
 def is_model_file(path: str) -> bool:
-    """Whether a path is a bundle's folder or has a checkpoint's ending."""
-    return os.path.isfile(os.path.join(path, MANIFEST)) or path.endswith(CHECKPOINT_ENDINGS)
+    """Whether a path is a bundle's folder, or has the ending of a bundle or checkpoint."""
+    return os.path.isfile(os.path.join(path, MANIFEST)) or path.rstrip("/").endswith(ENDINGS)
 
 
 def open_model(model: str | os.PathLike[str] | None = None, *, scale: int | None = None,
@@ -53,13 +53,20 @@ def checkpoint_file(model: str) -> AbstractContextManager[Path]:
     return nullcontext(Path(model))
 
 
+def scale_of(model: str | None, scale: int | None = None) -> int:
+    """The upscaling factor of the model that ``open_model`` would open. Raises as it does."""
+    if model is None or any(one.name == model for one in SHIPPED):
+        return choose(model, scale).scale
+    return _bundle(model, scale).scale
+
+
 def _bundle(model: str | None, scale: int | None) -> Bundle:
     if model is None or any(one.name == model for one in SHIPPED):
         with checkpoint_file(choose(model, scale).name) as path:
             return _in_memory(path, None)
-    if os.path.isdir(model):
+    if os.path.isdir(model) or model.endswith(".bundle"):
         return open_bundle(model)
-    if os.path.exists(model):
+    if os.path.exists(model) or is_model_file(model):
         return _in_memory(Path(model), scale)
     choose(model)  # its error lists the names
     raise AssertionError

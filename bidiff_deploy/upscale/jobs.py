@@ -48,16 +48,20 @@ class Jobs(list[Job]):
         self.passed_over = tuple(passed_over)
 
 
-def plan(inputs: Sequence[str], output: str, form: str = "png", overwrite: bool = False) -> Jobs:
+def plan(inputs: Sequence[str], output: str | None, form: str = "png", overwrite: bool = False,
+         scale: int = 0) -> Jobs:
     """The jobs of a command line; every error is raised before any image is computed.
 
-    ``inputs``: files, folders, and patterns (unless a file has that very name). Of two inputs with
-    one output the second gets another name. Raises ImageError for a missing file, UsageError for a
-    folder or pattern without images, OutputError for outputs that exist, cannot be written, or are
-    inputs.
+    ``inputs``: files, folders, and patterns (unless a file has that very name). ``output``: a file
+    or folder; None: outputs are next to their inputs, with ``_x`` and ``scale`` after the name of
+    the file or folder. Of two inputs with one output the second gets another name. Raises
+    ImageError for a missing file, UsageError for a folder or pattern without images, OutputError
+    for outputs that exist, cannot be written, or are inputs.
     """
-    out = Path(output)
     given = [InputArgument(name) for name in inputs]
+    if output is None:
+        return _plan_next_to(given, form, overwrite, f"_x{scale}")
+    out = Path(output)
     to_file = (len(given) == 1 and given[0].kind == "file" and not out.is_dir()
                and not output.endswith(("/", os.sep)) and out.suffix != "")
     if not to_file and out.exists() and not out.is_dir():
@@ -69,15 +73,62 @@ def plan(inputs: Sequence[str], output: str, form: str = "png", overwrite: bool 
         if to_file:
             pairs.append((Path(one.name), out))
             continue
-        found, others = one.images(out)
+        found, others = _images(one, out)
         passed_over |= {other.path: other for other in others}
-        if not found:
-            more = f"; {summary(others)}" if others else ""
-            lacks = "has no images" if one.kind == "folder" else "matches no image"
-            raise UsageError(f"{one.kind} {one.name} {lacks} (none of "
-                             f"{', '.join(READ_EXTENSIONS)}){more}")
         pairs += [(source, out / below.with_suffix(_suffix(source, form)))
                   for source, below in found]
+    if not to_file:
+        _check_folder(out)
+    return _jobs(pairs, passed_over, out.parent if to_file else out, to_file, overwrite)
+
+
+def _plan_next_to(given: Sequence[InputArgument], form: str, overwrite: bool, mark: str) -> Jobs:
+    """Outputs next to their inputs: of a file next to it, of a folder in one next to that."""
+    pairs: list[tuple[Path, Path]] = []
+    passed_over: dict[Path, PassedOver] = {}
+    for one in given:
+        out = Path(os.path.abspath(one.name) + mark) if one.kind == "folder" else None
+        if out is not None and out.exists() and not out.is_dir():
+            raise OutputError(f"{out} is a file; choose a folder for the outputs with -o")
+        found, others = _images(one, out or Path(os.devnull))
+        passed_over |= {other.path: other for other in others}
+        for source, below in found:
+            target = (source.with_name(source.stem + mark) if out is None else out / below)
+            if _made_before(source, mark):
+                passed_over[source] = PassedOver(source, "output of an earlier run",
+                                                 f"an output of an earlier run ({mark})")
+            else:
+                pairs.append((source, target.with_name(
+                    (target.name if out is None else target.stem) + _suffix(source, form))))
+    if not pairs:
+        raise UsageError(f"every image is an output of an earlier run (its name ends in {mark}); "
+                         "rename it to upscale it again")
+    folder = Path(os.path.commonpath([os.path.abspath(target.parent) for _, target in pairs]))
+    return _jobs(pairs, passed_over, folder, all(one.kind != "folder" for one in given), overwrite)
+
+
+def _made_before(source: Path, mark: str) -> bool:
+    """Whether a file has the name of an output, and the image it was made from is next to it."""
+    if not source.stem.endswith(mark):
+        return False
+    stem = source.stem.removesuffix(mark)
+    return any(source.with_name(stem + suffix).exists() for suffix in READ_EXTENSIONS)
+
+
+def _images(one: InputArgument, out: Path) -> tuple[list[tuple[Path, Path]], list[PassedOver]]:
+    """``one.images(out)``. Raises UsageError where there are none."""
+    found, others = one.images(out)
+    if not found:
+        more = f"; {summary(others)}" if others else ""
+        lacks = "has no images" if one.kind == "folder" else "matches no image"
+        raise UsageError(f"{one.kind} {one.name} {lacks} (none of "
+                         f"{', '.join(READ_EXTENSIONS)}){more}")
+    return found, others
+
+
+def _jobs(pairs: Sequence[tuple[Path, Path]], passed_over: dict[Path, PassedOver], folder: Path,
+          to_file: bool, overwrite: bool) -> Jobs:
+    """The jobs of sources and their outputs, which are checked."""
     sources = {os.path.realpath(source) for source, _ in pairs}
     jobs = _named(pairs, sources)
     for job in jobs:
@@ -89,9 +140,7 @@ def plan(inputs: Sequence[str], output: str, form: str = "png", overwrite: bool 
         elif job.target.suffix.lower() not in EXTENSIONS:
             raise OutputError(f"{job.source} has no known extension for --format same; choose "
                               "another --format")
-    if not to_file:
-        _check_folder(out)
-    return Jobs(jobs, out.parent if to_file else out, to_file,
+    return Jobs(jobs, folder, to_file,
                 (other for path, other in passed_over.items()
                  if os.path.realpath(path) not in sources))
 

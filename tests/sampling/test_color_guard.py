@@ -167,11 +167,11 @@ def test_feed_forward_engines_refuse_it():
 def test_the_command(tmp_path, monkeypatch):
     import bidiff_deploy
 
-    monkeypatch.setattr(bidiff_deploy, "load_bundle", lambda *_, **__: Drifting())
+    monkeypatch.setattr(bidiff_deploy, "load", lambda *_, **__: Drifting())
     write_image(tmp_path / "in.png", np.rint(smooth(40, 40) * 255).astype(np.uint8)
                 .transpose(1, 2, 0))
     for name, extra in (("plain.png", []), ("matched.png", ["--match-color"])):
-        done = CliRunner().invoke(group, ["upscale", "bundle", str(tmp_path / "in.png"), "-o",
+        done = CliRunner().invoke(group, ["upscale", "--model", "bundle", str(tmp_path / "in.png"), "-o",
                                          str(tmp_path / name), "--quiet", "--json", *extra])
         assert done.exit_code == 0, done.output
         assert json.loads(done.stdout)[0]["width"] == 80

@@ -25,13 +25,13 @@ class Setting:
         self.opened: list[tuple] = []
         self.manifest = {"files": {"weights.bin": {"sha256": "0" * 64}}}
 
-        def load_bundle(path: str, **options) -> FakeEngine:
+        def load(path: str | None, **options) -> FakeEngine:
             self.opened.append((path, options))
             self.engine = self.make()
             self.engine.bundle.manifest = self.manifest
             return self.engine
 
-        monkeypatch.setattr(bidiff_deploy, "load_bundle", load_bundle)
+        monkeypatch.setattr(bidiff_deploy, "load", load)
         monkeypatch.chdir(folder)
 
     def photo(self, name: str, seed: int = 0, dtype=np.uint8, shape=(6, 9, 3)) -> Path:
@@ -42,7 +42,7 @@ class Setting:
         return path
 
     def run(self, *arguments: str, code: int = 0) -> Result:
-        result = CliRunner().invoke(group, ["upscale", "bundle", *map(str, arguments)])
+        result = CliRunner().invoke(group, ["upscale", "--model", "bundle", *map(str, arguments)])
         assert result.exit_code == code, result.output
         return result
 

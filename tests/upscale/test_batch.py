@@ -244,12 +244,12 @@ class Slow(FakeEngine):
             time.sleep(3600)
         return super()._predict(*inputs)
 
-def load_bundle(path, **options):
+def load(model, **options):
     engine = Slow()
     engine.bundle.manifest = {{}}
     return engine
 
-bidiff_deploy.load_bundle = load_bundle
+bidiff_deploy.load = load
 main()
 """
 
@@ -260,7 +260,7 @@ def test_an_interruption_is_clean(tmp_path: Path, monkeypatch, number: int, code
     for index in range(30):
         setting.photo(f"in/{index:02d}.png", seed=index, shape=(40, 50, 3))
     command = [sys.executable, "-c", COMMAND.format(tests=str(Path(__file__).parents[1])),
-               "upscale", "bundle", "in", "-o", "out"]
+               "upscale", "--model", "bundle", "in", "-o", "out"]
     process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True,
                                env={**os.environ, "HOLD": "in the middle"})

@@ -36,7 +36,7 @@ def test_a_file_to_a_file(setting: Setting, dtype) -> None:
     found = read_image("big.png")
     assert found.pixels.dtype == dtype
     assert np.abs(found.pixels - expected(source)).max() <= 0.5 + 1e-5 * np.iinfo(dtype).max
-    assert setting.opened == [("bundle", {"threads": 2, "backend": "onnxruntime",
+    assert setting.opened == [("bundle", {"scale": None, "threads": 2, "backend": "onnxruntime",
                                           "device": None})]
     assert setting.engine.closed and [t for t, _ in setting.engine.calls] == [120, 60, 0]
     assert result.stdout.startswith("big.png: 18x12, ") and result.stderr == ""

@@ -126,14 +126,14 @@ import bidiff_deploy
 from support.fake_engine import FakeEngine
 from bidiff_deploy.cli import main
 
-def load_bundle(path, **options):
+def load(model, **options):
     print("ready", file=sys.stderr, flush=True)
     sys.stdin.readline()
     engine = FakeEngine()
     engine.bundle.manifest = {{}}
     return engine
 
-bidiff_deploy.load_bundle = load_bundle
+bidiff_deploy.load = load
 main()
 """
 
@@ -144,7 +144,7 @@ def test_two_runs_with_resume_share_a_folder(tmp_path):
         pixels = np.random.default_rng(i).integers(0, 256, (40, 50, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "in" / f"{i:02d}.png")
     code = RESUME.format(tests=os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    runs = [subprocess.Popen([sys.executable, "-c", code, "upscale", "bundle", "in", "-o", "out",
+    runs = [subprocess.Popen([sys.executable, "-c", code, "upscale", "--model", "bundle", "in", "-o", "out",
                               "--resume", "--json"], cwd=tmp_path, stdin=subprocess.PIPE,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             for _ in range(2)]
