@@ -37,9 +37,6 @@ def open_model(model: str | os.PathLike[str] | None = None, *, scale: int | None
     that is not there or has another scale, and as ``load_bundle`` and ``read_checkpoint``.
     """
     bundle = _bundle(None if model is None else os.fspath(model), scale)
-    if scale not in (None, bundle.scale):
-        raise UsageError(f"{bundle.path} upscales by {bundle.scale}, not by {scale}; leave the "
-                         "scale out")
     return open_engine(bundle, threads=threads, backend=backend, device=device)
 
 
@@ -65,11 +62,15 @@ def _bundle(model: str | None, scale: int | None) -> Bundle:
         with checkpoint_file(choose(model, scale).name) as path:
             return _in_memory(path, None)
     if os.path.isdir(model) or model.endswith(".bundle"):
-        return open_bundle(model)
-    if os.path.exists(model) or is_model_file(model):
-        return _in_memory(Path(model), scale)
-    choose(model)  # its error lists the names
-    raise AssertionError
+        found = open_bundle(model)
+    elif os.path.exists(model) or is_model_file(model):
+        found = _in_memory(Path(model), scale)
+    else:
+        choose(model)  # its error lists the names
+        raise AssertionError
+    if scale not in (None, found.scale):
+        raise UsageError(f"{model} upscales by {found.scale}, not by {scale}; leave the scale out")
+    return found
 
 
 def _in_memory(path: Path, scale: int | None) -> Bundle:

@@ -88,7 +88,8 @@ def metadata(wheel: Path, name: str) -> Message:
 def sources() -> set[str]:
     """Files of the package that are to be installed."""
     return {path.relative_to(ROOT).as_posix() for path in (ROOT / "bidiff_deploy").rglob("*")
-            if path.is_file() and path.suffix in (".py", ".md", ".css", ".js", ".html")}
+            if path.is_file() and path.suffix in (
+                ".py", ".md", ".css", ".js", ".html", ".safetensors")}
 
 
 def test_the_sdist_has_what_a_build_and_the_tests_need(sdist: Path):

@@ -135,7 +135,7 @@ def test_hostile_files_and_manifests(reference, tmp_path, edit_manifest):
 
     def change(manifest):
         manifest["source"]["name"] = f"net{PAYLOAD}"
-        manifest["tool"] = {"name": PAYLOAD, "version": [PAYLOAD] * 3}
+        manifest["tool"] = {"name": PAYLOAD, "version": PAYLOAD}
         manifest["assumptions"] = [f"{PAYLOAD}{'x' * 50_000}"] * 60
 
     edit_manifest(bundle, change)
