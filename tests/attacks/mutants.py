@@ -126,7 +126,9 @@ def _bytes_of(pattern: str) -> Callable[[Path, Manifest, Random], Manifest]:
 def _graph(folder: Path, manifest: Manifest, random: Random) -> Manifest:
     name = sorted(GRAPHS)[random.integers(len(GRAPHS))]
     try:
-        return GRAPHS[name](folder, manifest)
+        changed = GRAPHS[name](folder, manifest)
+        assert isinstance(changed, dict)
+        return changed
     except Exception:  # an earlier change left no such graph
         return manifest
 

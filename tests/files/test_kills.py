@@ -39,9 +39,9 @@ class Killed(BaseException):
     """Stands for a kill: after it, no call that changes a file does anything."""
 
 
-def killed_after(count: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def killed_after(count: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
     """Of the calls that change names, ``count`` are made and the next is a kill; returns what
-    checks that it came so far."""
+    tells whether it came so far."""
     calls = {"made": 0}
 
     def limited(original: Callable[..., Any]) -> Callable[..., Any]:

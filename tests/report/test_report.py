@@ -37,6 +37,7 @@ from support.report_pages import (
 )
 
 SECTIONS = ("pictures", "loop", "speed", "parity", "memory", "packed", "bundle", "machine")
+LONG = 900  # characters that a manifest's text may have, and more than a page shows
 PAYLOAD = "\"'></p><script>alert(1)</script><img src=x onerror=alert(1)>&amp;\u202e\x00 style="
 NAME = "\"><img src=x onerror=alert(1)>&lt;b>.png"  # a file may be called so
 
@@ -136,7 +137,7 @@ def test_hostile_files_and_manifests(reference, tmp_path, edit_manifest):
     def change(manifest):
         manifest["source"]["name"] = f"net{PAYLOAD}"
         manifest["tool"] = {"name": PAYLOAD, "version": PAYLOAD}
-        manifest["assumptions"] = [f"{PAYLOAD}{'x' * 50_000}"] * 60
+        manifest["assumptions"] = [f"{PAYLOAD}{'x' * LONG}"] * 60
 
     edit_manifest(bundle, change)
     photo = picture(tmp_path / NAME, 12, 9)

@@ -171,8 +171,8 @@ def test_the_command(tmp_path, monkeypatch):
     write_image(tmp_path / "in.png", np.rint(smooth(40, 40) * 255).astype(np.uint8)
                 .transpose(1, 2, 0))
     for name, extra in (("plain.png", []), ("matched.png", ["--match-color"])):
-        done = CliRunner().invoke(group, ["upscale", "--model", "bundle", str(tmp_path / "in.png"), "-o",
-                                         str(tmp_path / name), "--quiet", "--json", *extra])
+        done = CliRunner().invoke(group, ["upscale", "--model", "bundle", str(tmp_path / "in.png"),
+                                         "-o", str(tmp_path / name), "--quiet", "--json", *extra])
         assert done.exit_code == 0, done.output
         assert json.loads(done.stdout)[0]["width"] == 80
     plain, matched = (read_image(tmp_path / name).pixels for name in ("plain.png", "matched.png"))

@@ -1,4 +1,4 @@
-"""``upscale`` without -o: outputs next to their inputs, and what an earlier run wrote is not read."""
+"""``upscale`` without -o: outputs next to inputs; what an earlier run wrote is not read."""
 
 from __future__ import annotations
 

@@ -144,9 +144,10 @@ def test_two_runs_with_resume_share_a_folder(tmp_path):
         pixels = np.random.default_rng(i).integers(0, 256, (40, 50, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "in" / f"{i:02d}.png")
     code = RESUME.format(tests=os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    runs = [subprocess.Popen([sys.executable, "-c", code, "upscale", "--model", "bundle", "in", "-o", "out",
-                              "--resume", "--json"], cwd=tmp_path, stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    runs = [subprocess.Popen([sys.executable, "-c", code, "upscale", "--model", "bundle",
+                              "in", "-o", "out", "--resume", "--json"],
+                             cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
             for _ in range(2)]
     for run in runs:
         assert run.stderr.readline() == "ready\n"
