@@ -70,8 +70,6 @@ def _check_kind(page: TiffPage) -> None:
         kind = f"{page.samplesperpixel} samples a pixel"
     elif 1 in extra:
         kind = "premultiplied alpha"
-    elif page.imagewidth < 1 or page.imagelength < 1:
-        kind = "no pixels"
     elif page.imagedepth != 1:
         kind = f"a depth of {page.imagedepth}"
     elif page.compression not in _COMPRESSIONS:

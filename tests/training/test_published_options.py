@@ -82,11 +82,18 @@ def changed(settings: dict) -> dict:
     return tree
 
 
+class WithoutAliases(yaml.SafeDumper):
+    """As the authors' files are: what several entries share is written out in each."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def read(settings: dict | None = None, path: str = "options/train/x2.yml",
          sets: tuple[str, ...] = ()) -> tuple[Recipe, list[str]]:
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(changed(settings or {})))
+    file.write_text(yaml.dump(changed(settings or {}), Dumper=WithoutAliases))
     notes: list[str] = []
     return read_recipe(file, sets, notes.append), notes
 

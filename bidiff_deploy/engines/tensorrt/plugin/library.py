@@ -79,7 +79,7 @@ class PluginLibrary:
             self._library = ctypes.CDLL(os.fspath(file))
             version = self._library.bidiff_tensorrt_abi_version()
         except (OSError, AttributeError) as failure:
-            reason = getattr(failure, "strerror", None) or failure
+            reason = (failure.strerror if isinstance(failure, OSError) else None) or failure
             raise EngineError(f"{file} cannot be loaded ({reason}); build it again with "
                               "bidiff-deploy build-plugin --overwrite") from None
         if version != ABI_VERSION:
