@@ -219,7 +219,8 @@ def test_a_failed_check_is_written_and_told(reference, tmp_path):
     other = tmp_path / "other.safetensors"
     save_file(reference.state("tiny", seed=1), other)
     page = tmp_path / "page.html"
-    code, _, err = run(reference.bundle("tiny", [999, 0]), other, "--options",
+    code, _, err = run(reference.bundle("tiny", [999, 0]), other,
+                       picture(tmp_path / "a.png", 16, 16), "--options",
                        reference.options("tiny"), "-o", page, "--no-bench", "--size", "16x16",
                        "--quiet")
     assert code == 1 and err.startswith("error: ") and "checks of parity failed" in err

@@ -15,6 +15,8 @@ import yaml
 from click.testing import CliRunner
 
 from bidiff_deploy.cli import group as cli
+from bidiff_deploy.training.loop import train
+from bidiff_deploy.training.recipe import read_recipe
 from support.training_setup import changed, states_equal
 from support.waiting import HANG_SECONDS
 
@@ -45,11 +47,15 @@ def test_from_a_recipe_to_a_bundle_that_passes_check(folder):
     assert len(losses) == 4 and losses[-1] < 0.9 * losses[0]
 
     # The first half with the schedule of the whole, ended by SIGTERM, and then the rest.
-    halted = subprocess.run(
-        [sys.executable, "-c", _HALF.format(recipe=str(folder / "recipe.yaml"), out=str(part))],
-        env=ENVIRONMENT, capture_output=True, text=True)
-    assert halted.returncode == 0, halted.stderr
-    assert "iteration 50, stopped; continue with --resume" in halted.stderr
+    halted: list[str] = []
+
+    def stop(line: str) -> None:
+        halted.append(line)
+        if line.startswith("iteration 50 "):
+            signal.raise_signal(signal.SIGTERM)
+
+    train(read_recipe(folder / "recipe.yaml"), folder, part, report=stop)
+    assert any("iteration 50, stopped; continue with --resume" in line for line in halted)
     run("train", folder / "recipe.yaml", "-o", part, "--resume")
     states = [torch.load(path / "checkpoint.pt", weights_only=True) for path in (whole, part)]
     for state in states:
@@ -60,22 +66,6 @@ def test_from_a_recipe_to_a_bundle_that_passes_check(folder):
     verdict = json.loads(run("check", folder / "net.bundle",
                              folder / "net.safetensors", "--json", stdout=True))
     assert verdict["passed"] and verdict["verdicts"], verdict["verdicts"]
-
-
-_HALF = """
-import signal, sys
-from pathlib import Path
-from bidiff_deploy.training.loop import train
-from bidiff_deploy.training.recipe import read_recipe
-
-def report(line):
-    print(line, file=sys.stderr)
-    if line.startswith("iteration 50 "):
-        signal.raise_signal(signal.SIGTERM)
-
-path = Path({recipe!r})
-train(read_recipe(path), path.parent, Path({out!r}), report=report)
-"""
 
 
 @pytest.mark.parametrize("arguments, says", [

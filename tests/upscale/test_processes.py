@@ -22,7 +22,7 @@ from support.seeds import SEED, SOAK
 from support.waiting import HANG_SECONDS
 
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
-KILLS = 4 if SOAK else 2
+KILLS = 4 if SOAK else 1
 
 
 def start(*arguments) -> subprocess.Popen:
