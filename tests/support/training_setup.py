@@ -13,8 +13,8 @@ from PIL import Image
 TREE: dict[str, Any] = {
     "scale": 2,
     "network": {"inner_channel": 8, "norm_groups": 2, "channel_mults": [1, 2], "res_blocks": 1,
-                "dropout": 0.1, "image_size": 64, "fp_res": [64], "total_step": 200,
-                "dynamic_group": 20},
+                "dropout": 0.1, "image_size": 64, "fp_res": [64], "total_step": 80,
+                "dynamic_group": 8},
     "data": {"crop": 16, "candidates": 2, "shuffle_colors": True, "train": ["photos"],
              "validate": [{"path": "photos/a.png", "box": [0, 0, 21, 30]}]},
     "steps": [{"timestep": 12, "origin": "condition", "share": 2},

@@ -138,7 +138,7 @@ def test_packed_and_plain_checkpoints_are_the_averaged_network(folder):
     found = read_checkpoint(folder / "net.safetensors")
     assert found.config == NetworkConfig(**TREE["network"]) and found.scale == 2
     assert found.sampling == {"timesteps": [12, 6], "start": 12}
-    assert found.schedule["total_steps"] == 200
+    assert found.schedule["total_steps"] == 80
 
 
 def test_training_continues_from_a_packed_checkpoint(folder):

@@ -18,13 +18,13 @@ def test_recipe_round_trip_and_settings(folder):
     assert recipe.run.batch == 4 and recipe.optimizer.learning_rate == 5e-4
     assert recipe.data.train == (Photo("photos"),)
     assert recipe.timesteps == (12, 6) and recipe.start == 12
-    assert recipe.schedule.total_steps == 200
+    assert recipe.schedule.total_steps == 80
     assert recipe_from_dict(recipe.to_dict()) == recipe
 
 
 def test_a_number_of_steps_is_evenly_spaced():
     recipe = recipe_from_dict({**TREE, "steps": 4, "uniform": 1})
-    assert recipe.timesteps == (150, 100, 50, 0) and recipe.start is None
+    assert recipe.timesteps == (60, 40, 20, 0) and recipe.start is None
     assert {step.origin for step in recipe.steps} == {"photo"}
 
 
