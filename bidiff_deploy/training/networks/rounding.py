@@ -44,8 +44,8 @@ SWISH_SLOPE = 1.1  # its derivative is at most 1.0999
 # After their sums GroupNorm and an average are a few operations each: a square root, a division,
 # products with scale and mean, and sums with the bias.
 NORM, AVERAGE = 8, 2
-# Winograd's roundings that are not per channel: the weight 1, its product 1, each of two axes of the
-# input's transform 6 and of the output's 6 (constants are rounded too).
+# Winograd's roundings that are not per channel: the weight 1, its product 1, each of two axes of
+# the input's transform 6 and of the output's 6 (constants are rounded too).
 WINOGRAD = 26
 _NEAR, _FAR = 2 / 3, 3 / 2  # the points are 0, these and their negatives, and infinity
 
