@@ -41,8 +41,8 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
             as_json: bool) -> None:
     """Turn CHECKPOINT into a bundle: one graph for each time step, weights packed to bits.
 
-    CHECKPOINT is a .pth, .pt or .safetensors file: published, trained by this package, or packed.
-    None needs torch. A feed-forward network (BBCU-M) becomes one graph without steps.
+    CHECKPOINT is a .pth, .pt or .safetensors file: published, trained by this package, or packed; or
+    the name of an installed model. None needs torch. A feed-forward network (BBCU-M) becomes one graph without steps.
     """
     import json
 
@@ -52,6 +52,7 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     from ..errors import UsageError
     from ..export.write import choose_timesteps, export_bundle
     from ..files import check_target
+    from ..models.open import checkpoint_file
     from ..progress import Progress
 
     if steps is not None and timesteps is not None:
@@ -59,7 +60,8 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     listed = parse_timesteps(timesteps)
     # Before the long work, which would be lost otherwise.
     check_target(output, overwrite, directory=True, marker=MANIFEST)
-    found = read_checkpoint(checkpoint, read_options(options) if options else None, scale)
+    with checkpoint_file(checkpoint) as path:
+        found = read_checkpoint(path, read_options(options) if options else None, scale)
     chosen = choose_timesteps(found, steps=steps, timesteps=listed)
     with Progress("export", len(chosen) or 1, quiet=quiet) as progress:
         manifest = export_bundle(found, output, timesteps=chosen, overwrite=overwrite,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-from contextlib import AbstractContextManager, nullcontext
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from ..bundle.record import Bundle
     from ..engines.image_engine import ImageEngine
 
-__all__ = ["checkpoint_file", "is_model_file", "open_model", "scale_of"]
+__all__ = ["bundle_folder", "checkpoint_file", "is_model_file", "open_model", "scale_of"]
 
 ENDINGS = (".bundle", ".safetensors", ".pth", ".pt")
 
@@ -48,6 +50,27 @@ def checkpoint_file(model: str) -> AbstractContextManager[Path]:
             resource = importlib.resources.files("bidiff_deploy.models") / one.file
             return importlib.resources.as_file(resource)
     return nullcontext(Path(model))
+
+
+@contextmanager
+def bundle_folder(model: str, precision: str = "exact") -> Iterator[Path]:
+    """The folder of a bundle: ``model`` itself, or that of the installed model of this name, which
+    is exported to a temporary folder and removed at the end of the with statement.
+
+    ``precision``: of an installed model, as ``export_bundle`` has it.
+    """
+    if not any(one.name == model for one in SHIPPED) or os.path.exists(model):
+        yield Path(model)
+        return
+    from ..checkpoint.read import read_checkpoint
+    from ..export.write import choose_timesteps, export_bundle
+
+    with tempfile.TemporaryDirectory(prefix="bidiff-") as folder, checkpoint_file(model) as path:
+        checkpoint = read_checkpoint(path)
+        # A folder of the model's name, by which commands report it.
+        export_bundle(checkpoint, Path(folder, model), precision=precision,
+                      timesteps=choose_timesteps(checkpoint))
+        yield Path(folder, model)
 
 
 def scale_of(model: str | None, scale: int | None = None) -> int:

@@ -15,7 +15,7 @@ from bidiff_deploy.bundle.manifest import manifest_digest, open_bundle
 from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.cli import group
 from bidiff_deploy.export.write import bundle_in_memory, choose_timesteps, export_bundle
-from bidiff_deploy.models.open import is_model_file
+from bidiff_deploy.models.open import bundle_folder, is_model_file
 from bidiff_deploy.models.shipped import SHIPPED, choose
 
 pytest.importorskip("onnxruntime")
@@ -35,6 +35,19 @@ def test_a_model_in_memory_is_the_bundle_that_export_writes(shipped, tmp_path):
     with load(shipped.name, threads=1) as ours, load_bundle(tmp_path / "b", threads=1) as theirs:
         assert ours.scale == shipped.scale
         assert np.array_equal(ours.upscale(PIXELS), theirs.upscale(PIXELS))
+
+
+def test_a_name_is_a_bundle_for_commands_that_take_one(tmp_path):
+    with bundle_folder("photo-x2-fast") as folder:
+        export = CliRunner().invoke(group, ["export", "photo-x2-fast", "-o", str(tmp_path / "b")])
+        assert export.exit_code == 0, export.output
+        assert folder.name == "photo-x2-fast"
+        assert (folder / "weights.bin").read_bytes() == (tmp_path / "b" / "weights.bin").read_bytes()
+    assert not folder.exists()
+    (tmp_path / "photo-x2").mkdir()
+    for path in (tmp_path / "b", tmp_path / "photo-x2"):  # paths are themselves
+        with bundle_folder(str(path)) as folder:
+            assert folder == path
 
 
 def test_what_load_takes(reference, tmp_path):
