@@ -51,10 +51,11 @@ def command(model: str, datasets: tuple[str, ...], scale: int | None, options: s
             quiet: bool, as_json: bool) -> None:
     """Score MODEL on each DATASET as super-resolution papers do.
 
-    MODEL is a bundle; a checkpoint, which torch runs and whose --steps are picked from the whole
-    schedule; or a folder of upscaled images, named like the originals. DATASET is a folder of
-    originals, or a folder with originals in HR and low-resolution images in LR_bicubic/X4 (or in
-    GTmod12 and LRbicx4); missing low-resolution images are made as by Matlab's imresize.
+    MODEL is a bundle or the name of an installed model; a checkpoint, which torch runs and whose
+    --steps are picked from the whole schedule; or a folder of upscaled images, named like the
+    originals. DATASET is a folder of originals, or a folder with originals in HR and low-resolution
+    images in LR_bicubic/X4 (or in GTmod12 and LRbicx4); missing low-resolution images are made as
+    by Matlab's imresize.
 
     PSNR and SSIM are computed on Y (BT.601) of 8-bit images, with a border of as many pixels as the
     scale cropped; the scores of Matlab's bicubic enlargement are shown for comparison. The mean of
@@ -72,7 +73,7 @@ def command(model: str, datasets: tuple[str, ...], scale: int | None, options: s
 
     distance = open_lpips() if lpips else None
     with torch_threads(threads), open_model(
-            Path(model), options=Path(options) if options else None, scale=scale, backend=backend,
+            model, options=Path(options) if options else None, scale=scale, backend=backend,
             threads=threads, device=device, upscale=upscale) as opened:
         benchmarks = [open_benchmark(Path(name), opened.scale, template, limit)
                       for name in datasets]

@@ -4,6 +4,7 @@ images that something else has upscaled."""
 from __future__ import annotations
 
 import abc
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,8 @@ from ..engines.image_engine import ImageEngine
 from ..errors import ImageError, UsageError
 from ..images.datasets import ImagePair, list_images, listed, read_rgb8
 from ..images.image import Image
+from ..models.open import open_model as load
+from ..models.shipped import is_name
 from ..networks.base import MAX_SCALE
 from ..sampling.sampler import OnStep
 from ..upscale.options import UpscaleOptions
@@ -119,10 +122,10 @@ class FolderModel(Model):
         return longer[0] if len(longer) == 1 else None
 
 
-def open_model(path: Path, *, options: Path | None = None, scale: int | None = None,
+def open_model(model: str | Path, *, options: Path | None = None, scale: int | None = None,
                backend: str = "onnxruntime", threads: int | None = None, device: str = "auto",
                upscale: UpscaleOptions | None = None) -> Model:
-    """Opens a bundle, a checkpoint, or a folder of images.
+    """Opens a bundle, an installed model by its name, a checkpoint, or a folder of images.
 
     options   options file of a checkpoint, in the published form
     scale     required for images; for the others it must match theirs
@@ -133,19 +136,19 @@ def open_model(path: Path, *, options: Path | None = None, scale: int | None = N
     Raises UsageError for a scale that is unknown or does not match, and what opening raises.
     """
     upscale = upscale or UpscaleOptions()
+    name, path = os.fspath(model), Path(model)
     if scale is not None:
         whole_number("--scale", scale, 2, MAX_SCALE)
-    if options is not None and path.is_dir():
-        raise UsageError(f"--options describes a checkpoint, but {path} is a folder; leave it out")
-    if path.is_dir() and not (path / MANIFEST).is_file():
+    if options is not None and (is_name(name) or path.is_dir()):
+        what = "an installed model" if is_name(name) else "a folder"
+        raise UsageError(f"--options describes a checkpoint, but {path} is {what}; leave it out")
+    if is_name(name) or (path / MANIFEST).is_file():
+        engine = load(name, threads=threads, backend=backend)
+    elif path.is_dir():
         _check_images(path)
         if scale is None:
             raise UsageError(f"the scale of the images in {path} is unknown; give --scale")
         return FolderModel(path, scale)
-    if path.is_dir():
-        from .. import load_bundle
-
-        engine: ImageEngine = load_bundle(path, threads=threads, backend=backend)
     else:
         from ..proof.torch_engines import open_checkpoint
 

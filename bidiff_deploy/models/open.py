@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..bundle.manifest import MANIFEST, open_bundle
 from ..engines import open_engine
 from ..errors import UsageError
-from .shipped import SHIPPED, choose
+from .shipped import choose, is_name
 
 if TYPE_CHECKING:
     from ..bundle.record import Bundle
@@ -45,11 +45,10 @@ def open_model(model: str | os.PathLike[str] | None = None, *, scale: int | None
 def checkpoint_file(model: str) -> AbstractContextManager[Path]:
     """The file of the shipped model of that name, else ``model`` as the path of a checkpoint; for a
     with statement."""
-    for one in SHIPPED:
-        if one.name == model:
-            resource = importlib.resources.files("bidiff_deploy.models") / one.file
-            return importlib.resources.as_file(resource)
-    return nullcontext(Path(model))
+    if not is_name(model):
+        return nullcontext(Path(model))
+    resource = importlib.resources.files("bidiff_deploy.models") / choose(model).file
+    return importlib.resources.as_file(resource)
 
 
 @contextmanager
@@ -59,7 +58,7 @@ def bundle_folder(model: str, precision: str = "exact") -> Iterator[Path]:
 
     ``precision``: of an installed model, as ``export_bundle`` has it.
     """
-    if not any(one.name == model for one in SHIPPED) or os.path.exists(model):
+    if not is_name(model):
         yield Path(model)
         return
     from ..checkpoint.read import read_checkpoint
@@ -75,13 +74,13 @@ def bundle_folder(model: str, precision: str = "exact") -> Iterator[Path]:
 
 def scale_of(model: str | None, scale: int | None = None) -> int:
     """The upscaling factor of the model that ``open_model`` would open. Raises as it does."""
-    if model is None or any(one.name == model for one in SHIPPED):
+    if model is None or is_name(model):
         return choose(model, scale).scale
     return _bundle(model, scale).scale
 
 
 def _bundle(model: str | None, scale: int | None) -> Bundle:
-    if model is None or any(one.name == model for one in SHIPPED):
+    if model is None or is_name(model):
         with checkpoint_file(choose(model, scale).name) as path:
             return _in_memory(path, None)
     if os.path.isdir(model) or model.endswith(".bundle"):

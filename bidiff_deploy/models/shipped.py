@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 
-__all__ = ["DEFAULT_SCALE", "SHIPPED", "Shipped", "choose"]
+__all__ = ["DEFAULT_SCALE", "SHIPPED", "Shipped", "choose", "is_name"]
 
 DEFAULT_SCALE = 2
 
@@ -37,6 +37,11 @@ SHIPPED = (
     Shipped("photo-x2", "photo_x2.safetensors", 2, "clean photos", 34.02, 45),
     Shipped("photo-x2-fast", "photo_x2_fast.safetensors", 2, "clean photos, in a quarter of the "
             "time", 33.88, 10))
+
+
+def is_name(model: str) -> bool:
+    """Whether an installed model is called so; ./NAME is a file or folder of that name."""
+    return any(one.name == model for one in SHIPPED)
 
 
 def choose(name: str | None = None, scale: int | None = None) -> Shipped:

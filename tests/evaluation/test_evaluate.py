@@ -364,6 +364,8 @@ def test_the_command_refuses_in_a_sentence(reference, set5, tmp_path, monkeypatc
             ([tmp_path / "no.pth", set5], "no.pth"),
             ([reference.checkpoint("tiny"), set5], "give --scale, or the options file"),
             ([bundle, set5, "--options", "x.yml"], "--options describes a checkpoint"),
+            (["photo-x2", set5, "--options", "x.yml"], "photo-x2 is an installed model; leave"),
+            (["photo-x2-fast", set5, "--scale", 4], "photo-x2-fast enlarges 2 times, not 4"),
             ([bundle, set5, "--backend", "none"], "backend 'none' is not known"),
             ([reference.checkpoint("tiny"), set5, "--scale", 4, "--device", "abacus"],
              "--device 'abacus' must be auto, cpu, cuda"),
