@@ -30,7 +30,22 @@ class _Path(click.Path):
         return super().convert(value, param, ctx)
 
 
+class _Bundle(_Path):
+    """The path of a bundle; the name of an installed model becomes that of a temporary one, which
+    is removed when the command ends."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from ..models.shipped import is_name
+
+        if ctx is None or not is_name(value):
+            return super().convert(value, param, ctx)
+        from ..models.open import bundle_folder
+
+        return str(ctx.with_resource(bundle_folder(value)))
+
+
 PATH = _Path(readable=False)
+BUNDLE = _Bundle(readable=False)
 
 Command = Callable[..., Any]
 

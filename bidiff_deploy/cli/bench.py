@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ._shared import PATH, json_option, parse_names, parse_size, quiet_option, threads_option
+from ._shared import BUNDLE, json_option, parse_names, parse_size, quiet_option, threads_option
 
 if TYPE_CHECKING:
     from ..proof.bench.measure import BenchResult
 
 
 @click.command()
-@click.argument("model", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @click.option("--size", default="256x256", show_default=True, metavar="HxW",
               help="Height and width of the network's input, which is the output's size.")
 @threads_option
@@ -33,32 +33,30 @@ if TYPE_CHECKING:
                    "machine's arithmetic and memory allow.")
 @quiet_option
 @json_option("every figure")
-def command(model: str, size: str, threads: int | None, device: int | None, against: str,
+def command(bundle: str, size: str, threads: int | None, device: int | None, against: str,
             steps: int | None, rounds: int, profile: bool, quiet: bool, as_json: bool) -> None:
-    """Measure speed and memory of MODEL, a bundle or the name of an installed model, against
-    float32 baselines.
+    """Measure speed and memory of BUNDLE against float32 baselines.
+
+    BUNDLE is a path or the name of an installed model.
 
     A baseline is the same network with its binary weights folded to float32 convolutions, in torch
     (channels_last), ONNX Runtime or OpenVINO (float32, and bf16 where the CPU has it).
     onnxruntime-minus-sign leaves out the Sign operator, whose slowness there would favour the
     packed engine. All take turns in one process. Baselines that are not installed are left out.
     """
-    import dataclasses
     import json
     import os
 
     from ..bundle.manifest import open_noise_predictor
-    from ..models.open import bundle_folder
     from ..progress import Progress
     from ..proof.bench.measure import bench_bundle
 
     shape, names = parse_size(size), parse_names(against)
-    with bundle_folder(model) as folder, Progress("bench", 1, quiet=quiet) as progress:
-        result = bench_bundle(open_noise_predictor(folder), size=shape,
-                              threads=threads or os.cpu_count() or 1, against=names, steps=steps,
-                              rounds=rounds, bounds=profile, device=device,
-                              on_progress=progress.update)
-    result = dataclasses.replace(result, bundle=model)
+    opened = open_noise_predictor(bundle)
+    with Progress("bench", 1, quiet=quiet) as progress:
+        result = bench_bundle(opened, size=shape, threads=threads or os.cpu_count() or 1,
+                              against=names, steps=steps, rounds=rounds, bounds=profile,
+                              device=device, on_progress=progress.update)
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(json.dumps(result.to_dict(), indent=1) if as_json else table(result, profile))

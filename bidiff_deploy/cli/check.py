@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ._shared import (
+    BUNDLE,
     PATH,
     backend_option,
     device_option,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @click.argument("checkpoint", type=PATH)
 @click.option("--options", type=PATH, metavar="FILE",
               help="YAML options of the checkpoint, in the published form. Default: the bundle's, "
@@ -50,6 +51,8 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
             quiet: bool, as_json: bool) -> None:
     """Compare BUNDLE with CHECKPOINT, which torch runs on the same inputs.
 
+    Each may be the name of an installed model.
+
     Each part is judged alone, from the engine's own values: the integer sums of a binary layer must
     be exact, floats within a bound of their rounding that is computed along with the reference, and
     a sign may differ only where that rounding decides it, which is a legitimate flip. Each fused
@@ -72,6 +75,7 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
     from ..engines import BACKENDS, CUDA, ON_GPU
     from ..errors import CheckpointError, EngineError, UsageError
     from ..files import check_target
+    from ..models.open import checkpoint_file
     from ..progress import Progress
     from ..proof.check.noise_predictor import check_bundle
 
@@ -82,6 +86,7 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
                          f"choose {CUDA} or tensorrt, or leave --device out")
     if save is not None:
         check_target(save, overwrite)
+    checkpoint = str(click.get_current_context().with_resource(checkpoint_file(checkpoint)))
     listed = parse_timesteps(timesteps)
     shape = None if size is None else parse_size(size)
     opened = open_bundle(bundle)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from ._shared import PATH, backend_option, json_option, parse_bytes
+from ._shared import BUNDLE, PATH, backend_option, json_option, parse_bytes
 
 
 @click.command()
-@click.argument("model", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @click.option("-o", "--output", required=True, type=PATH, metavar="REPO",
               help="Folder of the model repository.")
 @click.option("--name", help="Name of the model. Default: bidiff_x and the bundle's scale.")
@@ -31,27 +31,25 @@ from ._shared import PATH, backend_option, json_option, parse_bytes
               help="Largest input image in pixels; larger ones are refused.")
 @click.option("--overwrite", is_flag=True, help="Replace the repository if it exists.")
 @json_option("a summary")
-def command(model: str, output: str, name: str | None, instances: int, max_batch: int,
+def command(bundle: str, output: str, name: str | None, instances: int, max_batch: int,
             queue_delay_us: int, threads: int | None, backend: str, tile: str, memory: str | None,
             max_pixels: int, overwrite: bool, as_json: bool) -> None:
-    """Write a model repository that serves MODEL in NVIDIA Triton Inference Server.
+    """Write a model repository that serves BUNDLE in NVIDIA Triton Inference Server.
 
-    MODEL is a bundle or the name of an installed model. It runs in Triton's Python backend, on the
-    CPU, in an interpreter with bidiff_deploy and onnxruntime. REPO/README.md explains how to start it; REPO/client.py upscales a file with it.
+    BUNDLE is a path or the name of an installed model. The model runs in Triton's Python backend,
+    on the CPU, in an interpreter with bidiff_deploy and onnxruntime. REPO/README.md explains how to start it; REPO/client.py upscales a file with it.
     """
     import dataclasses
     import json
     from pathlib import Path
 
-    from ..models.open import bundle_folder
     from ..serving.triton import export_repository
 
-    with bundle_folder(model) as bundle:
-        serving = export_repository(
-            bundle, output, overwrite=overwrite, name=name, instances=instances,
-            max_batch=max_batch, queue_delay_us=queue_delay_us, threads=threads, backend=backend,
-            tile=tile.lower(), memory=None if memory is None else parse_bytes(memory),
-            max_pixels=max_pixels)
+    serving = export_repository(
+        bundle, output, overwrite=overwrite, name=name, instances=instances, max_batch=max_batch,
+        queue_delay_us=queue_delay_us, threads=threads, backend=backend,
+        tile=tile.lower(), memory=None if memory is None else parse_bytes(memory),
+        max_pixels=max_pixels)
     if as_json:
         click.echo(json.dumps({"repository": output, **dataclasses.asdict(serving)}))
         return
