@@ -1,5 +1,5 @@
 # Two commands: `make demo` upscales real photos, `make test` runs the tests. Each does all the
-# set-up it needs, in .venv; demo needs neither torch nor a GPU.
+# set-up it needs, in .venv; demo needs neither torch nor a GPU, and runs the commands of README.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,11 +14,9 @@ SEED :=
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.cpu
-	@mkdir -p demo
-	$(VENV)/bin/bidiff-deploy export bidiff_deploy/models/photo_x2.safetensors -o demo/model.bundle --overwrite
-	$(VENV)/bin/bidiff-deploy export bidiff_deploy/models/photo_x2.safetensors -o demo/fast.bundle \
-	  --precision fast --overwrite
-	$(VENV)/bin/python tools/demo.py demo/model.bundle demo/fast.bundle $(PHOTOS) -o demo
+	$(VENV)/bin/bidiff-deploy evaluate photo-x2 training/photos
+	$(VENV)/bin/bidiff-deploy bench photo-x2 --threads 2 --rounds 5
+	$(VENV)/bin/bidiff-deploy upscale $(PHOTOS) -o demo/ --compare --overwrite
 
 # The programs of C++ that tests run are built first, once for both workers, and kept in build/.
 test: $(VENV)/.dev
@@ -57,10 +55,11 @@ $(VENV)/bin/python:
 	  echo "error: python3 -m venv failed; install it (Debian: apt-get install python3-venv)" >&2; \
 	  exit 1; }
 
-# Editable: the package's Python is used where it lies; the op library is built and installed.
+# Editable: the package's Python is used where it lies; the op library is built and installed,
+# for the demo without GPU kernels, whose compilation for eight architectures takes a minute.
 $(VENV)/.cpu: $(VENV)/bin/python $(BUILT_FROM)
 	@echo "setting up $(VENV): packages and the op library"
-	$(PIP) -e '.[cpu]'
+	BIDIFF_CUDA=OFF $(PIP) -e '.[cpu]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python $(BUILT_FROM)
