@@ -19,6 +19,7 @@ which imports only those above it:
     training     recipe -> photos -> trained network, in torch
     models       the models that are installed with the package
     upscale      an engine over many image files: jobs, pipeline, journal
+    pages        HTML pages that need no other file: what they share, and before and after
     serving      a model repository for NVIDIA Triton Inference Server
     proof        compares a bundle with its checkpoint, measures and inspects it
     doctor       what this machine can run, and what is missing

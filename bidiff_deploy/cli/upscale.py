@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..images.tiles import TilePlan
+    from ..pages.compare import ComparePage
     from ..progress import Progress
     from ..sampling.sampler import OnStep
     from ..upscale.batch import Result
@@ -56,12 +57,15 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
 @click.option("--resume", is_flag=True,
               help="Skip outputs that exist, are whole, and were made from the same input with the "
                    "same bundle and options.")
+@click.option("--compare", is_flag=True,
+              help="Also write a page to look at, before and after: photo_x2_compare.html next to "
+                   "one photo, compare.html in the outputs' folder for several.")
 @click.option("--quiet", is_flag=True, help="Print no progress and no results.")
 @json_option("the results")
 def command(inputs: tuple[str, ...], output: str | None, model: str | None, scale: int | None,
             upscale: UpscaleOptions, backend: str, device: int | None, threads: int | None,
             form: str, quality: int | None, max_pixels: int, overwrite: bool, resume: bool,
-            quiet: bool, as_json: bool) -> None:
+            compare: bool, quiet: bool, as_json: bool) -> None:
     """Upscale the images IN...: photo.png becomes photo_x2.png.
 
     MODEL is a bundle or a checkpoint; without one, a model that is installed with the package is
@@ -102,6 +106,12 @@ def command(inputs: tuple[str, ...], output: str | None, model: str | None, scal
                 scale_of(model, scale) if output is None else 0)
     # Next to single outputs a journal would be litter, unless the user asks for it.
     journal = Journal(jobs.folder) if resume or not jobs.to_file else None
+    page = None
+    if compare:
+        from ..pages.compare import ComparePage
+
+        page = ComparePage([job.target for job in jobs], jobs.folder,
+                           jobs.to_file and len(jobs) == 1, overwrite=overwrite, resume=resume)
     screen = _Screen(quiet, as_json)
     interrupted = 0
     try:
@@ -120,9 +130,10 @@ def command(inputs: tuple[str, ...], output: str | None, model: str | None, scal
         interrupted = error.args[0] if isinstance(error, _Terminated) else 2
     passed_over = [{"input": str(other.path), "passed_over": other.reason}
                    for other in jobs.passed_over]
+    looks = [] if page is None or interrupted else _compared(page, screen, quiet)
     if as_json:
-        print_line(json.dumps([*screen.results, *passed_over], indent=1))
-    failed = [result["error"] for result in screen.results if "error" in result]
+        print_line(json.dumps([*screen.results, *passed_over, *looks], indent=1))
+    failed = [result["error"] for result in (*screen.results, *looks) if "error" in result]
     for message in failed:
         click.echo(f"error: {message}", err=True)
     if passed_over:
@@ -136,6 +147,29 @@ def command(inputs: tuple[str, ...], output: str | None, model: str | None, scal
         print_line(_ending(screen.results, len(passed_over), output or str(jobs.folder)))
     if failed:
         raise SystemExit(1)
+
+
+def _compared(page: ComparePage, screen: _Screen, quiet: bool) -> list[Result]:
+    """Writes the page of what was upscaled, if anything was; returns its entry for --json."""
+    from ..errors import BidiffError
+    from ..progress import Progress
+
+    pairs = [(result["input"], result["output"]) for result in screen.results
+             if "error" not in result]
+    if not pairs:
+        return []
+    with Progress("compare", len(pairs), quiet=quiet) as progress:
+        try:
+            written = page.write(pairs, [result["error"] for result in screen.results
+                                         if "error" in result],
+                                 lambda done, name: progress.update(done, f"compare, {name}"))
+        except BidiffError as error:
+            return [{"compare": str(page.path), "error": str(error)}]
+    for reason in written.get("missing", ()):
+        click.echo(f"warning: not on {page.path}: {reason}", err=True)
+    if screen.shows_results:
+        print_line(f"{page.path}: before and after, {written['bytes'] / 1e6:.1f} MB")
+    return [written]
 
 
 def _ending(results: list[Result], passed_over: int, output: str) -> str:
@@ -153,7 +187,7 @@ class _Screen:
 
     def __init__(self, quiet: bool, as_json: bool) -> None:
         self.results: list[Result] = []
-        self._shows_results = not (quiet or as_json)
+        self.shows_results = not (quiet or as_json)
 
     def follow(self, progress: Progress, waiting: list[Job], count: int, fuses_loop: bool) -> None:
         """Show the run of the ``waiting`` of ``count`` jobs.
@@ -194,7 +228,7 @@ class _Screen:
     def end(self, job: Job, result: Result) -> None:
         self.results.append(result)
         self._progress.clear()
-        if self._shows_results and "error" not in result:
+        if self.shows_results and "error" not in result:
             print_line(_line(result))
         for warning in result.get("warnings", ()):
             click.echo(f"warning: {job.source}: {warning}", err=True)
