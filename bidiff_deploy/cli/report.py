@@ -24,7 +24,7 @@ class _Optional(click.Argument):
 
 
 @click.command()
-@click.argument("bundle", type=PATH)
+@click.argument("model", type=PATH)
 @click.argument("checkpoint", type=PATH, required=False, cls=_Optional)
 @click.argument("images", type=PATH, nargs=-1, cls=_Optional)
 @click.option("-o", "--output", required=True, type=PATH, metavar="FILE",
@@ -35,6 +35,8 @@ class _Optional(click.Argument):
 @click.option("--options", type=PATH, metavar="FILE",
               help="YAML options of CHECKPOINT, in the published form. Default: the bundle's, "
                    "where the tensors do not show them.")
+@click.option("--bench", is_flag=True,
+              help="Also measure latency, compared with baselines, which takes minutes.")
 @backend_option
 @threads_option
 @click.option("--size", default="256x256", show_default=True, metavar="HxW",
@@ -46,35 +48,38 @@ class _Optional(click.Argument):
               help="Seed of the images' noise.")
 @click.option("--against", metavar="NAME,...",
               default="torch,onnxruntime,onnxruntime-minus-sign,openvino", show_default=True,
-              help="Baselines of latency, as in bench; those that are not installed are left out.")
+              help="Baselines of --bench, as in bench; those that are not installed are left out.")
 @click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, metavar="N",
-              help="Rounds of one step of each latency candidate.")
-@click.option("--no-bench", is_flag=True, help="Do not measure latency.")
+              help="Rounds of one step of each candidate of --bench.")
 @click.option("--overwrite", is_flag=True, help="Replace the page if it exists.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr, no line on stdout.")
 @json_option("the page's data as well,")
-def command(bundle: str, checkpoint: str | None, images: tuple[str, ...], output: str,
-            truth: tuple[str, ...], options: str | None, backend: str, threads: int | None,
-            size: str, steps: int | None, seed: int, against: str, rounds: int, no_bench: bool,
-            overwrite: bool, quiet: bool, as_json: bool) -> None:
-    """Write one HTML page about BUNDLE that opens in any browser and loads nothing.
+def command(model: str, checkpoint: str | None, images: tuple[str, ...], output: str,
+            truth: tuple[str, ...], options: str | None, bench: bool, backend: str,
+            threads: int | None, size: str, steps: int | None, seed: int, against: str,
+            rounds: int, overwrite: bool, quiet: bool, as_json: bool) -> None:
+    """Write one HTML page about MODEL that opens in any browser and loads nothing.
 
-    It shows the IMAGES before and after with a slider, scores if originals are given, the loop
-    step by step, latency compared with the installed baselines, memory and bytes, which layers are
-    packed and why, hardware and versions. With CHECKPOINT, which needs torch and Polygraphy, it
-    also compares the two layer by layer. What cannot be measured is left out with the reason.
+    MODEL is a bundle, or a checkpoint or a model that `bidiff-deploy models` lists, which is
+    exported for the page and compared with itself.
+
+    The page shows the IMAGES before and after with a slider, scores if originals are given, and the
+    loop step by step; folded, memory and bytes, which layers are packed and why, hardware and
+    versions. With CHECKPOINT, which needs torch and Polygraphy, it also compares the two layer by
+    layer, and with --bench the latency with the installed baselines. What cannot be measured is
+    left out with the reason.
 
     IMAGES are files or folders; an argument that is neither an image nor a folder is CHECKPOINT. At
-    most 12 images are shown, scaled down to 1600 pixels; the page stays below 15 MB. Exit code 1 if
-    the checkpoint's checks fail or the bundle contradicts its manifest; the page is written anyway.
-    Jinja2 must be installed (the extra proof).
+    most 12 images are shown, of large ones a part; the page stays below 15 MB. Exit code 1 if an
+    image cannot be read, the checkpoint's checks fail or the bundle contradicts its manifest; the
+    page is written anyway.
     """
     import json
 
-    from ..bundle.manifest import open_noise_predictor
     from ..errors import BundleError, UsageError
     from ..files import atomic_file, check_target
     from ..progress import Progress
+    from ..report.bundle import opened
     from ..report.collect import collect
     from ..report.page import render
     from ..report.pictures import find_inputs, is_image
@@ -89,10 +94,9 @@ def command(bundle: str, checkpoint: str | None, images: tuple[str, ...], output
         raise UsageError("--options describes a checkpoint; name one after the bundle")
     check_target(output, overwrite)
     shape, names = parse_size(size), parse_names(against)
-    opened = open_noise_predictor(bundle)
-    request = Request(opened, find_inputs(images, truth), checkpoint, options, backend, threads,
-                      shape, steps, seed, None if no_bench else names, rounds)
-    with Progress("report", 1, quiet=quiet) as progress:
+    with opened(model) as (bundle, own), Progress("report", 1, quiet=quiet) as progress:
+        request = Request(bundle, model, find_inputs(images, truth), checkpoint or own, options,
+                          backend, threads, shape, steps, seed, names if bench else None, rounds)
         report = collect(request, progress.update)
     text = render(report)
     with atomic_file(output, overwrite) as temporary:
@@ -106,8 +110,12 @@ def command(bundle: str, checkpoint: str | None, images: tuple[str, ...], output
         if report.left_out:
             click.echo(f"  without {len(report.left_out)} more images: a page shows at most "
                        f"{len(report.pictures)}")
+    for reason in report.failed.values():
+        click.echo(f"error: {reason}", err=True)
     if report.failures:
-        raise BundleError(f"{bundle}: {'; '.join(report.failures)}; {output} has the details")
+        raise BundleError(f"{model}: {'; '.join(report.failures)}; {output} has the details")
+    if report.failed:
+        raise SystemExit(1)
 
 
 _PARTS = {"images": "images", "strip": "the loop", "parity": "parity", "bench": "latency"}

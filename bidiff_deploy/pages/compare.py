@@ -63,7 +63,7 @@ class ComparePage:
             budget = min(_PHOTO_BYTES, left // (len(shown) - done))
             try:
                 photos.append(view_photo(Path(source), Path(output), budget))
-                left -= sum(map(len, photos[-1].uris.values()))
+                left -= photos[-1].shown.characters
             except (BidiffError, MemoryError) as error:
                 missing.append(str(error) or f"there is not enough memory to show {output}")
         data = _render(photos, [*failed[:_MAX_LINES], *missing])
@@ -84,7 +84,7 @@ def _is_ours(page: Path) -> bool:
 def _render(photos: Sequence[Photo], missing: Sequence[str]) -> bytes:
     page = _environment().get_template("compare.html").render(
         photos=photos, missing=missing, mark=Markup(_MARK),
-        style=asset("theme.css", "compare.css"), script=asset("theme.js", "compare.js"))
+        style=asset("theme.css", "slider.css", "compare.css"), script=asset("theme.js", "slider.js"))
     return page.encode("utf-8", "backslashreplace")  # names of files
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError, EngineError, UsageError
+from ..errors import BidiffError, CheckpointError, EngineError, UsageError
 from ..sampling import sampler
 from .loop import Picture, Strip, upscaled, watched
+from .pictures import Input
 from .request import Request
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ OnProgress = Callable[[float, str], None]
 @dataclass(frozen=True)
 class Report:
     """What a page shows: JSON-ready parts as their own commands print them, images, and for each
-    part that is ``missing`` the reason."""
+    part that is ``missing`` and each image that ``failed`` the reason."""
 
     created: str
     options: dict[str, Any]
@@ -37,6 +38,7 @@ class Report:
     parity: dict[str, Any] | None = None
     bench: dict[str, Any] | None = None
     missing: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -46,7 +48,8 @@ class Report:
             "engine": self.engine, "pictures": [one.to_dict() for one in self.pictures],
             "strip": None if self.strip is None else self.strip.to_dict(),
             "parity": self.parity, "bench": self.bench, "inspection": self.inspection,
-            "doctor": self.doctor, "missing": self.missing, "left_out": list(self.left_out)}
+            "doctor": self.doctor, "missing": self.missing, "failed": self.failed,
+            "left_out": list(self.left_out)}
 
     @property
     def failures(self) -> list[str]:
@@ -61,21 +64,25 @@ class Report:
 
 def collect(request: Request, on_progress: OnProgress = lambda share, label: None) -> Report:
     """Measure everything that the request asks for. Raises BidiffError for what the user can
-    correct; a part that lacks an optional package is listed in ``missing``."""
+    correct, unless it concerns some images alone, which are listed in ``failed``; a part that lacks
+    an optional package is listed in ``missing``."""
     from ..doctor.examine import examine
     from ..proof.inspect.inspection import inspect_bundle
 
-    bundle, inputs = request.bundle, list(request.inputs)
-    seconds = _validate(request)
-    left_out = tuple(one.name for one in inputs[MAX_IMAGES:])
-    inputs = inputs[:MAX_IMAGES]
+    bundle = request.bundle
+    _validate(request)
+    left_out = tuple(one.name for one in request.inputs[MAX_IMAGES:])
+    failed: dict[str, str] = {}
+    seconds = _readable(request, failed)
+    inputs = list(seconds)
     missing: dict[str, str] = {}
     stages = _Stages(on_progress, {
-        "inspect": 3, "parity": 30 if request.checkpoint else 0, "images": sum(seconds),
+        "inspect": 3, "parity": 30 if request.checkpoint else 0, "images": sum(seconds.values()),
         "strip": 3 * bool(inputs), "bench": 0 if request.against is None else 20})
     stages.enter("inspect")
     found: dict[str, Any] = {
-        "inspection": inspect_bundle(bundle.path, request.size).to_dict(), "doctor": examine()}
+        "inspection": {**inspect_bundle(bundle.path, request.size).to_dict(),
+                       "bundle": request.name}, "doctor": examine()}
 
     def attempt(name: str, measure: Callable[[], Any]) -> Any:
         stages.enter(name)
@@ -89,24 +96,24 @@ def collect(request: Request, on_progress: OnProgress = lambda share, label: Non
         missing["parity"] = ("no checkpoint was given; name it after the bundle to compare the "
                              "two layer by layer")
     else:
-        found["parity"] = attempt("parity", lambda: _parity(request, stages))
+        found["parity"] = attempt("parity", lambda: _parity(request, inputs, stages))
     if not inputs:
         reason = "no images were given; name some after the bundle, or originals with --truth"
         missing.update(images=reason, strip=reason)
     else:
         pictures: list[Picture] = []
-        found["engine"] = attempt("images", lambda: upscaled(request, inputs, seconds, pictures,
+        found["engine"] = attempt("images", lambda: upscaled(request, seconds, pictures, failed,
                                                              stages.at))
         found["pictures"] = tuple(pictures)
         found["strip"] = attempt("strip", lambda: watched(request, inputs[0], stages.at))
     if request.against is None:
-        missing["bench"] = "it was left out (--no-bench)"
+        missing["bench"] = "--bench measures it"
     else:
         found["bench"] = attempt("bench", lambda: _bench(request, stages))
     options = {"backend": request.backend, "threads": request.threads or os.cpu_count(),
                "size": list(request.size), "steps": request.steps, "seed": request.seed}
     return Report(datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), options,
-                  missing=missing, left_out=left_out, **found)
+                  missing=missing, failed=failed, left_out=left_out, **found)
 
 
 class _Stages:
@@ -127,9 +134,8 @@ class _Stages:
         self._report(done / self._total, f"report, {label or self._name}")
 
 
-def _validate(request: Request) -> list[float]:
-    """Estimated seconds of each image. Raises BidiffError now for what would otherwise fail after
-    minutes."""
+def _validate(request: Request) -> None:
+    """Raise BidiffError now for what would otherwise fail after minutes."""
     from ..engines import BACKENDS
     from ..sampling.noise import gaussian_noise
 
@@ -137,7 +143,7 @@ def _validate(request: Request) -> list[float]:
     if request.backend not in BACKENDS:
         raise EngineError(f"backend {request.backend!r} is not known; known are "
                           f"{', '.join(BACKENDS)}")
-    visited = sampler.pick_timesteps(bundle.timesteps, request.steps, bundle.default_start)
+    sampler.pick_timesteps(bundle.timesteps, request.steps, bundle.default_start)
     gaussian_noise((1, 1, 1, 1), request.seed)
     multiple = bundle.config.size_multiple
     if any(side % multiple for side in request.size):
@@ -151,12 +157,27 @@ def _validate(request: Request) -> list[float]:
                              f"{', '.join(BASELINES)}")
     if request.checkpoint is not None and not os.path.exists(request.checkpoint):
         raise CheckpointError(f"{request.checkpoint} does not exist")
-    lows = (one.read(bundle.scale)[0] for one in list(request.inputs)[:MAX_IMAGES])
-    return [1 + _PIXEL_SECONDS * len(visited) * low.shape[0] * low.shape[1] * bundle.scale ** 2
-            for low in lows]
 
 
-def _parity(request: Request, stages: _Stages) -> dict[str, Any]:
+def _readable(request: Request, failed: dict[str, str]) -> dict[Input, float]:
+    """The images that can be read, at most ``MAX_IMAGES``, and about how many seconds each takes;
+    fills ``failed``. Raises the error of the first if none can."""
+    bundle, found = request.bundle, {}
+    steps = len(sampler.pick_timesteps(bundle.timesteps, request.steps, bundle.default_start))
+    first: BidiffError | None = None
+    for one in request.inputs[:MAX_IMAGES]:
+        try:
+            height, width = one.read(bundle.scale)[0].shape[:2]
+        except BidiffError as error:
+            first, failed[one.name] = first or error, str(error)
+        else:
+            found[one] = 1 + _PIXEL_SECONDS * steps * height * width * bundle.scale ** 2
+    if first is not None and not found:
+        raise first
+    return found
+
+
+def _parity(request: Request, inputs: Sequence[Input], stages: _Stages) -> dict[str, Any]:
     from ..checkpoint.options import Options, read_options
     from ..checkpoint.read import read_checkpoint
 
@@ -176,7 +197,7 @@ def _parity(request: Request, stages: _Stages) -> dict[str, Any]:
         except CheckpointError:
             checkpoint = read_checkpoint(path)
     # One image: its loop runs three times, twice of them in torch.
-    first = next(iter(request.inputs), None)
+    first = next(iter(inputs), None)
     images = [str(first.low)] if first and first.low else []
     truths = [str(first.truth)] if first and first.truth else []
     return check_bundle(bundle, checkpoint, backend=request.backend, threads=request.threads,

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from markupsafe import Markup
-
 from ..proof.inspect.text import human
 
-MAX_CHARS = 300  # characters of one text; a manifest may hold megabytes
 TOP_SNR = 150  # dB, the most a chart shows: float32 rounding alone leaves 110 to 140
 
 _BASELINES = {
     "packed": "Packed, this project", "torch": "PyTorch", "onnxruntime": "ONNX Runtime",
     "onnxruntime-minus-sign": "ONNX Runtime without Sign", "openvino": "OpenVINO",
     "openvino-bf16": "OpenVINO bf16"}
-
-
-def plain(value: Any) -> Any:
-    """Every value before it is escaped: HTML as it is, nothing for None, else its text, cut, and
-    without characters that control a display, such as those that change its direction."""
-    if isinstance(value, Markup):
-        return value
-    text = "" if value is None else str(value)
-    cut = text[:MAX_CHARS - 1] + "\u2026" if len(text) > MAX_CHARS else text
-    return "".join(c if c.isprintable() else "?" for c in cut)
 
 
 def percent(value: float, most: float = 1.0, least: float = 0.0) -> str:
@@ -49,11 +34,6 @@ def fixed(value: float | None, places: int, unit: str = "") -> str:
 def grouped(value: int) -> str:
     """``1,234,567``"""
     return f"{value:,}"
-
-
-def product(sides: Iterable[int | None]) -> str:
-    """``3x3x64`` with the sign of multiplication; what is not known is a question mark."""
-    return "\u00d7".join("?" if side is None else str(side) for side in sides)
 
 
 def size(value: float | None) -> str:
@@ -100,11 +80,6 @@ def spread(one: Mapping[str, Any]) -> str:
     return times if one["ratio"] is None else f"{one['ratio'][0]:.1f}\u00d7 packed, {times}"
 
 
-def source_hash(text: str) -> str:
-    """A style or script by its hash, as a Content-Security-Policy allows it."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
 FILTERS = {filter_.__name__: filter_ for filter_ in (
-    percent, greatest, fixed, grouped, product, size, human, duration, noise, decibel, capped,
-    baseline, spread, source_hash)}
+    percent, greatest, fixed, grouped, size, human, duration, noise, decibel, capped, baseline,
+    spread)}

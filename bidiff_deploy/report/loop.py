@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import EngineError
+from ..errors import BidiffError, EngineError
 from ..images.scores import score
+from ..pages.pictures import Encoded
 from ..sampling import sampler
-from .pictures import Encoded, Input, detail, encode, resized
+from .pictures import Input, detail, encoded, resized
 from .request import Request
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Picture:
         values = asdict(self)
         del values["shown"], values["parts"]
         return {**values, "shown": None if self.shown is None else
-                {"width": self.shown.width, "height": self.shown.height, "how": self.shown.how}}
+                {"part": self.shown.part, "quality": self.shown.quality}}
 
 
 @dataclass(frozen=True)
@@ -78,20 +79,26 @@ class Strip:
         return values
 
 
-def upscaled(request: Request, inputs: Sequence[Input], seconds: Sequence[float],
-             found: list[Picture], report: Callable[[float, str], None]) -> str:
-    """Fills ``found``; returns the engine's description. ``seconds``: about how many each input
-    takes; ``report``: called with the share done and the input's name."""
-    budget = (PICTURE_BYTES - _STRIP_BYTES) // len(inputs)
+def upscaled(request: Request, seconds: Mapping[Input, float], found: list[Picture],
+             failed: dict[str, str], report: Callable[[float, str], None]) -> str:
+    """Fills ``found``, and ``failed`` with the reasons of other images; returns the engine's
+    description. ``seconds``: the inputs and about how many each takes; ``report``: called with the
+    share done and the input's name."""
+    budget = (PICTURE_BYTES - _STRIP_BYTES) // len(seconds)
+    total, before = sum(seconds.values()), 0.0
     with _engine(request) as engine:
-        for index, one in enumerate(inputs):
-            before, own, name = sum(seconds[:index]), seconds[index], one.name
+        for one, own in seconds.items():
+            name = one.name
 
-            def on_step(done: int, total: int, before: float = before, own: float = own,
+            def on_step(done: int, count: int, before: float = before, own: float = own,
                         name: str = name) -> None:
-                report((before + own * done / total) / sum(seconds), name)
+                report((before + own * done / count) / total, name)
 
-            found.append(_picture(engine, one, request, budget, on_step))
+            try:
+                found.append(_picture(engine, one, request, budget, on_step))
+            except (BidiffError, MemoryError) as error:
+                failed[name] = str(error) or "there is not enough memory for it"
+            before += own
         return engine.description
 
 
@@ -119,10 +126,10 @@ def _picture(engine: NoisePredictor, one: Input, request: Request, budget: int,
     top, left, side = detail(ours if truth is None else truth)
     parts = {name: np.ascontiguousarray(picture[top:top + side, left:left + side])
              for name, picture in pictures.items()}
-    cut = encode(parts, budget // 4)
-    used = 0 if cut is None else sum(map(len, cut.uris.values()))
+    cut = encoded(parts, budget // 4)
+    used = 0 if cut is None else cut.characters
     return Picture(one.name, width, height, low.shape[1], low.shape[0], seconds, one.low is None,
-                   scores, (top, left, side), encode(pictures, budget - used), cut)
+                   scores, (top, left, side), encoded(pictures, budget - used), cut)
 
 
 def watched(request: Request, one: Input, report: Callable[[float], None]) -> Strip:
@@ -165,7 +172,7 @@ def watched(request: Request, one: Input, report: Callable[[float], None]) -> St
         difference = (np.clip(estimate, 0, 1) - final)[..., :height, :width]
         frames.append(Frame(timestep, index + 1, float(1 - alphas[timestep]),
                             255 * float(np.sqrt(np.mean(difference ** 2)))))
-    shown = encode(pictures, _STRIP_BYTES)
+    shown = encoded(pictures, _STRIP_BYTES)
     if shown is None:
         raise EngineError("its images do not fit the page")
     return Strip(one.name, width, height, len(visited), tuple(frames), shown)

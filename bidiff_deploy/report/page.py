@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
 
-from ..errors import EngineError, UsageError
+from jinja2 import Environment
+from markupsafe import Markup
+
+from ..errors import UsageError
+from ..pages.document import asset, make_environment
 from .collect import Report
-
-try:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-except ImportError:
-    raise EngineError("jinja2 is not installed, and writing a report needs it; "
-                      "pip install 'bidiff-deploy[proof]'") from None
-
-from .filters import FILTERS, baseline, plain, size
+from .filters import FILTERS, baseline, duration, size
 from .parity import parity
 
 MAX_BYTES = 15_000_000
@@ -32,15 +27,13 @@ _SECTIONS = (
     ("bundle", "Bundle", "The bundle", ""),
     ("machine", "Machine", "Machine and versions", ""),
 )
-_KINDS = {"bicubic": "Bicubic", "packed": "Packed 1-bit", "original": "Original"}
+_KINDS = (("bicubic", "Bicubic"), ("original", "Original"), ("packed", "Packed 1-bit"))
 
 
 @cache
 def environment() -> Environment:
-    """The templates: every value is cut by ``plain`` and escaped, an unknown name is an error."""
-    made = Environment(loader=PackageLoader("bidiff_deploy.report"), autoescape=True,
-                       undefined=StrictUndefined, finalize=plain, trim_blocks=True,
-                       lstrip_blocks=True)
+    """The templates, with what values need."""
+    made = make_environment(__package__)
     made.filters.update(FILTERS)
     made.globals.update(most_rows=MAX_ROWS, parity=parity, kinds=_KINDS)
     return made
@@ -50,7 +43,9 @@ def render(report: Report) -> str:
     """The page. Raises UsageError in the unlikely case that it is larger than ``MAX_BYTES``."""
     text = environment().get_template("page.html").render(
         report=report, inspection=report.inspection, doctor=report.doctor, name=_name(report),
-        tiles=_tiles(report), sections=_SECTIONS, style=_read("page.css"), script=_read("page.js"))
+        tiles=_tiles(report), sections=_SECTIONS, 
+        style=asset("theme.css", "slider.css") + asset("page.css", package=__package__),
+        script=asset("theme.js", "slider.js") + asset("page.js", package=__package__))
     if len(text.encode()) > MAX_BYTES:
         raise UsageError(f"the page would have {len(text.encode()) / 1e6:.1f} MB, more than "
                          f"{MAX_BYTES / 1e6:.0f}; give fewer images")
@@ -58,7 +53,7 @@ def render(report: Report) -> str:
 
 
 def _tiles(report: Report) -> list[tuple[str, str, str]]:
-    """The figures that matter most: value, what it is, what it is compared with."""
+    """The two to four figures that matter most: value, what it is, what it is compared with."""
     found = []
     if report.bench is not None:
         others = {one["name"]: one for one in report.bench["measured"][1:]}
@@ -70,10 +65,6 @@ def _tiles(report: Report) -> list[tuple[str, str, str]]:
             found.append((f"{median:.1f}\u00d7", f"as fast as {baseline(chosen['name'])}",
                           f"{least:.1f} to {most:.1f}; a step {1e3 * packed['median_seconds']:.0f} "
                           f"ms, not {1e3 * chosen['median_seconds']:.0f}"))
-    total = report.inspection["total"]
-    found.append((f"{total['checkpoint'] / max(total['disk'], 1):.1f}\u00d7",
-                  "smaller than float32",
-                  f"{size(total['disk'])}, not {size(total['checkpoint'])}"))
     gains = [(one.scores["packed"]["psnr_y"], one.scores["bicubic"]["psnr_y"])
              for one in report.pictures if one.scores]
     gains = [pair for pair in gains if None not in pair]
@@ -87,13 +78,21 @@ def _tiles(report: Report) -> list[tuple[str, str, str]]:
         passed = sum(one["passed"] for one in verdicts)
         found.append((f"{passed} of {len(verdicts)}", "parity checks pass",
                       "against the checkpoint in torch"))
-    return found
+    if report.pictures:
+        one = report.pictures[0]
+        found.append((duration(one.seconds), f"for {one.name}",
+                      f"{one.low_width}\u00d7{one.low_height} to {one.width}\u00d7{one.height} "
+                      f"pixels"))
+    total, macs = report.inspection["total"], report.inspection["macs"]
+    found.append((f"{total['checkpoint'] / max(total['disk'], 1):.1f}\u00d7",
+                  "smaller than float32",
+                  f"{size(total['disk'])}, not {size(total['checkpoint'])}"))
+    found.append((f"{100 * macs.get('packed', 0) / max(sum(macs.values()), 1):.0f} %",
+                  "of the work is on bits", "multiply-accumulates of a step"))
+    return found[:4]
 
 
 def _name(report: Report) -> str:
     path = str(report.inspection["bundle"]).rstrip("/\\")
     return path.replace("\\", "/").rsplit("/", 1)[-1] or path
 
-
-def _read(name: str) -> Markup:
-    return Markup(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))

@@ -1,28 +1,23 @@
-"""Pictures for a page: which files, what is compared, and as how many bytes."""
+"""Pictures for a page: which files, and which parts of them."""
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import UsageError
 from ..images.image import READ_EXTENSIONS
+from ..pages.pictures import Encoded, Part, busiest, encode, part_of
 from ..proof.inputs import image_files, read_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-LONGEST_SIDE = 1600
-# Smaller images are shown without loss, if there is room.
-_SMALLER = (1600, 1200, 900, 640)
-_QUALITIES = (92, 82)
 DETAIL = 96  # pixels a side of the detail, shown three times as large
 
 
@@ -85,72 +80,25 @@ def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def detail(pixels: np.ndarray) -> tuple[int, int, int]:
-    """(top, left, side) of the square with the most edges, which is what a comparison should show:
-    gradients count as far as they agree in direction with those around them."""
+    """(top, left, side) of the square with the most edges, which is what a comparison should show.
+    """
     side = min(DETAIL, *pixels.shape[:2])
-    if side < 24:
-        return 0, 0, side
-    dy, dx = np.gradient(pixels.astype(np.float32).mean(-1))
-    xx, yy, xy = (_box(product, 9) for product in (dx * dx, dy * dy, dx * dy))
-    sums = _box(np.hypot(xx - yy, 2 * xy), side - 8)
-    top, left = np.unravel_index(sums.argmax(), sums.shape)
-    return int(top), int(left), side
+    return *busiest(pixels, side, side), side
 
 
-def _box(values: np.ndarray, size: int) -> np.ndarray:
-    """Sums over all squares of ``size``."""
-    total: np.ndarray = np.pad(values.cumsum(0, dtype=np.float64).cumsum(1), ((1, 0), (1, 0)))
-    inner: np.ndarray = (total[size:, size:] - total[:-size, size:] - total[size:, :-size]
-                         + total[:-size, :-size])
-    return inner
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Pictures of one size as data URIs by name, and how: ``lossless`` or ``quality 92``."""
-
-    uris: dict[str, str]
-    width: int
-    height: int
-    how: str
-
-
-def encode(pictures: dict[str, np.ndarray], budget: int) -> Encoded | None:
-    """uint8 (H, W, 3) each, of one size, in at most ``budget`` bytes together: without loss if
-    that fits, else with it, else smaller; None where nothing does."""
+def encoded(pictures: dict[str, np.ndarray], budget: int) -> Encoded | None:
+    """uint8 (H, W, 3) each, of one size, as ``pages.pictures.encode`` has them; a part is chosen by
+    the last of them."""
     from PIL import Image
 
-    opened = {name: Image.fromarray(pixels) for name, pixels in pictures.items()}
-    width, height = next(iter(opened.values())).size
-    for longest in _SMALLER:
-        share = min(1.0, longest / max(width, height))
-        size = max(1, round(width * share)), max(1, round(height * share))
-        small = {name: picture if share == 1 else picture.resize(size, Image.Resampling.LANCZOS)
-                 for name, picture in opened.items()}
-        # A photo takes more than a byte a pixel without loss; trying takes seconds.
-        tried = [None, *_QUALITIES] if size[0] * size[1] * len(small) < budget else [*_QUALITIES]
-        for quality in tried:
-            data = {name: _file(picture, quality) for name, picture in small.items()}
-            if sum(len(uri) for uri in data.values()) <= budget:
-                how = "without loss" if quality is None else f"with loss, quality {quality}"
-                return Encoded(data, *size, how)
-    return None
+    last = list(pictures.values())[-1]
 
+    def cut(most: int) -> tuple[Part, dict[str, PillowImage]]:
+        left, top, width, height = part = part_of(last, most)
+        return part, {name: Image.fromarray(np.ascontiguousarray(
+            pixels[top:top + height, left:left + width])) for name, pixels in pictures.items()}
 
-def _file(picture: PillowImage, quality: int | None) -> str:
-    """A data URI; ``quality`` None: without loss."""
-    from PIL import features
-
-    options: dict[str, Any]
-    if features.check("webp"):
-        kind, options = "webp", {"lossless": True} if quality is None else {"quality": quality}
-    elif quality is None:
-        kind, options = "png", {"optimize": True}
-    else:
-        kind, options = "jpeg", {"quality": quality, "subsampling": 0}
-    stream = io.BytesIO()
-    picture.save(stream, kind.upper(), **options)
-    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return encode(cut, budget)
 
 
 def _rgb(path: Path) -> np.ndarray:

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 class Request:
     """What a page is asked to show.
 
+    name        what the page calls the bundle
     checkpoint  a file to compare the bundle with, read with ``options_file`` if there is one
     against     baselines to measure; None: no latency at all
     size        (height, width) of the network's input for latency, counts and parity
     """
 
     bundle: NoisePredictorBundle
+    name: str
     inputs: Sequence[Input] = ()
     checkpoint: str | None = None
     options_file: str | None = None

@@ -1,17 +1,17 @@
-// The line of each photo: `at` is where it is, in percent of what is visible of the picture; `cut`
+// The line of each slider: `at` is where it is, in percent of what is visible of the picture; `cut`
 // is that place in the picture, which may be scrolled.
 const STEPS = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10,
   Home: -100, End: 100 };
-const NAMES = { before: "before", lanczos: "Lanczos" };
 const LEAST = 256; // device pixels that "Fit" enlarges a tiny picture to
-const photos = [];
-root.dataset.left = "before";
+const sliders = [];
 root.dataset.zoom = "1";
 
-class Photo {
+class Slider {
   constructor(box) {
     [this.box, this.at] = [box, 50];
     for (const name of ["view", "stage", "line"]) this[name] = box.querySelector("." + name);
+    this.figures = [...box.querySelectorAll("figure")];
+    box.dataset.right = this.name(this.figures.at(-1));
     const image = box.querySelector("img");
     this.size = [Number(image.getAttribute("width")), Number(image.getAttribute("height"))];
     this.view.addEventListener("scroll", () => this.draw());
@@ -20,6 +20,17 @@ class Photo {
       move => this.moveTo(move)));
     this.view.addEventListener("pointerdown", event => this.grab(event));
     box.addEventListener("dragstart", event => event.preventDefault());
+  }
+
+  name(figure) { return figure.querySelector("figcaption").textContent; }
+
+  // The picture that is asked for, or the first of those that there are.
+  choose(kind) {
+    const lefts = this.figures.slice(0, -1);
+    this.left = lefts.find(figure => figure.dataset.kind === kind) || lefts[0];
+    lefts.forEach(figure => figure.classList.toggle("left", figure === this.left));
+    this.box.dataset.left = this.name(this.left);
+    this.draw();
   }
 
   fit() {
@@ -39,7 +50,7 @@ class Photo {
     const known = old[0] > 0 && this.drawn;
     view.scrollLeft = (known ? middle[0] / old[0] : 0.5) * now[0] - view.clientWidth / 2;
     view.scrollTop = (known ? middle[1] / old[1] : 0.5) * now[1] - view.clientHeight / 2;
-    this.box.classList.toggle("small", view.clientWidth < 180 || view.clientHeight < 60);
+    this.box.classList.toggle("tiny", view.clientWidth < 180 || view.clientHeight < 60);
     this.drawn = true;
     this.draw();
   }
@@ -49,8 +60,8 @@ class Photo {
     this.stage.style.setProperty("--cut", view.scrollLeft + at / 100 * view.clientWidth + "px");
     this.box.style.setProperty("--at", at + "%");
     line.setAttribute("aria-valuenow", Math.round(at));
-    line.setAttribute("aria-valuetext", `${Math.round(at)} % ${NAMES[root.dataset.left]}, `
-      + `${Math.round(100 - at)} % after`);
+    line.setAttribute("aria-valuetext", `${Math.round(at)} % ${this.box.dataset.left}, `
+      + `${Math.round(100 - at)} % ${this.box.dataset.right}`);
   }
 
   set(at) {
@@ -106,12 +117,17 @@ class Photo {
 }
 
 document.addEventListener("DOMContentLoaded", () => {
-  photos.push(...[...document.querySelectorAll(".compare")].map(box => new Photo(box)));
-  const fit = () => photos.forEach(photo => photo.fit());
+  sliders.push(...[...document.querySelectorAll(".compare")].map(box => new Slider(box)));
+  const fit = () => sliders.forEach(slider => slider.fit());
+  const update = () => sliders.forEach(slider => slider.choose(root.dataset.left));
   document.querySelectorAll(".bar input").forEach(radio => {
     if (radio.checked) root.dataset[radio.name] = radio.value; // as it was before a reload
-    radio.addEventListener("change", () => { root.dataset[radio.name] = radio.value; fit(); });
+    radio.addEventListener("change", () => {
+      root.dataset[radio.name] = radio.value;
+      if (radio.name === "zoom") fit(); else update();
+    });
   });
   addEventListener("resize", fit);
+  update();
   fit();
 });
