@@ -23,6 +23,9 @@ class _Optional(click.Argument):
         return f"[{self.name.upper()}{'...' if self.nargs != 1 else ''}]"
 
 
+_AGAINST = "torch,onnxruntime,onnxruntime-minus-sign,openvino"
+
+
 @click.command()
 @click.argument("model", type=PATH)
 @click.argument("checkpoint", type=PATH, required=False, cls=_Optional)
@@ -47,8 +50,8 @@ class _Optional(click.Argument):
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N",
               help="Seed of the images' noise.")
 @click.option("--against", metavar="NAME,...",
-              default="torch,onnxruntime,onnxruntime-minus-sign,openvino", show_default=True,
-              help="Baselines of --bench, as in bench; those that are not installed are left out.")
+              help="Baselines of --bench; those that are not installed are left out. Default: "
+                   f"{_AGAINST}.")
 @click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, metavar="N",
               help="Rounds of one step of each candidate of --bench.")
 @click.option("--overwrite", is_flag=True, help="Replace the page if it exists.")
@@ -56,7 +59,7 @@ class _Optional(click.Argument):
 @json_option("the page's data as well,")
 def command(model: str, checkpoint: str | None, images: tuple[str, ...], output: str,
             truth: tuple[str, ...], options: str | None, bench: bool, backend: str,
-            threads: int | None, size: str, steps: int | None, seed: int, against: str,
+            threads: int | None, size: str, steps: int | None, seed: int, against: str | None,
             rounds: int, overwrite: bool, quiet: bool, as_json: bool) -> None:
     """Write one HTML page about MODEL that opens in any browser and loads nothing.
 
@@ -92,8 +95,10 @@ def command(model: str, checkpoint: str | None, images: tuple[str, ...], output:
                          "nor a folder; a checkpoint comes right after the bundle")
     if options and checkpoint is None:
         raise UsageError("--options describes a checkpoint; name one after the bundle")
+    if against is not None and not bench:
+        raise UsageError("--against requires --bench")
     check_target(output, overwrite)
-    shape, names = parse_size(size), parse_names(against)
+    shape, names = parse_size(size), parse_names(against or _AGAINST)
     with opened(model) as (bundle, own), Progress("report", 1, quiet=quiet) as progress:
         request = Request(bundle, model, find_inputs(images, truth), checkpoint or own, options,
                           backend, threads, shape, steps, seed, names if bench else None, rounds)

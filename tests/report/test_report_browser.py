@@ -4,33 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from support.browser import Browser, find_chromium
+from support.browser import CONTRAST, Browser, find_chromium, needs_chromium
 from support.report_pages import needs_check, needs_library
-
-needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="no chromium")
-
-_CONTRAST = """(() => {
-  const parse = text => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(
-    v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const wrong = [];
-  for (const part of document.querySelectorAll("body, body *")) {
-    const own = [...part.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
-    if (!own || part.closest(".compare, svg") || !part.offsetParent) continue;
-    let behind = part, back;
-    do {
-      back = parse(getComputedStyle(behind).backgroundColor);
-      behind = behind.parentElement;
-    } while (back.length === 4 && back[3] === 0 && behind);
-    const front = parse(getComputedStyle(part).color);
-    const [high, low] = [light(front), light(back)].sort((a, b) => b - a);
-    const ratio = (high + 0.05) / (low + 0.05);
-    if (ratio < 4.5) wrong.push(part.tagName + " " + part.className + " " + ratio.toFixed(2));
-  }
-  return wrong.join("; ");
-})()"""
-
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
@@ -64,22 +39,29 @@ def test_in_a_browser_it_loads_nothing_and_says_nothing(report_page, browser):
 def test_the_slider_moves_by_keyboard(report_page, browser):
     browser.view(1200)
     browser.open(report_page[0].as_uri())
-    browser.evaluate("document.querySelector('input.line').focus()")
-    at = "document.querySelector('.compare').style.getPropertyValue('--at')"
-    assert browser.evaluate(at) == "50%"
+    browser.evaluate("document.querySelector('.line').focus()")
     for _ in range(3):
         browser.press("ArrowRight", 39)
-    assert browser.evaluate(at) == "53%"
-    browser.press("Home", 36)
-    assert browser.evaluate(at) == "0%"
-    assert browser.evaluate("document.querySelector('input.line').ariaValueText || document"
-                            ".querySelector('input.line').getAttribute('aria-valuetext')") == (
-        "0 % bicubic, 100 % packed")
+    text = "document.querySelector('.line').getAttribute('aria-valuetext')"
+    assert browser.evaluate(text) == "53 % Bicubic, 47 % Packed 1-bit"
     shown = ("getComputedStyle(document.querySelector('.compare .{}')).visibility")
     assert browser.evaluate(shown.format("original")) == "hidden"
-    browser.evaluate("document.querySelector('.choice input[value=original]').click()")
+    browser.evaluate("document.querySelector('.bar input[value=original]').click()")
     assert browser.evaluate(shown.format("original")) == "visible"
     assert browser.evaluate(shown.format("bicubic")) == "hidden"
+    assert browser.evaluate(text) == "53 % Original, 47 % Packed 1-bit"
+
+
+@needs_library
+@needs_check
+@needs_chromium
+def test_a_link_opens_what_is_folded(report_page, browser):
+    browser.view(1200)
+    browser.open(report_page[0].as_uri())
+    opened = "[...document.querySelectorAll('.fold')].filter(f => f.open).length"
+    assert browser.evaluate(opened) == 0
+    browser.open(report_page[0].as_uri() + "#parity")
+    assert browser.evaluate(opened) == 1
 
 
 @needs_library
@@ -101,13 +83,13 @@ def test_words_stand_out_in_both_themes(report_page, browser, scheme):
     browser.view(1000, scheme=scheme)
     browser.open(report_page[0].as_uri())
     browser.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-    assert browser.evaluate(_CONTRAST) == ""
+    assert browser.evaluate(CONTRAST) == ""
     back = "getComputedStyle(document.body).backgroundColor"
     before = browser.evaluate(back)
     other = {"light": 2, "dark": 1}[scheme]  # auto, light, dark
     for _ in range(other):
         browser.evaluate("document.getElementById('theme').click()")
-    assert browser.evaluate(back) != before and browser.evaluate(_CONTRAST) == ""
+    assert browser.evaluate(back) != before and browser.evaluate(CONTRAST) == ""
     for _ in range(3 - other):
         browser.evaluate("document.getElementById('theme').click()")
     assert browser.evaluate(back) == before
@@ -128,8 +110,8 @@ def test_paper_is_light_and_shows_everything(report_page, browser):
         {"name": "prefers-color-scheme", "value": "dark"}])
     assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == (
         "rgb(255, 255, 255)")
-    assert browser.evaluate(_CONTRAST) == ""
-    hidden = ("[...document.querySelectorAll('.frame')].filter(f => getComputedStyle(f)"
+    assert browser.evaluate(CONTRAST) == ""
+    hidden = ("[...document.querySelectorAll('.stage figure')].filter(f => getComputedStyle(f)"
               ".visibility !== 'visible' || getComputedStyle(f).clipPath !== 'none').length")
     assert browser.evaluate(hidden) == 0
     browser.evaluate("dispatchEvent(new Event('afterprint'))")

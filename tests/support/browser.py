@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.waiting import HANG_SECONDS
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -26,6 +28,32 @@ _LAUNCHER = ("import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv
 
 def find_chromium() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+needs_chromium = pytest.mark.skipif(find_chromium() is None, reason="no chromium")
+
+# What has too little contrast for its size, words on pictures aside; "" if nothing.
+CONTRAST = """(() => {
+  const parse = text => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(
+    v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const wrong = [];
+  for (const part of document.querySelectorAll("body, body *")) {
+    const own = [...part.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || part.closest(".compare, svg") || !part.offsetParent) continue;
+    let behind = part, back;
+    do {
+      back = parse(getComputedStyle(behind).backgroundColor);
+      behind = behind.parentElement;
+    } while (back.length === 4 && back[3] === 0 && behind);
+    const front = parse(getComputedStyle(part).color);
+    const [high, low] = [light(front), light(back)].sort((a, b) => b - a);
+    const ratio = (high + 0.05) / (low + 0.05);
+    if (ratio < 4.5) wrong.push(part.tagName + " " + part.className + " " + ratio.toFixed(2));
+  }
+  return wrong.join("; ");
+})()"""
 
 
 class Browser:

@@ -134,7 +134,7 @@ def report_page(reference, shared) -> tuple[Path, dict]:
             code, out, err = run(
                 reference.bundle("tiny", [999, 400, 0]), reference.checkpoint("tiny"), "--options",
                 reference.options("tiny"), "--truth", truths, "-o", folder / "report.html",
-                "--size", "16x16", "--rounds", 1, "--against", "onnxruntime,openvino",
+                "--size", "16x16", "--bench", "--rounds", 1, "--against", "onnxruntime,openvino",
                 "--threads", 1, "--json")
         assert code == 0, err
         (folder / "report.json").write_text(out)
