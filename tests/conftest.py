@@ -24,7 +24,7 @@ pytest_plugins = ["support.emulated_cuda", "support.reference_cases", "support.r
 
 # Packages that the package itself does without: a file of tests that imports one which is not
 # installed is skipped, and says so.
-OPTIONAL = {"cuda", "jinja2", "onnxruntime", "polygraphy", "tensorboard", "torch"}
+OPTIONAL = {"cuda", "onnxruntime", "polygraphy", "tensorboard", "torch"}
 
 
 @pytest.hookimpl(wrapper=True)

@@ -28,12 +28,12 @@ NEEDED = {
     "safetensors": ("safetensors>=0.4", "reading and packing checkpoints"),
     "yaml": ("PyYAML>=6", "options files and recipes"),
     "PIL": ("Pillow>=10.1", "images"),
+    "jinja2": ("jinja2>=3.1", "pages: upscale --compare and report"),
 }
 OPTIONAL = {
     "onnxruntime": ("onnxruntime>=1.18", "running bundles on the CPU"),
     "torch": ("torch>=2.4", "training, .pth checkpoints, check and bench against torch"),
     "polygraphy": ("polygraphy", "comparing runners"),
-    "jinja2": ("jinja2>=3.1", "report"),
     "openvino": ("openvino", "bench against OpenVINO"),
     "tensorrt": ("tensorrt", "building and running plans of TensorRT"),
     "cuda": ("cuda-python", "TensorRT's steps as CUDA graphs"),

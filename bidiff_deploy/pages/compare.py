@@ -84,7 +84,8 @@ def _is_ours(page: Path) -> bool:
 def _render(photos: Sequence[Photo], missing: Sequence[str]) -> bytes:
     page = _environment().get_template("compare.html").render(
         photos=photos, missing=missing, mark=Markup(_MARK),
-        style=asset("theme.css", "slider.css", "compare.css"), script=asset("theme.js", "slider.js"))
+        style=asset("theme.css", "slider.css", "compare.css"),
+        script=asset("theme.js", "slider.js"))
     return page.encode("utf-8", "backslashreplace")  # names of files
 
 

@@ -71,8 +71,7 @@ def _enlarged(window: Part, low: Image, high: Image) -> Part:
     return left, top, max(1, right - left), max(1, bottom - top)
 
 
-def _pictures(low: Image, high: Image, window: Part, part: Part
-              ) -> dict[str, PillowImage]:
+def _pictures(low: Image, high: Image, window: Part, part: Part) -> dict[str, PillowImage]:
     after, visible, _ = to_srgb(cut(high, *part))
     # Lanczos also uses the pixels around the window, which seams at its borders would show.
     left, top, width, height = window
@@ -80,13 +79,15 @@ def _pictures(low: Image, high: Image, window: Part, part: Part
               min(low.width, left + width + _REACH), min(low.height, top + height + _REACH))
     wide = cut(low, *around[:2], around[2] - around[0], around[3] - around[1])
     colours, alpha, _ = to_srgb(wide)
-    box = (left - around[0], top - around[1])
-    box = (*box, box[0] + width, box[1] + height)
+    box = (left - around[0], top - around[1], left - around[0] + width, top - around[1] + height)
 
     def lanczos(picture: PillowImage) -> PillowImage:
         return picture.resize(part[2:], Resampling.LANCZOS, box)
 
+    before = on_checkerboard(colours.crop(box), alpha and alpha.crop(box), part[2] / width)
+    if width > part[2]:  # an output that is smaller than its input
+        before = before.resize(part[2:], Resampling.NEAREST)
     return {
-        "before": on_checkerboard(colours.crop(box), alpha and alpha.crop(box), part[2] / width),
+        "before": before,
         "lanczos": on_checkerboard(lanczos(colours), alpha and lanczos(alpha)),
         "after": on_checkerboard(after, visible)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 from jinja2 import Environment
-from markupsafe import Markup
 
 from ..errors import UsageError
 from ..pages.document import asset, make_environment
@@ -43,7 +42,7 @@ def render(report: Report) -> str:
     """The page. Raises UsageError in the unlikely case that it is larger than ``MAX_BYTES``."""
     text = environment().get_template("page.html").render(
         report=report, inspection=report.inspection, doctor=report.doctor, name=_name(report),
-        tiles=_tiles(report), sections=_SECTIONS, 
+        tiles=_tiles(report), sections=_SECTIONS,
         style=asset("theme.css", "slider.css") + asset("page.css", package=__package__),
         script=asset("theme.js", "slider.js") + asset("page.js", package=__package__))
     if len(text.encode()) > MAX_BYTES:

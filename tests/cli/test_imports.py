@@ -21,7 +21,7 @@ CLI = Path(bidiff_deploy.__file__).parent / "cli"
 ONNX = {"google", "ml_dtypes", "numpy", "onnx", "typing_extensions"}
 LOADED = {
     "models": set(),
-    "upscale": {"numpy"},
+    "upscale": {"PIL", "jinja2", "markupsafe", "numpy"},  # all but numpy for --compare alone
     "doctor": {"numpy"},
     "export": ONNX | {"safetensors"},
     "export-onnx": ONNX | {"safetensors"},

@@ -83,6 +83,13 @@ def test_a_part_is_cut_from_all_three_alike(tmp_path, monkeypatch, size):
         assert (pixels_of(photo, "lanczos") == np.asarray(whole)[rows, columns]).all()
 
 
+def test_an_output_smaller_than_its_input(tmp_path):
+    """As --fit makes of a photo that is large already."""
+    source, output = pair(tmp_path, Image(noise(60, 80)), (40, 30))
+    photo = view_photo(source, output, PLENTY)
+    assert {pixels_of(photo, name).shape for name in photo.shown.uris} == {(30, 40, 3)}
+
+
 def test_quality_is_lost_first_then_a_part_is_shown(tmp_path):
     source, output = pair(tmp_path, Image(noise(200, 150)))
     found = [view_photo(source, output, budget) for budget in (1_500_000, 900_000, 250_000)]

@@ -7,6 +7,7 @@ import pytest
 from support.browser import CONTRAST, Browser, find_chromium, needs_chromium
 from support.report_pages import needs_check, needs_library
 
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     opened = Browser(find_chromium(), tmp_path_factory.mktemp("profile"))
