@@ -115,7 +115,7 @@ def command(model: str, checkpoint: str | None, images: tuple[str, ...], output:
         if report.left_out:
             click.echo(f"  without {len(report.left_out)} more images: a page shows at most "
                        f"{len(report.pictures)}")
-    for reason in report.failed.values():
+    for reason in report.failed:
         click.echo(f"error: {reason}", err=True)
     if report.failures:
         raise BundleError(f"{model}: {'; '.join(report.failures)}; {output} has the details")

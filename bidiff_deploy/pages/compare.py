@@ -25,7 +25,7 @@ _PICTURE_BYTES = 19_000_000  # of all pictures, which leaves a megabyte for word
 _PHOTO_BYTES = 9_000_000  # of one photo's pictures: pages are sent by mail
 _MARK = '<meta name="generator" content="bidiff-deploy upscale --compare">'
 _HEAD_BYTES = 4096  # of a page, which contain the mark
-_MAX_LINES = 200  # of what is not shown
+_MAX_LINES = 200  # about photos that failed
 
 
 class ComparePage:
@@ -57,7 +57,7 @@ class ComparePage:
         photos: list[Photo] = []
         shown, left = pairs[:MAX_PHOTOS], _PICTURE_BYTES
         missing = [] if len(shown) == len(pairs) else [
-            f"{len(pairs) - len(shown)} more photos were upscaled; a page shows {MAX_PHOTOS}"]
+            f"a page shows {MAX_PHOTOS} photos, the first of {len(pairs)}"]
         for done, (source, output) in enumerate(shown):
             on_photo(done, Path(source).name)
             budget = min(_PHOTO_BYTES, left // (len(shown) - done))
@@ -66,7 +66,9 @@ class ComparePage:
                 left -= photos[-1].shown.characters
             except (BidiffError, MemoryError) as error:
                 missing.append(str(error) or f"there is not enough memory to show {output}")
-        data = _render(photos, [*failed[:_MAX_LINES], *missing])
+        more = len(failed) - _MAX_LINES
+        data = _render(photos, [*failed[:_MAX_LINES], *missing,
+                                *([f"{more} more failed"] if more > 0 else [])])
         with atomic_file(self.path, self._overwrite) as temporary:
             temporary.write_bytes(data)
         return {"compare": str(self.path), "photos": len(photos), "bytes": len(data),

@@ -26,7 +26,7 @@ OnProgress = Callable[[float, str], None]
 @dataclass(frozen=True)
 class Report:
     """What a page shows: JSON-ready parts as their own commands print them, images, and for each
-    part that is ``missing`` and each image that ``failed`` the reason."""
+    part that is ``missing`` the reason; ``failed``: a sentence for each image that is not shown."""
 
     created: str
     options: dict[str, Any]
@@ -38,7 +38,7 @@ class Report:
     parity: dict[str, Any] | None = None
     bench: dict[str, Any] | None = None
     missing: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Report:
             "engine": self.engine, "pictures": [one.to_dict() for one in self.pictures],
             "strip": None if self.strip is None else self.strip.to_dict(),
             "parity": self.parity, "bench": self.bench, "inspection": self.inspection,
-            "doctor": self.doctor, "missing": self.missing, "failed": self.failed,
+            "doctor": self.doctor, "missing": self.missing, "failed": list(self.failed),
             "left_out": list(self.left_out)}
 
     @property
@@ -72,7 +72,7 @@ def collect(request: Request, on_progress: OnProgress = lambda share, label: Non
     bundle = request.bundle
     _validate(request)
     left_out = tuple(one.name for one in request.inputs[MAX_IMAGES:])
-    failed: dict[str, str] = {}
+    failed: list[str] = []
     seconds = _readable(request, failed)
     inputs = list(seconds)
     missing: dict[str, str] = {}
@@ -113,7 +113,7 @@ def collect(request: Request, on_progress: OnProgress = lambda share, label: Non
     options = {"backend": request.backend, "threads": request.threads or os.cpu_count(),
                "size": list(request.size), "steps": request.steps, "seed": request.seed}
     return Report(datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), options,
-                  missing=missing, failed=failed, left_out=left_out, **found)
+                  missing=missing, failed=tuple(failed), left_out=left_out, **found)
 
 
 class _Stages:
@@ -159,7 +159,7 @@ def _validate(request: Request) -> None:
         raise CheckpointError(f"{request.checkpoint} does not exist")
 
 
-def _readable(request: Request, failed: dict[str, str]) -> dict[Input, float]:
+def _readable(request: Request, failed: list[str]) -> dict[Input, float]:
     """The images that can be read, at most ``MAX_IMAGES``, and about how many seconds each takes;
     fills ``failed``. Raises the error of the first if none can."""
     bundle, found = request.bundle, {}
@@ -169,7 +169,8 @@ def _readable(request: Request, failed: dict[str, str]) -> dict[Input, float]:
         try:
             height, width = one.read(bundle.scale)[0].shape[:2]
         except BidiffError as error:
-            first, failed[one.name] = first or error, str(error)
+            first = first or error
+            failed.append(str(error))
         else:
             found[one] = 1 + _PIXEL_SECONDS * steps * height * width * bundle.scale ** 2
     if first is not None and not found:

@@ -80,8 +80,8 @@ class Strip:
 
 
 def upscaled(request: Request, seconds: Mapping[Input, float], found: list[Picture],
-             failed: dict[str, str], report: Callable[[float, str], None]) -> str:
-    """Fills ``found``, and ``failed`` with the reasons of other images; returns the engine's
+             failed: list[str], report: Callable[[float, str], None]) -> str:
+    """Fills ``found``, and ``failed`` with a sentence about each other image; returns the engine's
     description. ``seconds``: the inputs and about how many each takes; ``report``: called with the
     share done and the input's name."""
     budget = (PICTURE_BYTES - _STRIP_BYTES) // len(seconds)
@@ -97,7 +97,7 @@ def upscaled(request: Request, seconds: Mapping[Input, float], found: list[Pictu
             try:
                 found.append(_picture(engine, one, request, budget, on_step))
             except (BidiffError, MemoryError) as error:
-                failed[name] = str(error) or "there is not enough memory for it"
+                failed.append(str(error) or f"there is not enough memory for {name}")
             before += own
         return engine.description
 

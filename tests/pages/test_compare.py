@@ -53,7 +53,7 @@ def test_a_page_has_a_limit(tmp_path, monkeypatch):
     page = ComparePage([tmp_path / "a.png"], tmp_path, False)
     found = page.write([pair(tmp_path, f"{name}.png", 100) for name in "abcd"], [])
     assert found["photos"] == 3 and found["bytes"] < 900_000 + MAX_BYTES - 19_000_000
-    assert found["missing"] == ["1 more photos were upscaled; a page shows 3"]
+    assert found["missing"] == ["a page shows 3 photos, the first of 4"]
 
 
 def test_only_its_own_page_is_replaced_when_a_run_resumes(tmp_path):
