@@ -385,8 +385,10 @@ def test_a_model_by_name_is_compared_with_itself(tmp_path, monkeypatch):
     assert (code, err) == (0, "") and "without parity: torch is not installed" in out
     parsed = Page(page.read_text())
     assert "photo-x2: report" in parsed.words() and "path photo-x2" in parsed.words()
-    code, _, err = run("photo-x9", "-o", tmp_path / "other.html")
-    assert code == 1 and "installed are photo-x2" in err
+    for name, says in (("photo-x9", "installed are photo-x2"),
+                       ("photo-x2-fast", "photo-x2-fast is a feed-forward network")):
+        code, _, err = run(name, "-o", tmp_path / "other.html")
+        assert code == 1 and says in err
 
 
 def test_figures_fill_their_rows(reference, tmp_path):
