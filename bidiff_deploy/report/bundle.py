@@ -28,8 +28,8 @@ def opened(model: str) -> Iterator[tuple[NoisePredictorBundle, str | None]]:
     """The bundle in the folder ``model``; of a checkpoint or the name of a shipped model one that
     exists as long as the context, with the checkpoint's path.
 
-    Raises UsageError for an unknown name and a network without a loop, BundleError and CheckpointError for files that cannot be
-    used.
+    Raises UsageError for an unknown name and a network without a loop, BundleError and
+    CheckpointError for files that cannot be used.
     """
     if os.path.isdir(model) or model.endswith(".bundle"):
         yield open_noise_predictor(model), None
