@@ -31,17 +31,16 @@ class _Path(click.Path):
 
 
 class _Bundle(_Path):
-    """The path of a bundle; the name of an installed model becomes that of a temporary one, which
-    is removed when the command ends."""
+    """The path of a bundle. A checkpoint and the name of an installed model become that of a
+    temporary one, which is removed when the command ends."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from ..models.shipped import is_name
-
-        if ctx is None or not is_name(value):
-            return super().convert(value, param, ctx)
+        path = super().convert(value, param, ctx)
+        if ctx is None:
+            return path
         from ..models.open import bundle_folder
 
-        return str(ctx.with_resource(bundle_folder(value)))
+        return str(ctx.with_resource(bundle_folder(path)))
 
 
 PATH = _Path(readable=False)

@@ -37,7 +37,7 @@ def command(bundle: str, size: str, threads: int | None, device: int | None, aga
             steps: int | None, rounds: int, profile: bool, quiet: bool, as_json: bool) -> None:
     """Measure speed and memory of BUNDLE against float32 baselines.
 
-    BUNDLE is a path or the name of an installed model.
+    BUNDLE may also be a checkpoint, or the name of an installed model.
 
     A baseline is the same network with its binary weights folded to float32 convolutions, in torch
     (channels_last), ONNX Runtime or OpenVINO (float32, and bf16 where the CPU has it).

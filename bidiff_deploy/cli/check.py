@@ -51,7 +51,7 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
             quiet: bool, as_json: bool) -> None:
     """Compare BUNDLE with CHECKPOINT, which torch runs on the same inputs.
 
-    Each may be the name of an installed model.
+    Each may be the name of an installed model, and BUNDLE a checkpoint.
 
     Each part is judged alone, from the engine's own values: the integer sums of a binary layer must
     be exact, floats within a bound of their rounding that is computed along with the reference, and

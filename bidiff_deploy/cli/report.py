@@ -78,11 +78,13 @@ def command(model: str, checkpoint: str | None, images: tuple[str, ...], output:
     page is written anyway.
     """
     import json
+    from pathlib import Path
 
+    from ..bundle.manifest import open_noise_predictor
     from ..errors import BundleError, UsageError
     from ..files import atomic_file, check_target
+    from ..models.open import bundle_folder, checkpoint_file
     from ..progress import Progress
-    from ..report.bundle import opened
     from ..report.collect import collect
     from ..report.page import render
     from ..report.pictures import find_inputs, is_image
@@ -99,9 +101,12 @@ def command(model: str, checkpoint: str | None, images: tuple[str, ...], output:
         raise UsageError("--against requires --bench")
     check_target(output, overwrite)
     shape, names = parse_size(size), parse_names(against or _AGAINST)
-    with opened(model) as (bundle, own), Progress("report", 1, quiet=quiet) as progress:
-        request = Request(bundle, model, find_inputs(images, truth), checkpoint or own, options,
-                          backend, threads, shape, steps, seed, names if bench else None, rounds)
+    with (bundle_folder(model) as folder, checkpoint_file(checkpoint or model) as path,
+          Progress("report", 1, quiet=quiet) as progress):
+        compared = checkpoint is not None or folder != Path(model)
+        request = Request(open_noise_predictor(folder), model, find_inputs(images, truth),
+                          str(path) if compared else None, options, backend, threads, shape, steps,
+                          seed, names if bench else None, rounds)
         report = collect(request, progress.update)
     text = render(report)
     with atomic_file(output, overwrite) as temporary:

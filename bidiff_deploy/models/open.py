@@ -52,13 +52,16 @@ def checkpoint_file(model: str) -> AbstractContextManager[Path]:
 
 
 @contextmanager
-def bundle_folder(model: str, precision: str = "exact") -> Iterator[Path]:
-    """The folder of a bundle: ``model`` itself, or that of the installed model of this name, which
-    is exported to a temporary folder and removed at the end of the with statement.
+def bundle_folder(model: str) -> Iterator[Path]:
+    """The folder of a bundle: ``model`` itself, or that of a checkpoint or of the installed model of
+    this name, which is exported to a temporary folder and removed at the end of the with statement.
 
-    ``precision``: of an installed model, as ``export_bundle`` has it.
+    Raises UsageError for what is not there, and as ``read_checkpoint`` and ``export_bundle``; does
+    not look into a folder.
     """
-    if not is_name(model):
+    if not (is_name(model) or os.path.isfile(model)):
+        if not os.path.exists(model) and not is_model_file(model):
+            choose(model)  # its error lists the names
         yield Path(model)
         return
     from ..checkpoint.read import read_checkpoint
@@ -67,9 +70,9 @@ def bundle_folder(model: str, precision: str = "exact") -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="bidiff-") as folder, checkpoint_file(model) as path:
         checkpoint = read_checkpoint(path)
         # A folder of the model's name, by which commands report it.
-        export_bundle(checkpoint, Path(folder, model), precision=precision,
-                      timesteps=choose_timesteps(checkpoint))
-        yield Path(folder, model)
+        bundle = Path(folder, Path(model).stem)
+        export_bundle(checkpoint, bundle, timesteps=choose_timesteps(checkpoint))
+        yield bundle
 
 
 def scale_of(model: str | None, scale: int | None = None) -> int:

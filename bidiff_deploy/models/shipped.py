@@ -60,7 +60,7 @@ def choose(name: str | None = None, scale: int | None = None) -> Shipped:
         return found[0]
     found = [one for one in SHIPPED if one.name == name]
     if not found:
-        raise UsageError(f"model {name!r} is not known; installed are "
+        raise UsageError(f"{name} does not exist and is no installed model; installed are "
                          f"{', '.join(one.name for one in SHIPPED)}")
     if scale not in (None, found[0].scale):
         raise UsageError(f"model {name} upscales by {found[0].scale}, not by {scale}; leave the "

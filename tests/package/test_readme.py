@@ -48,7 +48,7 @@ def test_every_line_is_a_command_and_no_reason_is_left_over():
 
 
 def test_commands_and_python_run_in_order(tmp_path, monkeypatch):
-    for package in ("onnxruntime", "torch", "polygraphy", "jinja2"):
+    for package in ("onnxruntime", "torch", "polygraphy"):
         pytest.importorskip(package)
     # What the commands read of a checkout, so that nothing is written into this one.
     for folder in ("training", "bidiff_deploy/models"):

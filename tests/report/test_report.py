@@ -386,7 +386,7 @@ def test_a_model_by_name_is_compared_with_itself(tmp_path, monkeypatch):
     parsed = Page(page.read_text())
     assert "photo-x2: report" in parsed.words() and "path photo-x2" in parsed.words()
     for name, says in (("photo-x9", "installed are photo-x2"),
-                       ("photo-x2-fast", "photo-x2-fast is a feed-forward network")):
+                       ("photo-x2-fast", "use a diffusion model")):
         code, _, err = run(name, "-o", tmp_path / "other.html")
         assert code == 1 and says in err
 
