@@ -74,7 +74,7 @@ def load_bundle(path: str | os.PathLike[str], *, threads: int | None = None,
     """Open a bundle as an engine.
 
     ``path``: the bundle's directory. ``threads``: how many threads one operator may use (default:
-    all cores). ``backend``: ``"onnxruntime"`` (CPU, packed kernels), ``"onnxruntime-stock"``
+    all usable cores). ``backend``: ``"onnxruntime"`` (CPU, packed kernels), ``"onnxruntime-stock"``
     (the same graphs through their function bodies in float32: the baseline); on NVIDIA GPU number
     ``device``, by default 0: ``"onnxruntime-cuda"``, ``"tensorrt"`` (our plugin), and the baselines
     ``"tensorrt-dense"`` and ``"tensorrt-dense-int8"`` (binary layers as TensorRT's convolutions).

@@ -56,6 +56,13 @@ def usable_cores() -> float:
     return cores
 
 
+def default_threads() -> int:
+    """Threads of an operator where nobody gives a number: the cores that this process may use. More
+    would wait for each other, in a container of few cores on a large machine for most of the time.
+    """
+    return max(int(usable_cores()), 1)
+
+
 def memory() -> dict[str, int | None]:
     """``total`` and ``available`` bytes, within the container's limit; None if unknown."""
     fields = {}

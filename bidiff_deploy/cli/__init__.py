@@ -109,6 +109,9 @@ def group() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    if sys.argv[1:2] == ["upscale"]:
+        # numpy starts a thread for each core to multiply matrices, which upscaling never does.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

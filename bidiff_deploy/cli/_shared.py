@@ -53,7 +53,7 @@ backend_option = click.option(
     help=f"Backend that runs the graphs: {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}.")
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N",
-    help="Threads that an operator may use. Default: all cores.")
+    help="Threads that an operator may use. Default: all usable cores.")
 device_option = click.option(
     "--device", type=click.IntRange(min=0), metavar="N",
     help="Number of the GPU, for backends that run on one. Default: 0.")

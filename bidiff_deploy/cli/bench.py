@@ -45,16 +45,16 @@ def command(bundle: str, size: str, threads: int | None, device: int | None, aga
     packed engine. All take turns in one process. Baselines that are not installed are left out.
     """
     import json
-    import os
 
     from ..bundle.manifest import open_noise_predictor
+    from ..machine import default_threads
     from ..progress import Progress
     from ..proof.bench.measure import bench_bundle
 
     shape, names = parse_size(size), parse_names(against)
     opened = open_noise_predictor(bundle)
     with Progress("bench", 1, quiet=quiet) as progress:
-        result = bench_bundle(opened, size=shape, threads=threads or os.cpu_count() or 1,
+        result = bench_bundle(opened, size=shape, threads=threads or default_threads(),
                               against=names, steps=steps, rounds=rounds, bounds=profile,
                               device=device, on_progress=progress.update)
     for warning in result.warnings:

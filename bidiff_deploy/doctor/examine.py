@@ -171,10 +171,6 @@ def _warnings(report: Report, runtimes: list[str]) -> list[str]:
         found += [f"backend {name}: {line}" for line in backend.get("warnings", [])]
         if not backend["ok"] and _expected(name, report) and report["modules"]["onnxruntime"]["ok"]:
             found.append(f"backend {name} did not run a bundle: {backend['reason']}")
-    cores, usable = report["cpu"]["cores"], report["cpu"]["usable_cores"]
-    if cores and usable < cores:
-        found.append(f"this process may use {usable:g} of {cores} cores; give --threads "
-                     f"{max(1, int(usable))}, because the default is all cores")
     return found
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.resources
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +64,13 @@ def library_path() -> Path | None:
     override = os.environ.get("BIDIFF_OPS_LIBRARY")
     if override:
         return Path(override)
+    here = Path(__file__).parent
+    for name in _NAMES:
+        if (here / name).is_file():
+            return here / name
+    # An editable installation has the library elsewhere; this import takes long.
+    import importlib.resources
+
     folder = importlib.resources.files("bidiff_deploy.engines")
     for name in _NAMES:
         try:

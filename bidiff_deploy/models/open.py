@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import os
 import tempfile
 from collections.abc import Iterator
@@ -45,10 +44,7 @@ def open_model(model: str | os.PathLike[str] | None = None, *, scale: int | None
 def checkpoint_file(model: str) -> AbstractContextManager[Path]:
     """The file of the shipped model of that name, else ``model`` as the path of a checkpoint; for a
     with statement."""
-    if not is_name(model):
-        return nullcontext(Path(model))
-    resource = importlib.resources.files("bidiff_deploy.models") / choose(model).file
-    return importlib.resources.as_file(resource)
+    return nullcontext(choose(model).path if is_name(model) else Path(model))
 
 
 @contextmanager
@@ -84,8 +80,7 @@ def scale_of(model: str | None, scale: int | None = None) -> int:
 
 def _bundle(model: str | None, scale: int | None) -> Bundle:
     if model is None or is_name(model):
-        with checkpoint_file(choose(model, scale).name) as path:
-            return _in_memory(path, None)
+        return _in_memory(choose(model, scale).path, None)
     if os.path.isdir(model) or model.endswith(".bundle"):
         found = open_bundle(model)
     elif os.path.exists(model) or is_model_file(model):

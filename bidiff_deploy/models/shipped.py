@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import UsageError
 
@@ -31,6 +32,10 @@ class Shipped:
     psnr: float
     seconds: int
 
+    @property
+    def path(self) -> Path:
+        return Path(__file__).with_name(self.file)
+
 
 # The first of a scale is the default.
 SHIPPED = (
@@ -54,9 +59,9 @@ def choose(name: str | None = None, scale: int | None = None) -> Shipped:
         found = [one for one in SHIPPED if one.scale == wanted]
         if not found:
             have = ", ".join(sorted({str(one.scale) for one in SHIPPED}))
-            raise UsageError(f"no model of scale {wanted} is installed, only of {have}; upscale "
-                             "by 2 twice, or name a bundle or checkpoint of that scale with "
-                             "--model")
+            raise UsageError(f"no model of scale {wanted} is installed, only of {have}; name a "
+                             "bundle or checkpoint of that scale with --model, or upscale the "
+                             "result again, with a name for the new one (-o)")
         return found[0]
     found = [one for one in SHIPPED if one.name == name]
     if not found:

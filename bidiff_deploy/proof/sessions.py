@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ..engines import library
-from ..engines.onnxruntime.session import import_onnxruntime, session_options
+from ..engines.onnxruntime.session import import_onnxruntime, session_options, thread_count
 from ..errors import EngineError, one_line
 
 
@@ -27,7 +26,7 @@ def open_session(model: bytes, constants: Mapping[str, np.ndarray], *, threads: 
     that onnxruntime refuses.
     """
     ort = import_onnxruntime()
-    options = session_options(threads or os.cpu_count() or 1)
+    options = session_options(thread_count(threads))
     options.enable_cpu_mem_arena = arena
     if profile is not None:
         options.enable_profiling = True

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BidiffError, CheckpointError, EngineError, UsageError
+from ..machine import default_threads
 from ..sampling import sampler
 from .loop import Picture, Strip, upscaled, watched
 from .pictures import Input
@@ -110,7 +111,7 @@ def collect(request: Request, on_progress: OnProgress = lambda share, label: Non
         missing["bench"] = "--bench measures it"
     else:
         found["bench"] = attempt("bench", lambda: _bench(request, stages))
-    options = {"backend": request.backend, "threads": request.threads or os.cpu_count(),
+    options = {"backend": request.backend, "threads": request.threads or default_threads(),
                "size": list(request.size), "steps": request.steps, "seed": request.seed}
     return Report(datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), options,
                   missing=missing, failed=tuple(failed), left_out=left_out, **found)
@@ -210,6 +211,6 @@ def _bench(request: Request, stages: _Stages) -> dict[str, Any]:
     from ..proof.bench.measure import bench_bundle
 
     return bench_bundle(request.bundle, size=request.size,
-                        threads=request.threads or os.cpu_count() or 1,
+                        threads=request.threads or default_threads(),
                         against=request.against or (), steps=request.steps, rounds=request.rounds,
                         bounds=True, on_progress=stages.at).to_dict()

@@ -18,6 +18,7 @@ from bidiff_deploy.doctor import examine as doctor
 from bidiff_deploy.doctor import probes as doctor_probes
 from bidiff_deploy.doctor.text import WIDTH, to_text
 from bidiff_deploy.engines import BACKENDS, TENSORRT, library
+from bidiff_deploy.engines.onnxruntime.session import thread_count
 
 FOUND = {"kernels": {"ok": True, "path": "/lib/ops.so", "selected": "avx2", "reason": "",
                      "kernels": [{"name": "avx512bw", "compiled": True, "supported": False,
@@ -321,11 +322,11 @@ def test_a_forced_kernel_that_does_not_exist(monkeypatch):
     assert not backend["ok"] and "quantum" in backend["reason"]
 
 
-def test_fewer_usable_cores_than_there_are(monkeypatch):
-    monkeypatch.setattr(machine, "usable_cores", lambda: 1.5)
-    monkeypatch.setattr(machine.os, "cpu_count", lambda: 8)
-    (warning,) = examine(monkeypatch)["warnings"]
-    assert "may use 1.5 of 8 cores; give --threads 1" in warning
+def test_engines_use_the_cores_that_they_may(monkeypatch):
+    for usable, threads in ((0.5, 1), (1.5, 1), (3, 3)):
+        monkeypatch.setattr(machine, "usable_cores", lambda usable=usable: usable)
+        assert thread_count(None) == threads and thread_count(7) == 7
+    assert examine(monkeypatch)["warnings"] == []
 
 
 def test_requirements_are_those_of_the_package():

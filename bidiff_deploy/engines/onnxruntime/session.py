@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from ...bundle.step_graphs import StepGraphs
 from ...errors import EngineError, one_line
 from ...graphs.lowering import parameterized_graph
+from ...machine import default_threads
 from .. import library
 
 __all__ = ["import_onnxruntime", "open_session", "register", "run_failure", "session_options",
@@ -32,8 +32,8 @@ def import_onnxruntime() -> Any:
 
 
 def thread_count(threads: int | None) -> int:
-    """``threads``, or the number of CPU cores for None."""
-    return threads or os.cpu_count() or 1
+    """``threads``, or for None the number of cores that this process may use."""
+    return threads or default_threads()
 
 
 def session_options(threads: int, *, memory_pattern: bool = False) -> Any:

@@ -51,7 +51,7 @@ def check_bundle(bundle: NoisePredictorBundle, checkpoint: Checkpoint, *,
                64x64), else the size to which images are cropped (default 256x256)
     images     low-resolution files or folders; with them, or ``truths``, whole loops are compared
     truths     originals of the images; without ``images``, they are downscaled
-    threads    of engine and reference (default: all cores)
+    threads    of engine and reference (default: all usable cores)
     save       file for all inputs and predictions, see ``saved``
 
     Raises UsageError for a checkpoint of another network or schedule, EngineError without torch,
