@@ -35,12 +35,15 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
 @click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="[MODEL] IN...")
 @click.option("-o", "--output", type=PATH,
               help="A file, for one input file; otherwise a folder, which is created if missing. "
-                   "Default: next to each input, with _x2 after its name.")
+                   "Default: next to each input, with _x2 or _fitN after its name.")
 @click.option("--model", type=PATH, metavar="NAME|BUNDLE|CHECKPOINT",
               help="Name of a model that `bidiff-deploy models` lists, or a path. Default: "
                    "photo-x2, or the first word, if it is a bundle or checkpoint.")
 @click.option("--scale", type=click.IntRange(1, 16), metavar="N",
               help="Choose the model of this upscaling factor.")
+@click.option("--fit", type=click.IntRange(16, 65535), metavar="N",
+              help="Make the longest side N pixels: the upscaled image is reduced to it. An image "
+                   "that is as long already is only reduced.")
 @upscale_options
 @backend_option
 @device_option
@@ -63,7 +66,7 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
 @click.option("--quiet", is_flag=True, help="Print no progress and no results.")
 @json_option("the results")
 def command(inputs: tuple[str, ...], output: str | None, model: str | None, scale: int | None,
-            upscale: UpscaleOptions, backend: str, device: int | None, threads: int | None,
+            fit: int | None, upscale: UpscaleOptions, backend: str, device: int | None, threads: int | None,
             form: str, quality: int | None, max_pixels: int, overwrite: bool, resume: bool,
             compare: bool, quiet: bool, as_json: bool) -> None:
     """Upscale the images IN...: photo.png becomes photo_x2.png.
@@ -103,7 +106,7 @@ def command(inputs: tuple[str, ...], output: str | None, model: str | None, scal
             raise UsageError(f"no images are given after the model {model}; name some")
     # With --resume an existing output is examined later, when the bundle is known.
     jobs = plan(inputs, output, form, overwrite or resume,
-                scale_of(model, scale) if output is None else 0)
+                scale_of(model, scale) if output is None else 0, fit)
     # Next to single outputs a journal would be litter, unless the user asks for it.
     journal = Journal(jobs.folder) if resume or not jobs.to_file else None
     page = None
@@ -121,7 +124,7 @@ def command(inputs: tuple[str, ...], output: str | None, model: str | None, scal
                 Progress("upscale", len(jobs), quiet=quiet) as progress:
             upscale.check(engine)
             batch = Batch(engine, jobs, upscale, backend=backend, journal=journal,
-                          overwrite=overwrite, quality=quality, max_pixels=max_pixels)
+                          overwrite=overwrite, quality=quality, max_pixels=max_pixels, fit=fit)
             if resume:
                 batch.find_finished()
             screen.follow(progress, batch.waiting, len(jobs), engine.fuses_loop)

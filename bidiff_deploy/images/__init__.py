@@ -19,6 +19,7 @@
     hidden_colours     the colours of transparent pixels replaced by visible ones
     resample           the network's condition (bicubic, a = -0.75), padding by reflection
     matlab_bicubic     Matlab's imresize, which makes low-resolution images
+    reduce             an image made smaller by Lanczos' filter
     borders            indices of mirrored borders
     tiles              an image cut into overlapping tiles, and their results blended
     datasets           pairs of originals and low-resolution images in folders

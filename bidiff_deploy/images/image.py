@@ -10,7 +10,8 @@ import numpy as np
 from .metadata import Metadata
 from .resample import enlarge, to_unit
 
-__all__ = ["EXTENSIONS", "Image", "READ_EXTENSIONS", "is_opaque", "to_8_bits", "to_array"]
+__all__ = ["EXTENSIONS", "Image", "READ_EXTENSIONS", "is_opaque", "quantise", "to_8_bits",
+           "to_array"]
 
 EXTENSIONS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".jpe": "JPEG",
               ".jif": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -61,8 +62,8 @@ class Image:
         planes = sample.mean(axis=0, keepdims=True) if self.grey else sample
         alpha = self.alpha
         if alpha is not None:
-            alpha = _quantise(enlarge(to_unit(alpha), scale), alpha.dtype)
-        return replace(self, pixels=_quantise(planes.transpose(1, 2, 0), self.pixels.dtype),
+            alpha = quantise(enlarge(to_unit(alpha), scale), alpha.dtype)
+        return replace(self, pixels=quantise(planes.transpose(1, 2, 0), self.pixels.dtype),
                        alpha=alpha, metadata=self.metadata.scaled(scale))
 
 
@@ -91,7 +92,8 @@ def to_8_bits(image: Image) -> Image:
                    alpha=None if image.alpha is None else narrow(image.alpha))
 
 
-def _quantise(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+def quantise(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """float32 values of [0, 1], clipped to it, as uint8 or uint16."""
     top = np.float32(np.iinfo(dtype).max)
     scaled: np.ndarray = np.rint(np.clip(values, np.float32(0), np.float32(1)) * top)
     return scaled.astype(dtype)

@@ -44,7 +44,7 @@ class Metadata:
             exif = exif_block.parse(exif).resized(width, height).to_bytes()
         return replace(self, exif=exif, xmp=xmp.sized(packet, width, height) if packet else None)
 
-    def scaled(self, scale: int) -> Metadata:
+    def scaled(self, scale: float) -> Metadata:
         """With sizes and positions in pixels (of a panorama) multiplied by ``scale``."""
         return replace(self, xmp=xmp.scaled(self.xmp, scale) if self.xmp else None)
 

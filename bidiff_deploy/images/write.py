@@ -26,8 +26,9 @@ _AFTER_IHDR = 33  # signature and the first chunk of a PNG
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool = False,
-                 image: Image | None = None, scale: int = 1) -> str:
-    """The name of the format that ``image``, enlarged by ``scale``, is written to ``path`` in.
+                 image: Image | None = None, size: tuple[int, int] | None = None) -> str:
+    """The name of the format that ``image`` is written to ``path`` in, with the width and height
+    of ``size``; None: with its own.
 
     Called before the work is done: raises OutputError for an unknown extension, a path that cannot
     be written or exists, and an image that the format cannot store (too large, or transparent as
@@ -41,10 +42,10 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False,
     kind = EXTENSIONS[extension]
     check_target(path, overwrite)
     if image is not None:
-        if max(image.width, image.height) * scale > _MAX_SIDE[kind]:
-            raise OutputError(f"cannot write {shown}: {image.width * scale}x"
-                              f"{image.height * scale} pixels are more than {kind} can store; "
-                              "choose .png")
+        width, height = size or (image.width, image.height)
+        if max(width, height) > _MAX_SIDE[kind]:
+            raise OutputError(f"cannot write {shown}: {width}x{height} pixels are more than {kind} "
+                              "can store; choose .png")
         if kind == "JPEG" and not is_opaque(image):
             raise OutputError(f"cannot write {shown}: the image is transparent, which JPEG cannot "
                               "store; choose .png or .webp")

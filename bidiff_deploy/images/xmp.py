@@ -50,12 +50,12 @@ def sized(xmp: bytes, width: int, height: int) -> bytes:
     return xmp
 
 
-def scaled(xmp: bytes, scale: int) -> bytes:
+def scaled(xmp: bytes, scale: float) -> bytes:
     """The packet with sizes and positions of a panorama (GPano) multiplied by ``scale``."""
     for prefix in _prefixes(xmp).get(_PANORAMA, ()):
         xmp = re.sub(rb"(\b%s:(?:%s)(?:\s{0,9}=\s{0,9}[\"']|\s{0,9}>))(\d{1,9})(?=[\"'<])"
                      % (re.escape(prefix), _IN_PIXELS),
-                     lambda match: match[1] + b"%d" % (int(match[2]) * scale), xmp)
+                     lambda match: match[1] + b"%d" % round(int(match[2]) * scale), xmp)
     return xmp
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +15,7 @@ from ..errors import BidiffError, OutputError
 from ..files import make_directory
 from ..images.image import Image
 from ..images.read import MAX_PIXELS, decode_image, read_bytes
+from ..images.reduce import reduced, size_within
 from ..images.write import check_output, write_image
 from . import pipeline
 from .journal import Journal, Record
@@ -50,11 +51,21 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class _Work:
-    """An image between two stages, the digest of its file, its seconds so far, and its tiles."""
+    """An image between two stages.
+
+    image         as it was decoded, then as it was computed
+    input_digest  of its file
+    seconds       spent so far
+    size          (width, height) of the output
+    note          why this is not the size that was asked for, or how it was reached
+    plan          its tiles; None: it is not upscaled
+    """
 
     image: Image
     input_digest: str
     seconds: float
+    size: tuple[int, int]
+    note: str | None = None
     plan: Mapping[str, int] | None = None
 
 
@@ -70,7 +81,8 @@ class Batch:
     """The jobs of one run.
 
     With a journal, runs in one folder share their work: each output is computed by the run that
-    claims it first.
+    claims it first. ``fit``: the longest side of each output in pixels; None: what the engine's
+    scale gives.
 
     recorded   what the journal records of the options that pixels depend on
     finished   records of outputs that need no work, by their path; see ``find_finished``
@@ -78,14 +90,16 @@ class Batch:
 
     def __init__(self, engine: ImageEngine, jobs: Jobs, options: UpscaleOptions, *, backend: str,
                  journal: Journal | None = None, overwrite: bool = False,
-                 quality: int | None = None, max_pixels: int = MAX_PIXELS) -> None:
-        self._engine, self._jobs, self._options = engine, jobs, options
+                 quality: int | None = None, max_pixels: int = MAX_PIXELS,
+                 fit: int | None = None) -> None:
+        self._engine, self._jobs, self._options, self._fit = engine, jobs, options, fit
         self._quality, self._max_pixels = quality, max_pixels
         self._journal, self._overwrite, self._resumes = journal, overwrite, False
         # The manifest contains the hash of each of the bundle's files.
         self._bundle = manifest_digest(engine.bundle.manifest) if journal is not None else ""
         self.recorded = {"backend": backend, **options.to_dict(),
-                         **({} if quality is None else {"quality": quality})}
+                         **({} if quality is None else {"quality": quality}),
+                         **({} if fit is None else {"fit": fit})}
         self.finished: dict[Path, Record] = {}
 
     @property
@@ -183,21 +197,41 @@ class Batch:
             raise _Claimed
         if self._resumes and self._examine(job) is None and job.target in self.finished:
             raise _Finished
+        size, note = self._size(image)
         # Before the work is done: the format may be unable to store the image.
-        check_output(job.target, self._overwrite, image, self._engine.scale)
+        check_output(job.target, self._overwrite, image, size)
         digest = hashlib.sha256(data).hexdigest() if self._journal is not None else ""
-        return _Work(image, digest, time.monotonic() - started)
+        return _Work(image, digest, time.monotonic() - started, size, note)
+
+    def _size(self, image: Image) -> tuple[tuple[int, int], str | None]:
+        """(width, height) of the output, and why it is not what was asked for, or is not
+        upscaled."""
+        scale, fit = self._engine.scale, self._fit
+        longest = max(image.width, image.height)
+        if fit is None:
+            return (image.width * scale, image.height * scale), None
+        if longest >= fit:
+            return size_within(image.width, image.height, fit), (
+                f"it is not upscaled: its longest side has {longest} pixels already"
+                + (f" and is reduced to {fit}" if longest > fit else ""))
+        if longest * scale < fit:
+            return (image.width * scale, image.height * scale), (
+                f"its longest side becomes {longest * scale} pixels, not {fit}: the model upscales "
+                f"by {scale}; choose a model of a larger --scale, or upscale the result again")
+        return size_within(image.width, image.height, fit), None
 
     def _compute(self, job: Job, work: _Work, listener: Listener) -> _Work:
+        if self._fit is not None and max(work.image.width, work.image.height) >= self._fit:
+            return work
         started = time.monotonic()
         plan = self._options.plan(self._engine, work.image.height, work.image.width)
         larger = self._options.upscale(self._engine, work.image, plan, **listener.begin(job, plan))
-        return _Work(larger, work.input_digest, work.seconds + time.monotonic() - started,
-                     plan.to_dict())
+        return replace(work, image=larger, plan=plan.to_dict(),
+                       seconds=work.seconds + time.monotonic() - started)
 
     def _encode(self, job: Job, work: _Work) -> Result:
         started = time.monotonic()
-        image = work.image
+        image = reduced(work.image, *work.size)
 
         def record(whole: Path) -> None:
             if self._journal is not None:
@@ -214,7 +248,7 @@ class Batch:
             "height": image.height,
             "seconds": round(work.seconds + time.monotonic() - started, 3),
             "seed": self._options.seed, "plan": work.plan}
-        warnings = [*([job.note] if job.note else []), *image.metadata.dropped, *left_out]
+        warnings = [*filter(None, (job.note, work.note)), *image.metadata.dropped, *left_out]
         return result | ({"warnings": warnings} if warnings else {})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -49,18 +50,18 @@ class Jobs(list[Job]):
 
 
 def plan(inputs: Sequence[str], output: str | None, form: str = "png", overwrite: bool = False,
-         scale: int = 0) -> Jobs:
+         scale: int = 0, fit: int | None = None) -> Jobs:
     """The jobs of a command line; every error is raised before any image is computed.
 
     ``inputs``: files, folders, and patterns (unless a file has that very name). ``output``: a file
-    or folder; None: outputs are next to their inputs, with ``_x`` and ``scale`` after the name of
-    the file or folder. Of two inputs with one output the second gets another name. Raises
+    or folder; None: outputs are next to their inputs, with ``_x`` and ``scale``, or ``_fit`` and
+    ``fit``, after the name of the file or folder. Of two inputs with one output the second gets another name. Raises
     ImageError for a missing file, UsageError for a folder or pattern without images, OutputError
     for outputs that exist, cannot be written, or are inputs.
     """
     given = [InputArgument(name) for name in inputs]
     if output is None:
-        return _plan_next_to(given, form, overwrite, f"_x{scale}")
+        return _plan_next_to(given, form, overwrite, f"_x{scale}" if fit is None else f"_fit{fit}")
     out = Path(output)
     to_file = (len(given) == 1 and given[0].kind == "file" and not out.is_dir()
                and not output.endswith(("/", os.sep)) and out.suffix != "")
@@ -94,25 +95,42 @@ def _plan_next_to(given: Sequence[InputArgument], form: str, overwrite: bool, ma
         passed_over |= {other.path: other for other in others}
         for source, below in found:
             target = (source.with_name(source.stem + mark) if out is None else out / below)
-            if _made_before(source, mark):
-                passed_over[source] = PassedOver(source, "output of an earlier run",
-                                                 f"an output of an earlier run ({mark})")
+            if _made_before(source):
+                passed_over[source] = PassedOver(source, _EARLIER, f"it is an {_EARLIER}")
             else:
                 pairs.append((source, target.with_name(
                     (target.name if out is None else target.stem) + _suffix(source, form))))
     if not pairs:
-        raise UsageError(f"every image is an output of an earlier run (its name ends in {mark}); "
-                         "rename it to upscale it again")
+        first = next(path for path, other in passed_over.items() if other.kind == _EARLIER)
+        raise UsageError(f"{first} is an output of an earlier run, by its name; give the new "
+                         "output a name with -o to upscale it again")
     folder = Path(os.path.commonpath([os.path.abspath(target.parent) for _, target in pairs]))
     return _jobs(pairs, passed_over, folder, all(one.kind != "folder" for one in given), overwrite)
 
 
-def _made_before(source: Path, mark: str) -> bool:
-    """Whether a file has the name of an output, and the image it was made from is next to it."""
-    if not source.stem.endswith(mark):
-        return False
-    stem = source.stem.removesuffix(mark)
-    return any(source.with_name(stem + suffix).exists() for suffix in READ_EXTENSIONS)
+_MARK = re.compile(r"(.+)_(x[0-9]{1,2}|fit[0-9]{1,5})(-[0-9]+)?")  # the number as `_named` adds it
+
+
+_EARLIER = "output of an earlier run"
+
+
+def _made_before(source: Path) -> bool:
+    """Whether a file has the name of an output next to its input, which is still there: its own
+    name or that of one of its folders has a mark at its end."""
+    path = Path(os.path.abspath(source))
+    if (own := _MARK.fullmatch(path.stem)) and _has_image(path.with_name(own[1])):
+        return True
+    for folder in path.parents:
+        marked = _MARK.fullmatch(folder.name)
+        if marked and _has_image(folder.with_name(marked[1])
+                                 / path.relative_to(folder).with_suffix("")):
+            return True
+    return False
+
+
+def _has_image(stem: Path) -> bool:
+    """Whether there is an image of that path, which has no extension."""
+    return any(stem.with_name(stem.name + suffix).exists() for suffix in READ_EXTENSIONS)
 
 
 def _images(one: InputArgument, out: Path) -> tuple[list[tuple[Path, Path]], list[PassedOver]]:

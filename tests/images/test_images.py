@@ -185,11 +185,11 @@ def test_existing_outputs_and_bad_folders(tmp_path: Path) -> None:
 
 def test_images_that_a_format_can_not_hold(tmp_path: Path) -> None:
     wide = Image(np.zeros((1, 9000, 3), np.uint8))
-    assert check_output(tmp_path / "a.webp", image=wide, scale=1) == "WEBP"
+    assert check_output(tmp_path / "a.webp", image=wide) == "WEBP"
     with pytest.raises(OutputError, match="18000x2 pixels are more than WEBP can store"):
-        check_output(tmp_path / "a.webp", image=wide, scale=2)
+        check_output(tmp_path / "a.webp", image=wide, size=(18000, 2))
     with pytest.raises(OutputError, match="JPEG"):
-        check_output(tmp_path / "a.jpg", image=wide, scale=8)
+        check_output(tmp_path / "a.jpg", image=wide, size=(72000, 8))
 
 
 def test_a_failing_encoder_leaves_nothing(tmp_path: Path, monkeypatch) -> None:

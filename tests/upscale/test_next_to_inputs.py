@@ -60,7 +60,7 @@ def test_outputs_of_earlier_runs_are_not_read_again():
     jobs = plan(["*.*"], None, overwrite=True, scale=2)
     assert [str(job.source) for job in jobs] == ["a.jpg", "lone_x2.png"]
     assert [str(other.path) for other in jobs.passed_over] == ["a_x2.png"]
-    with pytest.raises(UsageError, match="earlier run"):
+    with pytest.raises(UsageError, match="a_x2.png is an output of an earlier run.* with -o"):
         plan(["a_x2.png"], None, scale=2)
     assert [str(job.source) for job in plan(["a_x2.png"], "b.png")] == ["a_x2.png"]
 
@@ -84,3 +84,14 @@ def test_a_file_where_a_folder_would_be(here):
     Path("in_x2").write_text("")
     with pytest.raises(OutputError, match="is a file"):
         plan(["in"], None, scale=2)
+
+
+def test_outputs_of_runs_with_other_options_are_not_read_either(here):
+    photo("in/a.jpg"), photo("in/deep/b.png"), photo("in_x2/a.png"), photo("in_x2/deep/b.png")
+    photo("in_x2/own.png"), photo("in/a_x4.png"), photo("in/a_fit4000.png"), photo("in/a_x2-2.png")
+    jobs = plan(["."], None, scale=2)
+    assert [str(job.source) for job in jobs] == ["in/a.jpg", "in/deep/b.png", "in_x2/own.png"]
+    assert {str(other.path): other.kind for other in jobs.passed_over} == dict.fromkeys(
+        ["in/a_fit4000.png", "in/a_x2-2.png", "in/a_x4.png", "in_x2/a.png", "in_x2/deep/b.png"],
+        "output of an earlier run")
+    assert len(plan(["in_x2"], "out")) == 3  # where the user says what becomes of them
