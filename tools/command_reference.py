@@ -31,11 +31,14 @@ exist or has a value of the wrong kind is exit code 2. With `--json`, stdout hol
 
 def reference() -> str:
     """The whole page."""
-    from bidiff_deploy.cli import COMMANDS, group
+    from bidiff_deploy.cli import COMMANDS, GROUPS, group
 
     lines = [_INTRODUCTION, "| command | |", "|---|---|"]
-    lines += [f"| [`{name}`](#{name}) | {text} |" for name, (_, text) in COMMANDS.items()]
-    for name in COMMANDS:
+    for title, names in GROUPS.items():
+        lines.append(f"| **{title}** | |")
+        lines += [f"| [`{name}`](#{name}) | {COMMANDS[name][1]} |" for name in names
+                  if name in COMMANDS]
+    for name in group.list_commands(click.Context(group)):
         command = group.get_command(click.Context(group), name)
         assert command is not None
         lines += ["", *_section(name, command)]
@@ -43,6 +46,8 @@ def reference() -> str:
 
 
 def _section(name: str, command: click.Command) -> Iterator[str]:
+    from bidiff_deploy.cli import DEFAULT
+
     arguments = [param for param in command.params if isinstance(param, click.Argument)]
     options = [param for param in command.params if isinstance(param, click.Option)]
     usage = " ".join(["bidiff-deploy", name, *(["[OPTIONS]"] if options else []),
@@ -60,8 +65,9 @@ def _section(name: str, command: click.Command) -> Iterator[str]:
     for option in options:
         names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
         value = "" if option.is_flag else f" `{_value(option)}`"
-        yield "| " + " | ".join(map(_cell, (names + value, _default(option),
-                                            option.help or ""))) + " |"
+        text, _, in_words = (option.help or "").partition(DEFAULT)
+        default = _default(option) or in_words.removesuffix(".")
+        yield "| " + " | ".join(map(_cell, (names + value, default, text))) + " |"
 
 
 def _argument(argument: click.Argument) -> str:

@@ -30,7 +30,7 @@ COMMANDS = {
     "build-plugin": ("build_plugin", "Build the plugin library for an installed TensorRT."),
     "pack": ("pack", "Shrink a checkpoint: binary weights become sign bits."),
     "models": ("models", "List the models that are installed with the package."),
-    "upscale": ("upscale", "Upscale images with a bundle."),
+    "upscale": ("upscale", "Upscale images: photo.png becomes photo_x2.png."),
     "train": ("train", "Train a network as a recipe describes."),
     "evaluate": ("evaluate", "Score a model on data sets: PSNR, SSIM and LPIPS."),
     "check": ("check", "Compare a bundle with its checkpoint, which torch runs."),
@@ -40,24 +40,36 @@ COMMANDS = {
     "doctor": ("doctor", "Show what this machine can run, and how to add what is missing."),
 }
 
+# What --help lists together: title -> names of commands.
+GROUPS = {
+    "Use": ("upscale", "app", "models", "doctor"),
+    "Make": ("export", "export-onnx", "pack", "build", "build-plugin", "export-triton", "train"),
+    "Prove": ("check", "bench", "evaluate", "inspect", "report"),
+}
+
+DEFAULT = " Default: "  # the last sentence of an option's help begins with it
+
 # Errors of writing to a stream, which have no file name.
 _OF_STREAMS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
 
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [name for names in GROUPS.values() for name in names if name in COMMANDS]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(
             f"{__name__}.{COMMANDS[name][0]}").command
+        _state_defaults(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, COMMANDS[name][1]) for name in names
+                                    if name in COMMANDS], col_max=15)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -75,6 +87,18 @@ class _Commands(click.Group):
         except OSError as error:
             click.echo(f"error: {printable(_sentence(error))}", err=True)
             sys.exit(1)
+
+
+def _state_defaults(command: click.Command) -> None:
+    """Let the help of every option end with its default, also where that is a value. Where it is
+    none, the help itself says in the same way what happens."""
+    for option in command.params:
+        if isinstance(option, click.Option):
+            option.show_default = False
+            value, text = option.default, option.help or ""
+            if isinstance(value, (int, float, str)) and not isinstance(value, bool) \
+                    and not option.is_flag and DEFAULT not in text:
+                option.help = f"{text}{DEFAULT}{value}."
 
 
 def _has_current_folder() -> bool:

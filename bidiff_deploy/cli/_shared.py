@@ -49,7 +49,7 @@ BUNDLE = _Bundle(readable=False)
 Command = Callable[..., Any]
 
 backend_option = click.option(
-    "--backend", default="onnxruntime", show_default=True,
+    "--backend", default="onnxruntime",
     help=f"Backend that runs the graphs: {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}.")
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N",
@@ -63,7 +63,7 @@ published_options_option = click.option(
 quiet_option = click.option("--quiet", is_flag=True, help="No progress on stderr.")
 
 _UPSCALE_OPTIONS = (
-    click.option("--seed", type=int, default=0, show_default=True, metavar="N",
+    click.option("--seed", type=int, default=0, metavar="N",
                  help="Seed of the noise; the same seed gives the same image."),
     click.option("--steps", type=int, metavar="N",
                  help="Visit only this many of the timesteps, evenly spaced. Default: all."),
@@ -73,7 +73,7 @@ _UPSCALE_OPTIONS = (
     click.option("--match-color", is_flag=True,
                  help="Replace the low frequencies of the result by the input's, which removes "
                       "colour shifts and keeps detail."),
-    click.option("--tile", metavar="auto|N|none", default="auto", show_default=True,
+    click.option("--tile", metavar="auto|N|none", default="auto",
                  help="Side of tiles in output pixels, or none to compute each image whole. auto: "
                       "whole if the memory allows, otherwise in tiles that fit it."),
     click.option("--memory", metavar="SIZE",

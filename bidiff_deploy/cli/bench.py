@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("bundle", type=BUNDLE)
-@click.option("--size", default="256x256", show_default=True, metavar="HxW",
+@click.option("--size", default="256x256", metavar="HxW",
               help="Height and width of the network's input, which is the output's size.")
 @threads_option
 @click.option("--device", type=click.IntRange(min=0), metavar="N",
               help="Number of the GPU, for baselines that run on one. Default: 0.")
-@click.option("--against", default="onnxruntime,onnxruntime-minus-sign", show_default=True,
+@click.option("--against", default="onnxruntime,onnxruntime-minus-sign",
               metavar="NAME,...",
               help="Baselines: torch, onnxruntime, onnxruntime-minus-sign, openvino, "
                    "openvino-bf16; or the bundle itself on an NVIDIA GPU: onnxruntime-cuda, "
                    "tensorrt, tensorrt-dense, tensorrt-dense-int8.")
 @click.option("--steps", type=click.IntRange(min=1), metavar="N",
               help="Steps to count for an image. Default: all that the bundle visits.")
-@click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, metavar="N",
+@click.option("--rounds", type=click.IntRange(min=1), default=10, metavar="N",
               help="Rounds of one step of each candidate, after three that are not measured.")
 @click.option("--profile", is_flag=True,
               help="Also print the time of each kind of operator, and the least time that this "

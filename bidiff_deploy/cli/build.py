@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("bundle", type=PATH)
-@click.option("--backend", default="tensorrt", show_default=True,
+@click.option("--backend", default="tensorrt",
               help="Backend to build a plan for; only tensorrt has plans.")
 @click.option("--size", metavar="HxW",
               help="Build for one height and width of the network's input, which is the output's "

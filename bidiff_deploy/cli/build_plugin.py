@@ -16,7 +16,7 @@ from ._shared import PATH, json_option
               help="CUDA toolkit, if its headers are not found automatically.")
 @click.option("-o", "--output", type=PATH, metavar="DIR",
               help="Folder to write. Default: where engines look for the plugin.")
-@click.option("--architectures", default="auto", show_default=True,
+@click.option("--architectures", default="auto",
               help="GPUs that nvcc compiles for now: auto (this machine's), all, numbers such as "
                    "75,87, or none (NVRTC compiles at first use).")
 @click.option("--overwrite", is_flag=True, help="Replace a plugin that exists.")

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
               help="Write the upscaled images, in one folder for each data set.")
 @click.option("--overwrite", is_flag=True, help="Replace images that exist.")
 @backend_option
-@click.option("--device", default="auto", show_default=True,
+@click.option("--device", default="auto",
               help="Where torch runs a checkpoint: auto (a GPU if there is one), cpu, cuda, "
                    "cuda:1.")
 @threads_option

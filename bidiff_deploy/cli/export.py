@@ -26,7 +26,6 @@ from ._shared import (
                    "options advise, otherwise 50.")
 @click.option("--timesteps", metavar="T,T,...", help="The timesteps themselves, descending.")
 @click.option("--precision", type=click.Choice(["exact", "fast", "half"]), default="exact",
-              show_default=True,
               help="exact: all floats are float32. fast: on CPUs with bfloat16 instructions, "
                    "factors of full-precision products may be rounded to bfloat16. half: on GPUs, "
                    "these factors and the maps between layers may be float16; on CPUs like exact.")

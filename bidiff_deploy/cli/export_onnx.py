@@ -14,13 +14,12 @@ from ._shared import PATH, json_option, print_assumptions, published_options_opt
               help="Write the noise predictor of time step T, with inputs noisy and condition and "
                    "output prediction, for a loop of your own.")
 @click.option("--precision", type=click.Choice(["exact", "half"]), default="exact",
-              show_default=True,
               help="exact: all floats are float32. half: the input, the output and the maps "
                    "between layers are float16.")
 @click.option("--plain", is_flag=True,
               help="Store binary weights as floats: a larger file for programs that may not "
                    "decode bits once, when they load it, such as TensorRT.")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N",
+@click.option("--seed", type=int, default=0, metavar="N",
               help="Seed of the noise in the file; a feed-forward network has none.")
 @published_options_option
 @click.option("--scale", type=int, metavar="N",

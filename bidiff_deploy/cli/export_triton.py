@@ -12,22 +12,22 @@ from ._shared import BUNDLE, PATH, backend_option, json_option, parse_bytes
 @click.option("-o", "--output", required=True, type=PATH, metavar="REPO",
               help="Folder of the model repository.")
 @click.option("--name", help="Name of the model. Default: bidiff_x and the bundle's scale.")
-@click.option("--instances", type=int, default=1, show_default=True, metavar="N",
+@click.option("--instances", type=int, default=1, metavar="N",
               help="Processes, each with its own engine.")
-@click.option("--max-batch", type=int, default=4, show_default=True, metavar="N",
+@click.option("--max-batch", type=int, default=4, metavar="N",
               help="Largest batch of images of one size; 1: no batching.")
-@click.option("--queue-delay-us", type=int, default=500, show_default=True, metavar="N",
+@click.option("--queue-delay-us", type=int, default=500, metavar="N",
               help="Microseconds that a request may wait for others of its size.")
 @click.option("--threads", type=int, metavar="N",
               help="Threads of an instance. Default: all cores, shared by the instances.")
 @backend_option
-@click.option("--tile", metavar="N|auto|none", default="auto", show_default=True,
+@click.option("--tile", metavar="N|auto|none", default="auto",
               help="Side of tiles in output pixels, at least 64, or none to compute each image "
                    "whole. auto: whole if the memory allows, otherwise in tiles that fit it.")
 @click.option("--memory", metavar="SIZE",
               help="Memory budget of an instance, e.g. 2GB or 512MiB. Default: half of what is "
                    "free on the server, shared by the instances.")
-@click.option("--max-pixels", type=int, default=1 << 20, show_default=True, metavar="N",
+@click.option("--max-pixels", type=int, default=1 << 20, metavar="N",
               help="Largest input image in pixels; larger ones are refused.")
 @click.option("--overwrite", is_flag=True, help="Replace the repository if it exists.")
 @json_option("a summary")

@@ -15,9 +15,10 @@ from ._shared import PATH, parse_timesteps, print_assumptions, published_options
 @click.option("--scale", type=int, metavar="N",
               help="Upscaling factor; required if neither the checkpoint nor its options state it.")
 @click.option("--timesteps", metavar="T,T,...",
-              help="Default timesteps of later exports, descending.")
+              help="Timesteps of exports that name none, descending.")
 @click.option("--start", type=click.IntRange(min=0), metavar="T",
-              help="Default timestep at which sampling begins, from the noised condition.")
+              help="Timestep at which sampling with these exports begins, from the noised "
+                   "condition.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 def command(checkpoint: str, output: str, options: str | None, scale: int | None,
             timesteps: str | None, start: int | None, overwrite: bool) -> None:

@@ -42,17 +42,17 @@ _AGAINST = "torch,onnxruntime,onnxruntime-minus-sign,openvino"
               help="Also measure latency, compared with baselines, which takes minutes.")
 @backend_option
 @threads_option
-@click.option("--size", default="256x256", show_default=True, metavar="HxW",
+@click.option("--size", default="256x256", metavar="HxW",
               help="Size of the network's input for latency, counts and parity; images are "
                    "upscaled whole.")
 @click.option("--steps", type=click.IntRange(min=1), metavar="N",
               help="Visit only this many of the bundle's timesteps, evenly spaced. Default: all.")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N",
+@click.option("--seed", type=int, default=0, metavar="N",
               help="Seed of the images' noise.")
 @click.option("--against", metavar="NAME,...",
               help="Baselines of --bench; those that are not installed are left out. Default: "
                    f"{_AGAINST}.")
-@click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True, metavar="N",
+@click.option("--rounds", type=click.IntRange(min=1), default=10, metavar="N",
               help="Rounds of one step of each candidate of --bench.")
 @click.option("--overwrite", is_flag=True, help="Replace the page if it exists.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr, no line on stdout.")

@@ -40,7 +40,7 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
               help="Name of a model that `bidiff-deploy models` lists, or a path. Default: "
                    "photo-x2, or the first word, if it is a bundle or checkpoint.")
 @click.option("--scale", type=click.IntRange(1, 16), metavar="N",
-              help="Choose the model of this upscaling factor.")
+              help="Choose the model of this upscaling factor. Default: that of the model.")
 @click.option("--fit", type=click.IntRange(16, 65535), metavar="N",
               help="Make the longest side N pixels: the upscaled image is reduced to it. An image "
                    "that is as long already is only reduced.")
@@ -49,12 +49,11 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
 @device_option
 @threads_option
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="png",
-              show_default=True,
               help="Format of images that are written to a folder; same: as each input.")
 @click.option("--quality", type=click.IntRange(1, 100), metavar="N",
               help="Quality of JPEG and WebP outputs, 1 to 100. Default: 95; a lossless WebP "
                    "stays lossless.")
-@click.option("--max-pixels", type=click.IntRange(min=1), default=1 << 27, show_default=True,
+@click.option("--max-pixels", type=click.IntRange(min=1), default=1 << 27,
               metavar="N", help="Refuse inputs of more pixels; a small file may hold a huge image.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option("--resume", is_flag=True,

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from bidiff_deploy.cli import COMMANDS, group
+from bidiff_deploy.cli import COMMANDS, DEFAULT, GROUPS, group
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "command_reference.py"
@@ -62,6 +62,35 @@ def test_every_command_and_option_is_there_with_help(name):
                 assert f"`{spelling}`" in section
         else:
             assert (param.metavar or param.name.upper()) in section
+
+
+def test_every_command_is_in_one_group():
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert len(set(grouped)) == len(grouped) and set(COMMANDS) == set(grouped) & set(COMMANDS)
+    assert set(grouped) - set(COMMANDS) <= {"app"}, "a group names a command that does not exist"
+    shown = CliRunner().invoke(group, ["--help"]).output
+    for title, names in GROUPS.items():
+        part = shown.partition(f"\n{title}:\n")[2].partition("\n\n")[0]
+        assert [line.split()[0] for line in part.splitlines()] == [
+            name for name in names if name in COMMANDS]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_defaults_are_shown_in_one_way(name):
+    """In the last sentence of the help, a value or words; an option that has none says none."""
+    command = commands()[name]
+    shown = " ".join(CliRunner().invoke(group, [name, "--help"]).output.split())
+    assert "[default" not in shown
+    for option in command.params:
+        if not isinstance(option, click.Option) or option.is_flag:
+            continue
+        text, _, default = option.help.partition(DEFAULT)
+        assert "efault" not in text and (default.endswith(".") or not default), option.help
+        if isinstance(option.default, (int, float, str)):
+            assert default == f"{option.default}."
+    again = commands()[name]  # the same objects
+    assert not any(option.help.count(DEFAULT) > 1 for option in again.params
+                   if isinstance(option, click.Option))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
