@@ -60,7 +60,8 @@ device_option = click.option(
 published_options_option = click.option(
     "--options", type=PATH, metavar="FILE",
     help="YAML options of the checkpoint, in the published form (network_g, beta_schedule, scale).")
-quiet_option = click.option("--quiet", is_flag=True, help="No progress on stderr.")
+quiet_option = click.option(
+    "--quiet", is_flag=True, help="Print nothing but warnings, errors and what --json asks for.")
 
 _UPSCALE_OPTIONS = (
     click.option("--seed", type=int, default=0, metavar="N",
@@ -105,6 +106,12 @@ def upscale_options(command: Command) -> Command:
 def json_option(what: str) -> Callable[[Command], Command]:
     """``--json``, which prints ``what`` instead of text."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON on stdout.")
+
+
+def check_quiet(quiet: bool, as_json: bool) -> None:
+    """Raise UsageError if a command whose only product is what it prints would print nothing."""
+    if quiet and not as_json:
+        raise UsageError("--quiet leaves nothing to print; add --json, or leave --quiet out")
 
 
 def print_line(text: str) -> None:

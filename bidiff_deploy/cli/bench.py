@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ._shared import BUNDLE, json_option, parse_names, parse_size, quiet_option, threads_option
+from ._shared import (
+    BUNDLE,
+    check_quiet,
+    json_option,
+    parse_names,
+    parse_size,
+    quiet_option,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from ..proof.bench.measure import BenchResult
@@ -51,6 +59,7 @@ def command(bundle: str, size: str, threads: int | None, device: int | None, aga
     from ..progress import Progress
     from ..proof.bench.measure import bench_bundle
 
+    check_quiet(quiet, as_json)
     shape, names = parse_size(size), parse_names(against)
     opened = open_noise_predictor(bundle)
     with Progress("bench", 1, quiet=quiet) as progress:

@@ -93,7 +93,7 @@ def command(bundle: str, backend: str, size: str | None, batch: int | None, mini
     else:
         result = _build(opened, profile, variant, output, quiet, device=device or 0,
                         workspace=room, level=level, overwrite=overwrite, verbose=verbose)
-    _print(result, as_json)
+    _print(result, as_json, quiet)
 
 
 def _build(bundle: NoisePredictorBundle, profile: Profile, variant: str, output: str | None,
@@ -152,13 +152,15 @@ def _write_graph(bundle: NoisePredictorBundle, variant: str, profile: Profile | 
             "inputs": {name: list(dims) for name, dims in derived.inputs.items()}}
 
 
-def _print(result: dict[str, Any], as_json: bool) -> None:
+def _print(result: dict[str, Any], as_json: bool, quiet: bool) -> None:
     import json
 
-    for note in result["notes"]:
+    for note in () if quiet else result["notes"]:
         click.echo(f"note: {note}", err=True)
     if as_json:
         click.echo(json.dumps(result, indent=1))
+    elif quiet:
+        return
     elif "graph" in result:
         click.echo(f"{result['graph']}: {result['bytes']} bytes, {len(result['inputs'])} inputs, "
                    f"opset {result['opset']}")

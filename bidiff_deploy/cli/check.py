@@ -100,7 +100,7 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
             result = check_one_run(
                 opened, read_checkpoint(checkpoint), backend=backend, threads=threads, size=shape,
                 images=images, on_progress=lambda done, total: progress.update(done / total))
-        _report(result, as_json)
+        _report(result, as_json, quiet)
         return
     if checkpoint.lower().endswith(".json"):
         if options or images or truth or timesteps or size or save:
@@ -109,7 +109,7 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
         from ..proof.check.saved import check_saved
 
         _report(check_saved(opened, checkpoint, backend=backend, threads=threads,
-                            device=device), as_json)
+                            device=device), as_json, quiet)
         return
     if options:
         found = read_checkpoint(checkpoint, read_options(options))
@@ -124,11 +124,17 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
                               timesteps=listed, size=shape, images=images, truths=truth, save=save,
                               overwrite=overwrite,
                               on_progress=lambda done, total: progress.update(done / total))
-    _report(result, as_json)
+    _report(result, as_json, quiet)
 
 
-def _report(result: CheckResult, as_json: bool) -> None:
-    click.echo(result.to_json() if as_json else table(result))
+def _report(result: CheckResult, as_json: bool, quiet: bool) -> None:
+    if as_json or not quiet:
+        click.echo(result.to_json() if as_json else table(result))
+    elif not result:
+        first = result.failures[0]
+        click.echo(f"error: {result.bundle}: {len(result.failures)} of {len(result.verdicts)} "
+                   f"checks fail, such as {first.what} {first.name}: {first.reason}; run it "
+                   "without --quiet for all", err=True)
     if not result:
         raise SystemExit(1)
 

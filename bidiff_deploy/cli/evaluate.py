@@ -9,6 +9,7 @@ import click
 from ._shared import (
     PATH,
     backend_option,
+    check_quiet,
     json_option,
     print_line,
     quiet_option,
@@ -71,6 +72,7 @@ def command(model: str, datasets: tuple[str, ...], scale: int | None, options: s
     from ..progress import Progress
     from ..proof.reference import torch_threads
 
+    check_quiet(quiet, as_json or save is not None)
     distance = open_lpips() if lpips else None
     with torch_threads(threads), open_model(
             model, options=Path(options) if options else None, scale=scale, backend=backend,
@@ -79,7 +81,7 @@ def command(model: str, datasets: tuple[str, ...], scale: int | None, options: s
                       for name in datasets]
         with Progress("evaluate", 1, quiet=quiet) as progress:
             def report(line: str) -> None:
-                if not as_json:
+                if not (as_json or quiet):
                     progress.clear()
                     print_line(line)
 

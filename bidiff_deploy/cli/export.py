@@ -74,6 +74,8 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
             "network": manifest["network"], "zero_weights": manifest["zero_weights"],
             "assumptions": manifest["assumptions"]}))
         return
+    if quiet:
+        return
     print_assumptions(manifest["assumptions"])
     if manifest["zero_weights"]:
         click.echo(f"note: {manifest['zero_weights']} binary weights are exactly zero and were "

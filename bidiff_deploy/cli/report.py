@@ -12,6 +12,7 @@ from ._shared import (
     json_option,
     parse_names,
     parse_size,
+    quiet_option,
     threads_option,
 )
 
@@ -55,7 +56,7 @@ _AGAINST = "torch,onnxruntime,onnxruntime-minus-sign,openvino"
 @click.option("--rounds", type=click.IntRange(min=1), default=10, metavar="N",
               help="Rounds of one step of each candidate of --bench.")
 @click.option("--overwrite", is_flag=True, help="Replace the page if it exists.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr, no line on stdout.")
+@quiet_option
 @json_option("the page's data as well,")
 def command(model: str, checkpoint: str | None, images: tuple[str, ...], output: str,
             truth: tuple[str, ...], options: str | None, bench: bool, backend: str,

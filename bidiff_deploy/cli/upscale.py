@@ -13,6 +13,7 @@ from ._shared import (
     device_option,
     json_option,
     print_line,
+    quiet_option,
     threads_option,
     upscale_options,
 )
@@ -62,12 +63,12 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
 @click.option("--compare", is_flag=True,
               help="Also write a page to look at, before and after: photo_x2_compare.html next to "
                    "one photo, compare.html in the outputs' folder for several.")
-@click.option("--quiet", is_flag=True, help="Print no progress and no results.")
+@quiet_option
 @json_option("the results")
 def command(inputs: tuple[str, ...], output: str | None, model: str | None, scale: int | None,
-            fit: int | None, upscale: UpscaleOptions, backend: str, device: int | None, threads: int | None,
-            form: str, quality: int | None, max_pixels: int, overwrite: bool, resume: bool,
-            compare: bool, quiet: bool, as_json: bool) -> None:
+            fit: int | None, upscale: UpscaleOptions, backend: str, device: int | None,
+            threads: int | None, form: str, quality: int | None, max_pixels: int, overwrite: bool,
+            resume: bool, compare: bool, quiet: bool, as_json: bool) -> None:
     """Upscale the images IN...: photo.png becomes photo_x2.png.
 
     MODEL is a bundle or a checkpoint; without one, a model that is installed with the package is

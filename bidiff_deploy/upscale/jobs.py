@@ -55,9 +55,9 @@ def plan(inputs: Sequence[str], output: str | None, form: str = "png", overwrite
 
     ``inputs``: files, folders, and patterns (unless a file has that very name). ``output``: a file
     or folder; None: outputs are next to their inputs, with ``_x`` and ``scale``, or ``_fit`` and
-    ``fit``, after the name of the file or folder. Of two inputs with one output the second gets another name. Raises
-    ImageError for a missing file, UsageError for a folder or pattern without images, OutputError
-    for outputs that exist, cannot be written, or are inputs.
+    ``fit``, after the name of the file or folder. Of two inputs with one output the second gets
+    another name. Raises ImageError for a missing file, UsageError for a folder or pattern without
+    images, OutputError for outputs that exist, cannot be written, or are inputs.
     """
     given = [InputArgument(name) for name in inputs]
     if output is None:

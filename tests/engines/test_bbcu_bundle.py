@@ -268,7 +268,7 @@ def test_commands(networks, bundles, tmp_path):
     told = json.loads(run("inspect", bundle, "--json").stdout)
     assert told["kind"] == "feedforward" and "steps" not in told
     assert "none: feed-forward" in run("inspect", bundle).output
-    checked = run("check", bundle, packed, "--size", "8x8", "--threads", 1, "--quiet")
+    checked = run("check", bundle, packed, "--size", "8x8", "--threads", 1)
     assert checked.exit_code == 0 and "6 of 6 pass" in checked.output
 
 

@@ -290,7 +290,7 @@ def test_lpips_that_is_not_available(monkeypatch):
 # The command
 
 def run(*arguments) -> tuple[int, str]:
-    result = CliRunner().invoke(cli, ["evaluate", *map(str, arguments), "--quiet"])
+    result = CliRunner().invoke(cli, ["evaluate", *map(str, arguments)])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.output
 

@@ -89,7 +89,7 @@ def test_the_command_passes_and_saves(reference, tmp_path):
 
     saved = tmp_path / "runs.json"
     arguments = ["check", str(reference.bundle("tiny", TIMES)), str(reference.checkpoint("tiny")),
-                 "--size", "16x24", "--threads", "1", "--quiet", "--save", str(saved)]
+                 "--size", "16x24", "--threads", "1", "--save", str(saved)]
     done = CliRunner().invoke(group, arguments)
     assert done.exit_code == 0 and "28 of 28 pass" in done.output, done.output
     assert done.output.rstrip().endswith("pass")

@@ -70,7 +70,7 @@ def test_it_passes_on_every_kernel(reference, kernel):
     done = subprocess.run(
         [sys.executable, "-m", "bidiff_deploy", "check", str(reference.bundle("tiny", TIMES)),
          str(reference.checkpoint("tiny")), "--size", "16x16", "--threads", "1", "--timesteps",
-         "400", "--quiet"], capture_output=True, text=True,
+         "400"], capture_output=True, text=True,
         env={**os.environ, "BIDIFF_KERNEL": kernel})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "legitimate flip" in done.stdout

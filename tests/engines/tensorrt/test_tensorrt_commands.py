@@ -61,7 +61,7 @@ def test_check_on_a_gpu(reference, tmp_path):
     code, found, told = command(
         tmp_path, "check", bundle, str(reference.checkpoint("tiny")), "--options",
         str(reference.options("tiny")), "--backend", "tensorrt", "--device", "0", "--timesteps",
-        "400", "--size", "16x24", "--threads", "1", "--quiet")
+        "400", "--size", "16x24", "--threads", "1")
     assert code == 0, found + told
     assert "tensorrt 10.3.0" in found and "only CPU backends return them" in found
 
