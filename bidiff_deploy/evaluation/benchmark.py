@@ -7,11 +7,19 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError
-from ..images.datasets import ImagePair, check_template, list_images, match_names, pair_files
+from ..images.datasets import (
+    ImagePair,
+    check_template,
+    list_images,
+    listed,
+    match_names,
+    pair_files,
+)
 
 __all__ = ["Benchmark", "open_benchmark"]
 
@@ -37,7 +45,8 @@ def open_benchmark(folder: Path, scale: int, template: str | None = None,
     ``template``: how low-resolution names follow from the originals' ('{}x4'); None: the known
     template that fits. ``limit``: use only the first images. Originals that exceed ``scale`` times
     their low-resolution image by less than ``scale`` are cropped, as in the published code. Raises
-    UsageError for a folder without a data set, or pairs that do not fit.
+    UsageError for a folder without a data set, which names those that its subfolders are, and for
+    pairs that do not fit.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; name one that contains images, or HR and "
@@ -45,6 +54,10 @@ def open_benchmark(folder: Path, scale: int, template: str | None = None,
     if template is not None:
         check_template(template)
     high = next((folder / name for name in _HIGH if (folder / name).is_dir()), folder)
+    if high == folder and not _has_images(folder) and (sets := _data_sets(folder)):
+        raise UsageError(f"{folder} contains no images, but the data "
+                         f"set{'s' * (len(sets) > 1)} {listed([one.name for one in sets])}; "
+                         f"evaluate MODEL {shlex.join(map(str, sets))}")
     low = None
     if high != folder:
         low = next((found for name in _LOW
@@ -55,6 +68,19 @@ def open_benchmark(folder: Path, scale: int, template: str | None = None,
     resolved = folder.resolve()
     name = resolved.parent.name if resolved.name in _HIGH else resolved.name
     return Benchmark(name, tuple(pairs[:limit]), low)
+
+
+def _data_sets(folder: Path) -> list[Path]:
+    """The subfolders that are data sets."""
+    return [one for one in sorted(folder.iterdir()) if one.is_dir() and (
+        any((one / name).is_dir() for name in _HIGH) or _has_images(one))]
+
+
+def _has_images(folder: Path) -> bool:
+    try:
+        return bool(list_images(folder))
+    except UsageError:
+        return False
 
 
 def _fitting(high: Path, low: Path, scale: int) -> str:

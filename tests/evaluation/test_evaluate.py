@@ -75,6 +75,20 @@ def test_layouts_and_names_that_are_known(tmp_path, layout, template):
     assert open_benchmark(tmp_path / "Manga109", 2, template).pairs == found.pairs
 
 
+def test_a_folder_of_data_sets_names_them(set5, tmp_path):
+    save(tmp_path / "my photos" / "a.png", picture(24, 24))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError) as raised:
+        open_benchmark(tmp_path, 2)
+    assert str(raised.value) == (
+        f"{tmp_path} contains no images, but the data sets Set5, my photos; evaluate MODEL "
+        f"{tmp_path}/Set5 '{tmp_path}/my photos'")
+    save(tmp_path / "a.png", picture(24, 24))
+    assert [pair.name for pair in open_benchmark(tmp_path, 2).pairs] == ["a.png"]
+    with pytest.raises(UsageError, match="empty contains no images"):
+        open_benchmark(tmp_path / "empty", 2)
+
+
 def test_originals_alone_and_limits(set5):
     found = open_benchmark(set5 / "HR", 2, limit=2)
     assert found.name == "Set5" and found.low is None
