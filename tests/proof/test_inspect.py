@@ -69,7 +69,14 @@ def test_table_and_json_say_the_same(reference):
     assert code == 0 and err == ""
     assert max(len(line) for line in text.splitlines() if str(path) not in line) <= WIDTH
     assert "4.58 M parameters (binary / 32), 36.24 G operations (binary / 64)" in text
-    assert "56 packed, 24 float" in text and "graphs, weights and manifest agree" in text
+    summary, details, *_ = text.split("\n\n")
+    lines = [" ".join(line.split()) for line in summary.splitlines()]
+    assert "upscales by 4, network bi-diffsr, 3 time steps" in " ".join(lines)
+    assert "packed 56 of 80 layers" in lines and "not packed 24 of 80 layers: 24 float" in lines
+    assert "agreement graphs, weights and manifest agree" in lines
+    counted = [int(line.split()[0]) for line in lines if line.partition(" ")[2].startswith(
+        ("binary: ", "full precision: ", "attention: "))]
+    assert sum(counted) == 80 and details.startswith("made from")
     assert "group 4: 1960, 1920" in text and "group 0: 0" in text
     code, out, err = run(path, "--json", "--size", "512x768")
     found = json.loads(out)

@@ -1,4 +1,4 @@
-"""An inspection as a table that fits 100 columns."""
+"""An inspection as text that fits 100 columns: a summary, then details and a table of layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LEFT = (0, 1, 9)  # columns of words; the others are numbers
 
 def to_text(found: Inspection) -> str:
     """The whole report, lines without a trailing newline."""
-    return "\n".join([*_head(found), "", *_table(found), "", *_totals(found)])
+    return "\n".join([*_summary(found), "", *_details(found), "", *_table(found)])
 
 
 def human(number: float) -> str:
@@ -31,12 +31,11 @@ def human(number: float) -> str:
     return f"{number:.0f}"
 
 
-def _head(found: Inspection) -> list[str]:
+def _details(found: Inspection) -> list[str]:
     bundle, manifest = found.bundle, found.bundle.manifest
     source, tool = manifest.get("source", {}), manifest.get("tool", {})
     opsets = ", ".join(f"{domain} {version}" for domain, version in found.opsets.items())
     lines = [
-        ("bundle", f"{bundle.path}, x{bundle.scale}"),
         ("made from", f"{source.get('name')}, SHA-256 {str(source.get('sha256'))[:16]}..., "
                       f"by {tool.get('name')} {tool.get('version')}"),
         ("files", f"{len(manifest['files'])}, size and SHA-256 of each verified"),
@@ -50,7 +49,7 @@ def _head(found: Inspection) -> list[str]:
     ]
     if zeros := manifest.get("zero_weights"):
         lines.append(("zero weights", f"{zeros} binary weights were exactly 0 and became +1"))
-    return [_fit(f"{name:<15}{printable(value)}") for name, value in lines]
+    return _lines(lines)
 
 
 def _steps(bundle: Bundle) -> list[tuple[str, str]]:
@@ -114,7 +113,7 @@ def _run_of(found: Inspection) -> str:
     """The run that multiply-accumulates are counted for."""
     size = f"{found.count.height}x{found.count.width}"
     if isinstance(found.bundle, NoisePredictorBundle):
-        return f"one step at {size}, {len(found.bundle.steps)} steps per image"
+        return f"one step at {size}, {_runs(found.bundle)} per image"
     return f"an image of {size} before it is enlarged"
 
 
@@ -122,24 +121,46 @@ def _letter(index: int) -> str:
     return chr(ord("a") + index) if index < 26 else str(index)
 
 
-def _totals(found: Inspection) -> list[str]:
-    counted, total, macs = found.count, found.total, found.macs
-    kinds = Counter(layer.found.kind for layer in found.layers)
+def _summary(found: Inspection) -> list[str]:
+    bundle, counted, total, macs = found.bundle, found.count, found.total, found.macs
     done = ", ".join(f"{human(value)} {kind}" for kind, value in sorted(
         macs.items(), key=lambda item: -item[1]))
     lines = [
-        ("layers", ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())),
+        ("bundle", f"{bundle.path}, upscales by {bundle.scale}, network {bundle.network.name}, "
+                   f"{_runs(bundle)}"),
+        *([("disagreement", line) for line in found.disagreements]
+          or [("agreement", "graphs, weights and manifest agree")]),
+        ("size", f"{total.disk / 1e6:.2f} MB on disk, tensors {total.memory / 1e6:.2f} MB in "
+                 f"memory; as a float32 checkpoint {total.checkpoint / 1e6:.2f} MB, "
+                 f"{total.checkpoint / total.disk:.1f} times the bundle"),
         ("parameters", f"{human(counted.parameters)}: {human(counted.binary_parameters)} binary, "
                        f"{human(counted.float_parameters)} full precision"),
         ("MACs", f"{done}; {_run_of(found)}"),
         ("paper's units", f"{human(counted.paper_parameters)} parameters (binary / 32), "
                         f"{human(found.paper_operations)} operations (binary / 64)"),
-        ("size", f"{total.disk / 1e6:.2f} MB on disk, tensors {total.memory / 1e6:.2f} MB in "
-                 f"memory; as a float32 checkpoint {total.checkpoint / 1e6:.2f} MB, "
-                 f"{total.checkpoint / total.disk:.1f} times the bundle"),
-    ]
-    if found.disagreements:
-        lines += [("disagreement", line) for line in found.disagreements]
-    else:
-        lines.append(("agreement", "graphs, weights and manifest agree"))
+        *_reasons(found)]
+    return _lines(lines)
+
+
+def _runs(bundle: Bundle) -> str:
+    if not isinstance(bundle, NoisePredictorBundle):
+        return "feed-forward"
+    return f"{len(bundle.steps)} time step{'s' if len(bundle.steps) > 1 else ''}"
+
+
+def _reasons(found: Inspection) -> list[tuple[str, str]]:
+    """What is packed and what is not: the number of layers with each reason."""
+    lines = []
+    for title, packed in (("packed", True), ("not packed", False)):
+        layers = [layer for layer in found.layers if (layer.found.kind == "packed") is packed]
+        kinds = ", ".join(f"{number} {kind}" for kind, number in Counter(
+            layer.found.kind for layer in layers).most_common())
+        lines.append((title, f"{len(layers)} of {len(found.layers)} layers"
+                             + ("" if packed or not layers else f": {kinds}")))
+        lines += [("", f"{number:>3}  {why}") for why, number in Counter(
+            layer.why for layer in layers).most_common()]
+    return lines
+
+
+def _lines(lines: list[tuple[str, str]]) -> list[str]:
     return [_fit(f"{name:<15}{printable(value)}") for name, value in lines]
