@@ -14,7 +14,8 @@ def command(as_json: bool) -> None:
     missing, with the command that installs it.
 
     Every backend is tried with a tiny bundle that is created for it. What is broken is reported
-    with the reason. The exit code is 1 only if no backend can run a bundle.
+    with the reason; a GPU, or a package for training and proof, that is not there is no fault. The
+    exit code is 1 only if no backend can run a bundle.
     """
     import json
 

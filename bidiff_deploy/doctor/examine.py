@@ -31,7 +31,7 @@ NEEDED = {
     "jinja2": ("jinja2>=3.1", "pages: upscale --compare and report"),
 }
 OPTIONAL = {
-    "onnxruntime": ("onnxruntime>=1.18", "running bundles on the CPU"),
+    "onnxruntime": ("onnxruntime>=1.18", "running models on the CPU"),
     "torch": ("torch>=2.4", "training, .pth checkpoints, check and bench against torch"),
     "polygraphy": ("polygraphy", "comparing runners"),
     "openvino": ("openvino", "bench against OpenVINO"),
@@ -40,6 +40,8 @@ OPTIONAL = {
     "pycuda": ("pycuda", "memory and copies of the TensorRT backends; cuda-python can replace it"),
 }
 ON_NVIDIA = ("tensorrt", "cuda", "pycuda")  # useless without an NVIDIA driver
+# What a part that is missing is for: running anything, NVIDIA GPUs, and nothing that runs models.
+RUNNING, GPU, OTHERS = "running", "gpu", "training and proof"
 GPU_RUNTIME = "onnxruntime-gpu[cuda,cudnn]>=1.21"
 NVRTC = "nvidia-cuda-nvrtc-cu12>=12.8,<13"
 # Distributions that install the module onnxruntime and overwrite each other.
@@ -61,9 +63,11 @@ def examine(probe: Probe = run) -> Report:
 
     ``tool``, ``python``, ``system``; ``cpu`` and ``memory`` as ``machine`` returns them;
     ``library``: the op library's kernels; ``modules``: {import name: version or reason}; ``cuda``:
-    the NVIDIA driver; ``gpu``: our kernels on each of its GPUs; ``plugin``: TensorRT's plugin;
-    ``backends``: whether each ran a tiny bundle just now, and the reason if not; ``missing``: what
-    is missing, what needs it, and the command that installs it; ``warnings``: sentences.
+    the NVIDIA driver; ``gpu_found``: whether it has a GPU; ``gpu``: our kernels on each of its
+    GPUs; ``plugin``: TensorRT's plugin; ``backends``: whether each ran a tiny bundle just now, the
+    reason if not, and whether it was ``expected`` to, because nothing that it needs is missing;
+    ``missing``: what is missing, what needs it, its ``group``, and the command that installs it;
+    ``warnings``: sentences. A GPU that is not there is no fault, and nothing of it is missing.
     ``probe`` replaces ``probes.run`` in tests. Raises nothing.
     """
     modules = {name: _module(name, probe) for name in (*NEEDED, *OPTIONAL)}
@@ -78,9 +82,12 @@ def examine(probe: Probe = run) -> Report:
         "python": {"version": platform.python_version(), "executable": sys.executable},
         "system": platform.platform(),
         "cpu": machine.cpu(), "memory": machine.memory(),
-        "library": library, "modules": modules, "cuda": cuda, "gpu": gpu,
+        "library": library, "modules": modules, "cuda": cuda,
+        "gpu_found": bool(cuda["ok"] and cuda.get("devices")), "gpu": gpu,
         "plugin": plugin, "backends": backends,
     }
+    for name, backend in backends.items():
+        backend["expected"] = _expected(name, report)
     report["missing"] = _missing(report)
     report["warnings"] = _warnings(report, _installed(RUNTIMES))
     return report
@@ -95,6 +102,13 @@ def first_remedy(report: Report) -> str | None:
     """The command that installs the first missing part that every backend needs, if any."""
     return next((entry["command"] for entry in report["missing"]
                  if entry["what"] in (*NEEDED, "onnxruntime")), None)
+
+
+def group_of(module: str) -> str:
+    """What a module is for: ``RUNNING``, ``GPU`` or ``OTHERS``."""
+    if module in (*NEEDED, "onnxruntime"):
+        return RUNNING
+    return GPU if module in ON_NVIDIA else OTHERS
 
 
 def pip(*arguments: str) -> str:
@@ -116,8 +130,8 @@ def _module(name: str, probe: Probe) -> dict[str, Any]:
 def _missing(report: Report) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
 
-    def add(what: str, purpose: str, command: str) -> None:
-        found.append({"what": what, "for": purpose, "command": command})
+    def add(what: str, purpose: str, command: str, group: str) -> None:
+        found.append({"what": what, "for": purpose, "command": command, "group": group})
 
     nvidia = report["cuda"]["ok"]
     for name, module in report["modules"].items():
@@ -127,27 +141,29 @@ def _missing(report: Report) -> list[dict[str, str]]:
         if name == "onnxruntime" and nvidia:
             requirement, purpose = GPU_RUNTIME, "running bundles"
         if name == "tensorrt" and JETSON.is_file():
-            add(name, f"{purpose}, from JetPack", FROM_JETPACK)
+            add(name, f"{purpose}, from JetPack", FROM_JETPACK, GPU)
             continue
         if name == "tensorrt":  # for the driver's major version of CUDA
             requirement = f"tensorrt-cu{12 if str(report['cuda']['version']) < '13' else 13}"
         again = ["--force-reinstall"] if module["installed"] else []
-        add(name, purpose, pip("install", *again, requirement))
+        add(name, purpose, pip("install", *again, requirement), group_of(name))
     library = report["library"]
     if report["modules"]["numpy"]["ok"] and not (library["ok"] and library["path"]):
         compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
         add("op library", "packed binary convolutions, without which bundles run slowly; run this "
             "in the source folder", ("" if compiler else "apt-get install g++ && ")
-            + pip("install", "--force-reinstall", "--no-deps", "."))
+            + pip("install", "--force-reinstall", "--no-deps", "."), RUNNING)
     if any("NVRTC, which compiles them, was not found" in gpu["reason"]
            for gpu in _gpus(report) if not gpu["ok"]):
-        add("NVRTC", "compiling the GPU kernels", pip("install", NVRTC))
+        add("NVRTC", "compiling the GPU kernels", pip("install", NVRTC), GPU)
     if report["modules"]["tensorrt"]["ok"] and nvidia and not report["plugin"]["ok"]:
-        add("TensorRT plugin", "backend tensorrt; DIR contains TensorRT's headers", PLUGIN)
+        add("TensorRT plugin", "backend tensorrt; DIR contains TensorRT's headers", PLUGIN,
+            GPU)
     providers = report["modules"]["onnxruntime"].get("providers", [])
     if nvidia and providers and "CUDAExecutionProvider" not in providers:
         add("CUDAExecutionProvider", "ONNX Runtime on the NVIDIA GPU",
-            f"{pip('uninstall', '-y', *_installed(RUNTIMES))} && {pip('install', GPU_RUNTIME)}")
+            f"{pip('uninstall', '-y', *_installed(RUNTIMES))} && {pip('install', GPU_RUNTIME)}",
+            GPU)
     return found
 
 
@@ -169,7 +185,7 @@ def _warnings(report: Report, runtimes: list[str]) -> list[str]:
               if not gpu["ok"]]
     for name, backend in report["backends"].items():
         found += [f"backend {name}: {line}" for line in backend.get("warnings", [])]
-        if not backend["ok"] and _expected(name, report) and report["modules"]["onnxruntime"]["ok"]:
+        if not backend["ok"] and backend["expected"] and report["modules"]["onnxruntime"]["ok"]:
             found.append(f"backend {name} did not run a bundle: {backend['reason']}")
     return found
 

@@ -1,4 +1,5 @@
-"""The report of ``doctor`` as text."""
+"""The report of ``doctor`` as text: this machine, what runs on it, what would with a GPU, the rest.
+"""
 
 from __future__ import annotations
 
@@ -6,46 +7,92 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
+from ..engines import ON_GPU
+from .examine import GPU, OTHERS, RUNNING, Report, group_of
+
 WIDTH = 100
-_INDENT = 16
+_INDENT = 17
 
 
-def to_text(report: dict[str, Any]) -> str:
-    """The whole report, without a trailing newline."""
+def to_text(report: Report) -> str:
+    """The whole report, in groups, without a trailing newline."""
+    groups = [("This machine", _machine(report)), ("Runs here", _running(report)),
+              ("With an NVIDIA GPU" + ("" if report["gpu_found"] else " (none found)"),
+               _on_gpu(report)),
+              ("For training and proof (upscaling needs none of these)", _modules(report, OTHERS))]
+    if report["warnings"]:
+        groups.insert(0, ("Warnings", [_line("warning", entry) for entry in report["warnings"]]))
+    return "\n\n".join("\n".join([f"{title}:", *lines]) for title, lines in groups)
+
+
+def _machine(report: Report) -> list[str]:
     cpu, memory = report["cpu"], report["memory"]
-    lines = [
+    return [
         _line("bidiff-deploy", f"{report['tool']}, Python {report['python']['version']}, "
                                f"{report['system']}"),
         _line("processor", f"{cpu['model']}, {cpu['cores']} cores, {cpu['usable_cores']:g} usable"),
         _line("instructions", _isa(cpu["isa"])),
-        _line("memory", f"{_size(memory['total'])}, {_size(memory['available'])} available"),
-        _line("kernels", "; ".join(_kernels(report["library"]))),
-        _line("NVIDIA", _cuda(report["cuda"])),
-        _line("GPU kernels", "; ".join(_gpu(report["gpu"]))),
-        *([_line("plugin", _plugin(report["plugin"]))] if report["modules"]["tensorrt"]["ok"]
-          else []),
-        "",
-        *(_line(name, _module(module)) for name, module in report["modules"].items()),
-        "",
-        *(_line(f"{'runs' if backend['ok'] else 'does not run'}",
-                f"backend {name}: {backend['description'] if backend['ok'] else backend['reason']}")
-          for name, backend in report["backends"].items()),
-    ]
-    if report["warnings"]:
-        lines += ["", *(_line("warning", entry) for entry in report["warnings"])]
-    if report["missing"]:
-        lines.append("")
-        for entry in report["missing"]:
-            broken = report["modules"].get(entry["what"], {}).get("installed")
-            # A command stays on one line, so that it can be copied.
-            lines += [_line("broken" if broken else "missing",
-                            f"{entry['what']}, for {entry['for']}; install it with"),
-                      f"{'':<{_INDENT}}{entry['command']}"]
-    return "\n".join(lines)
+        _line("memory", f"{_size(memory['total'])}, {_size(memory['available'])} available")]
+
+
+def _running(report: Report) -> list[str]:
+    return [*(_backend(name, backend) for name, backend in report["backends"].items()
+              if name not in ON_GPU),
+            _line("kernels", "; ".join(_kernels(report["library"]))),
+            *_modules(report, RUNNING), *_missing(report, RUNNING)]
+
+
+def _on_gpu(report: Report) -> list[str]:
+    lines = [_line("driver", _cuda(report["cuda"]))]
+    if report["gpu_found"] or report["gpu"]["ok"]:
+        lines.append(_line("GPU kernels", "; ".join(_gpu(report["gpu"]))))
+    if report["modules"]["tensorrt"]["ok"]:
+        lines.append(_line("plugin", _plugin(report["plugin"])))
+    backends = {name: backend for name, backend in report["backends"].items() if name in ON_GPU}
+    if report["gpu_found"]:
+        lines += [_backend(name, backend) for name, backend in backends.items()]
+        lines += _modules(report, GPU)
+    else:
+        lines.append(_line("backends", f"{', '.join(backends)} need one"))
+        lines += [_line(name, "runs") for name, backend in backends.items() if backend["ok"]]
+    return [*lines, *_missing(report, GPU)]
+
+
+def _backend(name: str, backend: dict[str, Any]) -> str:
+    return _line("runs" if backend["ok"] else "does not run", f"backend {name}: " + (
+        backend["description"] if backend["ok"] else backend["reason"]))
+
+
+def _modules(report: Report, group: str) -> list[str]:
+    """The modules of a group, each that is missing with its command on a line of its own, to be
+    copied."""
+    missing = {entry["what"]: entry for entry in report["missing"]}
+    lines = []
+    for name, module in report["modules"].items():
+        if group_of(name) != group:
+            continue
+        if (entry := missing.get(name)) is None:
+            lines.append(_line(name, _module(module)))
+        else:
+            state = f"broken ({module['reason']})" if module["installed"] else module["reason"]
+            lines += _remedy(name, f"{state}; for {entry['for']}", entry["command"])
+    return lines
+
+
+def _missing(report: Report, group: str) -> list[str]:
+    """What a group lacks that is no module."""
+    return [line for entry in report["missing"]
+            if entry["group"] == group and entry["what"] not in report["modules"]
+            for line in _remedy("missing", f"{entry['what']}, for {entry['for']}",
+                                entry["command"])]
+
+
+def _remedy(name: str, text: str, command: str) -> list[str]:
+    return [_line(name, f"{text}; install it with"), f"{'':<{_INDENT}}{command}"]
 
 
 def _line(name: str, value: str) -> str:
-    return textwrap.fill(value, WIDTH, initial_indent=f"{name:<{_INDENT - 1}} ",
+    return textwrap.fill(value, WIDTH, initial_indent=f"  {name:<{_INDENT - 3}} ",
                          subsequent_indent=" " * _INDENT, break_long_words=False,
                          break_on_hyphens=False)
 

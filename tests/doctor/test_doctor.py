@@ -17,7 +17,7 @@ from bidiff_deploy.cli import group
 from bidiff_deploy.doctor import examine as doctor
 from bidiff_deploy.doctor import probes as doctor_probes
 from bidiff_deploy.doctor.text import WIDTH, to_text
-from bidiff_deploy.engines import BACKENDS, TENSORRT, library
+from bidiff_deploy.engines import BACKENDS, ON_GPU, TENSORRT, library
 from bidiff_deploy.engines.onnxruntime.session import thread_count
 
 FOUND = {"kernels": {"ok": True, "path": "/lib/ops.so", "selected": "avx2", "reason": "",
@@ -84,14 +84,16 @@ def test_this_machine():
         assert found["library"]["selected"] == library.selected_kernel()
         assert library.selected_kernel() in found["backends"]["onnxruntime"]["description"]
     for entry in found["missing"]:
-        assert set(entry) == {"what", "for", "command"} and entry["command"]
+        assert set(entry) == {"what", "for", "command", "group"} and entry["command"]
     text = to_text(found)
     commands = {entry["command"] for entry in found["missing"]}
     for line in text.splitlines():
         assert len(line) <= WIDTH or line.strip() in commands
     for name, backend in found["backends"].items():
-        assert f"{'runs' if backend['ok'] else 'does not run'} " in text
-        assert f" backend {name}: " in text
+        assert backend["ok"] or not backend["expected"]
+        if backend["ok"] or found["gpu_found"]:
+            assert f"\n  {'runs' if backend['ok'] else 'does not run'} " in text
+            assert f" backend {name}: " in text
 
 
 def test_nothing_optional_is_imported_in_this_process():
@@ -143,7 +145,7 @@ def test_a_broken_optional_module_is_reported_and_the_rest_continues(monkeypatch
     assert [entry["what"] for entry in report["missing"]] == ["torch"]
     assert "--force-reinstall" in report["missing"][0]["command"]
     code, out, err = run(monkeypatch, report=report)
-    assert code == 0 and err == "" and "libcudart" in out and "broken          torch" in out
+    assert code == 0 and err == "" and "libcudart" in out and "\n  torch          broken (Imp" in out
 
 
 def test_without_numpy_nothing_else_is_blamed(monkeypatch):
@@ -166,6 +168,34 @@ def test_missing_extras_are_exit_code_0_with_their_command(monkeypatch):
     assert code == 0 and err == ""
     # On a line of its own, to be copied.
     assert missing["torch"] in [line.strip() for line in out.splitlines()]
+
+
+def groups_of(text: str) -> dict[str, str]:
+    """Title -> lines of each group of the text."""
+    return dict(group.split(":\n", 1) for group in text.split("\n\n"))
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_a_gpu_that_is_not_there_is_no_fault(monkeypatch, found):
+    lacking = {"ok": False, "reason": "no driver"}
+    report = examine(monkeypatch, absent=("torch", "tensorrt", "pycuda"),
+                     cuda=DRIVER if found else FOUND["cuda"],
+                     **{f"backend:{name}": lacking for name in ON_GPU})
+    assert report["gpu_found"] is found and {entry["group"] for entry in report["missing"]} == (
+        {"training and proof", "gpu"} if found else {"training and proof"})
+    assert [name for name, one in report["backends"].items() if one["expected"]] == [
+        "onnxruntime", "onnxruntime-stock", *(["onnxruntime-cuda"] if found else [])]
+    groups = groups_of(to_text(report))
+    assert list(groups) == [*(["Warnings"] if found else []), "This machine", "Runs here",
+                            f"With an NVIDIA GPU{'' if found else ' (none found)'}",
+                            "For training and proof (upscaling needs none of these)"]
+    assert "does not run" not in groups["Runs here"] and "torch" in list(groups.values())[-1]
+    gpu = list(groups.values())[-2]
+    assert ("does not run   backend tensorrt: no driver" in gpu) is found
+    assert ("missing        CUDAExecutionProvider, for" in gpu) is found
+    assert found or "backends       onnxruntime-cuda, tensorrt, tensorrt-dense, " in gpu
+    code, _, err = run(monkeypatch, report=report)
+    assert code == 0 and err == ""
 
 
 def test_what_an_nvidia_machine_lacks_is_reported(monkeypatch):
@@ -191,7 +221,7 @@ def test_tensorrt_that_is_missing(monkeypatch, driver, wheel):
     assert missing["cuda"] == doctor.pip("install", "cuda-python") and "pycuda" in missing
     assert "TensorRT plugin" not in missing and report["warnings"] == []
     text = to_text(report)
-    assert "backend tensorrt-dense: TensorRT is not installed" in text and "\nplugin" not in text
+    assert "backend tensorrt-dense: TensorRT is not installed" in text and "\n  plugin" not in text
 
 
 def test_tensorrt_that_is_missing_on_a_jetson(monkeypatch, tmp_path):
@@ -231,7 +261,7 @@ def test_a_plugin_that_is_missing(monkeypatch):
     missing = {entry["what"]: entry["command"] for entry in report["missing"]}
     assert missing["TensorRT plugin"] == doctor.PLUGIN
     assert report["warnings"] == ["backend tensorrt-dense did not run a bundle: no memory"]
-    assert f"plugin          {shown[:60]}" in to_text(report)
+    assert f"\n  plugin         {shown[:60]}" in to_text(report)
     there = {"ok": True, "path": "/p.so", "tensorrt": "10.3.0", "built_for": "10.3.0",
              "interface": "IPluginV3", "embedded": ["80", "87"]}
     text = to_text(examine(monkeypatch, cuda=DRIVER, plugin=there))
@@ -252,8 +282,9 @@ def test_gpu_kernels(monkeypatch):
     assert f"GPU 1 cannot be used: {lacking}" in report["warnings"]
     commands = {entry["what"]: entry["command"] for entry in report["missing"]}
     assert commands["NVRTC"] == doctor.pip("install", "nvidia-cuda-nvrtc-cu12>=12.8,<13")
-    absent = examine(monkeypatch, gpu={"ok": False, "reason": "the op library is not built"})
-    assert "GPU kernels     the op library is not built" in to_text(absent)
+    absent = examine(monkeypatch, gpu={"ok": False, "reason": "the op library is not built"},
+                     cuda=DRIVER)
+    assert "\n  GPU kernels    the op library is not built" in to_text(absent)
     nothing = to_text(examine(monkeypatch))
     assert "compiled at first use by NVRTC, which is not installed by pip" in nothing
 
@@ -291,7 +322,8 @@ def test_no_backend_is_exit_code_1(monkeypatch):
         assert code == 1 and err.startswith("error: no backend can run") and err.count("\n") == 1
         assert doctor.pip("install", "onnxruntime>=1.18") in err
     assert json.loads(out) == report
-    assert "does not run    backend onnxruntime: onnxruntime is not installed" in to_text(report)
+    assert "\n  does not run   backend onnxruntime: onnxruntime is not installed" in to_text(report)
+    assert "\n  onnxruntime    not installed; for running models on the CPU" in to_text(report)
 
 
 def test_a_missing_or_broken_op_library(monkeypatch):
