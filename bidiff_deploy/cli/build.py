@@ -134,8 +134,11 @@ def _write_graph(bundle: NoisePredictorBundle, variant: str, profile: Profile | 
         try:
             plugin = open_tensorrt().plugin()
         except EngineError:
-            notes.append("no plugin library can be loaded here, so the graph contains the bundle's "
-                         "sign words, which the plugin prepares in every run")
+            notes.append("the graph has the binary weights in the bundle's form, because the "
+                         "plugin, which would convert them for its kernels, is not installed here: "
+                         "it gives the same images, but the plugin converts them in every run; to "
+                         "have them converted once, build the plugin (`bidiff-deploy build-plugin "
+                         "--tensorrt-root DIR`, which needs no GPU) and write the graph again")
     shape = profile.optimum if profile is not None and profile.static else None
     precision = precision_of(bundle)
     derived = lower_for_tensorrt(StepGraphs(bundle), variant=variant,
