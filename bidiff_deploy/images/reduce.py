@@ -35,7 +35,7 @@ def reduced(image: Image, width: int, height: int) -> Image:
     if (width, height) == (image.width, image.height):
         return image
     pixels = np.empty((height, width, image.pixels.shape[2]), image.pixels.dtype)
-    alpha = None if image.alpha is None else np.empty((height, width), image.pixels.dtype)
+    alpha = np.empty((height, width), pixels.dtype)
     weighted = not is_opaque(image)
     factor = image.height / height
     for first in range(0, height, _ROWS):
@@ -43,22 +43,22 @@ def reduced(image: Image, width: int, height: int) -> Image:
         top = max(math.floor((first - _SUPPORT) * factor) - 1, 0)
         end = min(math.ceil((last + _SUPPORT) * factor) + 1, image.height)
         box = (0, first * factor - top, image.width, min(last * factor, image.height) - top)
-        opacity = None
-        if image.alpha is not None and alpha is not None:
+        if image.alpha is not None:
             shares = to_unit(image.alpha[top:end])
             opacity = _resized(shares, width, last - first, box)
             alpha[first:last] = quantise(opacity, alpha.dtype)
         for channel in range(pixels.shape[2]):
             plane = to_unit(image.pixels[top:end, :, channel])
-            if weighted and opacity is not None:
+            if weighted:
                 colour = _resized(plane * shares, width, last - first, box)
                 plane = np.divide(colour, opacity, out=np.zeros_like(colour),
                                   where=alpha[first:last] > 0)
             else:
                 plane = _resized(plane, width, last - first, box)
             pixels[first:last, :, channel] = quantise(plane, pixels.dtype)
-    return without_hidden_colours(replace(image, pixels=pixels, alpha=alpha,
-                                          metadata=image.metadata.scaled(width / image.width)))
+    return without_hidden_colours(replace(
+        image, pixels=pixels, alpha=None if image.alpha is None else alpha,
+        metadata=image.metadata.scaled(width / image.width)))
 
 
 def _resized(plane: np.ndarray, width: int, height: int,

@@ -87,8 +87,10 @@ def _plan_next_to(given: Sequence[InputArgument], form: str, overwrite: bool, ma
     """Outputs next to their inputs: of a file next to it, of a folder in one next to that."""
     pairs: list[tuple[Path, Path]] = []
     passed_over: dict[Path, PassedOver] = {}
+    outs: list[Path | None] = []
     for one in given:
-        out = Path(os.path.abspath(one.name) + mark) if one.kind == "folder" else None
+        out = _beside(Path(one.name), mark) if one.kind == "folder" else None
+        outs.append(out)
         if out is not None and out.exists() and not out.is_dir():
             raise OutputError(f"{out} is a file; choose a folder for the outputs with -o")
         found, others = _images(one, out or Path(os.devnull))
@@ -96,7 +98,8 @@ def _plan_next_to(given: Sequence[InputArgument], form: str, overwrite: bool, ma
         for source, below in found:
             target = (source.with_name(source.stem + mark) if out is None else out / below)
             if _made_before(source):
-                passed_over[source] = PassedOver(source, _EARLIER, f"it is an {_EARLIER}")
+                passed_over[source] = PassedOver(source, _EARLIER,
+                                                 "it is an output of an earlier run")
             else:
                 pairs.append((source, target.with_name(
                     (target.name if out is None else target.stem) + _suffix(source, form))))
@@ -104,14 +107,22 @@ def _plan_next_to(given: Sequence[InputArgument], form: str, overwrite: bool, ma
         first = next(path for path, other in passed_over.items() if other.kind == _EARLIER)
         raise UsageError(f"{first} is an output of an earlier run, by its name; give the new "
                          "output a name with -o to upscale it again")
-    folder = Path(os.path.commonpath([os.path.abspath(target.parent) for _, target in pairs]))
+    folder = outs[0] if len(outs) == 1 and outs[0] is not None else Path(os.path.commonpath(
+        [os.path.abspath(target.parent) for _, target in pairs]))
     return _jobs(pairs, passed_over, folder, all(one.kind != "folder" for one in given), overwrite)
 
 
 _MARK = re.compile(r"(.+)_(x[0-9]{1,2}|fit[0-9]{1,5})(-[0-9]+)?")  # the number as `_named` adds it
 
 
-_EARLIER = "output of an earlier run"
+_EARLIER = "earlier output"
+
+
+def _beside(folder: Path, mark: str) -> Path:
+    """The folder of that name with the mark; of ``.`` and ``..`` the name is looked up."""
+    if folder.name in ("", ".."):
+        folder = Path(os.path.abspath(folder))
+    return folder.with_name(folder.name + mark)
 
 
 def _made_before(source: Path) -> bool:
@@ -154,7 +165,12 @@ def _jobs(pairs: Sequence[tuple[Path, Path]], passed_over: dict[Path, PassedOver
             raise OutputError(f"{job.target} is one of the inputs and would be overwritten; choose "
                               "another output")
         if to_file or job.target.parent.exists():
-            check_output(job.target, overwrite)
+            try:
+                check_output(job.target, overwrite)
+            except OutputError as error:
+                if to_file or not os.path.lexists(job.target):
+                    raise
+                raise OutputError(f"{error}, or skip what is done with --resume") from None
         elif job.target.suffix.lower() not in EXTENSIONS:
             raise OutputError(f"{job.source} has no known extension for --format same; choose "
                               "another --format")

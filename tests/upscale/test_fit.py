@@ -78,8 +78,9 @@ def test_names_of_outputs_and_resuming(setting: Setting, monkeypatch: pytest.Mon
     setting.photo("in/a.png"), setting.photo("b.png")
     arguments = ("in", "b.png", "--fit", "16")
     outputs = [entry["output"] for entry in results(setting, *arguments)]
-    assert outputs == [f"{setting.folder}/in_fit16/a.png", "b_fit16.png"]
-    assert "already exists" in setting.run(*arguments, code=1).stderr
+    assert outputs == ["in_fit16/a.png", "b_fit16.png"]
+    again = setting.run(*arguments, code=1).stderr
+    assert "a.png already exists" in again and again.endswith("skip what is done with --resume\n")
     assert [entry["skipped"] for entry in results(setting, *arguments, "--resume")] == [True] * 2
     setting.run("in", "-o", "out", "--fit", "16")
     assert "another --fit" in setting.run("in", "-o", "out", "--resume", code=1).stderr
