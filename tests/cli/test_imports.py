@@ -37,13 +37,14 @@ LOADED = {
     "train": {"numpy", "torch"},
 }
 UPSCALE = """
-import sys
+import os, sys
 from bidiff_deploy.cli import main
 sys.argv = ["bidiff-deploy", "upscale", {bundle!r}, {image!r}, "-o", {output!r}, "--quiet"]
 try:
     main()
 except SystemExit as ended:
     assert not ended.code
+assert os.environ["OPENBLAS_NUM_THREADS"] == "1"  # starting more takes time, and is of no use
 """
 NAMES = """
 names = {name.partition(".")[0] for name in sys.modules}
@@ -99,8 +100,9 @@ def test_help_loads_nothing_but_click():
     assert loaded(["bidiff_deploy.cli"]) == set()
 
 
-def test_upscaling_an_image_loads_a_runtime_and_little_else(reference, tmp_path):
+def test_upscaling_an_image_loads_a_runtime_and_little_else(reference, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     write_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
     program = UPSCALE.format(bundle=str(reference.bundle("tiny", [0])),
                              image=str(tmp_path / "a.png"), output=str(tmp_path / "b.png"))

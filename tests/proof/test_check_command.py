@@ -144,7 +144,7 @@ def test_the_command_fails_with_exit_code_1(reference, tmp_path):
 
     bundle = damaged(reference.bundle("tiny", TIMES), tmp_path / "b", "e1.c1.words", flip)
     arguments = ["check", str(bundle), str(reference.checkpoint("tiny")), "--size", "16x16",
-                 "--threads", "1", "--quiet", "--timesteps", "400"]
+                 "--threads", "1", "--timesteps", "400"]
     done = CliRunner().invoke(group, arguments)
     assert done.exit_code == 1 and "FAIL encoder.1.conv1: " in done.stdout
     done = CliRunner().invoke(group, [*arguments, "--json"])
