@@ -86,7 +86,7 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
                          f"choose {CUDA} or tensorrt, or leave --device out")
     if save is not None:
         check_target(save, overwrite)
-    checkpoint = str(click.get_current_context().with_resource(checkpoint_file(checkpoint)))
+    checkpoint = str(checkpoint_file(checkpoint))
     listed = parse_timesteps(timesteps)
     shape = None if size is None else parse_size(size)
     opened = open_bundle(bundle)

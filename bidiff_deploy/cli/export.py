@@ -59,8 +59,8 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     listed = parse_timesteps(timesteps)
     # Before the long work, which would be lost otherwise.
     check_target(output, overwrite, directory=True, marker=MANIFEST)
-    with checkpoint_file(checkpoint) as path:
-        found = read_checkpoint(path, read_options(options) if options else None, scale)
+    found = read_checkpoint(checkpoint_file(checkpoint), read_options(options) if options else None,
+                            scale)
     chosen = choose_timesteps(found, steps=steps, timesteps=listed)
     with Progress("export", len(chosen) or 1, quiet=quiet) as progress:
         manifest = export_bundle(found, output, timesteps=chosen, overwrite=overwrite,

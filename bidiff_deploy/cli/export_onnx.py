@@ -49,8 +49,8 @@ def command(model: str, output: str, step: int | None, precision: str, plain: bo
         raise UsageError(f"{model} is a folder; give the checkpoint that the bundle was "
                          "exported from")
     check_target(output, overwrite)  # before the work, which would be lost otherwise
-    with checkpoint_file(model) as path:
-        found = read_checkpoint(path, read_options(options) if options else None, scale)
+    found = read_checkpoint(checkpoint_file(model), read_options(options) if options else None,
+                            scale)
     facts = export_one_file(found, output, step=step, seed=seed, half=precision == "half",
                             plain=plain, overwrite=overwrite)
     size = os.stat(output).st_size

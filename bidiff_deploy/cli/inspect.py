@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import click
 
-from ._shared import PATH, json_option, parse_size
+from ._shared import BUNDLE, json_option, parse_size
 
 
 @click.command()
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @click.option("--size", metavar="HxW",
               help="Size to count operations for: of the output, or of a feed-forward network's "
                    "input. Default: the network's image_size, 256x256 for the published one.")
 @json_option("everything")
 def command(bundle: str, size: str | None, as_json: bool) -> None:
     """Show what BUNDLE contains: the kind of each layer with the reason, its cost, its bytes, and
-    totals.
+    totals. BUNDLE may also be a checkpoint, or the name of an installed model.
 
     Layers are read from the graph that engines run, which is built from the network in the
     manifest, after the hash of every file is verified. If a step file contains another graph, or

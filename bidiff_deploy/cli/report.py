@@ -102,8 +102,8 @@ def command(model: str, checkpoint: str | None, images: tuple[str, ...], output:
         raise UsageError("--against requires --bench")
     check_target(output, overwrite)
     shape, names = parse_size(size), parse_names(against or _AGAINST)
-    with (bundle_folder(model) as folder, checkpoint_file(checkpoint or model) as path,
-          Progress("report", 1, quiet=quiet) as progress):
+    path = checkpoint_file(checkpoint or model)
+    with bundle_folder(model) as folder, Progress("report", 1, quiet=quiet) as progress:
         compared = checkpoint is not None or folder != Path(model)
         request = Request(open_noise_predictor(folder), model, find_inputs(images, truth),
                           str(path) if compared else None, options, backend, threads, shape, steps,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,10 +41,9 @@ def open_model(model: str | os.PathLike[str] | None = None, *, scale: int | None
     return open_engine(bundle, threads=threads, backend=backend, device=device)
 
 
-def checkpoint_file(model: str) -> AbstractContextManager[Path]:
-    """The file of the shipped model of that name, else ``model`` as the path of a checkpoint; for a
-    with statement."""
-    return nullcontext(choose(model).path if is_name(model) else Path(model))
+def checkpoint_file(model: str) -> Path:
+    """The file of the installed model of that name, else ``model`` as the path of a checkpoint."""
+    return choose(model).path if is_name(model) else Path(model)
 
 
 @contextmanager
@@ -63,8 +62,8 @@ def bundle_folder(model: str) -> Iterator[Path]:
     from ..checkpoint.read import read_checkpoint
     from ..export.write import choose_timesteps, export_bundle
 
-    with tempfile.TemporaryDirectory(prefix="bidiff-") as folder, checkpoint_file(model) as path:
-        checkpoint = read_checkpoint(path)
+    with tempfile.TemporaryDirectory(prefix="bidiff-") as folder:
+        checkpoint = read_checkpoint(checkpoint_file(model))
         # A folder of the model's name, by which commands report it.
         bundle = Path(folder, Path(model).stem)
         export_bundle(checkpoint, bundle, timesteps=choose_timesteps(checkpoint))

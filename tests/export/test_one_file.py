@@ -68,8 +68,7 @@ def crop(height: int, width: int) -> np.ndarray:
 
 
 def checkpoint(name: str) -> Checkpoint:
-    with checkpoint_file(name) as path:
-        return read_checkpoint(path)
+    return read_checkpoint(checkpoint_file(name))
 
 
 @pytest.fixture(scope="module")
