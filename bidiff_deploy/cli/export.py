@@ -40,8 +40,9 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
             as_json: bool) -> None:
     """Turn CHECKPOINT into a bundle: one graph for each time step, weights packed to bits.
 
-    CHECKPOINT is a .pth, .pt or .safetensors file: published, trained by this package, or packed; or
-    the name of an installed model. None needs torch. A feed-forward network (BBCU-M) becomes one graph without steps.
+    CHECKPOINT is a .pth, .pt or .safetensors file, published, trained by this package or packed, or
+    the name of an installed model. None needs torch. A feed-forward network (BBCU-M) becomes one
+    graph without steps.
     """
     import json
 

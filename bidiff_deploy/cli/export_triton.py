@@ -37,7 +37,8 @@ def command(bundle: str, output: str, name: str | None, instances: int, max_batc
     """Write a model repository that serves BUNDLE in NVIDIA Triton Inference Server.
 
     BUNDLE may also be a checkpoint, or the name of an installed model. It runs in Triton's Python
-    backend, on the CPU, in an interpreter with bidiff_deploy and onnxruntime. REPO/README.md explains how to start it; REPO/client.py upscales a file with it.
+    backend, on the CPU, in an interpreter with bidiff_deploy and onnxruntime. REPO/README.md
+    explains how to start it; REPO/client.py upscales a file with it.
     """
     import dataclasses
     import json

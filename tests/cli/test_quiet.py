@@ -69,7 +69,7 @@ def test_the_work_is_done_and_nothing_is_printed(name, arguments, tmp_path):
 
 
 def test_where_nothing_would_be_left():
-    for arguments in (["bench", "absent"], ["evaluate", "absent", "absent"]):
+    for arguments in (["bench", "absent.bundle"], ["evaluate", "absent", "absent"]):
         out, err = run(*arguments, "--quiet", code=1)
         assert (out, err) == ("", "error: --quiet leaves nothing to print; add --json, or leave "
                                   "--quiet out\n")

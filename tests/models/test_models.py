@@ -42,7 +42,8 @@ def test_a_name_is_a_bundle_for_commands_that_take_one(tmp_path):
         export = CliRunner().invoke(group, ["export", "photo-x2-fast", "-o", str(tmp_path / "b")])
         assert export.exit_code == 0, export.output
         assert folder.name == "photo-x2-fast"
-        assert (folder / "weights.bin").read_bytes() == (tmp_path / "b" / "weights.bin").read_bytes()
+        ours, theirs = (path / "weights.bin" for path in (folder, tmp_path / "b"))
+        assert ours.read_bytes() == theirs.read_bytes()
     assert not folder.exists()
     with bundle_folder(str(tmp_path / "b")) as folder:  # a path is itself
         assert folder == tmp_path / "b"
