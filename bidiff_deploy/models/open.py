@@ -48,8 +48,8 @@ def checkpoint_file(model: str) -> Path:
 
 @contextmanager
 def bundle_folder(model: str) -> Iterator[Path]:
-    """The folder of a bundle: ``model`` itself, or that of a checkpoint or installed model, which is
-    exported to a temporary folder, removed at the end of the with statement.
+    """The folder of a bundle: ``model`` itself, or that of a checkpoint or installed model, which
+    is exported to a temporary folder, removed at the end of the with statement.
 
     Raises UsageError for what is not there, and as ``read_checkpoint`` and ``export_bundle``; does
     not look into a folder.
