@@ -25,6 +25,7 @@ which imports only those above it:
     doctor       what this machine can run, and what is missing
     evaluation   scores a model on data sets: PSNR, SSIM, LPIPS
     report       one HTML page of evidence about a bundle
+    app          a local page that upscales photos
     cli          the command ``bidiff-deploy``
 """
 

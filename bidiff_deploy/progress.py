@@ -72,14 +72,20 @@ class Progress:
             self._emit("\r" + " " * self._width + "\r")
             self._width = 0
 
+    def left(self, done: float) -> str | None:
+        """The estimated time left, once ``done`` of ``total`` pieces are; None: it is unknown."""
+        if not self.total or not 0 < done < self.total:
+            return None
+        elapsed = self._clock() - self._started
+        return duration(elapsed * (self.total - done) / done)
+
     def _line(self, done: float, elapsed: float) -> str:
         if self.total is None:
             return f"{self.label}: {duration(elapsed)}"
         share = min(done / self.total, 1.0) if self.total else 1.0
         text = f"{self.label}: {100 * share:3.0f}%, {duration(elapsed)}"
-        if 0 < share < 1:
-            text += f", about {duration(elapsed * (1 - share) / share)} left"
-        return text
+        left = self.left(done)
+        return text if left is None else f"{text}, about {left} left"
 
     def _write(self, text: str) -> None:
         if self._in_place:

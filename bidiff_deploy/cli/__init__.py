@@ -31,6 +31,7 @@ COMMANDS = {
     "pack": ("pack", "Shrink a checkpoint: binary weights become sign bits."),
     "models": ("models", "List the models that are installed with the package."),
     "upscale": ("upscale", "Upscale images: photo.png becomes photo_x2.png."),
+    "app": ("app", "Show a page in the browser that upscales photos."),
     "train": ("train", "Train a network as a recipe describes."),
     "evaluate": ("evaluate", "Score a model on data sets: PSNR, SSIM and LPIPS."),
     "check": ("check", "Compare a bundle with its checkpoint, which torch runs."),

@@ -205,16 +205,15 @@ class _Screen:
         self._by_tiles = fuses_loop and not progress.on_terminal
 
     def begin(self, job: Job, plan: TilePlan) -> dict[str, OnStep]:
-        progress, place, tiles = self._progress, self._places[job.index], plan.count
+        from ..upscale.batch import where
+
+        progress, place = self._progress, self._places[job.index]
         label = f"[{job.index + 1}/{self._count}] " if self._count > 1 else ""
         label += job.source.name
         progress.update(place, label)
 
         def on_step(done: int, total: int) -> None:
-            each = max(total // tiles, 1)
-            tile, step = divmod(done - 1, each)
-            where = f"tile {tile + 1} of {tiles}, " if tiles > 1 else ""
-            progress.update(place + done / total, f"{label}, {where}step {step + 1} of {each}")
+            progress.update(place + done / total, f"{label}, {where(plan, done, total)}")
 
         def on_tile(done: int, total: int) -> None:
             progress.update(place + done / total, f"{label}, tile {done} of {total}")

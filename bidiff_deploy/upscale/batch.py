@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .jobs import Job, Jobs
     from .options import UpscaleOptions
 
-__all__ = ["Batch", "Listener", "Result"]
+__all__ = ["Batch", "Listener", "Result", "where"]
 
 Result = dict[str, Any]  # what --json prints for an image
 
@@ -47,6 +47,14 @@ class Listener(Protocol):
 
     def end(self, job: Job, result: Result) -> None:
         """A job is finished or skipped, or has failed (``result["error"]``)."""
+
+
+def where(plan: TilePlan, done: int, total: int) -> str:
+    """What a call of ``on_step`` means: "tile 2 of 9, step 3 of 4", or the step alone."""
+    each = max(total // plan.count, 1)
+    tile, step = divmod(done - 1, each)
+    first = "" if plan.whole else f"tile {tile + 1} of {plan.count}, "
+    return f"{first}step {step + 1} of {each}"
 
 
 @dataclass(frozen=True)
