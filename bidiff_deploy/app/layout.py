@@ -13,11 +13,11 @@ from typing import Any
 
 import gradio as gr
 
-from ..errors import BidiffError, one_line, printable
+from ..errors import BidiffError, UsageError, one_line, printable
 from ..images.image import READ_EXTENSIONS
 from ..models.open import scale_of
 from ..models.shipped import SHIPPED
-from .pages import Page, Pages, Upload
+from .pages import Pages, Upload, Work
 from .photos import Stopped, Upscaler
 
 __all__ = ["MAX_WAITING", "build", "model_choices"]
@@ -60,44 +60,38 @@ def build(pages: Pages, upscaler: Upscaler, own_model: str | None, privacy: str)
 
     def run(files: Any, scale: int, model: str | None, request: gr.Request,
             progress: gr.Progress = _PROGRESS) -> Iterator[tuple[Any, ...]]:
-        page: Page | None = None
         written: list[str] = []
+        work = None
         try:
-            page = pages.open(_name(request), _uploads(files))
-            photos = page.start(_uploads(files))
-            if not photos:
-                page.lines.append("Add a photo first.")
-            yield _shown(page, written)
-            for done in upscaler.run(page, photos, model, scale,
-                                     lambda share, text: progress(share, desc=text)):
-                page.lines.append(done.line)
-                if done.file is not None:
-                    written.append(str(done.file))
-                yield _shown(page, written)
+            uploads = _uploads(files)
+            work = pages.open(_name(request), uploads).start(uploads)
+            yield _shown(work, written)
+            if not uploads:
+                raise UsageError("no photo is there yet; drop one, or click to choose some")
+            for larger in upscaler.run(work, model, scale,
+                                       lambda share, text: progress(share, desc=text)):
+                written += [] if larger is None else [str(larger)]
+                yield _shown(work, written)
             if len(written) > 1:
-                yield _shown(page, written, _zipped(page, written, scale))
+                yield _shown(work, written, _zipped(work, written, scale))
         except Stopped:
-            pass
+            return
         except (BidiffError, OSError) as error:
-            if page is None:
-                yield (_sentences([str(error)]), *[gr.skip()] * 4)
-            else:
-                page.lines.append(one_line(error))
-                yield _shown(page, written)
-        finally:
-            if page is not None and page.closed:
-                page.remove()
+            sentences = [*(work.lines if work else ()), one_line(error)]
+            yield _sentences(sentences), *[gr.skip()] * 4
 
-    def stop(request: gr.Request) -> tuple[str, Any]:
+    def stop(request: gr.Request) -> tuple[Any, Any]:
         page = pages.find(_name(request))
-        if page is None:
-            return "", gr.update(visible=False)
-        page.stopped.set()
-        return _sentences([*page.lines, "Stopped."]), gr.update(visible=False)
+        if page is None or page.work is None:
+            return gr.skip(), gr.update(visible=False)
+        page.work.stopped.set()
+        return _sentences([*page.work.lines, "Stopped."]), gr.update(visible=False)
 
     def compare(name: str | None, request: gr.Request) -> tuple[str, str] | None:
         page = pages.find(_name(request))
-        return None if page is None or name is None else page.results.get(name)
+        if page is None or page.work is None or name is None:
+            return None
+        return page.work.results.get(name)
 
     def close(request: gr.Request) -> None:
         pages.close(_name(request))
@@ -163,19 +157,19 @@ def _sentences(lines: Sequence[str]) -> str:
     return "".join(f"<p>{html.escape(printable(line))}</p>" for line in lines)
 
 
-def _shown(page: Page, written: Sequence[str], everything: str | None = None) -> tuple[Any, ...]:
+def _shown(work: Work, written: Sequence[str], everything: str | None = None) -> tuple[Any, ...]:
     """The state of every output."""
-    names = list(page.results)
+    names = list(work.results)
     last = names[-1] if names else None
-    return (_sentences(page.lines),
+    return (_sentences(work.lines),
             gr.update(choices=names, value=last, visible=len(names) > 1),
-            gr.update(value=page.results[last] if last else None, visible=bool(names)),
+            gr.update(value=work.results[last] if last else None, visible=bool(names)),
             gr.update(value=list(written), visible=bool(written)),
             gr.update(value=everything, visible=everything is not None))
 
 
-def _zipped(page: Page, written: Sequence[str], scale: int) -> str:
-    path = page.folder / f"photos_x{scale}.zip"
+def _zipped(work: Work, written: Sequence[str], scale: int) -> str:
+    path = work.folder / f"photos_x{scale}.zip"
     with zipfile.ZipFile(path, "w") as archive:  # stored: pictures do not get smaller
         for file in written:
             archive.write(file, Path(file).name)

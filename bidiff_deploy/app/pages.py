@@ -2,14 +2,13 @@
 
     root/                  a temporary folder of this user alone, which also is Gradio's
       <digest>/photo.png   an upload; pages that upload the same file share it
-      page-<token>/        what was made for one page
+      page-<token>/        what is made for one page, a folder for each press of the button
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -17,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UsageError, printable
+from ..files.temporaries import remove
 
-__all__ = ["Page", "Pages", "Upload"]
+__all__ = ["Page", "Pages", "Upload", "Work"]
 
 _MAX_STEM_BYTES = 120
 
@@ -32,47 +32,61 @@ class Upload:
 
 
 @dataclass(eq=False)
-class Page:
-    """One open page.
+class Work:
+    """What one press of the button makes.
 
-    folder   of its results
-    uploads  the files that it shows
-    lines    what the last run says of each photo
-    results  previews before and after by the name of the larger photo
-    stopped  set when its work is to end
-    closed   whether nobody looks at it any more
+    folder     of its files
+    photos     the uploads under the names that users gave them
+    lines      what is known of each photo so far
+    results    previews before and after by the name of the larger photo
+    stopped    set when the work is to end
+    abandoned  whether nobody wants its files either
+    """
+
+    folder: Path
+    photos: list[Path] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    results: dict[str, tuple[str, str]] = field(default_factory=dict)
+    stopped: threading.Event = field(default_factory=threading.Event)
+    abandoned: bool = False
+
+    def add(self, upload: Upload) -> None:
+        """Another photo. Each has another stem: results that differ in their ending alone would
+        have one name."""
+        stem, suffix = os.path.splitext(_plain(upload.name))
+        stem = os.fsencode(stem)[:_MAX_STEM_BYTES].decode("utf-8", "ignore") or "photo"
+        unique, number = stem, 2
+        while unique.lower() in {photo.stem.lower() for photo in self.photos}:
+            unique, number = f"{stem}-{number}", number + 1
+        self.photos.append(self.folder / "originals" / f"{unique}{suffix[:10]}")
+        self.photos[-1].parent.mkdir(parents=True, exist_ok=True)
+        os.link(upload.path, self.photos[-1])
+
+
+@dataclass(eq=False)
+class Page:
+    """One open page: the folder of what is made for it, the uploads that it shows, its last work.
     """
 
     folder: Path
     uploads: frozenset[Path] = frozenset()
-    lines: list[str] = field(default_factory=list)
-    results: dict[str, tuple[str, str]] = field(default_factory=dict)
-    stopped: threading.Event = field(default_factory=threading.Event)
-    closed: bool = False
+    work: Work | None = None
 
-    def start(self, uploads: Iterable[Upload]) -> list[Path]:
-        """The uploads under the names that users gave them, in an emptied folder, each with another
-        stem: results that differ in their ending alone would have one name."""
-        self.remove()
-        self.stopped.clear()
-        self.lines, self.results = [], {}
-        originals = self.folder / "originals"
-        originals.mkdir(parents=True)
-        taken: set[str] = set()
-        found = []
+    def start(self, uploads: Iterable[Upload]) -> Work:
+        """New work on these uploads, which must be those of ``Pages.open``; the last one is stopped
+        and its files are deleted."""
+        self.abandon()
+        self.work = Work(self.folder / secrets.token_hex(4))
         for upload in uploads:
-            stem, suffix = os.path.splitext(_plain(upload.name))
-            stem = os.fsencode(stem)[:_MAX_STEM_BYTES].decode("utf-8", "ignore") or "photo"
-            unique, number = stem, 2
-            while unique.lower() in taken:
-                unique, number = f"{stem}-{number}", number + 1
-            taken.add(unique.lower())
-            found.append(originals / f"{unique}{suffix[:10]}")
-            os.link(upload.path, found[-1])
-        return found
+            self.work.add(upload)
+        return self.work
 
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def abandon(self) -> None:
+        """End the last work and delete its files."""
+        if self.work is not None:
+            self.work.abandoned = True
+            self.work.stopped.set()
+            remove(self.work.folder)
 
 
 class Pages:
@@ -114,9 +128,8 @@ class Pages:
         with self._lock:
             page = self._pages.pop(name, None)
             if page is not None:
-                page.closed = True
-                page.stopped.set()
-                page.remove()
+                page.abandon()
+                remove(page.folder)
                 self._delete_unused(page.uploads)
 
     def close_all(self) -> None:

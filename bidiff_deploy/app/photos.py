@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BidiffError
+from ..files.temporaries import remove
 from ..models.open import open_model
 from ..progress import Progress
 from ..upscale.batch import Batch, Result, where
 from ..upscale.jobs import Job, Jobs
 from ..upscale.options import UpscaleOptions
-from .pages import Page
+from .pages import Work
 from .previews import write_previews
 
 if TYPE_CHECKING:
@@ -23,21 +23,13 @@ if TYPE_CHECKING:
     from ..images.tiles import TilePlan
     from ..sampling.sampler import OnStep
 
-__all__ = ["Done", "OnProgress", "Stopped", "Upscaler"]
+__all__ = ["OnProgress", "Stopped", "Upscaler"]
 
 OnProgress = Callable[[float, str], object]  # the share of the work that is done, and in words
 
 
 class Stopped(Exception):
-    """The user stopped the work, or closed the page."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """What became of one photo: a sentence, and the larger one unless it failed."""
-
-    line: str
-    file: Path | None = None
+    """The user stopped the work or closed the page."""
 
 
 class Upscaler:
@@ -51,23 +43,28 @@ class Upscaler:
         self._lock = threading.Lock()
         self._opened: tuple[tuple[str | None, int | None], ImageEngine] | None = None
 
-    def run(self, page: Page, photos: Sequence[Path], model: str | None, scale: int | None,
-            on_progress: OnProgress) -> Iterator[Done]:
-        """Upscale ``photos`` into ``page.folder`` as ``bidiff-deploy upscale`` does.
+    def run(self, work: Work, model: str | None, scale: int | None, on_progress: OnProgress
+            ) -> Iterator[Path | None]:
+        """Upscale the photos of ``work`` as ``bidiff-deploy upscale`` does, into its folder.
 
-        Yields what became of each; a file that fails does not end the run. Raises Stopped once
-        ``page.stopped`` is set, and what ``open_model`` raises.
+        Yields each larger photo, and None for one that failed, after adding a line to
+        ``work.lines`` and previews to ``work.results``. Raises Stopped once ``work.stopped`` is
+        set, and what ``open_model`` raises. Of abandoned work nothing is left.
         """
-        with Progress("", len(photos), quiet=True) as progress:
-            for place, photo in enumerate(photos):
-                with self._engine(page, model, scale) as engine:
-                    follower = _Follower(page, progress, place, on_progress)
-                    target = page.folder / f"{photo.stem}_x{engine.scale}.png"
-                    Batch(engine, Jobs([Job(0, photo, target)], page.folder, True),
-                          UpscaleOptions(), backend="onnxruntime",
-                          max_pixels=self._max_pixels).run(follower)
-                    done = self._finish(page, photo, target, follower.result, engine.scale)
-                yield done
+        try:
+            with Progress("", len(work.photos), quiet=True) as progress:
+                for place, photo in enumerate(work.photos):
+                    with self._engine(work, model, scale) as engine:
+                        follower = _Follower(work, progress, place, on_progress)
+                        target = work.folder / f"{photo.stem}_x{engine.scale}.png"
+                        Batch(engine, Jobs([Job(0, photo, target)], work.folder, True),
+                              UpscaleOptions(), backend="onnxruntime",
+                              max_pixels=self._max_pixels).run(follower)
+                        done = self._finish(work, photo, target, follower.result, engine.scale)
+                    yield done
+        finally:
+            if work.abandoned:
+                remove(work.folder)
 
     def close(self) -> None:
         """Wait for the picture that is being computed, and release the engine."""
@@ -77,10 +74,10 @@ class Upscaler:
                 self._opened = None
 
     @contextmanager
-    def _engine(self, page: Page, model: str | None, scale: int | None) -> Iterator[ImageEngine]:
+    def _engine(self, work: Work, model: str | None, scale: int | None) -> Iterator[ImageEngine]:
         """The engine, which no one else uses meanwhile; kept open for the next photo."""
         with self._lock:
-            if page.stopped.is_set():
+            if work.stopped.is_set():
                 raise Stopped
             if self._opened is None or self._opened[0] != (model, scale):
                 opened = open_model(model, scale=scale, threads=self._threads)
@@ -89,28 +86,31 @@ class Upscaler:
                 self._opened = (model, scale), opened
             yield self._opened[1]
 
-    def _finish(self, page: Page, photo: Path, target: Path, result: Result, scale: int) -> Done:
+    def _finish(self, work: Work, photo: Path, target: Path, result: Result, scale: int
+                ) -> Path | None:
         if "error" in result:
             # Users know the file by its name alone.
-            return Done(str(result["error"]).replace(f"{photo.parent}/", ""))
+            work.lines.append(str(result["error"]).replace(f"{photo.parent}/", ""))
+            return None
         line = f"{target.name}: {result['width']}x{result['height']}, {result['seconds']:.1f} s"
         for warning in result.get("warnings", ()):
             line += f"; {warning}"
         try:
-            page.results[target.name] = write_previews(photo, target, page.folder / "previews",
+            work.results[target.name] = write_previews(photo, target, work.folder / "previews",
                                                        self._max_pixels * scale * scale)
         except (BidiffError, MemoryError):
             line += "; it is too large to be shown here"
-        return Done(line, target)
+        work.lines.append(line)
+        return target
 
 
 class _Follower:
     """The Listener of one photo: reports progress, stops the work, keeps the result."""
 
-    def __init__(self, page: Page, progress: Progress, place: int, on_progress: OnProgress
+    def __init__(self, work: Work, progress: Progress, place: int, on_progress: OnProgress
                  ) -> None:
         self.result: Result = {}
-        self._page, self._progress, self._place = page, progress, place
+        self._work, self._progress, self._place = work, progress, place
         self._on_progress = on_progress
 
     def begin(self, job: Job, plan: TilePlan) -> dict[str, OnStep]:
@@ -119,7 +119,7 @@ class _Follower:
         label += job.source.name
 
         def on_step(done: int, total: int) -> None:
-            if self._page.stopped.is_set():
+            if self._work.stopped.is_set():
                 raise Stopped
             finished = self._place + done / total
             left = self._progress.left(finished)
