@@ -16,7 +16,7 @@ import gradio as gr
 from ..errors import BidiffError, UsageError, one_line, printable
 from ..images.image import READ_EXTENSIONS
 from ..models.open import scale_of
-from ..models.shipped import SHIPPED
+from ..models.shipped import SHIPPED, choose
 from .pages import Pages, Upload, Work
 from .photos import Stopped, Upscaler
 
@@ -45,18 +45,19 @@ def build(pages: Pages, upscaler: Upscaler, own_model: str | None, privacy: str)
     """The page. ``own_model``: the one that is chosen first, None: the default; ``privacy``: where
     photos are, in a sentence."""
     choices = model_choices(own_model)
+    offered = {(model, scale) for _, model, scale in choices}
     scales = sorted({2, 4, *(scale for *_, scale in choices)})
 
     def of_scale(scale: int) -> dict[str, Any]:
         fitting = [(label, model) for label, model, its in choices if its == scale]
         return {"choices": fitting, "value": fitting[0][1] if fitting else None}
 
-    def add(files: Any, request: gr.Request) -> str:
+    def add(files: Any, request: gr.Request) -> Any:
         try:
-            pages.open(_name(request), _uploads(files))
+            page = pages.open(_name(request), _uploads(files))
         except BidiffError as error:
             return _sentences([str(error)])
-        return ""
+        return gr.skip() if page.work else ""
 
     def run(files: Any, scale: int, model: str | None, request: gr.Request,
             progress: gr.Progress = _PROGRESS) -> Iterator[tuple[Any, ...]]:
@@ -68,6 +69,8 @@ def build(pages: Pages, upscaler: Upscaler, own_model: str | None, privacy: str)
             yield _shown(work, written)
             if not uploads:
                 raise UsageError("no photo is there yet; drop one, or click to choose some")
+            if (model, scale) not in offered:  # what a page sends may be anything
+                model = choose(None, scale).name
             for larger in upscaler.run(work, model, scale,
                                        lambda share, text: progress(share, desc=text)):
                 written += [] if larger is None else [str(larger)]
@@ -120,16 +123,16 @@ def build(pages: Pages, upscaler: Upscaler, own_model: str | None, privacy: str)
                                   visible=False, elem_id="results")
                 everything = gr.DownloadButton("Download all", visible=False, elem_id="everything")
         # Not preprocessed: Gradio would leave an empty file for each.
-        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden",
-                                 "api_visibility": "private"}
-        files.change(add, files, sentences, preprocess=False, **quiet)
+        common: dict[str, Any] = {"preprocess": False, "api_visibility": "private"}
+        quiet = {**common, "queue": False, "show_progress": "hidden"}
+        files.change(add, files, sentences, **quiet)
         scale.change(lambda value: gr.Dropdown(**of_scale(value)), scale, model, **quiet)
         shown.change(compare, shown, slider, **quiet)
         start.click(lambda: gr.update(visible=True), None, stopping, **quiet)
         running = start.click(run, [files, scale, model],
-                              [sentences, shown, slider, results, everything], preprocess=False,
+                              [sentences, shown, slider, results, everything],
                               concurrency_limit=1, show_progress="full",
-                              show_progress_on=progress_bar, api_visibility="private")
+                              show_progress_on=progress_bar, **common)
         running.then(lambda: gr.update(visible=False), None, stopping, **quiet)
         stopping.click(stop, None, [sentences, stopping], cancels=running, **quiet)
         blocks.unload(close)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from ..files.temporaries import remove
 __all__ = ["Page", "Pages", "Upload", "Work"]
 
 _MAX_STEM_BYTES = 120
+_UNCLAIMED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -140,9 +142,16 @@ class Pages:
         return (path.parent.parent == self._root and not path.parent.name.startswith("page-")
                 and path.is_file() and not path.is_symlink())
 
-    def _delete_unused(self, uploads: frozenset[Path]) -> None:
+    def _delete_unused(self, uploads: Iterable[Path]) -> None:
+        """Delete those that no page shows, and uploads of pages that closed before they had them.
+        """
         used = frozenset[Path]().union(*(page.uploads for page in self._pages.values()))
-        for path in uploads - used:
+        before = time.time() - _UNCLAIMED_SECONDS
+        with suppress(OSError):
+            late = [path for path in (*self._root.glob("*/*"), *self._root.glob("tmp*"))
+                    if not path.is_dir() and path.lstat().st_mtime < before]
+            uploads = {*uploads, *late}
+        for path in {*uploads} - used:
             with suppress(OSError):
                 path.unlink()
                 path.parent.rmdir()  # unless a file of the same content has another name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-import sys
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -49,12 +49,25 @@ def serve(settings: Settings, on_ready: Callable[[str], object]) -> None:
     if importlib.util.find_spec("gradio") is None:
         raise EngineError("gradio is not installed; pip install 'bidiff-deploy[app]'")
     # What a killed process left is removed by the next one.
+    _check_free(settings)
     with temporary(Path(tempfile.gettempdir(), "bidiff-app").resolve(), directory=True) as root, \
             _signals() as ended:
         root.chmod(0o700)
         _prepare(root)
         refuse_other_hosts(settings.host)
         _run(settings, root, on_ready, ended)
+
+
+def _check_free(settings: Settings) -> None:
+    """Before Gradio is imported, which takes seconds. Raises UsageError."""
+    port = settings.port or 0
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        socket.create_server((settings.host.strip("[]"), port), family=family).close()
+    except OSError as error:
+        where = f"{settings.host}:{port}" if port else settings.host
+        raise UsageError(f"cannot listen at {where}: {error.strerror or one_line(error)}; choose "
+                         "another --host or --port") from None
 
 
 def _prepare(root: Path) -> None:
@@ -89,11 +102,6 @@ def _run(settings: Settings, root: Path, on_ready: Callable[[str], object],
             quiet=True, share=False, inbrowser=False, show_error=True, ssr_mode=False,
             footer_links=[], max_file_size=settings.max_upload,
             app_kwargs={"middleware": [guard]}, **style())
-    except OSError as error:
-        where = settings.host if settings.port is None else f"{settings.host}:{settings.port}"
-        raise UsageError(f"cannot listen at {where}: {one_line(error)}; choose another --host or "
-                         "--port") from None
-    try:
         on_ready(address)
         ended.wait()
     finally:

@@ -78,6 +78,7 @@ def _module(name: str) -> dict[str, Any]:
 
 
 def _onnxruntime() -> dict[str, Any]:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as the engines do
     import onnxruntime
 
     return {"version": onnxruntime.__version__,

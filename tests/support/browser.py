@@ -118,6 +118,17 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[
             {"name": "prefers-color-scheme", "value": scheme}])
 
+    def download_to(self, folder: Path) -> None:
+        """Where downloads go: of all tabs, so it is not asked of one."""
+        session, self._session = self._session, None
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        self._session = session
+
+    def click(self, selector: str) -> None:
+        """A click by the user, which alone may start several downloads."""
+        self.call("Runtime.evaluate", userGesture=True,
+                  expression=f"document.querySelector({json.dumps(selector)}).click()")
+
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}

@@ -20,6 +20,8 @@ __all__ = ["import_onnxruntime", "open_session", "register", "run_failure", "ses
 
 def import_onnxruntime() -> Any:
     """The module ``onnxruntime``. Raises EngineError, which names the extra to install."""
+    # From 1.29 on it reports to Microsoft which models it runs; whoever sets the variable decides.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
