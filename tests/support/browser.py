@@ -126,8 +126,9 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """A click by the user, which alone may start several downloads."""
-        self.call("Runtime.evaluate", userGesture=True,
-                  expression=f"document.querySelector({json.dumps(selector)}).click()")
+        found = self.call("Runtime.evaluate", userGesture=True,
+                          expression=f"document.querySelector({json.dumps(selector)}).click()")
+        assert "exceptionDetails" not in found, found["exceptionDetails"]
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._number += 1
