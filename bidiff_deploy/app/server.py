@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import EngineError, UsageError, one_line
 from ..files.temporaries import temporary
@@ -114,7 +115,7 @@ def _run(settings: Settings, root: Path, on_ready: Callable[[str], object],
 def _signals() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set; a second SIGINT ends the process as usual."""
     ended = threading.Event()
-    previous = {}
+    previous: dict[int, Any] = {}
 
     def end(number: int, _: object) -> None:
         ended.set()

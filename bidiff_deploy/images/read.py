@@ -130,7 +130,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 def _too_many(size: str, max_pixels: int) -> str:
     return (f"it has {size} pixels; at most {max_pixels} are read, so make it smaller, or allow "
-            "more with --max-pixels of upscale")
+            "more with --max-pixels of upscale or app")
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:

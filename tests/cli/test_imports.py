@@ -22,6 +22,7 @@ ONNX = {"google", "ml_dtypes", "numpy", "onnx", "typing_extensions"}
 LOADED = {
     "models": set(),
     "upscale": {"PIL", "jinja2", "markupsafe", "numpy"},  # all but numpy for --compare alone
+    "app": set(),
     "doctor": {"numpy"},
     "export": ONNX | {"safetensors"},
     "export-onnx": ONNX | {"safetensors"},
