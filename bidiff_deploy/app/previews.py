@@ -39,7 +39,8 @@ def _write(image: Image, size: tuple[int, int], stem: Path) -> str:
         opened = opened.resize(size, Resampling.LANCZOS)
     see_through = image.alpha is not None
     path = stem.with_name(stem.name + (".png" if see_through else ".jpg"))
-    options: dict[str, Any] = {"compress_level": 1} if see_through else {"quality": 95, "subsampling": 0}
+    options: dict[str, Any] = ({"compress_level": 1} if see_through
+                               else {"quality": 95, "subsampling": 0})
     stem.parent.mkdir(parents=True, exist_ok=True)
     opened.save(path, icc_profile=image.icc_profile, **options)
     return str(path)

@@ -6,6 +6,7 @@ import builtins
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import tifffile
 from PIL import Image as pillow
@@ -70,8 +71,12 @@ def test_cmyk_is_read_without_lcms(tmp_path: Path, monkeypatch) -> None:
     assert "approximate" in read_image(tmp_path / "a.jpg").metadata.dropped[0]
 
 
-def test_rgb_profiles_of_ycbcr_tiffs_are_kept(tmp_path: Path) -> None:
-    pillow.new("YCbCr", (5, 4)).save(tmp_path / "a.tif", icc_profile=profile())
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_rgb_profiles_of_ycbcr_tiffs_are_kept(tmp_path: Path, compression: str | None) -> None:
+    if compression is None and int(PIL.__version__.partition(".")[0]) < 13:
+        pytest.skip("Pillow below 13 does not read uncompressed YCbCr")
+    pillow.new("YCbCr", (5, 4)).save(tmp_path / "a.tif", icc_profile=profile(),
+                                     compression=compression)
     image = read_image(tmp_path / "a.tif")
     assert image.icc_profile == profile() and image.metadata.dropped == ()
 

@@ -70,8 +70,8 @@ def test_the_resolution_of_a_bmp(tmp_path: Path) -> None:
 def test_the_limit_of_pixels_is_ours(tmp_path: Path, form: str, monkeypatch) -> None:
     pillow.new("L", (50, 40)).save(tmp_path / "a", format=form)
     with pytest.raises(ImageError, match="a: it has 50x40 pixels; at most 1999 are read, so make "
-                                         "it smaller, or allow more with --max-pixels of upscale or "
-                                         "app"):
+                                         "it smaller, or allow more with --max-pixels of upscale "
+                                         "or app"):
         read_image(tmp_path / "a", 1999)
     monkeypatch.setattr(pillow, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice that
     assert read_image(tmp_path / "a", 2000).width == 50
