@@ -23,6 +23,9 @@ _ASKED = re.compile(
     r"/|/(config|theme\.css|favicon\.ico|manifest\.json)|/(assets|static)/.+"
     r"|/gradio_api/(startup-events|info|upload|upload_progress|cancel|reset|theme\.css"
     r"|run/predict|queue/(join|data)|heartbeat/\w+|file=/.+)", re.DOTALL)
+# A browser loads nothing from another host for the page, and shows it in no other site's page.
+_POLICY = (b"content-security-policy", b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: "
+           b"blob:; base-uri 'self'; form-action 'self'; frame-ancestors 'none'")
 _FORM_BYTES = 1 << 20  # around uploaded files, and of any other request
 
 
@@ -39,9 +42,14 @@ class Guard:
         self._app, self._own_names, self._max_upload = app, own_names, max_upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_policy(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), _POLICY]
+            await send(message)
+
         status = self._refusal(scope) if scope["type"] == "http" else None
         if status is None:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, with_policy)
             return
         await send({"type": "http.response.start", "status": status,
                     "headers": [(b"content-length", b"0")]})

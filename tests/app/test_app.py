@@ -118,6 +118,10 @@ def test_photos_are_dropped_compared_and_downloaded(app, tmp_path):
                  if not url.startswith(("data:", "blob:", "about:"))}
         assert hosts == {urlsplit(app.address).netloc}
         assert app.files()
+        assert browser.evaluate(
+            "new Promise(done => { document.onsecuritypolicyviolation = e => done(e.blockedURI); "
+            "document.body.append(Object.assign(new Image(), {src: 'http://192.0.2.1/a'})); })"
+        ) == "http://192.0.2.1/a"
         browser.call("Page.navigate", url="about:blank")
         wait_until(lambda: not app.files())
     finally:
@@ -138,7 +142,7 @@ def _slide(browser: Browser) -> None:
     clip = "document.querySelector('#slider img.fixed').style.clipPath"
     wait_until(lambda: "50%" in (browser.evaluate(clip) or ""))
     browser.evaluate("document.querySelector('#slider').scrollIntoView()")
-    x, y = _middle(browser, "#slider [data-testid=slider] .inner")
+    x, y = _middle(browser, "#slider .outer .inner")
     for kind, by, buttons in (("mousePressed", 0, 1), ("mouseMoved", 40, 1),
                               ("mouseReleased", 40, 0)):
         browser.call("Input.dispatchMouseEvent", type=kind, x=x + by, y=y, button="left",

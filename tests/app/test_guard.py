@@ -30,6 +30,8 @@ def status(path: str = "/", method: str = "GET", own: frozenset[str] | None = OW
     scope = {"type": "http", "path": path, "method": method, "headers": [
         (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]}
     asyncio.run(Guard(app, own_names=own, max_upload=MOST)(scope, None, send))
+    assert (200 != sent[0]["status"]) or b"default-src 'self' " in dict(sent[0]["headers"])[
+        b"content-security-policy"]
     return sent[0]["status"]
 
 
