@@ -115,17 +115,17 @@ def _run(settings: Settings, root: Path, on_ready: Callable[[str], object],
 def _signals() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set; a second SIGINT ends the process as usual."""
     ended = threading.Event()
-    previous: dict[int, Any] = {}
+    previous: dict[signal.Signals, Any] = {}
 
     def end(number: int, _: object) -> None:
         ended.set()
         if number == signal.SIGINT:  # `timeout` sends SIGTERM twice
-            signal.signal(number, previous[number])
+            signal.signal(number, previous[signal.SIGINT])
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, end)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        previous[each] = signal.signal(each, end)
     try:
         yield ended
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for each, handler in previous.items():
+            signal.signal(each, handler)
