@@ -6,4 +6,6 @@
     layout    what the page shows, and what its buttons do
     guard     which requests are answered, and which hosts this process may ask
     server    from the command's options to a running server
+
+Only ``layout`` imports Gradio; ``server`` imports it after it has set Gradio's options.
 """

@@ -53,7 +53,7 @@ def where(plan: TilePlan, done: int, total: int) -> str:
     """What a call of ``on_step`` means: "tile 2 of 9, step 3 of 4", or the step alone."""
     each = max(total // plan.count, 1)
     tile, step = divmod(done - 1, each)
-    first = "" if plan.whole else f"tile {tile + 1} of {plan.count}, "
+    first = "" if plan.count == 1 else f"tile {tile + 1} of {plan.count}, "
     return f"{first}step {step + 1} of {each}"
 
 
