@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 from ..images.convert import to_pil
 from ..images.image import to_8_bits
 from ..images.read import read_image
+from ..pages.pictures import MAX_PIXELS
 
 if TYPE_CHECKING:
     from ..images.image import Image
 
-__all__ = ["MAX_PIXELS", "write_previews"]
-
-MAX_PIXELS = 4_000_000
+__all__ = ["write_previews"]
 
 
 def write_previews(original: Path, larger: Path, folder: Path, max_pixels: int

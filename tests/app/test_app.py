@@ -43,7 +43,8 @@ class App:
         [self.root] = folder.iterdir()
 
     def files(self) -> list[Path]:
-        return [path for path in self.root.rglob("*") if path.is_file()]
+        # Not rglob, which fails where a folder is removed meanwhile.
+        return [Path(here, name) for here, _, names in os.walk(self.root) for name in names]
 
     def ask(self, path: str, body: object = None, **headers: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection(urlsplit(self.address).netloc,
