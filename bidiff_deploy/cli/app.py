@@ -8,19 +8,19 @@ from ._shared import threads_option
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS",
+@click.option("--host", default="127.0.0.1", metavar="ADDRESS",
               help="Address to listen at; 0.0.0.0 lets other machines use the page.")
 @click.option("--port", type=click.IntRange(1, 65535), metavar="N",
-              help="Default: the first that is free, from 7860.")
+              help="Port to listen at. Default: the first that is free, from 7860.")
 @click.option("--model", metavar="NAME|BUNDLE|CHECKPOINT",
               help="The model that is chosen first: a name that `bidiff-deploy models` lists, or a "
                    "path. Default: photo-x2.")
 @threads_option
-@click.option("--max-pixels", type=click.IntRange(min=1), default=1 << 27, show_default=True,
+@click.option("--max-pixels", type=click.IntRange(min=1), default=1 << 27,
               metavar="N", help="Refuse photos of more pixels; a small file may hold a huge image.")
-@click.option("--max-upload", type=click.IntRange(1, 100_000), default=500, show_default=True,
+@click.option("--max-upload", type=click.IntRange(1, 100_000), default=500,
               metavar="MB", help="Refuse more photos than this at a time in one page.")
-@click.option("--open/--no-open", "opens", default=True, show_default=True,
+@click.option("--open/--no-open", "opens", default=True,
               help="Open the page in a browser.")
 def command(host: str, port: int | None, model: str | None, threads: int | None, max_pixels: int,
             max_upload: int, opens: bool) -> None:
