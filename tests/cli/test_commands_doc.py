@@ -66,13 +66,11 @@ def test_every_command_and_option_is_there_with_help(name):
 
 def test_every_command_is_in_one_group():
     grouped = [name for names in GROUPS.values() for name in names]
-    assert len(set(grouped)) == len(grouped) and set(COMMANDS) == set(grouped) & set(COMMANDS)
-    assert set(grouped) - set(COMMANDS) <= {"app"}, "a group names a command that does not exist"
+    assert sorted(grouped) == sorted(COMMANDS)
     shown = CliRunner().invoke(group, ["--help"]).output
     for title, names in GROUPS.items():
         part = shown.partition(f"\n{title}:\n")[2].partition("\n\n")[0]
-        assert [line.split()[0] for line in part.splitlines()] == [
-            name for name in names if name in COMMANDS]
+        assert [line.split()[0] for line in part.splitlines()] == list(names)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -21,6 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 NOT_RUN = {
     "export BI_DiffSR_x4.pth": "the authors' file is not in the checkout",
     "export net.safetensors": "a checkpoint of the reader",
+    "app": "serves until it is stopped; tests/app runs it",
     "build-plugin": "needs TensorRT's headers",
     "build half.bundle": "needs TensorRT and a GPU",
     "train training/folder_x2.yaml": "needs the reader's photos, for hours",
