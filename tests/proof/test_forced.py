@@ -14,6 +14,7 @@ from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.engines import library
 from bidiff_deploy.proof.check import bundle_layers, noise_predictor
 from bidiff_deploy.proof.inputs import noise_sample
+from bidiff_deploy.proof.reference import in_channels_last
 from support.check_setup import SIZE, TIMES, check, damaged
 from support.seeds import SEED, SOAK
 
@@ -45,10 +46,28 @@ def tampered(monkeypatch):
     return tamper
 
 
+@pytest.fixture
+def channels_last(monkeypatch):
+    """A function after which the reference runs in that memory layout."""
+    def set_layout() -> None:
+        right = noise_predictor.ForcedReference.__init__
+
+        def other(self, network, **options):
+            right(self, network, **options)
+            in_channels_last(self.network)
+
+        monkeypatch.setattr(noise_predictor.ForcedReference, "__init__", other)
+    return set_layout
+
+
 @pytest.mark.soak
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"] if SOAK else ["contiguous"])
 @pytest.mark.parametrize("backend", ["onnxruntime", "onnxruntime-stock"])
 @pytest.mark.parametrize("name", ["tiny", "small"])
-def test_a_right_engine_passes_whatever_the_input(reference, monkeypatch, backend, name):
+def test_a_right_engine_passes_whatever_the_input(reference, monkeypatch, channels_last, backend,
+                                                  name, layout):
+    if layout == "channels_last":
+        channels_last()
     bundle, checkpoint = open_bundle(reference.bundle(name, TIMES if name == "tiny" else [0])), \
         reference.read(name)
     seeds = iter(range(SEED, SEED + SEEDS))
@@ -76,17 +95,9 @@ def test_it_passes_on_every_kernel(reference, kernel):
     assert "legitimate flip" in done.stdout
 
 
-def test_both_memory_layouts_of_the_reference_agree(reference, monkeypatch):
-    from bidiff_deploy.proof.reference import in_channels_last
-
-    right = noise_predictor.ForcedReference.__init__
-
-    def other(self, network, **options):
-        right(self, network, **options)
-        in_channels_last(self.network)
-
+def test_both_memory_layouts_of_the_reference_agree(reference, channels_last):
     first = check(reference.bundle("tiny", TIMES), reference.read("tiny"), timesteps=[400])
-    monkeypatch.setattr(noise_predictor.ForcedReference, "__init__", other)
+    channels_last()
     second = check(reference.bundle("tiny", TIMES), reference.read("tiny"), timesteps=[400])
     assert first and second
     for one, two in zip(first.segments, second.segments):
