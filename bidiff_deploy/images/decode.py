@@ -27,6 +27,13 @@ def from_8_bits(opened: PillowImage, data: bytes, profile: bytes | None) -> Imag
     """
     opened.load()
     mode = opened.mode
+    tags = getattr(opened, "tag_v2", {})  # of a TIFF
+    if mode in ("1", "L", "LA") and 2 in tags.get(_SAMPLE_FORMAT, ()):
+        raise ImageError("its samples are signed numbers; convert it first")
+    colours = tags.get(_COLOUR_MAP, ())
+    if mode == "P" and colours and max(colours) < 256:
+        # Some programs store 8 bits a colour instead of 16; Pillow takes the high byte of each.
+        opened.putpalette(np.asarray(colours, np.uint8).reshape(3, -1).T.tobytes())
     if mode in ("F", "I") or mode.startswith("I;"):
         raise ImageError(f"its samples (mode {mode}) are not whole numbers of 8 or 16 bits; "
                          "convert it first")
@@ -48,6 +55,8 @@ def from_8_bits(opened: PillowImage, data: bytes, profile: bytes | None) -> Imag
         return Image(np.array(opened.convert("L"))[:, :, None], None, profile)
     if mode in ("PA", "RGBA", "RGBa") or key is not None:
         colour = np.asarray(opened.convert("RGBA"))
+        if opened.format == "BMP" and not colour[:, :, 3].any():  # unused: programs show such files
+            return Image(colour[:, :, :3].copy(), None, profile)
         return Image(colour[:, :, :3].copy(), colour[:, :, 3].copy(), profile)
     return Image(np.array(opened.convert("RGB")), None, profile)
 
@@ -86,6 +95,8 @@ def orientation_of(opened: PillowImage) -> int:
     except Exception:  # damaged metadata is no reason to refuse an image
         return 1
 
+
+_COLOUR_MAP, _SAMPLE_FORMAT = 320, 339
 
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],

@@ -22,6 +22,10 @@ _PROFILE = b"ICC_PROFILE\0"
 _THUMBNAILS = (0x0409, 0x040C)
 _MAX_SEGMENTS = 10_000
 _END = 0xD9
+# Frames of other processes than baseline, extended and progressive Huffman.
+_UNREAD = {0xC3: "lossless coding", 0xF7: "the coding of JPEG-LS",
+           **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical coding"),
+           **dict.fromkeys((0xC9, 0xCA, 0xCB), "arithmetic coding")}
 # A marker with a body or the end; in a scan's data 0xFF is escaped or one of the others.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
 # Segments that describe the stored file: JFIF, thumbnails, Adobe's colour transform, the quality.
@@ -39,6 +43,9 @@ class Jpeg:
     comments   the bodies of its comments
     left_out   names of segments that are not kept, such as "APP11 (JP)"
     ended      whether it has an end marker
+    end        offset of the end marker, if it has one
+    unread     what kind of JPEG that is not read it is, such as "12 bits a sample"; or ""
+    progressive  whether its pixels come in several passes
     trailing   number of bytes after the end marker, without zeros at their end
     """
 
@@ -48,6 +55,9 @@ class Jpeg:
     comments: list[bytes] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     ended: bool = False
+    end: int = 0
+    unread: str = ""
+    progressive: bool = False
     trailing: int = 0
 
 
@@ -60,7 +70,7 @@ def split(data: bytes) -> Jpeg:
     while match := _MARKER.search(data, position):
         position, marker = match.end(), match[0][-1]
         if marker == _END:
-            found.ended = True
+            found.ended, found.end = True, match.start()
             found.trailing = len(data[position:].rstrip(b"\0"))
             break
         length = int.from_bytes(data[position:position + 2], "big")
@@ -73,6 +83,11 @@ def split(data: bytes) -> Jpeg:
                 raise ImageError(f"it has more than {_MAX_SEGMENTS} segments of metadata, so it is "
                                  "damaged or hostile")
             _sort(found, marker, body, resources)
+        elif marker in _UNREAD or 0xC0 <= marker <= 0xC2:
+            found.progressive = marker == 0xC2
+            found.unread = _UNREAD.get(marker) or (
+                f"{body[0]} bits a sample" if body and body[0] != 8 else
+                "no height in its header" if body[1:3] == b"\0\0" else "")
     found.photoshop = b"".join(resources)[:MAX_BYTES] or None
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["HEAD_BYTES", "kind_of", "refusal"]
+__all__ = ["HEAD_BYTES", "is_other", "kind_of", "refusal"]
 
 HEAD_BYTES = 512  # of a file, enough to recognise it
 
@@ -14,9 +14,9 @@ _STARTS = (
     (b"\x89PNG\r\n\x1a\n", "a PNG image"), (b"\xff\xd8\xff", "a JPEG image"),
     (b"II*\0\x10\0\0\0CR", "a CR2 raw photo"), (b"IIU\0", "an RW2 raw photo"),
     (b"IIRO", "an ORF raw photo"), (b"FUJIFILMCCD-RAW", "a RAF raw photo"),
-    (b"II*\0", "a TIFF image"), (b"MM\0*", "a TIFF image"), (b"II+\0", "a TIFF image"),
-    (b"MM\0+", "a TIFF image"), (b"GIF87a", "a GIF image"), (b"GIF89a", "a GIF image"),
-    (b"BM", "a BMP image"), (b"\xff\x0a", "a JPEG XL image"),
+    (b"II\xbc", "a JPEG XR image"), (b"II*\0", "a TIFF image"), (b"MM\0*", "a TIFF image"),
+    (b"II+\0", "a TIFF image"), (b"MM\0+", "a TIFF image"), (b"GIF87a", "a GIF image"),
+    (b"GIF89a", "a GIF image"), (b"BM", "a BMP image"), (b"\xff\x0a", "a JPEG XL image"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"), (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
     (b"8BPS", "a Photoshop document"), (b"gimp xcf", "a GIMP document"),
@@ -65,6 +65,11 @@ def kind_of(head: bytes) -> str | None:
     if text and re.fullmatch(rb"[\t\n\r\x20-\x7e\x80-\xff]*", text) and _is_text(text):
         return "a text file"
     return None
+
+
+def is_other(head: bytes) -> bool:
+    """Whether a file with these first bytes is known to be of a kind that is not read."""
+    return kind_of(head) not in (None, *_READ)
 
 
 def refusal(head: bytes) -> str:

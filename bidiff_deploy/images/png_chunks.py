@@ -25,6 +25,7 @@ _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 # palette, when the file was changed, how Apple's decoder divides it.
 _STORAGE = (b"acTL", b"fcTL", b"fdAT", b"sBIT", b"hIST", b"tIME", b"iDOT", b"vpAg")
 _MAX_TEXTS = 1000
+_NEEDED = (b"IHDR", b"PLTE", b"IDAT", b"tRNS")
 
 
 @dataclass
@@ -78,6 +79,8 @@ def split(data: bytes) -> Png:
             frames = frames + 1 if frames else 1 + pixels
         if not (name[0] & 0x20) or name == b"tRNS":  # lower case: decoding does not need it
             kept.append(data[start:end])
+            if name not in _NEEDED:
+                _add(found.left_out, name)
             continue
         key = _metadata_key(name, data[start + 8:start + 8 + min(length, 80)])
         if key is None and name in _STORAGE:

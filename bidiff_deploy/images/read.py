@@ -15,14 +15,13 @@ import threading
 import warnings
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ImageError, one_line
-from . import frames, jpeg_segments, png_chunks, sixteen_bit, tiff_file, unended_jpeg
+from . import cut_jpeg, frames, jpeg_segments, png_chunks, sixteen_bit, tiff_file
 from .decode import from_8_bits, orientation_of, upright
 from .image import Image
-from .kinds import HEAD_BYTES, kind_of, refusal
+from .kinds import HEAD_BYTES, is_other, kind_of, refusal
 from .metadata import Metadata, usable_profile
 from .metadata_read import from_file, from_tiff
 
@@ -44,7 +43,7 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Im
     Raises ImageError for a file that is missing, empty, damaged, of another format or of float
     samples, or has more than ``max_pixels``.
     """
-    return decode_image(read_bytes(path), path, max_pixels)
+    return decode_image(read_bytes(path, max_pixels), path, max_pixels)
 
 
 def decode_image(data: bytes, path: str | os.PathLike[str],
@@ -76,6 +75,9 @@ def decode_image(data: bytes, path: str | os.PathLike[str],
                          f"({one_line(error)})") from None
 
 
+# Of a file: 4 samples of 16 bits, and what is not pixels.
+_PIXEL_BYTES, _OTHER_BYTES = 8, 1 << 29
+_TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _limit = threading.Lock()  # Pillow's limit is global
 
 
@@ -87,8 +89,17 @@ def _decoded(data: bytes, max_pixels: int) -> Image:
         # Pillow would refuse an image because of errors in its metadata.
         png = png_chunks.split(data)
         data = png.data
-    elif data.startswith(b"\xff\xd8") and not jpeg_segments.split(data).ended:
-        data, notes = unended_jpeg.completed(data, _open, check)
+    elif data.startswith(b"\xff\xd8"):
+        jpeg = jpeg_segments.split(data)
+        try:
+            data, notes = cut_jpeg.completed(data, jpeg, _open, check)
+        except OSError:
+            if not jpeg.unread:
+                raise
+            raise ImageError(f"it is a JPEG with {jpeg.unread}, which is not read; convert it to "
+                             "PNG or TIFF") from None
+    elif data[:4] in _TIFFS:
+        tiff_file.silence_libtiff()
     from PIL import UnidentifiedImageError
 
     try:
@@ -133,13 +144,24 @@ def _too_many(size: str, max_pixels: int) -> str:
             "more with --max-pixels of upscale or app")
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The content of a file. Raises ImageError if it cannot be read or is empty."""
+def read_bytes(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> bytes:
+    """The content of a file. Raises ImageError if it cannot be read, is empty, of a kind that is
+    not read, or larger than an image of ``max_pixels`` can be."""
     shown = os.fspath(path)
+    limit = max_pixels * _PIXEL_BYTES + _OTHER_BYTES
     try:
-        if not stat.S_ISREG(os.stat(shown).st_mode):
+        if not stat.S_ISREG(os.stat(shown).st_mode):  # before it is opened: a pipe would wait
             raise ImageError(f"{shown} is not a file")
-        data = Path(shown).read_bytes()
+        with open(shown, "rb") as stream:
+            data = stream.read(HEAD_BYTES)
+            if is_other(data):
+                raise ImageError(f"{shown} {refusal(data)}")
+            size = os.fstat(stream.fileno()).st_size
+            if size > limit:
+                raise ImageError(f"{shown} has {size} bytes; with {max_pixels} pixels at most "
+                                 f"{limit} are read, so save the image alone in a file, or allow "
+                                 "more with --max-pixels of upscale")
+            data += stream.read(limit)
     except MemoryError:
         raise ImageError(f"there is not enough memory to read {shown}") from None
     except FileNotFoundError:

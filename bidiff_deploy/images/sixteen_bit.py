@@ -85,6 +85,8 @@ def _read_tiff(opened: PillowImage, data: bytes) -> Samples | None:
     bits = opened.tag_v2.get(258, (1,))
     bits = bits if isinstance(bits, tuple) else (bits,)
     photometric = opened.tag_v2.get(262)
+    if set(bits) == {16} and opened.tag_v2.get(284, 1) == 2 and len(bits) > 1:
+        return _read_planes(data, "16-bit samples in separate planes")  # Pillow keeps 8 bits
     if opened.mode.startswith("I;16") and photometric in (0, 1) and bits[0] in (12, 16):
         opened.load()
         grey = np.asarray(opened).astype(np.uint16)
@@ -93,8 +95,6 @@ def _read_tiff(opened: PillowImage, data: bytes) -> Samples | None:
         return (~grey if photometric == 0 else grey)[:, :, None], None
     if opened.mode not in ("RGB", "RGBA") or photometric != 2:
         return None  # refused or converted like all unusual modes
-    if set(bits) == {16} and opened.tag_v2.get(284, 1) == 2:
-        return _read_planes(data, "16-bit colour in separate planes")  # Pillow keeps 8 bits
     arguments: list[Any] = [tile[3] for tile in opened.tile]
     raw_modes = {one if isinstance(one, str) else one[0] for one in arguments}
     raw_mode = raw_modes.pop() if len(raw_modes) == 1 else ""

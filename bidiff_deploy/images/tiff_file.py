@@ -6,10 +6,12 @@ Formats: TIFF 6.0, BigTIFF.
 
 from __future__ import annotations
 
+import ctypes
 import io
 import logging
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +21,7 @@ from ..errors import ImageError, one_line
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
-__all__ = ["read"]
+__all__ = ["read", "silence_libtiff"]
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _DEFLATE = (8, 32946)
@@ -55,6 +57,15 @@ def read(data: bytes, check: Callable[[int, int], None],
     except Exception as error:  # of a damaged file, or a codec that is missing
         raise ImageError(f"it is a TIFF that is damaged or of an unsupported kind "
                          f"({one_line(error)}); convert it first") from None
+
+
+def silence_libtiff() -> None:
+    """Have Pillow's libtiff print nothing on stderr about damaged files, whose errors Pillow raises
+    in its own words."""
+    from PIL import _imaging
+
+    with suppress(OSError, AttributeError):  # it is linked in another way, or absent
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def _check_kind(page: TiffPage) -> None:

@@ -198,7 +198,7 @@ class Batch:
 
     def _decode(self, job: Job) -> _Work:
         started = time.monotonic()
-        data = read_bytes(job.source)
+        data = read_bytes(job.source, self._max_pixels)
         image = decode_image(data, job.source, self._max_pixels)
         make_directory(job.target.parent)
         if self._journal is not None and not self._journal.claim(job.target):
