@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
+from .errors import printable
+
 __all__ = ["Progress", "duration"]
 
 _REDRAW_SECONDS = 0.1  # on a terminal
@@ -55,7 +57,7 @@ class Progress:
         """Report that ``done`` of ``total`` pieces are finished, fractions allowed; ``label``
         replaces the line's label."""
         if label is not None:
-            self.label = label
+            self.label = printable(label)
         now = self._clock()
         pause = _REDRAW_SECONDS if self._in_place else _LINE_SECONDS
         unfinished = self.total is None or done < self.total

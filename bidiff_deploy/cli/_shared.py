@@ -126,6 +126,12 @@ def print_line(text: str) -> None:
         click.echo("warning: stdout is closed; the work goes on without it", err=True)
 
 
+def print_note(text: str) -> None:
+    """Prints one line on stderr, with what is not printable in it escaped: names of files may steer
+    a terminal."""
+    click.echo(printable(text), err=True)
+
+
 def parse_timesteps(text: str | None) -> list[int] | None:
     """``"1960,1920,0"`` as numbers; None stays None. Raises UsageError."""
     if text is None:
@@ -140,7 +146,7 @@ def parse_timesteps(text: str | None) -> list[int] | None:
 def print_assumptions(assumptions: Iterable[str]) -> None:
     """Prints one line on stderr for each."""
     for line in assumptions:
-        click.echo(f"assumed: {printable(line)}", err=True)
+        print_note(f"assumed: {line}")
 
 
 def parse_bytes(text: str, option: str = "--memory") -> int:

@@ -12,6 +12,7 @@ from ._shared import (
     json_option,
     parse_names,
     parse_size,
+    print_note,
     quiet_option,
     threads_option,
 )
@@ -67,7 +68,7 @@ def command(bundle: str, size: str, threads: int | None, device: int | None, aga
                               against=names, steps=steps, rounds=rounds, bounds=profile,
                               device=device, on_progress=progress.update)
     for warning in result.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        print_note(f"warning: {warning}")
     click.echo(json.dumps(result.to_dict(), indent=1) if as_json else table(result, profile))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..engines import TENSORRT
-from ._shared import PATH, json_option, parse_bytes, parse_size, quiet_option
+from ._shared import PATH, json_option, parse_bytes, parse_size, print_note, quiet_option
 
 if TYPE_CHECKING:
     from ..bundle.record import NoisePredictorBundle
@@ -159,7 +159,7 @@ def _print(result: dict[str, Any], as_json: bool, quiet: bool) -> None:
     import json
 
     for note in () if quiet else result["notes"]:
-        click.echo(f"note: {note}", err=True)
+        print_note(f"note: {note}")
     if as_json:
         click.echo(json.dumps(result, indent=1))
     elif quiet:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import printable
 from ._shared import (
     PATH,
     backend_option,
@@ -83,7 +84,7 @@ def command(model: str, datasets: tuple[str, ...], scale: int | None, options: s
             def report(line: str) -> None:
                 if not (as_json or quiet):
                     progress.clear()
-                    print_line(line)
+                    print_line(printable(line))
 
             result = evaluate(model, opened, benchmarks, options=upscale.to_dict(),
                               lpips=distance,

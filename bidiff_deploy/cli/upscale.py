@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import printable
 from ._shared import (
     PATH,
     backend_option,
     device_option,
     json_option,
     print_line,
+    print_note,
     quiet_option,
     threads_option,
     upscale_options,
@@ -138,16 +140,17 @@ def command(inputs: tuple[str, ...], output: str | None, model: str | None, scal
         print_line(json.dumps([*screen.results, *passed_over, *looks], indent=1))
     failed = [result["error"] for result in (*screen.results, *looks) if "error" in result]
     for message in failed:
-        click.echo(f"error: {message}", err=True)
+        print_note(f"error: {message}")
     if passed_over:
-        click.echo(f"warning: {summary(jobs.passed_over)}", err=True)
+        print_note(f"warning: {summary(jobs.passed_over)}")
     if interrupted:
         written = len(screen.results) - len(failed)
         hint = "; --resume continues with the others" if journal is not None else ""
         click.echo(f"interrupted: {written} of {len(jobs)} images are written{hint}", err=True)
         raise SystemExit(128 + interrupted)
     if not (jobs.to_file or quiet or as_json):
-        print_line(_ending(screen.results, len(passed_over), output or str(jobs.folder)))
+        print_line(printable(_ending(screen.results, len(passed_over),
+                                     output or str(jobs.folder))))
     if failed:
         raise SystemExit(1)
 
@@ -225,15 +228,15 @@ class _Screen:
     def wait(self, job: Job) -> None:
         if self._progress.shown:
             self._progress.clear()
-            click.echo(f"waiting for another run, which is writing {job.target}", err=True)
+            print_note(f"waiting for another run, which is writing {job.target}")
 
     def end(self, job: Job, result: Result) -> None:
         self.results.append(result)
         self._progress.clear()
         if self.shows_results and "error" not in result:
-            print_line(_line(result))
+            print_line(printable(_line(result)))
         for warning in result.get("warnings", ()):
-            click.echo(f"warning: {job.source}: {warning}", err=True)
+            print_note(f"warning: {job.source}: {warning}")
 
 
 def _line(result: Result) -> str:

@@ -36,6 +36,8 @@ class InputArgument:
             self.kind = "folder" if os.path.isdir(name) else "file"
         elif glob.has_magic(name):
             self.kind = "pattern"
+        elif os.path.islink(name):
+            self.kind = "file"  # reading it says why its target is not there
         else:
             raise ImageError(f"{name} does not exist")
 

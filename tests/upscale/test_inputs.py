@@ -162,6 +162,24 @@ def test_names_that_stdout_cannot_encode(reference, tmp_path: Path, encoding: st
         assert b"caf\\udce9.png" in result.stdout and b"mean" in result.stdout
 
 
+def test_names_do_not_control_the_terminal(reference, tmp_path: Path) -> None:
+    """Neither in results and warnings nor in errors, on stdout or stderr."""
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "in").mkdir()
+    odd = "\x1b[2J\nerror: fake"
+    pillow.new("RGB", (8, 8)).save(tmp_path / "in" / f"{odd}.gif", save_all=True,
+                                   append_images=[pillow.new("RGB", (8, 8), "red")])
+    (tmp_path / "in" / f"{odd}.png").write_bytes(b"none")
+    (tmp_path / "in" / "loop.png").symlink_to("loop.png")
+    result = command(reference, f"{tmp_path}/in", "-o", f"{tmp_path}/out")
+    assert b"\x1b" not in result.stdout + result.stderr
+    assert rb"fake.png: 32x32" in result.stdout and b"levels of symbolic" in result.stderr
+    assert [line.split(b":")[0] for line in result.stderr.splitlines()] == [
+        b"warning", b"error", b"error"]
+    result = command(reference, f"{tmp_path}/in/loop.png")
+    assert b"loop.png' cannot be read: Too many levels" in result.stderr
+
+
 def test_a_reader_that_ends_does_not_end_the_batch(reference, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     (tmp_path / "in").mkdir()
