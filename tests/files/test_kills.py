@@ -5,13 +5,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,6 +23,7 @@ from bidiff_deploy.files import (
     renames,
     temporaries,
 )
+from support.killed import Killed, killed_after
 
 
 def names(folder: Path) -> list[str]:
@@ -33,32 +31,6 @@ def names(folder: Path) -> list[str]:
 
 
 OLD, NEW = {"manifest.json": "old", "stale": "old"}, {"manifest.json": "new"}
-
-
-class Killed(BaseException):
-    """Stands for a kill: after it, no call that changes a file does anything."""
-
-
-def killed_after(count: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
-    """Of the calls that change names, ``count`` are made and the next is a kill; returns what
-    tells whether it came so far."""
-    calls = {"made": 0}
-
-    def limited(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            if calls["made"] == count:
-                raise Killed
-            calls["made"] += 1
-            return original(*arguments, **options)
-        return call
-
-    for module, name in ((os, "rename"), (os, "replace"), (os, "unlink"), (os, "rmdir"),
-                         (os, "mkdir"), (os, "link"), (renames, "_renameat2"), (shutil, "rmtree")):
-        monkeypatch.setattr(module, name, limited(getattr(module, name)))
-
-    def reached() -> bool:
-        return calls["made"] == count
-    return reached
 
 
 def bundle(folder: Path, content: dict[str, str]) -> Path:

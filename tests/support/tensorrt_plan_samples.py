@@ -32,13 +32,14 @@ def target(**changed) -> PlanTarget:
     return dataclasses.replace(made, **changed)
 
 
-def info(profile: Profile = STATIC, *, variant: str = "plugin", **changed) -> PlanInfo:
-    """``changed``: fields of PlanInfo or of its target."""
+def info(profile: Profile = STATIC, *, variant: str = "plugin", content: bytes = CONTENT,
+         **changed) -> PlanInfo:
+    """``content``: the plan's bytes; ``changed``: fields of PlanInfo or of its target."""
     tied = {field.name for field in dataclasses.fields(PlanTarget)} & changed.keys()
     built = target(**{name: changed.pop(name) for name in tied})
     if variant != "plugin":
         built = dataclasses.replace(built, plugin=None, layout=None)
-    made = PlanInfo(built, variant, profile, bytes=len(CONTENT),
-                    sha256=hashlib.sha256(CONTENT).hexdigest(), opset=17, level=None,
+    made = PlanInfo(built, variant, profile, bytes=len(content),
+                    sha256=hashlib.sha256(content).hexdigest(), opset=17, level=None,
                     workspace=None, seconds=1.5)
     return dataclasses.replace(made, **changed)

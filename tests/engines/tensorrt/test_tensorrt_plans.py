@@ -3,9 +3,11 @@ a plan, with the command that builds it again."""
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,6 @@ from hypothesis import strategies as st
 
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.cli import build as build_cli
-from bidiff_deploy.engines.tensorrt import plans as tensorrt_plans
 from bidiff_deploy.engines.tensorrt import sidecar as tensorrt_sidecar
 from bidiff_deploy.engines.tensorrt.plans import (
     Plan,
@@ -28,6 +29,7 @@ from bidiff_deploy.engines.tensorrt.plans import (
 )
 from bidiff_deploy.engines.tensorrt.profiles import Profile
 from bidiff_deploy.errors import EngineError, OutputError
+from support.killed import Killed, killed_after
 from support.tensorrt_plan_samples import (
     CONTENT,
     RANGE,
@@ -202,19 +204,41 @@ def test_plans_are_writable_by_their_owner_only(tmp_path):
     assert read_plans(tmp_path) == [plan] and check(plan, target(), MODEL) == CONTENT
 
 
-def test_a_crash_between_plan_and_sidecar_leaves_no_plan_that_passes(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorrt_plans.json, "dumps", lambda *_, **__: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        write_plan(tmp_path, CONTENT, info())
-    monkeypatch.undo()
-    assert read_plans(tmp_path) == [] and not list(tmp_path.glob(".*"))
-    old = write_plan(tmp_path, CONTENT, info(), overwrite=True)
-    monkeypatch.setattr(tensorrt_plans.json, "dumps", lambda *_, **__: 1 / 0)
-    with pytest.raises(ZeroDivisionError):  # new plan, old sidecar
-        write_plan(tmp_path, b"A PLAN", info(), overwrite=True)
-    assert read_plans(tmp_path) == [old]
-    with pytest.raises(EngineError, match="damaged"):
-        check(old, target(), MODEL)
+@pytest.mark.parametrize("before", [b"", CONTENT])
+def test_a_build_that_is_killed_leaves_the_old_pair_or_the_new_one(tmp_path, monkeypatch, before):
+    """After any of its renames and removals, on a new folder and over a plan that exists."""
+    new, states = b"A PLAN", set()
+    for count in range(20):
+        folder = tmp_path / f"{count}"
+        if before:
+            write_plan(folder, before, info(content=before))
+        with monkeypatch.context() as patch:
+            reached = killed_after(count, patch)
+            with suppress(Killed):
+                write_plan(folder, new, info(content=new), overwrite=bool(before))
+            complete = not reached()
+        plans = read_plans(folder)
+        states.add(check(plans[0], target(), MODEL) if plans else b"")
+        if complete:
+            break
+        write_plan(folder, CONTENT, info(), overwrite=True)
+        assert check(read_plans(folder)[0], target(), MODEL) == CONTENT
+        assert len(list(folder.iterdir())) == 2  # nothing is left over
+    assert states == {before, new} and count >= 4
+
+
+def test_a_full_disk_leaves_the_old_pair(tmp_path, monkeypatch):
+    old, written = write_plan(tmp_path, CONTENT, info()), []
+
+    def full(path, *_):
+        written.append(path)
+        raise OSError(errno.ENOSPC, "full", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="the disk is full"):
+        write_plan(tmp_path, b"A PLAN", info(content=b"A PLAN"), overwrite=True)
+    assert check(read_plans(tmp_path)[0], target(), MODEL) == CONTENT and written
+    assert sorted(tmp_path.iterdir()) == [old.path.with_suffix(".json"), old.path]
 
 
 def test_where_plans_are(reference, tmp_path, monkeypatch):
