@@ -40,13 +40,17 @@ def from_published(state: Mapping[str, np.ndarray], config: Config,
               for what, found in (("missing", missing),
                                   ("unexpected", sorted(set(state) - known))) if found]
     if faults:
-        raise CheckpointError(f"{origin}: {' and '.join(faults)}; {_REMEDY}")
+        remedy = _REMEDY if missing else f"remove them from the state dict, or {_REMEDY}"
+        raise CheckpointError(f"{origin}: {' and '.join(faults)}; {remedy}")
     result = {}
     for name, parameter in wanted.items():
         shape = parameter.shape[1:] if parameter.grouped else parameter.shape
         parts = []
         for key in parameter.published:
             value = state[key]
+            if value.dtype.kind != "f":
+                raise CheckpointError(f"{origin}: {key} has whole numbers ({value.dtype}), as in a "
+                                      "quantised network; give its float32 checkpoint")
             # Published per-channel parameters are (1, C, 1, 1); here they are (C,).
             if value.size != math.prod(shape) or (
                     value.ndim == len(shape) and value.shape != shape):

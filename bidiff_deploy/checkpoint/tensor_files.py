@@ -45,10 +45,10 @@ def read_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str], list[
             return state, metadata, []
         keys, notes = without_prefixes({key: value.shape for key, value in state.items()}, path)
         return {key: state[old] for key, old in keys.items()}, metadata, notes
-    if suffix in (".pth", ".pt", ".ckpt"):
+    if suffix in (".pth", ".pt", ".ckpt", ".bin"):
         return _read_torch(path, size)
-    raise CheckpointError(f"{path} has the ending {quoted(suffix)}; a checkpoint ends in .pth, .pt "
-                          "or .safetensors")
+    raise CheckpointError(f"{path} has the ending {quoted(suffix)}; a checkpoint ends in .pth, "
+                          ".pt, .ckpt, .bin or .safetensors")
 
 
 def _read_torch(path: Path, size: int) -> tuple[dict[str, np.ndarray], dict[str, str], list[str]]:

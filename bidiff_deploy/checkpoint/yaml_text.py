@@ -19,6 +19,8 @@ __all__ = ["load_yaml", "read_text"]
 
 MAX_YAML_BYTES = 1 << 17  # the authors' option files have 4 KiB
 _TOO_LARGE = f"it has more than {MAX_YAML_BYTES >> 10} KiB"
+# PyYAML writes an alias where a list or mapping is used twice.
+_IN_PYTHON = "in Python, set yaml.Dumper.ignore_aliases = lambda *_: True before yaml.dump"
 _SUPPORTED = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq",
                                                        "map")}
 _INT = re.compile(r"[-+]?(0|[1-9][0-9_]*|0[xX][0-9a-fA-F_]+|0[0-7_]+|0b[01_]+)\Z")
@@ -33,7 +35,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise ConstructorError(None, None, "aliases (*name) are not supported: write the value "
-                                   "out where it is used")
+                                   f"out where it is used; {_IN_PYTHON}")
         return super().compose_node(parent, index)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:

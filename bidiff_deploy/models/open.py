@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bundle_folder", "checkpoint_file", "is_model_file", "open_model", "scale_of"]
 
-ENDINGS = (".bundle", ".safetensors", ".pth", ".pt")
+ENDINGS = (".bundle", ".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 
 def is_model_file(path: str) -> bool:

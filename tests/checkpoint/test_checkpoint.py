@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import save_file
 
 from bidiff_deploy.checkpoint.options import Options, read_options
@@ -220,6 +222,38 @@ def test_bad_options_are_refused(tmp_path, text, match):
     path.write_text(text)
     with pytest.raises(CheckpointError, match=match):
         read_options(path)
+
+
+def test_the_remedy_for_aliases_works(tmp_path, monkeypatch):
+    """PyYAML writes an alias where an object is used twice, unless it is told not to."""
+    monkeypatch.setattr(yaml.Dumper, "ignore_aliases", yaml.Dumper.ignore_aliases)  # restored
+    path, levels = tmp_path / "o.yml", [256, 128]
+    options = {"network_g": {"attn_res": levels, "fp_res": levels}, "scale": 2}
+    path.write_text(yaml.dump(options))
+    with pytest.raises(CheckpointError, match="aliases .* are not supported") as refused:
+        read_options(path)
+    statement = re.search(r"set (yaml\.Dumper.*) before yaml\.dump", str(refused.value))
+    exec(statement[1], {"yaml": yaml})
+    path.write_text(yaml.dump(options))
+    assert read_options(path).network == options["network_g"]
+
+
+def test_what_is_no_plain_float_network_is_named(reference, tmp_path):
+    """Whole numbers, more tensors, and the endings that checkpoints have."""
+    state = reference.state("tiny")
+    key = next(key for key, value in state.items() if value.ndim == 4)
+    for change, words in (({key: state[key].astype(np.int8)}, f"{key} has whole numbers .int8."),
+                          ({"more": np.zeros(1, "f4")}, "1 unexpected key .more.; remove them")):
+        save_file({**state, **change}, tmp_path / "x.safetensors")
+        with pytest.raises(CheckpointError, match=words):
+            read_checkpoint(tmp_path / "x.safetensors")
+    torch = pytest.importorskip("torch")
+    for ending in (".pt", ".ckpt", ".bin"):
+        torch.save({key: torch.from_numpy(value) for key, value in state.items()},
+                   tmp_path / f"x{ending}")
+        assert same(read_checkpoint(tmp_path / f"x{ending}",
+                                    read_options(reference.options("tiny"))),
+                    reference.read("tiny"))
 
 
 def test_options_take_what_concerns_a_checkpoint(tmp_path):
