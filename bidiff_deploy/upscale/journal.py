@@ -26,6 +26,8 @@ from ..files import file_sha256, lock_range, open_own
 __all__ = ["FILE_NAME", "Journal", "Record"]
 
 FILE_NAME = ".bidiff-upscale.jsonl"
+_MAX_LINE = 1 << 16  # bytes; a path has at most 4096
+_MAX_ODD = 1000  # lines that are no records, such as those that full disks cut off
 _MAX_BYTES = 1 << 28  # half a million outputs; larger files are rejected
 
 
@@ -148,15 +150,24 @@ class Journal:
             if file != self._read_file or status.st_size < self._read_bytes:
                 self._records, self._read_file, self._read_bytes = {}, file, 0
             stream.seek(self._read_bytes)
-            added = stream.read(status.st_size - self._read_bytes)
-        added = added[:added.rfind(b"\n") + 1]
-        self._read_bytes += len(added)
-        for line in added.splitlines():
-            try:
-                entry = json.loads(line)
-                name = entry.pop("output")
-                record = Record(**{field.name: entry[field.name] for field in fields(Record)})
-                if isinstance(name, str) and isinstance(record.options, dict):
-                    self._records[name] = record
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                continue
+            odd = 0
+            while line := stream.readline(_MAX_LINE):
+                if not line.endswith(b"\n") and len(line) < _MAX_LINE:
+                    return  # it is being written, or was cut off
+                self._read_bytes += len(line)
+                odd += not self._take(line)
+                if odd > _MAX_ODD:
+                    raise OutputError(f"{self.path} is not a journal; remove it")
+
+    def _take(self, line: bytes) -> bool:
+        """Take over one line; False if it is no record."""
+        try:
+            entry = json.loads(line)
+            name = entry.pop("output")
+            record = Record(**{field.name: entry[field.name] for field in fields(Record)})
+            if isinstance(name, str) and isinstance(record.options, dict):
+                self._records[name] = record
+                return True
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass
+        return False

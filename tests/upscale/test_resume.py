@@ -130,6 +130,10 @@ def test_journals_from_anywhere(setting: Setting) -> None:
     (setting.folder / "out" / "b.png").unlink()
     assert skipped(setting) == ["a.png", "c.png"]
     assert skipped(setting) == ["a.png", "b.png", "c.png"]
+    for content in (b"{}\n" * 2000, b"\n" * 2000, b"[" * (100 << 20)):
+        path.write_bytes(content)
+        refused = setting.refused("in", "-o", "out", "--resume")
+        assert "is not a journal; remove it" in refused
     path.unlink()
     path.mkdir()
     assert "cannot be read" in setting.refused("in", "-o", "out", "--resume")
