@@ -12,6 +12,7 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -132,11 +133,16 @@ def group() -> None:
     """Packed 1-bit engines for binarised super-resolution networks."""
 
 
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"warning: {printable(message)}", err=True)
+
+
 def main() -> None:
     """Entry point of the console script."""
     if sys.argv[1:2] == ["upscale"]:
         # numpy starts a thread for each core to multiply matrices, which upscaling never does.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    warnings.showwarning = _show_warning
     _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

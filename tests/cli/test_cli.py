@@ -66,6 +66,15 @@ def test_words_of_files_do_not_control_the_terminal(bundle, tmp_path, edit_manif
     assert r"\x1b[2J\nerror: fake does not exist" in refused(tmp_path, "inspect", odd)
 
 
+def test_warnings_are_one_line():
+    """As errors are, without the place in the source that Python prints."""
+    code = ("import sys, warnings\nfrom bidiff_deploy import cli\n"
+            "cli.group = lambda **_: warnings.warn('slow\\x1b[2J\\nerror: fake', RuntimeWarning)\n"
+            "cli.main()")
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
+    assert (done.stdout, done.stderr) == ("", "warning: slow\\x1b[2J\\nerror: fake\n")
+
+
 def test_every_help_prints_without_heavy_imports():
     code = ("import sys\nfrom bidiff_deploy.cli import group\n"
             "try:\n    group(sys.argv[1:])\nexcept SystemExit as e:\n"
