@@ -16,6 +16,7 @@ Tile = int | None | Literal["auto"]
 
 # The time of attention grows with the square of the area, so larger images run faster in tiles.
 WHOLE_PIXELS = 1 << 20
+_SLOWER = 6  # a smaller image runs whole unless that takes so many times as long
 _SIDES = range(256, 1025, 64)  # of tiles, where memory allows; smaller ones have little context
 _SMALL_SIDES = (192, 128, MIN_TILE)
 _UNKNOWN_BUDGET = 2 << 30  # if available memory is unknown
@@ -58,14 +59,20 @@ def choose(size: Sides, tile: Tile, memory: int | None, overlap: int | None, uni
                              f"{_mib(memory)}; give more memory or smaller tiles")
         return plan
     budget = memory if memory is not None else _half_of_available()
-    plan = planned(None)
-    if plan.peak_bytes <= budget and size[0] * size[1] <= whole_pixels:
-        return plan
+
+
+    def time(plan: TilePlan) -> float:
+        return plan.count * work(plan.tile_height, plan.tile_width)
+
+    whole = planned(None)
     fitting = [plan for plan in map(planned, _allowed(_SIDES, overlap, unit))
                if plan.peak_bytes <= budget]
-    if fitting:
-        return min(fitting,
-                   key=lambda plan: plan.count * work(plan.tile_height, plan.tile_width))
+    tiled = min(fitting, key=time) if fitting else None
+    if (whole.peak_bytes <= budget and size[0] * size[1] <= whole_pixels
+            and (tiled is None or time(whole) <= _SLOWER * time(tiled))):
+        return whole
+    if tiled is not None:
+        return tiled
     for side in _allowed(_SMALL_SIDES, overlap, unit):
         plan = planned(side)
         if plan.peak_bytes <= budget:

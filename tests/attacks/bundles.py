@@ -187,6 +187,7 @@ GRAPHS: dict[str, Maker] = {
 MANIFESTS: dict[str, Maker] = {
     "2^20 blocks a level": _network(res_blocks=1 << 20),
     "as many blocks as can be": _network(res_blocks=21_000, dynamic_group=1),
+    "attention in 40 large maps": _network(res_blocks=40, attn_res=[32]),
     "2^20 groups": _network(dynamic_group=1 << 20, total_step=1 << 20),
     "as wide as can be": _network(inner_channel=16384, channel_mults=[1], norm_groups=1),
     "places beyond the file": _offsets(lambda offset: offset + (1 << 40)),

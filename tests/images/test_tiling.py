@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import tracemalloc
 from pathlib import Path
@@ -12,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bidiff_deploy import machine
-from bidiff_deploy.errors import EngineError, UsageError
+from bidiff_deploy.engines.tile_choice import Tile, choose
+from bidiff_deploy.errors import CheckpointError, EngineError, UsageError
 from bidiff_deploy.images.hidden_colours import without_hidden_colours
 from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.resample import crop_of_condition, pad_reflect, to_condition
-from bidiff_deploy.images.tiles import MARGIN, Axis, Blender, plan_tiles
+from bidiff_deploy.images.tiles import MARGIN, Axis, Blender, TilePlan, plan_tiles
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.networks.bi_diffsr.memory import step_bytes, step_work
 from bidiff_deploy.sampling.noise import gaussian_noise
@@ -274,6 +276,21 @@ def test_work_grows_with_the_square_of_the_area_through_attention() -> None:
     assert step_work(DEMO, 1024, 1024) > 5 * step_work(DEMO, 512, 512)
     assert step_work(PUBLISHED, 512, 512) == pytest.approx(4.0 * step_work(PUBLISHED, 256, 256),
                                                            rel=0.1)
+
+
+def test_auto_is_in_tiles_where_attention_would_take_too_long() -> None:
+    """Time then grows with the area, for the network of a stranger too."""
+    def plan(config: NetworkConfig, side: int, tile: Tile = "auto") -> TilePlan:
+        return choose((side, side), tile, 1 << 40, None, config.size_multiple,
+                      functools.partial(step_work, config), lambda height, width: 1)
+
+    large = NetworkConfig(inner_channel=8, norm_groups=1, channel_mults=(1,))  # the middle's map
+    for config, whole in ((PUBLISHED, True), (DEMO, True), (large, False)):
+        assert plan(config, 512).whole and plan(config, 1024).whole == whole
+        assert plan(config, 1024, None).whole
+    with pytest.raises(CheckpointError, match=r"attn_res=\[64\]: attention .* than 1000 times"):
+        NetworkConfig(inner_channel=8, channel_mults=(1,), norm_groups=1, attn_res=(64,),
+                      image_size=64, res_blocks=4)
 
 
 @pytest.mark.parametrize(("channels", "dtype", "alpha"), [(3, np.uint8, True),

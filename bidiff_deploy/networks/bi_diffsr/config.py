@@ -18,6 +18,8 @@ from .binarizers import NONE, PUBLISHED, Binarizer, find_binarizer
 MAX_CHANNELS = 1 << 14
 MAX_LEVELS = 8
 MAX_LISTED = 64  # levels that an option may list
+PUBLISHED_ATTENTION = (512 + 13) * 32 ** 4
+MAX_ATTENTION = 1000 * PUBLISHED_ATTENTION
 MAX_VECTORS = 1 << 16  # levels x blocks x groups; of the published network 60
 
 
@@ -87,6 +89,11 @@ class NetworkConfig:
             raise CheckpointError(
                 f"network option norm_groups={self.norm_groups} must divide "
                 f"inner_channel * channel_mults[0] = {self.inner_channel * mults[0]}")
+        if self._attention() > MAX_ATTENTION:
+            raise CheckpointError(
+                f"network option attn_res={list(self.attn_res)}: attention in images of 256x256 "
+                f"would take more than {MAX_ATTENTION // PUBLISHED_ATTENTION} times as long as the "
+                "published network's; name smaller resolutions")
         if not 0.0 <= float(self.dropout) < 1.0:
             raise CheckpointError(f"network option dropout={self.dropout!r} must be in [0, 1)")
         if isinstance(self.alignment, bool) or not 1e-3 <= float(self.alignment) <= 1e6:
@@ -103,6 +110,16 @@ class NetworkConfig:
             raise CheckpointError(
                 f"network option dynamic_group={self.dynamic_group} must be at most "
                 f"total_step={self.total_step}")
+
+    def _attention(self) -> int:
+        """Time of attention in an image of 256x256, in float32 multiply-accumulates: that of every
+        pair of positions, of which a softmax takes as long as 13 channels."""
+        total = 0
+        for level in range(self.levels):
+            times = (2 * self.res_blocks + 1) * (self.image_size >> level in self.attn_res)
+            times += level == self.levels - 1  # the middle
+            total += times * (self.channels(level) + 13) * (256 * 256 >> 2 * level) ** 2
+        return total
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any],
