@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bidiff_deploy.export.write import export_bundle
 from support.reference_cases import Reference
+from support.small_bbcu import small_bbcu
 
 from . import checkpoints
 from .bundles import GRAPHS, MANIFESTS, write
@@ -56,8 +58,10 @@ def main() -> int:
         path = reference.bundle("tiny", [900, 400])
         honest, bundle = outcome_of(path), Path(folder) / "hostile.bundle"
         print(f"honest: {honest}")
+        feedforward = Path(folder) / "bbcu.bundle"
+        export_bundle(small_bbcu(), feedforward)
         for index in range(given.mutants):
-            base = (path, BEFORE)[index % 2]
+            base = (path, BEFORE, feedforward)[index % 3]
             name = write_mutant(base, bundle, np.random.default_rng([given.seed, index]))
             outcomes.append((f"{index}, {name}", outcome_of(bundle)))
         written = on_checkpoints(reference, Path(folder))

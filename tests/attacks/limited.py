@@ -16,6 +16,7 @@ import numpy as np
 from bidiff_deploy import BidiffError, load_bundle
 from bidiff_deploy.checkpoint.options import read_options
 from bidiff_deploy.checkpoint.read import read_checkpoint
+from bidiff_deploy.engines.one_run import OneRun
 from bidiff_deploy.machine import peak_memory
 
 MEMORY = 256 << 20  # beyond what the process has before it opens the file
@@ -59,9 +60,11 @@ class Outcome:
 
 
 def outcome_of(bundle: Path) -> Outcome:
-    """Open a bundle and run a step at 16x16."""
+    """Open a bundle and run it, or one of its steps, at 16x16."""
     def run() -> bytes:
         with load_bundle(bundle, threads=1) as engine:
+            if isinstance(engine, OneRun):
+                return engine.enlarge(np.ones((1, 3, 16, 16), np.float32)).tobytes()
             return engine.predict(*np.ones((2, 1, 3, 16, 16), np.float32),
                                   engine.timesteps[0]).tobytes()
     return limited(run)

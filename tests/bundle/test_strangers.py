@@ -16,9 +16,11 @@ from attacks.mutants import write_mutant
 from bidiff_deploy import BundleError, load_bundle
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
+from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.operators.definitions import functions
 from bidiff_deploy.operators.names import VERSION
 from support.seeds import SEED, SOAK
+from support.small_bbcu import small_bbcu
 
 BEFORE = Path(__file__).parent / "exported_before" / "tiny.bundle"
 
@@ -68,9 +70,12 @@ def test_manifests_that_ask_for_more_are_refused(hostile, honest, attack):
 
 @pytest.mark.soak
 def test_random_changes_are_refused_or_run_within_limits(reference, tmp_path, honest):
-    bundle = tmp_path / "hostile.bundle"
-    for index in range(300 if SOAK else 25):
-        base = (reference.bundle("tiny", [900, 400]), BEFORE)[index % 2]
+    """Of diffusion bundles of both schemas, and of feed-forward ones."""
+    bundle, feedforward = tmp_path / "hostile.bundle", tmp_path / "bbcu.bundle"
+    export_bundle(small_bbcu(), feedforward)
+    bases = (reference.bundle("tiny", [900, 400]), BEFORE, feedforward)
+    for index in range(300 if SOAK else 27):
+        base = bases[index % 3]
         name = write_mutant(base, bundle, np.random.default_rng([SEED, index]))
         outcome = outcome_of(bundle)
         assert outcome.good and outcome.costs_no_more_than(honest), (index, name, outcome)

@@ -17,8 +17,10 @@ from attacks.limited import limited, outcome_of_reading
 
 from bidiff_deploy.checkpoint.options import read_options
 from bidiff_deploy.checkpoint.packed import write_packed
+from bidiff_deploy.checkpoint.published_keys import to_published
 from bidiff_deploy.training.recipe import read_recipe
 from support.seeds import SEED, SOAK
+from support.small_bbcu import small_bbcu
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ def _mutated(random, files, path):
     data = files[form]
     if random.random() < 0.1:
         data = data[:random.randrange(1, len(data))]
-    elif form == "archive":
+    elif form.startswith("archive"):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             records = {name: archive.read(name) for name in archive.namelist()}
         name = random.choice([name for name in records if name.endswith("data.pkl")] * 9
@@ -126,7 +128,7 @@ def _mutated(random, files, path):
     else:
         length = int.from_bytes(data[:8], "little")
         header = json.loads(data[8:8 + length])
-        if random.random() < 0.7 and form == "packed":
+        if random.random() < 0.7 and form.startswith("packed"):
             inner = json.loads(header["__metadata__"]["bidiff"])
             header["__metadata__"]["bidiff"] = json.dumps(_mutated_value(inner, random))
         else:
@@ -135,7 +137,7 @@ def _mutated(random, files, path):
         if random.random() < 0.2:
             text = _mutated_bytes(text, random)
         data = struct.pack("<Q", len(text)) + text + data[8 + length:]
-    path = path.with_suffix(".pth" if form in ("archive", "legacy") else ".safetensors")
+    path = path.with_suffix(".pth" if form.startswith(("archive", "legacy")) else ".safetensors")
     path.write_bytes(data)
     return path
 
@@ -151,10 +153,16 @@ def test_mutated_checkpoints(reference, tmp_path, honest):
     write_packed(tmp_path / "packed", reference.read("tiny"))
     files = {name: (tmp_path / name).read_bytes() for name in ("archive", "legacy", "packed")}
     files["published"] = reference.checkpoint("tiny").read_bytes()
+    other = small_bbcu()
+    write_packed(tmp_path / "packed bbcu", other)
+    torch.save({key: torch.from_numpy(value) for key, value in to_published(
+        other.latent(), other.config).items()}, tmp_path / "archive bbcu")
+    for name in ("packed bbcu", "archive bbcu"):
+        files[name] = (tmp_path / name).read_bytes()
     random = Random(SEED)
     read = worst = 0
     longest = 0.0
-    for number in range(500 if SOAK else 12):
+    for number in range(500 if SOAK else 14):
         path = _mutated(random, files, tmp_path / f"m{number}")
         start = time.monotonic()
         outcome = outcome_of_reading(path)
