@@ -57,13 +57,16 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
     be exact, floats within a bound of their rounding that is computed along with the reference, and
     a sign may differ only where that rounding decides it, which is a legitimate flip. Each fused
     operator must return what its single layers return, equal to the bit if it is binary. Each step
-    gets the engine's latent; its signal-to-noise ratio is for information. On a GPU, which returns
-    no values of layers, steps are judged by that ratio and a noise floor: the reference itself in
-    another memory layout, and with rounding noise on the inputs of all layers. Images of whole
-    loops are compared for trained weights only. Exit code 1 if anything fails.
+    gets the engine's latent; its signal-to-noise ratio is for information. A GPU returns no values
+    inside a step: the bundle's parts are then judged in onnxruntime-stock, and the GPU's steps by
+    that ratio and a noise floor: the reference itself in another memory layout, and with rounding
+    noise on the inputs of all layers. Images of whole loops are compared for trained weights only.
+    Exit code 1 if anything fails.
 
     CHECKPOINT may also be a file that --save wrote: its steps are compared without torch, for
-    example on another machine.
+    example on another machine, by the same ratio and floor; on a CPU also each fused operator with
+    its definition, and each layer's sums with those of standard operators. Whether the file is of
+    this bundle, and its check passed, is reported.
 
     For a feed-forward BUNDLE each binary layer is checked likewise, and instead of steps whole
     images: noise, or those of --images.
@@ -147,7 +150,8 @@ def table(result: CheckResult) -> str:
     lines = [f"{result.bundle} against {result.checkpoint}, {height}x{width}",
              f"  engine     {result.engine}", f"  reference  {result.reference}"]
     lines += [f"  note       {note}" for note in result.notes]
-    lines += _parts(result) if result.layers else []
+    lines += _parts(result) if result.layers else [
+        "", *_operators(result)] if result.operators else []
     lines += ["", *_steps(result)]
     for loop in result.loops:
         lines += ["", f"{loop.image}: {'' if loop.passed else 'FAIL: '}{loop.reason}"]

@@ -16,6 +16,7 @@ from bidiff_deploy.cli import group
 from bidiff_deploy.engines import library
 from bidiff_deploy.errors import UsageError
 from bidiff_deploy.export.write import export_bundle
+from bidiff_deploy.proof.check import runners
 from bidiff_deploy.proof.check.result import CheckResult
 from bidiff_deploy.proof.inputs import image_samples
 from support.check_setup import TIMES, changed, check, damaged
@@ -119,6 +120,10 @@ def test_saved_runs_are_compared_later_without_torch(reference, tmp_path):
         assert done.returncode == 0, done.stderr
         again = CheckResult.from_dict(json.loads(done.stdout))
         assert [step.timestep for step in again.steps] == TIMES and not again.layers
+        assert "a check of this bundle, which passed" in again.notes[0]
+        sums = [one for one in again.operators if one.operator.startswith("sums of ")]
+        assert len(sums) == (28 * len(TIMES) if backend == "onnxruntime" else 0)
+        assert len(again.operators) > len(sums)
         assert again.size == (16, 24)
         for old, new in zip(first.steps, again.steps):
             assert new.floor.snr == old.floor.snr and new.engine.snr > 100
@@ -126,6 +131,46 @@ def test_saved_runs_are_compared_later_without_torch(reference, tmp_path):
     export_bundle(wrong, tmp_path / "wrong", timesteps=TIMES)
     done = later(str(tmp_path / "wrong"), "onnxruntime")
     assert done.returncode == 1 and not json.loads(done.stdout)["passed"]
+    assert "a check of another bundle" in json.loads(done.stdout)["notes"][0]
+
+
+def test_a_sum_that_is_off_by_one_is_found_without_torch(reference, tmp_path, monkeypatch):
+    bundle, saved = str(reference.bundle("tiny", TIMES)), str(tmp_path / "runs.json")
+    done = CliRunner().invoke(group, ["check", bundle, str(reference.checkpoint("tiny")), "--size",
+                                      "16x16", "--timesteps", "400", "--quiet", "--save", saved])
+    assert done.exit_code == 0
+    right = library.binary_conv_sums
+
+    def wrong(*arguments):
+        sums = right(*arguments).copy()
+        sums[0, 0, 0, 0] += 1
+        return sums
+
+    monkeypatch.setattr(library, "binary_conv_sums", wrong)
+    done = CliRunner().invoke(group, ["check", bundle, saved, "--threads", "1"])
+    assert done.exit_code == 1 and "FAIL sums of encoder.1.conv1: BinaryConv" in done.output
+
+
+def test_a_gpus_bundle_is_judged_part_by_part(reference, tmp_path, monkeypatch):
+    """Where the backend returns no values inside a step: here the CPU's, under a GPU's name."""
+    opened = runners.open_engine
+    monkeypatch.setattr(runners, "open_engine", lambda path, *, backend, **_: opened(
+        path, threads=1, backend="onnxruntime"))
+    result = check(reference.bundle("tiny", TIMES), reference.read("tiny"), backend="tensorrt",
+                   timesteps=[400])
+    assert result and result.layers and result.segments
+    assert result.steps[0].differing is None and result.steps[0].floor
+    assert "only CPU backends return them" in result.notes[0]
+    assert "an error of less than 1.0e-04 of their energy passes" in result.notes[0]
+
+    def flip(words):
+        words[0, 0, 0, 0] ^= 1
+
+    result = check(damaged(reference.bundle("tiny", TIMES), tmp_path / "b", "d8.c2.words", flip),
+                   reference.read("tiny"), backend="tensorrt", timesteps=[400])
+    assert not result and "a part is wrong" in result.steps[0].reason
+    assert {verdict.name for verdict in result.failures} == {"decoder.8.conv2", "400"}
+    assert result.steps[0].engine.snr > 40  # which predictions alone do not show
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", "[1]", '{"lst": [["inputs", []]]}'])

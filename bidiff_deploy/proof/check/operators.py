@@ -4,7 +4,10 @@ In a run of the bundle's graph each fused operator gets maps and returns another
 its definition must return the same from these maps: where it is binary every bit, because it sums
 integers and does the same float32 operations in the same order. Operators with float products sum
 in another order; ``forced`` holds them to the bound of their rounding, and this comparison to a
-signal-to-noise ratio that any order reaches, since attention's bound is wide.
+signal-to-noise ratio that any order reaches. Attention's kernel keeps its softmax to itself, and a
+bound over all of it lets the worst errors of query and key add up in an exponent: 54 to 73 dB of
+its result in the smallest network, 21 dB in the published one, where the kernel has 146 to 152. So
+its definition is held to bounds, value by value, and the kernel to the definition by this ratio.
 """
 
 from __future__ import annotations

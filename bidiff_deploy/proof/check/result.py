@@ -25,8 +25,9 @@ UNDECIDABLE_SHARE = 1e-4
 @dataclass(frozen=True)
 class StepCheck:
     """One step. Where the values inside an engine's run are known, each part of it was judged
-    alone, and the step passes if all of them do, and their run is the engine's. Elsewhere it is
-    compared with the reference by its signal-to-noise ratio.
+    alone, and the step passes if all of them do, and their run is the engine's. Elsewhere the parts
+    are those of another engine, and it is also compared with the reference by its signal-to-noise
+    ratio.
 
     engine      the engine's prediction against the reference's, both of the same latent
     floor       the reference in another layout against itself; None if it was not needed
@@ -45,19 +46,19 @@ class StepCheck:
 
     @property
     def passed(self) -> bool:
-        if self.differing is None:
-            return judge_step(self.engine, self.floor, self.precision)[0]
-        return not self.differing and self.wrong is None
+        same = (judge_step(self.engine, self.floor, self.precision)[0] if self.differing is None
+                else not self.differing)
+        return same and self.wrong is None
 
     @property
     def reason(self) -> str:
-        if self.differing is None:
-            return judge_step(self.engine, self.floor, self.precision)[1]
         if self.differing:
             return (f"{self.differing} values of the engine's output are not those of the run "
                     "whose parts were compared")
         if self.wrong is not None:
             return f"a part is wrong, the first is {self.wrong}"
+        if self.differing is None:
+            return judge_step(self.engine, self.floor, self.precision)[1]
         flips = self.engine.flips
         return f"equal up to {flips} legitimate flip{'' if flips == 1 else 's'}"
 
