@@ -57,11 +57,11 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
     be exact, floats within a bound of their rounding that is computed along with the reference, and
     a sign may differ only where that rounding decides it, which is a legitimate flip. Each fused
     operator must return what its single layers return, equal to the bit if it is binary. Each step
-    gets the engine's latent; its signal-to-noise ratio is for information. A GPU returns no values
-    inside a step: the bundle's parts are then judged in onnxruntime-stock, and the GPU's steps by
-    that ratio and a noise floor: the reference itself in another memory layout, and with rounding
-    noise on the inputs of all layers. Images of whole loops are compared for trained weights only.
-    Exit code 1 if anything fails.
+    gets the engine's latent; its signal-to-noise ratio is for information. TensorRT, and a GPU in
+    half precision, return no float32 values inside a step: the bundle's parts are then judged in
+    onnxruntime-stock, and the GPU's steps by that ratio and a noise floor: the reference itself in
+    another memory layout, and with rounding noise on the inputs of all layers. Images of whole
+    loops are compared for trained weights only. Exit code 1 if anything fails.
 
     CHECKPOINT may also be a file that --save wrote: its steps are compared without torch, for
     example on another machine, by the same ratio and floor; on a CPU also each fused operator with

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from bidiff_deploy.engines import library
 from bidiff_deploy.training.networks.rounding import (
+    CUDNN,
     PACKED,
     STOCK,
     Arithmetic,
@@ -77,8 +78,9 @@ def test_errors_of_inputs_are_carried():
         assert torch.allclose(gap, y.error[:, channel].double(), rtol=1e-3)
 
 
-def test_winograds_matrices_are_a_convolution():
-    g, b, a = winograd_matrices()
+@pytest.mark.parametrize("points", CUDNN.points)
+def test_winograds_matrices_are_a_convolution(points):
+    g, b, a = winograd_matrices(*points)
     d, w = draw(0, 6, 6).double(), draw(1, 3, 3).double()
     y = a @ ((g @ w @ g.T) * (b @ d @ b.T)) @ a.T
     assert torch.allclose(y, F.conv2d(d[None, None], w[None, None])[0, 0])

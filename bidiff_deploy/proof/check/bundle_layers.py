@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from ...operators.value_names import short
 from ..sessions import open_session
 
 Array = npt.NDArray[Any]
+SINGLE_INPUTS = ("x", "words", "alpha", "threshold", "rprelu", "residual", "time")
 FREE = ("N", None, None, None)  # dimensions of a map
 Message = TypeVar("Message", onnx.ModelProto, onnx.NodeProto)
 
@@ -94,47 +95,69 @@ class BundleLayers:
             {name: value for name, value in self.graph.constants.items() if name in needed},
             threads=threads, packed=packed)
 
-    def single_layer(self) -> onnx.ModelProto:
-        """A graph of one BinaryConv with this bundle's definition of it; all seven inputs are
-        graph inputs."""
+    def single_layer(self, words: Array | None = None) -> onnx.ModelProto:
+        """A graph of one BinaryConv with this bundle's definition of it; all seven inputs,
+        SINGLE_INPUTS, are graph inputs, except ``words`` if they are given."""
         float32 = onnx.TensorProto.FLOAT
-        shapes: dict[str, Sequence[str | int | None] | None] = {
-            "x": FREE, "words": [None] * 4, "alpha": [None], "threshold": [None],
-            "rprelu": [3, None], "residual": None, "time": [None]}
+        shapes = dict[str, Sequence[str | int | None] | None](zip(SINGLE_INPUTS, (
+            FREE, [None] * 4, [None], [None], [3, None], None, [None])))
         inputs = [onnx.helper.make_tensor_value_info(
             name, onnx.TensorProto.INT32 if name == "words" else float32, shape)
-            for name, shape in shapes.items()]
+            for name, shape in shapes.items() if name != "words" or words is None]
         node = onnx.helper.make_node(BINARY_CONV, list(shapes), ["y"], domain=DOMAIN)
         graph = onnx.helper.make_graph(
-            [node], "layer", inputs, [onnx.helper.make_tensor_value_info("y", float32, FREE)])
+            [node], "layer", inputs, [onnx.helper.make_tensor_value_info("y", float32, FREE)],
+            [] if words is None else [onnx.numpy_helper.from_array(words, "words")])
         return onnx.helper.make_model(
             graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version,
             functions=[function for function in self.model.functions
                        if function.name == BINARY_CONV])
 
 
+class Sessions(Protocol):
+    """A backend that runs parts of a bundle's graph; ``shipped`` is the graph that its engines
+    run."""
+
+    shipped: onnx.ModelProto
+
+    def open(self, model: onnx.ModelProto) -> Any:
+        """A session of a part, whose definitions of operators may be replaced by kernels."""
+
+
+class CpuSessions:
+    """``Sessions`` on the CPU."""
+
+    def __init__(self, layers: BundleLayers, packed: bool, threads: int | None) -> None:
+        self._layers, self._packed, self._threads = layers, packed, threads
+        self.shipped = layers.shipped
+
+    def open(self, model: onnx.ModelProto) -> Any:
+        return self._layers.session(model, packed=self._packed, threads=self._threads)
+
+
 class EngineValues:
-    """Values inside a run of a bundle's graph in one CPU backend.
+    """Values inside a run of a bundle's graph in one backend of ONNX Runtime.
 
     The graph is run as engines run it, with further outputs where its operators end, and returns
     the very prediction of the engine. What fused operators keep to themselves is computed by their
     definitions, each from the maps that it was given in that run.
     """
 
-    def __init__(self, layers: BundleLayers, wanted: Iterable[str], *, packed: bool,
-                 threads: int | None) -> None:
-        """``wanted``: names of float32 maps; those that the graph does not have are left out."""
+    def __init__(self, layers: BundleLayers, wanted: Iterable[str], *, packed: bool = False,
+                 threads: int | None = None, sessions: Sessions | None = None) -> None:
+        """``wanted``: names of float32 maps; those that the graph does not have are left out.
+        ``sessions``: of another backend; None: of the CPU, ``packed`` or not."""
         self.layers = layers
+        sessions = sessions or CpuSessions(layers, packed, threads)
         fused = [name for one in layers.operators for name in (*one.maps, one.output)]
         names = dict.fromkeys([*wanted, *fused, *(name for layer in layers.layers
                                                   for name in (layer.inputs[0], layer.output))])
-        made = {name for node in layers.shipped.graph.node for name in node.output}
-        shipped = _copy(layers.shipped)
+        shipped = _copy(sessions.shipped)
+        made = {name for node in shipped.graph.node for name in node.output}
         _set_outputs(shipped, [*(value.name for value in shipped.graph.output),
                                *(name for name in names if name in made)])
-        self._run = layers.session(shipped, packed=packed, threads=threads)
-        inner = _inlined_parts(layers, names, made)
-        self._inside = layers.session(inner, packed=packed, threads=threads)
+        self._run = sessions.open(shipped)
+        self._inside = sessions.open(_inlined_parts(layers, names, made))
 
     def __call__(self, feed: Mapping[str, Array],
                  timestep: int = 0) -> tuple[dict[str, Array], dict[str, Array]]:

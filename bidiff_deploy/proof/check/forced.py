@@ -94,12 +94,15 @@ class ForcedReference:
     """A checkpoint's torch network in float64, run with an engine's values."""
 
     def __init__(self, network: Any, *, packed: bool, winograd: bool = False,
-                 precision: str = "float32") -> None:
+                 precision: str = "float32", cudnn: bool = False) -> None:
         """``network``: the float32 network, in either memory layout; it is copied. The rest says
         how the engine computes, see ``training.networks.rounding``."""
-        from ...training.networks.rounding import PACKED, STOCK, UNITS
+        from ...training.networks.rounding import CUDNN, PACKED, STOCK, UNITS
 
         self.network = copy.deepcopy(network).double()
+        if cudnn:
+            self._inside = self._first = self._usual = CUDNN
+            return
         self._inside = STOCK
         self._first = PACKED if packed else STOCK
         self._usual = replace(self._first, winograd=packed and winograd,

@@ -7,6 +7,7 @@ from them in float64.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,14 @@ import numpy as np
 from ...checkpoint.record import Checkpoint
 from ...engines import library
 from ...operators.sign_bits import WORD_BITS, unpack_signs
-from .bundle_layers import Array, BundleLayers, run_session
+from .bundle_layers import (
+    SINGLE_INPUTS,
+    Array,
+    BundleLayers,
+    CpuSessions,
+    Sessions,
+    run_session,
+)
 from .statistics import snr
 
 # The op contract rounds six times, each by at most 2^-24 of a partial result no larger than
@@ -74,9 +82,12 @@ class LayerCheck:
 class LayerOp:
     """BinaryConv in one backend: its integer sums, and the whole op."""
 
-    def __init__(self, layers: BundleLayers, *, packed: bool, threads: int | None) -> None:
-        self._packed = packed
-        self._session = layers.session(layers.single_layer(), packed=packed, threads=threads)
+    def __init__(self, layers: BundleLayers, *, packed: bool = False, threads: int | None = None,
+                 sessions: Sessions | None = None) -> None:
+        """``sessions``: of another backend; None: of the CPU, ``packed`` or not."""
+        self._packed, self._given = packed, sessions is not None
+        self._layers, self._sessions = layers, sessions or CpuSessions(layers, packed, threads)
+        self._opened: dict[bytes, Any] = {}
 
     def sums(self, x: Array, words: Array, threshold: Array) -> Array:
         """The sums, int32 (N, Cout, H, W). Packed: the kernel's own popcounts. Else: the op with an
@@ -92,8 +103,16 @@ class LayerOp:
 
     def __call__(self, *inputs: Array) -> Array:
         """float32 (N, Cout, H, W) of the op contract's seven inputs, in its order."""
-        names = [value.name for value in self._session.get_inputs()]
-        return run_session(self._session, dict(zip(names, inputs)))["y"]
+        session = self._session(inputs[1])
+        return run_session(session, dict(zip(SINGLE_INPUTS, inputs)))["y"]
+
+    def _session(self, words: Array) -> Any:
+        """On a GPU words must be constants of a graph."""
+        key = hashlib.sha256(words.tobytes()).digest() if self._given else b""
+        if key not in self._opened:
+            self._opened[key] = self._sessions.open(
+                self._layers.single_layer(words if self._given else None))
+        return self._opened[key]
 
 
 def check_layers(layers: BundleLayers, op: LayerOp, checkpoint: Checkpoint, network: Any,

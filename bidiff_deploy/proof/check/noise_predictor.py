@@ -12,6 +12,7 @@ import numpy as np
 
 from ...bundle.record import Bundle, NoisePredictorBundle
 from ...checkpoint.record import Checkpoint
+from ...engines import CUDA
 from ...engines.noise_predictor import PADDING_MULTIPLE
 from ...errors import UsageError
 from ...images.resample import pad_reflect
@@ -23,6 +24,7 @@ from ..inputs import Sample, image_samples, noise_sample
 from ..reference import torch_threads
 from .bundle_layers import BundleLayers, EngineValues
 from .common import OnProgress, refuse_other_network, source_notes
+from .cuda_sessions import CudaSessions
 from .forced import ForcedReference, SegmentCheck, noise_predictor_parts
 from .layers import LayerCheck, LayerOp, check_layers
 from .loops import FAST_LOOP_PSNR, check_loops
@@ -63,22 +65,20 @@ def check_bundle(bundle: NoisePredictorBundle, checkpoint: Checkpoint, *,
                          "give the options file that the bundle was exported with")
     chosen = _choose(bundle, timesteps)
     samples = _samples(bundle, size, images, truths)
-    packed = CPU_BACKENDS.get(backend)
     with ExitStack() as stack:
         stack.enter_context(torch_threads(threads))
         reference, floor, engine = (stack.enter_context(runner) for runner in (
             TorchRunner(bundle, checkpoint), TorchRunner(bundle, checkpoint, channels_last=True),
             EngineRunner(bundle, backend, threads=threads, device=device)))
-        # A GPU returns no values inside a step: the bundle's parts are judged on the CPU then.
-        parts = _Parts(bundle, checkpoint, reference.engine.network,
-                       "float32" if packed is None else engine.engine.precision, packed, threads)
+        parts = _Parts(bundle, checkpoint, reference.engine.network, engine.engine.precision,
+                       backend, device, threads)
         total = len(chosen) * len(samples)
         found = _Comparison((reference, floor, engine), parts, save is not None,
                             lambda done: on_progress and on_progress(done, total))
         padded = [found.run(sample, bundle, chosen) for sample in samples]
         loops = (check_loops(samples, reference.engine, floor.engine, engine.engine,
-                             judged=packed is not None) if images or truths else [])
-        notes = _notes(bundle, checkpoint, loops, engine.engine.precision, backend)
+                             judged=parts.alone) if images or truths else [])
+        notes = _notes(bundle, checkpoint, loops, engine.engine.precision, backend, parts.alone)
         result = CheckResult(
             str(bundle.path), checkpoint.name, engine.engine.description,
             reference.engine.description, padded[0], tuple(parts.layers), tuple(parts.segments),
@@ -100,18 +100,20 @@ class _Parts:
     """
 
     def __init__(self, bundle: NoisePredictorBundle, checkpoint: Checkpoint, network: Any,
-                 precision: str, packed: bool | None, threads: int | None) -> None:
-        """``packed``: see CPU_BACKENDS; None: an engine that does not return values inside a step,
-        in whose place the standard operators do."""
-        self.alone, packed = packed is not None, bool(packed)
+                 precision: str, backend: str, device: int | None, threads: int | None) -> None:
+        """``precision`` of the engine in ``backend``. Where that returns no float32 values inside a
+        step, onnxruntime-stock does in its place."""
+        cuda = backend == CUDA and precision == "float32"
+        packed, self.alone = CPU_BACKENDS.get(backend, False), cuda or backend in CPU_BACKENDS
         self._checkpoint, self._network = checkpoint, network
         self._bundle_layers = BundleLayers(bundle)
-        self._op = LayerOp(self._bundle_layers, packed=packed, threads=threads)
+        sessions = CudaSessions(self._bundle_layers, device or 0) if cuda else None
+        self._op = LayerOp(self._bundle_layers, packed=packed, threads=threads, sessions=sessions)
         self._reference = ForcedReference(network, packed=packed, winograd=True,
-                                          precision=precision)
+                                          precision=precision, cudnn=cuda)
         self._values = EngineValues(
             self._bundle_layers, [short(name) for name, *_ in network.operator_ends()],
-            packed=packed, threads=threads)
+            packed=packed, threads=threads, sessions=sessions)
         self.layers: list[LayerCheck] = []
         self.segments: list[SegmentCheck] = []
         self.operators: list[OperatorCheck] = []
@@ -222,20 +224,20 @@ def _samples(bundle: Bundle, size: tuple[int, int] | None, images: Sequence[str]
 
 
 def _notes(bundle: Bundle, checkpoint: Checkpoint, loops: Sequence[Any], precision: str,
-           backend: str) -> list[str]:
+           backend: str, alone: bool) -> list[str]:
     notes = source_notes(bundle, checkpoint)
-    if precision in STEP_SNRS and backend not in CPU_BACKENDS:
+    if precision in STEP_SNRS and not alone:
         notes.append(f"precision {precision}: the bounds are {STEP_SNRS[precision]:.0f} dB per step"
                      f" and {FAST_LOOP_PSNR:.0f} dB per image, because products may be rounded")
     elif precision in BOUNDS:
         notes.append(f"precision {precision}: the bound is {BOUNDS[precision]:.0f} dB per "
                      "operator, because products may be rounded")
-    if backend not in CPU_BACKENDS:
+    if not alone:
         bound = STEP_SNRS.get(precision, STEP_SNR)
-        notes.append("values inside a step: only CPU backends return them, so the bundle's parts "
-                     f"were judged in onnxruntime-stock; of {backend} itself only predictions were "
-                     f"compared, and an error of less than {10 ** (-bound / 10):.1e} of their "
-                     "energy passes")
+        notes.append("values inside a step: only CPU backends return them, and onnxruntime-cuda in "
+                     "float32; the bundle's parts were judged in onnxruntime-stock, of "
+                     f"{backend} itself only predictions were compared, and an error of less than "
+                     f"{10 ** (-bound / 10):.1e} of their energy passes")
     if not loops:
         notes.append("whole loops were not compared: no images were given")
     return notes

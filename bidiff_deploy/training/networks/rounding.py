@@ -23,6 +23,7 @@ Values below 2^-126 may be flushed to zero, which TINY covers.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ NORM, AVERAGE = 8, 2
 # Winograd's roundings that are not per channel: the weight 1, its product 1, each of two axes of
 # the input's transform 6 and of the output's 6 (constants are rounded too).
 WINOGRAD = 26
-_NEAR, _FAR = 2 / 3, 3 / 2  # the points are 0, these and their negatives, and infinity
+POINTS = 2 / 3, 3 / 2  # of our kernels: 0, these and their negatives, and infinity
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Arithmetic:
     """How an engine computes.
 
     winograd  whether 3x3 convolutions after GroupNorm use Winograd's F(4x4, 3x3)
+    points    at 0, these with either sign, and infinity; of several pairs any may be used
+    direct    whether they may also be sums of products
     factor    unit roundoff of the type that factors of float products may be rounded to, or 0
     lanes     number of float32 sums that add the terms of a mean side by side
     block     number of terms of a mean that these add before they are added in float64; None: all
@@ -64,6 +67,8 @@ class Arithmetic:
     factor: float = 0.0
     lanes: int = 32
     block: int | None = 4096
+    points: tuple[tuple[float, float], ...] = (POINTS,)
+    direct: bool = False
 
     def mean_roundings(self, count: int) -> int:
         """Number of roundings on a term's way into a mean of ``count`` terms."""
@@ -73,6 +78,9 @@ class Arithmetic:
 # The op library's norm.cpp, and Eigen's sums in ONNX Runtime: two vectors of four floats.
 PACKED = Arithmetic(winograd=True)
 STOCK = Arithmetic(winograd=False, lanes=8, block=None)
+# cuDNN chooses between algorithms; Winograd's usual points are from Lavin and Gray (arXiv
+# 1509.09308). Its transforms of Fourier are not covered.
+CUDNN = Arithmetic(winograd=True, lanes=8, block=None, points=(POINTS, (1.0, 2.0)), direct=True)
 
 
 def gamma(n: float) -> float:
@@ -209,9 +217,14 @@ def _conv2d(x: Bounded, weight: Tensor, bias: Tensor | None = None, stride: Any 
         return F.conv2d(value, kernel, None, stride, padding, dilation, groups)
 
     if x.arithmetic.winograd and weight.shape[2:] == (3, 3):
-        f, size = x.arithmetic.factor, winograd_size(x.value.abs().float(), weight)
+        f = x.arithmetic.factor
+        size = functools.reduce(torch.maximum, (
+            winograd_size(x.value.abs().float(), weight, points) for points in x.arithmetic.points))
         relative = gamma(x.shape[1] + WINOGRAD) + f * (2 + f)
         error = multiply(x.error, weight.abs().float()) * (1 + relative) + relative * size
+        if x.arithmetic.direct:
+            error = torch.maximum(
+                error, _product(multiply, x, x._like(weight), weight[0].numel()).error)
         found = Bounded(multiply(x.value, weight), error, x.arithmetic)
     else:
         found = _product(multiply, x, x._like(weight), weight[0].numel())
@@ -223,13 +236,14 @@ def _linear(x: Bounded, weight: Tensor, bias: Tensor | None = None) -> Bounded:
     return found if bias is None else _add(found, bias)
 
 
-def winograd_matrices() -> tuple[Tensor, Tensor, Tensor]:
+def winograd_matrices(near: float = POINTS[0],
+                      far: float = POINTS[1]) -> tuple[Tensor, Tensor, Tensor]:
     """G (6, 3), B^T (6, 6) and A^T (4, 6) in float64.
 
-    Evaluation at the points 0, p, -p, q, -q and infinity, p q = 1: row i of B^T is the polynomial
-    that vanishes at every other point, column i of A^T the powers of point i.
+    Evaluation at the points 0, +-near, +-far and infinity: row i of B^T is the polynomial that
+    vanishes at every other point, column i of A^T the powers of point i.
     """
-    points = [0.0, _NEAR, -_NEAR, _FAR, -_FAR]
+    points = [0.0, near, -near, far, -far]
     g, b, a = (torch.zeros(shape, dtype=torch.float64) for shape in ((6, 3), (6, 6), (4, 6)))
     for i, point in enumerate(points):
         others = [other for other in points if other != point]
@@ -247,11 +261,11 @@ def winograd_matrices() -> tuple[Tensor, Tensor, Tensor]:
     return g, b, a
 
 
-def winograd_size(x: Tensor, weight: Tensor) -> Tensor:
+def winograd_size(x: Tensor, weight: Tensor, points: tuple[float, float] = POINTS) -> Tensor:
     """Winograd's sum of absolute values for a 3x3 convolution with padding 1: float32
     (N, Cout, H, W) of ``x`` float32 (N, Cin, H, W), not negative, and ``weight`` float64
     (Cout, Cin, 3, 3)."""
-    g, b, a = winograd_matrices()
+    g, b, a = winograd_matrices(*points)
     n, channels, height, width = x.shape
     padded = F.pad(x, (1, 1 + -width % 4, 1, 1 + -height % 4))
 
