@@ -11,6 +11,7 @@ import io
 import os
 import re
 import stat
+import sys
 import threading
 import warnings
 from dataclasses import replace
@@ -161,7 +162,7 @@ def read_bytes(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> by
                 raise ImageError(f"{shown} has {size} bytes; with {max_pixels} pixels at most "
                                  f"{limit} are read, so save the image alone in a file, or allow "
                                  "more with --max-pixels of upscale")
-            data += stream.read(limit)
+            data += stream.read(min(limit, sys.maxsize))
     except MemoryError:
         raise ImageError(f"there is not enough memory to read {shown}") from None
     except FileNotFoundError:

@@ -39,7 +39,7 @@ class InputArgument:
         elif os.path.islink(name):
             self.kind = "file"  # reading it says why its target is not there
         else:
-            raise ImageError(f"{name} does not exist")
+            raise ImageError(f"{name or repr(name)} does not exist")
 
     def images(self, out: Path) -> tuple[list[tuple[Path, Path]], list[PassedOver]]:
         """Each image with its path below the output folder ``out``, and what is passed over."""

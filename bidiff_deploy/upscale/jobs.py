@@ -182,10 +182,15 @@ def _jobs(pairs: Sequence[tuple[Path, Path]], passed_over: dict[Path, PassedOver
 def summary(passed_over: Sequence[PassedOver]) -> str:
     """How many files of each kind are passed over, and what to do with images."""
     kinds = Counter(other.kind for other in passed_over)
-    listed = ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in kinds.most_common())
+    listed = ", ".join(f"{count} {_plural(kind) if count > 1 else kind}"
+                       for kind, count in kinds.most_common())
     images = any(kind.endswith(("image", "photo", "drawing", "document")) for kind in kinds)
     return f"passed over: {listed}" + (
         "; convert images to PNG, JPEG, WebP or TIFF" if images else "")
+
+
+def _plural(kind: str) -> str:
+    return "links to folders" if kind == "link to a folder" else f"{kind}s"
 
 
 def _suffix(source: Path, form: str) -> str:

@@ -175,3 +175,5 @@ def test_large_files_are_not_read_in_vain(tmp_path: Path, monkeypatch) -> None:
                                          "--max-pixels"):
         read_bytes(path, 100)
     os.unlink(path)
+    pillow.new("L", (3, 2)).save(path)
+    assert read_image(path, 10 ** 30).width == 3

@@ -111,6 +111,10 @@ def test_links_to_folders_are_followed_by_patterns_and_reported_in_folders(
     result = setting.run("in", "-o", "out")
     assert outputs(setting) == ["b.png"]
     assert result.stderr == "warning: passed over: 1 link to a folder\n"
+    os.symlink(Path("elsewhere").absolute(), "in/too")
+    result = setting.run("in", "-o", "out", "--overwrite")
+    assert result.stderr == "warning: passed over: 2 links to folders\n"
+    os.remove("in/too")
     setting.run("in/**/*.png", "-o", "out", "--overwrite")
     assert outputs(setting) == ["b.png", "linked/a.png"]
 
