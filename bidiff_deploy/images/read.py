@@ -8,10 +8,10 @@ many times larger than this package.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import stat
-import sys
 import threading
 import warnings
 from dataclasses import replace
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_PIXELS", "check_size", "decode_image", "read_bytes", "read_image"]
 
+# What Pillow logs of damaged files would be printed; its errors are in ours.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 # Larger images are refused, so that a small file cannot use up all memory.
 MAX_PIXELS = 1 << 27
 
@@ -162,7 +164,7 @@ def read_bytes(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> by
                 raise ImageError(f"{shown} has {size} bytes; with {max_pixels} pixels at most "
                                  f"{limit} are read, so save the image alone in a file, or allow "
                                  "more with --max-pixels of upscale")
-            data += stream.read(min(limit, sys.maxsize))
+            data += stream.read(size)
     except MemoryError:
         raise ImageError(f"there is not enough memory to read {shown}") from None
     except FileNotFoundError:
