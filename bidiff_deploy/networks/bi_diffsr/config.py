@@ -19,7 +19,7 @@ MAX_CHANNELS = 1 << 14
 MAX_LEVELS = 8
 MAX_LISTED = 64  # levels that an option may list
 PUBLISHED_ATTENTION = (512 + 13) * 32 ** 4
-MAX_ATTENTION = 1000 * PUBLISHED_ATTENTION
+MAX_ATTENTION = 4000 * PUBLISHED_ATTENTION
 MAX_VECTORS = 1 << 16  # levels x blocks x groups; of the published network 60
 
 
