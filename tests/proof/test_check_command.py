@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +172,17 @@ def test_a_gpus_bundle_is_judged_part_by_part(reference, tmp_path, monkeypatch):
     assert not result and "a part is wrong" in result.steps[0].reason
     assert {verdict.name for verdict in result.failures} == {"decoder.8.conv2", "400"}
     assert result.steps[0].engine.snr > 40  # which predictions alone do not show
+
+
+def test_what_is_no_file_of_saved_runs(reference, tmp_path):
+    """A pipe would wait for ever, and a sparse file take all memory."""
+    os.mkfifo(tmp_path / "pipe.json")
+    with open(tmp_path / "large.json", "wb") as stream:
+        stream.truncate(1 << 40)
+    for name, words in (("pipe", "it is not a file"), ("large", "it has more than 4 GiB")):
+        done = CliRunner().invoke(group, ["check", str(reference.bundle("tiny", TIMES)),
+                                          str(tmp_path / f"{name}.json")])
+        assert done.exit_code == 1 and words in done.stderr
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", "[1]", '{"lst": [["inputs", []]]}'])

@@ -12,6 +12,8 @@ their signal-to-noise ratio shows.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from .runners import CPU_BACKENDS, FLOOR, INSTALL, REFERENCE, EngineRunner
 from .statistics import PREDICTION, compare_step, snr
 
 INPUTS = "inputs"
+_MAX_BYTES = 4 << 30  # 10 steps of an image of 6 megapixels
 _DIGEST, _PASSED = "bundle", "passed"
 _SHAPES = {"noisy": 4, "condition": 4, "timestep": 1}
 
@@ -129,6 +132,10 @@ def _origin(bundle: Bundle, feed: Mapping[str, Any]) -> str:
 def _load(path: str) -> tuple[list[dict[str, Any]], ...]:
     with _polygraphy() as comparator:
         try:
+            found = os.stat(path)
+            if not stat.S_ISREG(found.st_mode) or found.st_size > _MAX_BYTES:
+                raise ValueError("it is not a file" if found.st_size <= _MAX_BYTES else
+                                 f"it has more than {_MAX_BYTES >> 30} GiB")
             results = comparator.RunResults.load(path)
             runs = [[dict(one.items()) for one in results[name]]
                     for name in (INPUTS, REFERENCE, FLOOR)]
