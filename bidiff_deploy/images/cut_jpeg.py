@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,8 @@ def completed(data: bytes, jpeg: Jpeg, open_image: Callable[[bytes], PillowImage
     pixels = data[:jpeg.end] if jpeg.ended else data.rstrip(b"\xff")
     # A baseline file that was cut off lacks whole blocks, so one pixel of each is enough.
     reduced = jpeg.ended and not jpeg.progressive
-    decoded, height = [], 0
+    decoded: list[list[int]] = []
+    height = 0
     for filler in (b"", _FILLER):
         with open_image(pixels + filler + _END) as opened:
             check(opened.width, opened.height)
@@ -45,10 +47,11 @@ def completed(data: bytes, jpeg: Jpeg, open_image: Callable[[bytes], PillowImage
                 opened.draft(None, (max(1, opened.width // _REDUCED),
                                     max(1, height // _REDUCED)))
             opened.load()
-            decoded.append(np.asarray(opened))
-    differs = (decoded[0] != decoded[1]).reshape(len(decoded[0]), -1).any(axis=1)
-    first = int(differs.argmax()) * -(-height // len(differs)) if differs.any() else height
-    missing = height - first
+            # Of each row, so that no second image is in memory.
+            decoded.append([zlib.crc32(row) for row in np.asarray(opened)])
+    rows = len(decoded[0])
+    first = next((row for row in range(rows) if decoded[0][row] != decoded[1][row]), None)
+    missing = 0 if first is None else height - first * -(-height // rows)
     if missing * _MISSING > height:
         raise ImageError(f"it is cut off: {missing} of its {height} rows are missing; get the "
                          "whole file")
