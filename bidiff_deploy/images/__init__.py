@@ -5,12 +5,13 @@
     decode             8-bit Pillow images -> Image
     sixteen_bit        16-bit PNG and TIFF -> Image
     tiff_file          TIFF files that Pillow does not open -> Image
-    unended_jpeg       JPEG files without an end marker
+    cut_jpeg           JPEG files that lack their end
     kinds              what a file is that is not read
     convert            numpy arrays and Pillow images <-> Image
     write              Image -> files
     sixteen_bit_write  Image -> 16-bit PNG, and TIFF
     metadata           EXIF, XMP, texts, resolution and colours of a file: ``Metadata``
+    metadata_blocks    blocks of metadata, bounded and checked
     metadata_read      files -> Metadata
     metadata_write     Metadata as each format stores it
     exif, xmp, texts   the formats of an EXIF block, an XMP packet and a PNG's texts

@@ -2,36 +2,26 @@
 
 A plan, such as ``plugin-float16-1x256x256.plan``, has a sidecar of the same name that ends in
 ``.json`` (``sidecar``). The plans of a bundle share a folder. ``build`` writes them, engines read
-them. While a plan is replaced, the new sidecar already has a name with the new plan's hash, so that
-at any moment one of the sidecars belongs to the plan.
+them (``plan_pairs``).
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import json
 import os
 import shlex
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...bundle.manifest import manifest_digest
 from ...bundle.record import Bundle
-from ...errors import EngineError, OutputError
-from ...files import (
-    atomic_file,
-    check_target,
-    file_sha256,
-    make_directory,
-    open_own,
-    user_folder,
-)
+from ...errors import EngineError
+from ...files import check_target, make_directory, open_own, user_folder
 from ..gpu.library import DeviceInfo
 from ..gpu.noise_predictor import precision_of
 from .api import Api, plugin_digest
+from .plan_pairs import SIDECAR_SUFFIX, sidecar_of, write_pair
 from .plugin.library import PluginLibrary
 from .profiles import Profile, Shape
 from .sidecar import MAX_SIDECAR_BYTES, PlanInfo, PlanTarget, parse
@@ -39,9 +29,9 @@ from .sidecar import MAX_SIDECAR_BYTES, PlanInfo, PlanTarget, parse
 __all__ = ["SUFFIX", "Plan", "build_command", "check", "choose", "current_target",
            "default_folder", "read_plans", "reserve", "write_plan"]
 
-SUFFIX, SIDECAR_SUFFIX = ".plan", ".json"
+SUFFIX = ".plan"
 _MAX_PLANS = 1000
-_FOLDER_DIGITS = _DIGITS_OF_PLAN = 16
+_FOLDER_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -207,26 +197,8 @@ def write_plan(folder: Path, content: bytes | memoryview, info: PlanInfo,
 
     Only this user may write them, whatever the umask: others are refused by ``open_own``.
     """
-    plan, sidecar = reserve(folder, info.stem, overwrite)
-    text = json.dumps(info.to_dict(), indent=1) + "\n"
-
-    def write_sidecar(path: Path) -> None:
-        with atomic_file(path, True, mode=0o644) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-    waiting = _waiting(plan, info.sha256)
-    try:
-        write_sidecar(waiting)
-        with atomic_file(plan, overwrite, mode=0o644) as temporary:
-            temporary.write_bytes(content)
-        write_sidecar(sidecar)
-    except OutputError:  # such as a full disk: if the plan is the old one, so is its sidecar
-        with suppress(OSError):
-            if file_sha256(plan) != info.sha256:
-                waiting.unlink()
-        raise
-    for left_over in _all_waiting(plan):
-        left_over.unlink(missing_ok=True)
+    plan, _ = reserve(folder, info.stem, overwrite)
+    write_pair(plan, content, info, overwrite)
     return Plan(plan, info)
 
 
@@ -260,9 +232,7 @@ def _read(file: Path) -> Plan:
     sidecar = file.with_suffix(SIDECAR_SUFFIX)
     try:
         os.close(open_own(file))
-        if waiting := _all_waiting(file):  # a build was killed
-            whole = _waiting(file, file_sha256(file))
-            sidecar = whole if whole in waiting else sidecar
+        sidecar = sidecar_of(file)
         if not os.path.lexists(sidecar):
             raise EngineError(f"{file} has no sidecar {sidecar.name}, which says what it was built "
                               "from")
@@ -276,16 +246,6 @@ def _read(file: Path) -> Plan:
     if info.stem != file.stem:
         raise EngineError(f"{sidecar} describes {info.stem}{SUFFIX}, not {file.name}")
     return Plan(file, info)
-
-
-def _waiting(plan: Path, sha256: str) -> Path:
-    """The sidecar of a plan with this hash, until it has its final name."""
-    return plan.with_suffix(f".{sha256[:_DIGITS_OF_PLAN]}{SIDECAR_SUFFIX}")
-
-
-def _all_waiting(plan: Path) -> list[Path]:
-    return list(plan.parent.glob(f"{glob.escape(plan.stem)}.{'[0-9a-f]' * _DIGITS_OF_PLAN}"
-                                 f"{SIDECAR_SUFFIX}"))
 
 
 def _default_folder(digest: str) -> Path:
