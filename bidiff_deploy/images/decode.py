@@ -25,7 +25,11 @@ def from_8_bits(opened: PillowImage, data: bytes, profile: bytes | None) -> Imag
 
     ``metadata.dropped`` of the result says where the conversion of colours is approximate.
     """
+    tiles = getattr(opened, "tile", None) if opened.format == "GIF" else None
+    box = tiles[0][1] if tiles else None
     opened.load()
+    if box not in (None, (0, 0, *opened.size)):
+        return _part_of_canvas(opened, box, profile)
     mode = opened.mode
     tags = getattr(opened, "tag_v2", {})  # of a TIFF
     if mode in ("1", "L", "LA") and 2 in tags.get(_SAMPLE_FORMAT, ()):
@@ -59,6 +63,17 @@ def from_8_bits(opened: PillowImage, data: bytes, profile: bytes | None) -> Imag
             return Image(colour[:, :, :3].copy(), None, profile)
         return Image(colour[:, :, :3].copy(), colour[:, :, 3].copy(), profile)
     return Image(np.array(opened.convert("RGB")), None, profile)
+
+
+def _part_of_canvas(opened: PillowImage, box: tuple[int, int, int, int],
+                    profile: bytes | None) -> Image:
+    """A GIF whose first frame covers only a part: the rest is transparent, not the background's
+    colour that Pillow returns."""
+    colour = np.array(opened.convert("RGBA"))
+    inside = np.zeros(colour.shape[:2], bool)
+    inside[box[1]:box[3], box[0]:box[2]] = True
+    colour[~inside] = 0
+    return Image(colour[:, :, :3].copy(), colour[:, :, 3].copy(), profile)
 
 
 def to_rgb(opened: PillowImage,

@@ -165,6 +165,23 @@ def test_alpha_of_bmps(tmp_path: Path) -> None:
     assert "its transparency is not kept" in read_image(tmp_path / "b.bmp").metadata.dropped[0]
 
 
+@pytest.mark.parametrize("place", [(0, 0), (5, 3)])
+def test_a_gifs_frame_that_is_smaller_than_its_canvas(tmp_path: Path, place) -> None:
+    frame = pillow.new("P", (6, 4), 1)
+    frame.putpalette([255, 0, 0, 0, 0, 255])
+    frame.save(tmp_path / "a.gif")
+    data = bytearray((tmp_path / "a.gif").read_bytes())
+    data[6:10] = struct.pack("<HH", 13, 9)
+    at = data.index(b",\0\0\0\0")
+    data[at + 1:at + 5] = struct.pack("<HH", *place)
+    (tmp_path / "a.gif").write_bytes(data)
+    found = read_image(tmp_path / "a.gif")
+    inside = np.zeros((9, 13), bool)
+    inside[place[1]:place[1] + 4, place[0]:place[0] + 6] = True
+    np.testing.assert_array_equal(found.alpha, np.where(inside, 255, 0))
+    np.testing.assert_array_equal(found.pixels[inside], np.tile([0, 0, 255], (24, 1)))
+
+
 def test_large_files_are_not_read_in_vain(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "a.png"
     with open(path, "wb") as stream:

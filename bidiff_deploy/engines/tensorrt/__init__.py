@@ -5,6 +5,7 @@
     profiles  the shapes that a plan runs
     sidecar   the file next to a plan: what the plan was built from and for which machine
     plans     plans in a folder: which one runs a shape, and whether it fits this machine
+    plan_pairs  a plan and its sidecar, written as a pair
     build/    a lowered graph -> a plan
     plugin/   the plugin library: built from source, found and loaded
     run/      plans -> an engine.
