@@ -12,6 +12,7 @@ from ._shared import (
     json_option,
     parse_names,
     parse_size,
+    print_note,
     quiet_option,
     threads_option,
 )
@@ -122,7 +123,7 @@ def command(model: str, checkpoint: str | None, images: tuple[str, ...], output:
             click.echo(f"  without {len(report.left_out)} more images: a page shows at most "
                        f"{len(report.pictures)}")
     for reason in report.failed:
-        click.echo(f"error: {reason}", err=True)
+        print_note(f"error: {reason}")
     if report.failures:
         raise BundleError(f"{model}: {'; '.join(report.failures)}; {output} has the details")
     if report.failed:

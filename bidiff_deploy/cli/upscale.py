@@ -172,7 +172,7 @@ def _compared(page: ComparePage, screen: _Screen, quiet: bool) -> list[Result]:
         except BidiffError as error:
             return [{"compare": str(page.path), "error": str(error)}]
     for reason in written.get("missing", ()):
-        click.echo(f"warning: not on {page.path}: {reason}", err=True)
+        print_note(f"warning: not on {page.path}: {reason}")
     if screen.shows_results:
         print_line(f"{page.path}: before and after, {written['bytes'] / 1e6:.1f} MB")
     return [written]
