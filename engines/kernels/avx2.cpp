@@ -120,6 +120,6 @@ struct Ymm {
 
 }  // namespace
 
-extern const Kernel kAvx2 = {"avx2", bitslice_packed_bytes, bitslice_pack, bitslice_run<Ymm>, 0};
+extern const Kernel kAvx2 = {"avx2", bitslice_packed_bytes, bitslice_pack, bitslice_run<Ymm>, kBitsliceFused};
 
 }  // namespace bidiff

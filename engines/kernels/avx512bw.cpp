@@ -6,6 +6,6 @@
 namespace bidiff {
 
 extern const Kernel kAvx512bw = {"avx512bw", bitslice_packed_bytes, bitslice_pack,
-                                 bitslice_run<Zmm>, 0};
+                                 bitslice_run<Zmm>, kBitsliceFused};
 
 }  // namespace bidiff

@@ -39,7 +39,8 @@ BIDIFF_INLINE Cut cut_image(const Shape& shape) {
   const int64_t more = (processors() + columns * cut.bands - 1) / (columns * cut.bands);
   const int64_t max_blocks = (shape.out_channels + kMinTaskChannels - 1) / kMinTaskChannels;
   if (more > cut.blocks) cut.blocks = more < max_blocks ? more : max_blocks;
-  cut.channels_per_task = (shape.out_channels + cut.blocks - 1) / cut.blocks;
+  // A multiple of the channels that PixelShuffle joins.
+  cut.channels_per_task = ((shape.out_channels + cut.blocks - 1) / cut.blocks + 3) / 4 * 4;
   cut.blocks = (shape.out_channels + cut.channels_per_task - 1) / cut.channels_per_task;
   return cut;
 }
@@ -51,6 +52,7 @@ struct BitsliceRun {
   const uint8_t* lookups;
   Sizes sizes;
   Cut cut;
+  int64_t unit_pixels;
   TaskFailure failure;
 };
 
@@ -61,9 +63,12 @@ struct Work {
   int64_t image, tile, first_channel, last_channel;
   // Scratch of one task. mid: planes of three units, [unit % 3][Cin]; edges: of the same, the bits
   // left (1) and right (2) of a tile that ends inside a row; counters: of two units,
-  // [unit % 2][channel][planes].
+  // [unit % 2][channel][planes]; h: what is packed where it is not the input itself, of three
+  // units, [unit % 3][Cin][pixels]; lines: outputs of two channels on their way to where Store puts
+  // them.
   Bits *mid, *table, *counters, *counts;
   uint8_t* edges;
+  float *h, *lines;
   Bits row_starts, row_ends;
   typename Vec::Shift row, other_rows;  // slots of one row, and of all others of a unit
 };
@@ -74,6 +79,25 @@ const uint32_t kSlotBits[kSlots] = {
     1u << 8,  1u << 9,  1u << 10, 1u << 11, 1u << 12, 1u << 13, 1u << 14, 1u << 15,
     1u << 16, 1u << 17, 1u << 18, 1u << 19, 1u << 20, 1u << 21, 1u << 22, 1u << 23,
     1u << 24, 1u << 25, 1u << 26, 1u << 27, 1u << 28, 1u << 29, 1u << 30, 1u << 31};
+
+BIDIFF_INLINE const float* input_plane(const Problem& problem, int64_t plane) {
+  const Shape& shape = problem.shape;
+  return problem.planes ? problem.planes[plane] : problem.x + plane * shape.height * shape.width;
+}
+
+template <class Vec>
+BIDIFF_INLINE float* h_of(const Work<Vec>& work, int64_t unit, int64_t channel) {
+  const BitsliceRun<Vec>& run = *work.run;
+  return work.h + ((unit + 3) % 3 * run.problem->shape.in_channels + channel) * run.unit_pixels;
+}
+
+// Whether the sign of one input pixel is +1.
+BIDIFF_INLINE bool is_positive(const Problem& problem, const float* x, const float* pair,
+                               float threshold) {
+  float h = *x;
+  if (pair) problem.affine_swish(x, pair[0], pair[1], 1, &h);
+  return h + threshold >= 0.0f;
+}
 
 // Packs rows [first, last) of a unit for every channel; rows outside the image stay 0.
 template <class Vec>
@@ -105,13 +129,22 @@ BIDIFF_INLINE void pack_unit(const Work<Vec>& work, int64_t unit, int first, int
     full *= rows;
     rows = 1;
   }
-  const float* x =
-      problem.x + ((work.image * channels * shape.height) + top + first) * width + left;
-  for (int64_t channel = 0; channel < channels; ++channel, x += shape.height * width) {
+  // Units of one row, if it is wide, and of whole rows are contiguous in memory.
+  const int64_t pixels =
+      tiled ? (rest < run.unit_pixels ? rest : run.unit_pixels) : (last - first) * width;
+  for (int64_t channel = 0; channel < channels; ++channel) {
+    const int64_t plane = work.image * channels + channel;
+    const float* const x = input_plane(problem, plane) + (top + first) * width + left;
     const float threshold = thresholds ? thresholds[channel] : 0.0f;
     const typename Vec::Floats added = Vec::broadcast_float(threshold);
     typename Vec::Bits bits = Vec::zero();
     const float* from = x;
+    const float* const pair = problem.affine ? problem.affine + 2 * plane : nullptr;
+    if (pair) {
+      float* const h = h_of(work, unit, channel) + first * width;
+      problem.affine_swish(x, pair[0], pair[1], static_cast<size_t>(pixels), h);
+      from = h;
+    }
     const uint32_t* bit = bits_from;
     for (int row = 0; row < rows; ++row, from += width, bit += slots) {
 #pragma GCC unroll 4
@@ -123,9 +156,11 @@ BIDIFF_INLINE void pack_unit(const Work<Vec>& work, int64_t unit, int first, int
     Vec::store(mid + channel, bits);
     edges[channel] = 0;
     if (tiled) {
-      const int64_t right = static_cast<int64_t>(kSlots) * Vec::kLanes;
-      if (left > 0 && x[-1] + threshold >= 0.0f) edges[channel] |= 1;
-      if (right < rest && x[right] + threshold >= 0.0f) edges[channel] |= 2;
+      const float* const right = x + run.unit_pixels;
+      if (left > 0 && is_positive(problem, x - 1, pair, threshold)) edges[channel] |= 1;
+      if (run.unit_pixels < rest && is_positive(problem, right, pair, threshold)) {
+        edges[channel] |= 2;
+      }
     }
   }
 }
@@ -175,30 +210,37 @@ BIDIFF_INLINE void gather_nonet(const Work<Vec>& work, int64_t unit, int64_t non
   neighbours(work, lower, work.edges[below], planes + 6);
 }
 
-// Prefetches the lines of a unit of an (N, channels, H, W) tensor, from a channel on, while
-// something else is computed: a unit's rows are a few KB per channel, and the hardware prefetcher
-// starts over with every channel.
+// Prefetches the lines of a unit of an (N, channels, H, W) tensor, or of such planes anywhere, from
+// a channel on, while something else is computed: a unit's rows are a few KB per channel, and the
+// hardware prefetcher starts over with every channel.
 struct Fetch {
   const char* row;
-  int64_t plane_bytes, lines, channels, line, per_step;
+  const float* const* planes;  // the next ones, or null
+  int64_t plane_bytes, offset, lines, channels, line, per_step;
 };
 
 template <class Vec>
-BIDIFF_INLINE Fetch fetch_unit(const Work<Vec>& work, const void* tensor, int64_t all_channels,
+BIDIFF_INLINE Fetch fetch_unit(const Work<Vec>& work, const void* tensor,
+                               const float* const* planes, int64_t all_channels,
                                int64_t first_channel, int64_t last_channel, int64_t unit,
                                int64_t steps) {
   const Cut& cut = work.run->cut;
   const Shape& shape = work.run->problem->shape;
   const int64_t top = unit * cut.rows, rest = shape.height - top;
   Fetch fetch{};
-  if (rest <= 0 || !tensor) return fetch;
-  const int64_t tile = static_cast<int64_t>(kSlots) * Vec::kLanes;
-  const int64_t across = tile < shape.width ? tile : shape.width;
+  if (rest <= 0 || (!tensor && !planes)) return fetch;
+  const int64_t tile = work.run->unit_pixels;
+  const int64_t across = cut.tiles > 1 && tile < shape.width ? tile : shape.width;
   const int64_t elements = ((cut.rows < rest ? cut.rows : rest) - 1) * shape.width + across;
   const int64_t plane = work.image * all_channels + first_channel;
-  fetch.row = static_cast<const char*>(tensor) +
-              ((plane * shape.height + top) * shape.width + work.tile * tile) * 4;
+  fetch.offset = (top * shape.width + (cut.tiles > 1 ? work.tile * tile : 0)) * 4;
   fetch.plane_bytes = shape.height * shape.width * 4;
+  if (planes) {
+    fetch.planes = planes + plane;
+    fetch.row = reinterpret_cast<const char*>(*fetch.planes) + fetch.offset;
+  } else {
+    fetch.row = static_cast<const char*>(tensor) + plane * fetch.plane_bytes + fetch.offset;
+  }
   fetch.lines = (elements * 4 + 63) / 64;
   fetch.channels = last_channel - first_channel;
   fetch.per_step = (fetch.lines * fetch.channels + steps - 1) / steps;
@@ -213,10 +255,11 @@ BIDIFF_INLINE void fetch_steps(Fetch* fetch, int64_t steps) {
     for (int64_t i = 0; i < count; ++i) __builtin_prefetch(from + i * 64, 0, 2);
     left -= count;
     fetch->line += count;
-    if (fetch->line == fetch->lines) {
-      fetch->line = 0;
-      fetch->row += fetch->plane_bytes;
-      --fetch->channels;
+    if (fetch->line < fetch->lines) continue;
+    fetch->line = 0;
+    fetch->row += fetch->plane_bytes;
+    if (--fetch->channels > 0 && fetch->planes) {
+      fetch->row = reinterpret_cast<const char*>(*++fetch->planes) + fetch->offset;
     }
   }
 }

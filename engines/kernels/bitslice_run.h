@@ -17,7 +17,7 @@ struct Aside {
   FinishChannel<Vec> finish;
   int64_t unit, channel, last_channel;  // channel == last_channel: nothing left
   int64_t steps, every;                 // steps until the next channel, and between two
-  Fetch input, residual, output;
+  Fetch input, residual, skip, output;
   int64_t batch;  // output channels counted between two such steps
 };
 
@@ -28,6 +28,7 @@ BIDIFF_INLINE void step_aside(const Work<Vec>& work, Aside<Vec>* aside, int64_t 
   }
   fetch_steps(&aside->input, steps);
   fetch_steps(&aside->residual, steps);
+  fetch_steps(&aside->skip, steps);
   fetch_steps(&aside->output, steps);
 }
 
@@ -36,7 +37,8 @@ BIDIFF_INLINE void step_aside(const Work<Vec>& work, Aside<Vec>* aside, int64_t 
 template <class Vec>
 BIDIFF_INLINE int64_t batch_of(const Aside<Vec>& aside) {
   constexpr int64_t kLinesAtOnce = 8, kMaxSteps = 8;
-  const int64_t lines = aside.input.per_step + aside.residual.per_step + aside.output.per_step;
+  const int64_t lines =
+      aside.input.per_step + aside.residual.per_step + aside.skip.per_step + aside.output.per_step;
   const int64_t steps = lines ? kLinesAtOnce / lines : kMaxSteps;
   return steps < 1 ? 1 : steps > kMaxSteps ? kMaxSteps : steps;
 }
@@ -128,13 +130,18 @@ void bitslice_task(void* user, size_t index) {
   const size_t mids = static_cast<size_t>(3 * shape.in_channels);
   const size_t counters = static_cast<size_t>(2 * cut.channels_per_task * run.sizes.planes);
   const size_t lines = mids + kNonets * kNonetLines + counters + kSlots;
-  char* scratch = static_cast<char*>(thread_scratch(0, lines * vector + mids));
+  const size_t pixels = static_cast<size_t>(run.unit_pixels);
+  const size_t floats = (2 + (run.problem->affine ? mids : 0)) * pixels;
+  char* scratch =
+      static_cast<char*>(thread_scratch(0, lines * vector + floats * sizeof(float) + mids));
   if (!scratch) return mark_failed(&run.failure);
   work.table = reinterpret_cast<typename Vec::Bits*>(scratch);
   work.counts = work.table + kNonets * kNonetLines;
   work.mid = work.counts + kSlots;
   work.counters = work.mid + mids;
-  work.edges = reinterpret_cast<uint8_t*>(work.counters + counters);
+  work.lines = reinterpret_cast<float*>(work.counters + counters);
+  work.h = work.lines + 2 * pixels;
+  work.edges = reinterpret_cast<uint8_t*>(work.lines + floats);
 
   const int64_t first = band * cut.units_per_task;
   const int64_t past =
@@ -152,15 +159,26 @@ void bitslice_task(void* user, size_t index) {
     aside.channel = unit > first ? work.first_channel : work.last_channel;
     aside.last_channel = work.last_channel;
     aside.steps = aside.every = run.sizes.chunks;
+    const Problem& problem = *run.problem;
     const int64_t all = shape.out_channels, from = work.first_channel, to = work.last_channel;
+    const auto fetch = [&](const float* map, const float* const* planes, int64_t of_unit) {
+      return fetch_unit(work, map, planes, all, from, to, of_unit, steps);
+    };
     if (unit + 2 < past) {
-      aside.input = fetch_unit(work, run.problem->x, shape.in_channels, 0, shape.in_channels,
-                               unit + 2, steps);
+      aside.input = fetch_unit(work, problem.x, problem.planes, shape.in_channels, 0,
+                               shape.in_channels, unit + 2, steps);
     }
     if (unit > first) {
-      const float* residual = run.problem->residual_is_scalar ? nullptr : run.problem->residual;
-      aside.residual = fetch_unit(work, residual, all, from, to, unit - 1, steps);
-      aside.output = fetch_unit(work, run.problem->y, all, from, to, unit - 1, steps);
+      if (!problem.residual_is_input) {
+        aside.residual =
+            fetch(problem.residual_is_scalar ? nullptr : problem.residual, nullptr, unit - 1);
+      } else if (!problem.affine) {
+        aside.residual = fetch(problem.x, problem.planes, unit - 1);
+      }
+      aside.skip = fetch(problem.skip, nullptr, unit - 1);
+      if (problem.store == Store::kPlain && problem.skip != problem.y) {
+        aside.output = fetch(problem.y, nullptr, unit - 1);
+      }
     }
     aside.batch = batch_of(aside);
     count_unit(work, unit, &aside);
@@ -179,6 +197,7 @@ bool bitslice_run(const Problem& problem, const void* packed, const Parallel& pa
   run.lookups = reinterpret_cast<const uint8_t*>(run.offsets + shape.out_channels * kClasses);
   run.sizes = sizes_of(shape);
   run.cut = cut_image<Vec>(shape);
+  run.unit_pixels = run.cut.tiles > 1 ? int64_t{kSlots} * Vec::kLanes : run.cut.rows * shape.width;
   const int64_t outputs = shape.batch * shape.out_channels * shape.height * shape.width;
   const int64_t work = outputs * shape.in_channels * shape.kernel * shape.kernel;
   const size_t tasks =
@@ -186,6 +205,8 @@ bool bitslice_run(const Problem& problem, const void* packed, const Parallel& pa
   run_tasks(parallel, work, tasks, bitslice_task<Vec>, &run);
   return !run.failure.failed;
 }
+
+constexpr unsigned kBitsliceFused = kFusedPlanes | kFusedNorm | kFusedSkip | kFusedStore;
 
 }  // namespace
 }  // namespace bidiff

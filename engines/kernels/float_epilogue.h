@@ -10,17 +10,25 @@
 namespace bidiff {
 namespace {
 
+// Where some outputs of a channel are, or null for what a problem does not have.
+struct Places {
+  const float *residual, *skip;
+  float* y;
+  int32_t* sums;
+};
+
 template <class Vec>
 struct ChannelEpilogue {
   typename Vec::Floats alpha, shift_in, slope, shift_out, residual, time;
-  const float* residuals;  // of every output, or null
+  const float *residuals, *skips;
   bool has_rprelu, has_residual, has_time;
 
-  explicit ChannelEpilogue(const Problem& problem, int64_t channel) {
+  ChannelEpilogue(const Problem& problem, int64_t channel, const Places& places) {
     const int64_t channels = problem.shape.out_channels;
     has_rprelu = problem.rprelu != nullptr;
-    has_residual = problem.residual != nullptr;
-    residuals = problem.residual_is_scalar ? nullptr : problem.residual;
+    residuals = places.residual;
+    skips = places.skip;
+    has_residual = residuals || problem.residual;
     has_time = problem.time != nullptr;
     alpha = Vec::broadcast_float(problem.alpha ? problem.alpha[channel] : 0.0f);
     shift_in = Vec::broadcast_float(has_rprelu ? problem.rprelu[channel] : 0.0f);
@@ -44,6 +52,7 @@ struct ChannelEpilogue {
       y = Vec::add_float(y, residuals ? Vec::load_floats(residuals + at, count) : residual);
     }
     if (has_time) y = Vec::add_float(y, time);
+    if (skips) y = Vec::add_float(y, Vec::load_floats(skips + at, count));
     return y;
   }
 };
@@ -54,7 +63,8 @@ struct FloatSink {
   ChannelEpilogue<Vec> epilogue;
   float* y;
 
-  FloatSink(const Problem& problem, int64_t channel) : epilogue(problem, channel), y(problem.y) {}
+  FloatSink(const Problem& problem, int64_t channel, const Places& places)
+      : epilogue(problem, channel, places), y(places.y) {}
   BIDIFF_INLINE_MEMBER void full(typename Vec::Bits sum, int64_t at) const {
     Vec::store_floats(y + at, epilogue.apply(sum, at, Vec::kLanes), Vec::kLanes);
   }
@@ -67,7 +77,7 @@ template <class Vec>
 struct IntegerSink {
   int32_t* sums;
 
-  IntegerSink(const Problem& problem, int64_t) : sums(problem.sums) {}
+  IntegerSink(const Problem&, int64_t, const Places& places) : sums(places.sums) {}
   BIDIFF_INLINE_MEMBER void full(typename Vec::Bits sum, int64_t at) const {
     Vec::store_integers(sums + at, sum, Vec::kLanes);
   }

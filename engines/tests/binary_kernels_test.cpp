@@ -179,6 +179,7 @@ int main(int count, char** arguments) {
   // past the caches.
   const Shape special[] = {{1, 1024, 2, 1, 2, 9},  {1, 1100, 5, 1, 3, 9}, {1, 200, 3, 3, 3, 6},
                            {1, 700, 4, 3, 3, 6},   {1, 7400, 2, 3, 2, 5}, {1, 64, 64, 3, 8, 16},
+                           {2, 5, 8, 3, 6, 258},   {1, 8, 8, 3, 4, 530},  {1, 4, 4, 1, 2, 1030},
                            {1, 1, 68, 1, 250, 256}};
   constexpr int kSpecial = sizeof(special) / sizeof(special[0]), kLarge = kSpecial - 1;
   for (; cases < 145; ++cases) {
