@@ -34,10 +34,11 @@ struct Ymm {
     if (kWeights & 4) c = complement(c);
     return either(both(a, b), both(c, either(a, b)));
   }
+  // `a` is the sum so far: one operation after it is known, so chains of additions are short.
   BIDIFF_INLINE Bits full_add(Bits a, Bits b, Bits c, Bits* carry) {
-    const Bits half = differ(a, b);
-    *carry = either(both(a, b), both(half, c));
-    return differ(half, c);
+    const Bits half = differ(b, c);
+    *carry = either(both(b, c), both(half, a));
+    return differ(half, a);
   }
   BIDIFF_INLINE Bits half_add(Bits a, Bits b, Bits* carry) {
     const Bits sum = differ(a, b);
