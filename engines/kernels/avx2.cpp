@@ -114,6 +114,9 @@ struct Ymm {
       _mm256_maskstore_ps(to, first_lanes(count), value);
     }
   }
+  // Stores past the caches, to a multiple of 32 bytes; only stream_fence orders it.
+  BIDIFF_INLINE void stream(float* to, Floats value) { _mm256_stream_ps(to, value); }
+  BIDIFF_INLINE void stream_fence() { _mm_sfence(); }
   BIDIFF_INLINE void store_integers(int32_t* to, Bits value, int count) {
     _mm256_maskstore_epi32(to, first_lanes(count), value);
   }
@@ -121,6 +124,7 @@ struct Ymm {
 
 }  // namespace
 
-extern const Kernel kAvx2 = {"avx2", bitslice_packed_bytes, bitslice_pack, bitslice_run<Ymm>, kBitsliceFused};
+extern const Kernel kAvx2 = {"avx2", bitslice_packed_bytes, bitslice_pack, bitslice_run<Ymm>,
+                             kBitsliceFused};
 
 }  // namespace bidiff

@@ -73,6 +73,7 @@ BIDIFF_INLINE Places places_of(const Work<Vec>& work, int64_t unit, int64_t chan
     places.sums = problem.sums + at;
   } else if (problem.store == Store::kPlain) {
     places.y = problem.y + at;
+    places.streams = work.run->streams;
   } else {
     places.y = work.lines + channel % 2 * work.run->unit_pixels;
   }

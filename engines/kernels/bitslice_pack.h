@@ -53,6 +53,7 @@ struct BitsliceRun {
   Sizes sizes;
   Cut cut;
   int64_t unit_pixels;
+  bool streams;  // y is written past the caches
   TaskFailure failure;
 };
 

@@ -11,6 +11,8 @@
 namespace bidiff {
 namespace {
 
+constexpr int64_t kStreamedBytes = 16 << 20;  // outputs too large for the last-level cache anyway
+
 // Work done during counting, see above. `unit` is the one to finish, from `channel` on.
 template <class Vec>
 struct Aside {
@@ -176,7 +178,7 @@ void bitslice_task(void* user, size_t index) {
         aside.residual = fetch(problem.x, problem.planes, unit - 1);
       }
       aside.skip = fetch(problem.skip, nullptr, unit - 1);
-      if (problem.store == Store::kPlain && problem.skip != problem.y) {
+      if (problem.store == Store::kPlain && problem.skip != problem.y && !run.streams) {
         aside.output = fetch(problem.y, nullptr, unit - 1);
       }
     }
@@ -186,6 +188,7 @@ void bitslice_task(void* user, size_t index) {
   for (int64_t channel = work.first_channel; channel < work.last_channel; ++channel) {
     finish_channel_for(run)(work, past - 1, channel);
   }
+  if (run.streams) Vec::stream_fence();
 }
 
 template <class Vec>
@@ -199,6 +202,9 @@ bool bitslice_run(const Problem& problem, const void* packed, const Parallel& pa
   run.cut = cut_image<Vec>(shape);
   run.unit_pixels = run.cut.tiles > 1 ? int64_t{kSlots} * Vec::kLanes : run.cut.rows * shape.width;
   const int64_t outputs = shape.batch * shape.out_channels * shape.height * shape.width;
+  run.streams = problem.y && problem.store == Store::kPlain && problem.skip != problem.y &&
+                outputs * 4 >= kStreamedBytes && shape.width % Vec::kLanes == 0 &&
+                reinterpret_cast<uintptr_t>(problem.y) % sizeof(typename Vec::Bits) == 0;
   const int64_t work = outputs * shape.in_channels * shape.kernel * shape.kernel;
   const size_t tasks =
       static_cast<size_t>(shape.batch * run.cut.tiles * run.cut.bands * run.cut.blocks);

@@ -15,6 +15,7 @@ struct Places {
   const float *residual, *skip;
   float* y;
   int32_t* sums;
+  bool streams;  // y is written past the caches; vectors of it are aligned
 };
 
 template <class Vec>
@@ -62,11 +63,17 @@ template <class Vec>
 struct FloatSink {
   ChannelEpilogue<Vec> epilogue;
   float* y;
+  bool streams;
 
   FloatSink(const Problem& problem, int64_t channel, const Places& places)
-      : epilogue(problem, channel, places), y(places.y) {}
+      : epilogue(problem, channel, places), y(places.y), streams(places.streams) {}
   BIDIFF_INLINE_MEMBER void full(typename Vec::Bits sum, int64_t at) const {
-    Vec::store_floats(y + at, epilogue.apply(sum, at, Vec::kLanes), Vec::kLanes);
+    const typename Vec::Floats value = epilogue.apply(sum, at, Vec::kLanes);
+    if (streams) {
+      Vec::stream(y + at, value);
+    } else {
+      Vec::store_floats(y + at, value, Vec::kLanes);
+    }
   }
   BIDIFF_INLINE_MEMBER void part(typename Vec::Bits sum, int64_t at, int count) const {
     Vec::store_floats(y + at, epilogue.apply(sum, at, count), count);
