@@ -2,7 +2,7 @@
 //
 // A task holds a block of queries and passes once over all keys and values. For a block of keys,
 //   s[j, i] = sum over d of k[d, j] * q[d, i]
-// is a product with keys as rows; after p = exp((s - max) / sqrt(C)) it is, without repacking, the
+// is a product with keys as rows; after p = exp2((s - max) / sqrt(C)) it is, without repacking, the
 // right operand of
 //   mixed[c, i] = rescale[i] * mixed[c, i] + sum over j of v[c, j] * p[j, i],
 // where rescale accounts for a maximum that grew. Maximum, rescale and the sum of p are per lane,
@@ -128,7 +128,7 @@ void score_panel(const AttentionTask& task, int64_t panel, int64_t count) {
 // Turns scores into probabilities, not yet divided by their sum, and rescales earlier sums.
 template <class Math>
 void soften_panel(const AttentionTask& task, int64_t panel, int64_t count) {
-  const Floats scale = splat(task.run->scale);
+  const Floats scale = splat(task.run->scale * kLog2E);
   for (int64_t at = 0; at < kPanel; at += kLanes) {
     float* maxima = task.maxima + panel * kPanel + at;
     float* totals = task.totals + panel * kPanel + at;
@@ -141,16 +141,16 @@ void soften_panel(const AttentionTask& task, int64_t panel, int64_t count) {
     }
     Floats total = {};
     for (int64_t key = 0; key < count; key += Math::kDepth) {
-      const Floats first = exp((load(scores + key * kPanel) - maximum) * scale);
+      const Floats first = exp2((load(scores + key * kPanel) - maximum) * scale);
       Floats second = {};
       total += first;
       if (Math::kDepth == 2 && key + 1 < count) {
-        second = exp((load(scores + (key + 1) * kPanel) - maximum) * scale);
+        second = exp2((load(scores + (key + 1) * kPanel) - maximum) * scale);
         total += second;
       }
       store(scores + key / Math::kDepth * kPanel, Math::cells(first, second));
     }
-    const Floats rescale = exp((before - maximum) * scale);
+    const Floats rescale = exp2((before - maximum) * scale);
     store(task.rescale + at, rescale);
     store(totals, load(totals) * rescale + total);
     store(maxima, maximum);

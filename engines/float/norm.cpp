@@ -110,24 +110,42 @@ bool affine(const float* x, const MapShape& shape, const Norm& norm, float* out,
   return true;
 }
 
-BIDIFF_INLINE Floats swish(Floats x, Floats a, Floats b) {
-  const Floats n = a * x + b;
-  return n / (splat(1.0f) + exp(-n));
+// h = n / (1 + exp(-n)) with n = a * x + b for kCount vectors at a time, step by step: one after
+// the other, each waiting for its own results, they would fill the core's queues.
+template <int kCount>
+BIDIFF_INLINE void swish(const Floats* x, Floats a, Floats b, Floats* h) {
+  Floats n[kCount], t[kCount], shifted[kCount], p[kCount];
+#define BIDIFF_EACH _Pragma("GCC unroll 4") for (int i = 0; i < kCount; ++i)
+  BIDIFF_EACH n[i] = a * x[i] + b;
+  BIDIFF_EACH t[i] = n[i] * splat(-kLog2E);
+  BIDIFF_EACH t[i] = exp2_bounded(t[i]);
+  BIDIFF_EACH shifted[i] = t[i] + splat(kRounds);
+  BIDIFF_EACH t[i] = t[i] - (shifted[i] - splat(kRounds));
+  BIDIFF_EACH p[i] = splat(kExp2[0]);
+  for (int term = 1; term < kExp2Terms; ++term) {
+    BIDIFF_EACH p[i] = p[i] * t[i] + splat(kExp2[term]);
+  }
+  BIDIFF_EACH p[i] = times_power(p[i], shifted[i]) + splat(1.0f);
+  BIDIFF_EACH h[i] = quotient(n[i], p[i]);
+#undef BIDIFF_EACH
 }
 
 void affine_swish(const float* x, float a, float b, size_t count, float* h) {
+  constexpr int kTogether = 4;
   const Floats as = splat(a), bs = splat(b);
   const int64_t n = static_cast<int64_t>(count);
   int64_t at = 0;
-  for (; at + 2 * kLanes <= n; at += 2 * kLanes) {
-    const Floats first = swish(load(x + at), as, bs);
-    const Floats second = swish(load(x + at + kLanes), as, bs);
-    store(h + at, first);
-    store(h + at + kLanes, second);
+  for (; at + kTogether * kLanes <= n; at += kTogether * kLanes) {
+    Floats value[kTogether];
+    for (int i = 0; i < kTogether; ++i) value[i] = load(x + at + i * kLanes);
+    swish<kTogether>(value, as, bs, value);
+    for (int i = 0; i < kTogether; ++i) store(h + at + i * kLanes, value[i]);
   }
   for (; at < n; at += kLanes) {
     const int64_t left = n - at < kLanes ? n - at : kLanes;
-    store_part(h + at, swish(load_part(x + at, left), as, bs), left);
+    Floats value = load_part(x + at, left);
+    swish<1>(&value, as, bs, &value);
+    store_part(h + at, value, left);
   }
 }
 

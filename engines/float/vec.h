@@ -6,6 +6,9 @@
 #include <string.h>
 
 #include "../kernels/inline.h"
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
 
 namespace bidiff {
 namespace {
@@ -35,30 +38,67 @@ BIDIFF_INLINE Floats splat(float value) { return value - Floats{}; }
 // A lane of `yes` where the lane of `mask` is -1, of `no` where it is 0.
 BIDIFF_INLINE Floats select(Ints mask, Floats yes, Floats no) { return mask ? yes : no; }
 
-// exp(x) within 2 units in the last place for x in [-87.3, 88.7]; outside it, tiny numbers near 0
-// or large ones near 3.4e38. NaN stays NaN. x = n * ln 2 + r, |r| <= ln(2) / 2: exp(r) by a
-// polynomial of degree 6, 2^n by its exponent bits.
-BIDIFF_INLINE Floats exp(Floats x) {
-  const Floats low = splat(-87.3f), high = splat(88.7f);
-  Floats bounded = select(x < low, low, x);
-  bounded = select(bounded > high, high, bounded);
-  const Floats shifted = bounded * splat(1.44269504f) + splat(12582912.0f);  // 1.5 * 2^23: rounds
-  const Floats n = shifted - splat(12582912.0f);
-  Floats r = bounded - n * splat(0.693359375f);
-  r = r + n * splat(2.12194440e-4f);
-  Floats p = splat(1.9875691500e-4f);
-  p = p * r + splat(1.3981999507e-3f);
-  p = p * r + splat(8.3334519073e-3f);
-  p = p * r + splat(4.1665795894e-2f);
-  p = p * r + splat(1.6666665459e-1f);
-  p = p * r + splat(5.0000001201e-1f);
-  p = p * r * r + r + splat(1.0f);
-  Ints bits;
-  memcpy(&bits, &shifted, sizeof(bits));
-  Ints power = (bits - 0x4b400000 + 127) << 23;
-  Floats scale;
-  memcpy(&scale, &power, sizeof(scale));
-  return p * scale;
+// The second one where one is NaN.
+BIDIFF_INLINE Floats minimum(Floats a, Floats b) {
+#if defined(__AVX512F__) && BIDIFF_LANES == 16
+  return _mm512_min_ps(a, b);
+#elif defined(__AVX__) && BIDIFF_LANES == 8
+  return _mm256_min_ps(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
+BIDIFF_INLINE Floats maximum(Floats a, Floats b) {
+#if defined(__AVX512F__) && BIDIFF_LANES == 16
+  return _mm512_max_ps(a, b);
+#elif defined(__AVX__) && BIDIFF_LANES == 8
+  return _mm256_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+constexpr float kRounds = 12582912.0f;  // 1.5 * 2^23: x + kRounds has round(x) in its lowest bits
+BIDIFF_INLINE Floats exp2_bounded(Floats x) {
+  return minimum(maximum(x, splat(-124.0f)), splat(124.0f));
+}
+constexpr int kExp2Terms = 7;
+constexpr float kExp2[kExp2Terms] = {1.5353361e-4f, 1.3398875e-3f, 9.6184374e-3f, 5.5503325e-2f,
+                                     2.4022648e-1f, 6.9314720e-1f, 1.0f};
+
+// value * 2^n, n in the lowest bits of `shifted`.
+BIDIFF_INLINE Floats times_power(Floats value, Floats shifted) {
+  Ints power, bits;
+  memcpy(&power, &shifted, sizeof(power));
+  memcpy(&bits, &value, sizeof(bits));
+  bits += power << 23;
+  memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+// 2^x within 2 units in the last place for x in [-124, 124]; beyond it, its value at the nearer
+// end, of which the reciprocal is no subnormal. NaN may become any number. x = n + f, |f| <= 1/2:
+// 2^f by a polynomial (minimax, relative error 2e-9), n added to its exponent bits.
+BIDIFF_INLINE Floats exp2(Floats x) {
+  x = exp2_bounded(x);
+  const Floats shifted = x + splat(kRounds);
+  const Floats f = x - (shifted - splat(kRounds));
+  Floats p = splat(kExp2[0]);
+  for (int i = 1; i < kExp2Terms; ++i) p = p * f + splat(kExp2[i]);
+  return times_power(p, shifted);
+}
+
+constexpr float kLog2E = 1.44269504f;
+
+// a / b for b in [1, 2^125], within 2 units in the last place. The division of AVX-512 occupies its
+// unit for longer than the rest of a Swish takes.
+BIDIFF_INLINE Floats quotient(Floats a, Floats b) {
+#if defined(__AVX512F__) && BIDIFF_LANES == 16
+  const Floats near = _mm512_rcp14_ps(b);
+  return a * (near + near * (splat(1.0f) - b * near));
+#else
+  return a / b;
+#endif
 }
 
 }  // namespace
