@@ -279,7 +279,7 @@ bool run_attention(const AttentionProblem& problem, const Parallel& parallel) {
 
 bool run(const AttentionProblem& problem, Precision precision, const Parallel& parallel) {
   const bool rounded = precision == Precision::kBfloat16;
-  return (rounded ? run_attention<Bfloat16> : run_attention<Float32>)(problem, parallel);
+  return (rounded ? run_attention<Unscaled> : run_attention<Float32>)(problem, parallel);
 }
 
 }  // namespace

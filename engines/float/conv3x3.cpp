@@ -19,44 +19,69 @@ constexpr int64_t kTasksPerProcessor = 4;
 constexpr int64_t kStreamBytes = int64_t{4} << 20;
 
 BIDIFF_INLINE bool rounds(Precision precision) {
-  return kHasBfloat16 && precision == Precision::kBfloat16;
+  return kRounds && precision == Precision::kBfloat16;
 }
-BIDIFF_INLINE int64_t depth(int64_t in_channels, bool bf16) {
-  return bf16 ? (in_channels + 1) / 2 : in_channels;
+template <class Math>
+BIDIFF_INLINE int64_t cells_of(int64_t in_channels) {
+  return quotient_up(in_channels, Math::kDepth);
 }
-BIDIFF_INLINE int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+BIDIFF_INLINE int64_t round_up(int64_t value, int64_t to) { return quotient_up(value, to) * to; }
+
+// Packed weights: cells [frequency][panel][depth][kPanel], then the scales of integers [frequency]
+// [rows of whole panels].
+template <class Math>
+BIDIFF_INLINE int64_t weight_floats(int64_t out_channels, int64_t in_channels) {
+  return kFrequencies * panels(out_channels) * kPanel * cells_of<Math>(in_channels);
+}
+template <class Math>
+size_t bytes_of(int64_t out_channels, int64_t in_channels) {
+  const int64_t scales = Math::kScaled ? kFrequencies * panels(out_channels) * kPanel : 0;
+  return static_cast<size_t>(weight_floats<Math>(out_channels, in_channels) + scales) *
+         sizeof(float);
+}
 
 size_t packed_bytes(int64_t out_channels, int64_t in_channels, Precision precision) {
-  return static_cast<size_t>(kFrequencies * panels(out_channels) * kPanel *
-                             depth(in_channels, rounds(precision))) *
-         sizeof(float);
+  return (rounds(precision) ? bytes_of<Rounded> : bytes_of<Float32>)(out_channels, in_channels);
+}
+
+template <class Math>
+void pack_as(const float* weight, int64_t out_channels, int64_t in_channels, float* packed) {
+  constexpr bool kBf16 = Math::kDepth == 2 && !Math::kScaled;
+  const int64_t cells = cells_of<Math>(in_channels), rows = panels(out_channels) * kPanel;
+  float* const scales = packed + weight_floats<Math>(out_channels, in_channels);
+  const Matrices all = matrices();
+  double cost[kFrequencies][kFrequencies], u[kFrequencies], scale[kFrequencies];
+  if (kBf16) rounding_cost(all, cost);
+  memset(packed, 0, bytes_of<Math>(out_channels, in_channels));
+  for (int64_t o = 0; o < out_channels; ++o, weight += 9 * in_channels) {
+    if constexpr (Math::kScaled) {
+      RowScale row[kFrequencies];
+      for (int64_t c = 0; c < in_channels; ++c) {
+        transform_weight(all.weight, weight + 9 * c, u);
+        for (int f = 0; f < kFrequencies; ++f) row[f].add(u[f]);
+      }
+      for (int f = 0; f < kFrequencies; ++f) {
+        scale[f] = row[f].template of<Math>(in_channels);
+        scales[f * rows + o] = static_cast<float>(scale[f]);
+      }
+    }
+    for (int64_t c = 0; c < in_channels; ++c) {
+      transform_weight(all.weight, weight + 9 * c, u);
+      if (kBf16) round_to_bfloat16(cost, u);
+      for (int f = 0; f < kFrequencies; ++f) {
+        if (Math::kScaled && scale[f] > 0) u[f] /= scale[f];
+        float* panel = packed + (f * rows + o / kPanel * kPanel) * cells;
+        put_factor<Math>(panel + c / Math::kDepth * kPanel + o % kPanel, c % Math::kDepth,
+                         static_cast<float>(u[f]));
+      }
+    }
+  }
 }
 
 void pack(const float* weight, int64_t out_channels, int64_t in_channels, Precision precision,
           void* packed) {
-  const bool bf16 = rounds(precision);
-  const int64_t units = depth(in_channels, bf16);
-  memset(packed, 0, packed_bytes(out_channels, in_channels, precision));
-  const Matrices all = matrices();
-  double cost[kFrequencies][kFrequencies];
-  if (bf16) rounding_cost(all, cost);
-  for (int64_t o = 0; o < out_channels; ++o) {
-    for (int64_t c = 0; c < in_channels; ++c) {
-      double u[kFrequencies];
-      transform_weight(all.weight, weight + 9 * (o * in_channels + c), u);
-      if (bf16) round_to_bfloat16(cost, u);
-      for (int f = 0; f < kFrequencies; ++f) {
-        const int64_t panel = f * panels(out_channels) + o / kPanel;
-        const int64_t at = (panel * units + (bf16 ? c / 2 : c)) * kPanel + o % kPanel;
-        const float value = static_cast<float>(u[f]);
-        if (bf16) {
-          static_cast<uint16_t*>(packed)[2 * at + c % 2] = upper_half(value);
-        } else {
-          static_cast<float*>(packed)[at] = value;
-        }
-      }
-    }
-  }
+  (rounds(precision) ? pack_as<Rounded> : pack_as<Float32>)(weight, out_channels, in_channels,
+                                                            static_cast<float*>(packed));
 }
 
 // How a problem is cut, and the layout of a thread's scratch memory (in floats).
@@ -68,38 +93,50 @@ struct Plan {
   int64_t block_rows;                // of tiles
   int64_t ranges;                    // tasks down a strip
   int64_t stage, rows, carry, values, total;  // the sums begin at 0
+  int64_t raw_stride, largest, scales, scale_stride;  // of integers
 };
 
 // A power-of-two distance between the frequencies would put all of them into a few cache sets.
 BIDIFF_INLINE int64_t frequency_stride(int64_t floats) { return round_up(floats, 1024) + 5 * 16; }
 
-Plan make_plan(const ConvProblem& problem, bool bf16) {
+template <class Math>
+Plan make_plan(const ConvProblem& problem) {
   const MapShape& shape = problem.shape;
-  Plan plan;
+  Plan plan{};
   const int64_t sum_rows = panels(problem.out_channels) * kPanel;
-  plan.depth = depth(shape.channels, bf16);
-  const int64_t max_rows = plan.depth > sum_rows ? plan.depth : sum_rows;
-  const int64_t vector_bytes = kFrequencies * max_rows * kLanes * int64_t{sizeof(float)};
+  plan.depth = cells_of<Math>(shape.channels);
+  // Integers have floats before them, which the sums overwrite.
+  const int64_t rows = Math::kScaled ? plan.depth + larger(shape.channels, sum_rows)
+                                     : larger(plan.depth, sum_rows);
+  const int64_t vector_bytes = kFrequencies * rows * kLanes * int64_t{sizeof(float)};
   const int64_t fitting = kBlockBytes > vector_bytes ? kBlockBytes / vector_bytes : 1;
-  plan.total_vectors = (shape.width + kTile * kLanes - 1) / (kTile * kLanes);
-  const int64_t strips = (plan.total_vectors + fitting - 1) / fitting;
-  plan.vectors = (plan.total_vectors + strips - 1) / strips;
-  plan.strips = (plan.total_vectors + plan.vectors - 1) / plan.vectors;
-  plan.tile_rows = (shape.height + kTile - 1) / kTile;
+  plan.total_vectors = quotient_up(shape.width, kTile * kLanes);
+  const int64_t strips = quotient_up(plan.total_vectors, fitting);
+  plan.vectors = quotient_up(plan.total_vectors, strips);
+  plan.strips = quotient_up(plan.total_vectors, plan.vectors);
+  plan.tile_rows = quotient_up(shape.height, kTile);
   plan.block_rows = smaller(fitting / plan.vectors, plan.tile_rows);
-  const int64_t most_ranges = (plan.tile_rows + plan.block_rows - 1) / plan.block_rows;
+  const int64_t most_ranges = quotient_up(plan.tile_rows, plan.block_rows);
   const int64_t tasks = kTasksPerProcessor * processors(), columns = shape.batch * plan.strips;
-  plan.ranges = smaller(most_ranges, (tasks + columns - 1) / columns);
+  plan.ranges = smaller(most_ranges, quotient_up(tasks, columns));
 
-  const int64_t tiles = plan.vectors * kLanes;
-  plan.value_stride = frequency_stride(plan.depth * plan.block_rows * tiles);
-  plan.sum_stride = frequency_stride(sum_rows * plan.block_rows * tiles);
-  // Sums of frequency f end where the values of frequency f + 1 begin, or earlier.
-  const int64_t longer = plan.sum_stride - plan.value_stride;
-  plan.values = plan.sum_stride + (longer > 0 ? kFrequencies * longer : 0);
-  plan.stage = plan.values + kFrequencies * plan.value_stride;
+  const int64_t tiles = plan.vectors * kLanes, block_tiles = plan.block_rows * tiles;
+  plan.value_stride = frequency_stride(plan.depth * block_tiles);
+  plan.sum_stride = frequency_stride(sum_rows * block_tiles);
+  if (Math::kScaled) {
+    plan.raw_stride = frequency_stride(shape.channels * tiles);
+    plan.scale_stride = block_tiles;
+    plan.values = kFrequencies * larger(plan.raw_stride, plan.sum_stride);
+  } else {
+    // Sums of frequency f end where the values of frequency f + 1 begin, or earlier.
+    const int64_t longer = plan.sum_stride - plan.value_stride;
+    plan.values = plan.sum_stride + (longer > 0 ? kFrequencies * longer : 0);
+  }
+  plan.largest = plan.values + kFrequencies * plan.value_stride;
+  plan.scales = plan.largest + (Math::kScaled ? kFrequencies * tiles : 0);
+  plan.stage = plan.scales + kFrequencies * plan.scale_stride;
   plan.rows = plan.stage + kPatch * stage_pitch(tiles);
-  plan.carry = plan.rows + (bf16 ? 2 : 1) * kTile * kPatch * tiles;
+  plan.carry = plan.rows + Math::kDepth * kTile * kPatch * tiles;
   plan.total = plan.carry + shape.channels * (kPatch - kTile) * kPatch * tiles;
   return plan;
 }
@@ -109,24 +146,36 @@ struct ConvRun {
   const NormKernel* norm;
   const float* weights;
   Plan plan;
-  bool bf16, streams;
+  bool rounded, streams;
   TaskFailure failure;
 };
 
-template <bool kBf16>
+template <class Math>
 void run_strip(const ConvRun& run, const Strip& strip, int64_t begin, int64_t end) {
   const int64_t out_channels = run.problem->out_channels, depth = run.plan.depth;
-  const int64_t tiles = strip.vectors * kLanes;
+  const int64_t tiles = strip.vectors * kLanes, sum_rows = panels(out_channels) * kPanel;
+  const float* const row_scales =
+      run.weights + weight_floats<Math>(out_channels, run.problem->shape.channels);
   for (int64_t first = begin; first < end; first += run.plan.block_rows) {
     const int64_t rows = smaller(run.plan.block_rows, end - first), pitch = rows * tiles;
     for (int64_t row = 0; row < rows; ++row) {
-      transform_channels<kBf16>(strip, kTile * (first + row) - 1, first + row == begin,
-                                strip.values + row * tiles, pitch);
+      const int64_t top = kTile * (first + row) - 1;
+      float* const values = strip.values + row * tiles;
+      if constexpr (Math::kScaled) {
+        transform_scaled<Math>(strip, top, first + row == begin, values, pitch,
+                               strip.scales + row * tiles);
+      } else {
+        transform_channels<Math>(strip, top, first + row == begin, values, pitch);
+      }
     }
     for (int f = 0; f < kFrequencies; ++f) {
-      multiply<kBf16>(run.weights + f * panels(out_channels) * kPanel * depth,
-                      strip.values + f * strip.value_stride, depth, rows * strip.vectors,
-                      out_channels, strip.sums + f * strip.sum_stride);
+      Scales scales{};
+      if (Math::kScaled) {
+        scales = {row_scales + f * sum_rows, strip.scales + f * strip.scale_stride};
+      }
+      multiply<Math>(run.weights + f * sum_rows * depth, strip.values + f * strip.value_stride,
+                     depth, rows * strip.vectors, out_channels, scales,
+                     strip.sums + f * strip.sum_stride);
     }
     for (int64_t channel = 0; channel < out_channels; ++channel) {
       for (int64_t row = 0; row < rows; ++row) {
@@ -159,15 +208,15 @@ void run_task(void* user, size_t index) {
   strip.rows = scratch + plan.rows;
   strip.carry = scratch + plan.carry;
   strip.values = scratch + plan.values;
-  strip.sums = scratch;
+  strip.sums = strip.raw = scratch;
+  strip.raw_stride = plan.raw_stride;
+  strip.largest = scratch + plan.largest;
+  strip.scales = scratch + plan.scales;
+  strip.scale_stride = plan.scale_stride;
   memset(strip.stage, 0, static_cast<size_t>(plan.rows - plan.stage) * sizeof(float));
   const int64_t begin = range * plan.tile_rows / plan.ranges;
   const int64_t end = (range + 1) * plan.tile_rows / plan.ranges;
-  if (run.bf16) {
-    run_strip<kHasBfloat16>(run, strip, begin, end);
-  } else {
-    run_strip<false>(run, strip, begin, end);
-  }
+  (run.rounded ? run_strip<Rounded> : run_strip<Float32>)(run, strip, begin, end);
   if (run.streams) stream_fence();
 }
 
@@ -179,8 +228,8 @@ bool run(const ConvProblem& problem, const void* packed, Precision precision,
   run.problem = &problem;
   run.norm = &norm;
   run.weights = static_cast<const float*>(packed);
-  run.bf16 = rounds(precision);
-  run.plan = make_plan(problem, run.bf16);
+  run.rounded = rounds(precision);
+  run.plan = (run.rounded ? make_plan<Rounded> : make_plan<Float32>)(problem);
   constexpr int64_t kVectorBytes = kLanes * sizeof(float);
   run.streams = problem.out_channels * shape.height * shape.width * 4 >= kStreamBytes &&
                 shape.width % kLanes == 0 &&

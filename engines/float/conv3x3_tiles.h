@@ -26,9 +26,12 @@ struct Strip {
   float* carry;   // per input channel: [kPatch - kTile] more such rows, shared by two rows of tiles
   float* values;  // of a block: [kFrequencies][depth][tile rows of the block][tiles]
   float* sums;    // [kFrequencies][Cout][tile rows of the block][tiles]
+  // Where values are integers: one row of tiles before that, [kFrequencies][Cin][tiles], which
+  // shares its memory with the sums, the largest magnitudes of it, and the scales of the block.
+  float *raw, *largest, *scales;
+  int64_t raw_stride, scale_stride;
 };
 
-BIDIFF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 BIDIFF_INLINE int64_t stage_pitch(int64_t tiles) { return kTile * tiles + 2 * kLanes; }
 
 BIDIFF_INLINE void prefetch(const float* from, int64_t count) {
@@ -102,52 +105,78 @@ BIDIFF_INLINE void transform_column(const float* rows, const float* carry, int64
   transform_input(d, t);
 }
 
-// Two channels as pairs of bfloat16, the first in the lower half of each lane.
-BIDIFF_INLINE Floats pack_pairs(Floats first, Floats second) {
-#if defined(__AVX512BF16__)
-  const __m512bh both =
-      _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first));
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
-                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return reinterpret_cast<Floats>(_mm512_permutexvar_epi16(order, reinterpret_cast<__m512i>(both)));
-#else
-  return first + second;  // never called
-#endif
+// The carried rows of a channel for the next row of tiles.
+BIDIFF_INLINE void carry_rows(const float* rows, int64_t row_floats, float* carry) {
+  constexpr int kShared = kPatch - kTile;
+  memcpy(carry, rows + (kTile - kShared) * row_floats,
+         static_cast<size_t>(kShared * row_floats) * sizeof(float));
 }
 
 // The values of all input channels for one row of tiles, `pitch` floats from channel to channel.
-template <bool kBf16>
+template <class Math>
 void transform_channels(const Strip& strip, int64_t top, bool first, float* values, int64_t pitch) {
   const int64_t tiles = strip.vectors * kLanes, channels = strip.problem->shape.channels;
   const int64_t row_floats = kPatch * tiles, shared = (kPatch - kTile) * row_floats;
-  const float* upper_rows = strip.rows + kTile * row_floats;
-  constexpr int kTogether = kBf16 ? 2 : 1;
-  for (int64_t channel = 0; channel < channels; channel += kTogether, values += pitch) {
+  float* const upper_rows = strip.rows + kTile * row_floats;
+  for (int64_t channel = 0; channel < channels; channel += Math::kDepth, values += pitch) {
     float* carry = strip.carry + channel * shared;
-    const bool pair = kBf16 && channel + 1 < channels;
+    const bool pair = Math::kDepth == 2 && channel + 1 < channels;
     transform_rows(strip, channel, top, first, strip.rows, carry);
-    if (pair) {
-      transform_rows(strip, channel + 1, top, first, strip.rows + kTile * row_floats,
-                     carry + shared);
+    if (pair) transform_rows(strip, channel + 1, top, first, upper_rows, carry + shared);
+    for (int j = 0; j < kPatch; ++j) {
+      for (int64_t tile = 0; tile < tiles; tile += kLanes) {
+        const int64_t at = j * tiles + tile;
+        Floats t[kPatch], upper[kPatch] = {};
+        transform_column(strip.rows + at, carry + at, tiles, t);
+        if (pair) transform_column(upper_rows + at, carry + shared + at, tiles, upper);
+        for (int i = 0; i < kPatch; ++i) {
+          store(values + (i * kPatch + j) * strip.value_stride + tile, Math::cells(t[i], upper[i]));
+        }
+      }
     }
+    carry_rows(strip.rows, row_floats, carry);
+    if (pair) carry_rows(upper_rows, row_floats, carry + shared);
+  }
+}
+
+// The same as integers, with the scale of every tile and frequency.
+template <class Math>
+void transform_scaled(const Strip& strip, int64_t top, bool first, float* values, int64_t pitch,
+                      float* scales) {
+  const int64_t tiles = strip.vectors * kLanes, channels = strip.problem->shape.channels;
+  const int64_t row_floats = kPatch * tiles, shared = (kPatch - kTile) * row_floats;
+  memset(strip.largest, 0, static_cast<size_t>(kFrequencies * tiles) * sizeof(float));
+  for (int64_t channel = 0; channel < channels; ++channel) {
+    float* carry = strip.carry + channel * shared;
+    transform_rows(strip, channel, top, first, strip.rows, carry);
     for (int j = 0; j < kPatch; ++j) {
       for (int64_t tile = 0; tile < tiles; tile += kLanes) {
         const int64_t at = j * tiles + tile;
         Floats t[kPatch];
         transform_column(strip.rows + at, carry + at, tiles, t);
-        if (kBf16) {
-          Floats upper[kPatch] = {};
-          if (pair) transform_column(upper_rows + at, carry + shared + at, tiles, upper);
-          for (int i = 0; i < kPatch; ++i) t[i] = pack_pairs(t[i], upper[i]);
-        }
         for (int i = 0; i < kPatch; ++i) {
-          store(values + (i * kPatch + j) * strip.value_stride + tile, t[i]);
+          const int64_t frequency = i * kPatch + j;
+          float* largest = strip.largest + frequency * tiles + tile;
+          store(largest, maximum(load(largest), magnitude(t[i])));
+          store(strip.raw + frequency * strip.raw_stride + channel * tiles + tile, t[i]);
         }
       }
     }
-    const size_t bytes = static_cast<size_t>(shared) * sizeof(float);
-    memcpy(carry, strip.rows + kTile * row_floats - shared, bytes);
-    if (pair) memcpy(carry + shared, upper_rows + kTile * row_floats - shared, bytes);
+    carry_rows(strip.rows, row_floats, carry);
+  }
+  for (int frequency = 0; frequency < kFrequencies; ++frequency) {
+    for (int64_t tile = 0; tile < tiles; tile += kLanes) {
+      const Floats largest = load(strip.largest + frequency * tiles + tile);
+      const Floats factor = to_integers<Math>(largest);
+      store(scales + frequency * strip.scale_stride + tile, splat(1.0f) / factor);
+      const float* from = strip.raw + frequency * strip.raw_stride + tile;
+      float* to = values + frequency * strip.value_stride + tile;
+      int64_t channel = 0;
+      for (; channel + 1 < channels; channel += 2, from += 2 * tiles, to += pitch) {
+        store(to, Math::cells(load(from) * factor, load(from + tiles) * factor));
+      }
+      if (channel < channels) store(to, Math::cells(load(from) * factor, Floats{}));
+    }
   }
 }
 

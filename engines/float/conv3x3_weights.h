@@ -120,11 +120,6 @@ inline void round_to_bfloat16(const double cost[kFrequencies][kFrequencies],
   }
 }
 
-inline uint16_t upper_half(float value) {
-  uint32_t word;
-  memcpy(&word, &value, sizeof(word));
-  return static_cast<uint16_t>(word >> 16);
-}
 
 }  // namespace
 }  // namespace bidiff

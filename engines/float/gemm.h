@@ -1,18 +1,13 @@
 // The matrix product that 1x1 convolutions and attention share: left (rows x depth) times right
 // (depth x columns), lanes = columns.
 //
-// Both operands consist of 32-bit cells: a float, or two bfloat16 of consecutive depth. Right is
-// cut into panels of kPanel columns, each stored (depth cells, kPanel), so that a tile reads it as
-// one stream. A tile is kTileRows rows of one panel; its sums stay in registers. For the .cpp
-// files of this folder only; unnamed namespace, see maps.h.
+// Both operands consist of cells, see factors.h. Right is cut into panels of kPanel columns, each
+// stored (depth cells, kPanel), so that a tile reads it as one stream. A tile is kTileRows rows of
+// one panel; its sums stay in registers. For the .cpp files of this folder only; unnamed namespace,
+// see maps.h.
 #pragma once
 
-#include "maps.h"
-#include "vec.h"
-
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
+#include "factors.h"
 
 namespace bidiff {
 namespace {
@@ -28,52 +23,6 @@ constexpr int64_t kPanel = kTileVectors * kLanes;
 
 // kSerialWork counts binary multiply-adds, which are about this much faster than float32 ones.
 constexpr int64_t kFloatWork = 16;
-
-BIDIFF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-BIDIFF_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-BIDIFF_INLINE int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-struct Float32 {
-  static constexpr int kDepth = 1;  // of one cell
-  static BIDIFF_INLINE_MEMBER Floats broadcast(const float* cell) { return splat(*cell); }
-  static BIDIFF_INLINE_MEMBER Floats multiply_add(Floats a, Floats b, Floats sum) {
-    return a * b + sum;
-  }
-  static BIDIFF_INLINE_MEMBER Floats cells(Floats first, Floats) { return first; }
-  // Cells along a row of `count` values; up to one more vector of cells is written.
-  static BIDIFF_INLINE_MEMBER void row_cells(const float* from, int64_t count, float* to) {
-    memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
-  }
-};
-
-#if defined(__AVX512BF16__)
-struct Bfloat16 {
-  static constexpr int kDepth = 2;
-  static BIDIFF_INLINE_MEMBER Floats broadcast(const float* cell) {
-    int32_t bits;
-    memcpy(&bits, cell, sizeof(bits));
-    return reinterpret_cast<Floats>(_mm512_set1_epi32(bits));
-  }
-  static BIDIFF_INLINE_MEMBER Floats multiply_add(Floats a, Floats b, Floats sum) {
-    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
-  }
-  static BIDIFF_INLINE_MEMBER Floats cells(Floats first, Floats second) {
-    const __m512i low = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(first)));
-    const __m512i high =
-        _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(second)));
-    return reinterpret_cast<Floats>(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-  }
-  static BIDIFF_INLINE_MEMBER void row_cells(const float* from, int64_t count, float* to) {
-    for (; count > 0; count -= 32, from += 32, to += kLanes) {
-      const Floats first = load_part(from, smaller(count, 16));
-      const Floats second = count > 16 ? load_part(from + 16, smaller(count - 16, 16)) : Floats{};
-      store(to, reinterpret_cast<Floats>(_mm512_cvtne2ps_pbh(second, first)));
-    }
-  }
-};
-#else
-using Bfloat16 = Float32;
-#endif
 
 template <class Math>
 BIDIFF_INLINE int64_t cells_of(int64_t depth) {

@@ -119,8 +119,8 @@ BIDIFF_INLINE void swish(const Floats* x, Floats a, Floats b, Floats* h) {
   BIDIFF_EACH n[i] = a * x[i] + b;
   BIDIFF_EACH t[i] = n[i] * splat(-kLog2E);
   BIDIFF_EACH t[i] = exp2_bounded(t[i]);
-  BIDIFF_EACH shifted[i] = t[i] + splat(kRounds);
-  BIDIFF_EACH t[i] = t[i] - (shifted[i] - splat(kRounds));
+  BIDIFF_EACH shifted[i] = t[i] + splat(kRounder);
+  BIDIFF_EACH t[i] = t[i] - (shifted[i] - splat(kRounder));
   BIDIFF_EACH p[i] = splat(kExp2[0]);
   for (int term = 1; term < kExp2Terms; ++term) {
     BIDIFF_EACH p[i] = p[i] * t[i] + splat(kExp2[term]);

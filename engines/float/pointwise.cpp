@@ -271,7 +271,7 @@ void pack_weight(const float* weight, int64_t rows, int64_t depth, float* packed
 
 size_t packed_bytes(int64_t out_channels, int64_t in_channels, Precision precision) {
   const bool rounded = precision == Precision::kBfloat16;
-  const int64_t cells = rounded ? cells_of<Bfloat16>(in_channels) : cells_of<Float32>(in_channels);
+  const int64_t cells = rounded ? cells_of<Unscaled>(in_channels) : cells_of<Float32>(in_channels);
   return static_cast<size_t>(quotient_up(out_channels, kTileRows) * kTileRows * cells) *
          sizeof(float);
 }
@@ -279,14 +279,14 @@ size_t packed_bytes(int64_t out_channels, int64_t in_channels, Precision precisi
 void pack(const float* weight, int64_t out_channels, int64_t in_channels, Precision precision,
           void* packed) {
   const bool rounded = precision == Precision::kBfloat16;
-  (rounded ? pack_weight<Bfloat16> : pack_weight<Float32>)(weight, out_channels, in_channels,
+  (rounded ? pack_weight<Unscaled> : pack_weight<Float32>)(weight, out_channels, in_channels,
                                                            static_cast<float*>(packed));
 }
 
 bool run(const PointwiseProblem& problem, const void* packed, Precision precision,
          const Parallel& parallel) {
   const bool rounded = precision == Precision::kBfloat16;
-  return (rounded ? run_pointwise<Bfloat16> : run_pointwise<Float32>)(problem, packed, parallel);
+  return (rounded ? run_pointwise<Unscaled> : run_pointwise<Float32>)(problem, packed, parallel);
 }
 
 }  // namespace

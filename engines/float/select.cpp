@@ -16,7 +16,7 @@ namespace bidiff {
 
 BIDIFF_FLOAT_KERNELS(portable, false)
 #if defined(BIDIFF_X86_KERNELS)
-BIDIFF_FLOAT_KERNELS(avx2, false)
+BIDIFF_FLOAT_KERNELS(avx2, true)
 BIDIFF_FLOAT_KERNELS(avx512, false)
 #if defined(BIDIFF_AVX512BF16_KERNELS)
 BIDIFF_FLOAT_KERNELS(avx512bf16, true)

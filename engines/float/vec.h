@@ -38,6 +38,14 @@ BIDIFF_INLINE Floats splat(float value) { return value - Floats{}; }
 // A lane of `yes` where the lane of `mask` is -1, of `no` where it is 0.
 BIDIFF_INLINE Floats select(Ints mask, Floats yes, Floats no) { return mask ? yes : no; }
 
+BIDIFF_INLINE Floats magnitude(Floats value) {
+  Ints bits;
+  memcpy(&bits, &value, sizeof(bits));
+  bits &= 0x7fffffff;
+  memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
 // The second one where one is NaN.
 BIDIFF_INLINE Floats minimum(Floats a, Floats b) {
 #if defined(__AVX512F__) && BIDIFF_LANES == 16
@@ -58,7 +66,7 @@ BIDIFF_INLINE Floats maximum(Floats a, Floats b) {
 #endif
 }
 
-constexpr float kRounds = 12582912.0f;  // 1.5 * 2^23: x + kRounds has round(x) in its lowest bits
+constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: x + kRounder has round(x) in its lowest bits
 BIDIFF_INLINE Floats exp2_bounded(Floats x) {
   return minimum(maximum(x, splat(-124.0f)), splat(124.0f));
 }
@@ -81,8 +89,8 @@ BIDIFF_INLINE Floats times_power(Floats value, Floats shifted) {
 // 2^f by a polynomial (minimax, relative error 2e-9), n added to its exponent bits.
 BIDIFF_INLINE Floats exp2(Floats x) {
   x = exp2_bounded(x);
-  const Floats shifted = x + splat(kRounds);
-  const Floats f = x - (shifted - splat(kRounds));
+  const Floats shifted = x + splat(kRounder);
+  const Floats f = x - (shifted - splat(kRounder));
   Floats p = splat(kExp2[0]);
   for (int i = 1; i < kExp2Terms; ++i) p = p * f + splat(kExp2[i]);
   return times_power(p, shifted);

@@ -1,0 +1,163 @@
+// The factors of full-precision products and how they are multiplied: as float32, or rounded to
+// fewer bits where Precision::kBfloat16 allows it.
+//
+// Factors are read in cells of 32 bits: one float, or two rounded ones of consecutive depth (input
+// channels). Sums are float32, or 32-bit integers where factors are; both are held as Floats.
+//
+// Int16 factors are integers of 14 bits, each the nearest to its float divided by a scale: that of
+// the right operand's column, so that the column's largest magnitude is kLargest, and that of the
+// left operand's row. Rows are scaled so that no sum can overflow, whatever the columns hold. They
+// round 16 times less than bfloat16, and of AVX2's instructions the one for pairs of them does twice
+// the multiplications of the one for floats.
+//
+// For the .cpp files of this folder only; unnamed namespace, see maps.h.
+#pragma once
+
+#include "maps.h"
+#include "vec.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace bidiff {
+namespace {
+
+BIDIFF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+BIDIFF_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+BIDIFF_INLINE int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct Float32 {
+  static constexpr int kDepth = 1;  // of one cell
+  static constexpr bool kScaled = false;
+  static BIDIFF_INLINE_MEMBER Floats broadcast(const float* cell) { return splat(*cell); }
+  static BIDIFF_INLINE_MEMBER Floats multiply_add(Floats a, Floats b, Floats sum) {
+    return a * b + sum;
+  }
+  static BIDIFF_INLINE_MEMBER Floats sums(Floats sum) { return sum; }
+  static BIDIFF_INLINE_MEMBER Floats cells(Floats first, Floats) { return first; }
+  // Cells along a row of `count` values; up to one more vector of cells is written.
+  static BIDIFF_INLINE_MEMBER void row_cells(const float* from, int64_t count, float* to) {
+    memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
+  }
+};
+
+// A broadcast of a cell that is no float.
+BIDIFF_INLINE Floats broadcast_bits(const float* cell) {
+  int32_t bits;
+  memcpy(&bits, cell, sizeof(bits));
+  const Ints all = bits - Ints{};
+  Floats value;
+  memcpy(&value, &all, sizeof(value));
+  return value;
+}
+
+#if defined(__AVX512BF16__)
+struct Bfloat16 {
+  static constexpr int kDepth = 2;
+  static constexpr bool kScaled = false;
+  static BIDIFF_INLINE_MEMBER Floats broadcast(const float* cell) { return broadcast_bits(cell); }
+  static BIDIFF_INLINE_MEMBER Floats multiply_add(Floats a, Floats b, Floats sum) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+  }
+  static BIDIFF_INLINE_MEMBER Floats sums(Floats sum) { return sum; }
+  static BIDIFF_INLINE_MEMBER Floats cells(Floats first, Floats second) {
+    const __m512i both = reinterpret_cast<__m512i>(
+        _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first)));
+    const __m512i order =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return reinterpret_cast<Floats>(_mm512_permutexvar_epi16(order, both));
+  }
+  static BIDIFF_INLINE_MEMBER void row_cells(const float* from, int64_t count, float* to) {
+    for (; count > 0; count -= 32, from += 32, to += kLanes) {
+      const Floats first = load_part(from, smaller(count, 16));
+      const Floats second = count > 16 ? load_part(from + 16, smaller(count - 16, 16)) : Floats{};
+      store(to, reinterpret_cast<Floats>(_mm512_cvtne2ps_pbh(second, first)));
+    }
+  }
+};
+using Rounded = Bfloat16;
+constexpr bool kRounds = true;
+#elif defined(__AVX2__) && BIDIFF_LANES == 8
+struct Int16 {
+  static constexpr int kDepth = 2;
+  static constexpr bool kScaled = true;
+  static constexpr float kLargest = 8191.0f;
+  static constexpr double kLargestSum = 2147483647.0 / kLargest;  // of a row's magnitudes
+  static BIDIFF_INLINE_MEMBER Floats broadcast(const float* cell) { return broadcast_bits(cell); }
+  static BIDIFF_INLINE_MEMBER Floats multiply_add(Floats a, Floats b, Floats sum) {
+    const __m256i factors[] = {_mm256_castps_si256(a), _mm256_castps_si256(b)};
+#if defined(__AVXVNNI__)
+    const __m256i added =
+        _mm256_dpwssd_avx_epi32(_mm256_castps_si256(sum), factors[0], factors[1]);
+#else
+    const __m256i added = _mm256_add_epi32(_mm256_castps_si256(sum),
+                                           _mm256_madd_epi16(factors[0], factors[1]));
+#endif
+    return _mm256_castsi256_ps(added);
+  }
+  static BIDIFF_INLINE_MEMBER Floats sums(Floats sum) {
+    return _mm256_cvtepi32_ps(_mm256_castps_si256(sum));
+  }
+  // Of values that are divided by their scale.
+  static BIDIFF_INLINE_MEMBER Floats cells(Floats first, Floats second) {
+    const __m256i low = _mm256_cvtps_epi32(first);
+    const __m256i high = _mm256_slli_epi32(_mm256_cvtps_epi32(second), 16);
+    return _mm256_castsi256_ps(_mm256_blend_epi16(low, high, 0xaa));
+  }
+};
+using Rounded = Int16;
+constexpr bool kRounds = true;
+#else
+using Rounded = Float32;
+constexpr bool kRounds = false;
+#endif
+
+// Where no scales are known.
+template <bool kScaled>
+struct RoundedFloats {
+  using Math = Rounded;
+};
+template <>
+struct RoundedFloats<true> {
+  using Math = Float32;
+};
+using Unscaled = RoundedFloats<Rounded::kScaled>::Math;
+
+// Magnitudes of a left operand's row, and its scale: 0 if all are zeros.
+struct RowScale {
+  double largest = 0, sum = 0;
+  BIDIFF_INLINE_MEMBER void add(double value) {
+    const double magnitude = value < 0 ? -value : value;
+    largest = magnitude > largest ? magnitude : largest;
+    sum += magnitude;
+  }
+  template <class Math>
+  BIDIFF_INLINE_MEMBER double of(int64_t depth) const {
+    // Rounding adds at most a half to each.
+    const double by_sum = sum / (Math::kLargestSum - 0.5 * static_cast<double>(depth));
+    const double by_largest = largest / static_cast<double>(Math::kLargest);
+    return by_sum > by_largest ? by_sum : by_largest;
+  }
+};
+
+// Stores the factor `part` (0 or 1) of a cell.
+template <class Math>
+BIDIFF_INLINE void put_factor(float* cell, int64_t part, float value) {
+  const Floats both = Math::cells(splat(value), splat(value));
+  if (Math::kDepth == 1) {
+    memcpy(cell, &both, sizeof(float));
+  } else {
+    memcpy(reinterpret_cast<char*>(cell) + 2 * part, &both, 2);
+  }
+}
+
+// Of columns whose largest magnitudes are `largest`: what their values are multiplied by.
+template <class Math>
+BIDIFF_INLINE Floats to_integers(Floats largest) {
+  return splat(Math::kLargest) / maximum(largest, splat(1e-30f));
+}
+
+}  // namespace
+}  // namespace bidiff
