@@ -87,15 +87,15 @@ struct Int16 {
   static constexpr double kLargestSum = 2147483647.0 / kLargest;  // of a row's magnitudes
   static BIDIFF_INLINE_MEMBER Floats broadcast(const float* cell) { return broadcast_bits(cell); }
   static BIDIFF_INLINE_MEMBER Floats multiply_add(Floats a, Floats b, Floats sum) {
-    const __m256i factors[] = {_mm256_castps_si256(a), _mm256_castps_si256(b)};
 #if defined(__AVXVNNI__)
-    const __m256i added =
-        _mm256_dpwssd_avx_epi32(_mm256_castps_si256(sum), factors[0], factors[1]);
+    return _mm256_castsi256_ps(_mm256_dpwssd_avx_epi32(
+        _mm256_castps_si256(sum), _mm256_castps_si256(a), _mm256_castps_si256(b)));
 #else
-    const __m256i added = _mm256_add_epi32(_mm256_castps_si256(sum),
-                                           _mm256_madd_epi16(factors[0], factors[1]));
+    const __m256i product = _mm256_madd_epi16(_mm256_castps_si256(a), _mm256_castps_si256(b));
+    // In assembly, because gcc gives the result another register and copies it back.
+    asm("vpaddd %1, %0, %0" : "+x"(sum) : "x"(product));
+    return sum;
 #endif
-    return _mm256_castsi256_ps(added);
   }
   static BIDIFF_INLINE_MEMBER Floats sums(Floats sum) {
     return _mm256_cvtepi32_ps(_mm256_castps_si256(sum));
