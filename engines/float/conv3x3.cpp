@@ -92,7 +92,7 @@ struct Plan {
   int64_t strips, vectors;           // strips across the map, of at most `vectors` vectors of tiles
   int64_t block_rows;                // of tiles
   int64_t ranges;                    // tasks down a strip
-  int64_t stage, rows, carry, values, total;  // the sums begin at 0
+  int64_t stage, rows, carry, values, total;          // the sums begin at 0
   int64_t raw_stride, largest, scales, scale_stride;  // of integers
 };
 
@@ -106,8 +106,8 @@ Plan make_plan(const ConvProblem& problem) {
   const int64_t sum_rows = panels(problem.out_channels) * kPanel;
   plan.depth = cells_of<Math>(shape.channels);
   // Integers have floats before them, which the sums overwrite.
-  const int64_t rows = Math::kScaled ? plan.depth + larger(shape.channels, sum_rows)
-                                     : larger(plan.depth, sum_rows);
+  const int64_t rows =
+      Math::kScaled ? plan.depth + larger(shape.channels, sum_rows) : larger(plan.depth, sum_rows);
   const int64_t vector_bytes = kFrequencies * rows * kLanes * int64_t{sizeof(float)};
   const int64_t fitting = kBlockBytes > vector_bytes ? kBlockBytes / vector_bytes : 1;
   plan.total_vectors = quotient_up(shape.width, kTile * kLanes);

@@ -120,6 +120,5 @@ inline void round_to_bfloat16(const double cost[kFrequencies][kFrequencies],
   }
 }
 
-
 }  // namespace
 }  // namespace bidiff

@@ -7,8 +7,8 @@
 // Int16 factors are integers of 14 bits, each the nearest to its float divided by a scale: that of
 // the right operand's column, so that the column's largest magnitude is kLargest, and that of the
 // left operand's row. Rows are scaled so that no sum can overflow, whatever the columns hold. They
-// round 16 times less than bfloat16, and of AVX2's instructions the one for pairs of them does twice
-// the multiplications of the one for floats.
+// round 16 times less than bfloat16, and of AVX2's instructions the one for pairs of them does
+// twice the multiplications of the one for floats.
 //
 // For the .cpp files of this folder only; unnamed namespace, see maps.h.
 #pragma once
@@ -28,6 +28,7 @@ BIDIFF_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 BIDIFF_INLINE int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Float32 {
+  using Copied = Float32;
   static constexpr int kDepth = 1;  // of one cell
   static constexpr bool kScaled = false;
   static BIDIFF_INLINE_MEMBER Floats broadcast(const float* cell) { return splat(*cell); }
@@ -54,6 +55,7 @@ BIDIFF_INLINE Floats broadcast_bits(const float* cell) {
 
 #if defined(__AVX512BF16__)
 struct Bfloat16 {
+  using Copied = Bfloat16;
   static constexpr int kDepth = 2;
   static constexpr bool kScaled = false;
   static BIDIFF_INLINE_MEMBER Floats broadcast(const float* cell) { return broadcast_bits(cell); }
@@ -81,6 +83,7 @@ using Rounded = Bfloat16;
 constexpr bool kRounds = true;
 #elif defined(__AVX2__) && BIDIFF_LANES == 8
 struct Int16 {
+  using Copied = Float32;  // before the scales are known
   static constexpr int kDepth = 2;
   static constexpr bool kScaled = true;
   static constexpr float kLargest = 8191.0f;

@@ -31,7 +31,8 @@ BIDIFF_INLINE int64_t cells_of(int64_t depth) {
 
 // Floats from one panel to the next: a whole number of cache lines and no power of two, at which
 // the lines of all panels would share a few sets of the cache.
-BIDIFF_INLINE int64_t panel_stride(int64_t cells) { return cells * kPanel + 16; }
+constexpr int64_t kPanelPadding = 16;
+BIDIFF_INLINE int64_t panel_stride(int64_t cells) { return cells * kPanel + kPanelPadding; }
 
 // Memory to prefetch during a tile's products: `bytes` of each run per cell of depth. A burst of
 // more lines than a core can have in flight would stall the products instead.

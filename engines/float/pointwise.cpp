@@ -23,6 +23,8 @@ struct PointwiseRun {
   const PointwiseProblem* problem;
   const float* packed;
   int64_t pixels, depth, cells;  // depth: channels of both maps
+  int64_t copied;                // rows of cells that a block is copied to: see scale_panel
+  const float* row_scales;       // of integers
   int64_t stride;                // floats from panel to panel
   int64_t block_panels;
   int64_t task_panels, tasks_per_image;
@@ -71,7 +73,7 @@ struct Copy {
 template <class Math>
 void step_copy(Copy* copy) {
   const PointwiseRun& run = *copy->task->run;
-  const int64_t past = smaller(copy->cell + copy->step, run.cells);
+  const int64_t past = smaller(copy->cell + copy->step, run.copied);
   for (; copy->cell < past; ++copy->cell) {
     const float* first = channel_of(*copy->task, copy->cell * Math::kDepth);
     const float* second = nullptr;
@@ -88,12 +90,34 @@ Fetch next_fetch(const Copy& copy) {
   Fetch fetch;
   const float* next = channel_of(*copy.task, copy.cell * Math::kDepth) + copy.block.first_pixel;
   for (const char*& start : fetch.runs) start = reinterpret_cast<const char*>(next);
+  // During a tile's products, of run.cells steps.
   fetch.bytes = quotient_up(copy.block.pixels * int64_t{sizeof(float)}, run.cells);
   for (int i = 1; i < Fetch::kRuns && i < copy.step * Math::kDepth; ++i) {
     const float* from = channel_of(*copy.task, copy.cell * Math::kDepth + i);
     if (from) fetch.runs[i] = reinterpret_cast<const char*>(from + copy.block.first_pixel);
   }
   return fetch;
+}
+
+// Integers need the largest magnitudes of their columns first: a block is copied as floats, and
+// each panel turned into cells in place. The scales of its columns follow its floats.
+template <class Math>
+void scale_panel(float* panel, int64_t depth) {
+  static_assert(kTileVectors * kLanes <= kPanelPadding || !Math::kScaled, "room for the scales");
+  for (int v = 0; v < kTileVectors; ++v, panel += kLanes) {
+    Floats largest = {};
+    for (int64_t c = 0; c < depth; ++c) {
+      largest = maximum(largest, magnitude(load(panel + c * kPanel)));
+    }
+    const Floats factor = to_integers<Math>(largest);
+    float* to = panel;
+    for (int64_t c = 0; c < depth; c += 2, to += kPanel) {
+      const float* from = panel + c * kPanel;
+      store(to, Math::cells(load(from) * factor,
+                            c + 1 < depth ? load(from + kPanel) * factor : Floats{}));
+    }
+    store(panel + depth * kPanel, splat(1.0f) / factor);
+  }
 }
 
 // A large output would evict the panels from the cache before anyone reads it.
@@ -114,6 +138,15 @@ __attribute__((noinline)) void multiply_tile(const PointwiseTask& task, const fl
   const PointwiseProblem& problem = *run.problem;
   Floats sums[kRows][kTileVectors] = {};
   add_products<Math, kRows>(left, 1, kTileRows, right, run.cells, sums, prefetch);
+  if (Math::kScaled) {
+    const float* columns = right + run.depth * kPanel;
+    for (int row = 0; row < kRows; ++row) {
+      const Floats scale = splat(run.row_scales[channel + row]);
+      for (int v = 0; v < kTileVectors; ++v) {
+        sums[row][v] = Math::sums(sums[row][v]) * (scale * load(columns + v * kLanes));
+      }
+    }
+  }
 
   const int64_t at = (task.image * problem.out_channels + channel) * run.pixels + pixel;
   const int64_t columns = smaller(run.pixels - pixel, kPanel);
@@ -162,11 +195,12 @@ void multiply_block(const PointwiseTask& task, const Block& block, const float* 
     const int64_t rows = smaller(kTileRows, run.problem->out_channels - channel);
     const float* left = run.packed + tile * kTileRows * run.cells;
     for (int64_t panel = 0; panel < block.panels; ++panel) {
-      step_copy<Math>(aside);
+      step_copy<typename Math::Copied>(aside);
       const float* right = panels + panel * run.stride;
       const int64_t pixel = block.first_pixel + panel * kPanel;
-      if (aside->cell < run.cells) {
-        multiply_rows<Math>(task, rows, left, right, channel, pixel, next_fetch<Math>(*aside));
+      if (aside->cell < run.copied) {
+        multiply_rows<Math>(task, rows, left, right, channel, pixel,
+                            next_fetch<typename Math::Copied>(*aside));
       } else {
         multiply_rows<Math>(task, rows, left, right, channel, pixel, NoFetch{});
       }
@@ -194,15 +228,20 @@ void pointwise_task(void* user, size_t index) {
   if (!panels) return mark_failed(&run.failure);
   float* other = panels + (several ? buffer : 0);
 
-  Copy copy{&task, block_at(run, first, past), panels, 0, run.cells};
-  step_copy<Math>(&copy);
+  Copy copy{&task, block_at(run, first, past), panels, 0, run.copied};
+  step_copy<typename Math::Copied>(&copy);
   for (int64_t at = first; at < past; at += run.block_panels) {
     const Block block = block_at(run, at, past);
     const int64_t tiles = block.panels * (task.last_tile - task.first_tile);
     const int64_t next = at + block.panels;
-    copy = {&task, block, other, run.cells, 1};
+    if constexpr (Math::kScaled) {
+      for (int64_t i = 0; i < block.panels; ++i) {
+        scale_panel<Math>(panels + i * run.stride, run.depth);
+      }
+    }
+    copy = {&task, block, other, run.copied, 1};
     if (next < past) {
-      copy = {&task, block_at(run, next, past), other, 0, quotient_up(run.cells, tiles)};
+      copy = {&task, block_at(run, next, past), other, 0, quotient_up(run.copied, tiles)};
     }
     multiply_block<Math>(task, block, panels, &copy);
     float* const done = panels;
@@ -222,18 +261,20 @@ bool run_pointwise(const PointwiseProblem& problem, const void* packed, const Pa
   run.pixels = problem.shape.height * problem.shape.width;
   run.depth = problem.shape.channels + problem.second_channels;
   run.cells = cells_of<Math>(run.depth);
-  run.stride = panel_stride(run.cells);
+  run.copied = cells_of<typename Math::Copied>(run.depth);
+  run.stride = panel_stride(run.copied);
 
   const int64_t panels = quotient_up(run.pixels, kPanel);
   const int64_t wanted = kTasksPerProcessor * processors();
   const int64_t parts = quotient_up(wanted, problem.shape.batch);
   run.task_panels = quotient_up(panels, parts);
   run.tasks_per_image = quotient_up(panels, run.task_panels);
-  const int64_t columns = smaller(kBlockFloats / run.cells, kBlockColumns);
+  const int64_t columns = smaller(kBlockFloats / run.copied, kBlockColumns);
   run.block_panels = larger(1, smaller(columns / kPanel, run.task_panels));
 
   // Few pixels: the output channels are divided among tasks as well.
   run.row_tiles = quotient_up(problem.out_channels, kTileRows);
+  run.row_scales = run.packed + run.row_tiles * kTileRows * run.cells;
   const int64_t groups = quotient_up(wanted, run.tasks_per_image * problem.shape.batch);
   run.task_tiles = quotient_up(run.row_tiles, groups);
   run.tile_groups = quotient_up(run.row_tiles, run.task_tiles);
@@ -249,44 +290,56 @@ bool run_pointwise(const PointwiseProblem& problem, const void* packed, const Pa
   return !run.failure.failed;
 }
 
-// Packed weights: tiles of kTileRows rows, each (depth cells, kTileRows); zeros beyond the last
-// row.
+// Packed weights: tiles of kTileRows rows, each (depth cells, kTileRows), zeros beyond the last
+// row; then the scales of all rows of integers.
+template <class Math>
+int64_t weight_floats(int64_t out_channels, int64_t in_channels) {
+  return quotient_up(out_channels, kTileRows) * kTileRows * cells_of<Math>(in_channels);
+}
+template <class Math>
+size_t bytes_of(int64_t out_channels, int64_t in_channels) {
+  const int64_t scales = Math::kScaled ? quotient_up(out_channels, kTileRows) * kTileRows : 0;
+  return static_cast<size_t>(weight_floats<Math>(out_channels, in_channels) + scales) *
+         sizeof(float);
+}
+
 template <class Math>
 void pack_weight(const float* weight, int64_t rows, int64_t depth, float* packed) {
   const int64_t cells = cells_of<Math>(depth);
-  for (int64_t first = 0; first < rows; first += kTileRows) {
-    for (int64_t cell = 0; cell < cells; ++cell) {
-      for (int64_t row = first; row < first + kTileRows; ++row) {
-        float pair[2] = {0.0f, 0.0f};
-        for (int64_t i = 0; i < Math::kDepth && row < rows; ++i) {
-          const int64_t at = cell * Math::kDepth + i;
-          if (at < depth) pair[i] = weight[row * depth + at];
-        }
-        const Floats value = Math::cells(splat(pair[0]), splat(pair[1]));
-        memcpy(packed++, &value, sizeof(float));
-      }
+  float* const scales = packed + weight_floats<Math>(rows, depth);
+  memset(packed, 0, bytes_of<Math>(rows, depth));
+  for (int64_t row = 0; row < rows; ++row, weight += depth) {
+    float* const tile = packed + row / kTileRows * kTileRows * cells + row % kTileRows;
+    float factor = 1;
+    if constexpr (Math::kScaled) {
+      RowScale magnitudes;
+      for (int64_t i = 0; i < depth; ++i) magnitudes.add(static_cast<double>(weight[i]));
+      const double scale = magnitudes.of<Math>(depth);
+      scales[row] = static_cast<float>(scale);
+      factor = static_cast<float>(scale > 0 ? 1 / scale : 0);
+    }
+    for (int64_t i = 0; i < depth; ++i) {
+      put_factor<Math>(tile + i / Math::kDepth * kTileRows, i % Math::kDepth, weight[i] * factor);
     }
   }
 }
 
 size_t packed_bytes(int64_t out_channels, int64_t in_channels, Precision precision) {
   const bool rounded = precision == Precision::kBfloat16;
-  const int64_t cells = rounded ? cells_of<Unscaled>(in_channels) : cells_of<Float32>(in_channels);
-  return static_cast<size_t>(quotient_up(out_channels, kTileRows) * kTileRows * cells) *
-         sizeof(float);
+  return (rounded ? bytes_of<Rounded> : bytes_of<Float32>)(out_channels, in_channels);
 }
 
 void pack(const float* weight, int64_t out_channels, int64_t in_channels, Precision precision,
           void* packed) {
   const bool rounded = precision == Precision::kBfloat16;
-  (rounded ? pack_weight<Unscaled> : pack_weight<Float32>)(weight, out_channels, in_channels,
-                                                           static_cast<float*>(packed));
+  (rounded ? pack_weight<Rounded> : pack_weight<Float32>)(weight, out_channels, in_channels,
+                                                          static_cast<float*>(packed));
 }
 
 bool run(const PointwiseProblem& problem, const void* packed, Precision precision,
          const Parallel& parallel) {
   const bool rounded = precision == Precision::kBfloat16;
-  return (rounded ? run_pointwise<Unscaled> : run_pointwise<Float32>)(problem, packed, parallel);
+  return (rounded ? run_pointwise<Rounded> : run_pointwise<Float32>)(problem, packed, parallel);
 }
 
 }  // namespace
