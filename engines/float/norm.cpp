@@ -5,7 +5,7 @@
 namespace bidiff {
 namespace {
 
-constexpr int64_t kBlock = 4096;  // floats that are read twice while they are in the L1 cache
+constexpr int64_t kBlock = 4096;  // floats whose sums are float32: few terms, and in the L1 cache
 constexpr int64_t kChunk =
     16 * kBlock;  // floats of a task; fixed, so that the number of threads changes no bit
 constexpr int64_t kWorkPerElement = 32;  // of Swish, in the units of kSerialWork
@@ -23,44 +23,63 @@ void merge(Moments* into, const Moments& other) {
   into->count = count;
 }
 
+// Sums of x - shift and of its square, in one pass.
+struct Sums {
+  double gaps, squares;
+};
+
 BIDIFF_INLINE double total(Floats value) {
   double sum = 0;
   for (int lane = 0; lane < kLanes; ++lane) sum += static_cast<double>(value[lane]);
   return sum;
 }
 
-// Sum of x - shift, or of its square.
-template <bool kSquare>
-BIDIFF_INLINE double sum_of(const float* x, int64_t count, float shift) {
-  constexpr int kSums = 8;  // hides the latency of an addition
+BIDIFF_INLINE Sums sums_of(const float* x, int64_t count, float shift) {
+  constexpr int kSums = 8;  // of each kind; hides the latency of an addition
   const Floats shifts = splat(shift);
-  Floats sums[kSums] = {};
+  Floats gaps[kSums] = {}, squares[kSums] = {};
   int64_t at = 0;
   for (; at + kSums * kLanes <= count; at += kSums * kLanes) {
     for (int i = 0; i < kSums; ++i) {
       const Floats gap = load(x + at + i * kLanes) - shifts;
-      sums[i] = sums[i] + (kSquare ? gap * gap : gap);
+      gaps[i] += gap;
+      squares[i] += gap * gap;
     }
   }
-  double sum = 0;
+  for (int step = kSums / 2; step > 0; step /= 2) {
+    for (int i = 0; i < step; ++i) {
+      gaps[i] += gaps[i + step];
+      squares[i] += squares[i + step];
+    }
+  }
+  Sums all = {total(gaps[0]), total(squares[0])};
   for (; at < count; ++at) {
     const double gap = static_cast<double>(x[at] - shift);
-    sum += kSquare ? gap * gap : gap;
+    all.gaps += gap;
+    all.squares += gap * gap;
   }
-  for (int i = 0; i < kSums; ++i) sum += total(sums[i]);
-  return sum;
+  return all;
 }
 
 Moments moments_of(const float* x, int64_t count) {
   Moments all = {0, 0, 0};
+  // A shift near the mean; the block before usually has one. If it is so far off that the
+  // difference of the sums would lose digits, they are taken again.
+  float shift = x[0];
   for (int64_t at = 0; at < count; at += kBlock) {
     const int64_t size = count - at < kBlock ? count - at : kBlock;
     const double n = static_cast<double>(size);
-    const float near = static_cast<float>(sum_of<false>(x + at, size, 0.0f) / n);
-    // Corrects the squares for the mean's rounding to float.
-    const double gap = sum_of<false>(x + at, size, near) / n;
-    const double squares = sum_of<true>(x + at, size, near) - n * gap * gap;
-    merge(&all, {n, static_cast<double>(near) + gap, squares > 0 ? squares : 0});
+    Sums sums = sums_of(x + at, size, shift);
+    double gap = sums.gaps / n;
+    for (int again = 0; again < 2 && n * gap * gap > 0.5 * sums.squares; ++again) {
+      shift = static_cast<float>(static_cast<double>(shift) + gap);
+      sums = sums_of(x + at, size, shift);
+      gap = sums.gaps / n;
+    }
+    const double squares = sums.squares - n * gap * gap;
+    const double mean = static_cast<double>(shift) + gap;
+    merge(&all, {n, mean, squares > 0 ? squares : 0});
+    shift = static_cast<float>(mean);
   }
   return all;
 }
