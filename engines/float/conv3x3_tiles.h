@@ -4,9 +4,6 @@
 
 #include "conv3x3.h"
 #include "conv3x3_gemm.h"
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
 
 namespace bidiff {
 namespace {
@@ -178,25 +175,6 @@ void transform_scaled(const Strip& strip, int64_t top, bool first, float* values
       if (channel < channels) store(to, Math::cells(load(from) * factor, Floats{}));
     }
   }
-}
-
-// Stores past the caches, to an address that is a multiple of kLanes floats; stream_fence() orders
-// it.
-BIDIFF_INLINE void stream(float* to, Floats value) {
-#if defined(__AVX512F__) && BIDIFF_LANES == 16
-  _mm512_stream_ps(to, reinterpret_cast<__m512>(value));
-#elif defined(__AVX__) && BIDIFF_LANES == 8
-  _mm256_stream_ps(to, reinterpret_cast<__m256>(value));
-#elif defined(__SSE2__) && BIDIFF_LANES == 4
-  _mm_stream_ps(to, reinterpret_cast<__m128>(value));
-#else
-  store(to, value);
-#endif
-}
-BIDIFF_INLINE void stream_fence() {
-#if defined(__SSE2__)
-  _mm_sfence();
-#endif
 }
 
 BIDIFF_INLINE void write_columns(float* y, const float* skip, Floats value, int64_t count,

@@ -4,19 +4,17 @@
 // copied to panels that fit in the level-2 cache; the channels themselves are too far apart to be
 // read in turn: at power-of-two strides their lines share a few sets of the cache, and no hardware
 // prefetcher follows. While a block is multiplied, the next one is copied, a few channels per tile.
-#include "gemm.h"
-
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
 #include "pointwise.h"
+
+#include "gemm.h"
 
 namespace bidiff {
 namespace {
 
 constexpr int64_t kBlockFloats = int64_t{64} << 10;  // of a block's input
 constexpr int64_t kBlockColumns = 1024;              // at most: 4 KB of each channel
-constexpr int64_t kLargeOutput = int64_t{2} << 20;   // floats: see store_past_cache
+constexpr int64_t kLargeOutput = int64_t{2}
+                                 << 20;  // floats: it would evict the panels from the cache
 constexpr int64_t kTasksPerProcessor = 4;
 
 struct PointwiseRun {
@@ -120,15 +118,6 @@ void scale_panel(float* panel, int64_t depth) {
   }
 }
 
-// A large output would evict the panels from the cache before anyone reads it.
-BIDIFF_INLINE void store_past_cache(float* to, Floats value) {
-#if defined(__AVX512F__)
-  _mm512_stream_ps(to, value);
-#else
-  store(to, value);
-#endif
-}
-
 // One tile of y: kRows channels from `channel` on, one panel of pixels.
 template <class Math, int kRows, class Prefetch>
 __attribute__((noinline)) void multiply_tile(const PointwiseTask& task, const float* left,
@@ -163,7 +152,7 @@ __attribute__((noinline)) void multiply_tile(const PointwiseTask& task, const fl
       for (int v = 0; v < kTileVectors; ++v) {
         const Floats value = skip ? sums[row][v] + load(skip + v * kLanes) : sums[row][v];
         if (run.past_cache) {
-          store_past_cache(y + v * kLanes, value);
+          stream(y + v * kLanes, value);
         } else {
           store(y + v * kLanes, value);
         }
@@ -248,9 +237,7 @@ void pointwise_task(void* user, size_t index) {
     panels = other;
     other = done;
   }
-#if defined(__AVX512F__)
-  __builtin_ia32_sfence();  // stores past the cache are not ordered otherwise
-#endif
+  if (run.past_cache) stream_fence();
 }
 
 template <class Math>

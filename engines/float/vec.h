@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "../kernels/inline.h"
-#if defined(__AVX__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -33,6 +33,25 @@ BIDIFF_INLINE Floats load_part(const float* from, int64_t count) {
 BIDIFF_INLINE void store_part(float* to, Floats value, int64_t count) {
   memcpy(to, &value, static_cast<size_t>(count) * sizeof(float));
 }
+// Stores past the caches, to an address that is a multiple of kLanes floats; stream_fence() orders
+// it.
+BIDIFF_INLINE void stream(float* to, Floats value) {
+#if defined(__AVX512F__) && BIDIFF_LANES == 16
+  _mm512_stream_ps(to, reinterpret_cast<__m512>(value));
+#elif defined(__AVX__) && BIDIFF_LANES == 8
+  _mm256_stream_ps(to, reinterpret_cast<__m256>(value));
+#elif defined(__SSE2__) && BIDIFF_LANES == 4
+  _mm_stream_ps(to, reinterpret_cast<__m128>(value));
+#else
+  store(to, value);
+#endif
+}
+BIDIFF_INLINE void stream_fence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
 BIDIFF_INLINE Floats splat(float value) { return value - Floats{}; }
 
 // A lane of `yes` where the lane of `mask` is -1, of `no` where it is 0.
