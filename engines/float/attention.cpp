@@ -7,6 +7,10 @@
 //   mixed[c, i] = rescale[i] * mixed[c, i] + sum over j of v[c, j] * p[j, i],
 // where rescale accounts for a maximum that grew. Maximum, rescale and the sum of p are per lane,
 // so nothing is reduced across lanes.
+//
+// As integers, q has a scale for each query, k for each key, v for each channel of a block, and p,
+// whose largest value in a block is exp((block's maximum - maximum) / sqrt(C)), for each query of a
+// block. The sum of p is that of the rounded ones.
 #include "attention.h"
 
 #include "gemm.h"
@@ -18,11 +22,14 @@ constexpr int64_t kBlockFloats = int64_t{128} << 10;  // of a block of queries, 
 constexpr int64_t kMaxQueries = 512;
 constexpr int64_t kMinKeys = 48, kMaxKeys = 132;  // multiples of kTileRows
 constexpr int64_t kTasksPerProcessor = 2;
+constexpr float kLowest = -3.4e38f;
+constexpr float kLargestWeight = 32767.0f;  // of p as an integer
 
 struct AttentionRun {
   const AttentionProblem* problem;
   float scale;
-  int64_t cells;  // of depth C
+  int64_t cells;         // of depth C
+  int64_t query_stride;  // floats from panel to panel
   int64_t task_panels, tasks_per_image;
   int64_t block_keys, value_step;
   TaskFailure failure;
@@ -35,14 +42,17 @@ struct AttentionTask {
   float* mixed;
   int64_t first_query, queries, panels;
   float* query_panels;
-  float* sums;     // (panels, C, kPanel): mixed before its division by `totals`
-  float* maxima;   // (panels, kPanel)
-  float* totals;   // (panels, kPanel): sums of p
-  float* scores;   // (block_keys, kPanel): s, then p as cells
-  float* rescale;  // (kPanel)
-  float* keys;     // tiles of kTileRows keys, each (depth cells, kTileRows)
-  float* values;   // (C, value_step): cells along the keys, unless read from the input directly
-  float* row;      // one row of keys' cells
+  float* sums;          // (panels, C, kPanel): mixed before its division by `totals`
+  float* maxima;        // (panels, kPanel)
+  float* totals;        // (panels, kPanel): sums of p
+  float* scores;        // (block_keys, kPanel): s, then p as cells
+  float* rescale;       // (kPanel)
+  float* weights;       // (kPanel): scales of p as integers
+  float* key_scales;    // (block_keys): of integers, as the next ones
+  float* value_scales;  // (C)
+  float* keys;          // tiles of kTileRows keys, each (depth cells, kTileRows)
+  float* values;  // (C, value_step): cells along the keys, unless read from the input directly
+  float* row;     // one row of keys' cells
 };
 
 int64_t row_floats(int64_t keys) { return quotient_up(keys, kPanel) * kPanel + kTileRows; }
@@ -50,17 +60,21 @@ int64_t row_floats(int64_t keys) { return quotient_up(keys, kPanel) * kPanel + k
 bool take_memory(AttentionTask* task) {
   const AttentionRun& run = *task->run;
   const int64_t channels = run.problem->channels, columns = run.task_panels * kPanel;
-  int64_t sizes[] = {run.task_panels * panel_stride(run.cells),
+  int64_t sizes[] = {run.task_panels * run.query_stride,
                      channels * columns,
                      columns,
                      columns,
                      (run.block_keys + 1) * kPanel,
                      kPanel,
+                     kPanel,
+                     round_up(run.block_keys, kLanes),
+                     channels,
                      run.cells * run.block_keys,
                      channels * run.value_step,
                      row_floats(run.block_keys)};
-  float** parts[] = {&task->query_panels, &task->sums, &task->maxima, &task->totals, &task->scores,
-                     &task->rescale,      &task->keys, &task->values, &task->row};
+  float** parts[] = {&task->query_panels, &task->sums,    &task->maxima,  &task->totals,
+                     &task->scores,       &task->rescale, &task->weights, &task->key_scales,
+                     &task->value_scales, &task->keys,    &task->values,  &task->row};
   constexpr int kParts = sizeof(sizes) / sizeof(sizes[0]);
   int64_t all = 0;
   for (int i = 0; i < kParts; ++i) all += sizes[i] = quotient_up(sizes[i], 16) * 16;
@@ -72,14 +86,37 @@ bool take_memory(AttentionTask* task) {
 
 template <class Math>
 void pack_queries(const AttentionTask& task) {
+  using Copied = typename Math::Copied;
   const AttentionRun& run = *task.run;
   const int64_t channels = run.problem->channels, positions = run.problem->positions;
   const float* from = task.query + task.first_query;
-  for (int64_t cell = 0; cell < run.cells; ++cell, from += Math::kDepth * positions) {
-    const bool pair = cell * Math::kDepth + 1 < channels;
-    gather_row<Math>(from, pair ? from + positions : nullptr, task.queries,
-                     task.query_panels + cell * kPanel, panel_stride(run.cells));
+  for (int64_t cell = 0; cell < cells_of<Copied>(channels); ++cell) {
+    const bool pair = Copied::kDepth == 2 && cell * 2 + 1 < channels;
+    gather_row<Copied>(from, pair ? from + positions : nullptr, task.queries,
+                       task.query_panels + cell * kPanel, run.query_stride);
+    from += Copied::kDepth * positions;
   }
+  if constexpr (Math::kScaled) {
+    for (int64_t panel = 0; panel < task.panels; ++panel) {
+      scale_panel<Math>(task.query_panels + panel * run.query_stride, channels);
+    }
+  }
+}
+
+// The scales of a vector of keys, and what divides by them.
+template <class Math>
+Floats scale_keys(const AttentionTask& task, const float* keys, int64_t count, float* scales) {
+  const int64_t channels = task.run->problem->channels, positions = task.run->problem->positions;
+  Floats largest = splat(1e-30f), sum = {};
+  for (int64_t channel = 0; channel < channels; ++channel) {
+    const Floats value = magnitude(load_part(keys + channel * positions, count));
+    largest = maximum(largest, value);
+    sum += value;
+  }
+  const Floats scale = maximum(largest * splat(1.0f / Math::kLargest),
+                               sum * splat(1.0f / Math::largest_sum(Math::kLargest, channels)));
+  store(scales, scale);
+  return splat(1.0f) / scale;
 }
 
 template <class Math>
@@ -87,6 +124,26 @@ void pack_keys(const AttentionTask& task, int64_t first, int64_t count) {
   const AttentionRun& run = *task.run;
   const int64_t channels = run.problem->channels, positions = run.problem->positions;
   const float* from = task.key + first;
+  if constexpr (Math::kScaled) {
+    const int64_t tile_cells = run.cells * kTileRows;
+    for (int64_t at = 0; at < count; at += kLanes) {
+      const int64_t keys = smaller(kLanes, count - at);
+      const Floats factor = scale_keys<Math>(task, from + at, keys, task.key_scales + at);
+      for (int64_t cell = 0; cell < run.cells; ++cell) {
+        const float* pair = from + 2 * cell * positions + at;
+        const Floats second =
+            2 * cell + 1 < channels ? load_part(pair + positions, keys) * factor : Floats{};
+        float cells[kLanes];
+        store(cells, Math::cells(load_part(pair, keys) * factor, second));
+        for (int64_t i = 0; i < keys; ++i) {
+          const int64_t key = at + i;
+          memcpy(task.keys + key / kTileRows * tile_cells + cell * kTileRows + key % kTileRows,
+                 cells + i, sizeof(float));
+        }
+      }
+    }
+    return;
+  }
   for (int64_t cell = 0; cell < run.cells; ++cell, from += Math::kDepth * positions) {
     const bool pair = cell * Math::kDepth + 1 < channels;
     gather_row<Math>(from, pair ? from + positions : nullptr, count, task.row, kPanel);
@@ -97,30 +154,65 @@ void pack_keys(const AttentionTask& task, int64_t first, int64_t count) {
   }
 }
 
+// Cells along the keys of a block for every channel.
+template <class Math>
+void pack_values(const AttentionTask& task, const float* values, int64_t count) {
+  const AttentionRun& run = *task.run;
+  for (int64_t channel = 0; channel < run.problem->channels; ++channel) {
+    const float* from = values + channel * run.problem->positions;
+    float* to = task.values + channel * run.value_step;
+    if constexpr (Math::kScaled) {
+      Floats largest = splat(1e-30f), sums = {};
+      for (int64_t at = 0; at < count; at += kLanes) {
+        const Floats value = magnitude(load_part(from + at, smaller(kLanes, count - at)));
+        largest = maximum(largest, value);
+        sums += value;
+      }
+      float most = 0, sum = 0;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        most = largest[lane] > most ? largest[lane] : most;
+        sum += sums[lane];
+      }
+      const float by_sum = sum / Math::largest_sum(kLargestWeight, count);
+      const float scale = by_sum > most / Math::kLargest ? by_sum : most / Math::kLargest;
+      task.value_scales[channel] = scale;
+      Math::scaled_row(from, count, splat(1.0f / scale), to);
+    } else {
+      Math::row_cells(from, count, to);
+    }
+  }
+}
+
+// `scales`: of the keys and of the queries.
 template <class Math, int kRows>
 __attribute__((noinline)) void score_tile(const float* keys, const float* queries, int64_t cells,
-                                          float* scores) {
+                                          Scales scales, float* scores) {
   Floats sums[kRows][kTileVectors] = {};
   add_products<Math, kRows>(keys, 1, kTileRows, queries, cells, sums, NoFetch{});
   for (int row = 0; row < kRows; ++row) {
-    for (int v = 0; v < kTileVectors; ++v) store(scores + row * kPanel + v * kLanes, sums[row][v]);
+    for (int v = 0; v < kTileVectors; ++v) {
+      Floats score = Math::sums(sums[row][v]);
+      if (Math::kScaled) score *= splat(scales.rows[row]) * load(scales.columns + v * kLanes);
+      store(scores + row * kPanel + v * kLanes, score);
+    }
   }
 }
 
 template <class Math>
 void score_panel(const AttentionTask& task, int64_t panel, int64_t count) {
   const int64_t cells = task.run->cells;
-  const float* queries = task.query_panels + panel * panel_stride(cells);
+  const float* queries = task.query_panels + panel * task.run->query_stride;
   for (int64_t at = 0; at < count; at += kTileRows) {
     const float* keys = task.keys + at * cells;
     float* scores = task.scores + at * kPanel;
+    const Scales scales = {task.key_scales + at, queries + task.run->problem->channels * kPanel};
     switch (smaller(count - at, kTileRows)) {
-      case 1: score_tile<Math, 1>(keys, queries, cells, scores); break;
-      case 2: score_tile<Math, 2>(keys, queries, cells, scores); break;
-      case 3: score_tile<Math, 3>(keys, queries, cells, scores); break;
-      case 4: score_tile<Math, 4>(keys, queries, cells, scores); break;
-      case 5: score_tile<Math, 5>(keys, queries, cells, scores); break;
-      default: score_tile<Math, 6>(keys, queries, cells, scores);
+      case 1: score_tile<Math, 1>(keys, queries, cells, scales, scores); break;
+      case 2: score_tile<Math, 2>(keys, queries, cells, scales, scores); break;
+      case 3: score_tile<Math, 3>(keys, queries, cells, scales, scores); break;
+      case 4: score_tile<Math, 4>(keys, queries, cells, scales, scores); break;
+      case 5: score_tile<Math, 5>(keys, queries, cells, scales, scores); break;
+      default: score_tile<Math, 6>(keys, queries, cells, scales, scores);
     }
   }
 }
@@ -134,23 +226,29 @@ void soften_panel(const AttentionTask& task, int64_t panel, int64_t count) {
     float* totals = task.totals + panel * kPanel + at;
     float* scores = task.scores + at;
     const Floats before = load(maxima);
-    Floats maximum = before;
+    Floats highest = splat(kLowest);  // of the block
     for (int64_t key = 0; key < count; ++key) {
-      const Floats score = load(scores + key * kPanel);
-      maximum = select(score > maximum, score, maximum);
+      highest = bidiff::maximum(highest, load(scores + key * kPanel));
     }
+    const Floats maximum = bidiff::maximum(before, highest);
+    const Floats rescale = exp2((before - maximum) * scale);
     Floats total = {};
+    const auto soften = [&](int64_t key) __attribute__((always_inline)) {
+      Floats p = exp2((load(scores + key * kPanel) - (Math::kScaled ? highest : maximum)) * scale);
+      if (Math::kScaled) p = (p * splat(kLargestWeight) + splat(kRounder)) - splat(kRounder);
+      total += p;
+      return p;
+    };
     for (int64_t key = 0; key < count; key += Math::kDepth) {
-      const Floats first = exp2((load(scores + key * kPanel) - maximum) * scale);
-      Floats second = {};
-      total += first;
-      if (Math::kDepth == 2 && key + 1 < count) {
-        second = exp2((load(scores + (key + 1) * kPanel) - maximum) * scale);
-        total += second;
-      }
+      const Floats first = soften(key);
+      const Floats second = Math::kDepth == 2 && key + 1 < count ? soften(key + 1) : Floats{};
       store(scores + key / Math::kDepth * kPanel, Math::cells(first, second));
     }
-    const Floats rescale = exp2((before - maximum) * scale);
+    if (Math::kScaled) {
+      const Floats weight = exp2((highest - maximum) * scale) * splat(1.0f / kLargestWeight);
+      store(task.weights + at, weight);
+      total *= weight;
+    }
     store(task.rescale + at, rescale);
     store(totals, load(totals) * rescale + total);
     store(maxima, maximum);
@@ -159,14 +257,17 @@ void soften_panel(const AttentionTask& task, int64_t panel, int64_t count) {
 
 template <class Math, int kRows>
 __attribute__((noinline)) void mix_tile(const AttentionTask& task, const float* values,
-                                        int64_t step, int64_t cells, float* mixed) {
+                                        int64_t step, int64_t cells, const float* scales,
+                                        float* mixed) {
   Floats sums[kRows][kTileVectors] = {};
   add_products<Math, kRows>(values, step, 1, task.scores, cells, sums, NoFetch{});
   for (int v = 0; v < kTileVectors; ++v) {
     const Floats rescale = load(task.rescale + v * kLanes);
     for (int row = 0; row < kRows; ++row) {
       float* to = mixed + row * kPanel + v * kLanes;
-      store(to, load(to) * rescale + sums[row][v]);
+      Floats sum = Math::sums(sums[row][v]);
+      if (Math::kScaled) sum *= splat(scales[row]) * load(task.weights + v * kLanes);
+      store(to, load(to) * rescale + sum);
     }
   }
 }
@@ -176,16 +277,18 @@ void mix_panel(const AttentionTask& task, int64_t panel, const float* values, in
                int64_t count) {
   const int64_t channels = task.run->problem->channels, cells = cells_of<Math>(count);
   float* mixed = task.sums + panel * channels * kPanel;
+  const float* scales = task.value_scales;
   for (int64_t left = channels; left > 0; left -= kTileRows) {
     switch (smaller(left, kTileRows)) {
-      case 1: mix_tile<Math, 1>(task, values, step, cells, mixed); break;
-      case 2: mix_tile<Math, 2>(task, values, step, cells, mixed); break;
-      case 3: mix_tile<Math, 3>(task, values, step, cells, mixed); break;
-      case 4: mix_tile<Math, 4>(task, values, step, cells, mixed); break;
-      case 5: mix_tile<Math, 5>(task, values, step, cells, mixed); break;
-      default: mix_tile<Math, 6>(task, values, step, cells, mixed);
+      case 1: mix_tile<Math, 1>(task, values, step, cells, scales, mixed); break;
+      case 2: mix_tile<Math, 2>(task, values, step, cells, scales, mixed); break;
+      case 3: mix_tile<Math, 3>(task, values, step, cells, scales, mixed); break;
+      case 4: mix_tile<Math, 4>(task, values, step, cells, scales, mixed); break;
+      case 5: mix_tile<Math, 5>(task, values, step, cells, scales, mixed); break;
+      default: mix_tile<Math, 6>(task, values, step, cells, scales, mixed);
     }
     values += kTileRows * step;
+    scales += kTileRows;
     mixed += kTileRows * kPanel;
   }
 }
@@ -228,7 +331,7 @@ void attention_task(void* user, size_t index) {
   memset(task.sums, 0, columns * static_cast<size_t>(channels) * sizeof(float));
   memset(task.totals, 0, columns * sizeof(float));
   memset(task.row, 0, static_cast<size_t>(row_floats(run.block_keys)) * sizeof(float));
-  for (size_t i = 0; i < columns; i += kLanes) store(task.maxima + i, splat(-3.4e38f));
+  for (size_t i = 0; i < columns; i += kLanes) store(task.maxima + i, splat(kLowest));
   pack_queries<Math>(task);
   for (int64_t first = 0; first < positions; first += run.block_keys) {
     const int64_t count = smaller(run.block_keys, positions - first);
@@ -236,10 +339,7 @@ void attention_task(void* user, size_t index) {
     const float* values = task.value + first;
     int64_t step = positions;
     if (run.value_step) {
-      for (int64_t channel = 0; channel < channels; ++channel) {
-        Math::row_cells(values + channel * positions, count,
-                        task.values + channel * run.value_step);
-      }
+      pack_values<Math>(task, values, count);
       values = task.values;
       step = run.value_step;
     }
@@ -258,6 +358,7 @@ bool run_attention(const AttentionProblem& problem, const Parallel& parallel) {
   run.problem = &problem;
   run.scale = 1.0f / __builtin_sqrtf(static_cast<float>(problem.channels));
   run.cells = cells_of<Math>(problem.channels);
+  run.query_stride = panel_stride(cells_of<typename Math::Copied>(problem.channels));
 
   const int64_t panels = quotient_up(problem.positions, kPanel);
   const int64_t parts = quotient_up(kTasksPerProcessor * processors(), problem.batch);
@@ -279,7 +380,7 @@ bool run_attention(const AttentionProblem& problem, const Parallel& parallel) {
 
 bool run(const AttentionProblem& problem, Precision precision, const Parallel& parallel) {
   const bool rounded = precision == Precision::kBfloat16;
-  return (rounded ? run_attention<Unscaled> : run_attention<Float32>)(problem, parallel);
+  return (rounded ? run_attention<Rounded> : run_attention<Float32>)(problem, parallel);
 }
 
 }  // namespace

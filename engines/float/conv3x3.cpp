@@ -25,7 +25,6 @@ template <class Math>
 BIDIFF_INLINE int64_t cells_of(int64_t in_channels) {
   return quotient_up(in_channels, Math::kDepth);
 }
-BIDIFF_INLINE int64_t round_up(int64_t value, int64_t to) { return quotient_up(value, to) * to; }
 
 // Packed weights: cells [frequency][panel][depth][kPanel], then the scales of integers [frequency]
 // [rows of whole panels].

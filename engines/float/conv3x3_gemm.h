@@ -19,11 +19,6 @@ constexpr int kPanel = 4;
 #endif
 constexpr int kMaxVectors = 3;
 
-// Scales of integers: of a panel's rows, and of the columns of tiles; null for floats.
-struct Scales {
-  const float *rows, *columns;
-};
-
 // weights [depth][kPanel], values [depth][pitch], sums [kRows][pitch]. The loops over sums must be
 // unrolled early, or gcc keeps the array in memory around the loop over depth.
 template <class Math, int kRows, int kVectors>

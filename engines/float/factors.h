@@ -27,6 +27,13 @@ BIDIFF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 BIDIFF_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 BIDIFF_INLINE int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+BIDIFF_INLINE int64_t round_up(int64_t value, int64_t to) { return quotient_up(value, to) * to; }
+
+// Scales of integers: of a tile's rows and of its columns; null for floats.
+struct Scales {
+  const float *rows, *columns;
+};
+
 struct Float32 {
   using Copied = Float32;
   static constexpr int kDepth = 1;  // of one cell
@@ -87,7 +94,11 @@ struct Int16 {
   static constexpr int kDepth = 2;
   static constexpr bool kScaled = true;
   static constexpr float kLargest = 8191.0f;
-  static constexpr double kLargestSum = 2147483647.0 / kLargest;  // of a row's magnitudes
+  // Of a row's magnitudes, where columns have at most `largest`; rounding adds up to a half to
+  // each.
+  static BIDIFF_INLINE_MEMBER float largest_sum(float largest, int64_t depth) {
+    return 2147483520.0f / largest - 0.5f * static_cast<float>(depth) - 1.0f;
+  }
   static BIDIFF_INLINE_MEMBER Floats broadcast(const float* cell) { return broadcast_bits(cell); }
   static BIDIFF_INLINE_MEMBER Floats multiply_add(Floats a, Floats b, Floats sum) {
 #if defined(__AVXVNNI__)
@@ -103,6 +114,19 @@ struct Int16 {
   static BIDIFF_INLINE_MEMBER Floats sums(Floats sum) {
     return _mm256_cvtepi32_ps(_mm256_castps_si256(sum));
   }
+  // Consecutive values of a row, divided by `scale`; up to a vector of cells more is written, from
+  // as many zeros.
+  static BIDIFF_INLINE_MEMBER void scaled_row(const float* from, int64_t count, Floats factor,
+                                              float* to) {
+    for (; count > 0; count -= 2 * kLanes, from += 2 * kLanes, to += kLanes) {
+      const Floats first = load_part(from, smaller(count, kLanes));
+      const Floats second =
+          count > kLanes ? load_part(from + kLanes, smaller(count - kLanes, kLanes)) : Floats{};
+      const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(first * factor),
+                                              _mm256_cvtps_epi32(second * factor));
+      store(to, _mm256_castsi256_ps(_mm256_permute4x64_epi64(both, 0xd8)));
+    }
+  }
   // Of values that are divided by their scale.
   static BIDIFF_INLINE_MEMBER Floats cells(Floats first, Floats second) {
     const __m256i low = _mm256_cvtps_epi32(first);
@@ -117,17 +141,6 @@ using Rounded = Float32;
 constexpr bool kRounds = false;
 #endif
 
-// Where no scales are known.
-template <bool kScaled>
-struct RoundedFloats {
-  using Math = Rounded;
-};
-template <>
-struct RoundedFloats<true> {
-  using Math = Float32;
-};
-using Unscaled = RoundedFloats<Rounded::kScaled>::Math;
-
 // Magnitudes of a left operand's row, and its scale: 0 if all are zeros.
 struct RowScale {
   double largest = 0, sum = 0;
@@ -138,8 +151,7 @@ struct RowScale {
   }
   template <class Math>
   BIDIFF_INLINE_MEMBER double of(int64_t depth) const {
-    // Rounding adds at most a half to each.
-    const double by_sum = sum / (Math::kLargestSum - 0.5 * static_cast<double>(depth));
+    const double by_sum = sum / static_cast<double>(Math::largest_sum(Math::kLargest, depth));
     const double by_largest = largest / static_cast<double>(Math::kLargest);
     return by_sum > by_largest ? by_sum : by_largest;
   }

@@ -97,27 +97,6 @@ Fetch next_fetch(const Copy& copy) {
   return fetch;
 }
 
-// Integers need the largest magnitudes of their columns first: a block is copied as floats, and
-// each panel turned into cells in place. The scales of its columns follow its floats.
-template <class Math>
-void scale_panel(float* panel, int64_t depth) {
-  static_assert(kTileVectors * kLanes <= kPanelPadding || !Math::kScaled, "room for the scales");
-  for (int v = 0; v < kTileVectors; ++v, panel += kLanes) {
-    Floats largest = {};
-    for (int64_t c = 0; c < depth; ++c) {
-      largest = maximum(largest, magnitude(load(panel + c * kPanel)));
-    }
-    const Floats factor = to_integers<Math>(largest);
-    float* to = panel;
-    for (int64_t c = 0; c < depth; c += 2, to += kPanel) {
-      const float* from = panel + c * kPanel;
-      store(to, Math::cells(load(from) * factor,
-                            c + 1 < depth ? load(from + kPanel) * factor : Floats{}));
-    }
-    store(panel + depth * kPanel, splat(1.0f) / factor);
-  }
-}
-
 // One tile of y: kRows channels from `channel` on, one panel of pixels.
 template <class Math, int kRows, class Prefetch>
 __attribute__((noinline)) void multiply_tile(const PointwiseTask& task, const float* left,

@@ -24,8 +24,9 @@ BIDIFF_INLINE Floats load(const float* from) {
 }
 BIDIFF_INLINE void store(float* to, Floats value) { memcpy(to, &value, sizeof(value)); }
 
-// The first `count` floats, zeros after them; nothing beyond them is read.
+// The first `count` floats of a vector, zeros after them; nothing beyond them is read.
 BIDIFF_INLINE Floats load_part(const float* from, int64_t count) {
+  if (count >= kLanes) return load(from);
   Floats value = {};
   memcpy(&value, from, static_cast<size_t>(count) * sizeof(float));
   return value;
