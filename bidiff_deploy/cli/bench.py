@@ -72,68 +72,80 @@ def command(bundle: str, size: str, threads: int | None, device: int | None, aga
     click.echo(json.dumps(result.to_dict(), indent=1) if as_json else table(result, profile))
 
 
+BUSY = "~"  # before each figure that was measured while other programs were running
+
+
 def table(result: BenchResult, profile: bool = False) -> str:
     """The figures as text."""
     height, width = result.size
+    mark = BUSY if result.busy else ""
     lines = [f"{result.bundle}, {height}x{width}, {result.threads} thread"
              f"{'s' if result.threads > 1 else ''}, {result.rounds} rounds, load average "
              f"{result.load_average[0]:.2f} to {result.load_average[1]:.2f}", "",
              f"{'':<24}{'step':>10}  {'min to max':<20}{'image':>9}{'load':>9}"
              f"{'first run':>11}{'memory':>10}"]
+    if mark:
+        lines.insert(1, f"{mark}: measured while the machine was busy, so it may be wrong")
     for one in result.measured:
-        spread = f"{min(one.seconds) * 1e3:.1f} to {max(one.seconds) * 1e3:.1f}"
-        lines.append(f"{one.name:<24}{one.median * 1e3:>7.1f} ms  {spread:<20}"
-                     f"{result.image_seconds(one):>7.2f} s{one.load_seconds:>7.2f} s"
-                     f"{one.first_run_seconds:>9.2f} s{one.peak_memory / 2 ** 20:>6.0f} MiB")
+        spread = f"{mark}{min(one.seconds) * 1e3:.1f} to {mark}{max(one.seconds) * 1e3:.1f}"
+        image, loading, first = (f"{mark}{seconds:.2f}" for seconds in (
+            result.image_seconds(one), one.load_seconds, one.first_run_seconds))
+        lines.append(f"{one.name:<24}{f'{mark}{one.median * 1e3:.1f}':>7} ms  {spread:<20}"
+                     f"{image:>7} s{loading:>7} s{first:>9} s{one.peak_memory / 2 ** 20:>6.0f} MiB")
     lines += [f"{name:<24}not measured: {reason}"
               for name, reason in result.unavailable.items()]
     lines += ["", f"an image: {result.steps} steps at their median, and "
-                  f"{result.overhead_seconds:.2f} s for the rest"]
+                  f"{mark}{result.overhead_seconds:.2f} s for the rest"]
     for one in result.measured[1:]:
         assert one.ratio is not None  # of every candidate but the first
         median, lowest, highest = one.ratio
         agrees = "" if "minus" in one.name else f", agrees to {one.snr:.0f} dB"
-        lines.append(f"packed is {median:.2f} times as fast as {one.name} ({lowest:.2f} to "
-                     f"{highest:.2f}; at most {result.ceiling(one):.2f} if binary layers took no "
-                     f"time{agrees})")
+        lines.append(f"packed is {mark}{median:.2f} times as fast as {one.name} "
+                     f"({mark}{lowest:.2f} to {mark}{highest:.2f}; at most "
+                     f"{mark}{result.ceiling(one):.2f} if binary layers took no time{agrees})")
     lines += ["", "of the packed engine's time:"]
     total = sum(result.profile["parts"].values()) or 1.0
-    lines += [f"  {part:<30}{100 * seconds / total:>6.1f} %"
+    lines += [f"  {part:<30}{f'{mark}{100 * seconds / total:.1f}':>6} %"
               for part, seconds in result.profile["parts"].items()]
     if profile:
         lines += ["", "by operator:"]
-        lines += [f"  {name:<30}{seconds * 1e3:>9.2f} ms{100 * seconds / total:>7.1f} %"
+        lines += [f"  {name:<30}{f'{mark}{seconds * 1e3:.2f}':>9} ms"
+                  f"{f'{mark}{100 * seconds / total:.1f}':>7} %"
                   for name, seconds in result.profile["operators"].items()]
+    if result.profile.get("scale", 1.0) < 1.0:
+        lines.append(f"(scaled to the step; profiled, it took {1 / result.profile['scale']:.2f} "
+                     "times as long)")
     if profile and "roofline" in result.profile:
-        lines += ["", *_roofline(result)]
+        lines += ["", *_roofline(result, mark)]
     return "\n".join(lines)
 
 
-def _roofline(result: BenchResult) -> list[str]:
+def _roofline(result: BenchResult, mark: str) -> list[str]:
     """Times, and the least times that the machine's measured rates allow."""
     from ..proof.bench.roofline import reasons
 
     found = result.profile["roofline"]
     rates, bound = found["rates"], found["bound"]
     threads = f"{result.threads} thread{'s' if result.threads > 1 else ''}"
-    lines = [f"measured with {threads}: float32 {rates['float'] / 1e9:.0f} GMAC/s, bfloat16 "
-             f"{rates['bf16'] / 1e9:.0f}, binary (the fastest layer)",
-             f"{rates['packed'] / 1e9:.0f}; memory {rates['memory'] / 1e9:.0f} GB/s. In ms:",
+    lines = [f"measured with {threads}: float32 {mark}{rates['float'] / 1e9:.0f} GMAC/s, rounded "
+             f"{mark}{rates['bf16'] / 1e9:.0f}, binary (the fastest layer)",
+             f"{mark}{rates['packed'] / 1e9:.0f}; memory {mark}{rates['memory'] / 1e9:.0f} GB/s. "
+             "In ms:",
              f"{'':<32}{'time':>9}{'arithmetic':>12}{'memory':>9}{'bound':>9}  time / bound"]
     for part, whole in found["parts"].items():
-        lines.append(_bounds(f"  {part}", whole))
-        lines += [_bounds(f"    {name}", row) for name, row in found["operators"].items()
+        lines.append(_bounds(f"  {part}", whole, mark))
+        lines += [_bounds(f"    {name}", row, mark) for name, row in found["operators"].items()
                   if found["part"][name] == part]
     lines += ["(3x3 convolutions by Winograd's algorithm without its transforms; maps in a cache "
               "are read faster)",
               *reasons(found),
-              f"a step of {bound * 1e3:.1f} ms would meet all bounds; the packed engine takes "
-              f"{result.measured[0].median * 1e3:.1f} ms"]
-    return lines + [f"  and would be {one.median / bound:.2f} times as fast as {one.name}"
+              f"a step of {mark}{bound * 1e3:.1f} ms would meet all bounds; the packed engine takes "
+              f"{mark}{result.measured[0].median * 1e3:.1f} ms"]
+    return lines + [f"  and would be {mark}{one.median / bound:.2f} times as fast as {one.name}"
                     for one in result.measured[1:] if bound]
 
 
-def _bounds(name: str, row: dict[str, float]) -> str:
-    times = f"{row['seconds'] / row['bound']:.2f}" if row["bound"] else "no bound known"
-    return (f"{name:<32}{row['seconds'] * 1e3:>9.2f}{row['arithmetic'] * 1e3:>12.2f}"
-            f"{row['memory'] * 1e3:>9.2f}{row['bound'] * 1e3:>9.2f}  {times}")
+def _bounds(name: str, row: dict[str, float], mark: str) -> str:
+    times = f"{mark}{row['seconds'] / row['bound']:.2f}" if row["bound"] else "no bound known"
+    values = (f"{mark}{1e3 * row[key]:.2f}" for key in ("seconds", "arithmetic", "memory", "bound"))
+    return "{:<32}{:>9}{:>12}{:>9}{:>9}  ".format(name, *values) + times

@@ -61,9 +61,10 @@ def _tiles(report: Report) -> list[tuple[str, str, str]]:
         packed = report.bench["measured"][0]
         if chosen is not None:
             median, least, most = chosen["ratio"]
-            found.append((f"{median:.1f}\u00d7", f"as fast as {baseline(chosen['name'])}",
+            mark, why = ("~", "; measured on a busy machine") if report.bench["busy"] else ("", "")
+            found.append((f"{mark}{median:.1f}\u00d7", f"as fast as {baseline(chosen['name'])}",
                           f"{least:.1f} to {most:.1f}; a step {1e3 * packed['median_seconds']:.0f} "
-                          f"ms, not {1e3 * chosen['median_seconds']:.0f}"))
+                          f"ms, not {1e3 * chosen['median_seconds']:.0f}{why}"))
     gains = [(one.scores["packed"]["psnr_y"], one.scores["bicubic"]["psnr_y"])
              for one in report.pictures if one.scores]
     gains = [pair for pair in gains if None not in pair]

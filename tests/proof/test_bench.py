@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -23,6 +26,7 @@ from bidiff_deploy.proof.bench import candidates
 from bidiff_deploy.proof.bench import measure as bench
 from bidiff_deploy.proof.bench.folded import write_folded
 from bidiff_deploy.proof.bench.measure import BenchResult, Measured, bench_bundle
+from bidiff_deploy.report.page import _tiles
 from support.reference_cases import snr
 
 pytest.importorskip("onnxruntime")
@@ -111,6 +115,8 @@ def test_figures_follow_from_the_rounds(reference):
         operators["Conv3x3"] + operators["NormConv"])
     assert parts["attention"] == operators["Attention"] and "roofline" not in result.profile
     assert sum(parts.values()) == pytest.approx(sum(operators.values()))
+    # Its runs are in the same rounds; whatever else ran then, it explains no more than the step.
+    assert sum(parts.values()) <= packed.median * (1 + 1e-9) and result.profile["scale"] <= 1
     values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert values["measured"][1]["image_seconds"] == result.image_seconds(plain)
 
@@ -169,12 +175,37 @@ def test_the_table_shows_ratio_ceiling_and_shares():
     assert "torch" in text and "it is not installed" in text and "300 MiB" in text
 
 
+def test_a_busy_machine_marks_every_figure():
+    from bidiff_deploy.cli.bench import table
+
+    quiet, busy = table(made(), profile=True), table(replace(made(), busy=True), profile=True)
+    times = re.findall(r"\d+\.\d+ (?:ms|s|times|%)", quiet)
+    assert len(times) >= 14 and "~" not in quiet
+    marked = re.findall(r"~\d+\.\d+ +(?:ms|s|times|%)", busy)
+    assert [figure.replace("~", "") for figure in marked] == times
+    assert "~: measured while the machine was busy" in busy
+
+    report = SimpleNamespace(bench=replace(made(), busy=True).to_dict(), pictures=[], parity=None,
+                             inspection={"total": {"checkpoint": 8, "disk": 1}})
+    value, _, note = _tiles(report)[0]
+    assert value == "~4.0\u00d7" and note.endswith("measured on a busy machine")
+
+
+def test_a_profile_beyond_the_step_is_scaled_to_it():
+    from bidiff_deploy.cli.bench import table
+
+    result = made()
+    result.profile["scale"] = 0.5
+    assert "scaled to the step; profiled, it took 2.00 times as long" in table(result)
+
+
 def test_it_warns_when_the_machine_is_busy(reference, monkeypatch):
     bundle = open_bundle(reference.bundle("tiny", [999, 400, 0]))
     for load, warns in ((0.1, False), (1.7, True)):
         monkeypatch.setattr(bench.os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
         result = bench_bundle(bundle, size=(8, 8), threads=1, rounds=1, against=[])
         assert any("busy (load average 1.70" in text for text in result.warnings) == warns
+        assert result.busy or not warns
         assert len(result.measured) == 1
 
 

@@ -30,7 +30,7 @@ from ...sampling.noise import gaussian_noise
 from ..check.statistics import snr
 from . import candidates
 from .candidates import BASELINES, PACKED
-from .profile import BINARY, profile_step
+from .profile import BINARY, StepProfile
 
 WARM_UP = 3
 ROUNDS = 10
@@ -71,8 +71,9 @@ class BenchResult:
 
     steps              number of steps per image
     overhead_seconds   time per image outside the steps: noise, updates
-    profile            see ``profile.profile_step``
+    profile            see ``profile.StepProfile``
     warnings           sentences on why the figures may be wrong
+    busy               whether other programs were running, so that all times may be wrong
     """
 
     bundle: str
@@ -86,6 +87,7 @@ class BenchResult:
     profile: dict[str, Any]
     unavailable: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    busy: bool = False
 
     @property
     def binary_share(self) -> float:
@@ -163,16 +165,17 @@ def bench_bundle(bundle: NoisePredictorBundle, *, size: tuple[int, int], threads
         if PACKED in unavailable:
             raise EngineError(f"{bundle.path} cannot be measured: {unavailable[PACKED]}")
         noisy, condition = candidates.inputs(size)
-        # Before the baselines are loaded: some have threads that never sleep.
-        profile = profile_step(bundle, timestep, noisy, condition, threads, bounds=bounds)
-        loaded = {name: candidates.load(name, bundle.path, timestep, threads, folder, device or 0)
-                  for name in fresh}
-        seconds, predictions = _take_turns(loaded, noisy, condition, rounds,
-                                           lambda share: report(0.3 + 0.6 * share))
-        descriptions = {name: candidate.description for name, candidate in loaded.items()}
-        for candidate in loaded.values():
-            candidate.close()
-        del loaded
+        with StepProfile(bundle, timestep, threads) as profiled:
+            loaded = {name: candidates.load(name, bundle.path, timestep, threads, folder,
+                                            device or 0) for name in fresh}
+            seconds, predictions = _take_turns(loaded, profiled, noisy, condition, rounds,
+                                               lambda share: report(0.3 + 0.6 * share))
+            descriptions = {name: candidate.description for name, candidate in loaded.items()}
+            for candidate in loaded.values():
+                candidate.close()
+            # Baselines are unloaded before rates are measured: some have threads that never sleep.
+            del loaded, candidate
+            profile = profiled.result(statistics.median(seconds[PACKED]), bounds=bounds)
     measured = [Measured(
         name, descriptions[name], times,
         **{key: value for key, value in fresh[name].items() if key != "description"},
@@ -183,17 +186,19 @@ def bench_bundle(bundle: NoisePredictorBundle, *, size: tuple[int, int], threads
                  if one.snr is not None and one.snr < SAME_SNR
                  and candidates.FOLDED.get(one.name, True) and "bf16" not in one.name]
     packed = measured[0]
-    if max(packed.seconds) > 1.5 * min(packed.seconds):
+    uneven = max(packed.seconds) > 1.5 * min(packed.seconds)
+    if uneven:
         warnings.append("the packed engine's rounds differ by more than half: other programs were "
                         "running")
     return BenchResult(
         str(bundle.path), size, threads, len(visited), rounds,
         (load, os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0),
-        _overhead(bundle, visited, condition), measured, profile, unavailable, warnings)
+        _overhead(bundle, visited, condition), measured, profile, unavailable, warnings,
+        busy=uneven or load > BUSY_LOAD)
 
 
-def _take_turns(loaded: dict[str, candidates.Candidate], noisy: np.ndarray, condition: np.ndarray,
-                rounds: int, report: Callable[[float], None]
+def _take_turns(loaded: dict[str, candidates.Candidate], profiled: StepProfile, noisy: np.ndarray,
+                condition: np.ndarray, rounds: int, report: Callable[[float], None]
                 ) -> tuple[dict[str, list[float]], dict[str, np.ndarray]]:
     times: dict[str, list[float]] = {name: [] for name in loaded}
     predictions = {}
@@ -208,6 +213,8 @@ def _take_turns(loaded: dict[str, candidates.Candidate], noisy: np.ndarray, cond
             elapsed = time.perf_counter() - started
             if index >= WARM_UP:
                 times[name].append(elapsed)
+            if name == PACKED:
+                profiled.run(noisy, condition, counts=index >= WARM_UP)
         report((index + 1) / (WARM_UP + rounds))
     return times, predictions
 
