@@ -77,7 +77,7 @@ const char* bidiff_float_kernels() {
 int bidiff_has_bfloat16() {
   std::string ignored;
   const Kernel* kernel = selected_kernel(&ignored);
-  return kernel && float_kernels(*kernel).bfloat16;
+  return kernel && float_kernels(*kernel).rounds;
 }
 
 int bidiff_binary_conv_sums(const char* kernel, const float* x, const int32_t* words,

@@ -22,8 +22,8 @@ BIDIFF_PUBLIC const char* bidiff_kernel_reason(int index);  // "" if supported
 // The kernel that the op uses in this process, or null with the reason in `error`.
 BIDIFF_PUBLIC const char* bidiff_selected_kernel(char* error, size_t error_size);
 
-// The float kernels that go with that kernel, and whether they multiply in bfloat16 where a graph
-// allows it.
+// The float kernels that go with that kernel, and whether they round factors of products where a
+// graph allows bfloat16.
 BIDIFF_PUBLIC const char* bidiff_float_kernels();
 BIDIFF_PUBLIC int bidiff_has_bfloat16();
 

@@ -139,8 +139,8 @@ def _roofline(result: BenchResult, mark: str) -> list[str]:
     lines += ["(3x3 convolutions by Winograd's algorithm without its transforms; maps in a cache "
               "are read faster)",
               *reasons(found),
-              f"a step of {mark}{bound * 1e3:.1f} ms would meet all bounds; the packed engine takes "
-              f"{mark}{result.measured[0].median * 1e3:.1f} ms"]
+              f"a step of {mark}{bound * 1e3:.1f} ms would meet all bounds; the packed engine "
+              f"takes {mark}{result.measured[0].median * 1e3:.1f} ms"]
     return lines + [f"  and would be {mark}{one.median / bound:.2f} times as fast as {one.name}"
                     for one in result.measured[1:] if bound]
 

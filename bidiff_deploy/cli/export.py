@@ -26,9 +26,10 @@ from ._shared import (
                    "options advise, otherwise 50.")
 @click.option("--timesteps", metavar="T,T,...", help="The timesteps themselves, descending.")
 @click.option("--precision", type=click.Choice(["exact", "fast", "half"]), default="exact",
-              help="exact: all floats are float32. fast: on CPUs with bfloat16 instructions, "
-                   "factors of full-precision products may be rounded to bfloat16. half: on GPUs, "
-                   "these factors and the maps between layers may be float16; on CPUs like exact.")
+              help="exact: all floats are float32. fast: factors of full-precision products may "
+                   "be rounded to bfloat16, or to integers of 14 bits, where the CPU multiplies "
+                   "them faster (x86-64 with BF16 or AVX2). half: on GPUs, these factors and the "
+                   "maps between layers may be float16; on CPUs like exact.")
 @click.option("--overwrite", is_flag=True,
               help="Replace the bundle if it exists, in one step: whenever the process is killed, "
                    "the old or the new one is there. A file system that needs two steps is "

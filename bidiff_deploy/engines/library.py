@@ -28,11 +28,11 @@ __all__ = [
     "binary_conv",
     "binary_conv_sums",
     "float_kernels",
-    "has_bfloat16",
     "kernels",
     "library_path",
     "load",
     "missing_reason",
+    "rounded_factors",
     "selected_kernel",
 ]
 
@@ -41,6 +41,7 @@ REINSTALL = "pip install --force-reinstall --no-deps . in the source folder"
 
 _NAMES = ("libbidiff_ops.so", "libbidiff_ops.dylib", "bidiff_ops.dll")
 _ERROR_SIZE = 1024
+_ROUNDED = {"avx2": "int16"}  # float kernels -> what they round to, if not to bfloat16
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -128,10 +129,12 @@ def float_kernels() -> str:
     return str(load().bidiff_float_kernels().decode())
 
 
-def has_bfloat16() -> bool:
-    """Whether the float kernels multiply in bfloat16 where a graph allows it, not in float32."""
-    selected_kernel()
-    return bool(load().bidiff_has_bfloat16())
+def rounded_factors() -> str | None:
+    """What the float kernels round factors of products to where a graph allows bfloat16: bfloat16,
+    or int16, which is integers of 14 bits with scales. None if they multiply float32 all the same.
+    """
+    kernels = float_kernels()
+    return _ROUNDED.get(kernels, "bfloat16") if load().bidiff_has_bfloat16() else None
 
 
 def binary_conv_sums(x: Float32, words: Int32, threshold: Float32 | None = None,

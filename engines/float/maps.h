@@ -19,8 +19,9 @@ struct MapShape {
   int64_t batch, channels, height, width;
 };
 
-// What the factors of full-precision products may be rounded to. Sums are float32. A kernel whose
-// instruction set has no bfloat16 products computes in float32 instead.
+// What the factors of full-precision products may be rounded to. Sums are float32 or exact. A
+// kernel whose instruction set has no bfloat16 products uses integers that round less, or float32:
+// see factors.h.
 enum class Precision : int { kFloat32 = 0, kBfloat16 = 1 };
 
 }  // namespace bidiff

@@ -10,7 +10,7 @@ namespace bidiff {
 
 struct FloatKernels {
   const char* name;  // portable, avx2, avx512 or avx512bf16
-  bool bfloat16;     // whether Precision::kBfloat16 makes a difference
+  bool rounds;       // whether Precision::kBfloat16 makes a difference
   const NormKernel* norm;
   const ConvKernel* conv3x3;
   const ConvKernel* direct3x3;

@@ -23,6 +23,7 @@ using Doubles = std::vector<double>;
 // Decibels, as in tests/operators/test_fused_ops.py, which says where they come from.
 constexpr double kWinograd = 100, kDirect = 125, kPointwise = 110, kAttention = 100, kNorm = 115;
 constexpr double kBfloat16 = 33;  // 3 less than there: some sums have a single term
+constexpr double kInt16 = 50;     // 14 bits, or fewer in long sums
 
 double snr(const Doubles& wanted, const Floats& found) {
   double signal = 0, noise = 0;
@@ -220,14 +221,17 @@ int test_kernels(const FloatKernels& kernels, unsigned seed) {
   int failures = 0;
   for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16}) {
     const bool rounded = precision == Precision::kBfloat16;
-    if (rounded && !kernels.bfloat16) continue;
+    if (rounded && !kernels.rounds) continue;
+    const bool int16 = std::string(kernels.name) == "avx2";
     Test test{Inputs(seed), {nullptr, nullptr}, precision};
-    const auto bound = [&](double float32) { return rounded ? kBfloat16 : float32; };
+    const auto bound = [&](double float32) {
+      return !rounded ? float32 : int16 ? kInt16 : kBfloat16;
+    };
     const auto with_threads = [&](bool threads) -> Test& {
       test.parallel.run = threads ? run_on_threads : nullptr;
       return test;
     };
-    const std::string suffix = rounded ? " bfloat16" : "";
+    const std::string suffix = !rounded ? "" : int16 ? " int16" : " bfloat16";
     failures +=
         repeat(kernels.name, ("conv3x3" + suffix).c_str(), bound(kWinograd), 40,
                [&](bool t) { return with_threads(t).conv3x3(*kernels.conv3x3, *kernels.norm); });

@@ -49,8 +49,10 @@ class OnnxRuntimeNoisePredictor(NoisePredictor):
         allowed = self.bundle.precision
         if allowed == "float32":
             return "float32"
-        if allowed == "bfloat16" and self.kernel != "stock" and library.has_bfloat16():
-            return "bfloat16"
+        if allowed == "bfloat16" and self.kernel != "stock":
+            rounded = library.rounded_factors()
+            if rounded is not None:
+                return rounded
         return f"float32 (the bundle allows {allowed}; this kernel does not support it)"
 
     def _predict(self, noisy: np.ndarray, condition: np.ndarray, timestep: int) -> np.ndarray:
