@@ -123,7 +123,7 @@ Plan make_plan(const ConvProblem& problem) {
   plan.value_stride = frequency_stride(plan.depth * block_tiles);
   plan.sum_stride = frequency_stride(sum_rows * block_tiles);
   if (Math::kScaled) {
-    plan.raw_stride = frequency_stride(shape.channels * tiles);
+    plan.raw_stride = frequency_stride(round_up(shape.channels, 2) * tiles);
     plan.scale_stride = block_tiles;
     plan.values = kFrequencies * larger(plan.raw_stride, plan.sum_stride);
   } else {

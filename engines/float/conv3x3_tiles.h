@@ -23,7 +23,7 @@ struct Strip {
   float* carry;   // per input channel: [kPatch - kTile] more such rows, shared by two rows of tiles
   float* values;  // of a block: [kFrequencies][depth][tile rows of the block][tiles]
   float* sums;    // [kFrequencies][Cout][tile rows of the block][tiles]
-  // Where values are integers: one row of tiles before that, [kFrequencies][Cin][tiles], which
+  // Where values are integers: one row of tiles before that, [kFrequencies][even Cin][tiles], which
   // shares its memory with the sums, the largest magnitudes of it, and the scales of the block.
   float *raw, *largest, *scales;
   int64_t raw_stride, scale_stride;
@@ -109,7 +109,19 @@ BIDIFF_INLINE void carry_rows(const float* rows, int64_t row_floats, float* carr
          static_cast<size_t>(kShared * row_floats) * sizeof(float));
 }
 
-// The values of all input channels for one row of tiles, `pitch` floats from channel to channel.
+// Values of two channels, or of one and zeros, before they become integers: kept as floats.
+BIDIFF_INLINE void keep_raw(const Strip& strip, int64_t frequency, int64_t channel, int64_t tile,
+                            Floats value, Floats upper) {
+  const int64_t tiles = strip.vectors * kLanes;
+  float* largest = strip.largest + frequency * tiles + tile;
+  float* raw = strip.raw + frequency * strip.raw_stride + channel * tiles + tile;
+  store(largest, maximum(load(largest), maximum(magnitude(value), magnitude(upper))));
+  store(raw, value);
+  store(raw + tiles, upper);
+}
+
+// The values of all input channels for one row of tiles, `pitch` floats from cell to cell; or their
+// raw values, if they are to be integers.
 template <class Math>
 void transform_channels(const Strip& strip, int64_t top, bool first, float* values, int64_t pitch) {
   const int64_t tiles = strip.vectors * kLanes, channels = strip.problem->shape.channels;
@@ -127,7 +139,12 @@ void transform_channels(const Strip& strip, int64_t top, bool first, float* valu
         transform_column(strip.rows + at, carry + at, tiles, t);
         if (pair) transform_column(upper_rows + at, carry + shared + at, tiles, upper);
         for (int i = 0; i < kPatch; ++i) {
-          store(values + (i * kPatch + j) * strip.value_stride + tile, Math::cells(t[i], upper[i]));
+          const int64_t frequency = i * kPatch + j;
+          if constexpr (Math::kScaled) {
+            keep_raw(strip, frequency, channel, tile, t[i], upper[i]);
+          } else {
+            store(values + frequency * strip.value_stride + tile, Math::cells(t[i], upper[i]));
+          }
         }
       }
     }
@@ -136,43 +153,22 @@ void transform_channels(const Strip& strip, int64_t top, bool first, float* valu
   }
 }
 
-// The same as integers, with the scale of every tile and frequency.
+// The values of one row of tiles as integers, and the scale of every tile and frequency.
 template <class Math>
 void transform_scaled(const Strip& strip, int64_t top, bool first, float* values, int64_t pitch,
                       float* scales) {
   const int64_t tiles = strip.vectors * kLanes, channels = strip.problem->shape.channels;
-  const int64_t row_floats = kPatch * tiles, shared = (kPatch - kTile) * row_floats;
   memset(strip.largest, 0, static_cast<size_t>(kFrequencies * tiles) * sizeof(float));
-  for (int64_t channel = 0; channel < channels; ++channel) {
-    float* carry = strip.carry + channel * shared;
-    transform_rows(strip, channel, top, first, strip.rows, carry);
-    for (int j = 0; j < kPatch; ++j) {
-      for (int64_t tile = 0; tile < tiles; tile += kLanes) {
-        const int64_t at = j * tiles + tile;
-        Floats t[kPatch];
-        transform_column(strip.rows + at, carry + at, tiles, t);
-        for (int i = 0; i < kPatch; ++i) {
-          const int64_t frequency = i * kPatch + j;
-          float* largest = strip.largest + frequency * tiles + tile;
-          store(largest, maximum(load(largest), magnitude(t[i])));
-          store(strip.raw + frequency * strip.raw_stride + channel * tiles + tile, t[i]);
-        }
-      }
-    }
-    carry_rows(strip.rows, row_floats, carry);
-  }
+  transform_channels<Math>(strip, top, first, values, pitch);
   for (int frequency = 0; frequency < kFrequencies; ++frequency) {
     for (int64_t tile = 0; tile < tiles; tile += kLanes) {
-      const Floats largest = load(strip.largest + frequency * tiles + tile);
-      const Floats factor = to_integers<Math>(largest);
+      const Floats factor = to_integers<Math>(load(strip.largest + frequency * tiles + tile));
       store(scales + frequency * strip.scale_stride + tile, splat(1.0f) / factor);
       const float* from = strip.raw + frequency * strip.raw_stride + tile;
       float* to = values + frequency * strip.value_stride + tile;
-      int64_t channel = 0;
-      for (; channel + 1 < channels; channel += 2, from += 2 * tiles, to += pitch) {
+      for (int64_t channel = 0; channel < channels; channel += 2, from += 2 * tiles, to += pitch) {
         store(to, Math::cells(load(from) * factor, load(from + tiles) * factor));
       }
-      if (channel < channels) store(to, Math::cells(load(from) * factor, Floats{}));
     }
   }
 }

@@ -134,7 +134,7 @@ bool affine(const float* x, const MapShape& shape, const Norm& norm, float* out,
 template <int kCount>
 BIDIFF_INLINE void swish(const Floats* x, Floats a, Floats b, Floats* h) {
   Floats n[kCount], t[kCount], shifted[kCount], p[kCount];
-#define BIDIFF_EACH _Pragma("GCC unroll 4") for (int i = 0; i < kCount; ++i)
+#define BIDIFF_EACH _Pragma("GCC unroll 8") for (int i = 0; i < kCount; ++i)
   BIDIFF_EACH n[i] = a * x[i] + b;
   BIDIFF_EACH t[i] = n[i] * splat(-kLog2E);
   BIDIFF_EACH t[i] = exp2_bounded(t[i]);
@@ -150,7 +150,7 @@ BIDIFF_INLINE void swish(const Floats* x, Floats a, Floats b, Floats* h) {
 }
 
 void affine_swish(const float* x, float a, float b, size_t count, float* h) {
-  constexpr int kTogether = 4;
+  constexpr int kTogether = kLanes == 16 ? 8 : 4;  // in 32 or 16 registers
   const Floats as = splat(a), bs = splat(b);
   const int64_t n = static_cast<int64_t>(count);
   int64_t at = 0;
