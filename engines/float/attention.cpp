@@ -358,7 +358,7 @@ bool run_attention(const AttentionProblem& problem, const Parallel& parallel) {
   run.problem = &problem;
   run.scale = 1.0f / __builtin_sqrtf(static_cast<float>(problem.channels));
   run.cells = cells_of<Math>(problem.channels);
-  run.query_stride = panel_stride(cells_of<typename Math::Copied>(problem.channels));
+  run.query_stride = value_panel_stride<Math>(problem.channels);
 
   const int64_t panels = quotient_up(problem.positions, kPanel);
   const int64_t parts = quotient_up(kTasksPerProcessor * processors(), problem.batch);

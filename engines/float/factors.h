@@ -88,7 +88,43 @@ struct Bfloat16 {
 };
 using Rounded = Bfloat16;
 constexpr bool kRounds = true;
-#elif defined(__AVX2__) && BIDIFF_LANES == 8
+#elif (defined(__AVX512BW__) && BIDIFF_LANES == 16) || (defined(__AVX2__) && BIDIFF_LANES == 8)
+// The instructions of a register of integers, as functions of Floats that hold one.
+#if BIDIFF_LANES == 16
+BIDIFF_INLINE __m512i register_of(Floats value) { return _mm512_castps_si512(value); }
+BIDIFF_INLINE Floats floats_of(__m512i value) { return _mm512_castsi512_ps(value); }
+BIDIFF_INLINE Floats rounded(Floats value) { return floats_of(_mm512_cvtps_epi32(value)); }
+BIDIFF_INLINE Floats multiplied_pairs(Floats a, Floats b) {
+  return floats_of(_mm512_madd_epi16(register_of(a), register_of(b)));
+}
+BIDIFF_INLINE Floats joined(Floats low, Floats high) {
+  return floats_of(_mm512_mask_blend_epi16(0xaaaaaaaa, register_of(low),
+                                           _mm512_slli_epi32(register_of(high), 16)));
+}
+BIDIFF_INLINE Floats consecutive(Floats first, Floats second) {
+  const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+  const __m512i both = _mm512_packs_epi32(register_of(first), register_of(second));
+  return floats_of(_mm512_permutexvar_epi64(order, both));
+}
+#define BIDIFF_IN_REGISTER "v"
+#else
+BIDIFF_INLINE __m256i register_of(Floats value) { return _mm256_castps_si256(value); }
+BIDIFF_INLINE Floats floats_of(__m256i value) { return _mm256_castsi256_ps(value); }
+BIDIFF_INLINE Floats rounded(Floats value) { return floats_of(_mm256_cvtps_epi32(value)); }
+BIDIFF_INLINE Floats multiplied_pairs(Floats a, Floats b) {
+  return floats_of(_mm256_madd_epi16(register_of(a), register_of(b)));
+}
+BIDIFF_INLINE Floats joined(Floats low, Floats high) {
+  return floats_of(
+      _mm256_blend_epi16(register_of(low), _mm256_slli_epi32(register_of(high), 16), 0xaa));
+}
+BIDIFF_INLINE Floats consecutive(Floats first, Floats second) {
+  const __m256i both = _mm256_packs_epi32(register_of(first), register_of(second));
+  return floats_of(_mm256_permute4x64_epi64(both, 0xd8));
+}
+#define BIDIFF_IN_REGISTER "x"
+#endif
+
 struct Int16 {
   using Copied = Float32;  // before the scales are known
   static constexpr int kDepth = 2;
@@ -101,39 +137,32 @@ struct Int16 {
   }
   static BIDIFF_INLINE_MEMBER Floats broadcast(const float* cell) { return broadcast_bits(cell); }
   static BIDIFF_INLINE_MEMBER Floats multiply_add(Floats a, Floats b, Floats sum) {
-#if defined(__AVXVNNI__)
-    return _mm256_castsi256_ps(_mm256_dpwssd_avx_epi32(
-        _mm256_castps_si256(sum), _mm256_castps_si256(a), _mm256_castps_si256(b)));
-#else
-    const __m256i product = _mm256_madd_epi16(_mm256_castps_si256(a), _mm256_castps_si256(b));
+    const Floats products = multiplied_pairs(a, b);
     // In assembly, because gcc gives the result another register and copies it back.
-    asm("vpaddd %1, %0, %0" : "+x"(sum) : "x"(product));
+    asm("vpaddd %1, %0, %0" : "+" BIDIFF_IN_REGISTER(sum) : BIDIFF_IN_REGISTER(products));
     return sum;
-#endif
   }
   static BIDIFF_INLINE_MEMBER Floats sums(Floats sum) {
-    return _mm256_cvtepi32_ps(_mm256_castps_si256(sum));
+    Ints integers;
+    memcpy(&integers, &sum, sizeof(integers));
+    return __builtin_convertvector(integers, Floats);
   }
-  // Consecutive values of a row, divided by `scale`; up to a vector of cells more is written, from
-  // as many zeros.
+  // Of values that are divided by their scale.
+  static BIDIFF_INLINE_MEMBER Floats cells(Floats first, Floats second) {
+    return joined(rounded(first), rounded(second));
+  }
+  // Consecutive values of a row times `factor`; up to a vector of cells more is written, of zeros.
   static BIDIFF_INLINE_MEMBER void scaled_row(const float* from, int64_t count, Floats factor,
                                               float* to) {
     for (; count > 0; count -= 2 * kLanes, from += 2 * kLanes, to += kLanes) {
       const Floats first = load_part(from, smaller(count, kLanes));
       const Floats second =
           count > kLanes ? load_part(from + kLanes, smaller(count - kLanes, kLanes)) : Floats{};
-      const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(first * factor),
-                                              _mm256_cvtps_epi32(second * factor));
-      store(to, _mm256_castsi256_ps(_mm256_permute4x64_epi64(both, 0xd8)));
+      store(to, consecutive(rounded(first * factor), rounded(second * factor)));
     }
   }
-  // Of values that are divided by their scale.
-  static BIDIFF_INLINE_MEMBER Floats cells(Floats first, Floats second) {
-    const __m256i low = _mm256_cvtps_epi32(first);
-    const __m256i high = _mm256_slli_epi32(_mm256_cvtps_epi32(second), 16);
-    return _mm256_castsi256_ps(_mm256_blend_epi16(low, high, 0xaa));
-  }
 };
+#undef BIDIFF_IN_REGISTER
 using Rounded = Int16;
 constexpr bool kRounds = true;
 #else

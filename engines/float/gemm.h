@@ -31,8 +31,13 @@ BIDIFF_INLINE int64_t cells_of(int64_t depth) {
 
 // Floats from one panel to the next: a whole number of cache lines and no power of two, at which
 // the lines of all panels would share a few sets of the cache.
-constexpr int64_t kPanelPadding = 16;
-BIDIFF_INLINE int64_t panel_stride(int64_t cells) { return cells * kPanel + kPanelPadding; }
+BIDIFF_INLINE int64_t panel_stride(int64_t cells) { return cells * kPanel + 16; }
+
+// The same of a panel of `depth` values a column, with room for the scales of integers.
+template <class Math>
+BIDIFF_INLINE int64_t value_panel_stride(int64_t depth) {
+  return panel_stride(cells_of<typename Math::Copied>(depth) + (Math::kScaled ? 1 : 0));
+}
 
 // Memory to prefetch during a tile's products: `bytes` of each run per cell of depth. A burst of
 // more lines than a core can have in flight would stall the products instead.
@@ -98,7 +103,6 @@ BIDIFF_INLINE void gather_row(const float* first, const float* second, int64_t c
 // each panel turned into cells in place. The scales of its columns follow its floats.
 template <class Math>
 void scale_panel(float* panel, int64_t depth) {
-  static_assert(kTileVectors * kLanes <= kPanelPadding || !Math::kScaled, "room for the scales");
   for (int v = 0; v < kTileVectors; ++v, panel += kLanes) {
     Floats largest = {};
     for (int64_t c = 0; c < depth; ++c) {

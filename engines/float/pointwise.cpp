@@ -228,7 +228,7 @@ bool run_pointwise(const PointwiseProblem& problem, const void* packed, const Pa
   run.depth = problem.shape.channels + problem.second_channels;
   run.cells = cells_of<Math>(run.depth);
   run.copied = cells_of<typename Math::Copied>(run.depth);
-  run.stride = panel_stride(run.copied);
+  run.stride = value_panel_stride<Math>(run.depth);
 
   const int64_t panels = quotient_up(run.pixels, kPanel);
   const int64_t wanted = kTasksPerProcessor * processors();

@@ -17,12 +17,26 @@ namespace bidiff {
 BIDIFF_FLOAT_KERNELS(portable, false)
 #if defined(BIDIFF_X86_KERNELS)
 BIDIFF_FLOAT_KERNELS(avx2, true)
-BIDIFF_FLOAT_KERNELS(avx512, false)
+BIDIFF_FLOAT_KERNELS(avx512, true)
 #if defined(BIDIFF_AVX512BF16_KERNELS)
 BIDIFF_FLOAT_KERNELS(avx512bf16, true)
 #endif
 #endif
 #undef BIDIFF_FLOAT_KERNELS
+
+std::vector<const FloatKernels*> supported_float_kernels() {
+  std::vector<const FloatKernels*> found;
+#if defined(BIDIFF_X86_KERNELS)
+  const CpuFeatures cpu = cpu_features();
+#if defined(BIDIFF_AVX512BF16_KERNELS)
+  if (cpu.avx512bf16) found.push_back(&avx512bf16::kFloats);
+#endif
+  if (cpu.avx512bw && cpu.fma) found.push_back(&avx512::kFloats);
+  if (cpu.fma) found.push_back(&avx2::kFloats);
+#endif
+  found.push_back(&portable::kFloats);
+  return found;
+}
 
 const FloatKernels& float_kernels(const Kernel& binary) {
 #if defined(BIDIFF_X86_KERNELS)

@@ -1,6 +1,8 @@
 // The float kernels that go with a kernel of binary convolutions.
 #pragma once
 
+#include <vector>
+
 #include "attention.h"
 #include "conv3x3.h"
 #include "norm.h"
@@ -21,5 +23,8 @@ struct FloatKernels {
 // The best that this CPU runs within the instruction sets of `binary`, so that forcing a kernel by
 // BIDIFF_KERNEL also restricts these.
 const FloatKernels& float_kernels(const Kernel& binary);
+
+// All that this CPU runs, best first.
+std::vector<const FloatKernels*> supported_float_kernels();
 
 }  // namespace bidiff
