@@ -41,7 +41,8 @@ REINSTALL = "pip install --force-reinstall --no-deps . in the source folder"
 
 _NAMES = ("libbidiff_ops.so", "libbidiff_ops.dylib", "bidiff_ops.dll")
 _ERROR_SIZE = 1024
-_ROUNDED = {"avx2": "int16", "avx512": "int16"}  # float kernels -> what they round to, if not to bfloat16
+# Float kernels -> what they round to, if not to bfloat16.
+_ROUNDED = {"avx2": "int16", "avx512": "int16"}
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
