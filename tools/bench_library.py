@@ -75,7 +75,8 @@ def main() -> int:
     difference = float(np.abs(outputs["this"] - outputs["other"]).max())
     print(f"{arguments.bundle}, {arguments.size}, {arguments.threads} threads, "
           f"{arguments.rounds} rounds, {'processor' if arguments.processor_time else 'wall'} time, "
-          f"kernel {library.selected_kernel()}, floats {library.float_kernels()}, load average {load:.2f} to {os.getloadavg()[0]:.2f}")
+          f"kernel {library.selected_kernel()}, floats {library.float_kernels()}, "
+          f"load average {load:.2f} to {os.getloadavg()[0]:.2f}")
     for name, times in seconds.items():
         print(f"{name:<8}{statistics.median(times) * 1e3:8.2f} ms ({min(times) * 1e3:.2f} to "
               f"{max(times) * 1e3:.2f})  {files[name]}")
