@@ -59,7 +59,7 @@ void score_panel(const AttentionTask& task, int64_t panel, int64_t count) {
 // Turns scores into probabilities, not yet divided by their sum, and rescales earlier sums.
 template <class Math>
 void soften_panel(const AttentionTask& task, int64_t panel, int64_t count) {
-  const Floats scale = splat(task.run->scale * kLog2E);
+  const Floats scale = splat(task.run->scale);
   for (int64_t at = 0; at < kPanel; at += kLanes) {
     float* maxima = task.maxima + panel * kPanel + at;
     float* totals = task.totals + panel * kPanel + at;
@@ -70,10 +70,10 @@ void soften_panel(const AttentionTask& task, int64_t panel, int64_t count) {
       highest = bidiff::maximum(highest, load(scores + key * kPanel));
     }
     const Floats maximum = bidiff::maximum(before, highest);
-    const Floats rescale = exp2((before - maximum) * scale);
+    const Floats rescale = exp((before - maximum) * scale);
     Floats total = {};
     const auto soften = [&](int64_t key) __attribute__((always_inline)) {
-      Floats p = exp2((load(scores + key * kPanel) - (Math::kScaled ? highest : maximum)) * scale);
+      Floats p = exp((load(scores + key * kPanel) - (Math::kScaled ? highest : maximum)) * scale);
       if (Math::kScaled) p = (p * splat(kLargestWeight) + splat(kRounder)) - splat(kRounder);
       total += p;
       return p;
@@ -84,7 +84,7 @@ void soften_panel(const AttentionTask& task, int64_t panel, int64_t count) {
       store(scores + key / Math::kDepth * kPanel, Math::cells(first, second));
     }
     if (Math::kScaled) {
-      const Floats weight = exp2((highest - maximum) * scale) * splat(1.0f / kLargestWeight);
+      const Floats weight = exp((highest - maximum) * scale) * splat(1.0f / kLargestWeight);
       store(task.weights + at, weight);
       total *= weight;
     }

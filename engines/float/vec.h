@@ -55,9 +55,6 @@ BIDIFF_INLINE void stream_fence() {
 
 BIDIFF_INLINE Floats splat(float value) { return value - Floats{}; }
 
-// A lane of `yes` where the lane of `mask` is -1, of `no` where it is 0.
-BIDIFF_INLINE Floats select(Ints mask, Floats yes, Floats no) { return mask ? yes : no; }
-
 BIDIFF_INLINE Floats magnitude(Floats value) {
   Ints bits;
   memcpy(&bits, &value, sizeof(bits));
@@ -104,19 +101,25 @@ BIDIFF_INLINE Floats times_power(Floats value, Floats shifted) {
   return value;
 }
 
-// 2^x within 2 units in the last place for x in [-124, 124]; beyond it, its value at the nearer
-// end, of which the reciprocal is no subnormal. NaN may become any number. x = n + f, |f| <= 1/2:
-// 2^f by a polynomial (minimax, relative error 2e-9), n added to its exponent bits.
-BIDIFF_INLINE Floats exp2(Floats x) {
-  x = exp2_bounded(x);
-  const Floats shifted = x + splat(kRounder);
-  const Floats f = x - (shifted - splat(kRounder));
+// 2^f for |f| <= 1/2 by a polynomial (minimax, relative error 2e-9), times 2^n.
+BIDIFF_INLINE Floats exp2_parts(Floats f, Floats shifted) {
   Floats p = splat(kExp2[0]);
   for (int i = 1; i < kExp2Terms; ++i) p = p * f + splat(kExp2[i]);
   return times_power(p, shifted);
 }
 
 constexpr float kLog2E = 1.44269504f;
+
+// exp(x) within 2 units in the last place for x in [-85, 85]; beyond it, its value at the nearer
+// end. NaN may become any number. x = n * ln 2 + r, |r| <= ln(2) / 2, with ln 2 in two parts, of
+// which the first has few bits.
+BIDIFF_INLINE Floats exp(Floats x) {
+  x = minimum(maximum(x, splat(-85.0f)), splat(85.0f));
+  const Floats shifted = x * splat(kLog2E) + splat(kRounder);
+  const Floats n = shifted - splat(kRounder);
+  const Floats r = (x - n * splat(0.693359375f)) + n * splat(2.12194440e-4f);
+  return exp2_parts(r * splat(kLog2E), shifted);
+}
 
 // a / b for b in [1, 2^125], within 2 units in the last place. The division of AVX-512 occupies its
 // unit for longer than the rest of a Swish takes.
