@@ -4,13 +4,15 @@
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt
+NVIDIA := $(VENV)/nvidia
+NVIDIA_WHEELS := tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings
 BUILT_FROM := pyproject.toml constraints.txt $(shell find engines -type f 2>/dev/null)
 PHOTOS := $(wildcard training/photos/*.png training/photos/*.jpg)
 
 MINUTES := 10
 SEED :=
 
-.PHONY: demo test soak lint sanitize bench cuda clean
+.PHONY: demo test nvidia soak lint sanitize bench cuda clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.cpu
@@ -22,6 +24,11 @@ demo: $(VENV)/.cpu
 test: $(VENV)/.dev
 	PYTHONPATH=tests $(VENV)/bin/python -m support.native
 	$(VENV)/bin/pytest -q -n 2 --dist worksteal
+
+# Tests that need NVIDIA's own programs, which run without a GPU: an environment of its own on top of
+# the tests', with about 100 MB of NVIDIA's wheels. There a missing program is a failure.
+nvidia: $(NVIDIA)/.made
+	BIDIFF_NVIDIA=1 $(NVIDIA)/bin/python -m pytest -q -m nvidia tests/nvidia tests/export/test_one_file.py
 
 # Random cases of other seeds, for MINUTES; SEED repeats one.
 soak: $(VENV)/.dev
@@ -66,6 +73,18 @@ $(VENV)/.dev: $(VENV)/bin/python $(BUILT_FROM)
 	@echo "setting up $(VENV): packages, torch for training, and the op library"
 	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.cpu
+
+# Without dependencies: NVIDIA's metapackages ask an index of NVIDIA's.
+$(NVIDIA)/.made: $(VENV)/.dev constraints.txt
+	@echo "setting up $(NVIDIA): $(NVIDIA_WHEELS)"
+	@$(VENV)/bin/python -m venv $(NVIDIA)
+	@$(VENV)/bin/python -c 'import sys, sysconfig; here = sysconfig.get_path("purelib"); \
+	  there = here.replace(sys.prefix, "$(NVIDIA)", 1); \
+	  open(f"{there}/overlay.pth", "w").write(f"import site; site.addsitedir({here!r})\n")'
+	@$(NVIDIA)/bin/python -m pip install -q --disable-pip-version-check --no-deps \
+	  -c constraints.txt $(NVIDIA_WHEELS) || { rm -rf $(NVIDIA); \
+	  echo "error: $(NVIDIA_WHEELS) cannot be had, so no test marked nvidia was run" >&2; exit 1; }
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist demo

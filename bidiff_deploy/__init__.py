@@ -78,7 +78,8 @@ def load_bundle(path: str | os.PathLike[str], *, threads: int | None = None,
     all usable cores). ``backend``: ``"onnxruntime"`` (CPU, packed kernels), ``"onnxruntime-stock"``
     (the same graphs through their function bodies in float32: the baseline); on NVIDIA GPU number
     ``device``, by default 0: ``"onnxruntime-cuda"``, ``"tensorrt"`` (our plugin), and the baselines
-    ``"tensorrt-dense"`` and ``"tensorrt-dense-int8"`` (binary layers as TensorRT's convolutions).
+    ``"tensorrt-dense"`` and ``"tensorrt-dense-int8"`` (binary layers as TensorRT's convolutions),
+    ``"tensorrt-rtx"`` and ``"tensorrt-rtx-int8"`` (the same by TensorRT-RTX, without a plugin).
     TensorRT backends ignore ``threads`` and run the plans that ``bidiff-deploy build`` made, at the
     shapes that these were built for. Returns a context manager with ``upscale``: a
     ``NoisePredictor``, which also has ``predict`` and ``sample``, or, for a network without a

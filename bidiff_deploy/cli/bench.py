@@ -32,7 +32,8 @@ if TYPE_CHECKING:
               metavar="NAME,...",
               help="Baselines: torch, onnxruntime, onnxruntime-minus-sign, openvino, "
                    "openvino-bf16; or the bundle itself on an NVIDIA GPU: onnxruntime-cuda, "
-                   "tensorrt, tensorrt-dense, tensorrt-dense-int8.")
+                   "tensorrt, tensorrt-dense, tensorrt-dense-int8, tensorrt-rtx, "
+                   "tensorrt-rtx-int8.")
 @click.option("--steps", type=click.IntRange(min=1), metavar="N",
               help="Steps to count for an image. Default: all that the bundle visits.")
 @click.option("--rounds", type=click.IntRange(min=1), default=10, metavar="N",

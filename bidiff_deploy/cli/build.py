@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..engines import TENSORRT
+from ..engines import RTX, TENSORRT
 from ._shared import PATH, json_option, parse_bytes, parse_size, print_note, quiet_option
 
 if TYPE_CHECKING:
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("bundle", type=PATH)
 @click.option("--backend", default="tensorrt",
-              help="Backend to build a plan for; only tensorrt has plans.")
+              help="Backend to build a plan for: tensorrt, or tensorrt-rtx, whose plans any x86-64 "
+                   "machine builds, with a GPU or without.")
+@click.option("--compute-capability", "capabilities", metavar="LIST",
+              help="With tensorrt-rtx: GPUs to compile for, of 75, 80, 86, 89, 120, 121. Default: "
+                   "75,86,89,120; without 75 in float32.")
 @click.option("--size", metavar="HxW",
               help="Build for one height and width of the network's input, which is the output's "
                    "size.")
@@ -31,7 +35,8 @@ if TYPE_CHECKING:
               help="Largest shape of such a plan. Default: 512x512.")
 @click.option("--no-plugin", is_flag=True,
               help="Use standard operators only: binary convolutions multiply +-1 by +-alpha.")
-@click.option("--int8", is_flag=True, help="With --no-plugin: run these convolutions in int8.")
+@click.option("--int8", is_flag=True,
+              help="With --no-plugin or tensorrt-rtx: run these convolutions in int8.")
 @click.option("--device", type=click.IntRange(min=0), metavar="N",
               help="Number of the GPU. Default: 0.")
 @click.option("--workspace", metavar="SIZE",
@@ -49,14 +54,16 @@ if TYPE_CHECKING:
 @quiet_option
 @click.option("--verbose", is_flag=True, help="Print TensorRT's log on stderr.")
 @json_option("a summary")
-def command(bundle: str, backend: str, size: str | None, batch: int | None, minimum: str | None,
-            optimum: str | None, maximum: str | None, no_plugin: bool, int8: bool,
-            device: int | None, workspace: str | None, level: int | None, output: str | None,
-            graph: str | None, overwrite: bool, quiet: bool, verbose: bool, as_json: bool) -> None:
-    """Build a plan of BUNDLE, for --backend tensorrt of the other commands.
+def command(bundle: str, backend: str, capabilities: str | None, size: str | None,
+            batch: int | None, minimum: str | None, optimum: str | None, maximum: str | None,
+            no_plugin: bool, int8: bool, device: int | None, workspace: str | None,
+            level: int | None, output: str | None, graph: str | None, overwrite: bool, quiet: bool,
+            verbose: bool, as_json: bool) -> None:
+    """Build a plan of BUNDLE, for --backend tensorrt or tensorrt-rtx of the other commands.
 
     A plan runs only on this model of GPU, with exactly this version of TensorRT, and with this
-    plugin library; a file next to the plan records them, and other machines refuse it. It covers
+    plugin library; a file next to the plan records them, and other machines refuse it. A plan of
+    tensorrt-rtx is built without a GPU and runs on every RTX GPU that it is compiled for. It covers
     the shape of --size, or all shapes from --min to --max; without these, from 64x64 to 512x512.
     One folder may contain plans for several shapes: the best one for an image is used.
 
@@ -69,14 +76,23 @@ def command(bundle: str, backend: str, size: str | None, batch: int | None, mini
     from ..engines.tensorrt.profiles import check_profile
     from ..errors import EngineError, UsageError
 
-    if backend not in TENSORRT:
-        raise EngineError(f"backend {backend!r} has no plans; choose tensorrt")
-    variant = TENSORRT[backend]
+    variants = {**TENSORRT, **RTX}
+    if backend not in variants:
+        raise EngineError(f"backend {backend!r} has no plans; choose tensorrt or tensorrt-rtx")
+    variant = variants[backend]
     if no_plugin and variant == "plugin":
         variant = "dense"
     if int8 and variant == "plugin":
         raise UsageError("--int8 requires --no-plugin")
-    variant = "dense-int8" if int8 else variant
+    if int8 and not variant.endswith("int8"):
+        variant += "-int8"
+    rtx = backend in RTX
+    if capabilities is not None and not rtx:
+        raise UsageError("--compute-capability is for --backend tensorrt-rtx; a plan of TensorRT "
+                         "runs on the GPU that builds it")
+    if rtx and device is not None:
+        raise UsageError("--backend tensorrt-rtx builds without a GPU; leave out --device, and "
+                         "name the GPUs to run on with --compute-capability")
     room = None if workspace is None else parse_bytes(workspace, "--workspace")
     opened = open_bundle(bundle)
     if not isinstance(opened, NoisePredictorBundle):
@@ -86,13 +102,15 @@ def command(bundle: str, backend: str, size: str | None, batch: int | None, mini
     check_profile(profile, opened)
     if graph is not None:
         others = {"--output": output, "--device": device, "--workspace": workspace,
+                  "--compute-capability": capabilities,
                   "--optimization-level": level}
         if used := [name for name, value in others.items() if value is not None]:
             raise UsageError(f"--graph builds no plan; leave out {used[0]}")
         result = _write_graph(opened, variant, profile if given else None, graph, overwrite)
     else:
         result = _build(opened, profile, variant, output, quiet, device=device or 0,
-                        workspace=room, level=level, overwrite=overwrite, verbose=verbose)
+                        workspace=room, level=level, overwrite=overwrite, verbose=verbose,
+                        capabilities=_capabilities(capabilities))
     _print(result, as_json, quiet)
 
 
@@ -124,9 +142,11 @@ def _write_graph(bundle: NoisePredictorBundle, variant: str, profile: Profile | 
     from ..bundle.step_graphs import StepGraphs
     from ..engines.gpu.noise_predictor import precision_of
     from ..engines.tensorrt.api import open_tensorrt
+    from ..engines.tensorrt.build.builder import GRAPHS
     from ..errors import EngineError
     from ..files import atomic_file, check_target
     from ..graphs.lowering import lower_for_tensorrt
+    from ..graphs.opset import OPSET, OPSET_OF_10
 
     check_target(path, overwrite)
     notes, plugin = [], None
@@ -141,12 +161,13 @@ def _write_graph(bundle: NoisePredictorBundle, variant: str, profile: Profile | 
                          "--tensorrt-root DIR`, which needs no GPU) and write the graph again")
     shape = profile.optimum if profile is not None and profile.static else None
     precision = precision_of(bundle)
-    derived = lower_for_tensorrt(StepGraphs(bundle), variant=variant,
-                                 float16=precision == "float16", plugin=plugin, shape=shape)
-    if variant == "dense-int8" and precision == "float16":
+    derived = lower_for_tensorrt(StepGraphs(bundle), variant=GRAPHS.get(variant, variant),
+                                 float16=precision == "float16", plugin=plugin, shape=shape,
+                                 opset=OPSET_OF_10 if variant in GRAPHS else OPSET)
+    if variant.startswith("dense") and precision == "float16":
         notes.append(f"the graph has opset {derived.opset}, which every TensorRT reads; from "
-                     "TensorRT 10 on a build uses a later one, in which int8 becomes float16 "
-                     "without float32 in between")
+                     "TensorRT 10 on a build uses a later one, of which TensorRT makes fewer "
+                     "kernels")
     with atomic_file(path, overwrite) as temporary:
         temporary.write_bytes(derived.model)
     return {"graph": path, "notes": notes, "variant": variant, "precision": precision,
@@ -191,6 +212,21 @@ def _profile(bundle: NoisePredictorBundle, size: str | None, batch: int | None, 
         raise UsageError(f"--min, --opt and --max belong together; add {left_out[0]}")
     low, middle, high = (_shape(name, text or "", batch) for name, text in ranged.items())
     return Profile(low, middle, high), True
+
+
+def _capabilities(text: str | None) -> tuple[int, ...] | None:
+    """``"86,89"`` as numbers; None for no text. Raises UsageError for a number that TensorRT-RTX
+    does not know."""
+    from ..engines.tensorrt.api import CAPABILITIES
+    from ..errors import UsageError
+
+    if text is None:
+        return None
+    found = {part.strip().removeprefix("sm_").replace(".", "") for part in text.split(",")}
+    if not found <= set(map(str, CAPABILITIES)):
+        raise UsageError(f"--compute-capability {text!r} must be some of "
+                         f"{', '.join(map(str, CAPABILITIES))}, such as 86,89")
+    return tuple(sorted(map(int, found)))
 
 
 def _shape(option: str, text: str, batch: int | None) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import machine
-from ..engines import BACKENDS, ON_GPU, TENSORRT
+from ..engines import BACKENDS, ON_GPU, RTX, TENSORRT
 from ..version import __version__
 from .probes import run
 
@@ -73,10 +73,12 @@ def examine(probe: Probe = run) -> Report:
     modules = {name: _module(name, probe) for name in (*NEEDED, *OPTIONAL)}
     library, cuda = dict(probe("kernels")), dict(probe("cuda"))
     gpu, plugin = dict(probe("gpu")), dict(probe("plugin"))
-    # Without TensorRT all of its backends fail for the same reason.
-    lacking = {} if modules["tensorrt"]["ok"] else dict(probe("backend:tensorrt"))
-    backends = {name: dict(lacking if lacking and name in TENSORRT else probe(f"backend:{name}"))
-                for name in BACKENDS}
+    # Without TensorRT, or TensorRT-RTX, all of its backends fail for the same reason.
+    lacking: dict[str, dict[str, Any]] = {}
+    for names, there in ((TENSORRT, modules["tensorrt"]["ok"]), (RTX, _has_rtx())):
+        if not there:
+            lacking.update(dict.fromkeys(names, dict(probe(f"backend:{next(iter(names))}"))))
+    backends = {name: dict(lacking.get(name) or probe(f"backend:{name}")) for name in BACKENDS}
     report: Report = {
         "tool": __version__,
         "python": {"version": platform.python_version(), "executable": sys.executable},
@@ -194,8 +196,15 @@ def _expected(name: str, report: Report) -> bool:
     """Whether a backend should run, because nothing it needs is reported as missing."""
     if name in ON_GPU and not report["cuda"]["ok"]:
         return False
+    if name in RTX:
+        return _has_rtx()
     return name not in TENSORRT or bool(report["modules"]["tensorrt"]["ok"] and (
         TENSORRT[name] != "plugin" or report["plugin"]["ok"]))
+
+
+def _has_rtx() -> bool:
+    """Whether TensorRT-RTX is installed."""
+    return importlib.util.find_spec("tensorrt_rtx_bindings") is not None
 
 
 def _gpus(report: Report) -> list[dict[str, Any]]:

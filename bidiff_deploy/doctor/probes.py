@@ -214,7 +214,7 @@ def _backend(name: str) -> dict[str, Any]:
 
     from .. import load_bundle
     from ..checkpoint.record import from_latent
-    from ..engines import TENSORRT
+    from ..engines import RTX, TENSORRT
     from ..engines.noise_predictor import NoisePredictor
     from ..export.write import export_bundle
     from ..networks.bi_diffsr.architecture import parameters
@@ -230,8 +230,8 @@ def _backend(name: str) -> dict[str, Any]:
         warnings.simplefilter("always")
         path = Path(folder) / "doctor.bundle"
         export_bundle(checkpoint, path, timesteps=(5,))
-        if name in TENSORRT:
-            _build_plan(path, TENSORRT[name])
+        if variant := {**TENSORRT, **RTX}.get(name):
+            _build_plan(path, variant)
         with load_bundle(path, threads=1, backend=name) as engine:
             image = random.standard_normal((1, 3, 16, 16)).astype(np.float32)
             assert isinstance(engine, NoisePredictor)
@@ -247,12 +247,15 @@ def _build_plan(path: Path, variant: str) -> None:
     from ..engines.tensorrt.api import open_tensorrt
     from ..engines.tensorrt.build.builder import build_plan
     from ..engines.tensorrt.profiles import Profile
+    from ..engines.tensorrt.sidecar import RTX_VARIANTS
 
     # For this process only; the plan is deleted with the bundle.
     os.environ["BIDIFF_TENSORRT_PLANS"] = str(path.with_suffix(".plans"))
     shape = (1, 16, 16)
     # Only whether it runs matters: level 0, which old versions lack, times no kernels.
-    level = 0 if open_tensorrt().version >= (8, 6) else None
+    level = None
+    if variant not in RTX_VARIANTS and open_tensorrt().version >= (8, 6):
+        level = 0
     build_plan(open_noise_predictor(path), Profile(shape, shape, shape), variant=variant,
                level=level, quiet=True)
 

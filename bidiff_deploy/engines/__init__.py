@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 CUDA = "onnxruntime-cuda"
 TENSORRT = {"tensorrt": "plugin", "tensorrt-dense": "dense", "tensorrt-dense-int8": "dense-int8"}
-ON_GPU = (CUDA, *TENSORRT)
+RTX = {"tensorrt-rtx": "rtx", "tensorrt-rtx-int8": "rtx-int8"}
+ON_GPU = (CUDA, *TENSORRT, *RTX)
 BACKENDS = ("onnxruntime", "onnxruntime-stock", *ON_GPU)
 
 
@@ -60,10 +61,10 @@ def open_engine(path: str | os.PathLike[str] | Bundle, *, threads: int | None, b
         from .onnxruntime.cuda import CudaNoisePredictor
 
         return CudaNoisePredictor(bundle, device_id=device or 0, threads=threads)
-    if backend in TENSORRT:
+    if variant := {**TENSORRT, **RTX}.get(backend):
         from .tensorrt.run.noise_predictor import TensorRtNoisePredictor
 
-        return TensorRtNoisePredictor(bundle, variant=TENSORRT[backend], device_id=device or 0)
+        return TensorRtNoisePredictor(bundle, variant=variant, device_id=device or 0)
     from .onnxruntime.noise_predictor import OnnxRuntimeNoisePredictor
 
     return OnnxRuntimeNoisePredictor(bundle, threads=threads, packed=packed)

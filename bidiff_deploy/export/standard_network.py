@@ -112,7 +112,9 @@ class _Writer(Lowering):
         end = op("Unsqueeze", size, self.integers(0), name="end")
         self.op("Slice", mixed, self.integers(0), end, self.integers(2), output=output)
 
-    def normalise(self, x: str, groups: int, numerator: str, epsilon: float, output: str) -> str:
+    def normalise(self, x: str, groups: int, factor: str, epsilon: float, output: str,
+                  bias: str = "") -> str:
+        x = self.cast(x, np.float32)
         one, zero = (self.constant(np.full(groups, value, np.float32), f"{label}/{groups}")
                      for value, label in ((1, "ones"), (0, "zeros")))
         grouped = self.op("Reshape", x, self.integers(0, groups, -1), output=f"{output}/grouped")
@@ -120,7 +122,8 @@ class _Writer(Lowering):
                          epsilon=epsilon)
         shape = self.op("Shape", x, output=f"{output}/shape")
         normal = self.op("Reshape", normal, shape, output=f"{output}/map")
-        return self.op("Mul", normal, self.column(self.reshape(numerator, -1)), output=output)
+        n = self.op("Mul", normal, self.column(self.reshape(factor, -1)), output=output)
+        return self.op("Add", n, bias, output=f"{output}/n") if bias else n
 
     def rectify(self, x: str, slope: str, output: str) -> str:
         return self.op("PRelu", x, slope, output=output)

@@ -15,7 +15,7 @@ from onnx import TensorProto
 from ..operators.names import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH
 from ..operators.shapes import STANDARD
 from .inline import KERNELS
-from .opset import OPERATORS
+from .opset import OPERATORS, OPERATORS_OF_10, OPSET
 from .record import Options, ParameterizedGraph
 from .update import FACTORS, LATENT
 
@@ -70,13 +70,14 @@ def _float32(graph: ParameterizedGraph, _: Options) -> bool:
 
 
 def _rows(graph: ParameterizedGraph, _: Options) -> bool:
-    return all(len(tensor.shape.dim) != 2 for tensor in _interface(graph))
+    return all(len(tensor.shape.dim) == 4 for tensor in _interface(graph))
 
 
 def _lowered(graph: ParameterizedGraph, options: Options) -> bool:
     versions = {opset.version for opset in graph.model.opset_import if opset.domain in STANDARD}
+    operators = OPERATORS if options.opset == OPSET else OPERATORS_OF_10
     return versions == {options.opset} and not graph.model.graph.initializer and all(
-        node.op_type in OPERATORS for node in graph.model.graph.node if node.domain in STANDARD)
+        node.op_type in operators for node in graph.model.graph.node if node.domain in STANDARD)
 
 
 def _plugin_nodes(graph: ParameterizedGraph, _: Options) -> bool:
@@ -109,7 +110,7 @@ PARAMETERIZED = Condition("a step's constants are inputs, and every other extern
 INLINED = Condition("of our operators only those with CUDA kernels are left, no function body is, "
                     "and shapes are known", _inlined)
 FLOAT32 = Condition("every weight is float32 or an integer", _float32)
-ROWS = Condition("no input is a table", _rows)
+ROWS = Condition("every input has the rank of a map", _rows)
 LOWERED = Condition("standard operators are those that every supported TensorRT parses, in the "
                     "target's opset, and no constant is in the model", _lowered)
 PLUGIN_NODES = Condition("every operator of ours is a node of the plugin", _plugin_nodes)

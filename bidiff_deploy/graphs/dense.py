@@ -1,7 +1,7 @@
 """Pass ``lower_dense``: operators of ours become standard ones, for TensorRT without our plugin.
 
 Before: ``BinaryConv``, ``GroupNormSwish`` and operators that fuse them. After: convolutions of +1
-and -1 with +-alpha, in the type of the maps or in int8, and group norms made of reductions.
+and -1 with +-alpha, in the type of the maps or in int8, and group norms as ``norms`` writes them.
 
 - The sign is Sign(Sign(x + threshold) + 0.5), which is +1 at both zeros. Comparisons return
   booleans and ``Where`` is a layer of its own, which older versions do not fuse. (The result for
@@ -14,6 +14,9 @@ and -1 with +-alpha, in the type of the maps or in int8, and group norms made of
   it, because signs of rounded values would differ: the norm, the sum whose sign is taken, and
   everything after a convolution. Operators that only move values are float16, and convolutions
   have the type of the maps, or that of their scales.
+- In opset 19, which compilers fuse further, a value is stored in one type where that saves a
+  kernel or a copy: a norm's value is float16 for its signs and its shortcut, the last addition of a
+  block is float16, and halves of a map whose signs are taken are halves of its float32 form.
 """
 
 from __future__ import annotations
@@ -62,14 +65,17 @@ class Dense:
         """Writes the nodes of an operator's definition, named as by ``inline_fused``; returns its
         value, float32 or in the type of the maps."""
         body, output = _bodies()[call.op_type], call.output[0]
+        sums, halves = np.dtype(np.float32), maps
+        if graph.opset > OPSET:
+            sums, halves = halves, sums
         names = dict(zip(body.input, call.input))
         given = {attribute.name: attribute for attribute in call.attribute}
         for inner in body.node:
             node = onnx.NodeProto()
             node.CopyFrom(inner)
             layer = node.op_type in (BINARY_CONV, GROUP_NORM_SWISH)
-            # Sums are float32; moved values are the same in the type of the maps.
-            wanted = np.dtype(np.float32) if node.op_type == "Add" else maps
+            # Moved values are the same in either type.
+            wanted = {"Add": sums, "Split": halves}.get(node.op_type, maps)
             for index, name in enumerate(inner.input):
                 name = graph.found(names[name])
                 if not layer and graph.dtype_of(name).kind == "f":
@@ -87,13 +93,17 @@ class Dense:
         return graph.found(names[body.output[0]])
 
     def _layer(self, graph: Lowering, node: onnx.NodeProto, maps: np.dtype[Any]) -> str:
-        """Writes one layer; returns its value, float32."""
+        """Writes one layer; returns its value, float32 or in the type of the maps."""
         if node.op_type == GROUP_NORM_SWISH:
             return _group_norm_swish(graph, node)
         inputs = [*node.input, *[""] * (7 - len(node.input))]
         x, words, alpha, threshold, rprelu, residual, time = inputs
         name = words.rpartition(".")[0] or node.output[0]
-        y = graph.signs(graph.cast(x, np.float32), threshold, name)
+        if graph.opset > OPSET and graph.dtype_of(x) != maps:  # a norm's value, read twice
+            x, residual = (value and graph.cast(value, maps) for value in (x, residual))
+            y = graph.signs(x, threshold, name)
+        else:
+            y = graph.signs(graph.cast(x, np.float32), threshold, name)
         y = self._convolution(graph, name, y, _weight(graph, words, alpha, x), maps)
         y = graph.cast(y, np.float32)
         y = _rprelu(graph, name, y, rprelu)
@@ -166,9 +176,8 @@ def _group_norm_swish(graph: Lowering, node: onnx.NodeProto) -> str:
     x, scale, bias = node.input
     name = node.output[0]
     groups = next(a.i for a in node.attribute if a.name == "groups")
-    n = graph.normalise(graph.cast(x, np.float32), groups, graph.reshape(scale, 1, groups, -1),
-                        EPSILON, f"{name}/normal")
-    n = graph.op("Add", n, graph.column(bias), output=f"{name}/n")
+    n = graph.normalise(x, groups, graph.reshape(scale, 1, groups, -1), EPSILON,
+                        f"{name}/normal", graph.column(bias))
     gate = graph.op("Sigmoid", n, output=f"{name}/gate")
     y = graph.op("Mul", n, gate, output=f"{name}/swish")
     graph.as_large_as(y, name)

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 
 from ..errors import EngineError
 from ..operators.shapes import STANDARD, Shape
-from .opset import OPERATORS, OPSET
+from .opset import OPERATORS, OPERATORS_OF_10, OPSET
 
 Array = npt.NDArray[Any]
 
@@ -37,16 +37,19 @@ class GraphWriter:
     operators = OPERATORS
 
     def __init__(self, model: onnx.ModelProto, constants: Mapping[str, Array],
-                 shapes: Mapping[str, Shape], opset: int) -> None:
+                 shapes: Mapping[str, Shape], batch: int | None, opset: int) -> None:
         """``model``: the graph that is replaced. ``constants``: values of its external
-        initializers. ``shapes``: of its values, for one image."""
+        initializers. ``shapes``: of its values, for one image. ``batch``: the number of images of
+        a static graph; None: only the channels in ``shapes`` are relied on."""
         self.nodes: list[onnx.NodeProto] = []
         self.constants = dict(constants)
         self.opset = opset
+        if opset > OPSET:
+            self.operators = self.operators | OPERATORS_OF_10
         for tensor in model.graph.initializer:
             if tensor.name not in self.constants:
                 self.constants[tensor.name] = numpy_helper.to_array(tensor)
-        self._shapes = shapes
+        self._shapes, self._batch = shapes, batch
         self._types = {value.name: np.dtype(helper.tensor_dtype_to_np_dtype(
             value.type.tensor_type.elem_type)) for value in model.graph.input}
         # An image has free dimensions, and its sizes are in ``shapes`` alone.
@@ -81,6 +84,21 @@ class GraphWriter:
             raise EngineError(f"the number of channels of {name} is unknown; export the bundle "
                               "again")
         return shape[1]
+
+    def image_size(self, name: str) -> tuple[int, int] | None:
+        """Height and width of a map; None if they are free."""
+        height, width = self.dims(name)[2:]
+        return None if self._batch is None or height is None or width is None else (height, width)
+
+    def narrow(self, name: str) -> str:
+        """The float16 value that ``name`` is in float32, else ``name``."""
+        found = self.uncast(name)
+        return found if self.dtype_of(found) == np.float16 else name
+
+    def uncast(self, name: str) -> str:
+        """The value that ``name`` is a cast of, else ``name``."""
+        producer = self.producers.get(name)
+        return producer.input[0] if producer is not None and producer.op_type == "Cast" else name
 
     def absent(self, name: str) -> bool:
         """Whether an input is left out, or is the constant 0, which means the same."""
@@ -145,12 +163,24 @@ class GraphWriter:
 
     def reshape(self, name: str, *shape: int) -> str:
         """A value in another shape (0: unchanged, -1: the rest); written once."""
+        dims = self.vectors.get(name, ())
+        if len(dims) == len(shape) and all(size in (-1, dim) for size, dim in zip(shape, dims)):
+            return name
         if name in self.constants:
             value = reshaped(self.constants[name], shape)
             return self._once(("reshape", name, shape),
                               lambda: self.constant(value, f"{name}/{len(shape)}d"))
         return self._once(("reshape", name, shape), lambda: self.op(
             "Reshape", name, self.integers(*shape), output=f"{name}/{len(shape)}d"))
+
+    def turned(self, name: str) -> str:
+        """Matrices (N, R, C) transposed; written once."""
+        return self._once(("turned", name), lambda: self.op(
+            "Transpose", name, output=f"{name}/turned", perm=[0, 2, 1]))
+
+    def was_turned(self, name: str, turned: str) -> bool:
+        """Whether ``turned`` is what the method of that name returned for ``name``."""
+        return self._made.get(("turned", name)) == turned
 
     def column(self, name: str) -> str:
         """A vector (C) as a factor or term of a map, (1, C, 1, 1)."""
@@ -170,38 +200,14 @@ class GraphWriter:
             return self.op("ReduceMean", x, self.integers(*axes), output=output, keepdims=keepdims)
         return self.op("ReduceMean", x, output=output, axes=list(axes), keepdims=keepdims)
 
-    def normalise(self, x: str, groups: int, numerator: str, epsilon: float,
-                  output: str) -> str:
-        """(x - mean) * numerator / sqrt(variance + epsilon), mean and variance by group.
-
-        ``x``: a float32 map. ``numerator``: float32 (1, groups, C / groups).
-        """
-        channels = self.channels(x)
-        each = self.constant(np.ones((1, 1, channels // groups), np.float32), "ones")
-
-        def of_groups(of: str, label: str) -> str:
-            """Means, (N, groups, 1)."""
-            inner = self.mean(of, (2, 3), f"{output}/{label}_channel")
-            return self.mean(self.reshape(inner, 0, groups, -1), (2,), f"{output}/{label}")
-
-        center = self.op("Mul", of_groups(x, "mean"), each, output=f"{output}/center")
-        moved = self.op("Sub", x, self.reshape(center, 0, channels, 1, 1),
-                        output=f"{output}/moved")
-        square = self.op("Mul", moved, moved, output=f"{output}/square")
-        added = self.op("Add", of_groups(square, "variance"),
-                        self.constant(np.full((1, 1, 1), epsilon, np.float32), "epsilon"),
-                        output=f"{output}/sum")
-        deviation = self.op("Sqrt", added, output=f"{output}/deviation")
-        factor = self.op("Div", numerator, deviation, output=f"{output}/factor")
-        return self.op("Mul", moved, self.reshape(factor, 0, channels, 1, 1), output=output)
-
     def signs(self, x: str, threshold: str, name: str) -> str:
-        """The signs of x + ``threshold``, +1 at both zeros. ``x``: a float32 map."""
-        given = self.constants.get(threshold)
+        """The signs of x + ``threshold``, +1 at both zeros, in the type of the map ``x``."""
+        given, dtype = self.constants.get(threshold), self.dtype_of(x)
         if not self.absent(threshold) and (given is None or given.any()):
-            x = self.op("Add", x, self.column(threshold), output=f"{name}/shifted")
+            x = self.op("Add", x, self.cast(self.column(threshold), dtype),
+                        output=f"{name}/shifted")
         y = self.op("Sign", x, output=f"{name}/sign_or_0")
-        y = self.op("Add", y, self.scalar(0.5, np.float32), output=f"{name}/not_0")
+        y = self.op("Add", y, self.scalar(0.5, dtype), output=f"{name}/not_0")
         return self.op("Sign", y, output=f"{name}/signs")
 
     def rectify(self, x: str, slope: str, output: str) -> str:

@@ -6,12 +6,11 @@ Before: opset 18, as in a bundle, without function bodies. After: opset 17 and t
 and what TensorRT fuses:
 
 - ``Split`` has no ``num_outputs``, and the axes of ``ReduceMean`` are an attribute: both changed in
-  opset 18, which 8.5 does not read. Opset 19, for parsers from 10 on, only adds float16 scales of
+  opset 18, which 8.5 does not read. Opset 19, for parsers from 10 on, has float16 scales of
   quantisation, which 8 would misread.
 - ``Shape`` returns the whole shape: ``start`` and ``end`` are not read before TensorRT 10.
 - In 8.5 ``InstanceNormalization`` becomes a plugin of NVIDIA's library, with constant scales and a
-  precision that cannot be set. So group norms are reductions and products in float32, in two
-  passes, on maps of four dimensions: only vectors are reshaped, and a map keeps its layout.
+  precision that cannot be set. So it is written only from opset 19 on (``norms``).
 - ``PRelu`` and ``Where`` are layers of their own; adjacent sums, products, ``Min``, ``Relu`` and
   ``Sign`` become one kernel in every version.
 - Additions of the constant 0, which means an absent map or vector, are removed.
@@ -34,7 +33,9 @@ from ..errors import EngineError
 from ..operators.shapes import STANDARD, Shape
 from .constant_folding import constant_of, folded
 from .graph_writer import Array, GraphWriter
+from .norms import normalise
 from .opset import OPSET
+from .pixel_rows import by_rows
 from .record import Options, ParameterizedGraph
 
 _INT32_MAX = 2**31 - 1
@@ -50,12 +51,10 @@ class Lowering(GraphWriter):
     def __init__(self, model: onnx.ModelProto, constants: Mapping[str, Array],
                  shapes: Mapping[str, Shape], batch: int | None, ours: Ours,
                  opset: int = OPSET) -> None:
-        """``model``: opset 18, without function bodies. ``constants``: values of its external
-        initializers. ``shapes``: of its values for one image. ``batch``: the number of images of
-        a static graph; None: only the channels in ``shapes`` are relied on. ``ours``: writes the
-        replacement of a node of our domain. ``opset``: to write, 17 or 19."""
-        super().__init__(model, constants, shapes, opset)
-        self._graph, self._batch, self._ours = model.graph, batch, ours
+        """``model``: opset 18, without function bodies. ``ours``: writes the replacement of a node
+        of our domain. ``opset``: to write, 17 or 19. The rest as in ``GraphWriter``."""
+        super().__init__(model, constants, shapes, batch, opset)
+        self._graph, self._ours = model.graph, ours
         self._same: dict[str, str] = {}
         self._normal: set[str] = set()
 
@@ -85,6 +84,11 @@ class Lowering(GraphWriter):
         """The value that replaces ``name`` where the node of that output is gone."""
         return self._same.get(name, name)
 
+    def normalise(self, x: str, groups: int, factor: str, epsilon: float, output: str,
+                  bias: str = "") -> str:
+        """The group norm of a map, as ``norms.normalise``."""
+        return normalise(self, x, groups, factor, epsilon, output, bias)
+
     # -- standard operators -------------------------------------------------------------------
     def standard(self, node: onnx.NodeProto) -> None:
         """Write the replacement of a node of opset 18, whose inputs are written; ``found`` returns
@@ -101,6 +105,8 @@ class Lowering(GraphWriter):
                 value := folded(node.op_type, [self.constants[name] for name in inputs],
                                   attributes)) is not None:
             self.constants[output] = value
+        elif self.opset > OPSET and (written := by_rows(self, node)):
+            self._same.update(written)
         elif node.op_type == "Split":
             self.split(node)
         elif special is not None:
@@ -124,6 +130,14 @@ class Lowering(GraphWriter):
         rest = [name for name in inputs if not self.absent(name)]
         if len(rest) == 1:
             self._same[output] = rest[0]
+            return
+        wide = [found if (found := self.uncast(name)) in self.vectors else name for name in rest]
+        if self.opset > OPSET and any(name in self.vectors for name in wide):
+            # A vector that was cast would be a kernel of its own; the map's casts are not.
+            y = self.op("Add", *(self.cast(name, np.float32) for name in wide),
+                        output=f"{output}/float")
+            self.as_large_as(y, output)
+            self._same[output] = self.cast(y, self.dtype_of(rest[0]))
         else:
             self.append(node)
 
@@ -176,15 +190,18 @@ class Lowering(GraphWriter):
                 or scale is None or bias is None or np.any(scale != 1) or np.any(bias)):
             raise EngineError(f"the normalisation {output} is not that of a group norm; export "
                               "the bundle again")
-        x, groups = self.cast(reshape.input[0], np.float32), int(shape[1])
+        x, groups = reshape.input[0], int(shape[1])
         ones = np.ones((1, groups, self.channels(x) // groups), np.float32)
-        self.normalise(x, groups, self.constant(ones, "ones"), attributes.get("epsilon", 1e-5),
-                       output)
-        self._normal.add(output)
+        n = self.cast(self.normalise(x, groups, self.constant(ones, "ones"),
+                                     attributes.get("epsilon", 1e-5), output), np.float32)
+        self._same[output] = n
+        self._normal.add(n)
 
     def _reshape(self, inputs: list[str], output: str, _: Any, node: onnx.NodeProto) -> None:
         if inputs[0] in self._normal:  # back to the map's shape, which it still has
             self._same[output] = inputs[0]
+        elif inputs[0] in self.vectors and inputs[1] in self.constants:
+            self._same[output] = self.reshape(inputs[0], *self.constants[inputs[1]].tolist())
         else:
             self.append(node)
 

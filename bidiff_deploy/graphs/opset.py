@@ -11,3 +11,5 @@ OPERATORS = frozenset((
     "DequantizeLinear", "Div", "Exp", "MatMul", "Min", "Mul", "QuantizeLinear", "ReduceMean",
     "Relu", "Reshape", "Shape", "Sigmoid", "Sign", "Slice", "Softmax", "SpaceToDepth", "Split",
     "Sqrt", "Sub", "Transpose"))
+# Also imported from TensorRT 10 on, without a plugin.
+OPERATORS_OF_10 = OPERATORS | {"InstanceNormalization"}

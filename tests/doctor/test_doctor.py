@@ -29,6 +29,7 @@ FOUND = {"kernels": {"ok": True, "path": "/lib/ops.so", "selected": "avx2", "rea
          "gpu": {"ok": True, "embedded": [], "toolkit": "", "nvrtc": [], "devices": []},
          "onnxruntime": {"ok": True, "version": "1.20.0", "providers": ["CPUExecutionProvider"]},
          "torch": {"ok": True, "version": "2.5.0", "cuda": None, "cuda_available": False}}
+RTX = "tensorrt_rtx_bindings"  # absent in every report that is made here
 DRIVER = {"ok": True, "version": "12.4", "devices": [
     {"name": "GPU", "memory": 24 << 30, "compute_capability": "8.9"}]}
 
@@ -52,7 +53,7 @@ def examine(monkeypatch, installed=("onnxruntime",), absent=(), **changed):
         return "1.20.0"
     monkeypatch.setattr(importlib.metadata, "version", version)
     monkeypatch.setattr(doctor.importlib.util, "find_spec",
-                        lambda name: None if name in absent else object())
+                        lambda name: None if name in (*absent, RTX) else object())
     return doctor.examine(probe)
 
 
@@ -235,12 +236,15 @@ def test_tensorrt_that_is_missing_on_a_jetson(monkeypatch, tmp_path):
 def test_tensorrt_that_is_missing_is_tried_but_once(monkeypatch):
     asked = []
     monkeypatch.setattr(doctor.importlib.util, "find_spec",
-                        lambda name: None if name == "tensorrt" else object())
+                        lambda name: None if name.startswith("tensorrt") else object())
     report = doctor.examine(lambda name: asked.append(name) or {
         "ok": not name.startswith("backend:tensorrt"), "version": "1.0", "reason": name,
         "providers": [], "path": "p", "devices": []})
-    assert [name for name in asked if name.startswith("backend:tensorrt")] == ["backend:tensorrt"]
-    assert {report["backends"][name]["reason"] for name in doctor.TENSORRT} == {"backend:tensorrt"}
+    assert [name for name in asked if name.startswith("backend:tensorrt")] == [
+        "backend:tensorrt", "backend:tensorrt-rtx"]
+    for names in (doctor.TENSORRT, doctor.RTX):
+        assert {report["backends"][name]["reason"] for name in names} == {
+            f"backend:{next(iter(names))}"}
 
 
 @pytest.mark.parametrize("probe, seconds", [

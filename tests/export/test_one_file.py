@@ -280,6 +280,7 @@ def test_names_types_and_sizes_as_chainner_and_vs_mlrt_read_them(file, name, hal
     assert session.get_outputs()[0].shape[1:] == [3, 32, 32]
 
 
+@pytest.mark.nvidia
 @pytest.mark.parametrize("options", [{}, {"half": True}, {"plain": True}], ids=str)
 @pytest.mark.parametrize("name", MODELS)
 def test_tensorrt_for_rtx_parses_it(file, name, options):

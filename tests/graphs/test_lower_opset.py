@@ -13,8 +13,8 @@ from bidiff_deploy.graphs.float16 import MAPS
 from bidiff_deploy.graphs.lower_opset import Lowering
 from bidiff_deploy.graphs.plugin_nodes import PluginNodes
 from bidiff_deploy.operators import names as ops
+from support.lowered_graphs import FakePlugin, contract, session
 from support.reference_cases import snr
-from support.tensorrt_graphs import FakePlugin, contract, session
 
 pytest.importorskip("onnxruntime")
 

@@ -151,6 +151,7 @@ def test_rows_hold_every_constant_of_a_step(reference, apart):
             assert tables and all(name.endswith("rprelu") for name in tables)
             for name in tables:
                 step.update(zip((f"{name}/{row}" for row in range(3)), step.pop(name)))
+            step = {name: value.reshape(1, -1, 1, 1) for name, value in step.items()}
         constants = {**step,
                      **{name: np.array([factor]) for name, factor in zip(FACTORS, factors)}}
         assert set(constants) == set(rows.places)

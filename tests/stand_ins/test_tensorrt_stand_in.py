@@ -59,7 +59,7 @@ def expected_of_small(x: np.ndarray) -> np.ndarray:
     return session.run(["y"], {"x": x})[0]
 
 
-@pytest.mark.parametrize("version", tensorrt_stand_in.VERSIONS)
+@pytest.mark.parametrize("version", tensorrt_names.DISTINCT)
 def test_a_network_and_its_graph(open_trt: Any, version: str) -> None:
     trt = open_trt(version)
     engine = trt.engine(trt.plan(small(), SHAPES))
@@ -125,52 +125,6 @@ def test_what_an_enqueue_demands(trt: Trt, capfd: pytest.CaptureFixture[str]) ->
     assert "2048 bytes are not allocated" in capfd.readouterr().err
 
 
-CUDA_PYTHON = """
-import ctypes
-from cuda.bindings import driver as cu
-
-def ok(result):
-    assert int(result[0]) == 0, result
-    return result[1] if len(result) == 2 else result[1:]
-
-ok(cu.cuInit(0))
-device = ok(cu.cuDeviceGet(0))
-context = ok(cu.cuDevicePrimaryCtxRetain(device))
-ok(cu.cuCtxPushCurrent(context))
-ok(cu.cuCtxSetCurrent(context))
-host, (a, b) = ok(cu.cuMemAllocHost(64)), (ok(cu.cuMemAlloc(64)) for _ in range(2))
-free, total = ok(cu.cuMemGetInfo())
-assert free == total - 128
-stream = ok(cu.cuStreamCreate(1))
-ctypes.memset(host, 3, 64)
-ok(cu.cuStreamBeginCapture(stream, cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
-ok(cu.cuMemcpyHtoDAsync(a, host, 64, stream))
-ok(cu.cuMemcpyDtoDAsync(b, a, 64, stream))
-ok(cu.cuMemcpyDtoHAsync(host, b, 32, stream))
-graph = ok(cu.cuStreamEndCapture(stream))
-made = ok(cu.cuGraphInstantiate(graph, 0))
-ctypes.memset(host, 5, 64)
-ok(cu.cuGraphLaunch(made, stream))
-ok(cu.cuStreamSynchronize(stream))
-assert ctypes.string_at(host, 64) == bytes([5]) * 64
-ctypes.memset(host, 7, 64)
-ok(cu.cuMemcpyDtoH(host, b, 32))
-assert ctypes.string_at(host, 64) == bytes([5]) * 32 + bytes([7]) * 32
-assert int(cu.cuMemcpyDtoHAsync(host, b, 65, stream)[0]) == 1
-assert int(cu.cuMemAlloc(1 << 40)[0]) == 2
-for call in ((cu.cuGraphExecDestroy, made), (cu.cuGraphDestroy, graph), (cu.cuMemFree, a),
-             (cu.cuStreamDestroy, stream), (cu.cuMemFree, b), (cu.cuMemFreeHost, host),
-             (cu.cuDevicePrimaryCtxRelease, device)):
-    ok(call[0](*call[1:]))
-"""
-
-
-def test_cuda_python_works_on_the_emulated_driver(tmp_path) -> None:
-    pytest.importorskip("cuda.bindings", reason="pip install cuda-bindings")
-    done = tensorrt_stand_in.run(CUDA_PYTHON, tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.mark.parametrize("version", tensorrt_stand_in.VERSIONS)
 def test_it_has_no_name_that_the_version_has_not(version: str) -> None:
     table, trt = tensorrt_names.table(version), module.make(version)
@@ -192,6 +146,6 @@ def test_it_has_no_name_that_the_version_has_not(version: str) -> None:
 def test_each_of_its_names_is_some_versions() -> None:
     """A name that is misspelt here would be left out of every version, unnoticed."""
     for name, template in module.TEMPLATES.items():
-        known = {entry for version in tensorrt_stand_in.VERSIONS
+        known = {entry for version in (*tensorrt_stand_in.VERSIONS, tensorrt_names.RTX)
                  for entry in tensorrt_names.table(version)["classes"].get(name, [])}
         assert {entry for entry in vars(template) if not entry.startswith("_")} <= known, name

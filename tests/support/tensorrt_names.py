@@ -1,5 +1,5 @@
-"""Which names the Python bindings of a TensorRT version have: tables in ``tensorrt_names/``, and
-how they are made.
+"""Which names the Python bindings of a TensorRT version have: ``engines/tensorrt/names.txt``, and
+how it is made.
 
 The bindings themselves are imported, in a process of their own, over libraries that export every
 function they link to and return null. No part of TensorRT but its bindings is needed, and no GPU.
@@ -23,9 +23,40 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TABLES = Path(__file__).parents[1] / "engines" / "tensorrt" / "names"
-VERSIONS = tuple(sorted((file.stem for file in TABLES.glob("*.json")),
-                        key=lambda text: tuple(map(int, text.split(".")))))
+TABLE = Path(__file__).parents[1] / "engines" / "tensorrt" / "names.txt"
+
+
+@functools.cache
+def tables() -> dict[str, dict[str, Any]]:
+    """The committed tables by version. A line of the file is a class, or the module; each of its
+    names has its number where it is an enumeration's, and a mask of the versions that have it
+    where not all do: ``FP8=6@7e``."""
+    (_, first), *rest = (line.partition(": ")[::2] for line in TABLE.read_text().splitlines())
+    full = dict(entry.split("=") for entry in first.split())
+    made: dict[str, dict[str, Any]] = {
+        version: {"version": name, "module": [], "classes": {}} for version, name in full.items()}
+    for path, entries in rest:
+        for entry in entries.split():
+            entry, _, mask = entry.partition("@")
+            name, _, number = entry.partition("=")
+            for index, table in enumerate(made.values()):
+                if not int(mask or "fff", 16) >> index & 1:
+                    continue
+                if path == "module":
+                    table["module"].append(name)
+                elif number:
+                    table["classes"].setdefault(path, {})[name] = int(number)
+                else:
+                    table["classes"].setdefault(path, []).append(name)
+    for table in made.values():
+        for names in (table["module"], *table["classes"].values()):
+            if isinstance(names, list):
+                names.sort()
+    return made
+
+
+RTX = "1.7.1"  # the version of TensorRT-RTX, which counts its own
+VERSIONS = tuple(version for version in tables() if version != RTX)
 # Versions that are like another in every name that the engines touch, which test_tensorrt_names.py
 # proves; and one of each kind.
 LIKE = {"10.9.0": "10.3.0", "10.16.1": "10.3.0", "11.0.0": "11.4.0"}
@@ -42,6 +73,7 @@ CLASSES = (
     "NetworkDefinitionCreationFlag", "OnnxParser", "OnnxParserFlag", "ParserError",
     "PreviewFeature", "Profiler", "ProfilingVerbosity", "QuantizationFlag", "Runtime",
     "TacticSource", "TensorFormat", "TensorIOMode", "TensorLocation")
+RTX_CLASSES = (*CLASSES, "ComputeCapability", "IRuntimeCache", "IRuntimeConfig")
 
 # Runs in the bindings' process. Enumerations give their numbers, other classes their names.
 _DUMP = """
@@ -84,17 +116,17 @@ def write_stubs(bindings: Path, folder: Path) -> Path:
 
 def dump(folder: Path, name: str, stubs: Path, python: str = sys.executable) -> dict[str, Any]:
     """The table of the bindings whose module ``name`` lies in ``folder``."""
-    done = subprocess.run([python, "-c", _DUMP, str(folder), name, " ".join(CLASSES)], text=True,
+    classes = RTX_CLASSES if "rtx" in name else CLASSES
+    done = subprocess.run([python, "-c", _DUMP, str(folder), name, " ".join(classes)], text=True,
                           capture_output=True, env={**os.environ, "LD_LIBRARY_PATH": str(stubs)})
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@functools.cache
 def table(version: str) -> dict[str, Any]:
     """A committed table: ``version`` in full, ``module`` names, ``classes`` -> names, or of an
     enumeration names -> numbers."""
-    return json.loads((TABLES / f"{version}.json").read_text())
+    return tables()[version]
 
 
 def has(version: str, *path: str) -> bool:
@@ -110,14 +142,23 @@ def has(version: str, *path: str) -> bool:
     return True
 
 
-def write(made: dict[str, Any], version: str) -> None:
-    """Commit-able text: one class a line."""
-    lines = [f'{json.dumps(name)}: {json.dumps(names)}' for name, names
-             in sorted(made["classes"].items())]
-    TABLES.mkdir(exist_ok=True)
-    (TABLES / f"{version}.json").write_text("\n".join([
-        f'{{"version": {json.dumps(made["version"])},', f'"module": {json.dumps(made["module"])},',
-        '"classes": {', ",\n".join(lines), "}}", ""]))
+def write(made: dict[str, dict[str, Any]]) -> None:
+    """Write the tables of all versions."""
+    order = sorted(made, key=lambda text: tuple(map(int, text.split("."))))
+    masks: dict[str, dict[str, int]] = {}
+    for index, version in enumerate(order):
+        found = made[version]
+        for path, names in [("module", found["module"]), *sorted(found["classes"].items())]:
+            for name in names:
+                entry = f"{name}={names[name]}" if isinstance(names, dict) else name
+                line = masks.setdefault(path, {})
+                line[entry] = line.get(entry, 0) | 1 << index
+    every = (1 << len(order)) - 1
+    lines = ["versions: " + " ".join(f"{version}={made[version]['version']}" for version in order)]
+    lines += [f"{path}: " + " ".join(name if mask == every else f"{name}@{mask:x}"
+                                     for name, mask in line.items())
+              for path, line in masks.items()]
+    TABLE.write_text("\n".join(lines) + "\n")
 
 
 def _output(*command: str) -> str:
@@ -132,8 +173,10 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--stubs", type=Path, default=Path("build/tensorrt_stubs"))
     given = parser.parse_args()
-    stubs = write_stubs(given.folder / given.name / "tensorrt.so", given.stubs / given.version)
-    write(dump(given.folder, given.name, stubs, given.python), given.version)
+    stubs = given.stubs
+    if "rtx" not in given.name:  # those have NVIDIA's own libraries next to them
+        stubs = write_stubs(given.folder / given.name / "tensorrt.so", stubs / given.version)
+    write({**tables(), given.version: dump(given.folder, given.name, stubs, given.python)})
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def run_opening(path: str, folder: Path, out: dict, told: dict) -> None:
     told["built"] = opening()
     (sidecar,) = plans.glob("*.json")
     text = sidecar.read_text()
-    sidecar.write_text(text.replace('"architecture": 80', '"architecture": 87'))
+    sidecar.write_text(text.replace("  80\n", "  87\n"))
     told["gpu"] = opening()
     sidecar.write_text("{}")
     told["sidecar"] = opening()

@@ -8,7 +8,7 @@ import hashlib
 from hypothesis import strategies as st
 
 from bidiff_deploy.engines.tensorrt.profiles import Profile
-from bidiff_deploy.engines.tensorrt.sidecar import PlanInfo, PlanTarget
+from bidiff_deploy.engines.tensorrt.sidecar import RTX_VARIANTS, PlanInfo, PlanTarget
 from support.seeds import examples
 
 CONTENT = b"a plan"
@@ -27,7 +27,7 @@ def profiles(draw) -> Profile:
 
 
 def target(**changed) -> PlanTarget:
-    made = PlanTarget(tensorrt="10.3.0", gpu="Orin", architecture=87, driver="12.6",
+    made = PlanTarget(tensorrt="10.3.0", gpu="Orin", architectures=(87,), driver="12.6",
                       plugin="a" * 64, layout=7, bundle="b" * 64, precision="float16")
     return dataclasses.replace(made, **changed)
 
@@ -39,6 +39,8 @@ def info(profile: Profile = STATIC, *, variant: str = "plugin", content: bytes =
     built = target(**{name: changed.pop(name) for name in tied})
     if variant != "plugin":
         built = dataclasses.replace(built, plugin=None, layout=None)
+    if variant in RTX_VARIANTS:
+        built = dataclasses.replace(built, gpu=None, driver=None)
     made = PlanInfo(built, variant, profile, bytes=len(content),
                     sha256=hashlib.sha256(content).hexdigest(), opset=17, level=None,
                     workspace=None, seconds=1.5)

@@ -14,7 +14,7 @@ import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class GpuNoisePredictor(NoisePredictor, Generic[_Step]):
     A subclass sets ``_device`` and ``_free``, the bytes that are free once it is open.
     """
 
-    runtime: ClassVar[str]  # its name in sentences
+    runtime: str  # its name in sentences
     _device: DeviceInfo
     _free: int
 

@@ -16,12 +16,14 @@ _ALIGNMENT = 64  # floats: 256 bytes, the alignment of an allocation on a GPU
 
 
 def rows_apart(constants: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A step's constants with every table (R, C) split into its rows: vectors (C), named
-    ``table/0`` and so on. For graphs that would otherwise split the tables in every step."""
+    """A step's constants as vectors (1, C, 1, 1), every table (R, C) split into its rows, which are
+    named ``table/0`` and so on. For graphs that would otherwise split and reshape them in every
+    step."""
     apart: dict[str, np.ndarray] = {}
     for name, value in constants.items():
-        apart.update({name: value} if value.ndim != 2 else
-                     {f"{name}/{index}": row for index, row in enumerate(value)})
+        rows = {name: value} if value.ndim != 2 else {
+            f"{name}/{index}": row for index, row in enumerate(value)}
+        apart.update((key, row.reshape(1, -1, 1, 1)) for key, row in rows.items())
     return apart
 
 

@@ -1,7 +1,7 @@
 """The TensorRT backends: bundle -> graph -> plan -> engine, and the plugin library.
 
     versions  the oldest supported version, and version texts as numbers
-    api       the installed TensorRT: its import, log and objects
+    api       the installed TensorRT or TensorRT-RTX: its import, log and objects
     profiles  the shapes that a plan runs
     sidecar   the file next to a plan: what the plan was built from and for which machine
     plans     plans in a folder: which one runs a shape, and whether it fits this machine

@@ -7,6 +7,15 @@ are looked up by ``hasattr`` where they are used:
     8.5 to 9    networks are weakly typed: EXPLICIT_BATCH, and FP16 and INT8 are flags
     10          networks are strongly typed with STRONGLY_TYPED: types are the graph's
     11          every network is strongly typed, and the flags of weak typing are gone
+
+TensorRT-RTX has TensorRT's names in a module of its own, and these differences (``Api.rtx``):
+
+    - networks are typed as in 10; there are no plugins, and its parser ends the process at a node
+      that a registered one would run
+    - its builder needs no GPU: it compiles for a list of compute capabilities, and the engine is
+      finished on the GPU when it first runs, which a runtime cache remembers
+    - it times no kernels, so it has no use for a timing cache
+    - it takes vectors with their channels innermost, as it stores maps, without a kernel of its own
 """
 
 from __future__ import annotations
@@ -17,6 +26,7 @@ import re
 import sys
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +35,14 @@ from ...errors import EngineError, one_line
 from ...files import file_sha256
 from ..gpu.failures import is_out_of_memory
 from .plugin.library import PluginLibrary, find_plugin
-from .versions import MIN_VERSION, numbers
+from .versions import MIN_RTX, MIN_VERSION, numbers
 
-__all__ = ["NO_REASON", "Api", "Log", "open_tensorrt", "plugin_digest", "plugin_missing"]
+__all__ = ["CAPABILITIES", "INSTALL_RTX", "NO_REASON", "Api", "Log", "open_tensorrt",
+           "plugin_digest", "plugin_missing", "product"]
+
+# What TensorRT-RTX compiles for, 10 * major + minor.
+CAPABILITIES = (75, 80, 86, 89, 120, 121)
+INSTALL_RTX = "pip install 'bidiff-deploy[rtx]'"
 
 NO_REASON = "no reason given"
 _MAX_LINES = 20
@@ -92,6 +107,7 @@ class Api:
     version: tuple[int, ...]
     logger: Any
     log: Log
+    rtx: bool = False
 
     @property
     def name(self) -> str:
@@ -99,9 +115,14 @@ class Api:
         return str(self.trt.__version__)
 
     @property
+    def product(self) -> str:
+        """Its name and version, for sentences."""
+        return f"{product(self.rtx)} {self.name}"
+
+    @property
     def weakly_typed(self) -> bool:
         """Whether precision is set by flags and layers, not by the network's types."""
-        return self.version[0] < 10
+        return not self.rtx and self.version[0] < 10
 
     @property
     def network_flags(self) -> int:
@@ -110,7 +131,7 @@ class Api:
         if self.weakly_typed:
             return 1 << int(flags.EXPLICIT_BATCH)
         # TensorRT 11 still has the name, without an effect.
-        return 1 << int(flags.STRONGLY_TYPED) if self.version[0] == 10 else 0
+        return 1 << int(flags.STRONGLY_TYPED) if self.rtx or self.version[0] == 10 else 0
 
     def plugin(self) -> PluginLibrary:
         """The plugin library for this TensorRT, loaded once in a process.
@@ -119,6 +140,23 @@ class Api:
             EngineError: it is missing, of another version, or another one was loaded before.
         """
         return _load_plugin(find_plugin(self.name))
+
+    def compute_capabilities(self, config: Any, wanted: Sequence[int]) -> None:
+        """Set what a builder's configuration of TensorRT-RTX compiles for, some of CAPABILITIES."""
+        config.num_compute_capabilities = len(wanted)
+        for index, number in enumerate(wanted):
+            named = getattr(self.trt.ComputeCapability, f"SM{number}", None)
+            if named is None or not config.set_compute_capability(named, index):
+                raise EngineError(f"{self.product} does not compile for sm_{number}; leave it out "
+                                  "of --compute-capability")
+
+    def vectors_innermost(self, network: Any) -> None:
+        """Let TensorRT-RTX take a network's vectors (1, C, 1, 1) as it stores maps, which are the
+        same bytes: so it computes them in the kernel of a convolution."""
+        for index in range(network.num_inputs):
+            value = network.get_input(index)
+            if len(value.shape) == 4 and tuple(value.shape[2:]) == (1, 1):
+                value.allowed_formats = 1 << int(self.trt.TensorFormat.HWC)
 
     def builder(self) -> Any:
         """``trt.Builder``; raises EngineError without a usable GPU or driver."""
@@ -134,26 +172,32 @@ class Api:
             made = getattr(self.trt, kind)(self.logger)
         except Exception as error:  # TypeError: "factory function returned nullptr"
             reason = self.log.sentence(one_line(error, _MAX_CHARS))
-            raise EngineError(f"TensorRT {self.name} cannot start its {kind.lower()} ({reason}); "
+            raise EngineError(f"{self.product} cannot start its {kind.lower()} ({reason}); "
                               "it needs an NVIDIA GPU and a driver for its version of CUDA, which "
                               "nvidia-smi shows") from None
         if made is None:
-            raise EngineError(f"TensorRT {self.name} returned no {kind.lower()}: "
+            raise EngineError(f"{self.product} returned no {kind.lower()}: "
                               f"{self.log.sentence(NO_REASON)}")
         return made
 
 
-def open_tensorrt(verbose: bool = False) -> Api:
+def product(rtx: bool) -> str:
+    """The name of NVIDIA's product."""
+    return "TensorRT-RTX" if rtx else "TensorRT"
+
+
+def open_tensorrt(verbose: bool = False, rtx: bool = False) -> Api:
     """Import TensorRT.
 
     Args:
         verbose: print its log on stderr.
+        rtx: TensorRT-RTX instead.
 
     Raises:
         EngineError: it is not installed, older than MIN_VERSION, or cannot be loaded.
     """
-    module = _import()
-    api = _api(module)
+    module = _import_rtx() if rtx else _import()
+    api = _api(module, rtx)
     if verbose:
         api.logger.verbose = True
     return api
@@ -197,25 +241,47 @@ def _import() -> Any:
     return module
 
 
-def _broken(error: Exception) -> EngineError:
+def _import_rtx() -> Any:
+    # Its metapackage has only an alias of the bindings.
+    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name == name:
+                continue
+            raise _broken(error, rtx=True) from None
+        except Exception as error:
+            raise _broken(error, rtx=True) from None
+        version = str(getattr(module, "__version__", ""))
+        if numbers(version)[:2] < MIN_RTX or not hasattr(module, "ILogger"):
+            oldest = ".".join(map(str, MIN_RTX))
+            raise EngineError(f"the module {name} is TensorRT-RTX {version or 'of no version'}, "
+                              f"but {oldest} is the oldest supported version; {INSTALL_RTX}")
+        return module
+    raise EngineError(f"TensorRT-RTX is not installed; {INSTALL_RTX}")
+
+
+def _broken(error: Exception, rtx: bool = False) -> EngineError:
     text = one_line(error, _MAX_CHARS)
     remedy = "install it again with pip install --force-reinstall tensorrt-cu12"
     if match := re.search(r"lib[\w+.-]+\.so[\w.]*", text):
         if not match[0].startswith("libnv"):  # not TensorRT's own: wheels of version 8 need these
             remedy = "pip install nvidia-cudnn-cu11 nvidia-cublas-cu11 for TensorRT 8 from a wheel"
         remedy += f", or add the folder of {match[0]} to LD_LIBRARY_PATH"
-    return EngineError(f"TensorRT is installed but cannot be loaded ({text}); {remedy}")
+    if rtx:
+        remedy = f"{INSTALL_RTX} --force-reinstall"
+    return EngineError(f"{product(rtx)} is installed but cannot be loaded ({text}); {remedy}")
 
 
 @functools.cache
-def _api(module: Any) -> Api:
+def _api(module: Any, rtx: bool) -> Api:
     # Cached, because TensorRT keeps its first logger for the whole process.
     log = Log()
     logger = _logger_class(module)(log)
     # Standard plugins: parsers before version 10 use them for some standard operators.
-    if hasattr(module, "init_libnvinfer_plugins"):
+    if hasattr(module, "init_libnvinfer_plugins") and not rtx:
         module.init_libnvinfer_plugins(logger, "")
-    return Api(module, numbers(module.__version__), logger, log)
+    return Api(module, numbers(module.__version__), logger, log, rtx)
 
 
 def _logger_class(trt: Any) -> Any:

@@ -20,11 +20,11 @@ from ...errors import EngineError
 from ...files import check_target, make_directory, open_own, user_folder
 from ..gpu.library import DeviceInfo
 from ..gpu.noise_predictor import precision_of
-from .api import Api, plugin_digest
+from .api import Api, plugin_digest, product
 from .plan_pairs import SIDECAR_SUFFIX, sidecar_of, write_pair
 from .plugin.library import PluginLibrary
 from .profiles import Profile, Shape
-from .sidecar import MAX_SIDECAR_BYTES, PlanInfo, PlanTarget, parse
+from .sidecar import MAX_SIDECAR_BYTES, RTX_VARIANTS, PlanInfo, PlanTarget, parse
 
 __all__ = ["SUFFIX", "Plan", "build_command", "check", "choose", "current_target",
            "default_folder", "read_plans", "reserve", "write_plan"]
@@ -42,11 +42,13 @@ class Plan:
     info: PlanInfo
 
 
-def current_target(api: Api, bundle: Bundle, gpu: DeviceInfo,
-                   plugin: PluginLibrary | None) -> PlanTarget:
+def current_target(api: Api, bundle: Bundle, gpu: DeviceInfo | None, plugin: PluginLibrary | None,
+                   capabilities: tuple[int, ...] = ()) -> PlanTarget:
     """The target that plans of a bundle must have to run on ``gpu`` now. ``plugin``: None for a
-    variant without plugin."""
-    return PlanTarget(api.name, gpu.name, gpu.architecture, gpu.driver,
+    variant without plugin. ``gpu``: None for a plan that is to run on any of ``capabilities``."""
+    return PlanTarget(api.name, None if gpu is None else gpu.name,
+                      capabilities if gpu is None else (gpu.architecture,),
+                      None if gpu is None else gpu.driver,
                       None if plugin is None else plugin_digest(plugin),
                       None if plugin is None else plugin.layout, manifest_digest(bundle.manifest),
                       precision_of(bundle))
@@ -147,22 +149,28 @@ def check(plan: Plan, target: PlanTarget, bundle: Path, device: int = 0) -> byte
     if reason is None:
         return content
     folder = plan.path.parent
+    wanted = info.target.architectures + target.architectures
     command = build_command(bundle, info.variant, info.profile, level=info.level, device=device,
-                            workspace=info.workspace,
+                            workspace=info.workspace, capabilities=wanted,
                             folder=None if folder == _default_folder(target.bundle) else folder)
     raise EngineError(f"{plan.path} {reason}; build it again with `{command}`")
 
 
 def build_command(bundle: str | os.PathLike[str] | None, variant: str, profile: Profile, *,
                   level: int | None = None, workspace: int | None = None, device: int = 0,
-                  folder: Path | None = None, overwrite: bool = True) -> str:
-    """The command line that builds a plan with these options."""
+                  folder: Path | None = None, overwrite: bool = True,
+                  capabilities: tuple[int, ...] = ()) -> str:
+    """The command line that builds a plan with these options. ``capabilities``: what a plan of
+    TensorRT-RTX is compiled for; empty: the default."""
+    rtx = variant in RTX_VARIANTS
     words = ["bidiff-deploy", "build", "BUNDLE" if bundle is None else os.fspath(bundle),
-             "--backend", "tensorrt"]
-    if variant != "plugin":
+             "--backend", "tensorrt-rtx" if rtx else "tensorrt"]
+    if variant.startswith("dense"):
         words.append("--no-plugin")
-    if variant == "dense-int8":
+    if variant.endswith("int8"):
         words.append("--int8")
+    if rtx and capabilities:
+        words += ["--compute-capability", ",".join(map(str, sorted(set(capabilities))))]
     if profile.static:
         batch, height, width = profile.optimum
         words += ["--size", f"{height}x{width}"]
@@ -171,7 +179,8 @@ def build_command(bundle: str | os.PathLike[str] | None, variant: str, profile: 
         for name, shape in (("--min", profile.minimum), ("--opt", profile.optimum),
                             ("--max", profile.maximum)):
             words += [name, "x".join(map(str, shape))]
-    for name, value in (("--device", device or None), ("--optimization-level", level),
+    for name, value in (("--device", None if rtx else device or None),
+                        ("--optimization-level", level),
                         ("--workspace", workspace), ("--output", folder)):
         if value is not None:
             words += [name, str(value)]
@@ -211,11 +220,16 @@ def _difference(info: PlanInfo, target: PlanTarget, bundle: Path) -> str | None:
     if built.precision != target.precision:
         return f"computes in {built.precision}, the bundle in {target.precision}"
     if built.tensorrt != target.tensorrt:
-        return f"was built by TensorRT {built.tensorrt}, but {target.tensorrt} is installed"
-    if (built.gpu, built.architecture) != (target.gpu, target.architecture):
-        return (f"was built on {built.gpu} (sm_{built.architecture}), but this GPU is "
-                f"{target.gpu} (sm_{target.architecture})")
-    if _major(built.driver) > _major(target.driver):
+        return (f"was built by {product(info.variant in RTX_VARIANTS)} {built.tensorrt}, but "
+                f"{target.tensorrt} is installed")
+    here = f"but this GPU is {target.gpu} (sm_{target.architectures[0]})"
+    if built.gpu is None or built.driver is None or target.driver is None:
+        if not set(target.architectures) <= set(built.architectures):
+            names = ", ".join(f"sm_{one}" for one in built.architectures)
+            return f"was built for {names}, {here}"
+    elif (built.gpu, built.architectures) != (target.gpu, target.architectures):
+        return f"was built on {built.gpu} (sm_{built.architectures[0]}), {here}"
+    elif _major(built.driver) > _major(target.driver):
         return (f"was built under a driver for CUDA {built.driver}, but this machine's driver is "
                 f"for CUDA {target.driver}")
     if info.variant == "plugin" and (built.plugin, built.layout) != (target.plugin, target.layout):

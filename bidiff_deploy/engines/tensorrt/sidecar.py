@@ -15,15 +15,17 @@ from ...checks import load_json
 from ...errors import EngineError, quoted
 from .profiles import Profile
 
-__all__ = ["FORMAT", "MAX_SIDECAR_BYTES", "MAX_WORKSPACE", "PRECISIONS", "VARIANTS", "VERSION",
-           "PlanInfo", "PlanTarget", "parse"]
+__all__ = ["FORMAT", "MAX_SIDECAR_BYTES", "MAX_WORKSPACE", "PRECISIONS", "RTX_VARIANTS",
+           "VARIANTS", "VERSION", "PlanInfo", "PlanTarget", "parse"]
 
-FORMAT, VERSION = "bidiff-tensorrt-plan", 1
-VARIANTS = ("plugin", "dense", "dense-int8")
+FORMAT, VERSION = "bidiff-tensorrt-plan", 2
+VARIANTS = ("plugin", "dense", "dense-int8", "rtx", "rtx-int8")
+RTX_VARIANTS = VARIANTS[-2:]  # of TensorRT-RTX
 PRECISIONS = ("float32", "float16")
 MAX_SIDECAR_BYTES = 1 << 16
 MAX_WORKSPACE = 1 << 50  # more than any GPU has
 _MAX_SIDE, _MAX_BATCH, _MAX_NUMBER = 1 << 16, 1 << 12, 1 << 40
+_MAX_ARCHITECTURES = 16
 _NAME = re.compile(r"[ -~]{1,200}")
 # Wheels of 9 are 9.3.0.post12.dev1.
 _VERSION = re.compile(r"\d{1,4}(\.[a-z]{0,4}\d{1,6}){1,6}")
@@ -33,18 +35,19 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class PlanTarget:
     """What a plan is tied to.
 
-    tensorrt          version of TensorRT
-    gpu, architecture  the GPU's name, and 10 * major + minor of its compute capability
-    driver            the CUDA version that the GPU's driver supports
+    tensorrt          version of TensorRT, or of TensorRT-RTX
+    gpu               the GPU's name; None: any, as for plans of TensorRT-RTX
+    architectures     compute capabilities, 10 * major + minor, of the GPUs that it runs on
+    driver            the CUDA version that the GPU's driver supports; None: any
     plugin, layout    SHA-256 of the plugin library and the layout of its words; None without plugin
     bundle            SHA-256 of the bundle's manifest
     precision         one of PRECISIONS
     """
 
     tensorrt: str
-    gpu: str
-    architecture: int
-    driver: str
+    gpu: str | None
+    architectures: tuple[int, ...]
+    driver: str | None
     plugin: str | None
     layout: int | None
     bundle: str
@@ -108,21 +111,29 @@ def parse(text: bytes, name: str) -> PlanInfo:
         raise EngineError(f"{name} has no {sorted(missing)[0]}")
     if unknown := set(found) - keys - {"format", "version"}:
         raise EngineError(f"{name} has an unknown key {quoted(sorted(unknown)[0])}")
-    for key in sorted(keys - {"profile"}):
+    for key in sorted(keys - {"profile", "architectures"}):
         if not _valid(key, found[key]):
             raise EngineError(f"{name} has an invalid {key}: {quoted(found[key])}")
     profile = _profile(found["profile"])
     if profile is None:
         raise EngineError(f"{name} has an invalid profile: {quoted(found['profile'])}")
+    architectures = found["architectures"]
+    if not isinstance(architectures, list) or not 1 <= len(architectures) <= _MAX_ARCHITECTURES or (
+            not all(type(one) is int and 10 <= one <= 10_000 for one in architectures)):
+        raise EngineError(f"{name} has an invalid architectures: {quoted(architectures)}")
+    if ((found["gpu"] is None), (found["driver"] is None)) != (
+            (found["variant"] in RTX_VARIANTS,) * 2):
+        raise EngineError(f"{name} has a gpu or driver that contradicts its variant")
     if (found["plugin"] is None) != (found["variant"] != "plugin") or (
             (found["layout"] is None) != (found["plugin"] is None)):
         raise EngineError(f"{name} has a plugin or layout that contradicts its variant")
-    return PlanInfo(PlanTarget(**{key: found[key] for key in tied}), profile=profile,
+    target = {**{key: found[key] for key in tied}, "architectures": tuple(architectures)}
+    return PlanInfo(PlanTarget(**target), profile=profile,
                     **{key: found[key] for key in keys - tied - {"profile"}})
 
 
 def _valid(key: str, value: Any) -> bool:
-    if key in ("layout", "level", "workspace", "plugin") and value is None:
+    if key in ("layout", "level", "workspace", "plugin", "gpu", "driver") and value is None:
         return True
     if key == "seconds":
         return type(value) in (int, float) and 0 <= value < 1e9
@@ -136,7 +147,7 @@ def _valid(key: str, value: Any) -> bool:
     return _TEXTS[key].fullmatch(value) is not None
 
 
-_NUMBERS = {"architecture": (10, 10_000), "bytes": (1, _MAX_NUMBER), "opset": (1, 1000),
+_NUMBERS = {"bytes": (1, _MAX_NUMBER), "opset": (1, 1000),
             "level": (0, 100), "workspace": (1, MAX_WORKSPACE), "layout": (-(1 << 63), 1 << 64)}
 _CHOICES = {"variant": VARIANTS, "precision": PRECISIONS}
 _TEXTS = {"tensorrt": _VERSION, "gpu": _NAME, "driver": _VERSION, "plugin": _DIGEST,

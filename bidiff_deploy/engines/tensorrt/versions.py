@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["MIN_VERSION", "numbers"]
+__all__ = ["MIN_RTX", "MIN_VERSION", "numbers"]
 
 MIN_VERSION = (8, 5)
+MIN_RTX = (1, 7)  # of TensorRT-RTX, which counts its own versions; none before it was tried
 
 
 def numbers(version: str) -> tuple[int, ...]:

@@ -47,8 +47,8 @@ def test_a_plan_and_its_sidecar(version, tiny, place, tmp_path):
     info = plan.info
     assert (info.target.tensorrt, info.variant,
             info.target.precision) == (trt.__version__, "plugin", "float32")
-    assert (info.target.gpu, info.target.architecture, info.target.driver) == (
-        gpu.name, gpu.architecture, gpu.driver)
+    assert (info.target.gpu, info.target.architectures, info.target.driver) == (
+        gpu.name, (gpu.architecture,), gpu.driver)
     assert info.target.bundle == manifest_digest(open_bundle(tiny).manifest)
     assert info.target.layout is not None
     assert info.bytes == (place / name).stat().st_size and info.workspace == 1 << 30
@@ -56,10 +56,11 @@ def test_a_plan_and_its_sidecar(version, tiny, place, tmp_path):
     assert "built without kernels of CUBLAS" in " ".join(told["notes"]) or version != OLD
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("options, variant", [
-    ((), "plugin"), (("--no-plugin",), "dense"), (("--no-plugin", "--int8"), "dense-int8"),
-    (("--backend", "tensorrt-dense-int8"), "dense-int8")])
+@pytest.mark.parametrize("version, options, variant", [
+    *((version, (), "plugin") for version in VERSIONS),
+    *((version, ("--no-plugin",), "dense") for version in (OLD, "10.0.1")),
+    *((version, ("--no-plugin", "--int8"), "dense-int8") for version in (OLD, NEW)),
+    ("10.3.0", ("--backend", "tensorrt-dense-int8"), "dense-int8")])
 def test_precision_is_the_graphs_in_every_version(version, options, variant, halved, place,
                                                   tmp_path):
     with tensorrt_stand_in.in_process(tmp_path, version):
@@ -68,8 +69,8 @@ def test_precision_is_the_graphs_in_every_version(version, options, variant, hal
     header, model = tensorrt_stand_in.read_plan((place / name).read_bytes())
     types = tensorrt_network.value_types(model)
     assert TensorProto.FLOAT16 in types.values()
-    # From 10 on parsers read the opset in which a quantised value can be float16.
-    later = variant == "dense-int8" and version != OLD
+    # From 10 on parsers read the later one.
+    later = variant != "plugin" and version != OLD
     assert model.opset_import[0].version == (19 if later else 17)
     assert {types[name] for node in model.graph.node if node.op_type == "DequantizeLinear"
             for name in node.output} == ({TensorProto.FLOAT16 if later else TensorProto.FLOAT}
@@ -139,10 +140,10 @@ def test_another_gpu_and_another_folder(tiny, place, tmp_path):
         run(tiny, "--size", "32x32", "--device", 1, "--output", tmp_path / "mine")
         second = device_info(1)
     header = how_built(tmp_path / "mine", "plugin-float32-1x32x32.plan")
-    assert header["architecture"] == second.architecture and not place.exists()
+    assert header["architectures"] == [second.architecture] and not place.exists()
     plan, = tensorrt_plans.read_plans(tmp_path / "mine")
-    assert (plan.info.target.gpu, plan.info.target.architecture) == (second.name,
-                                                                     second.architecture)
+    assert (plan.info.target.gpu, plan.info.target.architectures) == (
+        second.name, (second.architecture,))
 
 
 def test_a_plan_that_is_there_is_kept_unless_told_otherwise(tiny, place, tmp_path):
@@ -159,21 +160,21 @@ def test_a_plan_that_is_there_is_kept_unless_told_otherwise(tiny, place, tmp_pat
 
 
 def test_the_second_build_knows_the_times_of_the_first(tiny, place, tmp_path):
-    name = "dense-float32-1x32x32.plan"
+    name = "plugin-float32-1x32x32.plan"
     with tensorrt_stand_in.in_process(tmp_path):
         file = tensorrt_cache.cache_file("10.3.0", device_info(0))
         timed = []
         for damage in (None, None, b"damaged", b"", b"x" * (tensorrt_cache.MAX_BYTES + 1)):
             if damage is not None:
                 file.write_bytes(damage)
-            run(tiny, "--size", "32x32", "--no-plugin", "--overwrite")
+            run(tiny, "--size", "32x32", "--overwrite")
             timed.append(how_built(place, name)["timed"])
         # Another version's cache, even under this one's name, is left alone.
         with tensorrt_stand_in.in_process(tmp_path, NEW):
-            run(tiny, "--size", "32x32", "--no-plugin", "--overwrite")
+            run(tiny, "--size", "32x32", "--overwrite")
             assert how_built(place, name)["timed"] == timed[0]
             shutil.copy(file, tensorrt_cache.cache_file("11.4.0.106", device_info(0)))
-            run(tiny, "--size", "32x32", "--no-plugin", "--overwrite")
+            run(tiny, "--size", "32x32", "--overwrite")
             assert how_built(place, name)["timed"] == timed[0]
     assert timed[0] > 0 and timed == [timed[0], 0, timed[0], timed[0], timed[0]]
     assert file.parent == tmp_path / "bidiff_deploy" and "10.3.0" in file.name

@@ -101,7 +101,7 @@ def test_the_graph_needs_no_tensorrt(options, first, tiny, tmp_path, monkeypatch
     assert err == "" and all(not node.domain for node in onnx.load(file).graph.node)
 
 
-def test_a_graph_in_int8_says_what_a_build_may_do_better(tiny, halved, tmp_path):
+def test_a_graph_of_one_file_says_what_a_build_may_do_better(tiny, halved, tmp_path):
     _, err = run(halved, "--graph", tmp_path / "h.onnx", "--no-plugin", "--int8", "--size", "16x16")
     assert err.startswith("note: the graph has opset 17, which every TensorRT reads; ")
     assert run(tiny, "--graph", tmp_path / "t.onnx", "--no-plugin", "--int8")[1] == ""

@@ -50,14 +50,8 @@ def test_the_commands(reference, tmp_path):
     assert [one["name"] for one in result["measured"]] == ["packed", "tensorrt-dense"]
     assert all(one["snr"] > 100 for one in result["measured"][1:])
     assert "there is no dense-int8 plan" in result["unavailable"]["tensorrt-dense-int8"]
-
-
-def test_check_on_a_gpu(reference, tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("polygraphy")
-    bundle = str(reference.bundle("tiny", [999, 400, 0]))
-    code, _, told = command(tmp_path, "build", bundle, "--size", "16x24", "--quiet")
-    assert code == 0, told
     code, found, told = command(
         tmp_path, "check", bundle, str(reference.checkpoint("tiny")), "--options",
         str(reference.options("tiny")), "--backend", "tensorrt", "--device", "0", "--timesteps",

@@ -129,7 +129,7 @@ def opened(engine: object, log: Log | None = None) -> OpenPlan:
     runtime = SimpleNamespace(deserialize_cuda_engine=lambda content: engine)
     api = SimpleNamespace(trt=SimpleNamespace(TensorIOMode=SimpleNamespace(INPUT=1),
                                               DataType=SimpleNamespace(FLOAT="FLOAT")),
-                          runtime=lambda: runtime, log=log or Log())
+                          runtime=lambda: runtime, log=log or Log(), rtx=False)
     return OpenPlan(api, SimpleNamespace(path="p.plan"), b"", {"bias": (0, (5,))})
 
 

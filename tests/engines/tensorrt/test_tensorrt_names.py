@@ -25,6 +25,8 @@ SOME = {
     "ExecutionContextAllocationStrategy": lambda version: version >= (10,),
     "NetworkDefinitionCreationFlag.EXPLICIT_BATCH": lambda version: version < (11,),
     "NetworkDefinitionCreationFlag.STRONGLY_TYPED": lambda version: version >= (10,),
+    "OnnxParserFlag.NATIVE_INSTANCENORM": lambda version: version >= (10,),
+    "ComputeCapability": lambda version: False,  # of TensorRT-RTX
     "BuilderFlag.FP16": lambda version: version < (11,),
     "BuilderFlag.INT8": lambda version: version < (11,),
     "BuilderFlag.PREFER_PRECISION_CONSTRAINTS": lambda version: version < (11,),

@@ -115,11 +115,16 @@ def test_the_sentence_says_which_shapes_there_are_or_why_a_plan_was_left_out():
 def test_the_command_builds_exactly_this_plan(profile, variant, level, workspace, device, folder,
                                               overwrite):
     command = build_command("a 'bundle'", variant, profile, level=level, workspace=workspace,
-                            device=device, folder=folder, overwrite=overwrite)
+                            device=device, folder=folder, overwrite=overwrite,
+                            capabilities=(89, 86))
     found = options_of(command)
     assert profile_of(command) == profile and found["bundle"] == "a 'bundle'"
-    assert (found["no_plugin"], found["int8"]) == (variant != "plugin", variant == "dense-int8")
-    assert (found["level"], found["device"] or 0) == (level, device)
+    rtx = variant in tensorrt_sidecar.RTX_VARIANTS
+    assert found["backend"] == ("tensorrt-rtx" if rtx else "tensorrt")
+    assert (found["no_plugin"], found["int8"]) == (variant.startswith("dense"),
+                                                   variant.endswith("int8"))
+    assert (found["level"], found["device"] or 0) == (level, 0 if rtx else device)
+    assert found["capabilities"] == ("86,89" if rtx else None)
     assert found["workspace"] == (None if workspace is None else str(workspace))
     assert found["output"] == (None if folder is None else str(folder))
     assert found["overwrite"] == overwrite
@@ -263,7 +268,7 @@ MISMATCHES = {
     "another major version": ({"tensorrt": "11.0.0"}, "TensorRT 10.3.0, but 11.0.0 is inst"),
     "another patch version": ({"tensorrt": "10.3.0.26"}, "TensorRT 10.3.0, but 10.3.0.26 is"),
     "another GPU": ({"gpu": "Orin NX"}, r"on Orin \(sm_87\), but this GPU is Orin NX \(sm_87\)"),
-    "another architecture": ({"architecture": 110}, r"this GPU is Orin \(sm_110\)"),
+    "another architecture": ({"architectures": (110,)}, r"this GPU is Orin \(sm_110\)"),
     "an older driver": ({"driver": "11.8"}, "driver for CUDA 12.6, but .* for CUDA 11.8"),
     "another build of the plugin": ({"plugin": "d" * 64}, "another build of the plugin"),
     "another form of words": ({"layout": 8}, "another build of the plugin"),

@@ -34,14 +34,19 @@ DAMAGES = {
     "missing profile": lambda found: found.pop("profile"),
     "unknown key": lambda found: found.update(path="../../etc/passwd"),
     "another format": lambda found: found.update(format="bidiff-bundle"),
-    "newer version": lambda found: found.update(version=2),
+    "older version": lambda found: found.update(version=1),
     "version as text": lambda found: found.update(version="1"),
     "version true": lambda found: found.update(version=True),
     "GPU a number": lambda found: found.update(gpu=87),
     "GPU with a line break": lambda found: found.update(gpu="a\nb"),
     "GPU of a megabyte": lambda found: found.update(gpu="a" * 60_000),
-    "architecture as text": lambda found: found.update(architecture="87"),
-    "architecture true": lambda found: found.update(architecture=True),
+    "GPU of an RTX plan": lambda found: found.update(variant="rtx", plugin=None, layout=None),
+    "no GPU of a plan of one": lambda found: found.update(gpu=None),
+    "architecture a number": lambda found: found.update(architectures=87),
+    "architecture as text": lambda found: found.update(architectures=["87"]),
+    "architecture true": lambda found: found.update(architectures=[True]),
+    "no architecture": lambda found: found.update(architectures=[]),
+    "a thousand architectures": lambda found: found.update(architectures=[87] * 1000),
     "driver no version": lambda found: found.update(driver="twelve"),
     "TensorRT no version": lambda found: found.update(tensorrt="10.3.0; rm -rf ~"),
     "digest too short": lambda found: found.update(bundle="b" * 63),
@@ -72,6 +77,7 @@ DAMAGES = {
 def test_a_damaged_sidecar_is_refused_in_one_sentence(damage, tmp_path):
     found = info().to_dict()
     found["profile"] = {key: list(shape) for key, shape in found["profile"].items()}
+    found["architectures"] = list(found["architectures"])
     DAMAGES[damage](found)
     with pytest.raises(EngineError) as error:
         tensorrt_sidecar.parse(json.dumps(found).encode(), "x.json")

@@ -31,9 +31,6 @@ class Builder:
         nodes.ensure_context()
 
     logger = property(lambda self: self._logger)
-    platform_has_fast_fp16 = property(lambda self: True)
-    platform_has_fast_int8 = property(lambda self: True)
-    platform_has_tf32 = property(lambda self: nodes.device()[1] >= 80)
 
     def create_network(self, flags: int = 0) -> Any:
         return new(self._trt.INetworkDefinition, self, operator.index(flags))
@@ -83,7 +80,8 @@ class Builder:
                                                                                   1 << 40):
                 raise Refused("Error Code 10: insufficient workspace for any tactic")
         name, architecture = nodes.device()
-        header = {"tensorrt": self._trt.__version__, "gpu": name, "architecture": architecture,
+        header = {"tensorrt": self._trt.__version__, "gpu": name,
+                  "architectures": config._capabilities or [architecture],
                   "flags": sorted(config._set), "strongly_typed": network._strongly_typed,
                   "precisions": network._precisions, "profiles": profiles,
                   "dynamic": bool(config._profiles), "level": config._level,

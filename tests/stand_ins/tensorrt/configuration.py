@@ -19,6 +19,7 @@ class IBuilderConfig:
         self._set = {"TF32"}
         self._pools: dict[str, int] = {}
         self._profiles: list[Any] = []
+        self._capabilities: list[int] = []  # of TensorRT-RTX
         self._cache: Any = None
         self._monitor: Any = None
         self._level, self._auxiliary, self._verbosity = 3, 0, None
@@ -48,14 +49,17 @@ class IBuilderConfig:
     def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
         self._pools[self._of("MemoryPoolType", pool)] = operator.index(pool_size)
 
-    def get_memory_pool_limit(self, pool: Any) -> int:
-        return self._pools.get(self._of("MemoryPoolType", pool), 1 << 30)
+    num_compute_capabilities = property(lambda self: len(self._capabilities), lambda self, count:
+                                        self._capabilities.extend([0] * count))
+
+    def set_compute_capability(self, compute_capability: Any, index: int) -> bool:
+        self._capabilities[index] = int(
+            self._of("ComputeCapability", compute_capability).removeprefix("SM"))
+        return True
 
     def add_optimization_profile(self, profile: Any) -> int:
         self._profiles.append(profile)
         return len(self._profiles) - 1
-
-    num_optimization_profiles = property(lambda self: len(self._profiles))
 
     def create_timing_cache(self, serialized_timing_cache: Any) -> Any:
         content = bytes(serialized_timing_cache)
@@ -102,22 +106,6 @@ class IBuilderConfig:
         self._level = operator.index(level)
 
     @property
-    def max_aux_streams(self) -> int:
-        return self._auxiliary
-
-    @max_aux_streams.setter
-    def max_aux_streams(self, count: int) -> None:
-        self._auxiliary = operator.index(count)
-
-    @property
-    def hardware_compatibility_level(self) -> Any:
-        return self._compatibility or self._trt.HardwareCompatibilityLevel.NONE
-
-    @hardware_compatibility_level.setter
-    def hardware_compatibility_level(self, level: Any) -> None:
-        self._compatibility = level
-
-    @property
     def profiling_verbosity(self) -> Any:
         return self._verbosity or self._trt.ProfilingVerbosity.LAYER_NAMES_ONLY
 
@@ -133,12 +121,6 @@ class IBuilderConfig:
     def get_tactic_sources(self) -> int:
         members = self._trt.TacticSource.__members__.values()
         return sum(1 << int(m) for m in members) if self._sources is None else self._sources
-
-    def set_preview_feature(self, feature: Any, enable: bool) -> None:
-        self._preview[self._of("PreviewFeature", feature)] = bool(enable)
-
-    def get_preview_feature(self, feature: Any) -> bool:
-        return self._preview.get(self._of("PreviewFeature", feature), False)
 
     def _of(self, kind: str, value: Any) -> str:
         if type(value) is not getattr(self._trt, kind):

@@ -41,8 +41,6 @@ class IExecutionContext:
 
     engine = property(lambda self: self._engine)
     active_optimization_profile = property(lambda self: self._profile)
-    all_binding_shapes_specified = property(
-        lambda self: set(self._shapes) == set(self._engine._program.inputs))
 
     @property
     def name(self) -> str:
@@ -103,9 +101,6 @@ class IExecutionContext:
                                       "bytes")
         self._addresses[name] = memory
         return True
-
-    def get_tensor_address(self, name: str) -> int:
-        return self._addresses.get(name, 0)
 
     @property
     def device_memory(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import onnx
@@ -20,11 +21,19 @@ class ITensor:
     """A value of a network."""
 
     def _create(self, network: Any, name: str) -> None:
-        self._network, self._name = network, name
+        self._network, self._name, self._formats = network, name, 1
 
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def allowed_formats(self) -> int:
+        return self._formats
+
+    @allowed_formats.setter
+    def allowed_formats(self, formats: int) -> None:
+        self._formats = operator.index(formats)
 
     @property
     def dtype(self) -> Any:
@@ -39,15 +48,6 @@ class ITensor:
         return program.inputs[self._name][1] if self._name in program.inputs else ()
 
     is_shape_tensor = property(lambda self: False)
-    is_execution_tensor = property(lambda self: True)
-
-    @property
-    def is_network_input(self) -> bool:
-        return self._name in self._network._program.inputs
-
-    @property
-    def is_network_output(self) -> bool:
-        return self._name in self._network._program.outputs
 
 
 class ILayer:
@@ -59,7 +59,6 @@ class ILayer:
     name = property(lambda self: self._node.name)
     num_inputs = property(lambda self: len(self._node.input))
     num_outputs = property(lambda self: len(self._node.output))
-    precision_is_set = property(lambda self: self._precision is not None)
 
     @property
     def type(self) -> Any:
@@ -80,10 +79,6 @@ class ILayer:
     def precision(self, kind: Any) -> None:
         self._precision = kind
         self._network._precisions[self._node.name] = kind.name
-
-    def reset_precision(self) -> None:
-        self._precision = None
-        self._network._precisions.pop(self._node.name, None)
 
     def get_output(self, index: int) -> Any:
         return new(self._trt.ITensor, self._network, self._node.output[index])
@@ -110,24 +105,11 @@ class INetworkDefinition:
         member = getattr(self._trt.NetworkDefinitionCreationFlag, flag, None)
         return member is not None and bool(self._flags >> int(member) & 1)
 
-    def get_flag(self, flag: Any) -> bool:
-        return bool(self._flags >> int(flag) & 1)
-
     @property
     def _strongly_typed(self) -> bool:
         return self._trt._version[0] >= 11 or self._has("STRONGLY_TYPED")
 
-    @property
-    def name(self) -> str:
-        return self._label
 
-    @name.setter
-    def name(self, value: str) -> None:
-        self._label = value
-
-    flags = property(lambda self: self._flags)
-    has_implicit_batch_dimension = property(
-        lambda self: self._trt._version[0] < 10 and not self._has("EXPLICIT_BATCH"))
     num_layers = property(lambda self: len(self._model.graph.node) if self._model else 0)
     num_inputs = property(lambda self: len(self._program.inputs) if self._program else 0)
     num_outputs = property(lambda self: len(self._program.outputs) if self._program else 0)

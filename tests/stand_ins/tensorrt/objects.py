@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import operator
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,26 +18,6 @@ class ILogger:
 
     def log(self, severity: Any, msg: str) -> None:
         raise NotImplementedError("ILogger.log is pure virtual")
-
-
-class Logger:
-    """Messages to stderr."""
-
-    def __init__(self, min_severity: Any = None) -> None:
-        self._made = True
-        self._least = min_severity or self._trt.ILogger.Severity.WARNING
-
-    @property
-    def min_severity(self) -> Any:
-        return self._least
-
-    @min_severity.setter
-    def min_severity(self, value: Any) -> None:
-        self._least = value
-
-    def log(self, severity: Any, msg: str) -> None:
-        if int(severity) <= int(self._least):
-            print(f"[TRT] [{severity.name[0]}] {msg}", file=sys.stderr)
 
 
 class IProgressMonitor:
@@ -101,9 +80,6 @@ class IOptimizationProfile:
                              "another")
         self._shapes[input] = shapes
 
-    def get_shape(self, input: str) -> list[tuple[int, ...]]:
-        return list(self._shapes.get(input, []))
-
     def __bool__(self) -> bool:
         return True
 
@@ -118,17 +94,7 @@ class ITimingCache:
         return self._trt.IHostMemory(CACHE_MAGIC + json.dumps(
             {"header": self._header, "keys": sorted(self._keys)}).encode())
 
-    def combine(self, input_cache: Any, ignore_mismatch: bool) -> bool:
-        if input_cache._header != self._header and not ignore_mismatch:
-            return False
-        self._keys |= input_cache._keys
-        return True
 
-    def reset(self) -> bool:
-        self._keys.clear()
-        return True
-
-
-TEMPLATES = {"ILogger": ILogger, "Logger": Logger, "IProgressMonitor": IProgressMonitor,
+TEMPLATES = {"ILogger": ILogger, "IProgressMonitor": IProgressMonitor,
              "IHostMemory": IHostMemory, "IOptimizationProfile": IOptimizationProfile,
              "ITimingCache": ITimingCache}

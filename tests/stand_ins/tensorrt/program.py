@@ -7,6 +7,7 @@ as an engine's activations do.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import helper, numpy_helper, shape_inference
+
+from bidiff_deploy.engines.tensorrt.build.network import value_types
 
 from . import nodes
 from .nodes import Node
@@ -38,8 +41,13 @@ class Part:
     outputs: list[str] = field(default_factory=list)  # values that are needed outside
     plugin: Node | None = None
     constants: list[str] = field(default_factory=list)
-    session: onnxruntime.InferenceSession | None = None
     model: onnx.ModelProto | None = None
+
+    @functools.cached_property
+    def session(self) -> onnxruntime.InferenceSession:
+        """Made when the part first runs: a build only infers shapes."""
+        assert self.model is not None
+        return _session(self.model.SerializeToString())
 
 
 @dataclass
@@ -57,7 +65,7 @@ class Program:
     """``model``: a parsed graph, no functions; ``is_plugin`` says which nodes the plugin runs."""
 
     def __init__(self, model: onnx.ModelProto, plugin: Mapping[int, nodes.Node]) -> None:
-        """``plugin``: nodes by their index. Raises Refused for types that do not go together."""
+        """``plugin``: nodes by their index. Raises Refused for types that it refuses."""
         graph = model.graph
         self._model = model
         self.inputs: dict[str, tuple[int, tuple[int, ...]]] = {
@@ -65,43 +73,25 @@ class Program:
             if value.name not in {entry.name for entry in graph.initializer}}
         self.outputs = [value.name for value in graph.output]
         self.constants = {entry.name: entry for entry in graph.initializer}
-        self.types = {name: kind for name, (kind, _) in self.inputs.items()}
-        self.types.update({name: entry.data_type for name, entry in self.constants.items()})
+        self.types = value_types(model)
         self.parts = _split(graph.node, plugin, self.outputs, self.constants)
         for part in self.parts:
             self._prepare(part)
-        missing = [name for name in self.outputs if name not in self.types or name in self.inputs
-                   or name in self.constants]
-        if missing:
-            raise Refused(f"output {missing[0]} is computed by no layer")
 
     def _prepare(self, part: Part) -> None:
         if part.plugin is not None:
-            node = part.nodes[0]
-            types = [self.types[name] for name in node.input]
-            self.types[node.output[0]] = types[0]
+            types = [self.types[name] for name in part.nodes[0].input]
             try:
                 part.plugin.configure(types, types[0])
             except nodes.NodeError as error:
                 raise Refused(str(error)) from None
             return
-        part.model = helper.make_model(
-            helper.make_graph(part.nodes, "part",
-                              [helper.make_tensor_value_info(name, self.types[name], None)
-                               for name in part.inputs], [],
-                              [self.constants[name] for name in part.constants]),
-            ir_version=min(self._model.ir_version, 10), opset_imports=self._model.opset_import)
-        try:
-            inferred = shape_inference.infer_shapes(part.model, check_type=True, strict_mode=True)
-            known = {value.name: value.type.tensor_type.elem_type
-                     for value in inferred.graph.value_info}
-            self.types.update(known)
-            part.model.graph.output.extend(
-                helper.make_tensor_value_info(name, self.types[name], None)
-                for name in part.outputs)
-            part.session = _session(part.model)
-        except Exception as error:
-            raise Refused(f"invalid graph: {' '.join(str(error).split())[:400]}") from None
+        inputs, outputs = ([helper.make_tensor_value_info(name, self.types[name], None)
+                            for name in names] for names in (part.inputs, part.outputs))
+        graph = helper.make_graph(part.nodes, "part", inputs, outputs,
+                                  [self.constants[name] for name in part.constants])
+        part.model = helper.make_model(graph, ir_version=min(self._model.ir_version, 10),
+                                       opset_imports=self._model.opset_import)
 
     def dtype(self, name: str) -> np.dtype:
         """numpy's type of a value."""
@@ -150,23 +140,20 @@ class Program:
             raise Refused(str(error)) from None
 
     def _infer(self, part: Part, known: Shapes, values: dict[str, np.ndarray]) -> None:
-        assert part.model is not None and part.session is not None
-        floats = all(self.dtype(name).kind == "f" for name in part.outputs)
-        if floats and not any(name in values for name in part.inputs):
-            copy = onnx.ModelProto()
-            copy.CopyFrom(part.model)
+        """Shapes by ONNX's inference, or where they depend on sizes, by computing them."""
+        assert part.model is not None
+        copy = onnx.ModelProto()
+        copy.CopyFrom(part.model)
+        if not any(name in values for name in part.inputs) and all(
+                self.dtype(name).kind == "f" for name in part.outputs):
             for value in copy.graph.input:
                 value.type.tensor_type.shape.CopyFrom(helper.make_tensor_type_proto(
                     1, known[value.name]).tensor_type.shape)
-            try:
-                found = shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True)
-            except Exception as error:
-                raise Refused(f"invalid shapes: {' '.join(str(error).split())[:400]}") from None
+            found = shape_inference.infer_shapes(copy, data_prop=True)
             made = {value.name: _declared(value)[1] for value in found.graph.output}
             if all(-1 not in shape for shape in made.values()):
                 known.update(made)
                 return
-        # Shapes that are computed: by computing them.
         feeds = {name: values.get(name, np.zeros(known[name], self.dtype(name)))
                  for name in part.inputs}
         try:
@@ -208,7 +195,6 @@ class Program:
             return nodes.view(where[name], laid.shapes[name], self.dtype(name))
 
         def work() -> None:
-            assert part.session is not None
             results = part.session.run(part.outputs, {name: view(name) for name in part.inputs})
             for name, value in zip(part.outputs, results):
                 view(name)[...] = value
@@ -248,15 +234,7 @@ def _split(all_nodes: Sequence[onnx.NodeProto], plugin: Mapping[int, nodes.Node]
 
 
 def _reads(node: onnx.NodeProto) -> list[str]:
-    found = [name for name in node.input if name]
-    for attribute in node.attribute:  # bodies of If and Loop see outer values
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            made = {name for inner in attribute.g.node for name in inner.output}
-            made |= {value.name for value in attribute.g.input}
-            made |= {entry.name for entry in attribute.g.initializer}
-            found += [name for inner in attribute.g.node for name in _reads(inner)
-                      if name not in made]
-    return found
+    return [name for name in node.input if name]
 
 
 def _declared(value: onnx.ValueInfoProto) -> tuple[int, Shape]:
@@ -267,13 +245,14 @@ def _declared(value: onnx.ValueInfoProto) -> tuple[int, Shape]:
                                    for dim in tensor.shape.dim)
 
 
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+@functools.lru_cache(maxsize=16)
+def _session(model: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # As they stand, so that a result is that of the graph's own operators.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(model.SerializeToString(), options,
+    return onnxruntime.InferenceSession(model, options,
                                         providers=["CPUExecutionProvider"])
 
 

@@ -48,11 +48,10 @@ def _open(trt: Any, plan: Any) -> tuple[dict[str, Any], Program]:
         raise Refused("Error Code 1: Serialization assertion stdVersionRead == "
                       f"kSERIALIZATION_VERSION failed. Version tag does not match: the plan is of "
                       f"{header['tensorrt']}")
-    if header["architecture"] != nodes.device()[1]:
+    if nodes.device()[1] not in header["architectures"]:
         raise Refused("Error Code 6: API Usage Error (The engine plan file is generated on an "
-                      "incompatible device, expecting compute "
-                      f"{nodes.device()[1] / 10} got compute {header['architecture'] / 10}, please "
-                      "rebuild.)")
+                      f"incompatible device, expecting compute {nodes.device()[1] / 10} got "
+                      f"compute {header['architectures'][0] / 10}, please rebuild.)")
     if injected("deserialize"):
         raise Refused("Error Code 2: OutOfMemory (Requested size could not be allocated.)")
     plugin = {}
@@ -92,12 +91,8 @@ class ICudaEngine:
         self._contexts: list[weakref.ref[Any]] = []
 
     num_io_tensors = property(lambda self: len(self._names))
-    num_bindings = property(lambda self: len(self._names))
     num_layers = property(lambda self: self._header["layers"])
-    num_optimization_profiles = property(lambda self: len(self._profiles))
     name = property(lambda self: "Unnamed Network 0")
-    refittable = property(lambda self: "REFIT" in self._header["flags"])
-    has_implicit_batch_dimension = property(lambda self: False)
 
     @property
     def _size(self) -> int:
@@ -105,12 +100,6 @@ class ICudaEngine:
 
     device_memory_size = property(lambda self: self._size)
     device_memory_size_v2 = property(lambda self: self._size)
-
-    def get_device_memory_size_for_profile(self, profile_index: int) -> int:
-        return self._laid[profile_index].size
-
-    def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
-        return self._laid[profile_index].size
 
     def get_tensor_name(self, index: int) -> str:
         return self._names[index]
@@ -135,13 +124,14 @@ class ICudaEngine:
                        for which in (0, 2))
         return self._trt.Dims(a if a == b else -1 for a, b in zip(least, most))
 
-    def get_tensor_location(self, name: str) -> Any:
-        return self._trt.TensorLocation.DEVICE
-
-    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[Any]:
-        return [self._trt.Dims(shape) for shape in self._profiles[profile_index][name]]
+    def create_runtime_config(self) -> Any:
+        return new(self._trt.IRuntimeConfig)
 
     def create_execution_context(self, strategy: Any = None) -> Any:
+        if self._trt._rtx and isinstance(strategy, self._trt.IRuntimeConfig):
+            if strategy._cache is not None:
+                strategy._cache._content = f"kernels of {self._header['layers']} layers".encode()
+            strategy = strategy._strategy
         own = strategy is None or strategy.name != "USER_MANAGED"
         if strategy is not None and not hasattr(self._trt, "ExecutionContextAllocationStrategy"):
             raise TypeError("create_execution_context(): incompatible function arguments")
@@ -173,4 +163,37 @@ class ICudaEngine:
         return False
 
 
-TEMPLATES = {"Runtime": Runtime, "ICudaEngine": ICudaEngine}
+class IRuntimeConfig:
+    """How TensorRT-RTX makes a context."""
+
+    def _create(self) -> None:
+        self._strategy = self._trt.ExecutionContextAllocationStrategy.STATIC
+        self._cache: Any = None
+
+    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+        self._strategy = strategy
+
+    def create_runtime_cache(self) -> Any:
+        return new(self._trt.IRuntimeCache)
+
+    def set_runtime_cache(self, cache: Any) -> bool:
+        self._cache = cache
+        return True
+
+
+class IRuntimeCache:
+    """What TensorRT-RTX compiled."""
+
+    def _create(self) -> None:
+        self._content = b""
+
+    def serialize(self) -> Any:
+        return self._trt.IHostMemory(self._content)
+
+    def deserialize(self, blob: Any) -> bool:
+        self._content = bytes(blob)
+        return True
+
+
+TEMPLATES = {"Runtime": Runtime, "ICudaEngine": ICudaEngine, "IRuntimeConfig": IRuntimeConfig,
+             "IRuntimeCache": IRuntimeCache}

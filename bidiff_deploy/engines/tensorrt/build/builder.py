@@ -6,30 +6,33 @@ is written before the plan is complete.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from .... import progress
 from ....bundle.record import Bundle
 from ....checks import whole_number
-from ....errors import BidiffError, EngineError
+from ....errors import BidiffError, EngineError, UsageError
 from ...gpu import library as cuda_library
 from ...gpu.noise_predictor import precision_of
 from ...gpu.primary_context import current_gpu
 from .. import plans
 from ..api import NO_REASON, Api, open_tensorrt
 from ..profiles import Profile, check_profile
-from ..sidecar import MAX_WORKSPACE, VARIANTS, PlanInfo, PlanTarget
+from ..sidecar import MAX_WORKSPACE, RTX_VARIANTS, VARIANTS, PlanInfo, PlanTarget
 from . import timing_cache
 from .network import Parsed, Settings, configure, parse
 from .progress import BuildProgress, monitor_of
 
-__all__ = ["BuildInterrupted", "build_plan"]
+__all__ = ["GRAPHS", "BuildInterrupted", "build_plan"]
 
+_CAPABILITIES = (75, 86, 89, 120)  # the generations of RTX GPUs: Turing, Ampere, Ada, Blackwell
+GRAPHS = {"rtx": "dense", "rtx-int8": "dense-int8"}  # the variant of a plan's graph
 _TICK_SECONDS = 0.2
 
 
@@ -44,20 +47,22 @@ class BuildInterrupted(KeyboardInterrupt):
 
 def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
                folder: Path | None = None, device: int = 0, workspace: int | None = None,
-               level: int | None = None, overwrite: bool = False, quiet: bool = False,
+               level: int | None = None, capabilities: Sequence[int] | None = None,
+               overwrite: bool = False, quiet: bool = False,
                verbose: bool = False, notes: list[str] | None = None) -> plans.Plan:
-    """Build one plan on GPU ``device`` and write it with its sidecar.
+    """Build one plan on GPU ``device``, or on none by TensorRT-RTX, and write it with its sidecar.
 
     Args:
-        variant: plugin, dense or dense-int8.
+        variant: one of ``sidecar.VARIANTS``.
         folder: of the plan; None: ``default_folder``.
         workspace, level: as in ``Settings``.
+        capabilities: what TensorRT-RTX compiles for; None: one of each generation of RTX GPUs.
         notes: sentences about features that were not available are added to it.
 
     Raises:
         EngineError: no TensorRT, plugin or GPU; or the build fails, of a lack of memory or
             otherwise.
-        UsageError: shapes that cannot be run.
+        UsageError: shapes that cannot be run; a capability that the bundle cannot be compiled for.
         OutputError: the plan exists, or cannot be written.
         BuildInterrupted: Ctrl-C.
     """
@@ -72,16 +77,20 @@ def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
     notes = [] if notes is None else notes
     folder = plans.default_folder(bundle) if folder is None else folder
     precision = precision_of(bundle)
-    settings = Settings(variant, precision == "float16", profile, workspace, level)
-    api = open_tensorrt(verbose)
-    gpu = cuda_library.device_info(device)
+    rtx = variant in RTX_VARIANTS
+    settings = Settings(variant, precision == "float16", profile, workspace, level,
+                        _capabilities(capabilities, precision, notes) if rtx else ())
+    api = open_tensorrt(verbose, rtx)
+    gpu = None if rtx else cuda_library.device_info(device)
     plugin = api.plugin() if variant == "plugin" else None
-    target = plans.current_target(api, bundle, gpu, plugin)
+    target = plans.current_target(api, bundle, gpu, plugin, settings.capabilities)
     plans.reserve(folder, f"{variant}-{precision}-{profile.label}", overwrite)
-    graph = lower_for_tensorrt(StepGraphs(bundle), variant=variant, float16=settings.float16,
-                               plugin=plugin, opset=_opset(api, settings),
+    graph = lower_for_tensorrt(StepGraphs(bundle), variant=GRAPHS.get(variant, variant),
+                               float16=settings.float16, plugin=plugin,
+                               opset=_opset(api, settings),
                                shape=profile.optimum if profile.static else None)
-    cache = timing_cache.cache_file(api.name, gpu)
+    # TensorRT-RTX times no kernels.
+    cache = None if gpu is None else timing_cache.cache_file(api.name, gpu)
     state, started = BuildProgress(), time.monotonic()
 
     def build() -> Any:
@@ -89,18 +98,20 @@ def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
         builder = api.builder()
         parsed = parse(api, builder, graph, plugin)
         config = configure(api, builder, parsed.network, graph, settings, notes)
-        timing_cache.attach(config, timing_cache.read(cache))
-        plan = _run(api, builder, parsed, config, state, settings, gpu)
+        if cache is not None:
+            timing_cache.attach(config, timing_cache.read(cache))
+        plan = _run(api, builder, parsed, config, state, settings,
+                    "this machine" if gpu is None else gpu.name)
         if plan is not None and api.log.other_precision:
             notes.append("TensorRT has no kernel for some layer in the graph's precision and uses "
                          "another precision there; --verbose names the layer, and bidiff-deploy "
                          "check compares the results")
-        if remark := timing_cache.save(config, cache):
+        if cache is not None and (remark := timing_cache.save(config, cache)):
             notes.append(remark)
         return plan
 
     def work() -> Any:
-        with current_gpu(device):
+        with contextlib.nullcontext() if gpu is None else current_gpu(device):
             return build()
 
     plan = _watch(work, state, f"building {precision} {variant}", quiet,
@@ -110,18 +121,32 @@ def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
     return plans.write_plan(folder, content, info, overwrite)
 
 
+def _capabilities(wanted: Sequence[int] | None, precision: str,
+                  notes: list[str]) -> tuple[int, ...]:
+    """What TensorRT-RTX compiles for. Raises UsageError for sm_75 in float32, for which it has no
+    matrix products, as attention needs."""
+    if precision == "float16":
+        return tuple(_CAPABILITIES if wanted is None else wanted)
+    if wanted is None:
+        notes.append("not compiled for sm_75, for which TensorRT-RTX multiplies no float32 "
+                     "matrices; a bundle of export --precision half runs there")
+        return tuple(one for one in _CAPABILITIES if one != 75)
+    if 75 in wanted:
+        raise UsageError("TensorRT-RTX multiplies no float32 matrices on sm_75; leave 75 out of "
+                         "--compute-capability, or export the bundle with --precision half")
+    return tuple(wanted)
+
+
 def _opset(api: Api, settings: Settings) -> int:
-    """The op set of the graph: the later one if its float16 scales are needed, without which a
-    float16 network has float32 maps between its int8 convolutions. Parsers before TensorRT 10 do
-    not read it."""
+    """The op set of the graph: without our plugin the later one, whose norms are fewer kernels, and
+    which has float16 scales of int8. Parsers before TensorRT 10 do not read it."""
     from ....graphs.opset import OPSET, OPSET_OF_10
 
-    later = settings.variant == "dense-int8" and settings.float16 and not api.weakly_typed
-    return OPSET_OF_10 if later else OPSET
+    return OPSET if settings.variant == "plugin" or api.weakly_typed else OPSET_OF_10
 
 
 def _run(api: Api, builder: Any, parsed: Parsed, config: Any, state: BuildProgress,
-         settings: Settings, gpu: cuda_library.DeviceInfo) -> Any:
+         settings: Settings, machine: str) -> Any:
     """The serialised engine; called by the worker's thread."""
     monitor = monitor_of(api.trt, state)
     if monitor is not None:
@@ -133,12 +158,12 @@ def _run(api: Api, builder: Any, parsed: Parsed, config: Any, state: BuildProgre
     reason = api.log.sentence(NO_REASON)
     if api.log.out_of_memory:
         smaller = "a smaller --size or --batch" if settings.profile.static else "a smaller --max"
-        raise EngineError(f"{gpu.name} has no memory left to build a plan for "
+        raise EngineError(f"{machine} has no memory left to build a plan for "
                           f"{settings.profile.label} ({reason}); try {smaller}, limit "
                           "--workspace, or close other programs on the GPU")
     remedy = "give more --workspace, or " if settings.workspace is not None else ""
-    raise EngineError(f"TensorRT {api.name} could not build a plan for {settings.profile.label} on "
-                      f"{gpu.name} ({reason}); {remedy}see TensorRT's whole log with --verbose")
+    raise EngineError(f"{api.product} could not build a plan for {settings.profile.label} on "
+                      f"{machine} ({reason}); {remedy}see TensorRT's whole log with --verbose")
 
 
 def _watch(work: Callable[[], Any], state: BuildProgress, label: str, quiet: bool,

@@ -43,13 +43,15 @@ _COMPARISONS = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "No
 @dataclass(frozen=True)
 class Settings:
     """Options of a build: the variant, whether maps are float16, the shapes, the workspace's limit
-    in bytes and the optimization level (None: TensorRT's defaults)."""
+    in bytes and the optimization level (None: TensorRT's defaults), and what TensorRT-RTX compiles
+    for."""
 
     variant: str
     float16: bool
     profile: Profile
     workspace: int | None = None
     level: int | None = None
+    capabilities: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,15 @@ def parse(api: Api, builder: Any, graph: TensorRtGraph, plugin: PluginLibrary | 
         EngineError: the parser refuses the graph.
     """
     api.log.clear()
+    if api.rtx:
+        _require_standard(api, graph.model)
     network = builder.create_network(api.network_flags)
     parser = api.trt.OnnxParser(network, api.logger)
+    if not api.weakly_typed:  # graphs for older ones have no InstanceNormalization
+        parser.set_flag(api.trt.OnnxParserFlag.NATIVE_INSTANCENORM)
     if parser.parse(graph.model):
+        if api.rtx:
+            api.vectors_innermost(network)
         return Parsed(network, parser)
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     reason = "; ".join(dict.fromkeys(one_line(error.desc()) for error in errors[:3]))
@@ -82,7 +90,7 @@ def parse(api: Api, builder: Any, graph: TensorRtGraph, plugin: PluginLibrary | 
                           "with bidiff-deploy build-plugin --overwrite, or build with --no-plugin")
     known = "" if node is None else f"{node.op_type} {node.name}".rstrip()
     where = f" at node {index} ({known})" if known else ""
-    raise EngineError(f"TensorRT {api.name} refuses the graph{where}: "
+    raise EngineError(f"{api.product} refuses the graph{where}: "
                       f"{reason or api.log.sentence(NO_REASON)}")
 
 
@@ -96,11 +104,13 @@ def configure(api: Api, builder: Any, network: Any, graph: TensorRtGraph,
     """
     trt, config = api.trt, builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
+    if api.rtx:
+        api.compute_capabilities(config, settings.capabilities)
     if settings.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace)
     if settings.level is not None:
         if not hasattr(config, "builder_optimization_level"):
-            raise UsageError(f"TensorRT {api.name} has no optimization levels (8.6 and later "
+            raise UsageError(f"{api.product} has no optimization levels (8.6 and later "
                              "have them); leave out --optimization-level")
         config.builder_optimization_level = settings.level
     if api.weakly_typed:
@@ -193,6 +203,15 @@ def _result(node: onnx.NodeProto, types: dict[str, int]) -> int:
         return TensorProto.FLOAT
     index = 1 if node.op_type in ("Where", "DequantizeLinear") else 0
     return given[index] if len(given) > index else TensorProto.UNDEFINED
+
+
+def _require_standard(api: Api, model: bytes) -> None:
+    """Raise EngineError for a node that is not standard: if a plugin of its name is registered, the
+    parser of TensorRT-RTX ends the process."""
+    for node in onnx.load_model_from_string(model).graph.node:
+        if node.domain not in STANDARD:
+            raise EngineError(f"{api.product} runs no plugins, but the graph has the node "
+                              f"{node.op_type} {node.name}".rstrip() + "; export the bundle again")
 
 
 def _add_profile(builder: Any, config: Any, graph: TensorRtGraph, profile: Profile) -> None:

@@ -16,6 +16,7 @@ from ...gpu.failures import DeviceFailure
 from ..api import NO_REASON, Api
 from ..plans import Plan
 from .device import Device, Memory
+from .runtime_cache import RuntimeCache
 
 __all__ = ["Activations", "DeviceRows", "FLOAT", "IMAGES", "OpenPlan", "PREDICTION",
            "TensorRtFailure"]
@@ -49,6 +50,7 @@ class OpenPlan:
         bundle's steps."""
         self._api, self.plan = api, plan
         self._runtime: Any = api.runtime()
+        self._cache = RuntimeCache(plan.path) if api.rtx else None
         api.log.clear()
         self.engine: Any = self._runtime.deserialize_cuda_engine(content)
         if self.engine is None:
@@ -84,8 +86,13 @@ class OpenPlan:
         ``stream``."""
         self._api.log.clear()
         strategy = getattr(self._api.trt, "ExecutionContextAllocationStrategy", None)
-        made = (self.engine.create_execution_context_without_device_memory() if strategy is None
-                else self.engine.create_execution_context(strategy.USER_MANAGED))
+        if strategy is None:
+            made = self.engine.create_execution_context_without_device_memory()
+        elif self._cache is not None:
+            made = self.engine.create_execution_context(
+                self._cache.configured(self.engine, strategy.USER_MANAGED))
+        else:
+            made = self.engine.create_execution_context(strategy.USER_MANAGED)
         if made is None:
             raise self.failure("no execution context")
         # Before TensorRT 8.6 only an engine's first context has a profile from the start.
@@ -114,7 +121,9 @@ class OpenPlan:
 
     def release(self) -> None:
         """Release the engine; its contexts must be released before."""
-        self.engine = self._runtime = None
+        if self._cache is not None:
+            self._cache.save()
+        self._cache = self.engine = self._runtime = None
 
 
 class Activations:

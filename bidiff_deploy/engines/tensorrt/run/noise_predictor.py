@@ -1,4 +1,4 @@
-"""Backends ``tensorrt``, ``tensorrt-dense`` and ``tensorrt-dense-int8``: run plans of ``build``.
+"""The backends of TensorRT and TensorRT-RTX: run plans of ``build``.
 
 A plan runs only the shapes of its profile. So the engine chooses for each shape the plan that needs
 the least memory (``plans``), cuts images into tiles that a plan runs, and its errors name the
@@ -28,6 +28,7 @@ from ...tile_choice import WHOLE_PIXELS, Tile
 from ..api import open_tensorrt
 from ..plans import Plan, check, choose, current_target, default_folder, read_plans
 from ..profiles import Shape, default_profile
+from ..sidecar import RTX_VARIANTS
 from .context import Activations, DeviceRows, OpenPlan
 from .device import open_device
 from .step import TensorRtStep
@@ -52,9 +53,10 @@ class TensorRtNoisePredictor(GpuNoisePredictor[TensorRtStep]):
         that recur. Raises EngineError without TensorRT, plugin, GPU or a Python binding of the
         driver, and without a plan that was built for this machine.
         """
-        api = open_tensorrt()
+        api = open_tensorrt(rtx=variant in RTX_VARIANTS)
         super().__init__(bundle, StepGraphs(bundle), rows_apart=variant != "plugin")
         self._api, self._variant, self._device_id = api, variant, device_id
+        self.kernel = self.runtime = "tensorrt-rtx" if api.rtx else "tensorrt"
         self._device = cuda_library.device_info(device_id)
         plugin = api.plugin() if variant == "plugin" else None
         self._target = current_target(api, bundle, self._device, plugin)
@@ -98,7 +100,7 @@ class TensorRtNoisePredictor(GpuNoisePredictor[TensorRtStep]):
     @property
     def description(self) -> str:
         """Backend, version, GPU, variant, driver bindings and precision in a few words."""
-        return (f"tensorrt {self._api.name}, {self._device.name}, {self._variant}, by "
+        return (f"{self.runtime} {self._api.name}, {self._device.name}, {self._variant}, by "
                 f"{self._bindings}, {self.precision}")
 
     def tile_plan(self, height: int, width: int, tile: Tile = "auto", memory: int | None = None,

@@ -14,6 +14,7 @@ from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.engines import library
 from bidiff_deploy.engines.tensorrt import sidecar
+from bidiff_deploy.engines.tensorrt.build.builder import GRAPHS
 from bidiff_deploy.graphs import embed
 from bidiff_deploy.graphs.float16 import MAPS
 from bidiff_deploy.graphs.lowering import (
@@ -28,8 +29,7 @@ from bidiff_deploy.graphs.record import Options
 from bidiff_deploy.graphs.update import FACTORS
 from bidiff_deploy.operators import names as ops
 from bidiff_deploy.sampling import sampler
-from support.reference_cases import snr
-from support.tensorrt_graphs import (
+from support.lowered_graphs import (
     LAYOUT,
     FakePlugin,
     attributes,
@@ -40,6 +40,7 @@ from support.tensorrt_graphs import (
     unprepared,
     value_types,
 )
+from support.reference_cases import snr
 
 pytest.importorskip("onnxruntime")
 
@@ -247,31 +248,37 @@ def test_plugin_nodes_compute_what_the_contract_says(small, shape):
 
 
 # -- what is computed -------------------------------------------------------------------------
+COMPUTED = [("plugin", 17, None), *itertools.product(("dense", "dense-int8"), (17, 19),
+                                                    (None, SHAPE))]
+COMPUTED_IDS = [f"{v}-{o}-{'static' if s else 'dynamic'}" for v, o, s in COMPUTED]
+
+
 @packed
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_network_is_the_bundles(tiny, variant):
+@pytest.mark.parametrize("variant, opset, shape", COMPUTED, ids=COMPUTED_IDS)
+def test_the_network_is_the_bundles(tiny, variant, opset, shape):
     """Rounding alone: no sign of these inputs lies so near 0 that it flips."""
     noisy, condition = images()
     with load_bundle(tiny.path, threads=1) as engine:
         for timestep in engine.timesteps:
             expected = engine.predict(noisy, condition, timestep)
-            found, _ = tiny.run(noisy, condition, timestep, variant)
+            found, _ = tiny.run(noisy, condition, timestep, variant, opset=opset, shape=shape)
             assert snr(expected, found) > 110
 
 
 @packed
-@pytest.mark.parametrize("variant", ["dense", "dense-int8"])
-def test_a_network_with_full_precision_layers_is_the_bundles(small, variant):
+@pytest.mark.parametrize("variant, opset", [("dense", 17), ("dense-int8", 17), ("dense", 19)])
+def test_a_network_with_full_precision_layers_is_the_bundles(small, variant, opset):
     noisy, condition = images(1)
     with load_bundle(small.path, threads=1) as engine:
         for timestep in engine.timesteps:
             expected = engine.predict(noisy, condition, timestep)
-            found, _ = small.run(noisy, condition, timestep, variant)
+            found, _ = small.run(noisy, condition, timestep, variant, opset=opset, shape=SHAPE)
             assert snr(expected, found) > 35  # a few signs of a million may flip: 40 to 122 dB
 
 
 @packed
-@pytest.mark.parametrize("variant, opset", [("dense", 17), ("dense-int8", 17), ("dense-int8", 19)])
+@pytest.mark.parametrize("variant, opset", [("dense", 17), ("dense-int8", 17), ("dense", 19),
+                                            ("dense-int8", 19)])
 def test_float16_maps_cost_the_dense_network_what_they_cost_the_kernels(small, variant, opset):
     """Maps of 11 bits flip signs, here of random weights: 22 to 25 dB of the reference's inputs
     with the kernels, that round every map once. Without plugin it is at most 3 dB worse."""
@@ -299,7 +306,7 @@ def test_the_update_is_the_samplers(tiny, variant):
 # -- what is refused --------------------------------------------------------------------------
 def test_plans_know_the_same_variants():
     """Their module loads no onnx, so it has a list of its own."""
-    assert sidecar.VARIANTS == VARIANTS
+    assert sidecar.VARIANTS == (*VARIANTS, *GRAPHS) and set(GRAPHS.values()) < set(VARIANTS)
 
 
 def test_arguments_are_checked(tiny):

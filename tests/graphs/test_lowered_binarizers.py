@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import onnx
 import pytest
@@ -10,12 +12,12 @@ from bidiff_deploy import load_bundle
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.engines import library
-from bidiff_deploy.graphs.lowering import VARIANTS, lower_for_tensorrt
+from bidiff_deploy.graphs.lowering import lower_for_tensorrt
 from bidiff_deploy.graphs.update import FACTORS
 from bidiff_deploy.networks.bi_diffsr.binarizers import BINARIZERS, PUBLISHED
 from support.binarizer_setup import bundle, inputs, network, small
+from support.lowered_graphs import FakePlugin, check_form, contract, session, step_inputs
 from support.reference_cases import snr
-from support.tensorrt_graphs import FakePlugin, check_form, contract, session, step_inputs
 
 pytest.importorskip("onnxruntime")
 
@@ -23,20 +25,26 @@ if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 
 OTHERS = [name for name in BINARIZERS if name != PUBLISHED]
+CASES = [*((name, variant) for name in OTHERS for variant in ("plugin", "dense")),
+         (OTHERS[0], "dense-int8")]
 STEP = 70
 
 
-@pytest.fixture(scope="module", params=OTHERS)
-def made(request, tmp_path_factory):
-    """A bundle, its step graphs, and what its engine predicts."""
-    path = bundle(network(small(request.param)), tmp_path_factory.mktemp("made") / "b")
-    with load_bundle(path, threads=1) as engine:
-        return open_bundle(path), StepGraphs(open_bundle(path)), engine.predict(*inputs(), STEP)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A function of a binarizer: a bundle, its step graphs, and what its engine predicts."""
+    @functools.cache
+    def of(name):
+        path = bundle(network(small(name)), tmp_path_factory.mktemp("made") / "b")
+        with load_bundle(path, threads=1) as engine:
+            return open_bundle(path), StepGraphs(open_bundle(path)), engine.predict(*inputs(), STEP)
+
+    return of
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_network_is_the_bundles(made, variant):
-    bundled, graphs, expected = made
+@pytest.mark.parametrize("name, variant", CASES, ids=map("-".join, CASES))
+def test_the_network_is_the_bundles(made, name, variant):
+    bundled, graphs, expected = made(name)
     noisy, condition = inputs()
     feeds = {"noisy": noisy, "condition": condition, **step_inputs(variant, graphs.constants(STEP)),
              **dict.fromkeys(FACTORS, np.ones(1, np.float32))}
