@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..engines import RTX, TENSORRT
-from ._shared import PATH, json_option, parse_bytes, parse_size, print_note, quiet_option
+from ._shared import BUNDLE, PATH, json_option, parse_bytes, parse_size, print_note, quiet_option
 
 if TYPE_CHECKING:
     from ..bundle.record import NoisePredictorBundle
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE)
 @click.option("--backend", default="tensorrt",
               help="Backend to build a plan for: tensorrt, or tensorrt-rtx, whose plans any x86-64 "
                    "machine builds, with a GPU or without.")

@@ -23,7 +23,8 @@ NOT_RUN = {
     "export net.safetensors": "a checkpoint of the reader",
     "app": "serves until it is stopped; tests/app runs it",
     "build-plugin": "needs TensorRT's headers",
-    "build half.bundle": "needs TensorRT and a GPU",
+    "build half.bundle --backend tensorrt": "needs TensorRT and a GPU",
+    "build half.bundle --backend tensorrt-rtx": "make nvidia runs it, with NVIDIA's wheels",
     "train training/folder_x2.yaml": "needs the reader's photos, for hours",
 }
 
