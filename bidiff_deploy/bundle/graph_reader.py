@@ -1,7 +1,8 @@
 """Reads from the nodes and tensors of a graph that we built what it computes.
 
-Every node that multiplies (convolution, matrix product) becomes a ``GraphLayer``: how its weights
-are stored, in what type it multiplies, the size of its map, its multiply-accumulates.
+Every node that multiplies (convolution, matrix product) values of an image becomes a
+``GraphLayer``: how its weights are stored, in what type it multiplies, the size of its map, its
+multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -66,10 +67,10 @@ class GraphReader:
         model = inline_fused(model)
         self.graph = model.graph
         self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
-        # Values computed from initializers only -> these initializers.
+        # Values computed from initializers and sizes only -> these initializers.
         self._constants: dict[str, tuple[str, ...]] = {name: (name,) for name in self.initializers}
         for node in self.graph.node:
-            inputs = [name for name in node.input if name]
+            inputs = [name for name in node.input if name and node.op_type != "Shape"]
             if all(name in self._constants for name in inputs):
                 sources = {source: None for name in inputs for source in self._constants[name]}
                 self._constants.update(dict.fromkeys(node.output, tuple(sources)))
@@ -84,7 +85,8 @@ class GraphReader:
         for node in self.graph.node:
             if node.domain == DOMAIN and node.op_type == BINARY_CONV:
                 yield self._binary(node)
-            elif node.domain in STANDARD and node.op_type in _MULTIPLIERS:
+            elif (node.domain in STANDARD and node.op_type in _MULTIPLIERS
+                  and node.output[0] not in self._constants):
                 yield self._float(node, *node.input[:2])
 
     def _binary(self, node: onnx.NodeProto) -> GraphLayer:

@@ -54,8 +54,10 @@ class Checkpoint:
         return sum(weight.zeros for weight in self.binary.values())
 
     def latent(self) -> dict[str, np.ndarray]:
-        """All parameters as float32, binary ones as alpha * sign, for a torch network to load."""
-        return {name: self.binary[name].to_float() if parameter.binary else self.state[name]
+        """All parameters as float32, binary ones as latent weights that binarise to the same
+        (usually alpha * sign), for a torch network to load."""
+        return {name: self.network.latent(self.config, self.binary[name]) if parameter.binary
+                else self.state[name]
                 for name, parameter in parameters(self.config).items()}
 
 
@@ -69,7 +71,7 @@ def from_latent(latent: Mapping[str, np.ndarray], config: Config, *, name: str,
     for key, parameter in parameters(config).items():
         value = np.ascontiguousarray(latent[key], np.float32)
         if parameter.binary:
-            binary[key] = BinaryWeight.from_float(value, f"{origin}: {key}")
+            binary[key] = network_of(config).pack(config, value, f"{origin}: {key}")
         elif not np.isfinite(value).all():
             raise CheckpointError(f"{origin}: {key} contains NaN or infinite values; "
                                   "the training diverged, so use an earlier checkpoint")

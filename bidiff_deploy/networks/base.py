@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from ..operators.sign_bits import BinaryWeight
 from .costs import Count
@@ -114,6 +115,15 @@ class Network(abc.ABC):
     @abc.abstractmethod
     def binary_layers(self, config: Any) -> list[str]:
         """Names of the binary layers, in order of execution; ``NAME.weight`` is a parameter."""
+
+    def pack(self, config: Any, weight: npt.NDArray[Any], name: str) -> BinaryWeight:
+        """Signs and scales of latent weights, float (Cout, Cin, k, k). Raises CheckpointError,
+        which names ``name``, for NaN or infinite weights."""
+        return BinaryWeight.from_float(weight, name)
+
+    def latent(self, config: Any, packed: BinaryWeight) -> npt.NDArray[Any]:
+        """Latent weights, float32 (Cout, Cin, k, k), that ``pack`` maps to ``packed``."""
+        return packed.to_float()
 
     # -- recognition ----------------------------------------------------------------------------
     @abc.abstractmethod

@@ -19,6 +19,7 @@ from .crops import Crops, open_crops
 from .distributed import Processes, pick_device
 from .draws import Draws
 from .networks import channels_last
+from .networks.plain_layers import set_progress
 from .optimizer import Precision, learning_rate, make_optimizer
 from .recipe import Recipe
 from .task import make_task
@@ -191,6 +192,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
+        set_progress(self.network, self.progress)
         first = self.iteration * run.batch + self.processes.rank * len(high)
         totals: dict[str, Tensor] = {}
         for part, (photo, condition) in enumerate(zip(high.chunk(parts), given.chunk(parts))):

@@ -17,7 +17,13 @@ from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.engines import library
 from bidiff_deploy.errors import CheckpointError
 from bidiff_deploy.networks.bi_diffsr.architecture import parameters
-from bidiff_deploy.networks.bi_diffsr.binarizers import BINARIZERS, PUBLISHED, alignment_factor
+from bidiff_deploy.networks.bi_diffsr.binarizers import (
+    BINARIZERS,
+    CFB,
+    IDENTITY,
+    PUBLISHED,
+    alignment_factor,
+)
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.networks.bi_diffsr.step_constants import layer_constants
 from bidiff_deploy.proof.bench.folded import folded_network, write_folded
@@ -25,6 +31,7 @@ from bidiff_deploy.proof.check.noise_predictor import check_bundle
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
 from bidiff_deploy.training.batches import batches
 from bidiff_deploy.training.checkpoints import write_run
+from bidiff_deploy.training.networks.plain_layers import IrNetConv2d
 from bidiff_deploy.training.recipe import recipe_from_dict
 from bidiff_deploy.training.trainer import Trainer
 from bidiff_deploy.training.weights import load_network, published_state
@@ -36,12 +43,15 @@ from support.training_setup import changed, write_recipe
 pytest.importorskip("onnxruntime")
 
 OTHERS = [name for name in BINARIZERS if name not in (PUBLISHED, "none")]
+# A bypass in a fused and in a plain binarizer, and both kinds of blocks.
+NETWORKS = {**{name: small(name) for name in OTHERS},
+            **{f"{name}, bypass": small(name, shortcut="cfb") for name in (PUBLISHED, "dab")}}
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 
 
-@pytest.fixture(scope="module", params=OTHERS)
+@pytest.fixture(scope="module", params=NETWORKS)
 def made(request, tmp_path_factory):
-    module = network(small(request.param))
+    module = network(NETWORKS[request.param])
     return module, bundle(module, tmp_path_factory.mktemp("made") / "b")
 
 
@@ -59,24 +69,34 @@ def test_each_layers_integers_are_exact(made):
     found = checkpoint(module)
     result = check_bundle(open_bundle(path), found, threads=1, timesteps=[70], size=(16, 16))
     assert result, [verdict.reason for verdict in result.failures]
-    assert len(result.layers) == len(found.binary) == 20
+    assert len(result.layers) == len(found.binary) == binary_count(module)
     assert all(layer.sums and not layer.wrong_sums and not layer.differing
                for layer in result.layers)
 
 
+def binary_count(module) -> int:
+    """Two layers in each of six residual blocks, and one or two in each of CP-Down, two CS-Fusions
+    and CP-Up."""
+    return 12 + 4 * (2 if module.config.shortcut == IDENTITY else 1)
+
+
 @packed
 def test_check_finds_a_wrong_constant(made):
-    """The expected constants are torch's own, so that a fault of folding shows."""
+    """The expected constants are torch's own, so that a fault of folding shows. Networks whose
+    scale follows from the signs, or is none, get a wrong sign."""
     module, path = made
     found = checkpoint(module)
     name = "encoder.1.conv2.weight"
     weight = found.binary[name]
-    found.binary[name] = type(weight)(weight.words, weight.alpha * np.float32(1.01),
-                                      weight.in_channels)
+    words, alpha = weight.words.copy(), weight.alpha * np.float32(1.01)
+    derived = module.config.binarizer in ("bnn", "irnet")
+    if derived:
+        words[0, 0, 0, 0] ^= 1
+    found.binary[name] = type(weight)(words, alpha, weight.in_channels)
     result = check_bundle(open_bundle(path), found, threads=1, timesteps=[70], size=(16, 16))
     wrong = [layer for layer in result.layers if not layer.passed]
     assert [layer.layer for layer in wrong] == ["encoder.1.conv2"]
-    assert "alphas" in wrong[0].differing
+    assert ("weight bits" if derived else "alphas") in wrong[0].differing
 
 
 def test_guard_and_inspect_accept_the_graphs(made):
@@ -88,22 +108,27 @@ def test_guard_and_inspect_accept_the_graphs(made):
     assert found.disagreements == ()
     check_layers(found)
     kinds = found.to_dict()["kinds"]
-    assert kinds["packed"] == 20 and set(kinds) == {"packed", "float"}
+    assert kinds["packed"] == binary_count(module) and set(kinds) == {"packed", "float"}
     operators = found.operators
     fused = {"bidiff.NormBinaryConv", "bidiff.BinaryFusion", "bidiff.BinaryDown",
              "bidiff.BinaryUp"}
-    if BINARIZERS[module.config.binarizer].fused:
-        assert fused <= set(operators) and "bidiff.BinaryConv" not in operators
+    if not BINARIZERS[module.config.binarizer].fused:
+        assert not fused & set(operators)
+        assert operators["bidiff.BinaryConv"] == binary_count(module)
+    elif module.config.shortcut == CFB:
+        assert fused & set(operators) == {"bidiff.NormBinaryConv"}
+        assert operators["bidiff.BinaryConv"] == 4
     else:
-        assert not fused & set(operators) and operators["bidiff.BinaryConv"] == 20
+        assert fused <= set(operators) and "bidiff.BinaryConv" not in operators
 
 
 def test_only_time_differs_from_step_to_step(made):
     _, path = made
     bundled = open_bundle(path)
     assert bundled.step_initializers
-    assert all(name.endswith(".time") for name in bundled.step_initializers)
-    assert {step.group for step in bundled.steps} == {0}
+    if not BINARIZERS[bundled.config.binarizer].grouped:
+        assert all(name.endswith(".time") for name in bundled.step_initializers)
+        assert {step.group for step in bundled.steps} == {0}
 
 
 def test_the_baselines_of_bench_compute_the_network(made, tmp_path):
@@ -150,8 +175,10 @@ def test_keys_tell_the_binarizer(made, tmp_path):
         assumed = read_checkpoint(tmp_path / "run.pt", Options(stated))
         assert assumed.config.alignment == 1.0
         assert any("alignment" in line for line in assumed.assumptions)
-    with pytest.raises(CheckpointError, match="the options say binarizer=bi-diffsr"):
-        read_checkpoint(tmp_path / "run.pt", Options({**stated, "binarizer": PUBLISHED}))
+    other = {"binarizer": PUBLISHED} if config.shortcut == IDENTITY else {"shortcut": IDENTITY}
+    (name, value), = other.items()
+    with pytest.raises(CheckpointError, match=f"the options say {name}={value}"):
+        read_checkpoint(tmp_path / "run.pt", Options({**stated, **other}))
 
 
 def test_a_runs_checkpoint_states_its_network(made, tmp_path):
@@ -178,12 +205,16 @@ def test_the_published_binarizer_is_written_as_ever():
 def test_options_without_a_meaning_are_set_to_one_value():
     assert small("xnor", dynamic_group=5) == small("xnor", dynamic_group=1)
     assert small("dab", alignment=5.0).alignment == 1.0
+    assert small("none", shortcut="cfb").shortcut == IDENTITY
     assert small("none", fp_res=(32, 16)) == small("none", fp_res=())
     assert small("bbcu", alignment=2).to_dict()["alignment"] == 2.0
 
 
 @pytest.mark.parametrize("options, words", [
-    ({"binarizer": "adabin"}, r"binarizer='adabin' is not known; it is one of bi-diffsr, reactnet"),
+    ({"binarizer": "adabin"}, r"binarizer='adabin' is not known; it is one of bi-diffsr, bnn, d"),
+    ({"binarizer": "dorefa-w1a2"}, "has no packed form: a packed layer multiplies one bit by one"),
+    ({"binarizer": "bidense"}, "has no packed form: its scale of each input channel"),
+    ({"shortcut": "concat"}, "shortcut='concat' is not known; it is identity or cfb"),
     ({"binarizer": ["xnor"]}, "is not known"), ({"binarizer": None}, "is not known"),
     ({"binarizer": "bbcu", "alignment": 0}, "alignment=0 must be from 0.001"),
     ({"binarizer": "bbcu", "alignment": True}, "alignment=True must be"),
@@ -251,6 +282,9 @@ def test_the_trainer_trains_and_packs_them(tmp_path, binarizer):
     before = {name: value.clone() for name, value in trainer.network.named_parameters()}
     told = [trainer.train_on(high, given)["loss"] for _ in range(8)]
     assert min(told[-3:]) < told[0]
+    for layer in trainer.network.modules():
+        if isinstance(layer, IrNetConv2d):  # the share at the begin of the last iteration
+            assert layer.progress.item() == pytest.approx(7 / recipe.run.iterations)
     assert all(not torch.equal(value, before[name])
                for name, value in trainer.network.named_parameters())
     trainer.task.pack(trainer.state()["params"], folder / "run.pt", folder / "p.safetensors")

@@ -54,7 +54,8 @@ def test_it_is_the_same_network_with_plain_convolutions(made):
     full, binary = (sum(np.prod(p.shape) for p in parameters(c).values())
                     for c in (NetworkConfig(binarizer="none"), NetworkConfig()))
     layers = [b for b in blocks(NetworkConfig()) if b.binary]
-    assert binary - full == sum(2 * b.conv_channels * (4 * 5 - 1) for b in layers)
+    assert binary - full == sum(outputs * (4 * 5 - 1) for b in layers
+                                for _, _, outputs in b.convolutions)
 
 
 @pytest.mark.parametrize("kind", ["fusion", "down", "up"])

@@ -24,9 +24,12 @@ pytest.importorskip("onnxruntime")
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 
-OTHERS = [name for name in BINARIZERS if name != PUBLISHED]
-CASES = [*((name, variant) for name in OTHERS for variant in ("plugin", "dense")),
-         (OTHERS[0], "dense-int8")]
+# The graphs of bnn and irnet are those of bbcu with other constants.
+NETWORKS = {**{name: small(name) for name in BINARIZERS
+               if name not in (PUBLISHED, "bnn", "irnet")},
+            "bypass": small("dab", shortcut="cfb")}
+CASES = [*((name, variant) for name in NETWORKS for variant in ("plugin", "dense")),
+         (next(iter(NETWORKS)), "dense-int8")]
 STEP = 70
 
 
@@ -35,7 +38,7 @@ def made(tmp_path_factory):
     """A function of a binarizer: a bundle, its step graphs, and what its engine predicts."""
     @functools.cache
     def of(name):
-        path = bundle(network(small(name)), tmp_path_factory.mktemp("made") / "b")
+        path = bundle(network(NETWORKS[name]), tmp_path_factory.mktemp("made") / "b")
         with load_bundle(path, threads=1) as engine:
             return open_bundle(path), StepGraphs(open_bundle(path)), engine.predict(*inputs(), STEP)
 

@@ -24,6 +24,7 @@ PARSED = {
     "Abs": (MAP, 1), "Add": (MAP, 2), "AveragePool": (MAP, 1), "Cast": (MAP, 1), "Clip": (MAP, 3),
     "Concat": (MAP | SIZES, None), "Conv": (MAP, None), "DepthToSpace": (MAP, 1),
     "DequantizeLinear": ({TensorProto.INT8}, 3), "Div": (MAP, 2), "Exp": (MAP, 1),
+    "Expand": (MAP, 2),
     "MatMul": (MAP, 2), "Min": (MAP, 2), "Mul": (MAP, 2), "QuantizeLinear": (MAP, 3),
     "ReduceMean": (MAP, 1), "Relu": (MAP, 1), "Reshape": (MAP, 2), "Shape": (MAP, 1),
     "Sigmoid": (MAP, 1), "Sign": (MAP, 1), "Slice": (MAP | SIZES, None), "Softmax": (MAP, 1),

@@ -70,7 +70,7 @@ def test_weights_gradient_is_clamped_and_alpha_has_none():
 def test_binary_convolution_is_its_formula(kernel_size):
     """Against a direct sum in float64, borders included: taps beyond them contribute 0."""
     generator = torch.Generator().manual_seed(kernel_size)
-    conv = BinaryConv2d(5, kernel_size, groups=3)
+    conv = BinaryConv2d(5, 5, kernel_size, groups=3)
     with torch.no_grad():
         for parameter in conv.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
@@ -97,7 +97,7 @@ def test_binary_convolution_is_its_formula(kernel_size):
 
 
 def test_only_the_used_group_gets_gradients():
-    conv = BinaryConv2d(4, 3, groups=3)
+    conv = BinaryConv2d(4, 4, 3, groups=3)
     conv(torch.randn(1, 4, 5, 5, generator=torch.Generator().manual_seed(0)),
          torch.tensor([1])).square().sum().backward()
     for parameter in (conv.threshold, conv.shift_in, conv.slope, conv.shift_out):

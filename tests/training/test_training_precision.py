@@ -20,7 +20,7 @@ GROUP = torch.tensor([1])
 
 def layer(channels: int, kernel: int, dtype: torch.dtype = torch.float32) -> BinaryConv2d:
     torch.manual_seed(3)
-    module = BinaryConv2d(channels, kernel, groups=3).to(dtype)
+    module = BinaryConv2d(channels, channels, kernel, groups=3).to(dtype)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, 0, 0.8)
     return module

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..base import Parameter
-from .binarizers import NONE, PER_CHANNEL, PUBLISHED
+from .binarizers import CFB, NONE, PER_CHANNEL, PER_INPUT, PUBLISHED
 from .config import NetworkConfig
 
 __all__ = ["Block", "TIME_EXPANSION", "binary_layers", "blocks", "each_parameter", "parameters"]
@@ -32,6 +32,8 @@ class Block:
     level     0 at full resolution
     binary    whether its convolutions are binary layers
     attention whether self-attention follows (residual blocks only)
+    single    whether it is one binary layer with BiDense's bypass instead of two layers (CP-Down,
+              CP-Up and CS-Fusion only)
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Block:
     level: int
     binary: bool
     attention: bool = False
+    single: bool = False
 
     @property
     def pushes_skip(self) -> bool:
@@ -49,9 +52,16 @@ class Block:
             self.kind == "residual" and self.name.startswith("encoder."))
 
     @property
-    def conv_channels(self) -> int:
-        """Channels of each of its two convolutions (CP-Down works on halves)."""
-        return self.channels // 2 if self.kind == "down" else self.channels
+    def convolutions(self) -> tuple[tuple[str, int, int], ...]:
+        """(name, Cin, Cout) of each of its convolutions, for all kinds but stem and head."""
+        channels = self.channels
+        if self.single:
+            sizes = {"fusion": (2 * channels, channels), "down": (channels, channels // 2),
+                     "up": (channels, 2 * channels)}[self.kind]
+            return ((f"{self.name}.conv1", *sizes),)
+        if self.kind == "down":  # each has half of the channels
+            channels //= 2
+        return tuple((f"{self.name}.conv{half}", channels, channels) for half in (1, 2))
 
     @property
     def kernel_size(self) -> int:
@@ -68,6 +78,7 @@ def _blocks(config: NetworkConfig) -> Iterator[Block]:
         return config.image_size >> level
 
     has_binary = config.binarizer != NONE
+    cfb = config.shortcut == CFB
     yield Block("stem", "stem", "downs.0", config.in_channel, 0, binary=False)
     index = 1
     for level in range(config.levels):
@@ -77,7 +88,8 @@ def _blocks(config: NetworkConfig) -> Iterator[Block]:
                         has_binary, resolution(level) in config.attn_res)
             index += 1
         if level < config.levels - 1:
-            yield Block("down", f"encoder.{index}", f"downs.{index}", channels, level, has_binary)
+            yield Block("down", f"encoder.{index}", f"downs.{index}", channels, level, has_binary,
+                        single=cfb)
             index += 1
     last = config.levels - 1
     for index in range(2):
@@ -88,29 +100,30 @@ def _blocks(config: NetworkConfig) -> Iterator[Block]:
         channels = config.channels(level)
         binary = has_binary and resolution(level) not in config.fp_res
         for _ in range(config.res_blocks + 1):
-            yield Block("fusion", f"decoder.{index}", f"ups.{index}", channels, level, binary)
+            yield Block("fusion", f"decoder.{index}", f"ups.{index}", channels, level, binary,
+                        single=cfb and binary)
             yield Block("residual", f"decoder.{index + 1}", f"ups.{index + 1}", channels, level,
                         binary, resolution(level) in config.attn_res)
             index += 2
         if level > 0:
-            yield Block("up", f"decoder.{index}", f"ups.{index}", channels, level, has_binary)
+            yield Block("up", f"decoder.{index}", f"ups.{index}", channels, level, has_binary,
+                        single=cfb)
             index += 1
     yield Block("head", "head", "final_conv", config.channels(0), 0, binary=False)
 
 
 def binary_layers(config: NetworkConfig) -> list[str]:
     """Names of all binary convolutions, in order of execution."""
-    return [f"{block.name}.conv{half}" for block in blocks(config)
-            if block.binary for half in (1, 2)]
+    return [name for block in blocks(config) if block.binary for name, _, _ in block.convolutions]
 
 
 def parameters(config: NetworkConfig) -> dict[str, Parameter]:
     """``{name: Parameter}`` of every parameter, in order of execution.
 
-    Names of a BIConv ``X``: ``X.weight`` (C, C, k, k) latent float weights; ``X.threshold`` (K, C)
-    TaR, added before the sign; ``X.shift_in``, ``X.slope``, ``X.shift_out`` (K, C) TaA, the
-    parameters of RPReLU. K is ``dynamic_group``. Layers of other binarizers have ``X.weight`` and
-    the vectors of ``Binarizer``; their published keys contain the binarizer's name.
+    Names of a BIConv ``X``: ``X.weight`` (Cout, Cin, k, k) latent float weights; ``X.threshold``
+    (K, Cin) TaR, added before the sign; ``X.shift_in``, ``X.slope``, ``X.shift_out`` (K, Cout) TaA,
+    the parameters of RPReLU. K is ``dynamic_group``. Layers of other binarizers have ``X.weight``
+    and the vectors of ``Binarizer``; their published keys contain the binarizer's name.
     """
     return dict(each_parameter(config))
 
@@ -132,10 +145,10 @@ def each_parameter(config: NetworkConfig) -> Iterator[tuple[str, Parameter]]:
         elif block.kind == "residual":
             yield from _affine(f"{name}.time", f"{key}.res_block.timestep_func.1",
                                (channels, inner))
-            for half in (1, 2):
+            for half, convolution in enumerate(block.convolutions, 1):
                 inside = f"{key}.res_block.block{half}"
                 yield from _affine(f"{name}.norm{half}", f"{inside}.block.0", (channels,))
-                yield from _convolution(config, block, f"{name}.conv{half}", f"{inside}.conv")
+                yield from _convolution(config, block, *convolution, f"{inside}.conv")
             if block.attention:
                 yield from _affine(f"{name}.attention.norm", f"{key}.attn.norm", (channels,))
                 yield (f"{name}.attention.qkv.weight",
@@ -144,9 +157,8 @@ def each_parameter(config: NetworkConfig) -> Iterator[tuple[str, Parameter]]:
                                    (channels, channels, 1, 1))
         else:
             inside = "biconv_" if block.kind == "fusion" else "biconv"
-            for half in (1, 2):
-                yield from _convolution(config, block, f"{name}.conv{half}",
-                                        f"{key}.{inside}{half}")
+            for half, convolution in enumerate(block.convolutions, 1):
+                yield from _convolution(config, block, *convolution, f"{key}.{inside}{half}")
 
 
 def _affine(name: str, key: str, shape: tuple[int, ...]) -> Iterator[tuple[str, Parameter]]:
@@ -154,18 +166,17 @@ def _affine(name: str, key: str, shape: tuple[int, ...]) -> Iterator[tuple[str, 
     yield f"{name}.bias", Parameter(shape[:1], (f"{key}.bias",))
 
 
-def _convolution(config: NetworkConfig, block: Block, name: str,
+def _convolution(config: NetworkConfig, block: Block, name: str, inputs: int, outputs: int,
                  key: str) -> Iterator[tuple[str, Parameter]]:
-    channels, k = block.conv_channels, block.kernel_size
+    shape, kind = (outputs, inputs, block.kernel_size, block.kernel_size), config.binary_layers
     if not block.binary:
-        yield from _affine(name, key, (channels, channels, k, k))
+        yield from _affine(name, key, shape)
         return
-    shape, kind = (channels, channels, k, k), config.binary_layers
     if kind.name != PUBLISHED:
         yield f"{name}.weight", Parameter(shape, (f"{key}.{kind.name}.weight",), binary=True)
         for part, extent in kind.vectors:
-            yield f"{name}.{part}", Parameter((channels if extent == PER_CHANNEL else 1,),
-                                              (f"{key}.{kind.name}.{part}",))
+            size = {PER_INPUT: inputs, PER_CHANNEL: outputs}.get(extent, 1)
+            yield f"{name}.{part}", Parameter((size,), (f"{key}.{kind.name}.{part}",))
         return
     yield f"{name}.weight", Parameter(shape, (f"{key}.binary_conv.weight",), binary=True)
     for ours, theirs in (("threshold", "TaR.dynamic_move_{}.bias"),
@@ -173,4 +184,5 @@ def _convolution(config: NetworkConfig, block: Block, name: str,
                          ("slope", "TaA.dynamic_relu_{}.pr_prelu.weight"),
                          ("shift_out", "TaA.dynamic_relu_{}.pr_bias1.bias")):
         keys = tuple(f"{key}.{theirs.format(group)}" for group in range(config.dynamic_group))
-        yield f"{name}.{ours}", Parameter((config.dynamic_group, channels), keys, grouped=True)
+        size = inputs if ours == "threshold" else outputs
+        yield f"{name}.{ours}", Parameter((config.dynamic_group, size), keys, grouped=True)

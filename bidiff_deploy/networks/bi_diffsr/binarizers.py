@@ -1,9 +1,16 @@
 """The binarizers that a network can have: names, parameters, and whether fused operators fit.
 
-A binarizer is the function of each binary layer, C -> C channels. sum is the integer convolution of
-signs, zero-padded after the sign; alpha is the mean magnitude of an output channel's weights. The
-sign of 0 is +1 for all of them, because one bit has no third value.
+A binarizer is the function of each binary layer. sum is the integer convolution of signs,
+zero-padded after the sign; alpha is the mean magnitude of an output channel's weights. The sign of
+0 is +1 for all of them, because one bit has no third value.
 
+    bnn        sum(x) + x: no scale
+               (Hubara et al., NeurIPS 2016, arXiv 1602.02830)
+    dorefa     a conv([x >= 1/2], sign W) + x, of bits 0 and 1; a = mean |W| of the whole layer
+               (Zhou et al., arXiv 1606.06160, with 1-bit weights and activations)
+    irnet      2^s sum(x) + x, signs of W - mean W of each filter; s = round(log2 |W'|), |W'| the
+               mean magnitude of W' = (W - mean W) / std W
+               (Qin et al., CVPR 2020, arXiv 1909.10788)
     bi-diffsr  RPReLU_g(alpha sum(x + b_g)) + x, parameters by the group g of the time step
                (Chen et al., NeurIPS 2024, arXiv 2406.05723)
     reactnet   RPReLU(alpha sum(x + b) + x): RSign, shortcut, RPReLU
@@ -18,19 +25,28 @@ sign of 0 is +1 for all of them, because one bit has no third value.
                (Yin et al., arXiv 2411.10346)
     none       no binary layer: plain convolutions with bias, without shortcut
 
-The papers' BatchNorms are left out: the network has GroupNorm.
+The papers' BatchNorms are left out: the network has GroupNorm. Weights and activations of more bits
+have no packed form here, so they are no binarizer: DoReFa-Net's are those of W1A1.
+
+x is added where a layer has as many outputs as inputs. Otherwise (option ``shortcut``) the shortcut
+is BiDense's channel-adaptive bypass, ``cfb``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...errors import CheckpointError
+from ...operators.sign_bits import BinaryWeight
+from .weight_signs import Array, balanced, balanced_latent, of_one_scale, without_scale
 
 PUBLISHED = "bi-diffsr"
 NONE = "none"
-PER_CHANNEL, SINGLE = "per channel", "single"
-_RPRELU = (("threshold", PER_CHANNEL), ("shift_in", PER_CHANNEL), ("slope", PER_CHANNEL),
+DOREFA_LEVEL = 0.5  # activations from this on are 1
+IDENTITY, CFB = "identity", "cfb"  # shortcuts of binary layers
+PER_INPUT, PER_CHANNEL, SINGLE = "per input channel", "per channel", "single"
+_RPRELU = (("threshold", PER_INPUT), ("shift_in", PER_CHANNEL), ("slope", PER_CHANNEL),
            ("shift_out", PER_CHANNEL))
 
 
@@ -39,33 +55,50 @@ class Binarizer:
     """The parameters of a binary layer besides its latent weights, and its form in a graph.
 
     name     in network options
-    vectors  (name, PER_CHANNEL or SINGLE) of each further parameter
+    vectors  (name, PER_INPUT, PER_CHANNEL (of the output) or SINGLE) of each further parameter
     grouped  whether each group of time steps has its own
     fused    whether a layer is BinaryConv with its shortcut and RPReLU, so that it is exported in
              fused operators; otherwise as BinaryConv between standard operators
+    pack     signs and scales of latent weights; its second argument names them in errors
+    latent   latent weights of signs and scales, which ``pack`` maps to the same
     """
 
     name: str
     vectors: tuple[tuple[str, str], ...] = ()
     grouped: bool = False
     fused: bool = False
+    pack: Callable[[Array, str], BinaryWeight] = BinaryWeight.from_float
+    latent: Callable[[BinaryWeight], Array] = BinaryWeight.to_float
 
 
 BINARIZERS = {binarizer.name: binarizer for binarizer in (
     Binarizer(PUBLISHED, _RPRELU, grouped=True, fused=True),
+    Binarizer("bnn", fused=True, pack=without_scale),
+    Binarizer("dorefa", pack=of_one_scale),
+    Binarizer("irnet", fused=True, pack=balanced, latent=balanced_latent),
     Binarizer("reactnet", _RPRELU),
     Binarizer("xnor"),
     Binarizer("bbcu", _RPRELU, fused=True),
-    Binarizer("dab", (("center", PER_CHANNEL), ("threshold", PER_CHANNEL),
+    Binarizer("dab", (("center", PER_INPUT), ("threshold", PER_INPUT),
                       ("sharpness", SINGLE))),
     Binarizer(NONE))}
+
+
+# Beginnings of names of methods whose layers are no sums of single bits, and why.
+_UNPACKED = {
+    "dorefa-": "has no packed form: a packed layer multiplies one bit by one bit, and activations "
+               "or weights of more bits would take a layer for each pair of bits",
+    "bidense": "has no packed form: its scale of each input channel cannot be applied to a count "
+               "of bits (dab has one scale per image)"}
 
 
 def find_binarizer(name: object) -> Binarizer:
     """The binarizer called ``name``. Raises CheckpointError for an unknown name."""
     found = BINARIZERS.get(name) if isinstance(name, str) else None
     if found is None:
-        raise CheckpointError(f"network option binarizer={name!r} is not known; it is one of "
+        reason = next((reason for start, reason in _UNPACKED.items()
+                       if isinstance(name, str) and name.startswith(start)), "is not known")
+        raise CheckpointError(f"network option binarizer={name!r} {reason}; it is one of "
                               f"{', '.join(BINARIZERS)}")
     return found
 
@@ -74,3 +107,15 @@ def alignment_factor(alignment: float, channels: int) -> float:
     """BBCU's k for a layer of ``channels`` channels; ``alignment`` is k at 64 channels. k grows
     with the channels as the sums do (arXiv 2210.00405, section 3.2: 130 n / 64)."""
     return alignment * channels / 64
+
+
+def cfb_groups(inputs: int, outputs: int) -> tuple[int, int, int]:
+    """BiDense's channel-adaptive full-precision bypass of ``inputs`` -> ``outputs`` channels:
+    (repeats, groups, size). The input is repeated; then ``size`` channels that are the mean of so
+    many groups of that size each, and the mean of all channels after these, one channel. Without
+    a remainder groups and size are 0.
+
+    Source: arXiv 2411.10346, section 3.3, and its published code.
+    """
+    repeats, rest = divmod(outputs, inputs)
+    return repeats, inputs // rest if rest else 0, max(0, rest - 1)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from ...errors import CheckpointError
 from ..options import check_whole_numbers, options_from
-from .binarizers import NONE, PUBLISHED, Binarizer, find_binarizer
+from .binarizers import CFB, IDENTITY, NONE, PUBLISHED, Binarizer, find_binarizer
 
 MAX_CHANNELS = 1 << 14
 MAX_LEVELS = 8
@@ -34,8 +34,11 @@ class NetworkConfig:
 
     ``binarizer``: how binary layers binarise, one of ``binarizers.BINARIZERS``. Binarizers without
     groups set ``dynamic_group`` to 1; ``none``, the full-precision counterpart, empties ``fp_res``.
-    ``alignment``: the factor k of binarizer ``bbcu`` at 64 channels. These two are not published
-    options; ``to_dict`` omits them if they are the published network's, whose files have neither.
+    ``alignment``: the factor k of binarizer ``bbcu`` at 64 channels. ``shortcut``: that of binary
+    layers. ``identity`` needs as many outputs as inputs, which is why CP-Down, CP-Up and CS-Fusion
+    are two layers each; with ``cfb``, BiDense's channel-adaptive bypass, they are one layer each,
+    whose input and output differ in channels. These three are not published options; ``to_dict``
+    omits them if they are the published network's, whose files have none of them.
     """
 
     network: ClassVar[str] = "bi-diffsr"
@@ -54,6 +57,7 @@ class NetworkConfig:
     dynamic_group: int = 5
     binarizer: str = PUBLISHED
     alignment: float = 1.0
+    shortcut: str = IDENTITY
 
     def __post_init__(self) -> None:
         for field in ("channel_mults", "attn_res", "fp_res"):
@@ -100,12 +104,17 @@ class NetworkConfig:
             raise CheckpointError(
                 f"network option alignment={self.alignment!r} must be from 0.001 to 1000000")
         object.__setattr__(self, "alignment", float(self.alignment))
+        if self.shortcut not in (IDENTITY, CFB):
+            raise CheckpointError(f"network option shortcut={self.shortcut!r} is not known; it is "
+                                  f"{IDENTITY} or {CFB}")
         if not self.binary_layers.grouped:
             object.__setattr__(self, "dynamic_group", 1)
         if self.binarizer == NONE:
             object.__setattr__(self, "fp_res", ())
         if self.binarizer != "bbcu":
             object.__setattr__(self, "alignment", 1.0)
+        if self.binarizer == NONE or (len(mults) == 1 and self.image_size in self.fp_res):
+            object.__setattr__(self, "shortcut", IDENTITY)  # no binary layer changes channels
         if self.dynamic_group > self.total_step:
             raise CheckpointError(
                 f"network option dynamic_group={self.dynamic_group} must be at most "
@@ -129,7 +138,7 @@ class NetworkConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON-ready values, tuples as lists."""
-        later = {"binarizer": PUBLISHED, "alignment": 1.0}
+        later = {"binarizer": PUBLISHED, "alignment": 1.0, "shortcut": IDENTITY}
         return {key: list(value) if isinstance(value, tuple) else value
                 for key, value in dataclasses.asdict(self).items()
                 if key not in later or value != later[key]}

@@ -1,4 +1,4 @@
-"""Blocks whose binary layers are inside fused operators."""
+"""Blocks whose binary layers are inside fused operators: two layers with identity shortcuts."""
 
 from __future__ import annotations
 

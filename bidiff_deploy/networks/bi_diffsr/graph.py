@@ -31,11 +31,11 @@ def build_step(weights: Weights, store: Store, timestep: int,
     """
     b = Builder(weights, store, step_constants(weights, timestep), compute)
     config = b.config
-    binary = FUSED if config.binary_layers.fused else PLAIN
     skips: list[str] = []
     x = b.write.op("Concat", "condition", "noisy", axis=1, name="input")
     for block in blocks(config):
         maps = [x, skips.pop()] if block.kind == "fusion" else [x]
+        binary = FUSED if config.binary_layers.fused and not block.single else PLAIN
         x = (binary if block.binary else FLOAT)[block.kind](b, block, *maps)
         if block.pushes_skip:
             skips.append(x)

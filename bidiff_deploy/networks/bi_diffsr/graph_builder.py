@@ -53,7 +53,7 @@ class Builder:
     weight_and_bias = norm
 
     def branches(self, block: Block) -> list[str]:
-        return [value for half in (1, 2) for value in self.branch(f"{block.name}.conv{half}")]
+        return [value for name, _, _ in block.convolutions for value in self.branch(name)]
 
     def branch(self, name: str) -> list[str]:
         """Names of words, alpha, threshold and rprelu of one binary layer."""

@@ -76,7 +76,8 @@ def _moments(config: NetworkConfig) -> Iterator[float]:
     for block in blocks(config):
         plane = config.channels(block.level) / 4 ** block.level
         if block.kind == "fusion":
-            yield sum(kept) + current + plane  # its second input is the last kept
+            # Its second input is the last kept; a single layer reads a copy of both.
+            yield sum(kept) + current + (3 if block.single else 1) * plane
             kept.pop()
             current = plane
             continue

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy.typing as npt
+
+from ...operators.sign_bits import BinaryWeight
 from ..base import NOISE_PREDICTOR, Network, Parameter, Shapes, StepGraph, Store, Weights
 from ..costs import Count
 from . import costs, memory, recognition
@@ -30,6 +33,12 @@ class BiDiffSr(Network):
 
     def binary_layers(self, config: NetworkConfig) -> list[str]:
         return binary_layers(config)
+
+    def pack(self, config: NetworkConfig, weight: npt.NDArray[Any], name: str) -> BinaryWeight:
+        return config.binary_layers.pack(weight, name)
+
+    def latent(self, config: NetworkConfig, packed: BinaryWeight) -> npt.NDArray[Any]:
+        return config.binary_layers.latent(packed)
 
     def matches(self, shapes: Shapes) -> bool:
         return "downs.0.weight" in shapes

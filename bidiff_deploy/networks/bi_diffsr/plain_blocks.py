@@ -1,8 +1,9 @@
 """Blocks whose binary layers are BinaryConv between standard operators.
 
-The fused binary operators contain the published binarizer. Other binarizers use BinaryConv for sum,
-scale and shortcut, and standard ONNX operators for the rest. The output of a layer's BinaryConv has
-the layer's name ("e3.c1"); names of the other values begin with it ("e3.c1/scaled").
+The fused binary operators contain the published binarizer, and two layers with identity shortcuts.
+Other binarizers use BinaryConv for sum, scale and shortcut, and standard ONNX operators for the
+rest; blocks of a single layer use standard operators for its shortcut. The output of a layer's
+BinaryConv has the layer's name ("e3.c1"); names of the other values begin with it ("e3.c1/scaled").
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from ...operators.block_functions import pixel_unshuffle
 from ...operators.names import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH, PLUGIN_VERSION
 from ...operators.value_names import short
 from .architecture import Block
+from .binarizers import cfb_groups
 from .graph_builder import BlockWriters, Builder, residual
+from .step_constants import offset_kernel
 
 
 def _half(b: Builder, block: Block, index: int, output: str, x: str, time: str, skip: str) -> str:
@@ -28,6 +31,9 @@ def _half(b: Builder, block: Block, index: int, output: str, x: str, time: str, 
 
 def _fusion(b: Builder, block: Block, x: str, skip: str) -> str:
     name, parts = short(block.name), []
+    if block.single:
+        both = b.write.op("Concat", x, skip, axis=1, name=f"{name}/both")
+        return _single(b, block, both, name)
     for index in (1, 2):
         pieces = [_every_other(b, value, start, f"{name}/{label}{index}")
                   for value, start, label in ((x, 2 - index, "x"), (skip, index - 1, "skip"))]
@@ -38,6 +44,8 @@ def _fusion(b: Builder, block: Block, x: str, skip: str) -> str:
 
 def _down(b: Builder, block: Block, x: str) -> str:
     name = short(block.name)
+    if block.single:
+        return pixel_unshuffle(b.write, _single(b, block, x, f"{name}/sum"), name, f"{name}/")
     halves = b.write.split(x, 1, f"{name}/first", f"{name}/second")
     parts = [_layer(b, half, f"{block.name}.conv{index}") for index, half in enumerate(halves, 1)]
     y = b.write.op("Add", *parts, name=f"{name}/sum")
@@ -46,9 +54,39 @@ def _down(b: Builder, block: Block, x: str) -> str:
 
 def _up(b: Builder, block: Block, x: str) -> str:
     name = short(block.name)
-    both = [_layer(b, x, f"{block.name}.conv{index}") for index in (1, 2)]
-    y = b.write.op("Concat", *both, axis=1, name=f"{name}/both")
+    if block.single:
+        y = _single(b, block, x, f"{name}/both")
+    else:
+        both = [_layer(b, x, f"{block.name}.conv{index}") for index in (1, 2)]
+        y = b.write.op("Concat", *both, axis=1, name=f"{name}/both")
     return b.write.op("DepthToSpace", y, blocksize=2, mode="CRD", name=name)
+
+
+def _single(b: Builder, block: Block, x: str, output: str) -> str:
+    """A block's one layer with BiDense's bypass. An Identity names its output: that of the layer is
+    BinaryConv's if nothing follows it."""
+    (name, inputs, outputs), = block.convolutions
+    y = _layer(b, x, name, _bypass(b, x, inputs, outputs, f"{short(name)}/bypass"))
+    return b.write.op("Identity", y, name=output)
+
+
+def _bypass(b: Builder, x: str, inputs: int, outputs: int, name: str) -> str:
+    """The input repeated, the mean of groups of channels, and the mean of the other channels; see
+    ``binarizers.cfb_groups``."""
+    repeats, groups, size = cfb_groups(inputs, outputs)
+    parts = [x] * repeats
+    if size:
+        pieces = [_channels(b, x, index * size, (index + 1) * size, f"{name}/group{index}")
+                  for index in range(groups)]
+        total = pieces[0]
+        for index, piece in enumerate(pieces[1:], 1):
+            total = b.write.op("Add", total, piece, name=f"{name}/sum{index}")
+        share = b.write.initializer(f"share_{groups}", np.full(1, 1 / groups, np.float32))
+        parts.append(b.write.op("Mul", total, share, name=f"{name}/mean"))
+    if groups:
+        others = _channels(b, x, groups * size, inputs, f"{name}/others")
+        parts.append(b.write.op("ReduceMean", others, _integers(b, 1), name=f"{name}/last"))
+    return b.write.op("Concat", *parts, axis=1, name=name)
 
 
 PLAIN: BlockWriters = {"residual": partial(residual, _half), "fusion": _fusion, "down": _down,
@@ -56,16 +94,33 @@ PLAIN: BlockWriters = {"residual": partial(residual, _half), "fusion": _fusion, 
 
 
 # -- layers -------------------------------------------------------------------------------------
-def _reactnet(b: Builder, x: str, name: str) -> str:
+def _dorefa(b: Builder, x: str, name: str, shortcut: str) -> str:
+    """BinaryConv with its shortcut, which is the half of signs, and the half of 1 of each tap that
+    is inside the image."""
+    key, op, kernel = short(name), b.write.op, offset_kernel(b.weights.binary[f"{name}.weight"])
+    y = _node(b, x, name, shortcut)
+    if kernel.shape[-1] == 1:
+        offset = b.write.initializer(f"{key}.offset_map", kernel.reshape(-1, 1, 1))
+    else:
+        size = op("Slice", op("Shape", x, name=f"{key}/shape"), _integers(b, 2), _integers(b, 4),
+                  name=f"{key}/size")
+        shape = op("Concat", _integers(b, 1, 1), size, axis=0, name=f"{key}/plane")
+        ones = op("Expand", _one(b), shape, name=f"{key}/ones")
+        offset = op("Conv", ones, b.write.initializer(f"{key}.offset_kernel", kernel),
+                    kernel_shape=[3, 3], pads=[1] * 4, name=f"{key}/offset")
+    return op("Add", y, offset, name=f"{key}/y")
+
+
+def _reactnet(b: Builder, x: str, name: str, shortcut: str) -> str:
     """BinaryConv with its shortcut, then RPReLU."""
     key = short(name)
-    y = _node(b, x, name, residual=x)
+    y = _node(b, x, name, shortcut)
     y = b.write.op("Add", y, _column(b, f"{name}.shift_in"), name=f"{key}/moved")
     y = b.write.op("PRelu", y, _column(b, f"{name}.slope"), name=f"{key}/rectified")
     return b.write.op("Add", y, _column(b, f"{name}.shift_out"), name=f"{key}/y")
 
 
-def _xnor(b: Builder, x: str, name: str) -> str:
+def _xnor(b: Builder, x: str, name: str, shortcut: str) -> str:
     """BinaryConv times K: |x| averaged over channels, then over the kernel's window."""
     key, op = short(name), b.write.op
     k = b.weights.binary[f"{name}.weight"].words.shape[1]
@@ -73,10 +128,10 @@ def _xnor(b: Builder, x: str, name: str) -> str:
     scale = mean if k == 1 else op("AveragePool", mean, kernel_shape=[k, k], pads=[k // 2] * 4,
                                    count_include_pad=1, name=f"{key}/scale")
     y = op("Mul", _node(b, x, name), scale, name=f"{key}/scaled")
-    return op("Add", y, x, name=f"{key}/y")
+    return op("Add", y, shortcut, name=f"{key}/y")
 
 
-def _dab(b: Builder, x: str, name: str) -> str:
+def _dab(b: Builder, x: str, name: str, shortcut: str) -> str:
     """BinaryConv of x - t times s; t and s are computed from the image."""
     key, op = short(name), b.write.op
     mean = op("ReduceMean", x, _integers(b, 2, 3), name=f"{key}/mean")
@@ -85,26 +140,25 @@ def _dab(b: Builder, x: str, name: str) -> str:
     shifted = op("Sub", x, t, name=f"{key}/shifted")
     size = op("ReduceMean", op("Abs", shifted, name=f"{key}/abs"), _integers(b, 1, 2, 3),
               name=f"{key}/size")
-    one = b.write.initializer("one", np.ones(1, np.float32))
-    size = op("Sub", size, one, name=f"{key}/excess")
+    size = op("Sub", size, _one(b), name=f"{key}/excess")
     exponent = op("Mul", b.parameter(f"{name}.sharpness"), size, name=f"{key}/exponent")
     scale = op("Exp", exponent, name=f"{key}/scale")
     y = op("Mul", _node(b, shifted, name), scale, name=f"{key}/scaled")
-    return op("Add", y, x, name=f"{key}/y")
+    return op("Add", y, shortcut, name=f"{key}/y")
 
 
-_LAYERS = {"reactnet": _reactnet, "xnor": _xnor, "dab": _dab}
-
-
-def _layer(b: Builder, x: str, name: str) -> str:
-    """One binary layer with its shortcut."""
-    return _LAYERS[b.config.binarizer](b, x, name)
+def _layer(b: Builder, x: str, name: str, shortcut: str | None = None) -> str:
+    """One binary layer with its shortcut, by default its input."""
+    return _LAYERS.get(b.config.binarizer, _node)(b, x, name, shortcut or x)
 
 
 def _node(b: Builder, x: str, name: str, residual: str | None = None) -> str:
-    """BinaryConv alone: alpha * sum, plus ``residual`` if given."""
+    """BinaryConv alone, plus ``residual`` if given."""
     return b.ours(BINARY_CONV, short(name), x, *b.branch(name), residual or b.none(), b.none(),
                   plugin_namespace=DOMAIN, plugin_version=PLUGIN_VERSION)
+
+
+_LAYERS = {"dorefa": _dorefa, "reactnet": _reactnet, "xnor": _xnor, "dab": _dab}
 
 
 # -- small things -------------------------------------------------------------------------------
@@ -117,6 +171,15 @@ def _every_other(b: Builder, x: str, start: int, name: str) -> str:
     """Every other channel from ``start``."""
     return b.write.op("Slice", x, _integers(b, start), _integers(b, 1 << 31), _integers(b, 1),
                       _integers(b, 2), name=name)
+
+
+def _channels(b: Builder, x: str, start: int, end: int, name: str) -> str:
+    return b.write.op("Slice", x, _integers(b, start), _integers(b, end), _integers(b, 1),
+                      name=name)
+
+
+def _one(b: Builder) -> str:
+    return b.write.initializer("one", np.ones(1, np.float32))
 
 
 def _integers(b: Builder, *values: int) -> str:

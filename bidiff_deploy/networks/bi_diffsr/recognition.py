@@ -14,7 +14,7 @@ from typing import Any
 
 from ...errors import CheckpointError, listed
 from ..base import Shapes
-from .binarizers import BINARIZERS, NONE, PUBLISHED
+from .binarizers import BINARIZERS, CFB, IDENTITY, NONE, PUBLISHED
 from .config import MAX_LEVELS, NetworkConfig
 
 _UNSEEN = {"norm_groups": "groups of GroupNorm", "total_step": "diffusion time steps",
@@ -106,7 +106,8 @@ def _derive(shapes: Shapes, origin: str) -> dict[str, Any]:
     return {"in_channel": stem[1], "out_channel": head[0], "inner_channel": inner,
             "channel_mults": tuple(first << i for i in range(len(per_level))),
             "res_blocks": per_level[0], "dynamic_group": max(groups) + 1,
-            "binarizer": binarizer, "attn_levels": attention, "fp_levels": full_precision}
+            "binarizer": binarizer, "shortcut": _shortcut(shapes), "attn_levels": attention,
+            "fp_levels": full_precision}
 
 
 def _binarizer(shapes: Shapes, origin: str) -> str:
@@ -120,6 +121,15 @@ def _binarizer(shapes: Shapes, origin: str) -> str:
         raise _foreign(origin, f"its binary layers are of {' and '.join(sorted(found))}, not of "
                                f"one of the binarizers {', '.join(BINARIZERS)}")
     return PUBLISHED if not found or found == {"binary_conv"} else found.pop()
+
+
+def _shortcut(shapes: Shapes) -> str:
+    """Whether a block that changes the number of channels has one layer or two."""
+    layers: dict[str, set[str]] = {"1": set(), "2": set()}
+    for key in shapes:
+        if match := re.match(r"((?:ups|downs)\.\d{1,4}\.biconv_?)([12])\.", key):
+            layers[match.group(2)].add(match.group(1))
+    return CFB if layers["1"] - layers["2"] else IDENTITY
 
 
 def _stage(shapes: Shapes, stage: str) -> list[str]:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...operators.sign_bits import BinaryWeight, unpack_signs
 from ..base import Weights
 from .architecture import Block, binary_layers, blocks
-from .binarizers import alignment_factor
+from .binarizers import DOREFA_LEVEL, alignment_factor
 
 Array = npt.NDArray[Any]
 _RPRELU = ("shift_in", "slope", "shift_out")
@@ -83,15 +84,17 @@ def group_parameters(weights: Weights, group: int) -> dict[str, Array]:
 
 
 def layer_constants(weights: Weights, name: str) -> dict[str, Array]:
-    """Constants of a layer's BinaryConv, for a binarizer without groups: float32 ``alpha`` and
-    ``threshold``, (C,), and ``rprelu``, (3, C). Parameters that the binarizer does not have are
+    """Constants of a layer's BinaryConv, for a binarizer without groups: float32 ``alpha`` (Cout,),
+    ``threshold`` (Cin,) and ``rprelu`` (3, Cout). Parameters that the binarizer does not have are
     identity values.
 
     BBCU's residual alignment needs no operators: with k above 0, sign(k x + b) is
-    sign(x + b / k), and RPReLU(y) / k is RPReLU of y / k, its two shifts divided by k.
+    sign(x + b / k), and RPReLU(y) / k is RPReLU of y / k, its two shifts divided by k. DoReFa-Net's
+    bits of 0 and 1 are half of signs and 1: the node computes the half of signs.
     """
     state, config = weights.state, weights.config
-    alpha = weights.binary[f"{name}.weight"].alpha
+    weight = weights.binary[f"{name}.weight"]
+    alpha = weight.alpha
     kind, zeros = config.binary_layers, np.zeros_like(alpha)
     neutral = {"shift_in": zeros, "slope": np.ones_like(alpha), "shift_out": zeros}
     if kind.name == "bbcu":
@@ -100,10 +103,22 @@ def layer_constants(weights: Weights, name: str) -> dict[str, Array]:
                 state[f"{name}.shift_out"] / k]
         return {"alpha": alpha / k, "threshold": state[f"{name}.threshold"] / k,
                 "rprelu": np.stack(rows)}
-    # DAB's threshold depends on the image, so it is subtracted before.
-    own = kind.name == "reactnet"
-    return {"alpha": alpha, "threshold": state[f"{name}.threshold"] if own else zeros,
+    if kind.name == "dorefa":
+        alpha, threshold = alpha / 2, np.full(weight.in_channels, -DOREFA_LEVEL, np.float32)
+    elif kind.name == "reactnet":
+        threshold = state[f"{name}.threshold"]
+    else:  # DAB's threshold depends on the image, so it is subtracted before.
+        threshold = np.zeros(weight.in_channels, np.float32)
+    return {"alpha": alpha, "threshold": threshold,
             "rprelu": np.stack([neutral[part] for part in _RPRELU])}
+
+
+def offset_kernel(weight: BinaryWeight) -> Array:
+    """DoReFa-Net's half of 1: what each tap adds where it is inside the image, float32 (Cout, 1, k,
+    k). Its convolution with a map of ones is added to the layer's BinaryConv."""
+    signs = unpack_signs(weight.words, weight.in_channels).sum(axis=1, keepdims=True)
+    kernel: Array = signs * (weight.alpha / 2)[:, None, None, None]
+    return kernel
 
 
 def pair_of_convolutions(state: Mapping[str, Array], block: Block) -> dict[str, Array]:

@@ -148,8 +148,8 @@ def _split_pair(block: Block, weight: np.ndarray, bias: np.ndarray) -> dict[str,
                                                    ("bias", biases[half - 1]))}
 
 
-def _dense_node(module: Any) -> Any:
-    """The ``node`` method of a layer whose weight is alpha * sign already."""
+def _dense_node(module: Any, weight: Any) -> Any:
+    """The ``node`` method of a layer, with its weight alpha * sign."""
     import torch
     from torch.nn.functional import conv2d
 
@@ -157,8 +157,8 @@ def _dense_node(module: Any) -> Any:
 
     def node(x: Any, group: Any = None, low: Any = None) -> Any:
         shifted = x if threshold is None else x + threshold.view(1, -1, 1, 1)
-        y = conv2d(torch.sign(shifted), module.weight, padding=module.padding)
-        return y + x if module.shortcut else y
+        y = conv2d(torch.sign(shifted), weight, padding=module.padding)
+        return y + module.residual(x) if module.shortcut else y
 
     return node
 
@@ -184,8 +184,10 @@ def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
         slope: torch.Tensor
         shift_out: torch.Tensor
 
-        def __init__(self, weight: np.ndarray, threshold: np.ndarray, rprelu: np.ndarray) -> None:
+        def __init__(self, layer: BinaryLayer, weight: np.ndarray, threshold: np.ndarray,
+                     rprelu: np.ndarray) -> None:
             super().__init__()
+            self.residual = layer.residual
             self.register_buffer("weight", torch.from_numpy(weight.copy()))
             for name, value in zip(("threshold", "shift_in", "shift_out"),
                                    (threshold, rprelu[0], rprelu[2])):
@@ -195,7 +197,8 @@ def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
         def forward(self, x: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
             y = nn.functional.conv2d(torch.sign(x + self.threshold), self.weight,
                                      padding=self.weight.shape[-1] // 2)
-            return nn.functional.prelu(y + self.shift_in, self.slope) + self.shift_out + x
+            y = nn.functional.prelu(y + self.shift_in, self.slope) + self.shift_out
+            return y + self.residual(x)
 
     class Vector(nn.Module):
         value: torch.Tensor
@@ -230,10 +233,11 @@ def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
             dense = dense_weight(values[f"{key}.words"], values[f"{key}.alpha"], len(threshold))
             if module.fused:
                 setattr(network.get_submodule(owner), child,
-                        FoldedConv(dense, threshold, values[f"{key}.rprelu"]))
+                        FoldedConv(module, dense, threshold, values[f"{key}.rprelu"]))
             else:
-                module.weight.copy_(torch.from_numpy(dense))
-                setattr(module, "node", _dense_node(module))  # noqa: B010 -- replaces a method
+                weight = torch.from_numpy(dense)
+                module.weight.copy_(weight / module.share)
+                setattr(module, "node", _dense_node(module, weight))  # noqa: B010 -- replaces a method
         elif child == "time":
             setattr(network.get_submodule(owner), child, Vector(values[key].reshape(-1)))
     in_channels_last(network)

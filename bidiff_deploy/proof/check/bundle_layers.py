@@ -35,6 +35,11 @@ class BinaryLayer:
     inputs: tuple[str, ...]
     output: str
 
+    @property
+    def residual(self) -> str:
+        """Name of what it adds per pixel: a map, or a constant zero."""
+        return self.inputs[5]
+
 
 @dataclass(frozen=True)
 class FusedOperator:
@@ -69,7 +74,7 @@ class BundleLayers:
             odd = sorted(set(found) ^ set(wanted))[0]
             raise BundleError(f"{bundle.path} does not have the binary layers of its network "
                               f"({odd} is missing or too many); export the bundle again")
-        self._literals = {node.output[0]: onnx.numpy_helper.to_array(attribute.t)
+        self.literals = {node.output[0]: onnx.numpy_helper.to_array(attribute.t)
                           for node in self.model.graph.node if node.op_type == "Constant"
                           for attribute in node.attribute if attribute.name == "value"}
         # In the graph's order, which is the order of execution.
@@ -85,7 +90,7 @@ class BundleLayers:
 
     def constants(self, timestep: int) -> dict[str, Array]:
         """Every initializer and constant of one step, by name in the inlined graph."""
-        return {**self._literals, **self.graph.constants, **self.graphs.constants(timestep)}
+        return {**self.literals, **self.graph.constants, **self.graphs.constants(timestep)}
 
     def session(self, model: onnx.ModelProto, *, packed: bool, threads: int | None) -> Any:
         """A CPU session of ``model``, a part of this bundle's graph."""
@@ -150,8 +155,10 @@ class EngineValues:
         self.layers = layers
         sessions = sessions or CpuSessions(layers, packed, threads)
         fused = [name for one in layers.operators for name in (*one.maps, one.output)]
-        names = dict.fromkeys([*wanted, *fused, *(name for layer in layers.layers
-                                                  for name in (layer.inputs[0], layer.output))])
+        names = dict.fromkeys([*wanted, *fused, *(
+            name for layer in layers.layers
+            for name in (layer.inputs[0], layer.residual, layer.output)
+            if name not in layers.literals)])
         shipped = _copy(sessions.shipped)
         made = {name for node in shipped.graph.node for name in node.output}
         _set_outputs(shipped, [*(value.name for value in shipped.graph.output),

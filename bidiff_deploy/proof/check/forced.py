@@ -74,7 +74,7 @@ class SegmentCheck:
 @dataclass(frozen=True)
 class ForcedLayer:
     """A binary layer: its name, torch module, the names of its node's input and output in the
-    graph, its threshold in torch and that in the bundle, (C,) each.
+    graph, its threshold in torch and that in the bundle, (Cin,) each.
 
     whole   whether the module is its node and nothing else
     finish  what the module does to its node's output, or None
@@ -197,8 +197,8 @@ def noise_predictor_parts(
         threshold = module.constants(group).get("threshold", torch.zeros(()))
         forced.append(ForcedLayer(
             layer.name, module, layer.inputs[0], layer.output,
-            threshold.numpy() * np.ones(len(module.weight)), np.asarray(constants[layer.inputs[3]]),
-            module.fused))
+            threshold.numpy() * np.ones(module.weight.shape[1]),
+            np.asarray(constants[layer.inputs[3]]), module.fused))
     checks, errors, vectors = [], {}, {}
     for block, bounded in _times(network, timestep).items():
         vector, owner = np.asarray(constants[f"{short(block)}.time"]), f"{block}.conv1"

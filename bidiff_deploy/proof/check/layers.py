@@ -129,41 +129,47 @@ def check_layers(layers: BundleLayers, op: LayerOp, checkpoint: Checkpoint, netw
     found = []
     for layer in layers.layers:
         x, module = values[layer.inputs[0]], network.get_submodule(layer.name)
-        given = [np.asarray(constants[name]) if name != layer.inputs[0] else x
+        maps = {layer.inputs[0]: x}
+        if layer.residual not in constants:
+            maps[layer.residual] = values[layer.residual]
+        given = [maps[name] if name in maps else np.asarray(constants[name])
                  for name in layer.inputs]
         timed = layer.name in times
+        residual, error = _shortcut(module, x) if module.shortcut else (np.zeros(1), 0.0)
         # Both sides use the bundle's time vector; its error is judged separately.
         found.append(check_layer(
             layer.name, op, given, checkpoint, module, values[layer.output], group, timestep,
-            residual=x if module.shortcut else np.zeros(1),
+            residual=residual, residual_error=error,
             time=given[6] if timed else np.zeros(1), time_rounding=times.get(layer.name)))
     return found
 
 
 def check_layer(name: str, op: LayerOp, given: Sequence[Array], checkpoint: Checkpoint,
                 module: Any, output: Array, group: int = 0, timestep: int = 0, *, residual: Array,
-                time: Array, time_rounding: float | None = None) -> LayerCheck:
+                time: Array, residual_error: Array | float = 0.0,
+                time_rounding: float | None = None) -> LayerCheck:
     """Check one layer on ``given``, the op contract's inputs in the engine's run.
 
     module          the checkpoint's layer in torch
     output          the layer's output in that run
     residual, time  what the layer adds
+    residual_error  bound of the error of the engine's own ``residual``
     time_rounding   the error of ``time`` in units of its bound, None if the layer adds none
     """
     import torch
 
     x, words, alpha, threshold, rprelu = given[:5]
     weight = checkpoint.binary[f"{name}.weight"]
-    expected = _constants(module, group)
+    expected = _constants(module, group, weight.in_channels)
     with torch.inference_mode():
         signs = torch.from_numpy(np.where(
             x + expected["threshold"][:, None, None] >= 0, np.float32(1), np.float32(-1)))
-        kernel = torch.where(module.weight >= 0, 1.0, -1.0)
-        right = torch.nn.functional.conv2d(signs, kernel, padding=module.padding)
+        right = torch.nn.functional.conv2d(signs, module.signs(), padding=module.padding)
     right = np.rint(right.contiguous().numpy()).astype(np.int32)
     difference = np.abs(op.sums(x, words, threshold) - right)
 
     y, bound = _exact(right, residual, expected, time)
+    bound = bound + residual_error
     np.maximum(bound, np.finfo(np.float32).tiny, out=bound)
     ratio = max(float(np.max(np.abs(found - y) / bound)) for found in (op(*given), output))
     return LayerCheck(
@@ -172,13 +178,27 @@ def check_layer(name: str, op: LayerOp, given: Sequence[Array], checkpoint: Chec
         time_rounding, _differing(words, alpha, threshold, rprelu, weight, expected))
 
 
-def _constants(module: Any, group: int) -> dict[str, Array]:
+def _shortcut(module: Any, x: Array) -> tuple[Array, Array | float]:
+    """The layer's shortcut, and the bound of float32's error in it: it is the input itself, or its
+    channels repeated and means of at most all of them."""
+    import torch
+
+    if len(module.weight) == x.shape[1]:
+        return x, 0.0
+    wide = torch.from_numpy(x.astype(np.float64))
+    with torch.inference_mode():
+        size: Array = module.residual(wide.abs()).numpy()
+        exact: Array = module.residual(wide).numpy()
+    return exact, (x.shape[1] + 2) * UNIT * size
+
+
+def _constants(module: Any, group: int, inputs: int) -> dict[str, Array]:
     """The right constants of the layer's BinaryConv, by its torch module; identity values for
     parameters that the module does not have."""
     found = {part: value.detach().numpy() for part, value in module.constants(group).items()}
     zeros = np.zeros_like(found["alpha"])
-    return {"threshold": zeros, "shift_in": zeros, "slope": np.ones_like(zeros),
-            "shift_out": zeros, **found}
+    return {"threshold": np.zeros(inputs, np.float32), "shift_in": zeros,
+            "slope": np.ones_like(zeros), "shift_out": zeros, **found}
 
 
 def _exact(sums: Array, residual: Array, expected: Mapping[str, Array],

@@ -3,6 +3,8 @@
     fused          the binary convolution with its gradients, as one autograd function
     binarize       signs with gradients, and the binary layer of BI-DiffSR
     binary_layers  the binary layers of other methods
+    plain_layers   those of the oldest of them
+    sign_functions their signs with gradients
     bi_diffsr      BI-DiffSR, a noise predictor
     bbcu           BBCU-M, a network without a loop
     rounding       bounds of float32's rounding, computed along with a network's values

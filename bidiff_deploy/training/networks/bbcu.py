@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...networks.bbcu.architecture import LEAK, BbcuConfig, Layer, layers
 from .binarize import INITIAL_SLOPE, weight_scale
-from .fused import binary_conv2d
+from .fused import binary_conv2d, signs
 
 _SMALL = 0.1  # factor on Kaiming's normal initialisation, except in the body
 
@@ -53,6 +53,10 @@ class BinaryConv2d(nn.Module):
     def residual(self, x: Tensor) -> Tensor:
         """The shortcut before PixelShuffle, (N, Cin * r^2, H, W)."""
         return x.repeat_interleave(self.r * self.r, dim=1)
+
+    def signs(self) -> Tensor:
+        """The node's weights, +1 and -1, (Cout, Cin, 3, 3)."""
+        return signs(self.weight)
 
     def constants(self, group: int = 0) -> dict[str, Tensor]:
         """The constants of the layer's BinaryConv node except the signs, (C,) each."""

@@ -65,11 +65,13 @@ class Conv2d(nn.Conv2d):
         return super().forward(x)
 
 
-def _convolution(config: NetworkConfig, block: Block) -> nn.Module:
-    if block.binary:
-        return binary_layer(config, block)
-    channels, k = block.conv_channels, block.kernel_size
-    return Conv2d(channels, channels, k, padding=k // 2)
+def _convolutions(config: NetworkConfig, block: Block) -> dict[str, nn.Module]:
+    """The block's convolutions, ``conv1`` and, unless it has a single layer, ``conv2``."""
+    k = block.kernel_size
+    return {name.rpartition(".")[2]:
+            binary_layer(config, inputs, outputs, k) if block.binary
+            else Conv2d(inputs, outputs, k, padding=k // 2)
+            for name, inputs, outputs in block.convolutions}
 
 
 class Residual(nn.Module):
@@ -78,10 +80,11 @@ class Residual(nn.Module):
     def __init__(self, config: NetworkConfig, block: Block) -> None:
         super().__init__()
         self.time = nn.Linear(config.inner_channel, block.channels)
+        convolutions = _convolutions(config, block)
         self.norm1 = nn.GroupNorm(config.norm_groups, block.channels)
-        self.conv1 = _convolution(config, block)
+        self.conv1 = convolutions["conv1"]
         self.norm2 = nn.GroupNorm(config.norm_groups, block.channels)
-        self.conv2 = _convolution(config, block)
+        self.conv2 = convolutions["conv2"]
         self.dropout = nn.Dropout(config.dropout)
         if block.attention:
             self.attention = Attention(block.channels, config.norm_groups)
@@ -94,36 +97,51 @@ class Residual(nn.Module):
         return self.attention(h) if hasattr(self, "attention") else h
 
 
-class _TwoConvs(nn.Module):
+class _ChannelChange(nn.Module):
+    """Two layers of as many outputs as inputs, or a single one with BiDense's bypass."""
+
+    conv1: nn.Module
+    conv2: nn.Module
+
     def __init__(self, config: NetworkConfig, block: Block) -> None:
         super().__init__()
-        self.conv1 = _convolution(config, block)
-        self.conv2 = _convolution(config, block)
+        self.single = block.single
+        for name, module in _convolutions(config, block).items():
+            setattr(self, name, module)
 
 
-class Down(_TwoConvs):
-    """CP-Down: (N, C, H, W) -> (N, 2C, H/2, W/2), a BIConv on each half of the channels."""
+class Down(_ChannelChange):
+    """CP-Down: (N, C, H, W) -> (N, 2C, H/2, W/2), a BIConv on each half of the channels, or one
+    C -> C/2."""
 
     def forward(self, x: Tensor, group: Tensor) -> Tensor:
+        if self.single:
+            return F.pixel_unshuffle(self.conv1(x, group), 2)
         first, second = x.chunk(2, dim=1)
         return F.pixel_unshuffle(self.conv1(first, group) + self.conv2(second, group), 2)
 
 
-class Up(_TwoConvs):
-    """CP-Up: (N, C, H, W) -> (N, C/2, 2H, 2W), two BIConvs of the same input."""
+class Up(_ChannelChange):
+    """CP-Up: (N, C, H, W) -> (N, C/2, 2H, 2W), two BIConvs of the same input, or one C -> 2C."""
 
     def forward(self, x: Tensor, group: Tensor) -> Tensor:
+        if self.single:
+            return F.pixel_shuffle(self.conv1(x, group), 2)
         return F.pixel_shuffle(torch.cat([self.conv1(x, group), self.conv2(x, group)], dim=1), 2)
 
 
-class Fusion(_TwoConvs):
+class Fusion(_ChannelChange):
     """CS-Fusion of a decoder map and a skip, C channels each, shuffled so both convs see both.
 
     The published code pairs odd channels of one with even channels of the other; the paper's
-    equation pairs equal parities. Checkpoints were trained with the code.
+    equation pairs equal parities. Checkpoints were trained with the code. A single layer 2C -> C
+    sees both whole.
     """
 
     def forward(self, x: Tensor, skip: Tensor, group: Tensor) -> Tensor:
+        if self.single:
+            mixed: Tensor = self.conv1(torch.cat([x, skip], dim=1), group)
+            return mixed
         # Not x[:, 0::2]: its gradient is written into a map of zeros, and the maps are added.
         even, odd = torch.unflatten(x, 1, (-1, 2)).unbind(2)
         skip_even, skip_odd = torch.unflatten(skip, 1, (-1, 2)).unbind(2)
@@ -198,12 +216,11 @@ class BiDiffSR(nn.Module):
         for block in self.blocks:
             if block.binary:
                 module = self.get_submodule(block.name)
-                for half in (1, 2):
-                    layer = module.get_submodule(f"conv{half}")
+                for name, _, _ in block.convolutions:
+                    layer = self.get_submodule(name)
                     assert isinstance(layer, BinaryLayer)
-                    timed = layer.fused and block.kind == "residual" and half == 1
-                    yield (f"{block.name}.conv{half}", layer,
-                           module.get_submodule("norm2") if timed else None)
+                    timed = layer.fused and block.kind == "residual" and name.endswith("conv1")
+                    yield name, layer, module.get_submodule("norm2") if timed else None
 
     def rounded_sinusoid(self, timestep: int) -> Tensor:
         """The time embedding's sinusoid, each float32 operation of it correctly rounded, float64

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .fused import apply, binary_conv2d, passed_by_clamp, signs
+from .fused import apply, binary_conv2d, bypass, passed_by_clamp, signs
 
 INITIAL_SLOPE = 0.25
 
@@ -67,54 +67,64 @@ def sign_weight(weight: Tensor) -> Tensor:
 
 
 class BinaryLayer(nn.Module):
-    """A binary layer, C -> C channels, called with a map and the group's index.
+    """A binary layer, Cin -> Cout channels, called with a map and the group's index.
 
     fused     whether the layer is BinaryConv with its shortcut and RPReLU and nothing else
-    shortcut  whether the BinaryConv node in its graph adds its own input
+    shortcut  whether the BinaryConv node in its graph adds the layer's shortcut
+    share     the node's alpha over the weights' own scale
 
     ``node_input``, ``node`` and ``constants`` are the input, output and constants of the BinaryConv
     node in its graph, for comparisons in ``proof``.
     """
 
     fused = shortcut = True
+    share = 1.0
 
-    def __init__(self, channels: int, kernel_size: int) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel_size: int) -> None:
         super().__init__()
         self.padding = kernel_size // 2
-        self.weight = nn.Parameter(torch.empty(channels, channels, kernel_size, kernel_size))
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel_size, kernel_size))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
+    def residual(self, x: Tensor) -> Tensor:
+        """The shortcut, (N, Cin, H, W) -> (N, Cout, H, W)."""
+        return bypass(x, len(self.weight))
+
+    def signs(self) -> Tensor:
+        """The node's weights, +1 and -1, (Cout, Cin, k, k)."""
+        return signs(self.weight)
+
     def node_input(self, x: Tensor, group: Tensor) -> Tensor:
-        """The node's input for the layer's input ``x``, (N, C, H, W)."""
+        """The node's input for the layer's input ``x``, (N, Cin, H, W)."""
         return x
 
     def node(self, x: Tensor, group: Tensor) -> Tensor:
-        """The node's output for its input ``x``, (N, C, H, W)."""
+        """The node's output for its input ``x``, (N, Cout, H, W)."""
         raise NotImplementedError
 
     def constants(self, group: int) -> dict[str, Tensor]:
-        """The node's alpha, and threshold, shift_in, slope and shift_out unless neutral, (C,)
-        each."""
+        """The node's alpha, and shift_in, slope and shift_out unless neutral, (Cout,) each, and
+        its threshold unless 0, (Cin,)."""
         raise NotImplementedError
 
 
 class BinaryConv2d(BinaryLayer):
-    """BIConv, C -> C: RPReLU(conv(sign(x + threshold), alpha * sign(W))) + x.
+    """BIConv: RPReLU(conv(sign(x + threshold), alpha * sign(W))) + x.
 
-    The timestep's group selects ``threshold`` (TaR) and ``shift_in``, ``slope``, ``shift_out``
-    (TaA), each (groups, C). The convolution is zero-padded after the sign, so taps beyond the
-    border contribute 0, not +-1.
+    The timestep's group selects ``threshold``, (groups, Cin) (TaR), and ``shift_in``, ``slope``,
+    ``shift_out``, (groups, Cout) each (TaA). The convolution is zero-padded after the sign, so taps
+    beyond the border contribute 0, not +-1.
     """
 
-    def __init__(self, channels: int, kernel_size: int, groups: int) -> None:
-        super().__init__(channels, kernel_size)
-        self.threshold = nn.Parameter(torch.zeros(groups, channels))
-        self.shift_in = nn.Parameter(torch.zeros(groups, channels))
-        self.slope = nn.Parameter(torch.full((groups, channels), INITIAL_SLOPE))
-        self.shift_out = nn.Parameter(torch.zeros(groups, channels))
+    def __init__(self, inputs: int, outputs: int, kernel_size: int, groups: int) -> None:
+        super().__init__(inputs, outputs, kernel_size)
+        self.threshold = nn.Parameter(torch.zeros(groups, inputs))
+        self.shift_in = nn.Parameter(torch.zeros(groups, outputs))
+        self.slope = nn.Parameter(torch.full((groups, outputs), INITIAL_SLOPE))
+        self.shift_out = nn.Parameter(torch.zeros(groups, outputs))
 
     def forward(self, x: Tensor, group: Tensor) -> Tensor:
-        """(N, C, H, W) float and the group's index, an int64 tensor (1,) -> (N, C, H, W)."""
+        """(N, Cin, H, W) float and the group's index, an int64 tensor (1,) -> (N, Cout, H, W)."""
         return binary_conv2d(x, self.weight, weight_scale(self.weight), self.threshold,
                              self.shift_in, self.slope, self.shift_out, group, self.padding)
 

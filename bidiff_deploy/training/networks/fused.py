@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ...networks.bi_diffsr.binarizers import cfb_groups
+
 
 def apply(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
     """The output of an autograd function with one tensor as its result."""
@@ -34,22 +36,39 @@ def passed_by_clamp(grad: Tensor, weight: Tensor) -> Tensor:
     return passed
 
 
+def bypass(x: Tensor, outputs: int) -> Tensor:
+    """BiDense's channel-adaptive full-precision bypass, (N, C, H, W) -> (N, ``outputs``, H, W);
+    ``x`` itself for as many channels. See ``binarizers.cfb_groups``."""
+    repeats, groups, size = cfb_groups(x.shape[1], outputs)
+    if repeats == 1 and not groups:
+        return x
+    parts = [x] * repeats
+    if size:
+        parts.append(torch.unflatten(x[:, :groups * size], 1, (groups, size)).mean(1))
+    if groups:
+        parts.append(x[:, groups * size:].mean(1, keepdim=True))
+    return torch.cat(parts, dim=1)
+
+
 def binary_conv2d(x: Tensor, weight: Tensor, alpha: Tensor, threshold: Tensor, shift_in: Tensor,
                   slope: Tensor, shift_out: Tensor, group: Tensor, padding: int) -> Tensor:
-    """RPReLU(conv(sign(x + threshold), alpha * sign(weight))) + x, with BI-DiffSR's gradients.
+    """RPReLU(conv(sign(x + threshold), alpha * sign(weight))) + bypass(x), with BI-DiffSR's
+    gradients.
 
-    ``x``: (N, C, H, W); ``weight``: (C, C, k, k); ``alpha``: (C, 1, 1, 1), not differentiated;
-    ``threshold`` to ``shift_out``: (groups, C), of which row ``group``, int64 (1,), is used.
-    Returns (N, C, H, W). The gradients are those of ``binarize.sign_activation`` and
-    ``binarize.sign_weight``.
+    ``x``: (N, Cin, H, W); ``weight``: (Cout, Cin, k, k); ``alpha``: (Cout, 1, 1, 1), not
+    differentiated; ``threshold``: (groups, Cin), ``shift_in`` to ``shift_out``: (groups, Cout), of
+    which row ``group``, int64 (1,), is used. Returns (N, Cout, H, W). The gradients are those of
+    ``binarize.sign_activation`` and ``binarize.sign_weight``.
 
     Under autocast only the sums of signs and the products of their gradients are in low precision.
     Thresholds, scales, RPReLU, the shortcut and the result are float32.
     """
     low = autocast_dtype(x)
     with torch.autocast(x.device.type, enabled=False):
-        return apply(_BinaryConv2d, x.float() if low else x, weight, alpha, threshold, shift_in,
-                     slope, shift_out, group, padding, low)
+        x = x.float() if low else x
+        y = apply(_BinaryConv2d, x, weight, alpha, threshold, shift_in, slope, shift_out, group,
+                  padding, low)
+        return y if len(weight) == x.shape[1] else y + bypass(x, len(weight))
 
 
 class _BinaryConv2d(torch.autograd.Function):
@@ -65,8 +84,10 @@ class _BinaryConv2d(torch.autograd.Function):
         y = y.to(x.dtype).mul_(alpha.view(1, -1, 1, 1)).add_(_channel(shift_in, group))
         ctx.save_for_backward(shifted, y, weight, alpha, slope, group)
         ctx.padding, ctx.low = padding, low
-        return F.prelu(y, slope.index_select(0, group).view(-1)).add_(
-            _channel(shift_out, group)).add_(x)
+        rectified = F.prelu(y, slope.index_select(0, group).view(-1)).add_(
+            _channel(shift_out, group))
+        ctx.added = len(weight) == x.shape[1]
+        return rectified.add_(x) if ctx.added else rectified
 
     @staticmethod
     @once_differentiable
@@ -84,8 +105,8 @@ class _BinaryConv2d(torch.autograd.Function):
         # -2 (|x| - 1) inside (-1, 1): the slope of the clipped parabola.
         ramp = shifted.abs().sub_(1).clamp_max_(0).mul_(grad_bits)
         grad_threshold = _sum(ramp).mul_(-2)
-        grad_x = grad.add(ramp, alpha=-2)
-        rows = (torch.zeros_like(slope).index_copy_(0, group, total[None])
+        grad_x = grad.add(ramp, alpha=-2) if ctx.added else -2 * ramp
+        rows = (total.new_zeros(len(slope), len(total)).index_copy_(0, group, total[None])
                 for total in (grad_threshold, grad_shift_in, grad_slope, grad_shift_out))
         return grad_x, passed_by_clamp(grad_weight, weight), None, *rows, None, None, None
 

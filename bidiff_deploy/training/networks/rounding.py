@@ -364,6 +364,10 @@ def _mean(x: Bounded, dim: Any = None, keepdim: bool = False) -> Bounded:
                       x.value.abs().mean(dims, keepdim))
 
 
+def _ones_like(x: Bounded) -> Bounded:
+    return Bounded.without_error(torch.ones_like(x.value), x.arithmetic)
+
+
 def _avg_pool2d(x: Bounded, size: int, stride: int, padding: int) -> Bounded:
     def pool(part: Tensor) -> Tensor:
         return F.avg_pool2d(part, size, stride, padding)
@@ -388,4 +392,5 @@ _RULES: dict[str, Callable[..., Any]] = {
     "add": _add, "radd": _add, "mul": _mul, "rmul": _mul, "conv2d": _conv2d, "linear": _linear,
     "group_norm": _group_norm, "silu": _silu, "softmax": _softmax, "prelu": _prelu,
     "leaky_relu": _leaky_relu, "abs": _abs, "exp": _exp, "mean": _mean,
-    "dropout": _dropout, "avg_pool2d": _avg_pool2d, "interpolate": _interpolate}
+    "ones_like": _ones_like, "dropout": _dropout, "avg_pool2d": _avg_pool2d,
+    "interpolate": _interpolate}
