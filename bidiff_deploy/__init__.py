@@ -17,6 +17,7 @@ which imports only those above it:
     engines      bundle -> an engine that runs: ONNX Runtime, TensorRT
     export       Checkpoint -> bundle
     training     recipe -> photos -> trained network, in torch
+    quantisation  bounds of int8 layers, searched in what a model's loop computes
     models       the models that are installed with the package
     upscale      an engine over many image files: jobs, pipeline, journal
     pages        HTML pages that need no other file: what they share, and before and after

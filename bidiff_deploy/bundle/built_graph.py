@@ -18,11 +18,12 @@ from onnx import ModelProto, TensorProto
 
 from ..errors import BundleError
 from ..networks import network_of, parameters
+from ..networks.quantised import LayerBounds, no_bounds
 from ..operators.sign_bits import BinaryWeight, words_per_tap
 
 __all__ = ["BuiltGraph", "TensorForm", "build_graph"]
 
-_TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
+_TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "int8": TensorProto.INT8}
 # An honest weights file stores equal tensors once, so it may be smaller than what it holds.
 _MAX_SHARED = 8
 _SMALL = 1 << 20  # bytes that any weights file may hold so
@@ -31,8 +32,8 @@ _MAX_MADE_OF = 2  # parameters that one tensor is made of, on average
 
 @dataclass(frozen=True)
 class TensorForm:
-    """What a tensor of the weights file is: ``dtype``, float32 or int32 in little-endian order,
-    and ``shape``."""
+    """What a tensor of the weights file is: ``dtype``, float32, int32 (both in little-endian
+    order) or int8, and ``shape``."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -63,8 +64,11 @@ class _Shapes:
     config: Any
     state: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     binary: dict[str, BinaryWeight] = field(default_factory=dict)
+    bounds: dict[str, LayerBounds] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.bounds.update((name, no_bounds(channels)) for name, channels
+                           in network_of(self.config).int8_layers(self.config).items())
         for name, parameter in parameters(self.config).items():
             shape = parameter.shape
             if parameter.binary:

@@ -33,8 +33,8 @@ class GraphLayer:
                    output if both factors are activations ("m0.a.scores" of "m0.a/scores")
     op             operator, with its domain unless that is the standard one
     inside         output of the fused operator that it is part of, or None
-    kind           packed | float | bf16 | fp16: the type in which it multiplies, or to which its
-                   fused operator may round
+    kind           packed | int8 | float | bf16 | fp16: the type in which it multiplies, or to which
+                   its fused operator may round
     bits           bits of a stored weight; None if both factors are activations
     shape          of its weights, (Cout, Cin, k, k); empty if both factors are activations
     height, width  of its output; None if that is no map
@@ -104,7 +104,9 @@ class GraphReader:
         shape = self.shapes[weight]
         name = max(sources, key=lambda name: math.prod(self.initializers[name].dims))
         each = _product(*shape[1:]) if len(shape) == 4 else _product(inner)
-        return self._layer(node, _stem(name), "float", 32, shape, each)
+        byte = self.initializers[name].data_type == onnx.TensorProto.INT8
+        return self._layer(node, _stem(name), *(("int8", 8) if byte else ("float", 32)), shape,
+                           each)
 
     def _layer(self, node: onnx.NodeProto, name: str, kind: str, bits: int | None, shape: Shape,
                each: int) -> GraphLayer:

@@ -42,7 +42,8 @@ class Bundle:
     steps              in order of sampling, time descending; a network that runs once has one
     step_initializers  names of the initializers that differ from step to step
     precision          type to which factors of full-precision products may be rounded: float32,
-                       bfloat16 if the CPU multiplies it, or float16, for maps too
+                       bfloat16 if the CPU multiplies it, float16, for maps too, or int8 for
+                       ``Network.int8_layers``
     weights            name of the file of tensor bytes
     tensors            offset in it of every tensor that all steps share; empty in schema 1
     manifest           the content of ``manifest.json``

@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 ALIGNMENT = 64
 FILE_NAME = "weights.bin"
-_TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
+_TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "int8": TensorProto.INT8}
 
 
 class WeightsFile:
@@ -26,8 +26,8 @@ class WeightsFile:
         self._places: dict[tuple[str, bytes], int] = {}
 
     def add(self, value: np.ndarray, name: str) -> TensorProto:
-        """Store ``value`` (float32 or int32) unless an equal tensor is stored; returns a tensor
-        called ``name`` that refers to its bytes."""
+        """Store ``value`` (float32, int32 or int8) unless an equal tensor is stored; returns a
+        tensor called ``name`` that refers to its bytes."""
         data_type = _TYPES[value.dtype.name]
         data = np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<")).tobytes()
         key = (value.dtype.name, hashlib.sha256(data).digest())

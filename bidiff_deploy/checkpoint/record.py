@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import CheckpointError
 from ..networks import network_of, parameters
 from ..networks.base import Config, Network
+from ..networks.quantised import Bounds
 from ..operators.sign_bits import BinaryWeight
 from .options import check_scale
 
@@ -31,6 +32,7 @@ class Checkpoint:
     schedule     keyword arguments of ``sampling.schedule.Schedule``; empty for a one-run network
     sampling     recommended ``timesteps`` (descending), ``steps`` and ``start``, all optional
     assumptions  sentences about options that the file does not contain
+    bounds       of the layers that an export in int8 quantises; no file contains them
     """
 
     name: str
@@ -42,6 +44,7 @@ class Checkpoint:
     schedule: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
+    bounds: Bounds = field(default_factory=dict)
 
     @property
     def network(self) -> Network:

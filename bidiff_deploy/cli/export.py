@@ -25,11 +25,22 @@ from ._shared import (
               help="Number of DDIM steps, evenly spaced. Default: what the checkpoint or its "
                    "options advise, otherwise 50.")
 @click.option("--timesteps", metavar="T,T,...", help="The timesteps themselves, descending.")
-@click.option("--precision", type=click.Choice(["exact", "fast", "half"]), default="exact",
+@click.option("--precision", type=click.Choice(["exact", "fast", "half", "int8"]), default="exact",
               help="exact: all floats are float32. fast: factors of full-precision products may "
                    "be rounded to bfloat16, or to integers of 14 bits, where the CPU multiplies "
                    "them faster (x86-64 with BF16 or AVX2). half: on GPUs, these factors and the "
-                   "maps between layers may be float16; on CPUs like exact.")
+                   "maps between layers may be float16; on CPUs like exact. int8: the convolutions "
+                   "of full-precision residual blocks multiply bytes; needs --calibration.")
+@click.option("--calibration", type=PATH, metavar="FOLDER",
+              help="Low-resolution images, such as the model is to enlarge, for --precision int8: "
+                   "the loop runs on 32 crops of them, and the range of every int8 layer is "
+                   "searched in what it computes.")
+@click.option("--train-bounds", type=click.IntRange(min=0), default=0,
+              metavar="N",
+              help="Iterations that train the ranges of --calibration after the search, by "
+                   "2DQuant's method; needs torch.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N",
+              help="Threads of the calibration. Default: the number of CPU cores.")
 @click.option("--overwrite", is_flag=True,
               help="Replace the bundle if it exists, in one step: whenever the process is killed, "
                    "the old or the new one is there. A file system that needs two steps is "
@@ -37,7 +48,8 @@ from ._shared import (
 @quiet_option
 @json_option("a summary")
 def command(checkpoint: str, output: str, options: str | None, scale: int | None,
-            steps: int | None, timesteps: str | None, precision: str, overwrite: bool, quiet: bool,
+            steps: int | None, timesteps: str | None, precision: str, calibration: str | None,
+            train_bounds: int, threads: int | None, overwrite: bool, quiet: bool,
             as_json: bool) -> None:
     """Turn CHECKPOINT into a bundle: one graph for each time step, weights packed to bits.
 
@@ -58,12 +70,21 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
 
     if steps is not None and timesteps is not None:
         raise UsageError("--steps and --timesteps exclude each other; give one of them")
+    if (precision == "int8") != (calibration is not None):
+        raise UsageError("--precision int8 and --calibration belong together; give both of them or "
+                         "none")
     listed = parse_timesteps(timesteps)
     # Before the long work, which would be lost otherwise.
     check_target(output, overwrite, directory=True, marker=MANIFEST)
     found = read_checkpoint(checkpoint_file(checkpoint), read_options(options) if options else None,
                             scale)
     chosen = choose_timesteps(found, steps=steps, timesteps=listed)
+    ranges = None
+    if calibration is not None:
+        from ..quantisation.bounded import with_bounds
+
+        found, ranges = with_bounds(found, chosen, calibration, iterations=train_bounds,
+                                    threads=threads, quiet=quiet)
     with Progress("export", len(chosen) or 1, quiet=quiet) as progress:
         manifest = export_bundle(found, output, timesteps=chosen, overwrite=overwrite,
                                  precision=precision,
@@ -72,13 +93,17 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     if as_json:
         click.echo(json.dumps({
             "bundle": output, "bytes": size, "steps": list(chosen), "scale": manifest["scale"],
-            "precision": manifest["precision"],
+            "precision": manifest["precision"], "calibration": ranges,
             "network": manifest["network"], "zero_weights": manifest["zero_weights"],
             "assumptions": manifest["assumptions"]}))
         return
     if quiet:
         return
     print_assumptions(manifest["assumptions"])
+    if ranges is not None and not quiet:
+        click.echo(f"note: calibrated on {ranges['crops']} crops of {ranges['images']} images; "
+                   f"ranges of two groups of time steps differ by up to {ranges['spread']:.2f} "
+                   "times, and each map has the range of all", err=True)
     if manifest["zero_weights"]:
         click.echo(f"note: {manifest['zero_weights']} binary weights are exactly zero and were "
                    "stored as +1", err=True)

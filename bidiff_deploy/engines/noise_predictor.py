@@ -19,6 +19,7 @@ from ..images.hidden_colours import without_hidden_colours
 from ..images.image import Image
 from ..images.resample import pad_reflect, to_condition
 from ..images.tiles import TilePlan
+from ..operators.names import INT8
 from ..sampling import color_match, sampler
 from ..sampling.noise import gaussian_noise
 from ..sampling.sampler import OnStep
@@ -155,8 +156,10 @@ class NoisePredictor(ImageEngine):
 
     def step_bytes(self, height: int, width: int) -> int:
         """Estimated peak memory of a loop, for one output of that size."""
-        return self.bundle.network.peak_bytes(self.bundle.config, height, width,
-                                              stock=self.kernel == "stock")
+        # Around int8 layers are standard operators too.
+        return self.bundle.network.peak_bytes(
+            self.bundle.config, height, width,
+            stock=self.kernel == "stock" or self.bundle.precision == INT8)
 
     def tile_plan(self, height: int, width: int, tile: Tile = "auto", memory: int | None = None,
                   overlap: int | None = None) -> TilePlan:

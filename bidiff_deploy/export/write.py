@@ -20,7 +20,7 @@ from ..errors import UsageError
 from ..files import atomic_directory, file_sha256
 from ..networks import DEFAULT
 from ..networks.base import NOISE_PREDICTOR
-from ..operators.names import ONNX_OPSET, VERSION
+from ..operators.names import INT8, ONNX_OPSET, VERSION
 from ..operators.sign_bits import PACKING_VERSION
 from ..sampling.schedule import DEFAULT_STEPS, Schedule
 from ..version import __version__
@@ -28,8 +28,8 @@ from ..version import __version__
 __all__ = ["PRECISIONS", "bundle_in_memory", "choose_timesteps", "export_bundle"]
 
 # Values of `export --precision`: the type to which factors of full-precision products may be
-# rounded; with float16 maps between layers too.
-PRECISIONS = {"exact": "float32", "fast": "bfloat16", "half": "float16"}
+# rounded; with float16 maps between layers too; with int8 those of some layers are.
+PRECISIONS = {"exact": "float32", "fast": "bfloat16", "half": "float16", "int8": INT8}
 _GRAPH = "network.onnx"  # graph of a network that runs once
 
 
@@ -104,6 +104,14 @@ def _check(checkpoint: Checkpoint, precision: str) -> None:
     if checkpoint.network.kind != NOISE_PREDICTOR and precision != "exact":
         raise UsageError(f"{checkpoint.name} is a feed-forward network, all float32 where it is "
                          "not binary; leave --precision out")
+    if precision == "int8":
+        missing = set(checkpoint.network.int8_layers(checkpoint.config)) - set(checkpoint.bounds)
+        if missing:
+            raise UsageError(f"{checkpoint.name} has no bounds of {sorted(missing)[0]}, which int8 "
+                             "needs; calibrate it with --calibration FOLDER")
+        if not checkpoint.bounds:
+            raise UsageError(f"{checkpoint.name} has no full-precision layer that int8 concerns; "
+                             "leave --precision out")
 
 
 def _build(checkpoint: Checkpoint, timesteps: Sequence[int], precision: str, weights: WeightsFile,

@@ -8,6 +8,7 @@ and what TensorRT fuses:
 - ``Split`` has no ``num_outputs``, and the axes of ``ReduceMean`` are an attribute: both changed in
   opset 18, which 8.5 does not read. Opset 19, for parsers from 10 on, has float16 scales of
   quantisation, which 8 would misread.
+- Weights of int8 layers are floats between ``QuantizeLinear`` and ``DequantizeLinear``.
 - ``Shape`` returns the whole shape: ``start`` and ``end`` are not read before TensorRT 10.
 - In 8.5 ``InstanceNormalization`` becomes a plugin of NVIDIA's library, with constant scales and a
   precision that cannot be set. So it is written only from opset 19 on (``norms``).
@@ -95,7 +96,8 @@ class Lowering(GraphWriter):
         its outputs. Raises EngineError for a node that TensorRT does not read."""
         attributes: Attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         inputs, output = list(node.input), node.output[0] if node.output else ""
-        special = {"Add": self._add, "Cast": self._cast, "Identity": self._identity,
+        special = {"Add": self._add, "Cast": self._cast, "DequantizeLinear": self._dequantize,
+                   "Identity": self._identity,
                    "InstanceNormalization": self._instance_normalization, "PRelu": self._prelu,
                    "ReduceMean": self._reduce_mean, "Reshape": self._reshape,
                    "Shape": self._shape, "Slice": self._slice}.get(node.op_type)
@@ -122,6 +124,18 @@ class Lowering(GraphWriter):
         else:
             self.append(node)
             self._made[key] = output
+
+    def _dequantize(self, inputs: list[str], output: str, attributes: Attributes,
+                    node: onnx.NodeProto) -> None:
+        """Stored bytes become floats that are quantised again, as 8.5 accepts no int8 constants."""
+        if inputs[0] in self.constants:
+            scale = self.constants[inputs[1]]
+            whole = self.constants[inputs[0]].astype(np.float32)
+            taps = self.constant(whole * scale.reshape(-1, *[1] * (whole.ndim - 1)),
+                                 f"{output}/floats")
+            node.input[0] = self.op("QuantizeLinear", taps, *inputs[1:], output=f"{output}/int8",
+                                    **attributes)
+        self.append(node)
 
     def _identity(self, inputs: list[str], output: str, *_: Any) -> None:
         self._same[output] = inputs[0]

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..operators.sign_bits import BinaryWeight
 from .costs import Count
 from .options import options_from
+from .quantised import Bounds
 
 if TYPE_CHECKING:
     import onnx
@@ -75,6 +76,10 @@ class Weights(Protocol):
     @property
     def binary(self) -> Mapping[str, BinaryWeight]:
         """Binary weights, by name."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """Bounds of the layers that are int8, by name; empty for another precision."""
 
 
 @dataclass(frozen=True)
@@ -179,8 +184,13 @@ class Network(abc.ABC):
         """The network as an ONNX graph with our operators.
 
         ``timestep``: the step of a noise predictor's graph. ``compute``: the type that factors of
-        full-precision products may be rounded to, one of ``operators.names.COMPUTE``.
+        full-precision products may be rounded to, one of ``operators.names.COMPUTE``, or INT8:
+        ``int8_layers`` are quantised by ``weights.bounds``.
         """
+
+    def int8_layers(self, config: Any) -> dict[str, int]:
+        """The layers that a graph of precision INT8 quantises: ``{name: output channels}``."""
+        return {}
 
     def group(self, config: Any, timestep: int) -> int:
         """Index of the set of step-dependent parameters that is used at ``timestep``."""

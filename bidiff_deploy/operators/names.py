@@ -24,4 +24,5 @@ FUSED = (CONV3X3, PAIR_CONV, NORM_CONV, NORM_BINARY_CONV, BINARY_FUSION, BINARY_
 PLUGIN_VERSION = "1"  # of BinaryConv, for runtimes that look plugins up by namespace and version
 # Values of the attribute `compute` of operators with float products.
 COMPUTE = ("float32", "bfloat16", "float16")
+INT8 = "int8"  # further precision of a bundle: some layers between QuantizeLinear nodes
 EPSILON = 1e-5  # of GroupNorm, torch's default

@@ -87,7 +87,7 @@ def test_claims_of_the_manifest(bundle, edit_manifest):
         assert match in disagreements(bundle), match
         (bundle / "manifest.json").write_text(original)
     for match, change in (
-            ("precision 'int8' is not known", lambda m: m.update(precision="int8")),
+            ("precision 'int4' is not known", lambda m: m.update(precision="int4")),
             ("does not fit its network", lambda m: m["network"].update(fp_res=[64, 32, 16])),
             ("does not fit its network", lambda m: m["network"].update(fp_res=[])),
             ("does not fit its network", lambda m: m["network"].update(inner_channel=48)),

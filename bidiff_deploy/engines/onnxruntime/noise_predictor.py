@@ -13,6 +13,7 @@ import numpy as np
 
 from ...bundle.record import NoisePredictorBundle
 from ...bundle.step_graphs import StepGraphs
+from ...operators.names import INT8
 from .. import library
 from ..noise_predictor import NoisePredictor
 from .session import import_onnxruntime, open_session, run_failure, thread_count
@@ -47,8 +48,8 @@ class OnnxRuntimeNoisePredictor(NoisePredictor):
 
     def _precision(self) -> str:
         allowed = self.bundle.precision
-        if allowed == "float32":
-            return "float32"
+        if allowed in ("float32", INT8):
+            return allowed
         if allowed == "bfloat16" and self.kernel != "stock":
             rounded = library.rounded_factors()
             if rounded is not None:

@@ -12,11 +12,12 @@ import numpy as np
 from ...bundle.step_graphs import StepGraphs
 from ...errors import EngineError, one_line
 from ...graphs.lowering import parameterized_graph
+from ...graphs.record import ParameterizedGraph
 from ...machine import default_threads
 from .. import library
 
-__all__ = ["import_onnxruntime", "open_session", "register", "run_failure", "session_options",
-           "thread_count"]
+__all__ = ["import_onnxruntime", "open_graph", "open_session", "register", "run_failure",
+           "session_options", "thread_count"]
 
 
 def import_onnxruntime() -> Any:
@@ -59,10 +60,15 @@ def open_session(graphs: StepGraphs, threads: int, packed: bool) -> tuple[Any, s
     ``packed=False`` does not load the op library: the kernel is "stock". Raises EngineError if ONNX
     Runtime refuses the graph or a forced kernel cannot run on this CPU.
     """
-    ort = import_onnxruntime()
     if not packed:
         graphs.require_equal()  # what is measured as a baseline is what other runtimes would run
-    graph = parameterized_graph(graphs)
+    return open_graph(parameterized_graph(graphs), graphs.path, threads, packed)
+
+
+def open_graph(graph: ParameterizedGraph, path: Path, threads: int, packed: bool
+               ) -> tuple[Any, str]:
+    """``open_session`` of a graph made from the bundle at ``path``."""
+    ort = import_onnxruntime()
     options = session_options(threads)
     kernel = _packed_kernel(options) if packed else "stock"
     # ONNX Runtime copies these once, at creation; the views must stay valid until then.
@@ -73,7 +79,7 @@ def open_session(graphs: StepGraphs, threads: int, packed: bool) -> tuple[Any, s
         return ort.InferenceSession(graph.serialized(), options,
                                     providers=["CPUExecutionProvider"]), kernel
     except Exception as error:  # onnxruntime raises classes of its C extension
-        raise EngineError(f"{graphs.path} cannot be opened by onnxruntime {ort.__version__}: "
+        raise EngineError(f"{path} cannot be opened by onnxruntime {ort.__version__}: "
                           f"{one_line(error)}") from None
 
 

@@ -16,7 +16,8 @@ from ..base import Parameter
 from .binarizers import CFB, NONE, PER_CHANNEL, PER_INPUT, PUBLISHED
 from .config import NetworkConfig
 
-__all__ = ["Block", "TIME_EXPANSION", "binary_layers", "blocks", "each_parameter", "parameters"]
+__all__ = ["Block", "TIME_EXPANSION", "binary_layers", "blocks", "each_parameter", "int8_layers",
+           "parameters"]
 
 TIME_EXPANSION = 4  # the time embedding's hidden layer is this many times inner_channel
 
@@ -115,6 +116,16 @@ def _blocks(config: NetworkConfig) -> Iterator[Block]:
 def binary_layers(config: NetworkConfig) -> list[str]:
     """Names of all binary convolutions, in order of execution."""
     return [name for block in blocks(config) if block.binary for name, _, _ in block.convolutions]
+
+
+def int8_layers(config: NetworkConfig) -> dict[str, int]:
+    """The full-precision convolutions that may be int8, ``{name: output channels}``: those of
+    residual blocks, whose input is normalised. A CS-Fusion reads two maps of unlike ranges, which
+    one scale for both serves badly; the first and the last layer, CP-Down, CP-Up and attention stay
+    full precision too."""
+    return {name: outputs for block in blocks(config)
+            if block.kind == "residual" and not block.binary
+            for name, _, outputs in block.convolutions}
 
 
 def parameters(config: NetworkConfig) -> dict[str, Parameter]:

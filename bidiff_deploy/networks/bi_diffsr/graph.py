@@ -11,12 +11,14 @@ from __future__ import annotations
 from onnx import TensorProto, helper
 
 from ...operators.definitions import functions
+from ...operators.names import INT8
 from ..base import StepGraph, Store, Weights
 from .architecture import blocks
 from .float_blocks import FLOAT
 from .fused_blocks import FUSED
 from .graph_builder import Builder
 from .plain_blocks import PLAIN
+from .quantised_blocks import QUANTISED
 from .step_constants import step_constants
 
 __all__ = ["build_step"]
@@ -27,16 +29,18 @@ def build_step(weights: Weights, store: Store, timestep: int,
     """Build the graph of one step.
 
     ``compute``: the type that factors of full-precision products may be rounded to, one of
-    ``operators.names.COMPUTE``.
+    ``operators.names.COMPUTE``, or INT8.
     """
-    b = Builder(weights, store, step_constants(weights, timestep), compute)
+    int8 = compute == INT8
+    b = Builder(weights, store, step_constants(weights, timestep), "float32" if int8 else compute)
+    full = {**FLOAT, **QUANTISED} if int8 else FLOAT
     config = b.config
     skips: list[str] = []
     x = b.write.op("Concat", "condition", "noisy", axis=1, name="input")
     for block in blocks(config):
         maps = [x, skips.pop()] if block.kind == "fusion" else [x]
         binary = FUSED if config.binary_layers.fused and not block.single else PLAIN
-        x = (binary if block.binary else FLOAT)[block.kind](b, block, *maps)
+        x = (binary if block.binary else full)[block.kind](b, block, *maps)
         if block.pushes_skip:
             skips.append(x)
     out = config.out_channel

@@ -11,7 +11,7 @@ from ...operators.sign_bits import BinaryWeight
 from ..base import NOISE_PREDICTOR, Network, Parameter, Shapes, StepGraph, Store, Weights
 from ..costs import Count
 from . import costs, memory, recognition
-from .architecture import binary_layers, each_parameter, parameters
+from .architecture import binary_layers, each_parameter, int8_layers, parameters
 from .config import NetworkConfig
 
 __all__ = ["BiDiffSr"]
@@ -66,6 +66,9 @@ class BiDiffSr(Network):
 
         assert timestep is not None, "a noise predictor has one graph per step"
         return build_step(weights, store, timestep, compute)
+
+    def int8_layers(self, config: NetworkConfig) -> dict[str, int]:
+        return int8_layers(config)
 
     def group(self, config: NetworkConfig, timestep: int) -> int:
         return config.group(timestep)

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ...operators.names import INT8
+
 # With float32 rounding alone every layer of the reference networks has 110 to 140 dB, and a single
 # flipped sign takes a layer's output below 90 dB.
 CLEAN_SNR = 90.0
@@ -30,7 +32,10 @@ FAST_STEP_SNR = 20.0
 # Maps in float16 flip signs from the first layer on: the published network with random weights has
 # 36 dB, narrower ones 16 to 24, the trained demo model 17, with images that are 57 dB apart.
 HALF_STEP_SNR = 12.0
-STEP_SNRS = {"bfloat16": FAST_STEP_SNR, "float16": HALF_STEP_SNR}  # by an engine's precision
+# Some maps in 8 bits: the demo model has 20 to 35 dB, with images that are 53 to 59 dB apart.
+INT8_STEP_SNR = 12.0
+STEP_SNRS = {"bfloat16": FAST_STEP_SNR, "float16": HALF_STEP_SNR,
+             INT8: INT8_STEP_SNR}  # by an engine's precision
 # If the floor is below the bound, an engine may be this much further from the reference.
 FLOOR_MARGIN = 6.0
 

@@ -22,11 +22,11 @@ from ...bundle.step_graphs import StepGraphs
 from ...bundle.tensors import FLOAT_BYTES, BundleTensors, ByteAccounting, Weight
 from ...bundle.weights_file import ALIGNMENT
 from ...networks.costs import Count, Layer, paper_operations
-from ...operators.names import DOMAIN
+from ...operators.names import DOMAIN, INT8
 from ...operators.value_names import short
 
 # Precisions of the manifest -> kinds of layers.
-_PRECISIONS = {"float32": "float", "bfloat16": "bf16", "float16": "fp16"}
+_PRECISIONS = {"float32": "float", "bfloat16": "bf16", "float16": "fp16", INT8: "int8"}
 # The device that multiplies in a type that a fused operator allows.
 _MULTIPLIED_BY = {"bf16": "the CPU", "fp16": "the GPU"}
 
@@ -180,6 +180,8 @@ def _why(layer: Layer, found: GraphLayer) -> str:
     if layer.product:
         why = "attention: product of two activations, neither of which is binarised"
         return f"{why}, {rounded}" if rounded else why
+    if found.kind == "int8":
+        rounded = "multiplies bytes, as the bundle was calibrated to"
     return f"{rounded or 'full precision'}: {layer.reason}"
 
 

@@ -7,6 +7,7 @@
     sign_functions their signs with gradients
     bi_diffsr      BI-DiffSR, a noise predictor
     bbcu           BBCU-M, a network without a loop
+    quantised      quantised convolutions, with bounds that are trained and in int8
     rounding       bounds of float32's rounding, computed along with a network's values
 
 A module has ``config`` and the parameters that its network's record in ``bidiff_deploy.networks``

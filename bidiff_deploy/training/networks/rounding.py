@@ -375,6 +375,18 @@ def _avg_pool2d(x: Bounded, size: int, stride: int, padding: int) -> Bounded:
     return x._rounded(pool(x.value), pool(x.error), size * size + AVERAGE, pool(x.value.abs()))
 
 
+def _fake_quantize(x: Bounded, scale: float, zero_point: int, least: int, most: int) -> Bounded:
+    """Whole numbers times ``scale``. Where rounding moves a value past a half, the next whole
+    number is as right, and one further for each further half."""
+    ratio = x.value / scale
+    slack = x.error / scale + gamma(3) * ratio.abs().float()
+    from_half = (ratio - ratio.floor() - 0.5).abs().float()
+    steps = (slack - from_half).floor().add_(1).clamp_min_(0)
+    inside = (ratio - slack < most) & (ratio + slack > least)
+    value = ratio.round().clamp(least, most) * scale
+    return x._rounded(value, torch.where(inside, steps * scale, 0), 1)
+
+
 def _dropout(x: Bounded, p: float, training: bool, inplace: bool = False) -> Bounded:
     assert not training, "a network in training is no reference"
     return x
@@ -392,5 +404,5 @@ _RULES: dict[str, Callable[..., Any]] = {
     "add": _add, "radd": _add, "mul": _mul, "rmul": _mul, "conv2d": _conv2d, "linear": _linear,
     "group_norm": _group_norm, "silu": _silu, "softmax": _softmax, "prelu": _prelu,
     "leaky_relu": _leaky_relu, "abs": _abs, "exp": _exp, "mean": _mean,
-    "ones_like": _ones_like, "dropout": _dropout, "avg_pool2d": _avg_pool2d,
-    "interpolate": _interpolate}
+    "fake_quantize_per_tensor_affine": _fake_quantize, "ones_like": _ones_like,
+    "dropout": _dropout, "avg_pool2d": _avg_pool2d, "interpolate": _interpolate}
