@@ -34,6 +34,7 @@ from ..networks.quantised import MAP_LEVELS, WEIGHT_LEVELS, LayerBounds
 from ..operators.definitions import inline_fused
 from ..operators.names import FUSED, NORM_CONV
 from ..operators.value_names import short
+from ..sampling import sampler
 from .search import symmetric_bounds
 
 __all__ = ["CROPS", "Calibration", "calibrate", "conv_maps", "crops_of"]
@@ -85,7 +86,8 @@ def calibrate(checkpoint: Checkpoint, timesteps: Sequence[int], folder: Path, *,
     images, crops = crops_of(folder)
     bundle = bundle_in_memory(checkpoint, timesteps=timesteps)
     assert isinstance(bundle, NoisePredictorBundle)
-    groups = Counter(network.group(config, timestep) for timestep in timesteps)
+    visited = sampler.pick_timesteps(bundle.timesteps, start=bundle.default_start)
+    groups = Counter(network.group(config, timestep) for timestep in visited)
     observer = _Observer(bundle, layers, {group: _SAMPLES // (count * len(crops)) + 1
                                           for group, count in groups.items()}, threads)
     with observer as engine:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoint.record import Checkpoint
-from ..images.resample import to_condition
+from ..images.resample import pad_reflect, to_condition
 from ..networks.quantised import MAP_LEVELS, WEIGHT_LEVELS, Bounds, LayerBounds
 from ..sampling import sampler
 from ..sampling.noise import gaussian_noise
@@ -62,14 +62,16 @@ def loop_samples(network: nn.Module, checkpoint: Checkpoint, timesteps: Sequence
     assert checkpoint.scale is not None
     rng, schedule, found = np.random.default_rng(0), Schedule(**checkpoint.schedule), []
     by_group: dict[int, list[int]] = {}
-    for timestep in timesteps:
+    start = checkpoint.sampling.get("start")
+    if start is not None and min(timesteps) > start:
+        start = None  # as in the bundle
+    visited = sampler.pick_timesteps(tuple(timesteps), start=start)
+    for timestep in visited:
         by_group.setdefault(checkpoint.network.group(checkpoint.config, timestep),
                             []).append(timestep)
     multiple = checkpoint.network.size_multiple(checkpoint.config)
     for seed, crop in enumerate(crops):
-        condition = to_condition(crop, checkpoint.scale)[None]
-        height, width = (side // multiple * multiple for side in condition.shape[2:])
-        condition = np.ascontiguousarray(condition[:, :, :height, :width])
+        condition, _ = pad_reflect(to_condition(crop, checkpoint.scale)[None], multiple)
         wanted = {int(rng.choice(members)) for members in by_group.values()}
 
         def predict(noisy: np.ndarray, given: np.ndarray, timestep: int,
@@ -81,9 +83,8 @@ def loop_samples(network: nn.Module, checkpoint: Checkpoint, timesteps: Sequence
                 prediction: np.ndarray = network(sample.noisy, sample.condition, timestep).numpy()
             return prediction
 
-        sampler.sample(predict, condition, tuple(timesteps), schedule,
-                       gaussian_noise(condition.shape, seed),
-                       start=checkpoint.sampling.get("start"))
+        sampler.sample(predict, condition, visited, schedule,
+                       gaussian_noise(condition.shape, seed), start=start)
     return found
 
 

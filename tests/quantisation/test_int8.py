@@ -29,7 +29,7 @@ from bidiff_deploy.proof.bench.folded import write_folded
 from bidiff_deploy.proof.check.noise_predictor import check_bundle
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
 from bidiff_deploy.quantisation.calibrate import calibrate
-from bidiff_deploy.training.bounds import train_bounds
+from bidiff_deploy.training.bounds import loop_samples, train_bounds
 from support.binarizer_setup import checkpoint, inputs, network, predicted, small
 from support.inspect_setup import check_layers
 from support.reference_cases import snr
@@ -165,6 +165,15 @@ def test_trained_bounds_bring_the_network_closer(made):
     for name, bounds in trained.items():
         assert bounds.input < wide[name].input and bounds.output < wide[name].output
         assert not np.array_equal(bounds.weight, wide[name].weight)
+
+
+def test_only_groups_that_the_loop_visits_are_calibrated(made):
+    """A loop that starts from the noised input at 20 never sees the group of 70."""
+    found = dataclasses.replace(made[1], sampling={"start": 20}, bounds={})
+    ranges = calibrate(found, TIMESTEPS, made[2].parent, threads=1)
+    assert {tuple(groups) for groups in ranges.by_group.values()} == {(0,)} and ranges.spread == 1
+    samples = loop_samples(made[0], found, TIMESTEPS, [np.zeros((9, 7, 3), np.uint8)])
+    assert [sample.timestep for sample in samples] == [10]
 
 
 def test_the_command_calibrates_and_says_on_what(made, tmp_path):
