@@ -101,9 +101,10 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
         return
     print_assumptions(manifest["assumptions"])
     if ranges is not None and not quiet:
-        click.echo(f"note: calibrated on {ranges['crops']} crops of {ranges['images']} images; "
-                   f"ranges of two groups of time steps differ by up to {ranges['spread']:.2f} "
-                   "times, and each map has the range of all", err=True)
+        spread = (f"; ranges of groups of time steps differ up to {ranges['spread']:.2f} times, and "
+                  "each map has one range for all" if ranges["spread"] > 1 else "")
+        click.echo(f"note: calibrated on {ranges['crops']} crops of {ranges['images']} images"
+                   f"{spread}", err=True)
     if manifest["zero_weights"]:
         click.echo(f"note: {manifest['zero_weights']} binary weights are exactly zero and were "
                    "stored as +1", err=True)
