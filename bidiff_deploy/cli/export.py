@@ -100,9 +100,9 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     if quiet:
         return
     print_assumptions(manifest["assumptions"])
-    if ranges is not None and not quiet:
-        spread = (f"; ranges of groups of time steps differ up to {ranges['spread']:.2f} times, and "
-                  "each map has one range for all" if ranges["spread"] > 1 else "")
+    if ranges is not None:
+        spread = (f"; ranges of groups of time steps differ by up to {ranges['spread']:.2f} times, "
+                  "and each map has one for all" if ranges["spread"] > 1 else "")
         click.echo(f"note: calibrated on {ranges['crops']} crops of {ranges['images']} images"
                    f"{spread}", err=True)
     if manifest["zero_weights"]:
