@@ -132,7 +132,7 @@ def test_inspect_lists_them(made):
 
 def test_graphs_for_tensorrt_have_the_same_bytes(made):
     """What its builder makes of them is seen where it runs; here that they compute the same."""
-    from support.tensorrt_graphs import check_form, contract, session, step_inputs
+    from support.lowered_graphs import check_form, contract, session, step_inputs
 
     graphs = StepGraphs(open_bundle(made[2]))
     noisy, condition = inputs()
