@@ -19,6 +19,7 @@ import torch
 
 from ..errors import CheckpointError, UsageError
 from ..files import atomic_file, temporary_name
+from .portable import read_portable, write_portable
 from .recipe import Recipe, recipe_from_dict
 
 __all__ = ["BEST", "Checkpoints", "NEWEST", "read_run", "write_run"]
@@ -38,11 +39,13 @@ class Checkpoints:
     """``checkpoint.pt``, the newest; ``checkpoint_<iteration>.pt``, older ones; ``best.pt``.
 
     keep       number of checkpoints kept, the newest included
+    portable   also written, see ``portable``
     iteration  of an existing newest checkpoint; None: there is none
     """
 
-    def __init__(self, folder: Path, keep: int = 1, iteration: int | None = None) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: int = 1, iteration: int | None = None,
+                 portable: Path | None = None) -> None:
+        self.folder, self.keep, self.portable = folder, keep, portable
         self.newest = folder / NEWEST
         self._iteration = iteration
 
@@ -63,6 +66,8 @@ class Checkpoints:
                     older.unlink()
             raise
         self._iteration = state["iteration"]
+        if self.portable is not None:
+            write_portable(self.portable, state)
         if best:
             _same_file(self.newest, self.folder / BEST)
         for path in self.older()[:-(self.keep - 1) or None]:
@@ -108,9 +113,9 @@ class _ErrorKept(io.RawIOBase):
 
 
 def read_run(path: Path, recipe: Recipe) -> dict[str, Any]:
-    """The state in a run's checkpoint. Raises CheckpointError for another file, or if the recipe,
-    batch or seed differ."""
-    state = _read(path)
+    """The state in a run's checkpoint, or in a file that ``portable`` wrote (``.safetensors``).
+    Raises CheckpointError for another file, or if the recipe, batch or seed differ."""
+    state = read_portable(path) if path.suffix == ".safetensors" else _read(path)
     try:  # an older version may have written fewer keys
         stored, given = recipe_from_dict(state["recipe"]).to_dict(), recipe.to_dict()
     except UsageError as error:

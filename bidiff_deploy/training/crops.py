@@ -1,7 +1,7 @@
 """Pairs of a high-resolution crop and its low-resolution image or condition.
 
 Low-resolution images come from their own folder, or are made as Matlab's imresize makes them
-(``images.matlab_bicubic``), 8 bits. The condition is what the runtime computes from such an image.
+(``images.matlab_bicubic``), 8 bits, or as ``degrade`` does. The condition is what the runtime computes from such an image.
 
 Crop number i of a run depends only on the run's seed and on i. The batch of iteration k is crops
 k * batch to (k + 1) * batch, of which each of n ranks takes its part, so a resumed run continues
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ from ..images.datasets import ImagePair
 from ..images.resample import source_crop, to_condition, to_unit
 from ..progress import Progress
 from .decoded import DecodedPhotos, Planes
+from .degrade import MARGIN, degraded
 from .photos import find_sources
 from .recipe import Recipe
 from .recipe_parts import Data
@@ -37,6 +39,19 @@ _MAX_THREADS = 16  # for decoding before training
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 T = TypeVar("T", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a crop is cut, in output pixels, and how it is augmented."""
+
+    pair: ImagePair
+    planes: Planes
+    top: int
+    left: int
+    turns: int
+    flip: bool
+    colors: npt.NDArray[np.int64]
 
 
 def open_crops(recipe: Recipe, folder: Path, rank: int = 0, ranks: int = 1,
@@ -113,36 +128,63 @@ class Crops:
     def crop(self, index: int) -> tuple[Pixels, Floats]:
         """Crop number ``index``: the photo, uint8 (3, crop, crop), and the input, float32."""
         random = np.random.Generator(np.random.Philox(key=(index << 64) | self._seed))
-        crops = [self._candidate(random) for _ in range(self.data.candidates)]
-        photo, condition, low = max(crops, key=lambda crop: float(np.square(
-            crop[0] / np.float32(255) - crop[1]).sum())) if len(crops) > 1 else crops[0]
+        places = [self._place(random) for _ in range(self.data.candidates)]
+        crops = [self._cut(place, *self._low(place, None)) for place in places]
+        best = int(np.argmax([np.square(photo / np.float32(255) - condition).sum()
+                              for photo, condition, _ in crops])) if len(crops) > 1 else 0
+        photo, condition, low = crops[best]
+        if self.data.degrade.kernels:
+            photo, condition, low = self._cut(places[best], *self._low(places[best], random))
         return photo, low if self.given == LOW else condition
 
-    def _candidate(self, random: np.random.Generator) -> tuple[Pixels, Floats, Floats]:
-        """The photo, uint8, its condition and low-resolution image, float32, augmented alike."""
-        pair, (high, low) = self._photo(random)
-        data, size, scale = self.data, self.data.crop, pair.scale
-        unit = scale if data.aligned else 1
+    def _place(self, random: np.random.Generator) -> _Place:
+        pair, planes = self._photo(random)
+        data, size = self.data, self.data.crop
+        unit = pair.scale if data.aligned else 1
         top, left = (int(random.integers((side - size) // unit + 1)) * unit
                      for side in (pair.height, pair.width))
         turns = int(random.integers(4)) if data.rotate else 0
         flip = bool(random.integers(2)) if data.flip else False
         colors = random.permutation(3) if data.shuffle_colors else np.arange(3)
-        rows, above = source_crop(top, size, scale, pair.height // scale)
-        columns, before = source_crop(left, size, scale, pair.width // scale)
-        small = low.window(rows.start, columns.start, rows.stop - rows.start,
-                           columns.stop - columns.start)
+        return _Place(pair, planes, top, left, turns, flip, colors)
+
+    def _low(self, place: _Place,
+             random: np.random.Generator | None) -> tuple[Pixels, int, int]:
+        """The low-resolution pixels that the crop's condition depends on, and the crop's top and
+        left in output pixels from the first of them; ``random``: degraded."""
+        pair, (high, low), size = place.pair, place.planes, self.data.crop
+        scale = pair.scale
+        rows, above = source_crop(place.top, size, scale, pair.height // scale)
+        columns, before = source_crop(place.left, size, scale, pair.width // scale)
+        if random is None:
+            return low.window(rows.start, columns.start, rows.stop - rows.start,
+                              columns.stop - columns.start), above, before
+        # A margin of random size, so that JPEG's blocks begin anywhere.
+        first, last, start, stop = (
+            max(rows.start - MARGIN + int(random.integers(8)), 0),
+            min(rows.stop + MARGIN, pair.height // scale),
+            max(columns.start - MARGIN + int(random.integers(8)), 0),
+            min(columns.stop + MARGIN, pair.width // scale))
+        window = high.window(first * scale, start * scale, (last - first) * scale,
+                             (stop - start) * scale)
+        small = degraded(window, scale, self.data.degrade, random)
+        return small[rows.start - first:rows.stop - first,
+                     columns.start - start:columns.stop - start], above, before
+
+    def _cut(self, place: _Place, small: Pixels, above: int,
+             before: int) -> tuple[Pixels, Floats, Floats]:
+        """The photo, uint8, its condition and low-resolution image, float32, augmented alike."""
+        size, scale = self.data.crop, place.pair.scale
         # Enlarged from the pixels it depends on; equal to a crop of the whole condition.
         condition = to_condition(small, scale)[:, above:above + size, before:before + size]
-        photo = high.window(top, left, size, size).transpose(2, 0, 1)
+        photo = place.planes[0].window(place.top, place.left, size, size).transpose(2, 0, 1)
 
         def augment(image: npt.NDArray[T]) -> npt.NDArray[T]:
-            image = np.rot90(image[colors], turns, (1, 2))
-            return np.ascontiguousarray(image[:, :, ::-1] if flip else image)
+            image = np.rot90(image[place.colors], place.turns, (1, 2))
+            return np.ascontiguousarray(image[:, :, ::-1] if place.flip else image)
 
-        small = small[top // scale - rows.start:, left // scale - columns.start:]
-        unit_range = to_unit(small[:size // scale, :size // scale]).transpose(2, 0, 1)
-        return augment(photo), augment(condition), augment(unit_range)
+        small = small[above // scale:, before // scale:][:size // scale, :size // scale]
+        return augment(photo), augment(condition), augment(to_unit(small).transpose(2, 0, 1))
 
     def _photo(self, random: np.random.Generator) -> tuple[ImagePair, Planes]:
         while True:

@@ -29,7 +29,8 @@ def train(recipe: Recipe, folder: Path, out: Path, resume: bool = False,
     """Run a recipe into the folder ``out``; returns the path of its checkpoint.
 
     Paths in the recipe are relative to ``folder``. ``out`` contains ``checkpoint.pt``, the
-    checkpoints that ``checkpoints.Checkpoints`` keeps, ``log.csv`` and TensorBoard events. SIGTERM
+    checkpoints that ``checkpoints.Checkpoints`` keeps, ``log.csv`` and TensorBoard events; the file
+    ``run.state`` is written with each checkpoint, and ``resume`` reads it if there is none. SIGTERM
     and SIGINT end the run after the current iteration, with a checkpoint that ``resume`` continues
     exactly. ``report`` receives lines of progress (default: stderr). Under torchrun this is one of
     several processes, and only number 0 writes and reports. Raises OutputError if ``out`` already
@@ -38,12 +39,14 @@ def train(recipe: Recipe, folder: Path, out: Path, resume: bool = False,
     fit into memory, and another process that has ended.
     """
     checkpoint = out / NEWEST
-    if resume and not checkpoint.exists():
-        raise OutputError(f"{checkpoint}: no run to resume; start one without --resume")
+    portable = folder / recipe.run.state if recipe.run.state else None
+    begun = checkpoint if checkpoint.exists() or portable is None else portable
+    if resume and not begun.exists():
+        raise OutputError(f"{begun}: no run to resume; start one without --resume")
     if not resume and checkpoint.exists():
         raise OutputError(f"{checkpoint}: exists; continue it with --resume or name another folder")
     with processes(recipe.run) as found:
-        _run(recipe, folder, out, resume, found, _reporter(report, found))
+        _run(recipe, folder, out, begun if resume else None, found, _reporter(report, found))
     return checkpoint
 
 
@@ -53,11 +56,11 @@ def _reporter(report: Report | None, found: Processes) -> Report:
     return report or (lambda line: print(line, file=sys.stderr, flush=True))
 
 
-def _run(recipe: Recipe, folder: Path, out: Path, resume: bool, found: Processes,
+def _run(recipe: Recipe, folder: Path, out: Path, begun: Path | None, found: Processes,
          say: Report) -> None:
     trainer = Trainer(recipe, folder, found, say)
-    if resume:
-        state = read_run(out / NEWEST, recipe)
+    if begun is not None:
+        state = read_run(begun, recipe)
         trainer.load_state(state)
         before = state["recipe"].get("run", {}).get("precision", Run.precision)
         if before != recipe.run.precision:
@@ -68,9 +71,11 @@ def _run(recipe: Recipe, folder: Path, out: Path, resume: bool, found: Processes
             _loop(trainer, stopped, None, None, say)
             return
         make_directory(out)
-        if not resume:
+        if begun is None:
             (out / CSV).unlink(missing_ok=True)  # from a run without a checkpoint
-        checkpoints = Checkpoints(out, recipe.run.keep, trainer.iteration if resume else None)
+        portable = folder / recipe.run.state if recipe.run.state else None
+        checkpoints = Checkpoints(out, recipe.run.keep,
+                                  trainer.iteration if (out / NEWEST).exists() else None, portable)
         with contextlib.closing(Log(out, trainer.iteration, say)) as log:
             try:
                 ended_early = _loop(trainer, stopped, checkpoints, log, say)

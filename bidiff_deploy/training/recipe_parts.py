@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..checks import whole_number
 from ..images.datasets import check_template
 from .values import one_of
 
-__all__ = ["Data", "Distill", "Loading", "Optimizer", "Photo", "Run", "Step"]
+__all__ = ["Data", "Degrade", "Distill", "Kernel", "Loading", "Optimizer", "Photo", "Run", "Step"]
 
 ORIGINS = ("photo", "condition", "sample")
 SCHEDULES = ("cosine", "constant", "multistep")
 PRECISIONS = ("float32", "bfloat16", "float16")
+KERNELS = ("bicubic", "area", "lanczos", "blur")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
 
@@ -47,6 +48,49 @@ class Photo:
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """How photos are reduced, one of KERNELS; ``share``: how often, relative to the others."""
+
+    SHORT = "name"
+
+    name: str
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        one_of("a kernel's name", self.name, KERNELS)
+        if not self.share > 0:
+            raise ValueError(f"share of kernel {self.name} must be above 0, not {self.share}")
+
+
+@dataclass(frozen=True)
+class Degrade:
+    """Low-resolution images made crop by crop, as ``degrade`` describes; without kernels they are
+    made once, by Matlab's bicubic.
+
+    noisy    share of crops with noise of a standard deviation of up to ``noise`` levels of 255
+    jpeg     share of crops saved as JPEG, of a ``quality`` from the first to the last, half of
+             them with halved chroma
+    """
+
+    kernels: tuple[Kernel, ...] = ()
+    noisy: float = 0.0
+    noise: float = 2.0
+    jpeg: float = 0.0
+    quality: tuple[int, ...] = (60, 95)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noisy <= 1 or not 0 <= self.jpeg <= 1:
+            raise ValueError("data.degrade.noisy and data.degrade.jpeg must be shares from 0 to 1")
+        if (self.noisy or self.jpeg) and not self.kernels:
+            raise ValueError("data.degrade needs kernels, such as [bicubic]")
+        if not 0 <= self.noise <= 64:
+            raise ValueError(f"data.degrade.noise must be from 0 to 64, not {self.noise}")
+        if len(self.quality) != 2 or not 1 <= self.quality[0] <= self.quality[1] <= 100:
+            raise ValueError("data.degrade.quality must be two ascending numbers from 1 to 100, "
+                             f"not {list(self.quality)}")
+
+
+@dataclass(frozen=True)
 class Data:
     """Photos and how crops are cut from them; sizes are in output pixels.
 
@@ -54,6 +98,7 @@ class Data:
     candidates       crops drawn for each one used: the one that bicubic restores worst
     aligned          crops start at pixels of the low-resolution image, as inputs do
     rotate           by quarter turns; with ``flip``, all eight orientations
+    degrade          kernels, JPEG and noise of the low-resolution images
     skip_unreadable  leave photos out that cannot be read, instead of ending the run
     """
 
@@ -66,11 +111,15 @@ class Data:
     flip: bool = True
     rotate: bool = True
     shuffle_colors: bool = False
+    degrade: Degrade = field(default_factory=Degrade)
     skip_unreadable: bool = False
 
     def __post_init__(self) -> None:
         if not self.train:
             raise ValueError("data.train names no photo")
+        if self.degrade.kernels and any(photo.low for photo in self.train):
+            raise ValueError("data.degrade makes low-resolution images; leave low out of "
+                             "data.train")
         whole_number("data.crop", self.crop, 1)
         whole_number("data.candidates", self.candidates, 1)
         if not self.sizes or not all(0 < size <= 1 for size in self.sizes):
@@ -202,6 +251,8 @@ class Run:
     checkpoint_minutes  minutes between checkpoints; 0: only at the end
     keep                number of checkpoints kept, the newest included
     keep_best           also keep the checkpoint with the best validated PSNR
+    state               small file (.safetensors) relative to the recipe, written with each
+                        checkpoint; a resume without checkpoint begins there; empty: none
     pictures            number of validation images shown in TensorBoard; 0: none
     timeout_minutes     how long processes wait for each other before they end
     """
@@ -220,6 +271,7 @@ class Run:
     checkpoint_minutes: float = 10.0
     keep: int = 1
     keep_best: bool = False
+    state: str = ""
     pictures: int = 2
     timeout_minutes: float = 30.0
 
@@ -232,6 +284,8 @@ class Run:
         if self.minutes < 0 or self.checkpoint_minutes < 0 or not self.timeout_minutes > 0:
             raise ValueError("run.minutes and run.checkpoint_minutes must be 0 or more, and "
                              "run.timeout_minutes above 0")
+        if self.state and not self.state.endswith(".safetensors"):
+            raise ValueError(f"run.state must end in .safetensors, not {self.state!r}")
         one_of("run.precision", self.precision, PRECISIONS)
         if not _DEVICE.fullmatch(self.device):
             raise ValueError("run.device must be auto, cpu, cuda or a GPU such as cuda:1, not "

@@ -6,11 +6,13 @@ Source: Xia et al., "Basic Binary Convolution Unit for Binarized Image Restorati
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...networks.bbcu.architecture import LEAK, BbcuConfig, Layer, layers
+from ...networks.bbcu.architecture import COLORS, LEAK, BbcuConfig, Layer, layers
 from .binarize import INITIAL_SLOPE, weight_scale
 from .fused import binary_conv2d, signs
 
@@ -65,6 +67,17 @@ class BinaryConv2d(nn.Module):
                    for part in ("threshold", "shift_in", "slope", "shift_out")}}
 
 
+class FloatConv2d(nn.Conv2d):
+    """A full-precision layer of the body: LeakyReLU(conv(x)) + x."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer.cin, layer.cout, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) float -> (N, C, H, W), float32."""
+        return x + F.leaky_relu(super().forward(x).float(), LEAK)
+
+
 class Bbcu(nn.Module):
     """The network of one ``BbcuConfig``.
 
@@ -72,16 +85,17 @@ class Bbcu(nn.Module):
     """
 
     stem: nn.Conv2d
-    refine: BinaryConv2d
+    refine: BinaryConv2d | None
     head: nn.Conv2d
 
     def __init__(self, config: BbcuConfig) -> None:
         super().__init__()
         self.config = config
         self.layers = tuple(layers(config))
-        self.body, self.up = nn.ModuleList(), nn.ModuleList()
+        self.body, self.up, self.refine = nn.ModuleList(), nn.ModuleList(), None
         for layer in self.layers:
-            module = BinaryConv2d(layer) if layer.binary else _conv(layer)
+            module = BinaryConv2d(layer) if layer.binary else (
+                FloatConv2d(layer) if layer.kind == "body" else _conv(layer))
             if layer.kind in ("body", "up"):
                 getattr(self, layer.kind).append(module)
             else:
@@ -95,9 +109,10 @@ class Bbcu(nn.Module):
         W * scale), not clipped."""
         x = image * self.config.alignment
         h = F.leaky_relu(_float_conv(self.stem, x), LEAK)
-        for layer in (*self.body, *self.up, self.refine):
+        for layer in (*self.body, *self.up, *([self.refine] if self.refine is not None else [])):
             h = layer(h)
         h = _float_conv(self.head, F.leaky_relu(h, LEAK))
+        h = F.pixel_shuffle(h, math.isqrt(h.shape[1] // COLORS))
         base = F.interpolate(x, scale_factor=self.config.scale, mode="bilinear",
                              align_corners=False)
         return (h + base) / self.config.alignment
