@@ -22,11 +22,11 @@ from bidiff_deploy.bundle.manifest import open_bundle, open_noise_predictor
 from bidiff_deploy.checkpoint.packed import write_packed
 from bidiff_deploy.cli import group
 from bidiff_deploy.errors import BundleError, EngineError, ImageError, UsageError
-from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
+from bidiff_deploy.networks.bbcu.architecture import BbcuConfig, layers
 from bidiff_deploy.proof.bench.folded import write_folded
 from bidiff_deploy.proof.check.one_run import check_one_run
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
-from support.bbcu_networks import SMALL, bundle_of, checkpoint_of, random_network
+from support.bbcu_networks import EVERY, bundle_of, checkpoint_of, random_network
 from support.inspect_setup import check_layers
 from support.reference_cases import snr
 
@@ -36,24 +36,24 @@ PICTURE_SNR = 110.0
 
 @pytest.fixture(scope="module")
 def networks():
-    return {scale: random_network(config) for scale, config in SMALL.items()}
+    return {name: random_network(config) for name, config in EVERY.items()}
 
 
 @pytest.fixture(scope="module")
 def bundles(networks, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bbcu")
-    return {scale: bundle_of(network, folder) for scale, network in networks.items()}
+    return {name: bundle_of(network, folder / name) for name, network in networks.items()}
 
 
 @pytest.fixture(scope="module")
 def engine(bundles):
-    with load_bundle(bundles[2], threads=1) as engine:
+    with load_bundle(bundles["x2"], threads=1) as engine:
         yield engine
 
 
 @pytest.fixture
 def copied(bundles, tmp_path):
-    return shutil.copytree(bundles[2], tmp_path / "copy.bundle")
+    return shutil.copytree(bundles["x2"], tmp_path / "copy.bundle")
 
 
 def pixels(*shape: int, dtype: type = np.uint8, seed: int = 0) -> np.ndarray:
@@ -66,25 +66,26 @@ def run(*arguments: object):
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "onnxruntime-stock"])
-@pytest.mark.parametrize("scale", SMALL)
-def test_graph_is_the_network(networks, bundles, scale, backend):
-    with load_bundle(bundles[scale], threads=1, backend=backend) as engine:
+@pytest.mark.parametrize("name", EVERY)
+def test_graph_is_the_network(networks, bundles, name, backend):
+    scale = EVERY[name].scale
+    with load_bundle(bundles[name], threads=1, backend=backend) as engine:
         for seed, shape in enumerate([(1, 3, 13, 18), (2, 3, 4, 3), (1, 3, 1, 1), (1, 3, 1, 9)]):
             picture = np.random.default_rng(seed).random(shape, np.float32)
             found = engine.enlarge(picture)
             with torch.inference_mode():
-                wanted = networks[scale](torch.from_numpy(picture)).numpy()
+                wanted = networks[name](torch.from_numpy(picture)).numpy()
             assert found.shape == wanted.shape == (*shape[:2], shape[2] * scale, shape[3] * scale)
             assert snr(wanted, found) > PICTURE_SNR
 
 
-@pytest.mark.parametrize("scale", SMALL)
-def test_check_finds_every_integer_exact(networks, bundles, scale):
-    result = check_one_run(open_bundle(bundles[scale]), checkpoint_of(networks[scale]),
+@pytest.mark.parametrize("name", EVERY)
+def test_check_finds_every_integer_exact(networks, bundles, name):
+    result = check_one_run(open_bundle(bundles[name]), checkpoint_of(networks[name]),
                                threads=1, size=(9, 14))
-    assert result and len(result.layers) == 4 + (2 if scale == 4 else 1) + 1
+    binary = [layer.name for layer in layers(EVERY[name]) if layer.binary]
+    assert result and [layer.layer for layer in result.layers] == binary
     assert all(layer.wrong_sums == 0 and layer.rounding <= 1 for layer in result.layers)
-    assert {layer.layer for layer in result.layers} >= {"body.0", "body.3", "up.0", "refine"}
 
 
 def test_check_finds_a_wrong_bit_and_a_wrong_threshold(networks, copied, edit_manifest):
@@ -98,7 +99,7 @@ def test_check_finds_a_wrong_bit_and_a_wrong_threshold(networks, copied, edit_ma
     (copied / "weights.bin").write_bytes(data)
     edit_manifest(copied, lambda m: m["files"]["weights.bin"].update(
         sha256=hashlib.sha256(data).hexdigest()))
-    result = check_one_run(open_bundle(copied), checkpoint_of(networks[2]), threads=1, size=(9, 9))
+    result = check_one_run(open_bundle(copied), checkpoint_of(networks["x2"]), threads=1, size=(9, 9))
     wrong = {layer.layer: layer for layer in result.layers if not layer.passed}
     assert not result and set(wrong) == {"up.0", "body.1"}
     assert wrong["up.0"].differing == {"weight bits": 1} and wrong["up.0"].wrong_sums
@@ -107,21 +108,21 @@ def test_check_finds_a_wrong_bit_and_a_wrong_threshold(networks, copied, edit_ma
 
 
 def test_stock_onnxruntime_runs_the_file_itself(networks, bundles):
-    session = onnxruntime.InferenceSession(str(bundles[2] / "network.onnx"),
+    session = onnxruntime.InferenceSession(str(bundles["x2"] / "network.onnx"),
                                            providers=["CPUExecutionProvider"])
     picture = np.random.default_rng(5).random((1, 3, 6, 7), np.float32)
     with torch.inference_mode():
-        wanted = networks[2](torch.from_numpy(picture)).numpy()
+        wanted = networks["x2"](torch.from_numpy(picture)).numpy()
     assert snr(wanted, session.run(["enlarged"], {"picture": picture})[0]) > PICTURE_SNR
 
 
 def test_folded_to_float32_it_is_the_network(networks, bundles, tmp_path):
     """The baseline that its speed is measured against."""
     session = onnxruntime.InferenceSession(
-        str(write_folded(open_bundle(bundles[3]), 0, tmp_path)), providers=["CPUExecutionProvider"])
+        str(write_folded(open_bundle(bundles["x3"]), 0, tmp_path)), providers=["CPUExecutionProvider"])
     picture = np.random.default_rng(6).random((1, 3, 6, 7), np.float32)
     with torch.inference_mode():
-        wanted = networks[3](torch.from_numpy(picture)).numpy()
+        wanted = networks["x3"](torch.from_numpy(picture)).numpy()
     assert snr(wanted, session.run(None, {"picture": picture})[0]) > PICTURE_SNR
 
 
@@ -197,7 +198,7 @@ def test_what_diffusion_alone_has_is_refused(engine, bundles):
         with pytest.raises(UsageError, match="has no time steps, so leave"):
             engine.upscale(pixels(4, 4, 3), **options)
     with pytest.raises(BundleError, match="kind 'feedforward', which has no time steps"):
-        open_noise_predictor(bundles[2])
+        open_noise_predictor(bundles["x2"])
 
 
 @pytest.mark.parametrize("picture, says", [
@@ -216,7 +217,7 @@ def test_other_mistakes(engine, bundles):
         engine.upscale([1])
     with pytest.raises(UsageError, match="seed"):
         engine.upscale(pixels(4, 4, 3), seed="x")
-    with load_bundle(bundles[2], threads=1) as closed:
+    with load_bundle(bundles["x2"], threads=1) as closed:
         assert "feed-forward" in closed.description
     with pytest.raises(EngineError, match="closed"):
         closed.enlarge(np.zeros((1, 3, 4, 4), np.float32))
@@ -239,12 +240,12 @@ def test_manifests_that_lie(copied, edit_manifest, change, says):
 
 
 def test_inspect_agrees_and_finds_lies(networks, bundles, copied, edit_manifest):
-    found = inspect_bundle(bundles[4], (32, 48))
+    found = inspect_bundle(bundles["x4"], (32, 48))
     assert not found.disagreements
     check_layers(found)
     assert found.macs["packed"] == found.count.binary_macs
     assert found.macs["float"] == found.count.float_macs
-    assert found.total.checkpoint == 4 * sum(v.numel() for v in networks[4].parameters())
+    assert found.total.checkpoint == 4 * sum(v.numel() for v in networks["x4"].parameters())
     edit_manifest(copied, lambda m: m.update(precision="float16"))
     assert inspect_bundle(copied).disagreements == (
         "the manifest states precision 'float16', but no layer has it",)
@@ -255,10 +256,10 @@ def test_inspect_agrees_and_finds_lies(networks, bundles, copied, edit_manifest)
 
 def test_commands(networks, bundles, tmp_path):
     packed, bundle = tmp_path / "small.safetensors", tmp_path / "small.bundle"
-    write_packed(packed, checkpoint_of(networks[2]))
+    write_packed(packed, checkpoint_of(networks["x2"]))
     assert "feed-forward" in run("export", packed, "-o", bundle).output
     for name in ("network.onnx", "weights.bin"):
-        assert (bundle / name).read_bytes() == (bundles[2] / name).read_bytes()
+        assert (bundle / name).read_bytes() == (bundles["x2"] / name).read_bytes()
     Pillow.fromarray(pixels(9, 8, 3)).save(tmp_path / "in.png", dpi=(72, 72))
     done = run("upscale", bundle, tmp_path / "in.png", "-o", tmp_path / "out.png", "--threads", 1,
                "--json")
@@ -283,11 +284,11 @@ def test_commands(networks, bundles, tmp_path):
     ("bench {bundle}", "has no time steps"), ("report {bundle} {image} -o {new}.html", "no time"),
     ("export-triton {bundle} -o {new}", "has no time steps")])
 def test_commands_refuse_in_a_sentence(networks, bundles, tmp_path, arguments, says):
-    for scale, name in ((2, "packed"), (3, "other")):
-        write_packed(tmp_path / f"{name}.safetensors", checkpoint_of(networks[scale]))
+    for key, name in (("x2", "packed"), ("x3", "other")):
+        write_packed(tmp_path / f"{name}.safetensors", checkpoint_of(networks[key]))
     Pillow.fromarray(pixels(4, 4)).save(tmp_path / "in.png")
     done = run(*arguments.format(
-        bundle=bundles[2], packed=tmp_path / "packed.safetensors", image=tmp_path / "in.png",
+        bundle=bundles["x2"], packed=tmp_path / "packed.safetensors", image=tmp_path / "in.png",
         other=tmp_path / "other.safetensors", new=tmp_path / "new").split())
     assert done.exit_code == 1 and says in done.stderr and done.stderr.count("\n") == 1
     assert not list(tmp_path.glob("new*"))

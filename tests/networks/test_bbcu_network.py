@@ -19,7 +19,7 @@ from bidiff_deploy.errors import CheckpointError
 from bidiff_deploy.networks.bbcu.architecture import BbcuConfig, layers, parameters
 from bidiff_deploy.networks.bbcu.costs import count as count_network
 from bidiff_deploy.training.networks.binarize import sign_activation, sign_weight
-from support.bbcu_networks import SMALL, checkpoint_of, random_network
+from support.bbcu_networks import EVERY, SMALL, checkpoint_of, random_network
 
 
 @pytest.mark.parametrize("scale, params, operations", [(2, 46_147, 1.83e9), (4, 50_755, 3.95e9)])
@@ -31,9 +31,8 @@ def test_size_is_that_of_the_paper(scale, params, operations):
     assert count_network(config, 180, 320).paper_operations == pytest.approx(operations, rel=5e-3)
 
 
-@pytest.mark.parametrize("scale", SMALL)
-def test_torch_network_is_the_formula(scale):
-    config = SMALL[scale]
+@pytest.mark.parametrize("config", EVERY.values(), ids=EVERY)
+def test_torch_network_is_the_formula(config):
     network = random_network(config)
     assert {n: tuple(v.shape) for n, v in network.named_parameters()} == {
         n: p.shape for n, p in parameters(config).items()}
@@ -62,10 +61,12 @@ def test_torch_network_is_the_formula(scale):
             continue
         if layer.kind == "head":
             h = F.leaky_relu(h, 0.1)
-        h = F.conv2d(h, state[f"{layer.name}.weight"], state[f"{layer.name}.bias"], padding=1)
-        if layer.kind == "stem":
-            h = F.leaky_relu(h, 0.1)
-    h = h + F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
+        y = F.conv2d(h, state[f"{layer.name}.weight"], state[f"{layer.name}.bias"], padding=1)
+        h = {"stem": lambda y, h: F.leaky_relu(y, 0.1), "body": lambda y, h: F.leaky_relu(y, 0.1) + h,
+             "head": lambda y, h: y}[layer.kind](y, h)
+    if config.tail == "direct":
+        h = F.pixel_shuffle(h, config.scale)
+    h = h + F.interpolate(x, scale_factor=config.scale, mode="bilinear", align_corners=False)
     torch.testing.assert_close(network(image), h / config.alignment, rtol=1e-5, atol=1e-5)
 
 
@@ -84,16 +85,15 @@ def test_gradients_of_the_upsampler_are_those_of_its_parts():
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("scale", SMALL)
-def test_an_output_pixel_depends_on_its_reach_alone(scale):
-    config = SMALL[scale]
+@pytest.mark.parametrize("config", EVERY.values(), ids=EVERY)
+def test_an_output_pixel_depends_on_its_reach_alone(config):
     network = random_network(config)
     side = 2 * config.reach + 5
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(4))
     middle = side // 2
     moved = image.clone()
     moved[:, :, middle, middle] = 1 - moved[:, :, middle, middle]
-    changed = (network(image) != network(moved)).any(1)[0].nonzero() // scale
+    changed = (network(image) != network(moved)).any(1)[0].nonzero() // config.scale
     distance = (changed - middle).abs().max()
     assert config.reach - 2 <= distance <= config.reach
 
@@ -103,6 +103,8 @@ def test_an_output_pixel_depends_on_its_reach_alone(scale):
     ({"blocks": 2.0}, "blocks is 2.0; it must be a whole number"),
     ({"scale": 5}, "must be one of 2, 3, 4"),
     ({"alignment": float("nan")}, "alignment=nan must be a number"),
+    ({"tail": "none"}, "tail='none' must be one of binary, direct"),
+    ({"blocks": 2, "float_layers": 5}, "whole number from 0 to 2 . blocks = 4"),
     ({"alignment": "much"}, "alignment='much'"), ({"depth": 3}, "unknown network option depth")])
 def test_options_that_are_none(options, says):
     with pytest.raises(CheckpointError, match=says):
@@ -123,10 +125,10 @@ def published(tmp_path):
 
 
 def test_published_checkpoints_are_recognised(published):
-    for scale, config in SMALL.items():
+    for config in EVERY.values():
         path = published(config)
         found = read_checkpoint(path, Options({"alignment": 20.0}))
-        assert found.config == config and found.scale == scale and not found.assumptions
+        assert found.config == config and found.scale == config.scale and not found.assumptions
         latent = found.latent()
         for name, value in random_network(config).named_parameters():
             if parameters(config)[name].binary:

@@ -14,6 +14,9 @@ from bidiff_deploy.training.networks.bbcu import Bbcu
 # 40 channels: two words a tap, the second not full.
 SMALL = {scale: BbcuConfig(channels=40, blocks=2, scale=scale, alignment=20.0)
          for scale in (2, 3, 4)}
+# Without binary upsampler, and with the first layer of the body in full precision.
+DIRECT = BbcuConfig(channels=40, blocks=2, scale=3, alignment=20.0, tail="direct", float_layers=1)
+EVERY = {**{f"x{scale}": config for scale, config in SMALL.items()}, "direct": DIRECT}
 
 
 def random_network(config: BbcuConfig, seed: int = 0) -> Bbcu:
@@ -34,6 +37,7 @@ def checkpoint_of(network: Bbcu) -> Checkpoint:
 
 
 def bundle_of(network: Bbcu, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
     path = folder / f"x{network.config.scale}.bundle"
     export_bundle(checkpoint_of(network), path, overwrite=True)
     return path

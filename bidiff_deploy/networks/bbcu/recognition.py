@@ -11,31 +11,35 @@ from typing import Any
 
 from ...errors import CheckpointError
 from ..base import Shapes
-from .architecture import BbcuConfig
+from .architecture import COLORS, TAILS, BbcuConfig
 
-_STEM, _HEAD = "conv_first.weight", "conv_last.weight"
+_STEM, _HEAD, _UP = "conv_first.weight", "conv_last.weight", "upconv{}.binary_conv.weight"
+_BODY = re.compile(r"body\.(\d{1,4})\.body\.([01])\.(binary_conv\.)?weight")
 
 
 def is_bbcu(shapes: Shapes) -> bool:
-    """Whether keys contain BBCU-M's first and last convolution and an upsampler."""
-    return {_STEM, _HEAD, "upconv1.binary_conv.weight"} <= set(shapes)
+    """Whether keys contain BBCU-M's first and last convolution, and convolutions of its body."""
+    return {_STEM, _HEAD} <= set(shapes) and any(map(_BODY.fullmatch, shapes))
 
 
 def recognise(shapes: Shapes, given: Mapping[str, Any],
               origin: str) -> tuple[BbcuConfig, list[str]]:
     """See ``Network.recognise``."""
-    stem, up = shapes[_STEM], shapes["upconv1.binary_conv.weight"]
-    if len(stem) != 4 or len(up) != 4 or not stem[0]:
+    stem, head, up = (shapes.get(key) for key in (_STEM, _HEAD, _UP.format(1)))
+    if any(shape is not None and len(shape) != 4 for shape in (stem, head, up)) or (
+            not stem or not head or not stem[0]):
         raise CheckpointError(f"{origin}: its first convolution or upsampler is not a convolution; "
                               "give a state dict with the published keys of BBCU-M")
-    blocks = {int(match.group(1)) for key in shapes
-              if (match := re.match(r"body\.(\d{1,4})\.body\.", key))}
+    body = [match for key in shapes if (match := _BODY.fullmatch(key))]
+    blocks = {int(match.group(1)) for match in body}
     if not blocks or blocks != set(range(len(blocks))):
         raise CheckpointError(f"{origin}: the blocks of its body are not numbered from 0; give a "
                               "state dict with the published keys of BBCU-M")
-    two = "upconv2.binary_conv.weight" in shapes
-    squared = {4: 2, 9: 3}.get(up[0] // stem[0], 0)
-    derived = {"channels": stem[0], "blocks": len(blocks), "scale": 4 if two else squared}
+    squared = {4: 2, 9: 3, 16: 4}.get(up[0] // stem[0] if up else head[0] // COLORS, 0)
+    derived = {"channels": stem[0], "blocks": len(blocks),
+               "scale": 4 if _UP.format(2) in shapes else squared,
+               "tail": TAILS[0] if up else TAILS[1],
+               "float_layers": sum(match.group(3) is None for match in body)}
     config = BbcuConfig.from_dict({**derived, **given}, origin)
     for key, value in derived.items():
         if getattr(config, key) != value:
