@@ -6,7 +6,8 @@
     photos/NAME.png     photos of Debian packages (training/photo_sources.yaml), reduced by a whole
                         number, so that compression and demosaicing do not show
     drawn/NAME.png      text and line art (tools/drawn_pictures.py)
-    evaluate/NAME.png   the public evaluation set, at most 768 pixels a side; never trained on
+    evaluate/NAME.png   the public evaluation set, at most 768 pixels a side; never trained on:
+                        six photos of packages and the two of training/photos
     credits/PACKAGE     authors and licences
 
 Packages are downloaded by `apt-get download` and unpacked by `dpkg`; --packages FOLDER uses files
@@ -56,6 +57,8 @@ def prepare(folder: Path, packages: Path | None, sources: Path = SOURCES,
                     _reduced(root / file, package, folder / to / f"{name_of(file)}.png",
                              part == "evaluate")
             shown.update(len(wanted) + step + 1)
+        for file in sorted((ROOT / "training" / "photos").iterdir()):
+            _reduced(file, "", folder / "evaluate" / f"{file.stem}.png", True)
         fonts = sorted((root / "usr/share/fonts").rglob("*.ttf"))
         for number in range(drawn):
             _save(text_page(number, fonts), folder / "drawn" / f"text_{number:02d}.png")

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError, one_line
-from ..files import atomic_file
+from ..files import atomic_file, make_directory
 
 __all__ = ["read_portable", "write_portable"]
 
@@ -39,6 +39,7 @@ def write_portable(path: Path, state: Mapping[str, Any]) -> None:
             tensors[f"optimizer/{index}/{name}"] = (
                 value.bfloat16() if value.ndim == 4 else value.float())
     plain = {**{key: state[key] for key in _PLAIN}, "param_groups": optimizer["param_groups"]}
+    make_directory(path.parent)
     whole = {name: value.contiguous() for name, value in tensors.items()}
     with atomic_file(path, overwrite=True) as temporary:
         save_file(whole, temporary, {_KEY: json.dumps(plain)})

@@ -170,6 +170,9 @@ class Trainer:
         self.task.load_published(self.network, state["params"])
         self.task.load_published(self.average, state["params_ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in self.optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):  # fused Adam reads them in the weights' layout
+                moments[name] = torch.empty_like(parameter).copy_(moments[name])
         with torch.no_grad():
             for name, value in self._extra_parameters().items():
                 value.copy_(state["objective"][name])
