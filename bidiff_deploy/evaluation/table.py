@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from .results import BASELINE, MODEL, Evaluation, ImageResult, SetResult
 
-__all__ = ["SetTable", "table", "title"]
+__all__ = ["SetTable", "table", "titles"]
 
 _COLUMNS = {"psnr_y": ("PSNR-Y", "{:.2f}"), "ssim_y": ("SSIM-Y", "{:.4f}"),
-            "lpips": ("LPIPS", "{:.4f}")}
+            "ms_ssim_y": ("MS-SSIM-Y", "{:.4f}"), "niqe": ("NIQE", "{:.3f}"),
+            "flip": ("FLIP", "{:.4f}"), "lpips": ("LPIPS", "{:.4f}")}
 
 
-def title(model: str, scale: int, description: str) -> str:
-    """The line that names what is scored."""
-    return f"{model}, x{scale}: {description}"
+def titles(model: str, scale: int, description: str, measures: Mapping[str, str]) -> list[str]:
+    """The lines that name what is scored, and the settings of further measures."""
+    return [f"{model}, x{scale}: {description}",
+            *(f"{_COLUMNS[name][0]}: {settings}" for name, settings in measures.items())]
 
 
 class SetTable:
@@ -54,7 +56,7 @@ class SetTable:
 
 def table(result: Evaluation) -> str:
     """All lines of an evaluation."""
-    lines = [title(result.model, result.scale, result.description)]
+    lines = titles(result.model, result.scale, result.description, result.measures)
     for one in result.sets:
         part = SetTable(one.name, one.low, [image.name for image in one.images],
                         one.images[0].scores[MODEL])

@@ -6,11 +6,12 @@ import numpy as np
 
 from ..errors import ImageError
 
-__all__ = ["luma", "psnr_y", "ssim_y"]
+__all__ = ["luma", "ms_ssim_y", "psnr_y", "ssim_y"]
 
 # ITU-R BT.601, as Matlab's rgb2ycbcr: RGB of [0, 1] to Y of [16, 235].
 _LUMA = np.array([65.481, 128.553, 24.966])
 _WINDOW, _SIGMA = 11, 1.5
+_SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents of MS-SSIM, the finest first
 
 
 def luma(image: np.ndarray) -> np.ndarray:
@@ -54,15 +55,45 @@ def ssim_y(image: np.ndarray, reference: np.ndarray, border: int = 0) -> float:
     K2 = 0.03, range 255, averaged where the window is inside the image. Arguments as for
     ``psnr_y``; at least 11x11 pixels must remain.
     """
-    first, second = _pair(image, reference, border, min_side=_WINDOW)
+    return _similarity(*_pair(image, reference, border, min_side=_WINDOW))[0]
+
+
+def ms_ssim_y(image: np.ndarray, reference: np.ndarray, border: int = 0) -> float:
+    """Multi-scale structural similarity of Y, at most 1.
+
+    Wang, Simoncelli, Bovik, "Multi-scale structural similarity for image quality assessment",
+    Asilomar 2003: ``ssim_y`` on five scales, each the mean of 2x2 pixels of the one before (an odd
+    last row or column is repeated); its luminance only on the coarsest. A negative mean counts as
+    0. Arguments as for ``psnr_y``; at least 161x161 pixels must remain.
+    """
+    first, second = _pair(image, reference, border, min_side=(_WINDOW - 1) * 16 + 1)
+    product = 1.0
+    for level, exponent in enumerate(_SCALES):
+        if level:
+            first, second = _halved(first), _halved(second)
+        whole, structure = _similarity(first, second)
+        last = level == len(_SCALES) - 1
+        product *= max(whole if last else structure, 0.0) ** exponent
+    return product
+
+
+def _similarity(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """The mean of SSIM and that of its factor of contrast and structure."""
     mean1, mean2 = _blur(first), _blur(second)
     variance1 = _blur(first * first) - mean1 * mean1
     variance2 = _blur(second * second) - mean2 * mean2
     covariance = _blur(first * second) - mean1 * mean2
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    similarity = ((2 * mean1 * mean2 + c1) * (2 * covariance + c2)
-                  / ((mean1 ** 2 + mean2 ** 2 + c1) * (variance1 + variance2 + c2)))
-    return float(similarity.mean())
+    structure = (2 * covariance + c2) / (variance1 + variance2 + c2)
+    luminance = (2 * mean1 * mean2 + c1) / (mean1 ** 2 + mean2 ** 2 + c1)
+    return float((luminance * structure).mean()), float(structure.mean())
+
+
+def _halved(values: np.ndarray) -> np.ndarray:
+    values = np.pad(values, [(0, side % 2) for side in values.shape], mode="edge")
+    total: np.ndarray = sum((values[row::2, column::2] for row in (0, 1) for column in (0, 1)),
+                            np.zeros(()))
+    return total / 4
 
 
 def _pair(image: np.ndarray, reference: np.ndarray, border: int,

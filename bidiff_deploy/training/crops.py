@@ -1,7 +1,8 @@
 """Pairs of a high-resolution crop and its low-resolution image or condition.
 
 Low-resolution images come from their own folder, or are made as Matlab's imresize makes them
-(``images.matlab_bicubic``), 8 bits, or as ``degrade`` does. The condition is what the runtime computes from such an image.
+(``images.matlab_bicubic``), 8 bits, or as ``degrade`` does. The condition is what the runtime
+computes from such an image.
 
 Crop number i of a run depends only on the run's seed and on i. The batch of iteration k is crops
 k * batch to (k + 1) * batch, of which each of n ranks takes its part, so a resumed run continues

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -52,7 +51,7 @@ def read_portable(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             plain = json.loads((file.metadata() or {})[_KEY])
             tensors: dict[str, Tensor] = {name: file.get_tensor(name).float()
-                                          for name in file.keys()}  # noqa: SIM118 - no mapping
+                                          for name in file.keys()}
         state: dict[str, Any] = {key: plain[key] for key in _PLAIN}
         state.update({part: {} for part in _WEIGHTS})
         moments: dict[int, dict[str, Tensor]] = {}

@@ -99,7 +99,8 @@ def test_check_finds_a_wrong_bit_and_a_wrong_threshold(networks, copied, edit_ma
     (copied / "weights.bin").write_bytes(data)
     edit_manifest(copied, lambda m: m["files"]["weights.bin"].update(
         sha256=hashlib.sha256(data).hexdigest()))
-    result = check_one_run(open_bundle(copied), checkpoint_of(networks["x2"]), threads=1, size=(9, 9))
+    result = check_one_run(open_bundle(copied), checkpoint_of(networks["x2"]), threads=1,
+                           size=(9, 9))
     wrong = {layer.layer: layer for layer in result.layers if not layer.passed}
     assert not result and set(wrong) == {"up.0", "body.1"}
     assert wrong["up.0"].differing == {"weight bits": 1} and wrong["up.0"].wrong_sums
@@ -119,7 +120,8 @@ def test_stock_onnxruntime_runs_the_file_itself(networks, bundles):
 def test_folded_to_float32_it_is_the_network(networks, bundles, tmp_path):
     """The baseline that its speed is measured against."""
     session = onnxruntime.InferenceSession(
-        str(write_folded(open_bundle(bundles["x3"]), 0, tmp_path)), providers=["CPUExecutionProvider"])
+        str(write_folded(open_bundle(bundles["x3"]), 0, tmp_path)),
+        providers=["CPUExecutionProvider"])
     picture = np.random.default_rng(6).random((1, 3, 6, 7), np.float32)
     with torch.inference_mode():
         wanted = networks["x3"](torch.from_numpy(picture)).numpy()

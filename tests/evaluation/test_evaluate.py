@@ -16,6 +16,7 @@ from PIL import Image
 from bidiff_deploy.cli import group as cli
 from bidiff_deploy.errors import EngineError, ImageError, OutputError, UsageError
 from bidiff_deploy.evaluation.benchmark import open_benchmark
+from bidiff_deploy.evaluation.measures import Measure
 from bidiff_deploy.evaluation.models import EngineModel, FolderModel
 from bidiff_deploy.evaluation.perceptual import open_lpips
 from bidiff_deploy.evaluation.run import evaluate
@@ -157,13 +158,18 @@ def condition_pixels(low: np.ndarray) -> np.ndarray:
     return np.rint(to_condition(low, 2).clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
 
 
+def largest(ours: np.ndarray, truth: np.ndarray, border: int) -> float:
+    assert border == 2
+    return float(np.abs(ours.astype(int) - truth).max())
+
+
 def test_images_of_an_engine_are_scored_and_saved(set5, tmp_path):
     benchmarks = [open_benchmark(set5, 2), open_benchmark(save(
         tmp_path / "B100/x.png", picture(26, 28)).parent, 2)]
     updates, lines = [], []
     with EngineModel(FakeEngine(), UpscaleOptions(seed=3, steps=2, tile=None)) as model:
         result = evaluate("fake", model, benchmarks, options={"seed": 3}, save=tmp_path / "out",
-                          lpips=lambda ours, truth: float(np.abs(ours.astype(int) - truth).max()),
+                          measures=[Measure("lpips", "largest difference", largest)],
                           on_progress=lambda share, label: updates.append((share, label)),
                           report=lines.append)
     assert model.engine.closings == 1
@@ -179,7 +185,9 @@ def test_images_of_an_engine_are_scored_and_saved(set5, tmp_path):
                 # SSIM needs a window of 11 within the border.
                 assert image.scores[which] == pytest.approx({
                     "psnr_y": psnr_y(found, truth, 2), "ssim_y": ssim_y(found, truth, 2),
-                    "lpips": float(np.abs(found.astype(int) - truth).max())})
+                    "lpips": largest(found, truth, 2)})
+    assert lines[1] == "LPIPS: largest difference"
+    assert result.to_dict()["measures"] == {"lpips": "largest difference"}
     mean = result.sets[0].mean["model"]
     assert mean["psnr_y"] == pytest.approx(np.mean(
         [image.scores["model"]["psnr_y"] for image in result.sets[0].images]))
@@ -369,7 +377,8 @@ def test_colours_are_matched_when_asked_for(reference, set5, tmp_path):
 def test_the_command_refuses_in_a_sentence(reference, set5, tmp_path, monkeypatch):
     bundle = reference.bundle("tiny", [500, 0])
     (tmp_path / "empty").mkdir()
-    monkeypatch.setitem(sys.modules, "lpips", None)
+    for name in ("lpips", "flip_evaluator"):
+        monkeypatch.setitem(sys.modules, name, None)
     for arguments, says in (
             ([bundle, tmp_path / "nowhere"], "is not a folder; name one that contains images"),
             ([bundle, set5, "--scale", 2], "enlarges 4 times, not 2"),
@@ -388,7 +397,12 @@ def test_the_command_refuses_in_a_sentence(reference, set5, tmp_path, monkeypatc
             ([bundle, set5, "--start", "x"], "--start 'x' must be a timestep or none"),
             ([bundle, set5, "--tile", "x"], "--tile 'x' must be auto"),
             ([bundle, set5, "--steps", 3], "steps is 3, but there are 2"),
-            ([bundle, set5, "--lpips"], "LPIPS needs lpips")):
+            ([bundle, set5, "--lpips"], "LPIPS needs lpips"),
+            ([bundle, set5, "--metrics", "ms-ssim,psnr"], "metric 'psnr' is not known; known are"),
+            ([bundle, set5, "--metrics", "flip"], "FLIP needs flip_evaluator, which is not"),
+            ([bundle, set5, "--niqe-parameters", "x.mat"], "add it to --metrics"),
+            ([bundle, set5, "--metrics", "niqe", "--niqe-parameters", "x.mat"],
+             "x.mat: contains no statistics for NIQE")):
         code, text = run(*arguments)
         lines = text.strip().splitlines()
         assert code == 1 and len(lines) == 1 and lines[0].startswith("error: "), text

@@ -62,8 +62,9 @@ def test_torch_network_is_the_formula(config):
         if layer.kind == "head":
             h = F.leaky_relu(h, 0.1)
         y = F.conv2d(h, state[f"{layer.name}.weight"], state[f"{layer.name}.bias"], padding=1)
-        h = {"stem": lambda y, h: F.leaky_relu(y, 0.1), "body": lambda y, h: F.leaky_relu(y, 0.1) + h,
-             "head": lambda y, h: y}[layer.kind](y, h)
+        if layer.kind != "head":
+            y = F.leaky_relu(y, 0.1)
+        h = y + h if layer.kind == "body" else y
     if config.tail == "direct":
         h = F.pixel_shuffle(h, config.scale)
     h = h + F.interpolate(x, scale_factor=config.scale, mode="bilinear", align_corners=False)

@@ -16,9 +16,10 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import training_photos  # noqa: E402
+from drawn_pictures import line_art, text_page  # noqa: E402
+
 from bidiff_deploy.errors import UsageError  # noqa: E402
 from bidiff_deploy.training.recipe import read_recipe  # noqa: E402
-from drawn_pictures import line_art, text_page  # noqa: E402
 
 NAMED = yaml.safe_load((ROOT / "training" / "photo_sources.yaml").read_text())
 TRAINED, EVALUATED = ({training_photos.name_of(file) for files in NAMED[part].values()

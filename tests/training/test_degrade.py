@@ -20,7 +20,7 @@ PHOTO = picture(64, 96)
 
 
 def low(*kernels: str, seed: int = 0, **options: object) -> np.ndarray:
-    given = Degrade(tuple(Kernel(name) for name in kernels), **options)  # type: ignore[arg-type]
+    given = Degrade(tuple(Kernel(name) for name in kernels), **options)
     return degraded(PHOTO, 2, given, np.random.default_rng(seed))
 
 

@@ -14,10 +14,10 @@ residual alignment, scales the full-precision shortcut to the range of a binary 
 integer sums; the paper finds 130 best for 64 channels.
 
 With ``tail: direct``, which is not of the paper, there is no binary upsampler: the head computes
-COLORS * r^2 channels at the input's size, and PixelShuffle makes the image of them (Shi et al., "Real-
-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural
-Network", CVPR 2016). Nothing is computed on maps of the output's size, which took a third of the
-time.
+COLORS * r^2 channels at the input's size, and PixelShuffle makes the image of them (Shi et al.,
+"Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural
+Network", CVPR 2016). Nothing is computed on maps of the output's size, which takes a third of the
+time of BBCU-M.
 
 With 64 channels and 16 blocks there are 46,147 parameters for x2 and 50,755 for x4, counted as in
 the paper (binary / 32, without thresholds and RPReLU), which reports 46 K and 51 K; and 1.82 and
