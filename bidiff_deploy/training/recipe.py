@@ -13,7 +13,7 @@ from ..checkpoint.yaml_text import load_yaml, read_text
 from ..checks import whole_number
 from ..errors import UsageError, one_line, quoted
 from ..networks import DEFAULT, NETWORKS
-from ..networks.base import NOISE_PREDICTOR
+from ..networks.base import NOISE_PREDICTOR, ONE_RUN
 from ..networks.bi_diffsr.config import NetworkConfig
 from ..sampling.schedule import Schedule
 from .published_options import is_published, recipe_tree
@@ -23,7 +23,7 @@ from .values import build, one_of, plain
 __all__ = ["Data", "Distill", "Loading", "Optimizer", "Photo", "Recipe", "Run", "Step",
            "read_recipe", "recipe_from_dict"]
 
-LOSSES = ("l1", "l2")
+LOSSES = {NOISE_PREDICTOR: ("l1", "l2"), ONE_RUN: ("l1", "psnr")}
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,13 @@ class Recipe:
 
     steps    the timesteps that sampling visits, descending; a number: that many, evenly spaced
              and noised from photos
-    model    the network, bi-diffsr or bbcu; bbcu has no ``steps``, ``betas``, ``uniform``, ``loss``
+    model    the network, bi-diffsr or bbcu; bbcu has no ``steps``, ``betas``, ``uniform``
     network  the options of the network
     betas    first and last of the schedule
     uniform  share of iterations at a timestep drawn from the whole schedule, noised from photos;
              1 is the published training
-    loss     against the noise, l1 or l2, see ``losses``
+    loss     of a diffusion model against the noise, l1 or l2, see ``losses``; of another network
+             against the photo, l1 or psnr, see ``one_run``
     initial  checkpoint to start from, relative to the recipe; empty: fresh weights
     """
 
@@ -58,16 +59,15 @@ class Recipe:
     def __post_init__(self) -> None:
         whole_number("scale", self.scale, 2, 8)
         one_of("model", self.model, tuple(NETWORKS))
-        one_of("loss", self.loss, LOSSES)
         network = NETWORKS[self.model]
+        one_of(f"loss of {self.model}", self.loss, LOSSES[network.kind])
         if network.kind == NOISE_PREDICTOR:
             self._check_diffusion()
         else:
-            for key, given in (("steps", self.steps), ("loss", self.loss != LOSSES[0]),
-                               ("distill", self.distill.teacher)):
+            for key, given in (("steps", self.steps), ("distill", self.distill.teacher)):
                 if given:
                     raise ValueError(f"{key} applies only to diffusion models; remove it for "
-                                     f"{self.model}, which is trained with l1 between images")
+                                     f"{self.model}, which is trained between images")
         fixed = network.fixed_scale(self.network)
         if fixed not in (None, self.scale):
             raise ValueError(f"network.scale={fixed} must be scale={self.scale}")

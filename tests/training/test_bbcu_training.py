@@ -63,6 +63,7 @@ def test_recipes_are_of_the_shipped_network():
     ({"network": {"channels": 8, "scale": 4}}, "network.scale=4 must be scale=2"),
     ({"network": {"inner_channel": 8}}, "unknown network option inner_channel"),
     ({"data": {**TREE["data"], "crop": 15}}, "crop=15 must be a multiple of 2"),
+    ({"loss": "l2"}, "loss of bbcu must be one of l1, psnr, not 'l2'"),
     ({"scale": 5}, "scale=5 must be one of 2, 3, 4")])
 def test_recipes_that_are_none(change, says):
     with pytest.raises(UsageError, match=says):
@@ -150,3 +151,17 @@ def test_initial_weights(folder):
                               "network": {**TREE["network"], "alignment": 11}})
     with pytest.raises(Exception, match="its network options differ"):
         OneRunTask(other, folder)
+
+
+def test_the_loss_is_of_the_image_or_of_each_images_psnr(folder):
+    low = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    high = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    found = {}
+    for name in ("l1", "psnr"):
+        task = OneRunTask(recipe_from_dict({**TREE, "loss": name}), folder)
+        found[name] = task.objective()(low, high)["loss"].item()
+        error = (task.network(low) - high).detach().numpy()
+        squares = np.square(error).mean((1, 2, 3))
+        wanted = np.abs(error).mean() if name == "l1" else np.log10(squares + 1e-5).mean()
+        assert found[name] == pytest.approx(wanted, rel=1e-5)
+    assert found["psnr"] < 0 < found["l1"]

@@ -50,8 +50,8 @@ class BbcuConfig:
     """Options of one network; the defaults are those of the published BBCU-M for x2.
 
     Each of ``blocks`` has two BIConvs. ``alignment`` is k; 0 means the paper's, 130 / 64 per
-    channel. ``tail`` is one of TAILS. The first ``float_layers`` convolutions of the body are full
-    precision.
+    channel. ``tail`` is one of TAILS. ``float_layers`` convolutions of the body are full precision,
+    half of them at its beginning, half at its end.
     """
 
     network: ClassVar[str] = "bbcu"
@@ -138,8 +138,9 @@ def layers(config: BbcuConfig) -> list[Layer]:
     """Every convolution of the network, in order of execution."""
     wide = config.channels
     found = [Layer("stem", "stem", "conv_first", COLORS, wide, 1)]
+    binary = range((config.float_layers + 1) // 2, 2 * config.blocks - config.float_layers // 2)
     found += [Layer("body", f"body.{index}", f"body.{index // 2}.body.{index % 2}", wide, wide, 1,
-                    index >= config.float_layers) for index in range(2 * config.blocks)]
+                    index in binary) for index in range(2 * config.blocks)]
     factor = 1
     for index, r in enumerate(config.upsamplers):
         found.append(Layer("up", f"up.{index}", f"upconv{index + 1}", wide, wide * r * r, factor,
