@@ -80,7 +80,8 @@ def test_packages_become_photos_drawings_and_credits(packages, tmp_path):
         out = tmp_path / f"out{given is None}"
         training_photos.prepare(out, given, sources, drawn=1)
         assert {str(path.relative_to(out)) for path in out.rglob("*.*g")} == {
-            "photos/wide.png", "small/wide.png", "evaluate/seen.png", "evaluate/chelsea.png", "evaluate/china.png",
+            "photos/wide.png", "small/wide.png", "evaluate/seen.png", "evaluate/chelsea.png",
+            "evaluate/china.png",
             "drawn/text_00.png", "drawn/lines_00.png"}
         assert (out / "credits/photos-one").read_text() == "of photos-one"
         assert Image.open(out / "photos/wide.png").size == (12, 8)  # half, in multiples of 4
