@@ -3,7 +3,7 @@
 A safetensors file with what ``checkpoint.pt`` contains. Weights of convolutions and their averages
 are float16, Adam's moments bfloat16, whose exponents reach the squares of small gradients; all
 other tensors are float32. So a run that continues from it does not repeat the other bit for bit.
-It is a sixth of the size of ``checkpoint.pt``.
+It has half the size of ``checkpoint.pt``.
 """
 
 from __future__ import annotations
