@@ -56,6 +56,13 @@ def usable_cores() -> float:
     return cores
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for products of bfloat16, or it is unknown."""
+    isa = cpu()["isa"]
+    known = [isa[name] for name in ("AVX-512 BF16", "AMX BF16", "BF16") if name in isa]
+    return any(has is not False for has in known) if known else True
+
+
 def default_threads() -> int:
     """Threads of an operator where nobody gives a number: the cores that this process may use. More
     would wait for each other, in a container of few cores on a large machine for most of the time.

@@ -56,7 +56,7 @@ def measure(recipe: Recipe, folder: Path, iterations: int = 10) -> dict[str, Any
         "machine": platform.processor() or platform.machine(), "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "batch": run.batch, "accumulate": run.accumulate, "crop": crop,
-        "precision": run.precision, "compile": run.compile,
+        "precision": trainer.precision.name, "compile": run.compile,
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "binary_parameters": sum(math.prod(found.shape) for found in shapes.values()
                                  if found.binary),

@@ -5,7 +5,8 @@ gradients in that type, from float32 weights. What decides signs and sizes stays
 comparison with thresholds, the scales alpha, RPReLU and the shortcut of every BIConv
 (``fused.binary_conv2d``), normalisation, the loss, the optimizer and the averaged weights. A
 product of +1 and -1 is exact in either type, and so is a sum of up to 256 (bfloat16) or 2048
-(float16) of them. Validation is in float32.
+(float16) of them. Validation is in float32. A CPU without instructions for bfloat16 emulates it,
+nine times slower than float32, which is used there instead.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from .. import machine
 from ..errors import UsageError
 from .recipe_parts import Optimizer
 
@@ -57,7 +59,9 @@ class Precision:
         if (name == "bfloat16" and device.type == "cuda"
                 and not torch.cuda.is_bf16_supported(including_emulation=False)):
             raise UsageError("run.precision=bfloat16 is not supported by this GPU; use float16")
-        self.device = device
+        if name == "bfloat16" and device.type == "cpu" and not machine.multiplies_bfloat16():
+            name = "float32"
+        self.device, self.name = device, name
         self.dtype: torch.dtype = getattr(torch, name)
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "float16")
 

@@ -58,6 +58,9 @@ class Trainer:
             torch.set_num_threads(run.threads)
         _keep_freed_memory()
         self.precision = Precision(run.precision, self.device)
+        if say is not None and self.precision.name != run.precision:
+            say(f"this CPU has no instructions for {run.precision}; training in "
+                f"{self.precision.name}")
         torch.manual_seed(run.seed)
         self.task = make_task(recipe, folder)
         self.network = channels_last(self.task.network.to(self.device))

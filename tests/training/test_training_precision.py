@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bidiff_deploy import machine
 from bidiff_deploy.errors import UsageError
 from bidiff_deploy.training.networks import fused
 from bidiff_deploy.training.networks.binarize import BinaryConv2d, sign_activation, sign_weight
@@ -101,7 +102,8 @@ def test_low_precision_keeps_signs_and_scales(monkeypatch, dtype, exact):
         assert (found - expected).norm() <= 2 * exact * expected.norm()
 
 
-def test_training_in_bfloat16_learns(folder):
+def test_training_in_bfloat16_learns(folder, monkeypatch):
+    monkeypatch.setattr(machine, "multiplies_bfloat16", lambda: True)
     box = {"path": "photos/a.png", "box": [0, 0, 16, 18]}
     tree = {**changed(
         data={"candidates": 1, "shuffle_colors": False, "train": [box], "validate": []},
@@ -116,6 +118,17 @@ def test_training_in_bfloat16_learns(folder):
     assert kinds == {torch.bfloat16}
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
     assert all(parameter.dtype == torch.float32 for parameter in trainer.network.parameters())
+
+
+def test_a_cpu_that_emulates_bfloat16_trains_in_float32(folder, monkeypatch):
+    recipe, lines = recipe_from_dict(changed(run={"precision": "bfloat16"})), []
+    for flags, kind in (("avx2", torch.float32), ("avx2 avx512f avx512_bf16", torch.bfloat16),
+                        ("avx2 amx_tile amx_bf16", torch.bfloat16)):
+        monkeypatch.setattr(machine, "_read", lambda path, flags=flags: f"flags : {flags}")
+        monkeypatch.setattr(machine.platform, "machine", lambda: "x86_64")
+        assert Trainer(recipe, folder, say=lines.append).precision.dtype is kind
+    assert lines == ["this CPU has no instructions for bfloat16; training in float32"]
+    assert machine.cpu("", "riscv64")["isa"] == {}
 
 
 def test_precisions_that_a_device_does_not_have(monkeypatch):
