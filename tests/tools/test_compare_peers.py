@@ -14,10 +14,11 @@ from PIL import Image
 
 from bidiff_deploy.images.matlab_bicubic import make_low
 from bidiff_deploy.images.scores import score
-from tools.compare_peers import BLUR, plot, reduced, table
+from tools.compare_peers import BLUR, detail, plot, reduced, table
 
 ROOT = Path(__file__).parents[2]
-PHOTO = np.asarray(Image.open(ROOT / "training/photos/chelsea.png").convert("RGB"))[:64, :96]
+PHOTO = np.asarray(Image.open(ROOT / "training/photos/chelsea.png").convert("RGB"))
+PHOTO = PHOTO[100:180, 100:196]
 
 WAIFU2X = """
 class Waifu2x:
@@ -35,7 +36,7 @@ def test_each_reduction_is_what_its_name_says():
     assert np.array_equal(reduced(PHOTO, 2, "bicubic", None), make_low(PHOTO, 2))
     assert np.array_equal(reduced(PHOTO, 2, "area", None), np.asarray(image.reduce(2)))
     assert np.array_equal(reduced(PHOTO, 4, "lanczos", None),
-                          np.asarray(image.resize((24, 16), Image.Resampling.LANCZOS)))
+                          np.asarray(image.resize((24, 20), Image.Resampling.LANCZOS)))
     noisy = reduced(np.full_like(PHOTO, 100), 2, "blur", None)
     assert BLUR > 0 and np.std(noisy.astype(float)) == pytest.approx(2.02, abs=0.1)
     for kernel in ("area", "blur"):
@@ -52,17 +53,21 @@ def test_candidates_are_measured_and_absent_ones_are_named(tmp_path):
         [sys.executable, str(ROOT / "tools/compare_peers.py"), str(tmp_path / "photos"),
          "--threads", "1", "--only", "bicubic", "--only", "waifu2x cunet",
          "--only", "realesr-animevideov3", "--json", str(tmp_path / "out.json"),
-         "--plot", str(tmp_path / "out.svg")], capture_output=True, text=True, check=True,
+         "--plot", str(tmp_path / "out.svg"), "--crops", str(tmp_path / "out.png")],
+        capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))})
     assert "left out: realesr-animevideov3 is not installed" in done.stderr
     rows = json.loads((tmp_path / "out.json").read_text())
     assert [row["name"] for row in rows] == ["bicubic", "waifu2x cunet"]
     small = Image.fromarray(make_low(PHOTO, 2))
     for row, kernel in zip(rows, (Image.Resampling.BICUBIC, Image.Resampling.NEAREST)):
-        wanted = score(np.asarray(small.resize((96, 64), kernel)), PHOTO, 2)
+        wanted = score(np.asarray(small.resize((96, 80), kernel)), PHOTO, 2)
         assert {key: row[key] for key in wanted} == row["photos"]["cat.png"] == wanted
         assert 0 < row["cpu_seconds"] and 0 < row["wall_seconds"] and row["peak_mb"] > 10
     assert done.stdout == table(rows) + "\n"
+    with Image.open(tmp_path / "out.png") as page:  # two candidates and the original
+        assert page.size == (3 * 148, 16 + 148)
+        assert np.array_equal(np.asarray(page)[16:160:2, 296:440:2], PHOTO[detail(PHOTO)])
     assert (tmp_path / "out.svg").read_text() == plot(rows)
 
 
