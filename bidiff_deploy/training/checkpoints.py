@@ -123,6 +123,7 @@ def read_run(path: Path, recipe: Recipe) -> dict[str, Any]:
                               "the run with the version that wrote it") from None
     for tree in (stored, given):
         tree["data"] = {**tree["data"], "validate": []}  # validation does not change training
+        tree["initial"] = ""  # nor what the weights were before
     changed = [key for key in given if key not in RESUMABLE and stored.get(key) != given[key]]
     if changed:
         raise CheckpointError(f"{path}: was made with another recipe ({', '.join(changed)} differ);"

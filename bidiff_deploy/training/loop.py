@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import signal
 import sys
@@ -58,6 +59,8 @@ def _reporter(report: Report | None, found: Processes) -> Report:
 
 def _run(recipe: Recipe, folder: Path, out: Path, begun: Path | None, found: Processes,
          say: Report) -> None:
+    if begun is not None:
+        recipe = dataclasses.replace(recipe, initial="")
     trainer = Trainer(recipe, folder, found, say)
     if begun is not None:
         state = read_run(begun, recipe)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -41,6 +43,17 @@ def test_a_run_goes_on_from_it_as_from_its_checkpoint(folder):
     moved = sum(float((one[name] - begun[name]).square().sum()) for name in one)
     apart = sum(float((one[name] - other[name]).square().sum()) for name in one)
     assert moved > 0 and apart < 1e-3 * moved
+
+
+def test_a_resume_needs_no_initial_weights(folder):
+    train(recipe(2), folder, folder / "first", report=silent)
+    begun = dataclasses.replace(recipe(3), initial="first/checkpoint.pt")
+    train(begun, folder, folder / "second", report=silent)
+    (folder / "first" / "checkpoint.pt").unlink()
+    longer = dataclasses.replace(recipe(4), initial="gone.safetensors")
+    for name in ("second", "third"):  # the latter from the small state
+        assert torch.load(train(longer, folder, folder / name, resume=True, report=silent),
+                          weights_only=True)["iteration"] == 4
 
 
 def test_without_either_there_is_nothing_to_resume(folder):
