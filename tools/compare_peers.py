@@ -244,7 +244,8 @@ def plot(rows: Sequence[dict[str, Any]]) -> str:
         x, y = place(second, score)
         ours = row["name"] not in PEERS and row["name"] not in BASELINES
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{"#c33" if ours else "#557"}"/>',
-                  f'<text x="{x + 8:.1f}" y="{y + 4:.1f}">{row["name"]}</text>']
+                  f'<text x="{x:.1f}" y="{y + 18 if ours else y - 9:.1f}" text-anchor="middle">'
+                  f'{row["name"]}</text>']
     parts += [f'<text x="{wide / 2}" y="{high - 10}" text-anchor="middle">CPU seconds for all '
               'photos, start-up included</text>',
               f'<text x="16" y="{high / 2}" text-anchor="middle" transform="rotate(-90 16 '

@@ -9,6 +9,7 @@
     drawn/NAME.png      text and line art (tools/drawn_pictures.py)
     evaluate/NAME.png   the public evaluation set, at most 768 pixels a side; never trained on:
                         six photos of packages and the two of training/photos
+    evaluate_drawn/     other text and line art, likewise
     credits/PACKAGE     authors and licences
 
 Packages are downloaded by `apt-get download` and unpacked by `dpkg`; --packages FOLDER uses files
@@ -35,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "training" / "photo_sources.yaml"
 FONTS = ("fonts-dejavu-core", "fonts-liberation")
 DRAWN = 24  # pages of text, and as many pictures of line art
+FIRST = 999  # of those that are not trained on; it looks scanned
 LONG = 1400  # photos to train on are reduced to about this many pixels, at least by 2
 SMALL = 768  # and again, as those of the evaluation set, to at most this many
 
@@ -63,9 +65,11 @@ def prepare(folder: Path, packages: Path | None, sources: Path = SOURCES,
         for file in sorted((ROOT / "training" / "photos").iterdir()):
             _reduced(file, "", folder / "evaluate" / f"{file.stem}.png", True)
         fonts = sorted((root / "usr/share/fonts").rglob("*.ttf"))
-        for number in range(drawn):
-            _save(text_page(number, fonts), folder / "drawn" / f"text_{number:02d}.png")
-            _save(line_art(number), folder / "drawn" / f"lines_{number:02d}.png")
+        for to, numbers in (("drawn", range(drawn)),
+                            ("evaluate_drawn", range(FIRST, FIRST + min(drawn, 3)))):
+            for number in numbers:
+                _save(text_page(number, fonts), folder / to / f"text_{number:02d}.png")
+                _save(line_art(number), folder / to / f"lines_{number:02d}.png")
 
 
 def name_of(file: str) -> str:

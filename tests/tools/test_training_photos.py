@@ -82,7 +82,8 @@ def test_packages_become_photos_drawings_and_credits(packages, tmp_path):
         assert {str(path.relative_to(out)) for path in out.rglob("*.*g")} == {
             "photos/wide.png", "small/wide.png", "evaluate/seen.png", "evaluate/chelsea.png",
             "evaluate/china.png",
-            "drawn/text_00.png", "drawn/lines_00.png"}
+            "drawn/text_00.png", "drawn/lines_00.png", "evaluate_drawn/text_999.png",
+            "evaluate_drawn/lines_999.png"}
         assert (out / "credits/photos-one").read_text() == "of photos-one"
         assert Image.open(out / "photos/wide.png").size == (12, 8)  # half, in multiples of 4
         assert Image.open(out / "evaluate/seen.png").size == (24, 20)  # small already
