@@ -20,9 +20,9 @@ class Shipped:
     file      name of its packed checkpoint in this folder
     scale     upscaling factor
     purpose   in a few words
-    psnr      mean PSNR-Y in dB of eight photos that it never saw, halved by Matlab's bicubic
-              (Pillow's bicubic: 32.38)
-    seconds   CPU seconds for these eight photos, start-up included, on two cores of a Zen 3
+    psnr      mean PSNR-Y in dB of the public evaluation set, eight photos that it never saw, halved
+              by Matlab's bicubic (Pillow's bicubic: 33.58), see docs/models.md
+    seconds   CPU seconds for these eight photos, start-up included, on two cores of a Zen 5
     """
 
     name: str
@@ -30,7 +30,7 @@ class Shipped:
     scale: int
     purpose: str
     psnr: float
-    seconds: int
+    seconds: float
 
     @property
     def path(self) -> Path:
@@ -39,9 +39,12 @@ class Shipped:
 
 # The first of a scale is the default.
 SHIPPED = (
-    Shipped("photo-x2", "photo_x2.safetensors", 2, "clean photos", 34.02, 45),
-    Shipped("photo-x2-fast", "photo_x2_fast.safetensors", 2, "clean photos, in a quarter of the "
-            "time", 33.88, 10))
+    Shipped("photo-x2", "photo_x2.safetensors", 2, "clean photos, text, drawings", 36.12, 2.1),
+    Shipped("photo-jpeg-x2", "photo_jpeg_x2.safetensors", 2, "photos saved as JPEG", 35.59, 2.1),
+    Shipped("diffusion-x2", "diffusion_x2.safetensors", 2, "the diffusion pipeline, one step",
+            36.67, 9.3),
+    Shipped("photo-x2-fast", "photo_x2_fast.safetensors", 2, "BBCU-M as published, for comparison",
+            36.17, 2.4))
 
 
 def is_name(model: str) -> bool:

@@ -19,7 +19,7 @@ pytest.importorskip("onnxruntime")
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
-    found = read_checkpoint(MODELS / "photo_x2.safetensors")
+    found = read_checkpoint(MODELS / "diffusion_x2.safetensors")
     bundle = tmp_path_factory.mktemp("shipped") / "b"
     export_bundle(found, bundle, timesteps=choose_timesteps(found))
     with load_bundle(bundle, threads=2) as engine:
@@ -27,8 +27,8 @@ def engine(tmp_path_factory):
 
 
 def test_it_is_small_and_says_how_to_sample():
-    assert (MODELS / "photo_x2.safetensors").stat().st_size <= 10e6
-    found = read_checkpoint(MODELS / "photo_x2.safetensors")
+    assert (MODELS / "diffusion_x2.safetensors").stat().st_size <= 10e6
+    found = read_checkpoint(MODELS / "diffusion_x2.safetensors")
     assert found.scale == 2 and found.zeros == 0
     assert found.sampling["start"] == found.sampling["timesteps"][0]
 

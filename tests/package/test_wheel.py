@@ -98,7 +98,7 @@ def test_the_sdist_has_what_a_build_and_the_tests_need(sdist: Path):
     assert sources() <= found
     assert {"PKG-INFO", "LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile",
             "pyproject.toml", "constraints.txt", "engines/CMakeLists.txt", "tests/conftest.py",
-            "export/op_contract.md", "bidiff_deploy/models/photo_x2.safetensors"} <= found
+            "export/op_contract.md", "bidiff_deploy/models/diffusion_x2.safetensors"} <= found
     assert not [name for name in found
                 if name.endswith((".so", ".pyc", ".tmp")) or name.split("/")[0] in
                 ("build", "dist", "demo", "runs", ".git", ".venv", ".ci")]

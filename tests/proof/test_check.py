@@ -269,7 +269,7 @@ def test_the_shipped_model_passes(tmp_path):
     """Trained weights flip signs by the hundred on rounding alone, so that a step's SNR proves
     nothing; each flip is judged where it happens."""
     training = Path(__file__).parents[2] / "training"
-    checkpoint = read_checkpoint(training.parent / "bidiff_deploy/models/photo_x2.safetensors")
+    checkpoint = read_checkpoint(training.parent / "bidiff_deploy/models/diffusion_x2.safetensors")
     export_bundle(checkpoint, tmp_path / "b", timesteps=choose_timesteps(checkpoint))
     result = check_bundle(open_bundle(tmp_path / "b"), checkpoint, size=(128, 128),
                           images=[str(training / "photos" / "chelsea.png")])

@@ -33,7 +33,7 @@ DEMO = Path(__file__).parents[2] / "training"
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The shipped trained network, as (checkpoint, bundle)."""
-    path = DEMO.parent / "bidiff_deploy" / "models" / "photo_x2.safetensors"
+    path = DEMO.parent / "bidiff_deploy" / "models" / "diffusion_x2.safetensors"
     if not path.exists():
         pytest.skip("no trained checkpoint is shipped")
     checkpoint = read_checkpoint(path)

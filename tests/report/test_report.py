@@ -380,13 +380,13 @@ def test_a_model_by_name_is_compared_with_itself(tmp_path, monkeypatch):
     """Without torch and Polygraphy here, for time."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None)
     page = tmp_path / "page.html"
-    code, out, err = run("photo-x2", picture(tmp_path / "a.png", 8, 8), "-o", page, "--size",
+    code, out, err = run("diffusion-x2", picture(tmp_path / "a.png", 8, 8), "-o", page, "--size",
                          "16x16")
     assert (code, err) == (0, "") and "without parity: torch is not installed" in out
     parsed = Page(page.read_text())
-    assert "photo-x2: report" in parsed.words() and "path photo-x2" in parsed.words()
+    assert "diffusion-x2: report" in parsed.words() and "path diffusion-x2" in parsed.words()
     for name, says in (("photo-x9", "installed are photo-x2"),
-                       ("photo-x2-fast", "use a diffusion model")):
+                       ("photo-x2", "use a diffusion model")):
         code, _, err = run(name, "-o", tmp_path / "other.html")
         assert code == 1 and says in err
 

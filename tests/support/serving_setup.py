@@ -14,7 +14,7 @@ import numpy as np
 
 from stand_ins import triton as stand_in
 
-DEMO = Path(__file__).parents[2] / "bidiff_deploy" / "models" / "photo_x2.safetensors"
+DEMO = Path(__file__).parents[2] / "bidiff_deploy" / "models" / "diffusion_x2.safetensors"
 
 
 def message_class():

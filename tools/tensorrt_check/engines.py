@@ -12,7 +12,7 @@ from bidiff_deploy.errors import EngineError
 from tools.checks.reference import ROOT, reference_checkpoint
 
 BACKENDS = {"plugin": "tensorrt", "dense": "tensorrt-dense", "dense-int8": "tensorrt-dense-int8"}
-DEMO = ROOT / "bidiff_deploy" / "models" / "photo_x2.safetensors"
+DEMO = ROOT / "bidiff_deploy" / "models" / "diffusion_x2.safetensors"
 PHOTOS = ROOT / "training" / "photos"
 Shape = tuple[int, int, int]
 
