@@ -62,7 +62,7 @@ def test_options_are_derived_from_the_tensors_alone(reference, name):
     assert found.scale is None
 
 
-def test_defaults_are_assumed_and_told(reference):
+def test_defaults_are_assumed_and_reported(reference):
     found = read_checkpoint(reference.checkpoint("full"))
     assert found.config == NetworkConfig()
     told = " ".join(found.assumptions)
@@ -113,7 +113,7 @@ def test_torch_files_in_every_published_form(reference, tmp_path, wrap):
                 reference.read("tiny"))
 
 
-def test_averaged_weights_come_first_and_that_is_told(reference, tmp_path):
+def test_averaged_weights_come_first_and_that_is_reported(reference, tmp_path):
     torch = pytest.importorskip("torch")
     states = [{key: torch.from_numpy(value) for key, value in reference.state("tiny", seed).items()}
               for seed in (0, 1)]

@@ -209,7 +209,7 @@ def test_upscale_refuses_in_one_sentence(bundle, image, tmp_path, edit_manifest)
 
 
 @packed
-def test_a_forced_kernel_that_can_not_run_is_refused(bundle, image, tmp_path):
+def test_a_forced_kernel_that_cannot_run_is_refused(bundle, image, tmp_path):
     for name in ("quantum", *(k.name for k in library.kernels() if not k.supported)):
         done = subprocess.run(
             [sys.executable, "-m", "bidiff_deploy", "upscale", str(bundle), str(image), "-o",

@@ -328,7 +328,7 @@ def test_a_graph_that_contradicts_itself_is_refused(tiny):
         run_passes(TENSORRT["dense"][len(CPU):], graph, Options(tiny.graphs))
 
 
-def test_graphs_that_protobuf_can_not_hold_are_refused(tiny, monkeypatch):
+def test_graphs_that_protobuf_cannot_hold_are_refused(tiny, monkeypatch):
     monkeypatch.setattr(embed, "MAX_MODEL_BYTES", 10_000)
     with pytest.raises(EngineError, match=r"weights have \d+ bytes.*10000.*packed"):
         tiny.derive("dense")

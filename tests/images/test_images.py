@@ -183,7 +183,7 @@ def test_existing_outputs_and_bad_folders(tmp_path: Path) -> None:
         write_image(tmp_path / "missing" / "a.png", samples(3))
 
 
-def test_images_that_a_format_can_not_hold(tmp_path: Path) -> None:
+def test_images_that_a_format_cannot_hold(tmp_path: Path) -> None:
     wide = Image(np.zeros((1, 9000, 3), np.uint8))
     assert check_output(tmp_path / "a.webp", image=wide) == "WEBP"
     with pytest.raises(OutputError, match="18000x2 pixels are more than WEBP can store"):
@@ -204,7 +204,7 @@ def test_a_failing_encoder_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif"])
-def test_a_file_that_can_not_grow_leaves_nothing(tmp_path: Path, name: str, dtype) -> None:
+def test_a_file_that_cannot_grow_leaves_nothing(tmp_path: Path, name: str, dtype) -> None:
     image = samples(3, dtype)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard[1]))

@@ -126,6 +126,6 @@ def test_one_pixel_and_equal_sizes():
     (lambda: imresize(np.zeros((4, 4)), 0, 1), UsageError, "at least one pixel"),
     (lambda: make_low(np.zeros((5, 4, 3), np.uint8), 2), UsageError,
      "4x5 pixels are not a multiple")])
-def test_what_can_not_be_resized(call, error, says):
+def test_what_cannot_be_resized(call, error, says):
     with pytest.raises(error, match=says):
         call()

@@ -270,7 +270,7 @@ def chunk(name: bytes, body: bytes, damaged: bool = False) -> bytes:
      "its XMP .*more than 16 MiB"),
     (lambda: chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0nothing"), "its XMP .*broken"),
 ])
-def test_broken_metadata_is_dropped_and_told(tmp_path: Path, chunks, words: str) -> None:
+def test_broken_metadata_is_dropped_and_reported(tmp_path: Path, chunks, words: str) -> None:
     png_with(tmp_path / "a.png", chunks())
     found = read_image(tmp_path / "a.png")
     assert found.pixels.shape == (21, 34, 3) and (found.pixels == (1, 2, 3)).all()
@@ -289,7 +289,7 @@ def test_entries_that_share_bytes_do_not_multiply_them() -> None:
         exif_block.parse(data)
 
 
-def test_what_jpeg_can_not_hold_is_told(tmp_path: Path) -> None:
+def test_what_jpeg_cannot_hold_is_reported(tmp_path: Path) -> None:
     block = exif_block.parse(exif())
     block.directories["photo"][0x9286] = exif_block.Entry(7, 70000, bytes(70000))
     image = make(3, np.uint8)
@@ -301,7 +301,7 @@ def test_what_jpeg_can_not_hold_is_told(tmp_path: Path) -> None:
     assert len(read_image(tmp_path / "a.png").metadata.exif) > 70000
 
 
-def test_broken_profiles_of_jpegs_are_told(tmp_path: Path) -> None:
+def test_broken_profiles_of_jpegs_are_reported(tmp_path: Path) -> None:
     pillow.new("RGB", (4, 3)).save(tmp_path / "a.jpg", icc_profile=profile() * 40)
     data = bytearray((tmp_path / "a.jpg").read_bytes())
     data[data.index(b"ICC_PROFILE\0") + 13] = 9  # of how many segments

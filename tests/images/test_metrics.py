@@ -65,6 +65,6 @@ def test_the_border_is_cropped() -> None:
     (np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20, 3), np.uint8), -1, "too few"),
     (np.zeros((20, 20, 4), np.uint8), np.zeros((20, 20, 4), np.uint8), 0, "no luma"),
     (np.zeros((20, 20, 3), np.int32), np.zeros((20, 20, 3), np.int32), 0, "no luma")])
-def test_what_can_not_be_compared(first, second, border: int, words: str) -> None:
+def test_what_cannot_be_compared(first, second, border: int, words: str) -> None:
     with pytest.raises(ImageError, match=words):
         ssim_y(first, second, border)

@@ -315,7 +315,7 @@ def test_memory_does_not_grow_with_the_float_image(channels, dtype, alpha) -> No
     assert peak - result < 15 * 12 * 256 * 256 + 2 * 12 * 256 * 400 + 2 * MIB
 
 
-def test_a_blender_gives_away_every_row_once() -> None:
+def test_a_blender_yields_every_row_once() -> None:
     plan = plan_tiles((500, 300), 128, 48, 8, lambda height, width: 1)
     whole = np.random.default_rng(0).random((3, plan.rows.padded, plan.columns.padded), np.float32)
     blender, found, next_row = Blender(plan), np.empty((3, 500, 300), np.float32), 0

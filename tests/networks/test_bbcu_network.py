@@ -163,7 +163,7 @@ def test_bad_published_checkpoints(published, change, options, says):
     assert "published.pth" in str(caught.value)
 
 
-def test_the_factor_can_not_be_chosen(published):
+def test_the_factor_cannot_be_chosen(published):
     with pytest.raises(CheckpointError, match="upscales by 2, which its upsampler fixes"):
         read_checkpoint(published(), scale=4)
     assert read_checkpoint(published(), scale=2).scale == 2

@@ -128,7 +128,7 @@ def test_counts_grow_with_the_image(inner, levels, blocks, fp, rows, columns):
 
 @pytest.mark.parametrize("height, width", [(250, 256), (256, 4), (0, 8), (-8, 8),
                                            ((1 << 20) + 8, 8)])
-def test_sizes_that_the_network_can_not_run_at(height, width):
+def test_sizes_that_the_network_cannot_run_at(height, width):
     with pytest.raises(UsageError, match="multiples of 8") as caught:
         count(PUBLISHED, height, width)
     assert f"{height}x{width}" in str(caught.value)

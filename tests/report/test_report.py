@@ -204,7 +204,7 @@ def test_another_network_is_refused_and_nothing_is_written(reference, tmp_path):
 
 @needs_library
 @needs_check
-def test_a_failed_check_is_written_and_told(reference, tmp_path):
+def test_a_failed_check_is_written_and_reported(reference, tmp_path):
     other = tmp_path / "other.safetensors"
     save_file(reference.state("tiny", seed=1), other)
     page = tmp_path / "page.html"
@@ -217,7 +217,7 @@ def test_a_failed_check_is_written_and_told(reference, tmp_path):
     assert "Fail." in words and "checks of parity failed" in words
 
 
-def test_a_contradicted_manifest_is_written_and_told(reference, tmp_path):
+def test_a_contradicted_manifest_is_written_and_reported(reference, tmp_path):
     bundle = tmp_path / "b.bundle"
     shutil.copytree(reference.bundle("tiny", [999, 0]), bundle)
     (bundle / "litter.txt").write_text("x")

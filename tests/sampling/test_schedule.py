@@ -35,7 +35,7 @@ def test_torch_computes_the_same(steps: int, bounds: tuple[float, float]) -> Non
     np.testing.assert_array_equal(schedule.alphas_cumprod, torch.cumprod(1.0 - betas, 0).numpy())
 
 
-def test_the_table_can_not_be_changed() -> None:
+def test_the_table_cannot_be_changed() -> None:
     with pytest.raises(ValueError):
         Schedule(10).alphas_cumprod[0] = 1
 

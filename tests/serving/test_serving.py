@@ -141,12 +141,12 @@ def test_finalize_closes_the_engine(repository, monkeypatch):
 @pytest.mark.parametrize(("parameters", "match"), [
     ({"backend": "abacus"}, "backend 'abacus' is not known"), ({"threads": "many"}, "many"),
     ({"tile": "7"}, "tile is 7"), ({"memory": "5"}, "memory")])
-def test_a_bad_parameter_is_told_at_loading(repository, monkeypatch, parameters, match):
+def test_a_bad_parameter_is_reported_at_loading(repository, monkeypatch, parameters, match):
     with pytest.raises(stand_in.TritonModelException, match=f"bidiff_x2: .*{match}"):
         Server(repository, monkeypatch, **parameters).__enter__()
 
 
-def test_a_damaged_bundle_is_told_at_loading(bundle, tmp_path, monkeypatch):
+def test_a_damaged_bundle_is_reported_at_loading(bundle, tmp_path, monkeypatch):
     export_repository(bundle, tmp_path / "repo", name="broken")
     with open(tmp_path / "repo" / "broken" / "1" / "bundle" / "weights.bin", "r+b") as file:
         file.write(b"\xff")

@@ -178,7 +178,7 @@ def test_steps_are_held_against_the_published_outputs(monkeypatch, variant, wron
                       for precision in ("float32", "float16")]
 
 
-def test_an_engine_that_can_not_be_had_is_told_and_the_others_run(monkeypatch):
+def test_an_engine_that_cannot_be_had_is_reported_and_the_others_run(monkeypatch):
     def load(bundle, variant, shape, device):
         if engines.open_bundle(bundle).precision == "float32":
             raise EngineError("TensorRT has no memory left")
@@ -252,7 +252,7 @@ def test_trtexec_is_found_and_its_time_read(tmp_path, monkeypatch):
         native._run([str(tool)], "trtexec failed")
 
 
-def test_a_plugin_that_can_not_be_built_is_told(monkeypatch, tmp_path):
+def test_a_plugin_that_cannot_be_built_is_reported(monkeypatch, tmp_path):
     """No headers are named, and the system has none."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.delenv("BIDIFF_TENSORRT_PLUGIN", raising=False)

@@ -119,7 +119,7 @@ def test_candidates_take_turns_after_they_are_warm(bench):
     assert timed == a_turn * OPTIONS["repeats"]
 
 
-def test_what_is_missing_is_told_and_the_rest_is_timed(bench):
+def test_what_is_missing_is_reported_and_the_rest_is_timed(bench):
     found, *_ = bench(missing=((None, "half"), ("dense", "half")))
     entry = found["batches"]["2"]
     assert set(entry["ratios"]) == {"plugin float32", "dense int8"}

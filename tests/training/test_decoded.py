@@ -89,7 +89,7 @@ def test_memory_is_kept_within_its_budget(folder):
         assert tight._bytes <= 12_000 and tight._kept
 
 
-def test_a_cache_that_can_not_be_written(folder, monkeypatch):
+def test_a_cache_that_cannot_be_written(folder, monkeypatch):
     (folder / "file").touch()
     with pytest.raises(OutputError, match="a file of that name exists"):
         crops_of(folder, cache=folder / "file").photos.prepare(1)
@@ -157,7 +157,7 @@ def test_sizes_that_leave_no_photo(tmp_path):
     assert find_sources([], tmp_path, 2, 32, sizes=(0.5,)) == []
 
 
-def test_pairs_can_not_change_their_size(tmp_path):
+def test_pairs_cannot_change_their_size(tmp_path):
     for name, side in (("a", 40), ("ax2", 20)):
         Image.new("RGB", (side, side)).save(tmp_path / f"{name}.png")
     with pytest.raises(UsageError, match="has a low-resolution image, .*, so it cannot"):

@@ -247,7 +247,7 @@ def test_signals_of_the_whole_group_do_not_end_workers(folder):
         assert not worker.is_alive()
 
 
-def test_a_batch_that_can_not_be_shared_out(folder):
+def test_a_batch_that_cannot_be_shared_out(folder):
     with pytest.raises(UsageError, match="run.batch=5 cannot be divided among 2 processes"):
         batches(crops_of(folder), 5, ranks=2)
 

@@ -83,7 +83,7 @@ def test_a_table_of_an_older_version_gets_its_columns(tmp_path, monkeypatch):
     assert rows(tmp_path) == ["iteration,other", "3,4"]
 
 
-def test_a_log_that_can_not_be_written(tmp_path, monkeypatch):
+def test_a_log_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     log = Log(tmp_path, 0, lambda line: None)
     (tmp_path / CSV).mkdir()

@@ -161,7 +161,7 @@ def test_runs_that_are_refused(folder):
     ({"batch": 3, "accumulate": 2}, "run.batch=3 cannot be divided among 1 processes in 2"),
     ({"precision": "float16"}, "run.precision=float16 needs a GPU"),
 ])
-def test_machines_that_can_not_run_it(folder, run, says):
+def test_machines_that_cannot_run_it(folder, run, says):
     with pytest.raises(UsageError, match=says):
         train(recipe_from_dict(changed(run=run)), folder, folder / "run")
     assert not (folder / "run").exists()

@@ -206,7 +206,7 @@ def test_no_driver(tmp_path):
     ({"BIDIFF_EMULATED_FAIL": "cuDevicePrimaryCtxRetain=2"},
      r"opening a CUDA context failed: CUDA_ERROR_OUT_OF_MEMORY \(2\); the GPU's memory is full"),
     ({"BIDIFF_EMULATED_FAIL": "cuDevicePrimaryCtxRetain=46"}, "an unknown error .46.")])
-def test_a_driver_that_can_not_be_used(tmp_path, variables, match):
+def test_a_driver_that_cannot_be_used(tmp_path, variables, match):
     assert re.search(match, failure(tmp_path, **variables))
 
 

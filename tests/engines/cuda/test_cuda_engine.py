@@ -160,7 +160,7 @@ def test_runs_repeat(engine_run):
     np.testing.assert_array_equal(out["first_threads"], np.repeat(out["predictions"][:2], 3, 0))
 
 
-def test_a_callback_can_not_use_the_engine_of_its_loop(engine_run):
+def test_a_callback_cannot_use_the_engine_of_its_loop(engine_run):
     told = engine_run.told["callback"]
     assert len(told) == 10 and all("on_step cannot use the engine" in text for text in told)
     np.testing.assert_array_equal(engine_run.out["sample_with_calls"], engine_run.out["sample"])

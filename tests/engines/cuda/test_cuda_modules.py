@@ -213,7 +213,7 @@ def test_nvrtc_compiles_what_plans_launch(tmp_path, monkeypatch, architecture, u
     assert made_for == architecture and kernels == named and kernels
 
 
-def test_nvrtc_does_not_take_what_a_driver_can_not_load(tmp_path, monkeypatch):
+def test_nvrtc_does_not_take_what_a_driver_cannot_load(tmp_path, monkeypatch):
     monkeypatch.setenv("BIDIFF_NVRTC", real_nvrtc())
     with pytest.raises(EngineError, match=r"supports CUDA 11.8 and cannot load what NVRTC 1\d"):
         cuda_library.compile_unit("maps.cu", 80, 11080, tmp_path)

@@ -62,7 +62,7 @@ def test_tensorrt_that_is_not_installed(installed):
     (None, "is not NVIDIA's"),
     ("__version__ = '10.3.0'", "is not NVIDIA's"),
 ])
-def test_tensorrt_that_can_not_be_imported(code, told, tmp_path, monkeypatch):
+def test_tensorrt_that_cannot_be_imported(code, told, tmp_path, monkeypatch):
     package(tmp_path, monkeypatch, code)
     with pytest.raises(EngineError, match=told) as error:
         tensorrt_api.open_tensorrt()

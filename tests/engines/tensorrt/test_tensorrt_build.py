@@ -180,7 +180,7 @@ def test_the_second_build_knows_the_times_of_the_first(tiny, place, tmp_path):
     assert file.parent == tmp_path / "bidiff_deploy" and "10.3.0" in file.name
 
 
-def test_a_cache_that_can_not_be_kept_is_a_remark(tiny, place, tmp_path):
+def test_a_cache_that_cannot_be_kept_is_a_remark(tiny, place, tmp_path):
     with tensorrt_stand_in.in_process(tmp_path):
         cache = tmp_path / "bidiff_deploy"
         shutil.rmtree(cache, ignore_errors=True)

@@ -48,7 +48,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_mistakes_are_told_in_a_sentence(wrong, tiny, tmp_path, monkeypatch):
+def test_mistakes_are_reported_in_a_sentence(wrong, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments, told = WRONG[wrong]
     assert told in refusal(tiny, *arguments)

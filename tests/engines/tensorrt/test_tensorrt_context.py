@@ -45,7 +45,7 @@ def captured(*failing: str) -> tuple[Device, Codes]:
 
 @pytest.mark.parametrize("failing", ["cuStreamBeginCapture", "cuStreamEndCapture",
                                      "cuGraphInstantiate", "work"])
-def test_a_capture_that_fails_is_told_once_and_not_tried_again(failing):
+def test_a_capture_that_fails_is_reported_once_and_not_tried_again(failing):
     device, binding = captured(failing)
 
     def work():

@@ -37,7 +37,7 @@ def test_the_core_on_an_emulated_gpu(core_test: Path, architecture: int, tmp_pat
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_core_says_why_it_can_not_run(core_test: Path, tmp_path: Path) -> None:
+def test_the_core_says_why_it_cannot_run(core_test: Path, tmp_path: Path) -> None:
     done = subprocess.run([str(core_test)], capture_output=True, text=True, timeout=HANG_SECONDS,
                           env={**os.environ, **emulated_cuda.variables(
                               tmp_path, BIDIFF_EMULATED_GPUS="61")})
@@ -154,7 +154,7 @@ def test_headers_that_do_not_compile_are_said(tmp_path: Path) -> None:
     assert "cannot be built" in told and "half a header" in told
 
 
-def test_a_place_for_it_that_can_not_be_is_said(tmp_path: Path,
+def test_a_place_for_it_that_cannot_be_is_said(tmp_path: Path,
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     write_library(write_headers(tmp_path / "trt"))
     (tmp_path / "cuda" / "crt").mkdir(parents=True)

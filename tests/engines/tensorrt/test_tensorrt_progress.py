@@ -45,7 +45,7 @@ class Recorder:
             return self.condition.wait_for(lambda: any(map(what, self.seen)), timeout=HANG_SECONDS)
 
 
-def test_progress_is_told_while_tensorrt_builds(tiny, place, tmp_path, monkeypatch):
+def test_progress_is_reported_while_tensorrt_builds(tiny, place, tmp_path, monkeypatch):
     monkeypatch.setattr(tensorrt_builder.progress, "Progress", Recorder)
     monkeypatch.setattr(tensorrt_builder, "_TICK_SECONDS", 0.001)
     with tensorrt_stand_in.in_process(tmp_path) as trt:
@@ -70,7 +70,7 @@ def test_progress_is_told_while_tensorrt_builds(tiny, place, tmp_path, monkeypat
     assert shares == sorted(shares) and max(shares) <= 0.99
 
 
-def test_before_there_was_a_monitor_the_time_alone_is_told(tiny, place, tmp_path, monkeypatch):
+def test_before_there_was_a_monitor_the_time_alone_is_reported(tiny, place, tmp_path, monkeypatch):
     monkeypatch.setattr(tensorrt_builder.progress, "Progress", Recorder)
     with tensorrt_stand_in.in_process(tmp_path, OLD):
         run(tiny, "--size", "32x32", "--no-plugin", "--quiet")
@@ -110,7 +110,7 @@ def test_ctrl_c_ends_the_build_and_leaves_nothing(tiny, place, tmp_path, monkeyp
     assert len(ended) == 1 and not list(place.glob("*"))
 
 
-def test_ctrl_c_where_tensorrt_can_not_be_told_ends_the_process(tiny, tmp_path):
+def test_ctrl_c_where_tensorrt_cannot_be_reported_ends_the_process(tiny, tmp_path):
     program = """
 import os, signal, sys, time
 import tensorrt as trt
@@ -137,7 +137,7 @@ PHASES = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([None, *"ab
 
 @given(PHASES)
 @examples(200)
-def test_whatever_is_told_the_share_never_falls(events):
+def test_whatever_is_reported_the_share_never_falls(events):
     progress, last = BuildProgress(), 0.0
     for name, parent, what, number in events:
         if what == "start":

@@ -114,10 +114,10 @@ def _check_types(network: Any, config: Any) -> None:
     flags = config._set
     if network._strongly_typed:
         if wrong := flags & {"FP16", "BF16", "INT8", "FP8"}:
-            raise Refused(f"API Usage Error: {sorted(wrong)[0]} flag can not be set for a strongly "
+            raise Refused(f"API Usage Error: {sorted(wrong)[0]} flag cannot be set for a strongly "
                           "typed network")
         if network._precisions:
-            raise Refused("API Usage Error: precision can not be set in a strongly typed network")
+            raise Refused("API Usage Error: precision cannot be set in a strongly typed network")
         return
     types = set(network._program.types.values())
     for kind, flag in ((onnx.TensorProto.FLOAT16, "FP16"), (onnx.TensorProto.INT8, "INT8")):

@@ -71,7 +71,7 @@ class IBuilderConfig:
             read = json.loads(content[len(CACHE_MAGIC):])
             return new(self._trt.ITimingCache, read["header"], set(read["keys"]))
         except (ValueError, KeyError):
-            self._logger.log(self._trt.ILogger.Severity.ERROR, "the timing cache can not be read")
+            self._logger.log(self._trt.ILogger.Severity.ERROR, "the timing cache cannot be read")
             return None
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:

@@ -153,7 +153,7 @@ class ICudaEngine:
             return None
 
     def _taken(self, profile: int, by: Any) -> bool:
-        """Whether a context has that profile which another can not have then."""
+        """Whether a context has that profile which another cannot have then."""
         others = [one for one in (context() for context in self._contexts)
                   if one is not None and one is not by]
         return self._apart and any(one._profile == profile for one in others)
