@@ -11,9 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from PIL import Image
 
 from bidiff_deploy import EngineError, UsageError
 from bidiff_deploy.bundle.manifest import open_bundle
@@ -48,10 +50,10 @@ def shipped(shared):
     """A function: the shipped model at one time step."""
     def made(precision: str) -> Path:
         def export(path: Path) -> None:
-            export_bundle(read_checkpoint(checkpoint_file("photo-x2")), path, timesteps=(999,),
+            export_bundle(read_checkpoint(checkpoint_file("diffusion-x2")), path, timesteps=(999,),
                           precision=precision)
 
-        return shared(f"photo-x2-{precision}.bundle", export)
+        return shared(f"diffusion-x2-{precision}.bundle", export)
 
     return made
 
@@ -110,6 +112,19 @@ def test_layers_and_bytes_of_the_published_network(published):
     assert one == two
     assert len(before.layers) > 1.5 * len(after.layers)  # both are read from the log
     assert "| **all** |" in tensorrt_layers.table(before, after)
+
+
+def test_convolutions_of_an_int8_bundle_are_compiled_as_int8(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    (tmp_path / "low").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "low/a.png")
+    done = command("export", "diffusion-x2", "-o", tmp_path / "b", "--precision", "int8",
+                   "--calibration", tmp_path / "low")
+    assert done.returncode == 0, done.stderr
+    lists = tensorrt_layers.compare(str(tmp_path / "b"), (64, 64), int8=False)[:2]
+    for built in lists:
+        kinds = [layer.kind for layer in built.layers]
+        assert sum(kind.startswith("convolution, int8") for kind in kinds) == 8
 
 
 @pytest.fixture(scope="module")

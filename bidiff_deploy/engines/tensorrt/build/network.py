@@ -120,7 +120,7 @@ def configure(api: Api, builder: Any, network: Any, graph: TensorRtGraph,
             # such a layer: a softmax between int8 convolutions.
             config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
             keep_precision(api, network, graph.model)
-        if settings.variant == "dense-int8":
+        if b"QuantizeLinear" in graph.model:  # of variant dense-int8 and of bundles in int8
             config.set_flag(trt.BuilderFlag.INT8)
         _leave_out_libraries(api, config, notes)
     if not settings.profile.static:
