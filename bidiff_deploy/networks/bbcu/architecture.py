@@ -88,8 +88,11 @@ class BbcuConfig:
         return options_from(cls, options, origin)
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as JSON-ready values."""
-        return dataclasses.asdict(self)
+        """The options as JSON-ready values. Those that the published network does not have are left
+        out where they are as in it, so its bundles stay the same."""
+        later = {"tail": TAILS[0], "float_layers": 0}
+        return {key: value for key, value in dataclasses.asdict(self).items()
+                if key not in later or value != later[key]}
 
     @property
     def upsamplers(self) -> tuple[int, ...]:

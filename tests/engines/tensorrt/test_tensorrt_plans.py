@@ -114,11 +114,11 @@ def test_the_sentence_says_which_shapes_there_are_or_why_a_plan_was_left_out():
 @REPEATABLE
 def test_the_command_builds_exactly_this_plan(profile, variant, level, workspace, device, folder,
                                               overwrite):
-    command = build_command("a 'bundle'", variant, profile, level=level, workspace=workspace,
+    command = build_command("a '.bundle", variant, profile, level=level, workspace=workspace,
                             device=device, folder=folder, overwrite=overwrite,
                             capabilities=(89, 86))
     found = options_of(command)
-    assert profile_of(command) == profile and found["bundle"] == "a 'bundle'"
+    assert profile_of(command) == profile and found["bundle"] == "a '.bundle"
     rtx = variant in tensorrt_sidecar.RTX_VARIANTS
     assert found["backend"] == ("tensorrt-rtx" if rtx else "tensorrt")
     assert (found["no_plugin"], found["int8"]) == (variant.startswith("dense"),
