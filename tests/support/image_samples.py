@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from PIL import ImageCms
 
@@ -24,6 +26,7 @@ def joined(image: Image) -> np.ndarray:
     return array[:, :, None] if array.ndim == 2 else array
 
 
+@functools.cache  # it contains the time at which it was made
 def profile(grey: bool = False) -> bytes:
     """An ICC profile of sRGB; of grey, only its header says so."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
