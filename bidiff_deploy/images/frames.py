@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -59,6 +59,7 @@ def jpeg_images(data: bytes) -> int:
     from PIL.MpoImagePlugin import MpoImageFile
 
     found = 1
+    opened: Any  # Pillow's types lack mpinfo before 13
     with MpoImageFile(io.BytesIO(data)) as opened:
         pixels = opened.width * opened.height
         for index, image in enumerate(opened.mpinfo[0xB002][1:16], 1):
