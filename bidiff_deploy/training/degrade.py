@@ -1,7 +1,7 @@
 """Low-resolution images as people have them: other kernels, JPEG, noise.
 
 A photo's crop, with the pixels around it, is reduced by one kernel, gets noise, is rounded to 8
-bits and perhaps saved as JPEG, each drawn anew for every crop:
+bits and perhaps saved as JPEG, drawn again for every crop:
 
     bicubic   Matlab's imresize, as everywhere else here
     area      the mean of scale x scale pixels
