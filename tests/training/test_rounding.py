@@ -15,9 +15,8 @@ from bidiff_deploy.training.networks.rounding import (
     Arithmetic,
     Bounded,
     gamma,
-    winograd_size,
 )
-from bidiff_deploy.training.networks.winograd import winograd_matrices
+from bidiff_deploy.training.networks.winograd import winograd_matrices, winograd_size
 from support.seeds import SEED, SOAK
 
 CASES = 200 if SOAK else 3
