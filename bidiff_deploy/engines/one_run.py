@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import EngineError, UsageError
 from ..images.hidden_colours import without_hidden_colours
 from ..images.image import Image
-from ..images.tiles import TilePlan
+from ..images.tiles import OVERLAP, TilePlan
 from ..sampling.noise import gaussian_noise
 from ..sampling.sampler import OnStep
 from .image_engine import ImageEngine, Start
@@ -60,11 +60,11 @@ class OneRun(ImageEngine):
                   overlap: int | None = None) -> TilePlan:
         network, config = self.bundle.network, self.bundle.config
         reach = network.reach(config)
-        assert reach is not None, "a network without a loop has a reach"
         return choose((height * self.scale, width * self.scale), tile, memory, overlap, self.scale,
                       functools.partial(network.work, config),
                       functools.partial(network.peak_bytes, config, stock=self.kernel == "stock"),
-                      usual_overlap=2 * reach * self.scale, whole_pixels=_WHOLE_PIXELS)
+                      usual_overlap=OVERLAP if reach is None else 2 * reach * self.scale,
+                      whole_pixels=_WHOLE_PIXELS)
 
     def upscale_image(self, image: Image, seed: int = 0, *, tile: Tile = "auto",
                       memory: int | None = None, overlap: int | None = None,
@@ -74,7 +74,8 @@ class OneRun(ImageEngine):
         """As ``ImageEngine.upscale_image``; tiles and overlaps are multiples of ``scale``.
 
         The usual overlap is twice the network's reach, at most half a tile. With it, larger tiles
-        return exactly the pixels of the whole image. ``on_step`` counts tiles, as ``on_tile``.
+        return exactly the pixels of the whole image; those of a network whose pixels depend on all
+        others differ from it, least in the middle of an overlap, where tiles are cut. ``on_step`` counts tiles, as ``on_tile``.
         ``seed`` is checked and has no effect. Raises UsageError as ``tile_plan`` and
         ``check_loop``.
         """

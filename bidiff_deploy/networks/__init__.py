@@ -5,6 +5,7 @@
     costs      counts of parameters and multiply-accumulates, filled by each network
     bi_diffsr  BI-DiffSR, a noise predictor
     bbcu       BBCU-M, which runs once
+    hi_mamba   Hi-Mamba, which runs once
 
 Nothing here needs torch; the torch modules are in ``training.networks``.
 """
@@ -17,11 +18,12 @@ from ..errors import CheckpointError, quoted
 from .base import Config, Network, Parameter, Shapes
 from .bbcu.network import Bbcu
 from .bi_diffsr.network import BiDiffSr
+from .hi_mamba.network import HiMamba
 
 __all__ = ["DEFAULT", "NETWORKS", "find_network", "matching_network", "network_of", "parameters"]
 
 DEFAULT = BiDiffSr.name  # of files that name no network, which early formats did not do
-NETWORKS: dict[str, Network] = {network.name: network for network in (BiDiffSr(), Bbcu())}
+NETWORKS: dict[str, Network] = {network.name: network for network in (BiDiffSr(), Bbcu(), HiMamba())}
 
 
 def find_network(name: Any, origin: str) -> Network:

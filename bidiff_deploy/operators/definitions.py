@@ -11,10 +11,11 @@ import onnx
 from .block_functions import block_functions
 from .layer_functions import binary_conv, group_norm_swish
 from .names import BINARY_CONV, DOMAIN, FUSED
+from .scan_function import selective_scan
 
 
 def functions() -> list[onnx.FunctionProto]:
-    """Definitions of every operator of the domain, in a fixed order."""
+    """Definitions of the operators of binary networks, in a fixed order."""
     return [binary_conv(), group_norm_swish(), *block_functions()]
 
 
@@ -56,6 +57,11 @@ def inline_fused(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.Mod
     return flat
 
 
+def every_function() -> list[onnx.FunctionProto]:
+    """Definitions of every operator of the domain."""
+    return [*functions(), selective_scan()]
+
+
 def defined_by_us(function: onnx.FunctionProto) -> bool:
     """Whether a function is one of our operators with our definition."""
     return _definitions().get((function.domain, function.name)) == _canonical(function)
@@ -63,7 +69,7 @@ def defined_by_us(function: onnx.FunctionProto) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _definitions() -> dict[tuple[str, str], tuple[Any, ...]]:
-    return {(function.domain, function.name): _canonical(function) for function in functions()}
+    return {(function.domain, function.name): _canonical(function) for function in every_function()}
 
 
 def _canonical(function: onnx.FunctionProto) -> tuple[Any, ...]:

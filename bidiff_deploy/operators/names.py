@@ -18,6 +18,7 @@ BINARY_FUSION = "BinaryFusion"
 BINARY_DOWN = "BinaryDown"
 BINARY_UP = "BinaryUp"
 ATTENTION = "Attention"
+SELECTIVE_SCAN = "SelectiveScan"
 # Operators that are made of BinaryConv, GroupNormSwish and standard ones.
 FUSED = (CONV3X3, PAIR_CONV, NORM_CONV, NORM_BINARY_CONV, BINARY_FUSION, BINARY_DOWN, BINARY_UP,
          ATTENTION)

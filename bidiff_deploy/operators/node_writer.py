@@ -39,6 +39,18 @@ class NodeWriter:
         return self._append("Split", [x], names, "", False,
                             {"axis": axis, "num_outputs": len(names)})
 
+    def pieces(self, x: str, sizes: str, axis: int, *names: str) -> Sequence[str]:
+        """Parts of x along an axis, of ``sizes``, one per name."""
+        return self._append("Split", [x, sizes], names, "", False, {"axis": axis})
+
+    def scan(self, body: onnx.GraphProto, state: str, *inputs: str, axis: int,
+             names: tuple[str, str]) -> str:
+        """A Scan with one state along ``axis`` of ``inputs`` and of its one output; ``names``: of
+        the last state and of the output, which is returned."""
+        return self._append("Scan", (state, *inputs), names, "", False, {
+            "body": body, "num_scan_inputs": len(inputs), "scan_input_axes": [axis] * len(inputs),
+            "scan_output_axes": [axis]})[1]
+
     def per_channel(self, value: str, name: str) -> str:
         """A vector (C) reshaped to (1, C, 1, 1)."""
         return self.op("Reshape", value, self.integers(f"{name}_shape", 1, -1, 1, 1), name=name)

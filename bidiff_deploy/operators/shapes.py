@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
-from .names import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH
+from .names import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH, SELECTIVE_SCAN
 
-SAME_SHAPE = (GROUP_NORM_SWISH,)  # operators whose output has the shape of their input
+SAME_SHAPE = (GROUP_NORM_SWISH, SELECTIVE_SCAN)  # operators whose output has the shape of their input
 STANDARD = ("", "ai.onnx")  # names of the standard domain
 Shape = tuple[int | None, ...]
 

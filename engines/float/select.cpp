@@ -4,14 +4,15 @@
 
 namespace bidiff {
 // What this folder's files export when compiled for an instruction set, as one entry.
-#define BIDIFF_FLOAT_KERNELS(isa, rounds)                                                   \
-  namespace isa {                                                                           \
-  extern const NormKernel kNorm;                                                            \
-  extern const ConvKernel kConv3x3, kDirect3x3;                                             \
-  extern const PointwiseKernel kPointwise;                                                  \
-  extern const AttentionKernel kAttention;                                                  \
-  static constexpr FloatKernels kFloats = {#isa,        rounds,      &kNorm,     &kConv3x3, \
-                                           &kDirect3x3, &kPointwise, &kAttention};          \
+#define BIDIFF_FLOAT_KERNELS(isa, rounds)                                                    \
+  namespace isa {                                                                            \
+  extern const NormKernel kNorm;                                                             \
+  extern const ConvKernel kConv3x3, kDirect3x3;                                              \
+  extern const PointwiseKernel kPointwise;                                                   \
+  extern const AttentionKernel kAttention;                                                   \
+  extern const ScanKernel kScan;                                                             \
+  static constexpr FloatKernels kFloats = {#isa,        rounds,      &kNorm,      &kConv3x3, \
+                                           &kDirect3x3, &kPointwise, &kAttention, &kScan};   \
   }
 
 BIDIFF_FLOAT_KERNELS(portable, false)

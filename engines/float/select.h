@@ -7,6 +7,7 @@
 #include "conv3x3.h"
 #include "norm.h"
 #include "pointwise.h"
+#include "scan.h"
 
 namespace bidiff {
 
@@ -18,6 +19,7 @@ struct FloatKernels {
   const ConvKernel* direct3x3;
   const PointwiseKernel* pointwise;
   const AttentionKernel* attention;
+  const ScanKernel* scan;
 };
 
 // The best that this CPU runs within the instruction sets of `binary`, so that forcing a kernel by

@@ -113,5 +113,6 @@ CustomOps binary_conv_ops(const Api& api, bool infers_shapes);
 CustomOps binary_block_ops(const Api& api, bool infers_shapes);
 CustomOps conv_ops(const Api& api, bool infers_shapes);
 CustomOps attention_ops(const Api& api, bool infers_shapes);
+CustomOps scan_ops(const Api& api, bool infers_shapes);
 
 }  // namespace bidiff::ort

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from bidiff_deploy.engines import library
-from bidiff_deploy.training.networks.rounding import (
+from bidiff_deploy.training.networks.arithmetic import (
     CUDNN,
     PACKED,
     STOCK,
     Arithmetic,
-    Bounded,
     gamma,
 )
+from bidiff_deploy.training.networks.rounding import Bounded
 from bidiff_deploy.training.networks.winograd import winograd_matrices, winograd_size
 from support.seeds import SEED, SOAK
 

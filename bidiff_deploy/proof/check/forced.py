@@ -97,7 +97,7 @@ class ForcedReference:
                  precision: str = "float32", cudnn: bool = False) -> None:
         """``network``: the float32 network, in either memory layout; it is copied. The rest says
         how the engine computes, see ``training.networks.rounding``."""
-        from ...training.networks.rounding import CUDNN, PACKED, STOCK, UNITS
+        from ...training.networks.arithmetic import CUDNN, PACKED, STOCK, UNITS
 
         self.network = copy.deepcopy(network).double()
         if cudnn:
@@ -227,7 +227,8 @@ def _times(network: Any, timestep: int) -> dict[str, Any]:
     """
     import torch
 
-    from ...training.networks.rounding import STOCK, UNIT, Bounded
+    from ...training.networks.arithmetic import STOCK, UNIT
+    from ...training.networks.rounding import Bounded
 
     embedding = network.time_embedding
 

@@ -18,6 +18,7 @@ from ...engines import open_engine
 from ...engines.one_run import OneRun
 from ...engines.tiled import to_tensor
 from ...errors import EngineError
+from ...operators.value_names import short
 from ..inputs import image_files, read_rgb
 from ..reference import load_network, torch_threads
 from .bundle_layers import Array, BinaryLayer, BundleLayers, EngineValues
@@ -52,7 +53,10 @@ def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
     samples = _samples(size, images)
     layers, packed = BundleLayers(bundle), CPU_BACKENDS[backend]
     op = LayerOp(layers, packed=packed, threads=threads)
-    values = EngineValues(layers, (), packed=packed, threads=threads)
+    network = load_network(checkpoint)
+    ends = tuple(network.operator_ends()) if hasattr(network, "operator_ends") else ()
+    values = EngineValues(layers, [short(name) for name, *_ in ends], packed=packed,
+                          threads=threads)
     (name,), (output,) = ([value.name for value in part] for part in (
         layers.model.graph.input, layers.model.graph.output))
     checks: list[LayerCheck] = []
@@ -61,8 +65,8 @@ def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
     with torch_threads(threads), open_engine(bundle.path, threads=threads,
                                              backend=backend) as engine:
         assert isinstance(engine, OneRun)
-        network = load_network(checkpoint)
         forced = ForcedReference(network, packed=packed)
+        forced_ends = tuple(forced.network.operator_ends()) if ends else ()
         for index, (_, image) in enumerate(samples):
             run, inside = values({name: image})
             found = {**inside, **run, PREDICTION: run[output]}
@@ -70,7 +74,7 @@ def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
             layer_checks = [_check(layer, op, constants, checkpoint,
                                    network.get_submodule(layer.name), found, index)
                             for layer in layers.layers]
-            parts = forced.check(forced.network, (image,), found, (),
+            parts = forced.check(forced.network, (image,), found, forced_ends,
                                  [_forced_layer(layer, forced.network, constants)
                                   for layer in layers.layers], index)
             checks += layer_checks

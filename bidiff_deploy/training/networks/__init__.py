@@ -7,14 +7,18 @@
     sign_functions their signs with gradients
     bi_diffsr      BI-DiffSR, a noise predictor
     bbcu           BBCU-M, a network without a loop
+    hi_mamba       Hi-Mamba, a network without a loop
+    scan           its selective scan
     quantised      quantised convolutions, with bounds that are trained and in int8
     rounding       bounds of float32's rounding, computed along with a network's values
+    rounding_norms, rounding_scan  those of norms and of the selective scan
+    arithmetic     how engines compute
 
 A module has ``config`` and the parameters that its network's record in ``bidiff_deploy.networks``
 lists, with the same names. A noise predictor is called with (noisy, condition, timestep), a network
-without a loop with the image. ``proof.check`` reads ``binary_nodes()`` and
-``operator_ends()`` of a noise predictor, and ``threshold``, ``constants(group)`` and
-``residual(x)`` of the binary layers of a network without a loop.
+without a loop with the image. ``proof.check`` reads ``binary_nodes()`` of a noise predictor,
+``operator_ends()`` of it and of those without a loop that have it, and ``threshold``,
+``constants(group)`` and ``residual(x)`` of the binary layers of a network without a loop.
 """
 
 from __future__ import annotations
@@ -28,12 +32,14 @@ from torch import nn
 from ...networks.base import Config
 from .bbcu import Bbcu
 from .bi_diffsr import BiDiffSR
+from .hi_mamba import HiMamba
 
 __all__ = ["MODULES", "channels_last", "make_module"]
 
 M = TypeVar("M", bound=nn.Module)
 
-MODULES: dict[str, Callable[[Any], nn.Module]] = {"bi-diffsr": BiDiffSR, "bbcu": Bbcu}
+MODULES: dict[str, Callable[[Any], nn.Module]] = {"bi-diffsr": BiDiffSR, "bbcu": Bbcu,
+                                                   "hi-mamba": HiMamba}
 
 
 def make_module(config: Config) -> nn.Module:

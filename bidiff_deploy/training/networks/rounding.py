@@ -26,68 +26,26 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .winograd import POINTS, winograd_size
-
-UNIT = 2.0 ** -24
-UNITS = {"bfloat16": 2.0 ** -8, "float16": 2.0 ** -11}  # of shorter types
-TINY = 1e-36
-MARGIN = 1.01
-# Roundings in units of u, of functions that are not sums. exp is within 2 units in the last place
-# (engines/float/vec.h), which is 4 u. ONNX Runtime's Sigmoid has an error of up to 3 u that is not
-# relative to its value; with the factor's multiplication Swish has 5 u |x|, and 1 for safety.
-EXP, SWISH = 4, 6
-SWISH_SLOPE = 1.1  # its derivative is at most 1.0999
-# After their sums GroupNorm and an average are a few operations each: a square root, a division,
-# products with scale and mean, and sums with the bias.
-NORM, AVERAGE = 8, 2
-# Winograd's roundings that are not per channel: the weight 1, its product 1, each of two axes of
-# the input's transform 6 and of the output's 6 (constants are rounded too).
-WINOGRAD = 26
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """How an engine computes.
-
-    winograd  whether 3x3 convolutions after GroupNorm use Winograd's F(4x4, 3x3)
-    points    at 0, these with either sign, and infinity; of several pairs any may be used
-    direct    whether they may also be sums of products
-    factor    unit roundoff of the type that factors of float products may be rounded to, or 0
-    lanes     number of float32 sums that add the terms of a mean side by side
-    block     number of terms of a mean that these add before they are added in float64; None: all
-    """
-
-    winograd: bool
-    factor: float = 0.0
-    lanes: int = 32
-    block: int | None = 4096
-    points: tuple[tuple[float, float], ...] = (POINTS,)
-    direct: bool = False
-
-    def mean_roundings(self, count: int) -> int:
-        """Number of roundings on a term's way into a mean of ``count`` terms."""
-        return -(-min(count, self.block or count) // self.lanes) + self.lanes
-
-
-# The op library's norm.cpp, and Eigen's sums in ONNX Runtime: two vectors of four floats.
-PACKED = Arithmetic(winograd=True)
-STOCK = Arithmetic(winograd=False, lanes=8, block=None)
-# cuDNN chooses between algorithms; Winograd's usual points are from Lavin and Gray (arXiv
-# 1509.09308). Its transforms of Fourier are not covered.
-CUDNN = Arithmetic(winograd=True, lanes=8, block=None, points=(POINTS, (1.0, 2.0)), direct=True)
-
-
-def gamma(n: float) -> float:
-    """The bound of n roundings, relative."""
-    return n * UNIT / (1 - n * UNIT)
-
+from .arithmetic import (
+    AVERAGE,
+    EXP,
+    MARGIN,
+    SWISH,
+    SWISH_SLOPE,
+    TINY,
+    WINOGRAD,
+    Arithmetic,
+    gamma,
+)
+from .rounding_norms import group_norm, layer_norm
+from .rounding_scan import selective_scan
+from .winograd import winograd_size
 
 class Bounded:
     """``value`` float64, and ``error`` float32 of the same shape; see the module.
@@ -186,7 +144,7 @@ def _call(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
 
 
 # Operations that only move values.
-_MOVES = {"cat", "chunk", "unbind", "unflatten", "flatten", "reshape", "transpose", "contiguous",
+_MOVES = {"cat", "chunk", "split", "unbind", "unflatten", "flatten", "reshape", "transpose", "contiguous",
           "detach", "pixel_shuffle", "pixel_unshuffle", "repeat_interleave"}
 
 
@@ -217,7 +175,7 @@ def _conv2d(x: Bounded, weight: Tensor, bias: Tensor | None = None, stride: Any 
     def multiply(value: Tensor, kernel: Tensor) -> Tensor:
         return F.conv2d(value, kernel, None, stride, padding, dilation, groups)
 
-    if x.arithmetic.winograd and weight.shape[2:] == (3, 3):
+    if x.arithmetic.winograd and weight.shape[2:] == (3, 3) and groups == 1:
         f = x.arithmetic.factor
         size = functools.reduce(torch.maximum, (
             winograd_size(x.value.abs().float(), weight, points) for points in x.arithmetic.points))
@@ -235,46 +193,6 @@ def _conv2d(x: Bounded, weight: Tensor, bias: Tensor | None = None, stride: Any 
 def _linear(x: Bounded, weight: Tensor, bias: Tensor | None = None) -> Bounded:
     found = _product(F.linear, x, x._like(weight), weight.shape[1])
     return found if bias is None else _add(found, bias)
-
-
-def _group_norm(x: Bounded, groups: int, weight: Tensor | None = None,
-                bias: Tensor | None = None, eps: float = 1e-5) -> Bounded:
-    n, channels = x.shape[:2]
-    grouped = (n, groups, channels // groups, -1)
-    value = x.value.reshape(grouped)
-
-    def mean(part: Tensor) -> Tensor:
-        return part.mean((2, 3), keepdim=True)
-
-    scale = torch.ones(channels, dtype=torch.float64) if weight is None else weight
-    offset = torch.zeros_like(scale) if bias is None else bias
-    scale, offset = (part.reshape(1, groups, -1, 1) for part in (scale, offset))
-    centre = mean(value)
-    gap = value - centre
-    sigma = (mean(gap * gap) + eps).sqrt()
-    normal = torch.addcmul(offset, gap, scale / sigma)
-
-    roundings = gamma(x.arithmetic.mean_roundings(value[0, 0].numel()) + AVERAGE)
-    sizes, gaps = value.abs().float(), gap.abs_().float()
-    shift, relative = roundings * mean(sizes), torch.full_like(sigma, roundings)
-    if not x.exact:
-        error = x.error.reshape(grouped)
-        shift = shift + mean(error) * (1 + roundings)
-        relative = relative + (2 * mean(gaps * (error + mean(error))) + mean(error ** 2)
-                               ) / sigma ** 2
-    relative = relative + (shift / sigma) ** 2
-    # 1 / sqrt(1 +- r) is within r / 2 / (1 - r) ** 1.5 of 1.
-    stretch = (0.5 * relative / (1 - relative).clamp_min(1e-3) ** 1.5).float()
-    slope = (scale.abs() / sigma).float()
-    # (error + shift) (1 + stretch) + gaps * stretch + NORM u (sizes + |centre| + |offset| / slope),
-    # all times slope.
-    constant = (shift * (1 + stretch) + gamma(NORM) * centre.abs()) * slope + gamma(
-        NORM) * offset.abs()
-    bound = torch.addcmul(constant.float(), gaps, slope * stretch)
-    bound = torch.addcmul(bound, sizes, gamma(NORM) * slope)
-    if not x.exact:
-        bound = torch.addcmul(bound, error, slope * (1 + stretch))
-    return Bounded(normal.reshape(x.shape), bound.reshape(x.shape), x.arithmetic)
 
 
 def _silu(x: Bounded, inplace: bool = False) -> Bounded:
@@ -345,6 +263,11 @@ def _dropout(x: Bounded, p: float, training: bool, inplace: bool = False) -> Bou
     return x
 
 
+def _pad(x: Bounded, pad: Sequence[int], mode: str = "constant", value: float = 0) -> Bounded:
+    return Bounded(F.pad(x.value, pad, mode, value), F.pad(x.error, pad, mode, value), x.arithmetic,
+                   x.exact)
+
+
 def _interpolate(x: Bounded, **options: Any) -> Bounded:
     """Bilinear: two products a sum, twice, with weights that are rounded."""
     def enlarge(part: Tensor) -> Tensor:
@@ -355,7 +278,8 @@ def _interpolate(x: Bounded, **options: Any) -> Bounded:
 
 _RULES: dict[str, Callable[..., Any]] = {
     "add": _add, "radd": _add, "mul": _mul, "rmul": _mul, "conv2d": _conv2d, "linear": _linear,
-    "group_norm": _group_norm, "silu": _silu, "softmax": _softmax, "prelu": _prelu,
+    "group_norm": group_norm, "layer_norm": layer_norm, "pad": _pad,
+    "selective_scan": selective_scan, "silu": _silu, "softmax": _softmax, "prelu": _prelu,
     "leaky_relu": _leaky_relu, "abs": _abs, "exp": _exp, "mean": _mean,
     "fake_quantize_per_tensor_affine": _fake_quantize, "ones_like": _ones_like,
     "dropout": _dropout, "avg_pool2d": _avg_pool2d, "interpolate": _interpolate}
