@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import onnx
 
 from ..operators.definitions import inline_fused
-from ..operators.names import BINARY_CONV, DOMAIN, FUSED
+from ..operators.names import BINARY_CONV, DOMAIN, FUSED, SCAN_PRODUCTS, SELECTIVE_SCAN
 from ..operators.shapes import STANDARD, Shape, infer_shapes
 
 __all__ = ["GraphLayer", "GraphReader"]
@@ -88,6 +88,10 @@ class GraphReader:
             elif (node.domain in STANDARD and node.op_type in _MULTIPLIERS
                   and node.output[0] not in self._constants):
                 yield self._float(node, *node.input[:2])
+            elif node.domain == DOMAIN and node.op_type == SELECTIVE_SCAN:
+                states = self.shapes[node.input[2]][1]
+                yield self._layer(node, node.output[0], "float", None, (),
+                                  _product(SCAN_PRODUCTS, states))
 
     def _binary(self, node: onnx.NodeProto) -> GraphLayer:
         cout, k, _, _ = self.initializers[node.input[1]].dims

@@ -19,6 +19,7 @@ BINARY_DOWN = "BinaryDown"
 BINARY_UP = "BinaryUp"
 ATTENTION = "Attention"
 SELECTIVE_SCAN = "SelectiveScan"
+SCAN_PRODUCTS = 3  # of a pixel, a channel and a state: step x b, the state's decay, c h
 # Operators that are made of BinaryConv, GroupNormSwish and standard ones.
 FUSED = (CONV3X3, PAIR_CONV, NORM_CONV, NORM_BINARY_CONV, BINARY_FUSION, BINARY_DOWN, BINARY_UP,
          ATTENTION)

@@ -11,8 +11,7 @@ direction, and the blocks of a group take the directions in turn.
 
 What the paper leaves open, and what is done here:
 
-- a region is the mean of its pixels; an image that the region does not divide is extended by its
-  last row and column, and the result is cropped;
+- a region is the mean of its pixels; regions that reach beyond the image have fewer;
 - S is learned for each channel, and begins at 1/2;
 - a branch is the SS2D of MambaIR (Guo et al., ECCV 2024) with one direction instead of four: 1x1
   convolution to two maps x and z, depthwise 3x3 and SiLU on x, the scan, whose step, b and c are

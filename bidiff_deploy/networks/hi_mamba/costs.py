@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 from ...errors import UsageError
+from ...operators.names import SCAN_PRODUCTS
 from ..costs import MAX_SIDE, Count, Layer
 from .architecture import HiMambaConfig, Scan, parameters, parts
 
-_PER_STATE = 3  # products of a pixel's state: step x b, the state's decay, c h
-_REASON = "full precision: a network of selective scans has no binary layers"
+_REASON = "a network of selective scans has no binary layers"
 
 
 def count(config: HiMambaConfig, height: int, width: int) -> Count:
@@ -25,7 +25,7 @@ def count(config: HiMambaConfig, height: int, width: int) -> Count:
         rows, columns = (-(-side // config.region) if part.regions else side
                          for side in (height, width))
         shape = () if isinstance(part, Scan) else part.shape
-        each = _PER_STATE * config.inner * config.states if isinstance(part, Scan) else math.prod(
+        each = SCAN_PRODUCTS * config.inner * config.states if isinstance(part, Scan) else math.prod(
             shape)
         found.append(Layer(part.name, False, shape, rows, columns, each * rows * columns,
                            "" if isinstance(part, Scan) else _REASON))

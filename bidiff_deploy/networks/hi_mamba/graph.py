@@ -45,7 +45,7 @@ class _Builder:
     def build(self) -> ModelProto:
         config, op = self.config, self.write.op
         x = shallow = self.convolution(_INPUT, "shallow")
-        sides = self.sides(shallow)
+        sides = op("Shape", x, start=2, end=4, name="sides")
         start = x
         for index, (name, direction) in enumerate(block_names(config)):
             x = self.block(x, name, direction, sides)
@@ -58,31 +58,23 @@ class _Builder:
         return self.write.model("network", [image], ["N", COLORS, *(
             f"{config.scale}*{side}" for side in "HW")], every_function())
 
-    def sides(self, x: str) -> tuple[str, str]:
-        """Height and width of the map ``x``, and how far it is extended to whole regions: the sizes
-        of a Pad."""
-        write, side = self.write, self.write.integers("region", self.config.region)
-        sides = write.op("Shape", x, start=2, end=4, name="sides")
-        missing = write.op("Mod", write.op("Neg", sides, name="sides.negative"), side,
-                           name="sides.missing")
-        zeros = write.integers("no_sides", *[0] * 6)
-        return sides, write.op("Concat", zeros, missing, axis=0, name="sides.pads")
-
-    def block(self, x: str, name: str, direction: tuple[int, int],
-              sides: tuple[str, str]) -> str:
+    def block(self, x: str, name: str, direction: tuple[int, int], sides: str) -> str:
+        """``sides``: height and width of every map of pixels."""
         write, op, region = self.write, self.write.op, self.config.region
         normal = self.norm(x, f"{name}.norm1")
         local = self.branch(normal, f"{name}.{BRANCHES[0]}", direction, False)
-        whole = op("Pad", normal, sides[1], mode="edge", name=f"{name}.extended")
-        regions = op("AveragePool", whole, kernel_shape=[region] * 2, strides=[region] * 2,
-                     name=f"{name}.regions")
+        regions = op("AveragePool", normal, kernel_shape=[region] * 2, strides=[region] * 2,
+                     ceil_mode=1, name=f"{name}.regions")
         regions = self.branch(regions, f"{name}.{BRANCHES[1]}", direction, True)
         factors = write.constant(np.array([1, 1, region, region], np.float32), "region.factors")
         repeated = op("Resize", regions, "", factors, mode="nearest",
                       coordinate_transformation_mode="asymmetric", nearest_mode="floor",
                       name=f"{name}.repeated")
-        repeated = op("Slice", repeated, write.integers("corner", 0, 0), sides[0],
+        repeated = op("Slice", repeated, write.integers("corner", 0, 0), sides,
                       write.integers("map_axes", 2, 3), name=f"{name}.cropped")
+        # Shape inference does not follow the sizes of a Slice.
+        repeated = op("Reshape", repeated, op("Shape", local, name=f"{name}.map_shape"),
+                      name=f"{name}.repeated_map")
         share = write.initializer(f"{name}.share",
                                   self.state[f"{name}.share"].reshape(1, -1, 1, 1))
         mixed = op("Mul", op("Sub", local, repeated, name=f"{name}.difference"), share,

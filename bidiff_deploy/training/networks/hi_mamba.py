@@ -77,8 +77,7 @@ class Block(nn.Module):
         height, width = x.shape[2:]
         normal = self.norm1(x)
         local = self.local(normal)
-        whole = F.pad(normal, (0, -width % self.side, 0, -height % self.side), mode="replicate")
-        regions = self.region(F.avg_pool2d(whole, self.side, self.side, 0))
+        regions = self.region(F.avg_pool2d(normal, self.side, self.side, 0, True, False))
         repeated = regions.repeat_interleave(self.side, 2).repeat_interleave(self.side, 3)
         repeated = repeated[:, :, :height, :width]
         x = (local - repeated) * self.share.view(-1, 1, 1) + repeated + x

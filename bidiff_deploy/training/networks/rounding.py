@@ -239,9 +239,10 @@ def _ones_like(x: Bounded) -> Bounded:
     return Bounded.without_error(torch.ones_like(x.value), x.arithmetic)
 
 
-def _avg_pool2d(x: Bounded, size: int, stride: int, padding: int) -> Bounded:
+def _avg_pool2d(x: Bounded, size: int, stride: int, padding: int, ceil_mode: bool = False,
+                count_include_pad: bool = True) -> Bounded:
     def pool(part: Tensor) -> Tensor:
-        return F.avg_pool2d(part, size, stride, padding)
+        return F.avg_pool2d(part, size, stride, padding, ceil_mode, count_include_pad)
 
     return x._rounded(pool(x.value), pool(x.error), size * size + AVERAGE, pool(x.value.abs()))
 
@@ -263,11 +264,6 @@ def _dropout(x: Bounded, p: float, training: bool, inplace: bool = False) -> Bou
     return x
 
 
-def _pad(x: Bounded, pad: Sequence[int], mode: str = "constant", value: float = 0) -> Bounded:
-    return Bounded(F.pad(x.value, pad, mode, value), F.pad(x.error, pad, mode, value), x.arithmetic,
-                   x.exact)
-
-
 def _interpolate(x: Bounded, **options: Any) -> Bounded:
     """Bilinear: two products a sum, twice, with weights that are rounded."""
     def enlarge(part: Tensor) -> Tensor:
@@ -278,8 +274,7 @@ def _interpolate(x: Bounded, **options: Any) -> Bounded:
 
 _RULES: dict[str, Callable[..., Any]] = {
     "add": _add, "radd": _add, "mul": _mul, "rmul": _mul, "conv2d": _conv2d, "linear": _linear,
-    "group_norm": group_norm, "layer_norm": layer_norm, "pad": _pad,
-    "selective_scan": selective_scan, "silu": _silu, "softmax": _softmax, "prelu": _prelu,
+    "group_norm": group_norm, "layer_norm": layer_norm, "selective_scan": selective_scan, "silu": _silu, "softmax": _softmax, "prelu": _prelu,
     "leaky_relu": _leaky_relu, "abs": _abs, "exp": _exp, "mean": _mean,
     "fake_quantize_per_tensor_affine": _fake_quantize, "ones_like": _ones_like,
     "dropout": _dropout, "avg_pool2d": _avg_pool2d, "interpolate": _interpolate}
