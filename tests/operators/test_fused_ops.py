@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from bidiff_deploy.engines import library
 from bidiff_deploy.operators import names as ops
-from bidiff_deploy.operators.definitions import functions, inline_fused
+from bidiff_deploy.operators.definitions import every_function, inline_fused
 from support.reference_cases import snr
 from support.seeds import examples
 
@@ -57,7 +57,7 @@ class Case:
         return helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", ops.ONNX_OPSET),
                                   helper.make_opsetid(ops.DOMAIN, ops.VERSION)], ir_version=8,
-            functions=functions())
+            functions=every_function())
 
     def fed(self) -> dict[str, np.ndarray]:
         return {name: value for name, value in self.inputs.items() if value.ndim == 4
@@ -287,12 +287,13 @@ def test_an_unknown_precision_is_refused():
 @pytest.mark.skipif("BIDIFF_KERNEL" in os.environ, reason="it is itself run with a kernel forced")
 @pytest.mark.parametrize("kernel", [kernel.name for kernel in library.kernels()])
 def test_every_kernel(kernel):
-    """This file once more in a process of its own for every kernel that this CPU runs."""
+    """This file and test_selective_scan.py once more in a process of its own for every kernel that
+    this CPU runs."""
     if not next(known for known in library.kernels() if known.name == kernel).supported:
         pytest.skip(f"this CPU does not run kernel {kernel}")
     if kernel == library.selected_kernel():
         return  # that is the one above
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
-                           __file__], env={**os.environ, "BIDIFF_KERNEL": kernel},
+                           __file__, __file__.replace("fused_ops", "selective_scan")], env={**os.environ, "BIDIFF_KERNEL": kernel},
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]

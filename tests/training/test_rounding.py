@@ -16,6 +16,7 @@ from bidiff_deploy.training.networks.arithmetic import (
     gamma,
 )
 from bidiff_deploy.training.networks.rounding import Bounded
+from bidiff_deploy.training.networks.scan import selective_scan
 from bidiff_deploy.training.networks.winograd import winograd_matrices, winograd_size
 from support.seeds import SEED, SOAK
 
@@ -39,6 +40,9 @@ FUNCTIONS = {
     "prelu": lambda x, w: F.prelu(x + w(8, 1, 1), w(8)) * 1.75 - w(8, 1, 1),
     "mean": lambda x, w: (x.abs().mean((1, 2), keepdim=True) * 0.03125).exp() * x,
     "pool": lambda x, w: F.avg_pool2d(x.abs(), 3, 1, 1) * x,
+    "layer norm": lambda x, w: F.layer_norm(x + 5, (12,), w(12), w(12)) * x,
+    "regions": lambda x, w: F.avg_pool2d(x, 4, 4, 0, True, False).repeat_interleave(2, 2),
+    "scan": lambda x, w: selective_scan(x, x - 3, x[:, :4], x[:, 4:], -w(8, 4).abs(), w(8), 1, 1),
     "bilinear": lambda x, w: F.interpolate(x, scale_factor=2, mode="bilinear",
                                            align_corners=False)}
 
