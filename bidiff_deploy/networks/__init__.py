@@ -23,7 +23,8 @@ from .hi_mamba.network import HiMamba
 __all__ = ["DEFAULT", "NETWORKS", "find_network", "matching_network", "network_of", "parameters"]
 
 DEFAULT = BiDiffSr.name  # of files that name no network, which early formats did not do
-NETWORKS: dict[str, Network] = {network.name: network for network in (BiDiffSr(), Bbcu(), HiMamba())}
+NETWORKS: dict[str, Network] = {network.name: network
+                                for network in (BiDiffSr(), Bbcu(), HiMamba())}
 
 
 def find_network(name: Any, origin: str) -> Network:

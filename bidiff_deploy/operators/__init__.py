@@ -5,6 +5,7 @@
     value_names      short names of parameters and blocks in graphs
     node_writer      writes nodes of definitions and graphs
     layer_functions  definitions of the operators that are one layer
+    scan_function    definition of SelectiveScan
     block_functions  definitions of the operators that fuse several layers
     definitions      all definitions: attached to graphs, recognised, inlined
     shapes           shape inference for graphs with these operators

@@ -1,4 +1,4 @@
-"""Definition of SelectiveScan, the recurrence of state-space models whose steps depend on the input.
+"""Definition of SelectiveScan, a state-space model's recurrence whose steps depend on its input.
 
 Source: Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (arXiv
 2312.00752), algorithm 2, discretised as in its code: exp(step a) for the states, step b for the

@@ -9,7 +9,8 @@ from onnx import TensorProto, helper, shape_inference
 
 from .names import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH, SELECTIVE_SCAN
 
-SAME_SHAPE = (GROUP_NORM_SWISH, SELECTIVE_SCAN)  # operators whose output has the shape of their input
+# Operators whose output has the shape of their input.
+SAME_SHAPE = (GROUP_NORM_SWISH, SELECTIVE_SCAN)
 STANDARD = ("", "ai.onnx")  # names of the standard domain
 Shape = tuple[int | None, ...]
 

@@ -32,7 +32,7 @@ def network():
     torch.manual_seed(0)
     module = make_module(CONFIG)
     with torch.no_grad():
-        for name, value in module.named_parameters():
+        for value in module.parameters():
             if value.ndim == 1:  # norms, biases, shares: off their initial values
                 value += 0.2 * torch.randn_like(value)
     return module.eval()

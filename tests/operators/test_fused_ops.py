@@ -294,6 +294,7 @@ def test_every_kernel(kernel):
     if kernel == library.selected_kernel():
         return  # that is the one above
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
-                           __file__, __file__.replace("fused_ops", "selective_scan")], env={**os.environ, "BIDIFF_KERNEL": kernel},
+                           __file__, __file__.replace("fused_ops", "selective_scan")],
+                          env={**os.environ, "BIDIFF_KERNEL": kernel},
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]

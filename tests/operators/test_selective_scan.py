@@ -47,7 +47,8 @@ def inputs(seed, batch, channels, states, height, width):
               "b": (states, height, width), "c": (states, height, width)}
     found = {name: draw.normal(size=(batch, *shape)) for name, shape in shapes.items()}
     # Steps from next to nothing to several, decays likewise.
-    found |= {"delta": 4 * found["delta"] - 3, "a": -np.exp(2 * draw.normal(size=(channels, states))),
+    found |= {"delta": 4 * found["delta"] - 3,
+              "a": -np.exp(2 * draw.normal(size=(channels, states))),
               "skip": draw.normal(size=channels)}
     return {name: value.astype(np.float32) for name, value in found.items()}
 

@@ -25,8 +25,8 @@ def count(config: HiMambaConfig, height: int, width: int) -> Count:
         rows, columns = (-(-side // config.region) if part.regions else side
                          for side in (height, width))
         shape = () if isinstance(part, Scan) else part.shape
-        each = SCAN_PRODUCTS * config.inner * config.states if isinstance(part, Scan) else math.prod(
-            shape)
+        each = (SCAN_PRODUCTS * config.inner * config.states if isinstance(part, Scan)
+                else math.prod(shape))
         found.append(Layer(part.name, False, shape, rows, columns, each * rows * columns,
                            "" if isinstance(part, Scan) else _REASON))
     sizes = [math.prod(parameter.shape) for parameter in parameters(config).values()]

@@ -54,7 +54,7 @@ def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
     layers, packed = BundleLayers(bundle), CPU_BACKENDS[backend]
     op = LayerOp(layers, packed=packed, threads=threads)
     network = load_network(checkpoint)
-    ends = tuple(network.operator_ends()) if hasattr(network, "operator_ends") else ()
+    ends = _operator_ends(network)
     values = EngineValues(layers, [short(name) for name, *_ in ends], packed=packed,
                           threads=threads)
     (name,), (output,) = ([value.name for value in part] for part in (
@@ -66,7 +66,7 @@ def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
                                              backend=backend) as engine:
         assert isinstance(engine, OneRun)
         forced = ForcedReference(network, packed=packed)
-        forced_ends = tuple(forced.network.operator_ends()) if ends else ()
+        forced_ends = _operator_ends(forced.network)
         for index, (_, image) in enumerate(samples):
             run, inside = values({name: image})
             found = {**inside, **run, PREDICTION: run[output]}
@@ -94,6 +94,11 @@ def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
     return CheckResult(str(bundle.path), checkpoint.name, described, _torch_version(),
                        samples[0][1].shape[2:], layers=tuple(checks), segments=tuple(segments),
                        steps=tuple(steps), notes=tuple(notes))
+
+
+def _operator_ends(network: Any) -> tuple[tuple[str, Any, bool, bool], ...]:
+    """Of a module that has them; the ends of binary layers are enough for others."""
+    return tuple(network.operator_ends()) if hasattr(network, "operator_ends") else ()
 
 
 def _check(layer: BinaryLayer, op: LayerOp, constants: Mapping[str, Array],

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-import torch
 
 from ...networks.hi_mamba.architecture import (
     BRANCHES,

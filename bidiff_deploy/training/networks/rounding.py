@@ -47,6 +47,7 @@ from .rounding_norms import group_norm, layer_norm
 from .rounding_scan import selective_scan
 from .winograd import winograd_size
 
+
 class Bounded:
     """``value`` float64, and ``error`` float32 of the same shape; see the module.
 
@@ -144,8 +145,8 @@ def _call(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
 
 
 # Operations that only move values.
-_MOVES = {"cat", "chunk", "split", "unbind", "unflatten", "flatten", "reshape", "transpose", "contiguous",
-          "detach", "pixel_shuffle", "pixel_unshuffle", "repeat_interleave"}
+_MOVES = {"cat", "chunk", "split", "unbind", "unflatten", "flatten", "reshape", "transpose",
+          "contiguous", "detach", "pixel_shuffle", "pixel_unshuffle", "repeat_interleave"}
 
 
 def _add(first: Any, second: Any) -> Bounded:
@@ -274,7 +275,8 @@ def _interpolate(x: Bounded, **options: Any) -> Bounded:
 
 _RULES: dict[str, Callable[..., Any]] = {
     "add": _add, "radd": _add, "mul": _mul, "rmul": _mul, "conv2d": _conv2d, "linear": _linear,
-    "group_norm": group_norm, "layer_norm": layer_norm, "selective_scan": selective_scan, "silu": _silu, "softmax": _softmax, "prelu": _prelu,
-    "leaky_relu": _leaky_relu, "abs": _abs, "exp": _exp, "mean": _mean,
-    "fake_quantize_per_tensor_affine": _fake_quantize, "ones_like": _ones_like,
-    "dropout": _dropout, "avg_pool2d": _avg_pool2d, "interpolate": _interpolate}
+    "group_norm": group_norm, "layer_norm": layer_norm, "selective_scan": selective_scan,
+    "silu": _silu, "softmax": _softmax, "prelu": _prelu, "leaky_relu": _leaky_relu, "abs": _abs,
+    "exp": _exp, "mean": _mean, "fake_quantize_per_tensor_affine": _fake_quantize,
+    "ones_like": _ones_like, "dropout": _dropout, "avg_pool2d": _avg_pool2d,
+    "interpolate": _interpolate}

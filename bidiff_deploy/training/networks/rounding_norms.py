@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .arithmetic import AVERAGE, NORM, gamma
 
-if TYPE_CHECKING:
-    from .rounding import Bounded
+Bounded = Any  # ``rounding.Bounded``, which imports this module
 
 
 def group_norm(x: Bounded, groups: int, weight: Tensor | None = None, bias: Tensor | None = None,

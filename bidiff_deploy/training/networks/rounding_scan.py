@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,7 @@ from torch import Tensor
 from .arithmetic import EXP, gamma
 from .scan import ordered, scanned, unordered
 
-if TYPE_CHECKING:
-    from .rounding import Bounded
+Bounded = Any  # ``rounding.Bounded``, which imports this module
 
 _SOFTPLUS = 12  # roundings: exp, a quotient, a series of terms that are not negative
 

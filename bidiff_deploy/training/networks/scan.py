@@ -29,7 +29,7 @@ def scanned(decay: Tensor, given: Tensor) -> Tensor:
     if missing:
         decay, given = (torch.cat([value, value.new_zeros(missing, *value.shape[1:])])
                         for value in (decay, given))
-    decay, given = (value.unflatten(0, (-1, piece)) for value in (decay, given))
+    decay, given = (value.reshape(-1, piece, *value.shape[1:]) for value in (decay, given))
     h, product = torch.empty_like(given), torch.empty_like(decay)
     h[:, 0], product[:, 0] = given[:, 0], decay[:, 0]
     for at in range(1, piece):
@@ -77,8 +77,8 @@ def unordered(value: Tensor, columns: int, reverse: int, height: int, width: int
     """The inverse of ``ordered``."""
     flat = (value.flip(0) if reverse else value).permute(1, 2, 0)
     if columns:
-        return flat.unflatten(2, (width, height)).transpose(2, 3)
-    return flat.unflatten(2, (height, width))
+        return flat.reshape(*flat.shape[:2], width, height).transpose(2, 3)
+    return flat.reshape(*flat.shape[:2], height, width)
 
 
 def selective_scan(x: Tensor, delta: Tensor, b: Tensor, c: Tensor, a: Tensor, skip: Tensor,
@@ -109,12 +109,15 @@ class SelectiveScan(nn.Module):
 
     def forward(self, x: Tensor, delta: Tensor, b: Tensor, c: Tensor) -> Tensor:
         """(N, C, H, W) twice and (N, S, H, W) twice -> (N, C, H, W), float32 under autocast."""
-        if x.is_floating_point() if isinstance(x, Tensor) else False:
-            x, delta, b, c = (value.float() if value.dtype in (torch.bfloat16, torch.float16)
-                              else value for value in (x, delta, b, c))
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            return selective_scan(x, delta, b, c, -self.log_a.exp(), self.skip, self.columns,
-                                  self.reverse)
+            return selective_scan(_wide(x), _wide(delta), _wide(b), _wide(c), -self.log_a.exp(),
+                                  self.skip, self.columns, self.reverse)
+
+
+def _wide(value: Tensor) -> Tensor:
+    """A value in at least float32."""
+    half = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+    return value.float() if half else value
 
 
 def initial_steps(channels: int) -> Tensor:
