@@ -1,4 +1,8 @@
-"""Peak memory of Hi-Mamba, estimated from its widths, for choosing tiles."""
+"""Peak memory of Hi-Mamba, estimated from its widths, for choosing tiles.
+
+Measured with the default options on two threads: 45 MiB for an output of 256x256 pixels, 170 MiB
+for 512x512, where this returns 73 and 221; with the standard operators 56 MiB for 256x256, 89 here.
+"""
 
 from __future__ import annotations
 
