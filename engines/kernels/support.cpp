@@ -13,7 +13,7 @@ namespace bidiff {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kHuge = size_t{2} << 20;    // less would waste most of a huge page
+constexpr size_t kHuge = size_t{2} << 20;    // a huge page; less would waste most of it
 constexpr size_t kLarge = size_t{64} << 10;  // too large for the L1 cache and a few pages
 
 struct Free {
@@ -28,14 +28,10 @@ void* aligned(size_t bytes, size_t alignment) {
 // Buffers that a thread walks through repeatedly: in huge pages, if the system has them on request,
 // the walk needs one address translation instead of one per page.
 void* aligned_to_huge_page(size_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr size_t kHugePage = size_t{2} << 20;
-  void* memory = aligned(bytes, kHugePage);
-  if (memory) madvise(memory, (bytes + kHugePage - 1) / kHugePage * kHugePage, MADV_HUGEPAGE);
+  const size_t whole = (bytes + kHuge - 1) / kHuge * kHuge;
+  void* memory = aligned(whole, kHuge);
+  if (memory) advise_huge_pages(memory, whole);
   return memory;
-#else
-  return aligned(bytes, kAlignment);
-#endif
 }
 
 struct Slot {
@@ -93,6 +89,17 @@ Kept& kept() {
 }
 
 }  // namespace
+
+void advise_huge_pages(void* memory, size_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  const uintptr_t start = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t first = (start + kHuge - 1) / kHuge * kHuge,
+                  past = (start + bytes) / kHuge * kHuge;
+  if (past > first) madvise(reinterpret_cast<void*>(first), past - first, MADV_HUGEPAGE);
+#else
+  (void)memory, (void)bytes;
+#endif
+}
 
 void* thread_scratch(int slot, size_t bytes) {
   Slot& mine = slots[slot];

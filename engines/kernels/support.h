@@ -24,6 +24,10 @@ constexpr int kScratchSlots = 4;
 void* run_scratch(size_t bytes);
 void free_run_scratch(void* memory);
 
+// Asks the system to back memory that is about to be written by huge pages, as far as whole ones
+// fit into it: fewer page faults at first, fewer address translations later. May do nothing.
+void advise_huge_pages(void* memory, size_t bytes);
+
 // Processors this process may use. A host does not report how many threads it has; work is cut for
 // this many, which costs little if there are fewer.
 int64_t processors();

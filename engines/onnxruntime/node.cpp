@@ -43,6 +43,12 @@ Tensor Call::input(size_t index) const {
   return value ? read_tensor(api_, value) : Tensor{};
 }
 
+float* Call::output(const Dims& dims) const {
+  void* data = output_data(dims);
+  advise_huge_pages(data, static_cast<size_t>(element_count(dims)) * sizeof(float));
+  return static_cast<float*>(data);
+}
+
 void* Call::output_data(const Dims& dims) const {
   Value* output = nullptr;
   check(api_.output(context_, 0, dims.data(), dims.size(), &output));

@@ -49,7 +49,7 @@ class Call {
   Call(const Api& api, KernelContext* context, const char* op);
 
   Tensor input(size_t index) const;
-  float* output(const Dims& dims) const { return static_cast<float*>(output_data(dims)); }
+  float* output(const Dims& dims) const;               // in the processor's memory
   void* output_data(const Dims& dims) const;           // of any type, in any memory
   void* gpu_stream() const;                            // null on CPUs
   Parallel parallel() { return Parallel{this, run}; }  // ONNX Runtime's own threads
