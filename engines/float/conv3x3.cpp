@@ -18,71 +18,6 @@ constexpr int64_t kTasksPerProcessor = 4;
 // avoids reading its old lines from memory.
 constexpr int64_t kStreamBytes = int64_t{4} << 20;
 
-BIDIFF_INLINE bool rounds(Precision precision) {
-  return kRounds && precision == Precision::kBfloat16;
-}
-template <class Math>
-BIDIFF_INLINE int64_t cells_of(int64_t in_channels) {
-  return quotient_up(in_channels, Math::kDepth);
-}
-
-// Packed weights: cells [frequency][panel][depth][kPanel], then the scales of integers [frequency]
-// [rows of whole panels].
-template <class Math>
-BIDIFF_INLINE int64_t weight_floats(int64_t out_channels, int64_t in_channels) {
-  return kFrequencies * panels(out_channels) * kPanel * cells_of<Math>(in_channels);
-}
-template <class Math>
-size_t bytes_of(int64_t out_channels, int64_t in_channels) {
-  const int64_t scales = Math::kScaled ? kFrequencies * panels(out_channels) * kPanel : 0;
-  return static_cast<size_t>(weight_floats<Math>(out_channels, in_channels) + scales) *
-         sizeof(float);
-}
-
-size_t packed_bytes(int64_t out_channels, int64_t in_channels, Precision precision) {
-  return (rounds(precision) ? bytes_of<Rounded> : bytes_of<Float32>)(out_channels, in_channels);
-}
-
-template <class Math>
-void pack_as(const float* weight, int64_t out_channels, int64_t in_channels, float* packed) {
-  constexpr bool kBf16 = Math::kDepth == 2 && !Math::kScaled;
-  const int64_t cells = cells_of<Math>(in_channels), rows = panels(out_channels) * kPanel;
-  float* const scales = packed + weight_floats<Math>(out_channels, in_channels);
-  const Matrices all = matrices();
-  double cost[kFrequencies][kFrequencies], u[kFrequencies], scale[kFrequencies];
-  if (kBf16) rounding_cost(all, cost);
-  memset(packed, 0, bytes_of<Math>(out_channels, in_channels));
-  for (int64_t o = 0; o < out_channels; ++o, weight += 9 * in_channels) {
-    if constexpr (Math::kScaled) {
-      RowScale row[kFrequencies];
-      for (int64_t c = 0; c < in_channels; ++c) {
-        transform_weight(all.weight, weight + 9 * c, u);
-        for (int f = 0; f < kFrequencies; ++f) row[f].add(u[f]);
-      }
-      for (int f = 0; f < kFrequencies; ++f) {
-        scale[f] = row[f].template of<Math>(in_channels);
-        scales[f * rows + o] = static_cast<float>(scale[f]);
-      }
-    }
-    for (int64_t c = 0; c < in_channels; ++c) {
-      transform_weight(all.weight, weight + 9 * c, u);
-      if (kBf16) round_to_bfloat16(cost, u);
-      for (int f = 0; f < kFrequencies; ++f) {
-        if (Math::kScaled && scale[f] > 0) u[f] /= scale[f];
-        float* panel = packed + (f * rows + o / kPanel * kPanel) * cells;
-        put_factor<Math>(panel + c / Math::kDepth * kPanel + o % kPanel, c % Math::kDepth,
-                         static_cast<float>(u[f]));
-      }
-    }
-  }
-}
-
-void pack(const float* weight, int64_t out_channels, int64_t in_channels, Precision precision,
-          void* packed) {
-  (rounds(precision) ? pack_as<Rounded> : pack_as<Float32>)(weight, out_channels, in_channels,
-                                                            static_cast<float*>(packed));
-}
-
 // How a problem is cut, and the layout of a thread's scratch memory (in floats).
 struct Plan {
   int64_t depth;                     // units along Cin, see conv3x3_gemm.h
@@ -153,6 +88,7 @@ template <class Math>
 void run_strip(const ConvRun& run, const Strip& strip, int64_t begin, int64_t end) {
   const int64_t out_channels = run.problem->out_channels, depth = run.plan.depth;
   const int64_t tiles = strip.vectors * kLanes, sum_rows = panels(out_channels) * kPanel;
+  const bool adds_map = run.problem->skip && !run.problem->skip_is_scalar;
   const float* const row_scales =
       run.weights + weight_floats<Math>(out_channels, run.problem->shape.channels);
   for (int64_t first = begin; first < end; first += run.plan.block_rows) {
@@ -167,6 +103,17 @@ void run_strip(const ConvRun& run, const Strip& strip, int64_t begin, int64_t en
         transform_channels<Math>(strip, top, first + row == begin, values, pitch);
       }
     }
+    // A few at a time: more lines than a core can have in flight would stall the products.
+    const int64_t y0 = kTile * first, height = run.problem->shape.height;
+    const int64_t skip_rows = smaller(kTile * rows, height - y0);
+    const int64_t fetches = adds_map ? out_channels * skip_rows : 0;
+    const int64_t at_once = quotient_up(fetches, kFrequencies * panels(out_channels));
+    int64_t fetched = 0;
+    const auto fetch = [&] {
+      const int64_t past = smaller(fetched + at_once, fetches);
+      fetch_skip(strip, y0, skip_rows, fetched, past);
+      fetched = past;
+    };
     for (int f = 0; f < kFrequencies; ++f) {
       Scales scales{};
       if (Math::kScaled) {
@@ -174,7 +121,7 @@ void run_strip(const ConvRun& run, const Strip& strip, int64_t begin, int64_t en
       }
       multiply<Math>(run.weights + f * sum_rows * depth, strip.values + f * strip.value_stride,
                      depth, rows * strip.vectors, out_channels, scales,
-                     strip.sums + f * strip.sum_stride);
+                     strip.sums + f * strip.sum_stride, fetch);
     }
     for (int64_t channel = 0; channel < out_channels; ++channel) {
       for (int64_t row = 0; row < rows; ++row) {

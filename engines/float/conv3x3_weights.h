@@ -1,7 +1,9 @@
-// The weights in Winograd's domain, G g G^T, in double until they are rounded once.
+// The weights in Winograd's domain, G g G^T, in double until they are rounded once, and their
+// packed form.
 #pragma once
 
-#include "conv3x3_transform.h"
+#include "conv3x3_gemm.h"
+#include "maps.h"
 
 namespace bidiff {
 namespace {
@@ -118,6 +120,71 @@ inline void round_to_bfloat16(const double cost[kFrequencies][kFrequencies],
       better = true;
     }
   }
+}
+
+BIDIFF_INLINE bool rounds(Precision precision) {
+  return kRounds && precision == Precision::kBfloat16;
+}
+template <class Math>
+BIDIFF_INLINE int64_t cells_of(int64_t in_channels) {
+  return quotient_up(in_channels, Math::kDepth);
+}
+
+// Packed weights: cells [frequency][panel][depth][kPanel], then the scales of integers [frequency]
+// [rows of whole panels].
+template <class Math>
+BIDIFF_INLINE int64_t weight_floats(int64_t out_channels, int64_t in_channels) {
+  return kFrequencies * panels(out_channels) * kPanel * cells_of<Math>(in_channels);
+}
+template <class Math>
+size_t bytes_of(int64_t out_channels, int64_t in_channels) {
+  const int64_t scales = Math::kScaled ? kFrequencies * panels(out_channels) * kPanel : 0;
+  return static_cast<size_t>(weight_floats<Math>(out_channels, in_channels) + scales) *
+         sizeof(float);
+}
+
+inline size_t packed_bytes(int64_t out_channels, int64_t in_channels, Precision precision) {
+  return (rounds(precision) ? bytes_of<Rounded> : bytes_of<Float32>)(out_channels, in_channels);
+}
+
+template <class Math>
+void pack_as(const float* weight, int64_t out_channels, int64_t in_channels, float* packed) {
+  constexpr bool kBf16 = Math::kDepth == 2 && !Math::kScaled;
+  const int64_t cells = cells_of<Math>(in_channels), rows = panels(out_channels) * kPanel;
+  float* const scales = packed + weight_floats<Math>(out_channels, in_channels);
+  const Matrices all = matrices();
+  double cost[kFrequencies][kFrequencies], u[kFrequencies], scale[kFrequencies];
+  if (kBf16) rounding_cost(all, cost);
+  memset(packed, 0, bytes_of<Math>(out_channels, in_channels));
+  for (int64_t o = 0; o < out_channels; ++o, weight += 9 * in_channels) {
+    if constexpr (Math::kScaled) {
+      RowScale row[kFrequencies];
+      for (int64_t c = 0; c < in_channels; ++c) {
+        transform_weight(all.weight, weight + 9 * c, u);
+        for (int f = 0; f < kFrequencies; ++f) row[f].add(u[f]);
+      }
+      for (int f = 0; f < kFrequencies; ++f) {
+        scale[f] = row[f].template of<Math>(in_channels);
+        scales[f * rows + o] = static_cast<float>(scale[f]);
+      }
+    }
+    for (int64_t c = 0; c < in_channels; ++c) {
+      transform_weight(all.weight, weight + 9 * c, u);
+      if (kBf16) round_to_bfloat16(cost, u);
+      for (int f = 0; f < kFrequencies; ++f) {
+        if (Math::kScaled && scale[f] > 0) u[f] /= scale[f];
+        float* panel = packed + (f * rows + o / kPanel * kPanel) * cells;
+        put_factor<Math>(panel + c / Math::kDepth * kPanel + o % kPanel, c % Math::kDepth,
+                         static_cast<float>(u[f]));
+      }
+    }
+  }
+}
+
+inline void pack(const float* weight, int64_t out_channels, int64_t in_channels,
+                 Precision precision, void* packed) {
+  (rounds(precision) ? pack_as<Rounded> : pack_as<Float32>)(weight, out_channels, in_channels,
+                                                            static_cast<float*>(packed));
 }
 
 }  // namespace
