@@ -133,18 +133,16 @@ bool affine(const float* x, const MapShape& shape, const Norm& norm, float* out,
 // the other, each waiting for its own results, they would fill the core's queues.
 template <int kCount>
 BIDIFF_INLINE void swish(const Floats* x, Floats a, Floats b, Floats* h) {
-  Floats n[kCount], t[kCount], shifted[kCount], p[kCount];
+  Floats n[kCount], t[kCount], power[kCount], p[kCount];
 #define BIDIFF_EACH _Pragma("GCC unroll 8") for (int i = 0; i < kCount; ++i)
   BIDIFF_EACH n[i] = a * x[i] + b;
   BIDIFF_EACH t[i] = n[i] * splat(-kLog2E);
-  BIDIFF_EACH t[i] = exp2_bounded(t[i]);
-  BIDIFF_EACH shifted[i] = t[i] + splat(kRounder);
-  BIDIFF_EACH t[i] = t[i] - (shifted[i] - splat(kRounder));
+  BIDIFF_EACH power[i] = split_exponent(&t[i]);
   BIDIFF_EACH p[i] = splat(kExp2[0]);
   for (int term = 1; term < kExp2Terms; ++term) {
     BIDIFF_EACH p[i] = p[i] * t[i] + splat(kExp2[term]);
   }
-  BIDIFF_EACH p[i] = times_power(p[i], shifted[i]) + splat(1.0f);
+  BIDIFF_EACH p[i] = times(p[i], power[i]) + splat(1.0f);
   BIDIFF_EACH h[i] = quotient(n[i], p[i]);
 #undef BIDIFF_EACH
 }

@@ -84,9 +84,6 @@ BIDIFF_INLINE Floats maximum(Floats a, Floats b) {
 }
 
 constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: x + kRounder has round(x) in its lowest bits
-BIDIFF_INLINE Floats exp2_bounded(Floats x) {
-  return minimum(maximum(x, splat(-124.0f)), splat(124.0f));
-}
 constexpr int kExp2Terms = 7;
 constexpr float kExp2[kExp2Terms] = {1.5353361e-4f, 1.3398875e-3f, 9.6184374e-3f, 5.5503325e-2f,
                                      2.4022648e-1f, 6.9314720e-1f, 1.0f};
@@ -99,6 +96,28 @@ BIDIFF_INLINE Floats times_power(Floats value, Floats shifted) {
   bits += power << 23;
   memcpy(&value, &bits, sizeof(value));
   return value;
+}
+
+// 2^t is to be computed: bounds t, leaves t - round(t) in it, and returns 2^round(t) as times()
+// takes it. The bits are the same on every instruction set, but for powers below 2^-124.
+BIDIFF_INLINE Floats split_exponent(Floats* t) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && BIDIFF_LANES == 16
+  const Floats bounded = minimum(*t, splat(124.0f));
+  *t = _mm512_reduce_ps(bounded, 0);
+  return bounded - *t;
+#else
+  const Floats bounded = minimum(maximum(*t, splat(-124.0f)), splat(124.0f));
+  const Floats shifted = bounded + splat(kRounder);
+  *t = bounded - (shifted - splat(kRounder));
+  return shifted;
+#endif
+}
+BIDIFF_INLINE Floats times(Floats value, Floats power) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && BIDIFF_LANES == 16
+  return _mm512_scalef_ps(value, power);
+#else
+  return times_power(value, power);
+#endif
 }
 
 // 2^f for |f| <= 1/2 by a polynomial (minimax, relative error 2e-9), times 2^n.
