@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
-from bidiff_deploy.engines.gpu.noise_predictor import precision_of
+from bidiff_deploy.engines.gpu.engine import precision_of
 from bidiff_deploy.engines.tensorrt.api import Api, open_tensorrt
 from bidiff_deploy.engines.tensorrt.build.network import Settings, configure, parse
 from bidiff_deploy.engines.tensorrt.profiles import Profile

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("bundle", type=BUNDLE)
 @click.option("--size", default="256x256", metavar="HxW",
-              help="Height and width of the network's input, which is the output's size.")
+              help="Height and width of the network's input, which is the output's size; for a "
+                   "feed-forward network, the low-resolution image's.")
 @threads_option
 @click.option("--device", type=click.IntRange(min=0), metavar="N",
               help="Number of the GPU, for baselines that run on one. Default: 0.")
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 @click.option("--steps", type=click.IntRange(min=1), metavar="N",
               help="Steps to count for an image. Default: all that the bundle visits.")
 @click.option("--rounds", type=click.IntRange(min=1), default=10, metavar="N",
-              help="Rounds of one step of each candidate, after three that are not measured.")
+              help="Rounds of one step, or run of a feed-forward network, of each candidate, after "
+                   "three that are not measured.")
 @click.option("--profile", is_flag=True,
               help="Also print the time of each kind of operator, and the least time that this "
                    "machine's arithmetic and memory allow.")
@@ -53,17 +55,18 @@ def command(bundle: str, size: str, threads: int | None, device: int | None, aga
     (channels_last), ONNX Runtime or OpenVINO (float32, and bf16 where the CPU has it).
     onnxruntime-minus-sign leaves out the Sign operator, whose slowness there would favour the
     packed engine. All take turns in one process. Baselines that are not installed are left out.
+    Images per CPU second count the processor time of all threads.
     """
     import json
 
-    from ..bundle.manifest import open_noise_predictor
+    from ..bundle.manifest import open_bundle
     from ..machine import default_threads
     from ..progress import Progress
     from ..proof.bench.measure import bench_bundle
 
     check_quiet(quiet, as_json)
     shape, names = parse_size(size), parse_names(against)
-    opened = open_noise_predictor(bundle)
+    opened = open_bundle(bundle)
     with Progress("bench", 1, quiet=quiet) as progress:
         result = bench_bundle(opened, size=shape, threads=threads or default_threads(),
                               against=names, steps=steps, rounds=rounds, bounds=profile,
@@ -83,8 +86,8 @@ def table(result: BenchResult, profile: bool = False) -> str:
     lines = [f"{result.bundle}, {height}x{width}, {result.threads} thread"
              f"{'s' if result.threads > 1 else ''}, {result.rounds} rounds, load average "
              f"{result.load_average[0]:.2f} to {result.load_average[1]:.2f}", "",
-             f"{'':<24}{'step':>10}  {'min to max':<20}{'image':>9}{'load':>9}"
-             f"{'first run':>11}{'memory':>10}"]
+             f"{'':<24}{result.what:>10}  {'min to max':<20}{'image':>9}{'load':>9}"
+             f"{'first run':>11}{'memory':>10}{'images/CPU s':>14}"]
     if mark:
         lines.insert(1, f"{mark}: measured while the machine was busy, so it may be wrong")
     for one in result.measured:
@@ -92,11 +95,14 @@ def table(result: BenchResult, profile: bool = False) -> str:
         image, loading, first = (f"{mark}{seconds:.2f}" for seconds in (
             result.image_seconds(one), one.load_seconds, one.first_run_seconds))
         lines.append(f"{one.name:<24}{f'{mark}{one.median * 1e3:.1f}':>7} ms  {spread:<20}"
-                     f"{image:>7} s{loading:>7} s{first:>9} s{one.peak_memory / 2 ** 20:>6.0f} MiB")
+                     f"{image:>7} s{loading:>7} s{first:>9} s{one.peak_memory / 2 ** 20:>6.0f} MiB"
+                     f"{f'{mark}{result.images_per_cpu_second(one):.3g}':>14}")
     lines += [f"{name:<24}not measured: {reason}"
               for name, reason in result.unavailable.items()]
-    lines += ["", f"an image: {result.steps} steps at their median, and "
-                  f"{mark}{result.overhead_seconds:.2f} s for the rest"]
+    if result.what == "step":
+        lines += ["", f"an image: {result.steps} steps at their median, and "
+                      f"{mark}{result.overhead_seconds:.2f} s for the rest"]
+    lines.append("")
     for one in result.measured[1:]:
         assert one.ratio is not None  # of every candidate but the first
         median, lowest, highest = one.ratio
@@ -114,7 +120,7 @@ def table(result: BenchResult, profile: bool = False) -> str:
                   f"{f'{mark}{100 * seconds / total:.1f}':>7} %"
                   for name, seconds in result.profile["operators"].items()]
     if result.profile.get("scale", 1.0) < 1.0:
-        lines.append(f"(scaled to the step; profiled, it took {1 / result.profile['scale']:.2f} "
+        lines.append(f"(scaled to the {result.what}; profiled, it took {1 / result.profile['scale']:.2f} "
                      "times as long)")
     if profile and "roofline" in result.profile:
         lines += ["", *_roofline(result, mark)]
@@ -140,7 +146,7 @@ def _roofline(result: BenchResult, mark: str) -> list[str]:
     lines += ["(3x3 convolutions by Winograd's algorithm without its transforms; maps in a cache "
               "are read faster)",
               *reasons(found),
-              f"a step of {mark}{bound * 1e3:.1f} ms would meet all bounds; the packed engine "
+              f"a {result.what} of {mark}{bound * 1e3:.1f} ms would meet all bounds; the packed engine "
               f"takes {mark}{result.measured[0].median * 1e3:.1f} ms"]
     return lines + [f"  and would be {mark}{one.median / bound:.2f} times as fast as {one.name}"
                     for one in result.measured[1:] if bound]

@@ -10,7 +10,7 @@ from ..engines import RTX, TENSORRT
 from ._shared import BUNDLE, PATH, json_option, parse_bytes, parse_size, print_note, quiet_option
 
 if TYPE_CHECKING:
-    from ..bundle.record import NoisePredictorBundle
+    from ..bundle.record import Bundle
     from ..engines.tensorrt.profiles import Profile
 
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
                    "75,86,89,120; without 75 in float32.")
 @click.option("--size", metavar="HxW",
               help="Build for one height and width of the network's input, which is the output's "
-                   "size.")
+                   "size; for a feed-forward network, the low-resolution image's.")
 @click.option("--batch", type=click.IntRange(min=1, max=4096), metavar="N",
               help="Images at once. Default: 1.")
 @click.option("--min", "minimum", metavar="[Nx]HxW",
@@ -72,7 +72,6 @@ def command(bundle: str, backend: str, capabilities: str | None, size: str | Non
     tensorrt-dense-int8.
     """
     from ..bundle.manifest import open_bundle
-    from ..bundle.record import NoisePredictorBundle
     from ..engines.tensorrt.profiles import check_profile
     from ..errors import EngineError, UsageError
 
@@ -95,9 +94,9 @@ def command(bundle: str, backend: str, capabilities: str | None, size: str | Non
                          "name the GPUs to run on with --compute-capability")
     room = None if workspace is None else parse_bytes(workspace, "--workspace")
     opened = open_bundle(bundle)
-    if not isinstance(opened, NoisePredictorBundle):
-        raise EngineError(f"{bundle} is a feed-forward bundle, which backend {backend} does not "
-                          "run; use backend onnxruntime, which needs no plan")
+    if not opened.network.on_gpu(opened.config):
+        raise EngineError(f"{bundle} is a network {opened.network.title}, which backend {backend} "
+                          "does not run; use backend onnxruntime, which needs no plan")
     profile, given = _profile(opened, size, batch, minimum, optimum, maximum)
     check_profile(profile, opened)
     if graph is not None:
@@ -114,7 +113,7 @@ def command(bundle: str, backend: str, capabilities: str | None, size: str | Non
     _print(result, as_json, quiet)
 
 
-def _build(bundle: NoisePredictorBundle, profile: Profile, variant: str, output: str | None,
+def _build(bundle: Bundle, profile: Profile, variant: str, output: str | None,
            quiet: bool, **options: Any) -> dict[str, Any]:
     import os
     import sys
@@ -136,11 +135,11 @@ def _build(bundle: NoisePredictorBundle, profile: Profile, variant: str, output:
     return {"plan": str(plan.path), "notes": notes, **plan.info.to_dict()}
 
 
-def _write_graph(bundle: NoisePredictorBundle, variant: str, profile: Profile | None, path: str,
+def _write_graph(bundle: Bundle, variant: str, profile: Profile | None, path: str,
                  overwrite: bool) -> dict[str, Any]:
     """Write TensorRT's graph to a file, for one shape if the profile has only one."""
     from ..bundle.step_graphs import StepGraphs
-    from ..engines.gpu.noise_predictor import precision_of
+    from ..engines.gpu.engine import precision_of
     from ..engines.tensorrt.api import open_tensorrt
     from ..engines.tensorrt.build.builder import GRAPHS
     from ..errors import EngineError
@@ -192,7 +191,7 @@ def _print(result: dict[str, Any], as_json: bool, quiet: bool) -> None:
         click.echo(f"{result['plan']}: {result['bytes']} bytes, {result['seconds']:.1f} s")
 
 
-def _profile(bundle: NoisePredictorBundle, size: str | None, batch: int | None, minimum: str | None,
+def _profile(bundle: Bundle, size: str | None, batch: int | None, minimum: str | None,
              optimum: str | None, maximum: str | None) -> tuple[Profile, bool]:
     """The shapes that the options ask for, and whether they ask for any."""
     from ..engines.tensorrt.profiles import Profile, default_profile

@@ -50,10 +50,18 @@ def open_engine(path: str | os.PathLike[str] | Bundle, *, threads: int | None, b
 
     bundle = path if isinstance(path, Bundle) else open_bundle(os.fspath(path))
     packed = backend == "onnxruntime"
+    variant = {**TENSORRT, **RTX}.get(backend)
+    if backend in ON_GPU and not bundle.network.on_gpu(bundle.config):
+        raise EngineError(f"{bundle.path} is a network {bundle.network.title}, which backend "
+                          f"{backend} does not run; choose onnxruntime")
     if not isinstance(bundle, NoisePredictorBundle):
-        if backend in ON_GPU:
+        if backend == CUDA:
             raise EngineError(f"{bundle.path} is a feed-forward network, which backend {backend} "
-                              "does not run; choose onnxruntime")
+                              "does not run; choose onnxruntime, tensorrt or tensorrt-rtx")
+        if variant:
+            from .tensorrt.run.one_run import TensorRtOneRun
+
+            return TensorRtOneRun(bundle, variant=variant, device_id=device or 0)
         from .onnxruntime.one_run import OnnxRuntimeOneRun
 
         return OnnxRuntimeOneRun(bundle, threads=threads, packed=packed)
@@ -61,7 +69,7 @@ def open_engine(path: str | os.PathLike[str] | Bundle, *, threads: int | None, b
         from .onnxruntime.cuda import CudaNoisePredictor
 
         return CudaNoisePredictor(bundle, device_id=device or 0, threads=threads)
-    if variant := {**TENSORRT, **RTX}.get(backend):
+    if variant:
         from .tensorrt.run.noise_predictor import TensorRtNoisePredictor
 
         return TensorRtNoisePredictor(bundle, variant=variant, device_id=device or 0)

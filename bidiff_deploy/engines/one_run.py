@@ -11,6 +11,7 @@ from ..errors import EngineError, UsageError
 from ..images.hidden_colours import without_hidden_colours
 from ..images.image import Image
 from ..images.tiles import OVERLAP, TilePlan
+from ..operators.names import INT8
 from ..sampling.noise import gaussian_noise
 from ..sampling.sampler import OnStep
 from .image_engine import ImageEngine, Start
@@ -56,13 +57,24 @@ class OneRun(ImageEngine):
                 raise UsageError(f"{name} {value!r} is for diffusion bundles; a feed-forward one "
                                  f"has no time steps, so leave {name} out")
 
+    @property
+    def precision(self) -> str:
+        """The least precise type in use: float32, float16 (for feature maps) or int8."""
+        return self.bundle.precision
+
+    def step_bytes(self, height: int, width: int) -> int:
+        """Estimated peak memory of a run, for one output of that size."""
+        # Around int8 layers are standard operators too.
+        return self.bundle.network.peak_bytes(
+            self.bundle.config, height, width,
+            stock=self.kernel == "stock" or self.bundle.precision == INT8)
+
     def tile_plan(self, height: int, width: int, tile: Tile = "auto", memory: int | None = None,
                   overlap: int | None = None) -> TilePlan:
         network, config = self.bundle.network, self.bundle.config
         reach = network.reach(config)
         return choose((height * self.scale, width * self.scale), tile, memory, overlap, self.scale,
-                      functools.partial(network.work, config),
-                      functools.partial(network.peak_bytes, config, stock=self.kernel == "stock"),
+                      functools.partial(network.work, config), self.step_bytes,
                       usual_overlap=OVERLAP if reach is None else 2 * reach * self.scale,
                       whole_pixels=_WHOLE_PIXELS)
 

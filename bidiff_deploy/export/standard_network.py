@@ -44,7 +44,7 @@ def standard_network(model: onnx.ModelProto, side: int, *, half: bool,
     """
     graph = inline_at(ParameterizedGraph(model), side, side)
     if half:
-        narrow, constants = with_half_maps(graph.model, graph.constants, graph.first_layers)
+        narrow, constants = with_half_maps(graph.model, graph.constants, graph.float32)
         graph = dataclasses.replace(graph, model=narrow, constants=constants)
     ours = Dense(int8=False) if plain else _Packed(int8=False)
     return _Writer(graph.model, graph.constants, graph.shapes, None, ours).run()

@@ -101,9 +101,11 @@ def _check(checkpoint: Checkpoint, precision: str) -> None:
     if checkpoint.scale is None:
         raise UsageError(f"{checkpoint.name} does not state the factor it upscales by, and no "
                          "tensor shows it; give --scale 2 or --scale 4, or the options file")
-    if checkpoint.network.kind != NOISE_PREDICTOR and precision != "exact":
-        raise UsageError(f"{checkpoint.name} is a feed-forward network, all float32 where it is "
-                         "not binary; leave --precision out")
+    taken = *checkpoint.network.computes, INT8
+    if PRECISIONS[precision] not in taken:
+        names = [name for name, compute in PRECISIONS.items() if compute in taken]
+        raise UsageError(f"{checkpoint.name} is a network {checkpoint.network.title}, which has no "
+                         f"--precision {precision}; it has {', '.join(names)}")
     if precision == "int8":
         missing = set(checkpoint.network.int8_layers(checkpoint.config)) - set(checkpoint.bounds)
         if missing:
@@ -122,7 +124,7 @@ def _build(checkpoint: Checkpoint, timesteps: Sequence[int], precision: str, wei
     compute = PRECISIONS[precision]
     of_kind = (_build_steps(checkpoint, timesteps, compute, weights, save, on_step)
                if checkpoint.network.kind == NOISE_PREDICTOR
-               else _build_one_run(checkpoint, weights, save))
+               else _build_one_run(checkpoint, compute, weights, save))
     return {**_manifest(checkpoint, compute), **of_kind}
 
 
@@ -154,11 +156,11 @@ def _build_steps(checkpoint: Checkpoint, timesteps: Sequence[int], compute: str,
     return found if network.name == DEFAULT else {**found, "model": network.name}
 
 
-def _build_one_run(checkpoint: Checkpoint, weights: WeightsFile,
+def _build_one_run(checkpoint: Checkpoint, compute: str, weights: WeightsFile,
                    save: Callable[[str, bytes], object]) -> dict[str, Any]:
     """Build the one graph; returns the manifest's keys of a network that runs once."""
     network = checkpoint.network
-    built = network.build_graph(checkpoint, weights.add)
+    built = network.build_graph(checkpoint, weights.add, compute=compute)
     save(_GRAPH, built.model.SerializeToString(deterministic=True))
     return {"kind": network.kind, "model": network.name, "graph": _GRAPH,
             "tensors": _offsets(built.model)}

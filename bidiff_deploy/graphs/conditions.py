@@ -89,13 +89,14 @@ def _standard_only(graph: ParameterizedGraph, _: Options) -> bool:
     return not _our_nodes(graph)
 
 
-def _loop(graph: ParameterizedGraph, _: Options) -> bool:
-    return (set(FACTORS) <= _names(graph.model.graph.input)
-            and LATENT in _names(graph.model.graph.output))
+def _loop(graph: ParameterizedGraph, options: Options) -> bool:
+    return not options.loop or (set(FACTORS) <= _names(graph.model.graph.input)
+                                and LATENT in _names(graph.model.graph.output))
 
 
 def _at_shape(graph: ParameterizedGraph, options: Options) -> bool:
-    named = {dim.dim_param for tensor in _interface(graph) for dim in tensor.shape.dim}
+    named = {dim.dim_param.rpartition("*")[2]
+             for tensor in _interface(graph) for dim in tensor.shape.dim}
     return all(tensor.elem_type == TensorProto.FLOAT for tensor in _interface(graph)) and not (
         options.shape and named & set("NHW"))
 
@@ -115,7 +116,7 @@ LOWERED = Condition("standard operators are those that every supported TensorRT 
                     "target's opset, and no constant is in the model", _lowered)
 PLUGIN_NODES = Condition("every operator of ours is a node of the plugin", _plugin_nodes)
 STANDARD_ONLY = Condition("no operator of ours is left", _standard_only)
-LOOP = Condition("the image at the next time step is an output", _loop)
+LOOP = Condition("of a network with a loop, the image at the next time step is an output", _loop)
 AT_SHAPE = Condition("inputs and outputs are float32, and have the target's shape if it has one",
                      _at_shape)
 COMPLETE = Condition("every weight is in the model", _complete)

@@ -1,7 +1,7 @@
 """Passes ``fix_sizes`` and ``embed``: what a parser of TensorRT is given is one complete model.
 
-``fix_sizes`` before: inputs and outputs with dimensions N, H and W. After: all of them float32, and
-where the target has a shape, its numbers instead. ``embed`` before: values in ``constants``. After:
+``fix_sizes`` before: inputs and outputs with dimensions N, H and W, or 2*H. After: all of them
+float32, and where the target has a shape, its numbers instead. ``embed`` before: values in ``constants``. After:
 all of them initializers of the model, in memory.
 """
 
@@ -25,8 +25,9 @@ def fix_sizes(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph
         if value.type.tensor_type.elem_type != TensorProto.FLOAT:
             raise EngineError(f"the input {value.name} is not float32; export the bundle again")
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in images:
-                dim.dim_value = images[dim.dim_param]
+            factor, _, side = dim.dim_param.rpartition("*")
+            if side in images:
+                dim.dim_value = int(factor or 1) * images[side]
     return graph
 
 

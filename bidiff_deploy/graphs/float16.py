@@ -1,9 +1,9 @@
 """Pass ``float16``: maps between the layers become float16.
 
 Before: every map is float32. After: maps, and the weights of convolutions, are float16 from the
-first layer's output on. Float32 remain the inputs and outputs of the graph, the first layer
-(``Conv3x3``: every sign depends on its sums), statistics over many values (group norms, softmax)
-and vectors of our operators. A value that is read in both types is cast once.
+first layer's output on. Float32 remain the inputs and outputs of the graph, the first layer (every
+sign depends on its sums), sums with the image itself, statistics over many values (group norms,
+softmax) and vectors of our operators. A value that is read in both types is cast once.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ MAPS = {BINARY_CONV: (0, 5), GROUP_NORM_SWISH: (0,), NORM_BINARY_CONV: (0, 8),
 # Products of many terms, which tensor cores read in float16 and add in float32.
 _PRODUCTS = ("Conv", "MatMul")
 # They compute in the type of their inputs: float16 if one of them is.
-_ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Concat")
+_ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Concat", "LeakyRelu")
 # They move the values of their first input.
-_MOVERS = ("Reshape", "Transpose", "Split", "Slice", "Identity")
+_MOVERS = ("Reshape", "Transpose", "Split", "Slice", "Identity", "Gather")
 _NEUTRAL = ("Shape", "Constant", "Cast")  # the type of their output does not depend on inputs
 
 
 def float16(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
     """The graph with float16 maps. Raises EngineError for weights beyond the range of float16."""
-    model, constants = half(graph.model, graph.constants, graph.first_layers)
+    model, constants = half(graph.model, graph.constants, graph.float32)
     return dataclasses.replace(graph, model=model, constants=constants)
 
 

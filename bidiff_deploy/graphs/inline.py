@@ -32,7 +32,7 @@ _SIZE = 8  # side of the image that shapes are inferred at, in multiples of the 
 
 
 def inline(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
-    """The graph with ``first_layers`` and ``shapes`` filled in."""
+    """The graph with ``float32`` and ``shapes`` filled in."""
     bundle = options.graphs.bundle
     side = _SIZE * bundle.network.size_multiple(bundle.config)
     return inline_at(graph, *(options.shape[1:] if options.shape else (side, side)))
@@ -40,13 +40,29 @@ def inline(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
 
 def inline_at(graph: ParameterizedGraph, height: int, width: int) -> ParameterizedGraph:
     """As ``inline``; shapes are those of an input of this size."""
-    first_layers = frozenset(node.output[0] for node in graph.model.graph.node
-                             if node.op_type == CONV3X3)
+    float32 = _float32(graph)
     shapes = infer_shapes(inline_fused(graph.model), height, width)
     model = inline_fused(graph.model, keep=KERNELS)
     del model.functions[:]
     _fold_channels(model.graph, shapes)
-    return dataclasses.replace(graph, model=model, first_layers=first_layers, shapes=shapes)
+    return dataclasses.replace(graph, model=model, float32=float32, shapes=shapes)
+
+
+def _float32(graph: ParameterizedGraph) -> frozenset[str]:
+    """Outputs of the first layers, which read the image, and of the nodes that add the image, or
+    what is made of it alone, to a map."""
+    image = {value.name for value in graph.model.graph.input} - set(graph.inputs)
+    constants = {tensor.name for tensor in graph.model.graph.initializer}
+    found = []
+    for node in graph.model.graph.node:
+        read = {name for name in node.input if name} - constants
+        if not read:
+            constants.update(node.output)
+        elif read <= image and node.op_type != CONV3X3:
+            image.update(node.output)
+        elif read & image:
+            found.append(node.output[0])
+    return frozenset(found)
 
 
 def _fold_channels(graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> None:

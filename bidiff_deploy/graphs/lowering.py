@@ -9,7 +9,6 @@ from ..errors import UsageError
 from .opset import OPSET, OPSET_OF_10
 from .passes import CPU, CUDA, TENSORRT, run_passes
 from .record import Options, ParameterizedGraph, Words
-from .update import LATENT
 
 __all__ = ["VARIANTS", "TensorRtGraph", "first_step", "lower_for_cuda", "lower_for_tensorrt",
            "parameterized_graph"]
@@ -24,8 +23,9 @@ class TensorRtGraph:
     model    a serialised ModelProto with all weights inside, for ``parser.parse``
     inputs   dimensions of every input, in order: ``noisy``, ``condition``, the step's constants
              (without plugin as ``step_rows.rows_apart`` has them), the four ``update.FACTORS``;
-             a dimension that is free is "N", "H" or "W". All float32, as the outputs are
-    outputs  ``prediction`` and ``latent``, the image at the next time step
+             of a network without a loop the image alone; a dimension that is free is "N", "H" or
+             "W". All float32, as the outputs are
+    outputs  ``prediction`` and ``latent``, the image at the next time step; the large image
     opset    of standard operators
     """
 
@@ -98,4 +98,5 @@ def lower_for_tensorrt(graphs: StepGraphs, *, variant: str, float16: bool,
     inputs = {value.name: tuple(dim.dim_value or dim.dim_param
                                 for dim in value.type.tensor_type.shape.dim)
               for value in model.input}
-    return TensorRtGraph(graph.serialized(), inputs, (model.output[0].name, LATENT), opset)
+    return TensorRtGraph(graph.serialized(), inputs, tuple(value.name for value in model.output),
+                         opset)

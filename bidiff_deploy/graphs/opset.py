@@ -8,8 +8,8 @@ OPSET_OF_10 = 19  # for TensorRT 10 and later
 # are their inputs, and in int64 if shapes are, which parsers before 10 narrow.
 OPERATORS = frozenset((
     "Abs", "Add", "AveragePool", "Cast", "Clip", "Concat", "Conv", "DepthToSpace",
-    "DequantizeLinear", "Div", "Exp", "Expand", "MatMul", "Min", "Mul", "QuantizeLinear",
-    "ReduceMean", "Relu", "Reshape", "Shape", "Sigmoid", "Sign", "Slice", "Softmax", "SpaceToDepth",
-    "Split", "Sqrt", "Sub", "Transpose"))
+    "DequantizeLinear", "Div", "Exp", "Expand", "Gather", "LeakyRelu", "MatMul", "Min", "Mul",
+    "QuantizeLinear", "ReduceMean", "Relu", "Reshape", "Resize", "Shape", "Sigmoid", "Sign",
+    "Slice", "Softmax", "SpaceToDepth", "Split", "Sqrt", "Sub", "Transpose"))
 # Also imported from TensorRT 10 on, without a plugin.
 OPERATORS_OF_10 = OPERATORS | {"InstanceNormalization"}

@@ -8,7 +8,7 @@
     TensorRT, dense       parameterize, inline, float16, split_rows, lower_dense, update,
                           fix_sizes, embed; dense-int8 is the same with the option ``int8``
 
-``float16`` runs where the target's maps are float16. ``lower_with_plugin`` and ``lower_dense`` are
+``float16`` runs where the target's maps are float16, ``update`` where the network has a loop. ``lower_with_plugin`` and ``lower_dense`` are
 ``lower_opset``, with our operators as nodes of the plugin or in standard operators: one walk writes
 both, because they share casts, reshapes and constants.
 
@@ -66,7 +66,8 @@ LOWER_WITH_PLUGIN = Pass(lower_with_plugin, (c.PARAMETERIZED, c.INLINED),
                          (c.LOWERED, c.PLUGIN_NODES, c.PARAMETERIZED))
 LOWER_DENSE = Pass(lower_dense, (c.PARAMETERIZED, c.INLINED, c.ROWS),
                    (c.LOWERED, c.STANDARD_ONLY, c.PARAMETERIZED))
-UPDATE = Pass(update, (c.PARAMETERIZED, c.INLINED), (c.LOOP, c.PARAMETERIZED))
+UPDATE = Pass(update, (c.PARAMETERIZED, c.INLINED), (c.LOOP, c.PARAMETERIZED),
+              when=lambda options: options.loop)
 FIX_SIZES = Pass(fix_sizes, (c.LOOP,), (c.AT_SHAPE,))
 EMBED = Pass(embed, (c.PARAMETERIZED, c.AT_SHAPE), (c.COMPLETE,))
 

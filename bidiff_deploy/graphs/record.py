@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 
 from ..bundle.step_graphs import StepGraphs
+from ..networks.base import NOISE_PREDICTOR
 from ..operators.shapes import Shape
 from .graph_writer import Array
 from .opset import OPSET
@@ -28,7 +29,8 @@ class ParameterizedGraph:
     constants     ``{name: array}``, views of the weights file where a pass did not change them
     inputs        names of the inputs that are a step's constants: initializers lifted to inputs by
                   the pass ``parameterize``, empty before it
-    first_layers  outputs of the first layers, which are computed in float32; from ``inline`` on
+    float32       outputs of nodes that are computed in float32 whatever the type of maps: first
+                  layers, and sums with the image itself; from ``inline`` on
     shapes        of every value for one image, those inside fused operators included; from
                   ``inline`` on
     """
@@ -36,7 +38,7 @@ class ParameterizedGraph:
     model: onnx.ModelProto
     constants: dict[str, Array] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
-    first_layers: frozenset[str] = frozenset()
+    float32: frozenset[str] = frozenset()
     shapes: Mapping[str, Shape] = field(default_factory=dict)
 
     def serialized(self) -> bytes:
@@ -75,3 +77,8 @@ class Options:
     plugin: Words | None = None
     shape: tuple[int, int, int] | None = None
     opset: int = OPSET
+
+    @property
+    def loop(self) -> bool:
+        """Whether the graph is run once per time step."""
+        return self.graphs.bundle.network.kind == NOISE_PREDICTOR

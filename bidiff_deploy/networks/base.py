@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..operators.names import COMPUTE
 from ..operators.sign_bits import BinaryWeight
 from .costs import Count
 from .options import options_from
@@ -97,12 +98,14 @@ class Network(abc.ABC):
     title         in sentences
     kind          NOISE_PREDICTOR or ONE_RUN
     config_class  the dataclass of its options
+    computes      values of ``compute`` that ``build_graph`` takes besides INT8
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     kind: ClassVar[str]
     config_class: ClassVar[Any]
+    computes: ClassVar[tuple[str, ...]] = COMPUTE
 
     def config(self, options: Mapping[str, Any], origin: str) -> Any:
         """The config of ``options``. Raises CheckpointError, which names ``origin``."""
@@ -172,6 +175,10 @@ class Network(abc.ABC):
         """``peak_bytes`` on a GPU; ``half``: with float16 maps. None: no engine runs the network
         on a GPU."""
         return None
+
+    def on_gpu(self, config: Any) -> bool:
+        """Whether engines run the network on a GPU."""
+        return self.gpu_bytes(config, 0, 0, half=False) is not None
 
     @abc.abstractmethod
     def work(self, config: Any, height: int, width: int) -> float:

@@ -1,6 +1,7 @@
 """What the backends on NVIDIA GPUs share, whichever runtime executes their graphs.
 
-    noise_predictor  the base class of diffusion models on a GPU
+    engine           the base class of every engine on a GPU: buffers by shape, one thread
+    noise_predictor  that of diffusion models
     failures         errors of a GPU or its driver: lack of memory, a lost context
     step_rows        the constants of every step as rows of float32
     thread           the one thread that does an engine's work on the device

@@ -25,10 +25,15 @@ class OnnxRuntimeOneRun(OneRun):
         self._input = self._session.get_inputs()[0].name
 
     @property
+    def precision(self) -> str:
+        """As the base class has it; float16 is not used."""
+        return "float32" if self.bundle.precision == "float16" else super().precision
+
+    @property
     def description(self) -> str:
-        """Backend, version, kernel and threads in a few words."""
+        """Backend, version, kernel, precision and threads in a few words."""
         return (f"onnxruntime {self._ort.__version__}, kernel {self.kernel}, feed-forward, "
-                f"{self.threads} thread{'s' if self.threads > 1 else ''}")
+                f"{self.precision}, {self.threads} thread{'s' if self.threads > 1 else ''}")
 
     def _enlarge(self, image: np.ndarray) -> np.ndarray:
         try:

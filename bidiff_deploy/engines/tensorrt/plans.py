@@ -19,7 +19,7 @@ from ...bundle.record import Bundle
 from ...errors import EngineError
 from ...files import check_target, make_directory, open_own, user_folder
 from ..gpu.library import DeviceInfo
-from ..gpu.noise_predictor import precision_of
+from ..gpu.engine import precision_of
 from .api import Api, plugin_digest, product
 from .plan_pairs import SIDECAR_SUFFIX, sidecar_of, write_pair
 from .plugin.library import PluginLibrary

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import UsageError
+from ...networks.base import NOISE_PREDICTOR
 from ..noise_predictor import PADDING_MULTIPLE
 
 if TYPE_CHECKING:
     from ...bundle.record import Bundle
 
-__all__ = ["Profile", "Shape", "check_profile", "default_profile"]
+__all__ = ["Profile", "Shape", "check_profile", "default_profile", "unit_of"]
 
 _DEFAULT_SIDES = (64, 256, 512)
 _MAX_VALUES = (1 << 31) - 1  # of one tensor in TensorRT
@@ -52,22 +53,22 @@ class Profile:
 
 def default_profile(bundle: Bundle, batch: int = 1) -> Profile:
     """64x64 to 512x512, best at 256x256, rounded up to sides that the network takes."""
-    unit = _unit(bundle)
+    unit = unit_of(bundle)
     low, middle, high = ((batch, size, size) for size in (
         -(-side // unit) * unit for side in _DEFAULT_SIDES))
     return Profile(low, middle, high)
 
 
 def check_profile(profile: Profile, bundle: Bundle) -> None:
-    """Raise UsageError for shapes that a loop never has, and for shapes out of order."""
-    unit, channels = _unit(bundle), bundle.config.inner_channel
+    """Raise UsageError for shapes that a run never has, and for shapes out of order."""
+    unit, values = unit_of(bundle), _map_values(bundle)
     for shape in (profile.minimum, profile.optimum, profile.maximum):
         if any(side < 1 or side % unit for side in shape[1:]) or shape[0] < 1:
             raise UsageError(f"{_text(shape)} (batch x height x width) cannot be run: height and "
                              f"width must be multiples of {unit}, to which inputs are padded")
-        if math.prod(shape) * channels > _MAX_VALUES:
-            raise UsageError(f"{_text(shape)} (batch x height x width) with {channels} channels "
-                             f"has more than {_MAX_VALUES} values, TensorRT's limit for a tensor; "
+        if math.prod(shape) * values > _MAX_VALUES:
+            raise UsageError(f"{_text(shape)} (batch x height x width) with {values} values per "
+                             f"pixel has more than {_MAX_VALUES}, TensorRT's limit for a tensor; "
                              "choose a smaller shape, and larger images are run in tiles")
     for name, low, high in (("--min", profile.minimum, profile.optimum),
                             ("--opt", profile.optimum, profile.maximum)):
@@ -76,9 +77,19 @@ def check_profile(profile: Profile, bundle: Bundle) -> None:
                              "--opt and --max in ascending order")
 
 
-def _unit(bundle: Bundle) -> int:
-    """Heights and widths of a loop are multiples of this."""
-    return math.lcm(PADDING_MULTIPLE, bundle.network.size_multiple(bundle.config))
+def unit_of(bundle: Bundle) -> int:
+    """Heights and widths of a run's input are multiples of this: loops pad their images to it."""
+    padded = PADDING_MULTIPLE if bundle.network.kind == NOISE_PREDICTOR else 1
+    return math.lcm(padded, bundle.network.size_multiple(bundle.config))
+
+
+def _map_values(bundle: Bundle) -> int:
+    """Values of the largest map of a run, per pixel of its input."""
+    network, config = bundle.network, bundle.config
+    height, width = network.usual_size(config)
+    return max(layer.shape[0] * layer.height * layer.width
+               for layer in network.count(config, height, width).layers if not layer.product
+               ) // (height * width)
 
 
 def _text(shape: Shape) -> str:

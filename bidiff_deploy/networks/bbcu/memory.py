@@ -8,13 +8,24 @@ arena double, and 337 with the standard operators. The factors are for the worst
 
 from __future__ import annotations
 
-from .architecture import COLORS, BbcuConfig
+from .architecture import COLORS, BbcuConfig, layers
 
 _FLOAT = 4
 _FIXED = 24 << 20  # scratch of the kernels, independent of the image size
 _LARGE_MAPS = 4  # maps of the output's size, alive or lost between chunks of memory
 _STOCK_MAPS = 5.25  # standard operators: signs and every sum are separate maps
+_GPU_FIXED = 256 << 20  # weights, kernels and captured graphs; not measured
+_GPU_MAPS = 4  # of the widest maps' size: signs, sums and two shortcuts
 _IMAGES = 4  # of the output's size: shortcut, sums, the result
+
+
+def gpu_bytes(config: BbcuConfig, height: int, width: int, *, half: bool) -> int:
+    """The same on a GPU; not fitted to measurements. With float16 maps (``half``) the widest maps
+    have half the size, and the images are float32."""
+    rows = [layer.factor for layer in layers(config)]
+    share = max(rows) ** 2 / config.scale ** 2  # of the largest maps' size in the output's
+    maps = _GPU_MAPS * config.channels * share * (0.5 if half else 1.0)
+    return _GPU_FIXED + int(_FLOAT * (maps + _IMAGES * COLORS) * height * width)
 
 
 def image_bytes(config: BbcuConfig, height: int, width: int, *, stock: bool = False) -> int:

@@ -22,6 +22,7 @@ class Bbcu(Network):
     title = "BBCU-M"
     kind = ONE_RUN
     config_class = BbcuConfig
+    computes = "float32", "float16"
 
     def parameters(self, config: BbcuConfig) -> dict[str, Parameter]:
         return parameters(config)
@@ -48,6 +49,9 @@ class Bbcu(Network):
     def peak_bytes(self, config: BbcuConfig, height: int, width: int, *,
                    stock: bool = False) -> int:
         return memory.image_bytes(config, height, width, stock=stock)
+
+    def gpu_bytes(self, config: BbcuConfig, height: int, width: int, *, half: bool) -> int:
+        return memory.gpu_bytes(config, height, width, half=half)
 
     def work(self, config: BbcuConfig, height: int, width: int) -> float:
         return height * width

@@ -2,7 +2,7 @@
 
 Run as a program, ``python -m bidiff_deploy.proof.bench.candidates``, it loads one candidate in a
 separate process and prints what only a fresh process shows: time to load, time of the first run,
-and peak memory.
+processor time and peak memory.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import abc
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...bundle.record import Bundle
+from ...bundle.record import Bundle, NoisePredictorBundle
+from ...bundle.step_graphs import StepGraphs
 from ...engines import ON_GPU
 from ...engines.noise_predictor import NoisePredictor
+from ...engines.one_run import OneRun
 from ...engines.onnxruntime.session import import_onnxruntime, session_options
 from ...errors import EngineError, UsageError
 
@@ -34,14 +37,18 @@ FOLDED = {"onnxruntime": True, "onnxruntime-minus-sign": False, "openvino": True
           "openvino-bf16": True}
 
 
+Feeds = Mapping[str, np.ndarray]
+_CPU_RUNS = 3  # of which the least processor time counts
+
+
 class Candidate(abc.ABC):
-    """A loaded step: call it with (noisy, condition), float32 (N, 3, H, W) each."""
+    """A loaded step, or network that runs once: call it with ``inputs``."""
 
     description: str
 
     @abc.abstractmethod
-    def __call__(self, noisy: np.ndarray, condition: np.ndarray) -> np.ndarray:
-        """The prediction, float32 (N, 3, H, W)."""
+    def __call__(self, feeds: Feeds) -> np.ndarray:
+        """The graph's output, float32 (N, 3, H, W)."""
 
     def close(self) -> None:  # noqa: B027 -- most candidates have nothing to release
         """Release what is not freed with the object."""
@@ -81,13 +88,15 @@ class _Packed(Candidate):
                  device: int | None = None) -> None:
         from ... import load_bundle
 
-        engine = load_bundle(bundle, threads=threads, backend=backend, device=device)
-        assert isinstance(engine, NoisePredictor)
-        self._engine, self._timestep = engine, timestep
+        self._engine = load_bundle(bundle, threads=threads, backend=backend, device=device)
+        self._timestep = timestep
         self.description = self._engine.description
 
-    def __call__(self, noisy: np.ndarray, condition: np.ndarray) -> np.ndarray:
-        return self._engine.predict(noisy, condition, self._timestep)
+    def __call__(self, feeds: Feeds) -> np.ndarray:
+        if isinstance(self._engine, OneRun):
+            return self._engine.enlarge(*feeds.values())
+        assert isinstance(self._engine, NoisePredictor)
+        return self._engine.predict(feeds["noisy"], feeds["condition"], self._timestep)
 
     def close(self) -> None:
         self._engine.close()
@@ -95,21 +104,25 @@ class _Packed(Candidate):
 
 class _Torch(Candidate):
     def __init__(self, bundle: Path, timestep: int, threads: int) -> None:
-        from ...bundle.manifest import open_noise_predictor
+        from ...bundle.manifest import open_bundle
         from .folded import folded_network
 
-        self._network = folded_network(open_noise_predictor(bundle), timestep)
+        opened = open_bundle(bundle)
+        if not isinstance(opened, NoisePredictorBundle):
+            raise EngineError("torch is a baseline of diffusion models only; measure a "
+                              "feed-forward network against onnxruntime")
+        self._network = folded_network(opened, timestep)
         import torch
 
         torch.set_num_threads(threads)
         self._torch, self._timestep = torch, timestep
         self.description = f"torch {torch.__version__}, channels_last, folded float32"
 
-    def __call__(self, noisy: np.ndarray, condition: np.ndarray) -> np.ndarray:
+    def __call__(self, feeds: Feeds) -> np.ndarray:
         torch = self._torch
         with torch.inference_mode():
-            inputs = [torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
-                      for x in (noisy, condition)]
+            inputs = [torch.from_numpy(feeds[name]).contiguous(memory_format=torch.channels_last)
+                      for name in ("noisy", "condition")]
             found: np.ndarray = self._network(*inputs, self._timestep).contiguous().numpy()
             return found
 
@@ -123,9 +136,8 @@ class _OnnxRuntime(Candidate):
                                              providers=["CPUExecutionProvider"])
         self.description = f"onnxruntime {ort.__version__}, folded float32"
 
-    def __call__(self, noisy: np.ndarray, condition: np.ndarray) -> np.ndarray:
-        found: np.ndarray = self._session.run(
-            ["prediction"], {"noisy": noisy, "condition": condition})[0]
+    def __call__(self, feeds: Feeds) -> np.ndarray:
+        found: np.ndarray = self._session.run(None, dict(feeds))[0]
         return found
 
 
@@ -145,21 +157,33 @@ class _OpenVino(Candidate):
         self._request: Any = compiled.create_infer_request()
         self.description = f"openvino {openvino.__version__.split('-')[0]}, folded {kind}"
 
-    def __call__(self, noisy: np.ndarray, condition: np.ndarray) -> np.ndarray:
-        found = self._request.infer({"noisy": noisy, "condition": condition})
-        return np.array(found["prediction"], np.float32)
+    def __call__(self, feeds: Feeds) -> np.ndarray:
+        return np.array(self._request.infer(dict(feeds))[0], np.float32)
 
 
-def inputs(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Noise and condition of one image, the same in every process."""
+def inputs(bundle: Bundle, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The inputs of the bundle's graph for one image, float32 (1, 3, H, W), the same in every
+    process: the noise in a latent, or none, and an image."""
     generator = np.random.default_rng(0)
-    return (generator.standard_normal((1, 3, *size)).astype(np.float32),
-            generator.random((1, 3, *size), np.float32))
+    found = {}
+    for value in StepGraphs(bundle).built.model.graph.input:
+        shape = 1, 3, *size
+        found[value.name] = (generator.standard_normal(shape).astype(np.float32)
+                             if value.name == "noisy" else generator.random(shape, np.float32))
+    return found
+
+
+def _cpu_seconds(candidate: Candidate, feeds: Feeds) -> float:
+    """Processor time of a run, of all threads."""
+    before = time.process_time()
+    candidate(feeds)
+    return time.process_time() - before
 
 
 def main(arguments: list[str]) -> None:
     """Arguments: a candidate's name, bundle, timestep, height, width, threads, folder and, for
     candidates on a GPU, its number."""
+    from ...bundle.manifest import open_bundle
     from ...machine import peak_memory
 
     name, bundle, timestep, height, width, threads, folder, *device = arguments
@@ -168,17 +192,17 @@ def main(arguments: list[str]) -> None:
         candidate = load(name, Path(bundle), int(timestep), int(threads), Path(folder),
                          *map(int, device))
         loaded = time.perf_counter()
-        noisy, condition = inputs((int(height), int(width)))
+        feeds = inputs(open_bundle(bundle, verify=False), (int(height), int(width)))
         before = time.perf_counter()
-        candidate(noisy, condition)
+        candidate(feeds)
         first = time.perf_counter() - before
-        candidate(noisy, condition)
+        used = min(_cpu_seconds(candidate, feeds) for _ in range(_CPU_RUNS))
         candidate.close()
     except (EngineError, UsageError) as error:
         print(json.dumps({"error": str(error)}))
         return
     print(json.dumps({"load_seconds": loaded - started, "first_run_seconds": first,
-                      "peak_memory": peak_memory(), "description": candidate.description}))
+                      "cpu_seconds": used, "peak_memory": peak_memory(), "description": candidate.description}))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ class Measured:
 
     seconds            time per step, one value per round
     load_seconds, first_run_seconds, peak_memory (bytes)  in a fresh process
+    cpu_seconds        processor time of a step, of all threads, in that process
     snr                dB of its prediction against the packed engine's, None for the latter
     ratio              (median, smallest, largest) of its time over the packed engine's
     """
@@ -57,6 +58,7 @@ class Measured:
     load_seconds: float
     first_run_seconds: float
     peak_memory: int
+    cpu_seconds: float
     snr: float | None = None
     ratio: tuple[float, float, float] | None = None
 
@@ -69,7 +71,8 @@ class Measured:
 class BenchResult:
     """Figures of one bundle at one size.
 
-    steps              number of steps per image
+    what               a step, or the run of a network without steps
+    steps              number of them per image
     overhead_seconds   time per image outside the steps: noise, updates
     profile            see ``profile.StepProfile``
     warnings           sentences on why the figures may be wrong
@@ -88,6 +91,7 @@ class BenchResult:
     unavailable: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     busy: bool = False
+    what: str = "step"
 
     @property
     def binary_share(self) -> float:
@@ -99,6 +103,11 @@ class BenchResult:
         """Time per image: computed, not measured."""
         return self.steps * one.median + self.overhead_seconds
 
+    def images_per_cpu_second(self, one: Measured) -> float:
+        """How many images a second of one processor's time computes, without what is outside the
+        steps."""
+        return 1 / (self.steps * one.cpu_seconds)
+
     def ceiling(self, one: Measured) -> float:
         """The ratio to ``one`` if binary layers took no time (Amdahl's law)."""
         return one.median / (self.measured[0].median * (1 - self.binary_share))
@@ -109,20 +118,22 @@ class BenchResult:
         for entry, one in zip(values["measured"], self.measured):
             entry["median_seconds"] = one.median
             entry["image_seconds"] = self.image_seconds(one)
+            entry["images_per_cpu_second"] = self.images_per_cpu_second(one)
             entry["ceiling"] = self.ceiling(one) if one.ratio else None
             if one.snr is not None and not np.isfinite(one.snr):
                 entry["snr"] = str(one.snr)
         return {**values, "binary_share": self.binary_share}
 
 
-def bench_bundle(bundle: NoisePredictorBundle, *, size: tuple[int, int], threads: int,
+def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
                  against: Sequence[str] = ("onnxruntime", "onnxruntime-minus-sign"),
                  steps: int | None = None, rounds: int = ROUNDS, bounds: bool = False,
                  device: int | None = None, on_progress: Callable[[float], None] | None = None
                  ) -> BenchResult:
     """Measure ``bundle`` at ``size`` (height, width) and the baselines ``against``.
 
-    ``steps``: steps per image (default: all that the bundle visits). ``bounds``: also measure the
+    ``steps``: steps per image (default: all that the bundle visits), of a network that has steps.
+    ``bounds``: also measure the
     machine's rates, for ``profile``. ``device``: number of the GPU for baselines on a GPU.
     ``on_progress``: called with the share done, 0 to 1. Raises UsageError for unknown baselines,
     sizes that the network cannot run at, or a device that no baseline uses; EngineError if the
@@ -140,7 +151,13 @@ def bench_bundle(bundle: NoisePredictorBundle, *, size: tuple[int, int], threads
                          "out")
     if library.library_path() is None:
         raise EngineError(library.missing_reason())
-    visited = sampler.pick_timesteps(bundle.timesteps, steps, bundle.default_start)
+    if isinstance(bundle, NoisePredictorBundle):
+        visited = sampler.pick_timesteps(bundle.timesteps, steps, bundle.default_start)
+    elif steps is not None:
+        raise UsageError(f"steps {steps} is for diffusion bundles; a feed-forward one has no time "
+                         "steps, so leave steps out")
+    else:
+        visited = (bundle.steps[0].timestep,)
     timestep = visited[-1]
     names = list(dict.fromkeys(
         [PACKED, *(name for group in against for name in BASELINES[group])]))
@@ -164,11 +181,11 @@ def bench_bundle(bundle: NoisePredictorBundle, *, size: tuple[int, int], threads
             report(0.3 * (index + 1) / len(names))
         if PACKED in unavailable:
             raise EngineError(f"{bundle.path} cannot be measured: {unavailable[PACKED]}")
-        noisy, condition = candidates.inputs(size)
+        feeds = candidates.inputs(bundle, size)
         with StepProfile(bundle, timestep, threads) as profiled:
             loaded = {name: candidates.load(name, bundle.path, timestep, threads, folder,
                                             device or 0) for name in fresh}
-            seconds, predictions = _take_turns(loaded, profiled, noisy, condition, rounds,
+            seconds, predictions = _take_turns(loaded, profiled, feeds, rounds,
                                                lambda share: report(0.3 + 0.6 * share))
             descriptions = {name: candidate.description for name, candidate in loaded.items()}
             for candidate in loaded.values():
@@ -193,12 +210,13 @@ def bench_bundle(bundle: NoisePredictorBundle, *, size: tuple[int, int], threads
     return BenchResult(
         str(bundle.path), size, threads, len(visited), rounds,
         (load, os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0),
-        _overhead(bundle, visited, condition), measured, profile, unavailable, warnings,
-        busy=uneven or load > BUSY_LOAD)
+        _overhead(bundle, visited, size), measured, profile, unavailable, warnings,
+        busy=uneven or load > BUSY_LOAD,
+        what="step" if isinstance(bundle, NoisePredictorBundle) else "run")
 
 
-def _take_turns(loaded: dict[str, candidates.Candidate], profiled: StepProfile, noisy: np.ndarray,
-                condition: np.ndarray, rounds: int, report: Callable[[float], None]
+def _take_turns(loaded: dict[str, candidates.Candidate], profiled: StepProfile,
+                feeds: candidates.Feeds, rounds: int, report: Callable[[float], None]
                 ) -> tuple[dict[str, list[float]], dict[str, np.ndarray]]:
     times: dict[str, list[float]] = {name: [] for name in loaded}
     predictions = {}
@@ -207,14 +225,14 @@ def _take_turns(loaded: dict[str, candidates.Candidate], profiled: StepProfile, 
             time.sleep(PAUSE_SECONDS)
             # A loop runs one network repeatedly. The first run of a turn has the caches of another
             # candidate, so the second is timed.
-            candidate(noisy, condition)
+            candidate(feeds)
             started = time.perf_counter()
-            predictions[name] = candidate(noisy, condition)
+            predictions[name] = candidate(feeds)
             elapsed = time.perf_counter() - started
             if index >= WARM_UP:
                 times[name].append(elapsed)
             if name == PACKED:
-                profiled.run(noisy, condition, counts=index >= WARM_UP)
+                profiled.run(feeds, counts=index >= WARM_UP)
         report((index + 1) / (WARM_UP + rounds))
     return times, predictions
 
@@ -237,12 +255,13 @@ def _fresh_process(name: str, bundle: Bundle, timestep: int, size: tuple[int, in
         return {"error": f"it failed in a separate process: {lines[-1]}"}
 
 
-def _overhead(bundle: NoisePredictorBundle, visited: tuple[int, ...],
-              condition: np.ndarray) -> float:
+def _overhead(bundle: Bundle, visited: tuple[int, ...], size: tuple[int, int]) -> float:
     """Seconds of an image's loop with a network that takes no time."""
+    if not isinstance(bundle, NoisePredictorBundle):
+        return 0.0
     started = time.perf_counter()
-    count, channels, height, width = condition.shape
-    noise = gaussian_noise((count, channels, height, width), seed=0)
+    noise = gaussian_noise((1, 3, *size), seed=0)
+    condition = np.zeros_like(noise)
     sampler.sample(lambda latent, *_: latent, condition, visited, bundle.schedule, noise,
                    start=bundle.default_start)
     return time.perf_counter() - started

@@ -11,6 +11,7 @@ import json
 import statistics
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ _PARTS = {
     "full-precision layers": {"Conv", "FusedConv", "NhwcFusedConv", CONV3X3, PAIR_CONV, NORM_CONV},
     "norms and elementwise": {
         GROUP_NORM_SWISH, "InstanceNormalization", "GroupNormalization", "Sigmoid", "QuickGelu",
-        "Mul", "Add", "Silu", "Swish", "BiasGelu"},
+        "Mul", "Add", "Div", "Silu", "Swish", "BiasGelu", "LeakyRelu", "Resize"},
     "attention": {"MatMul", "FusedMatMul", "Softmax", ATTENTION, "MultiHeadAttention"},
 }
 _BINARY = (BINARY_CONV, NORM_BINARY_CONV, BINARY_FUSION, BINARY_DOWN, BINARY_UP)
@@ -67,12 +68,12 @@ class StepProfile:
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
-    def run(self, noisy: np.ndarray, condition: np.ndarray, *, counts: bool = True) -> None:
-        """Two steps, of which the second counts: the first has the caches of another candidate."""
-        feeds = {"noisy": noisy, "condition": condition, **self._constants}
-        self._shape = noisy.shape
+    def run(self, feeds: Mapping[str, np.ndarray], *, counts: bool = True) -> None:
+        """Two steps, of which the second counts: the first has the caches of another candidate.
+        ``feeds``: the graph's maps."""
+        self._shape = next(iter(feeds.values())).shape
         for _ in range(2):
-            self._session.run(["prediction"], feeds)
+            self._session.run(None, {**feeds, **self._constants})
         self._runs += 2
         if counts:
             self._counted.append(self._runs - 1)

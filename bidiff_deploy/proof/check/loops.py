@@ -92,7 +92,7 @@ def check_loops(samples: Sequence[Sample], reference: NoisePredictor, floor: Noi
     for sample in samples:
         expected = reference.sample(sample.condition)
         enlarged = np.clip(sample.condition, 0, 1)
-        sanity = _psnr(expected, enlarged)
+        sanity = loop_psnr(expected, enlarged)
         if sanity < TRAINED_PSNR:
             results.append(LoopCheck(sample.name, sanity, precision=precision,
                                      judged=judged))
@@ -103,9 +103,9 @@ def check_loops(samples: Sequence[Sample], reference: NoisePredictor, floor: Noi
             border = engine.scale
             truth = {name: psnr_y(_pixels(image), sample.truth, border) for name, image in
                      (("bicubic", enlarged), ("reference", expected), ("engine", found))}
-        results.append(LoopCheck(sample.name, sanity, _psnr(floor.sample(sample.condition),
-                                                            expected),
-                                 _psnr(found, expected), truth, precision, judged))
+        results.append(LoopCheck(
+            sample.name, sanity, loop_psnr(floor.sample(sample.condition), expected),
+            loop_psnr(found, expected), truth, precision, judged))
     return results
 
 
@@ -114,5 +114,6 @@ def _pixels(batch: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _psnr(first: np.ndarray, second: np.ndarray) -> float:
+def loop_psnr(first: np.ndarray, second: np.ndarray) -> float:
+    """PSNR-Y in dB of two images, float32 (1, 3, H, W)."""
     return psnr_y(_pixels(first), _pixels(second))

@@ -1,11 +1,14 @@
 """Check the bundle of a network that runs once: each binary layer, and whole images.
 
 As in ``noise_predictor``, layers must return the reference's integers, and every part of a run is
-judged alone, fed the engine's values. The result lists images as steps.
+judged alone, fed the engine's values. The result lists images as steps. A backend on a GPU returns
+no values inside a run: the parts are then judged in onnxruntime-stock, and the GPU's images are
+compared with the reference's, as those of whole loops are.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +20,6 @@ from ...checkpoint.record import Checkpoint
 from ...engines import open_engine
 from ...engines.one_run import OneRun
 from ...engines.tiled import to_tensor
-from ...errors import EngineError
 from ...operators.value_names import short
 from ..inputs import image_files, read_rgb
 from ..reference import load_network, torch_threads
@@ -25,20 +27,23 @@ from .bundle_layers import Array, BinaryLayer, BundleLayers, EngineValues
 from .common import OnProgress, refuse_other_network, source_notes
 from .forced import ForcedLayer, ForcedReference, SegmentCheck
 from .layers import LayerCheck, LayerOp, check_layer
+from .loops import LoopCheck, loop_psnr
 from .result import CheckResult, StepCheck, first_wrong, part_statistics, undecidable_notes
 from .runners import CPU_BACKENDS
-from .statistics import PREDICTION, compare_step
+from .statistics import PREDICTION, compare_step, nudged, snr
 
 NOISE_SIDE = 48  # of the noise image if no images are given
 IMAGE_SIZE = (128, 128)  # low-resolution images are cropped to it
 
 
 def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
-                  backend: str = "onnxruntime", threads: int | None = None,
+                  backend: str = "onnxruntime", device: int | None = None,
+                  threads: int | None = None,
                   size: tuple[int, int] | None = None, images: Sequence[str] = (),
                   on_progress: OnProgress | None = None) -> CheckResult:
     """Compare the network of ``checkpoint`` in torch with ``bundle`` in ``backend``.
 
+    device  number of the GPU, for backends on a GPU
     size    (height, width) of the network's input: of noise without ``images`` (default 48x48),
             else the size to which images are cropped (default 128x128)
     images  low-resolution files or folders
@@ -47,11 +52,8 @@ def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
     the op library, ImageError for images that cannot be read.
     """
     refuse_other_network(bundle, checkpoint)
-    if backend not in CPU_BACKENDS:
-        raise EngineError(f"backend {backend!r} cannot be checked by layer; use one of "
-                          f"{', '.join(CPU_BACKENDS)}")
     samples = _samples(size, images)
-    layers, packed = BundleLayers(bundle), CPU_BACKENDS[backend]
+    layers, packed = BundleLayers(bundle), CPU_BACKENDS.get(backend, False)
     op = LayerOp(layers, packed=packed, threads=threads)
     network = load_network(checkpoint)
     ends = _operator_ends(network)
@@ -62,12 +64,16 @@ def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
     checks: list[LayerCheck] = []
     segments: list[SegmentCheck] = []
     steps: list[StepCheck] = []
-    with torch_threads(threads), open_engine(bundle.path, threads=threads,
-                                             backend=backend) as engine:
+    compared: list[LoopCheck] = []
+    alone = backend in CPU_BACKENDS
+    with torch_threads(threads), open_engine(
+            bundle.path, threads=threads, backend=backend,
+            device=None if alone else device) as engine:
         assert isinstance(engine, OneRun)
+        floor = None if alone else load_network(checkpoint, channels_last=True)
         forced = ForcedReference(network, packed=packed)
         forced_ends = _operator_ends(forced.network)
-        for index, (_, image) in enumerate(samples):
+        for index, (label, image) in enumerate(samples):
             run, inside = values({name: image})
             found = {**inside, **run, PREDICTION: run[output]}
             constants = layers.constants(0)
@@ -79,21 +85,34 @@ def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
                                   for layer in layers.layers], index)
             checks += layer_checks
             segments += parts
-            enlarged = engine.enlarge(image)
-            engine_statistics = compare_step({PREDICTION: _run(network, image)},
-                                             {PREDICTION: enlarged})
-            steps.append(StepCheck(
-                index, replace(engine_statistics, layers=part_statistics(layer_checks, parts)),
-                None, differing=int(np.count_nonzero(enlarged != run[output])),
-                wrong=first_wrong(parts, layer_checks)))
+            enlarged, expected = engine.enlarge(image), _run(network, image)
+            statistics = compare_step({PREDICTION: expected}, {PREDICTION: enlarged})
+            wrong = first_wrong(parts, layer_checks)
+            if floor is None:
+                steps.append(StepCheck(
+                    index, replace(statistics, layers=part_statistics(layer_checks, parts)),
+                    None, differing=int(np.count_nonzero(enlarged != run[output])), wrong=wrong))
+            else:
+                again = min((_run(floor, image), *(_run(network, one) for one in nudged(image))),
+                            key=lambda one: snr(expected, one))
+                steps.append(StepCheck(
+                    index, statistics, compare_step({PREDICTION: expected}, {PREDICTION: again}),
+                    engine.precision, wrong=wrong))
+                again, enlarged, expected = (one.clip(0, 1) for one in (again, enlarged, expected))
+                compared.append(LoopCheck(label, math.inf, loop_psnr(again, expected),
+                                          loop_psnr(enlarged, expected),
+                                          precision=engine.precision))
             if on_progress is not None:
                 on_progress(index + 1, len(samples))
         described = engine.description
     notes = [f"step {index} is image {name}" for index, (name, _) in enumerate(samples)]
     notes += source_notes(bundle, checkpoint) + undecidable_notes(segments)
+    if not alone:
+        notes.append("values inside a run: only CPU backends return them; the bundle's parts were "
+                     f"judged in onnxruntime-stock, of {backend} itself only images were compared")
     return CheckResult(str(bundle.path), checkpoint.name, described, _torch_version(),
                        samples[0][1].shape[2:], layers=tuple(checks), segments=tuple(segments),
-                       steps=tuple(steps), notes=tuple(notes))
+                       steps=tuple(steps), loops=tuple(compared), notes=tuple(notes))
 
 
 def _operator_ends(network: Any) -> tuple[tuple[str, Any, bool, bool], ...]:

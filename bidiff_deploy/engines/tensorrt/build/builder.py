@@ -19,7 +19,7 @@ from ....bundle.record import Bundle
 from ....checks import whole_number
 from ....errors import BidiffError, EngineError, UsageError
 from ...gpu import library as cuda_library
-from ...gpu.noise_predictor import precision_of
+from ...gpu.engine import precision_of
 from ...gpu.primary_context import current_gpu
 from .. import plans
 from ..api import NO_REASON, Api, open_tensorrt
@@ -79,7 +79,7 @@ def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
     precision = precision_of(bundle)
     rtx = variant in RTX_VARIANTS
     settings = Settings(variant, precision == "float16", profile, workspace, level,
-                        _capabilities(capabilities, precision, notes) if rtx else ())
+                        _capabilities(capabilities, bundle, notes) if rtx else ())
     api = open_tensorrt(verbose, rtx)
     gpu = None if rtx else cuda_library.device_info(device)
     plugin = api.plugin() if variant == "plugin" else None
@@ -121,11 +121,13 @@ def build_plan(bundle: Bundle, profile: Profile, *, variant: str = "plugin",
     return plans.write_plan(folder, content, info, overwrite)
 
 
-def _capabilities(wanted: Sequence[int] | None, precision: str,
+def _capabilities(wanted: Sequence[int] | None, bundle: Bundle,
                   notes: list[str]) -> tuple[int, ...]:
-    """What TensorRT-RTX compiles for. Raises UsageError for sm_75 in float32, for which it has no
-    matrix products, as attention needs."""
-    if precision == "float16":
+    """What TensorRT-RTX compiles for. Raises UsageError for sm_75 in float32 if the network has
+    matrix products, as attention does: there are none for that."""
+    network, config = bundle.network, bundle.config
+    layers = network.count(config, *network.usual_size(config)).layers
+    if precision_of(bundle) == "float16" or not any(layer.product for layer in layers):
         return tuple(_CAPABILITIES if wanted is None else wanted)
     if wanted is None:
         notes.append("not compiled for sm_75, for which TensorRT-RTX multiplies no float32 "

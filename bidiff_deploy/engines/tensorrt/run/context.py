@@ -5,7 +5,7 @@ Differences between versions of TensorRT are decided by the names that exist, no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,10 +44,12 @@ class OpenPlan:
     """
 
     def __init__(self, api: Api, plan: Plan, content: bytes,
-                 places: Mapping[str, tuple[int, tuple[int, ...]]]) -> None:
-        """``content``: the plan's checked bytes; ``places``: those of ``StepRows``. Raises
-        EngineError if TensorRT refuses the plan, or its inputs and outputs are not those of the
-        bundle's steps."""
+                 places: Mapping[str, tuple[int, tuple[int, ...]]],
+                 images: Sequence[str] = IMAGES,
+                 outputs: Sequence[str] = (PREDICTION, LATENT)) -> None:
+        """``content``: the plan's checked bytes; ``places``: those of ``StepRows``; ``images``,
+        ``outputs``: the other inputs and the outputs. Raises EngineError if TensorRT refuses the
+        plan, or its inputs and outputs are not those of the bundle's graph."""
         self._api, self.plan = api, plan
         self._runtime: Any = api.runtime()
         self._cache = RuntimeCache(plan.path) if api.rtx else None
@@ -60,7 +62,7 @@ class OpenPlan:
             failure.args = (f"{failure}; {remedy}",)
             raise failure
         expected: dict[str, tuple[bool, tuple[int, ...] | None]] = {
-            **dict.fromkeys(IMAGES, (True, ())), **dict.fromkeys((PREDICTION, LATENT), (False, ())),
+            **dict.fromkeys(images, (True, ())), **dict.fromkeys(outputs, (False, ())),
             **{name: (True, shape) for name, (_, shape) in places.items()}}
         found = self._tensors(places)
         if found != expected:
