@@ -1,7 +1,7 @@
 """A checkpoint and a folder of images -> the bounds of its int8 layers.
 
 The float32 engine runs its own loop on crops of the images, so that every layer sees the latents
-that it will see; what the int8 layers read and return is sampled, equally much of each group of
+that it will see, and a network without a loop runs on the crops themselves; what the int8 layers read and return is sampled, equally much of each group of
 timesteps, and ``search.symmetric_bounds`` finds the bounds. As published, later layers are
 calibrated on maps that are not quantised. One bound serves all timesteps, because engines compile
 it as a constant; those of single groups are reported.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from ..bundle.record import NoisePredictorBundle
+from ..bundle.record import Bundle, NoisePredictorBundle
 from ..bundle.step_graphs import StepGraphs
 from ..checkpoint.record import Checkpoint
 from ..engines.noise_predictor import NoisePredictor
 from ..engines.onnxruntime.session import open_graph, run_failure, thread_count
+from ..engines.tiled import to_tensor
 from ..errors import UsageError
 from ..export.write import bundle_in_memory
 from ..graphs.lowering import parameterized_graph
@@ -32,7 +33,7 @@ from ..images.datasets import list_images, read_rgb8
 from ..images.resample import to_condition
 from ..networks.quantised import MAP_LEVELS, WEIGHT_LEVELS, LayerBounds
 from ..operators.definitions import inline_fused
-from ..operators.names import FUSED, NORM_CONV
+from ..operators.names import CONV3X3, FUSED, NORM_CONV
 from ..operators.value_names import short
 from ..sampling import sampler
 from .search import symmetric_bounds
@@ -85,20 +86,23 @@ def calibrate(checkpoint: Checkpoint, timesteps: Sequence[int], folder: Path, *,
                          "--precision and --calibration out")
     images, crops = crops_of(folder)
     bundle = bundle_in_memory(checkpoint, timesteps=timesteps)
-    assert isinstance(bundle, NoisePredictorBundle)
-    visited = sampler.pick_timesteps(bundle.timesteps, start=bundle.default_start)
+    visited = (sampler.pick_timesteps(bundle.timesteps, start=bundle.default_start)
+               if isinstance(bundle, NoisePredictorBundle) else (0,))
     groups = Counter(network.group(config, timestep) for timestep in visited)
     observer = _Observer(bundle, layers, {group: _SAMPLES // (count * len(crops)) + 1
                                           for group, count in groups.items()}, threads)
-    with observer as engine:
-        for done, crop in enumerate(crops, 1):
-            engine.sample(to_condition(crop, engine.scale), seed=done)
-            if on_crop:
-                on_crop(done, len(crops))
+    loop = (_ObservedLoop(bundle, observer) if isinstance(bundle, NoisePredictorBundle) else None)
+    for done, crop in enumerate(crops, 1):
+        if loop is not None:
+            loop.sample(to_condition(crop, loop.scale), seed=done)
+        else:
+            observer.run({observer.maps[0]: to_tensor(crop)})
+        if on_crop:
+            on_crop(done, len(crops))
     by_group: dict[str, dict[int, tuple[float, float]]] = {}
     bounds = {}
-    for name, weight in engine.weights.items():
-        maps = [[np.concatenate(engine.samples[name, role, group]) for group in groups]
+    for name, weight in observer.weights.items():
+        maps = [[np.concatenate(observer.samples[name, role, group]) for group in groups]
                 for role in (0, 1)]
         by_group[name] = {group: (_bound(inputs, map_levels), _bound(outputs, map_levels))
                           for group, inputs, outputs in zip(groups, *maps)}
@@ -129,27 +133,30 @@ def conv_maps(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, tuple[s
     operators are inlined."""
     wanted = {f"{short(name)}.weight": name for name in names}
     return {wanted[node.input[1]]: (node.input[0], node.output[0]) for node in model.graph.node
-            if node.op_type == "Conv" and node.input[1] in wanted}
+            if node.op_type in ("Conv", CONV3X3) and node.input[1] in wanted}
 
 
-class _Observer(NoisePredictor):
-    """The float32 engine, which keeps samples of what its int8 layers would read and return.
+class _Observer:
+    """A session of the float32 graph, which keeps samples of what its int8 layers would read and
+    return.
 
+    maps     names of the graph's inputs that are images
     weights  float32 weights of these layers, by name
     samples  {(layer, 0 for the input or 1 for the output, group): arrays of values}
     """
 
-    def __init__(self, bundle: NoisePredictorBundle, names: Sequence[str] | dict[str, int],
-                 kept: dict[int, int], threads: int | None) -> None:
+    def __init__(self, bundle: Bundle, names: Iterable[str], kept: dict[int, int],
+                 threads: int | None) -> None:
         """``kept``: how many values of a map are kept in one run, by group."""
-        super().__init__(bundle)
-        self._graphs, self._kept = StepGraphs(bundle), kept
+        self._bundle, self._graphs, self._kept = bundle, StepGraphs(bundle), kept
         graph = parameterized_graph(self._graphs)
+        self.maps = [value.name for value in graph.model.graph.input
+                     if value.name not in graph.inputs]
         model = inline_fused(graph.model, keep=set(FUSED) - {NORM_CONV})
-        self._maps = conv_maps(model, list(names))
+        self._layers = conv_maps(model, list(names))
         self.weights = {name: np.asarray(graph.constants[f"{short(name)}.weight"])
-                        for name in self._maps}
-        extra = dict.fromkeys(name for pair in self._maps.values() for name in pair)
+                        for name in self._layers}
+        extra = dict.fromkeys(name for pair in self._layers.values() for name in pair)
         have = {value.name for value in model.graph.output}
         model.graph.output.extend(onnx.helper.make_tensor_value_info(
             name, onnx.TensorProto.FLOAT, None) for name in extra if name not in have)
@@ -158,28 +165,40 @@ class _Observer(NoisePredictor):
         self.samples: dict[tuple[str, int, int], list[Array]] = {}
         self._rng = np.random.default_rng(0)
 
+    def run(self, feeds: Mapping[str, Array], timestep: int = 0) -> Array:
+        """The graph's output for images at one time step."""
+        names = [value.name for value in self._session.get_outputs()]
+        try:
+            found = dict(zip(names, self._session.run(
+                names, {**self._graphs.constants(timestep), **feeds})))
+        except Exception as error:  # onnxruntime raises classes of its C extension
+            raise run_failure("the network", next(iter(feeds.values())), error) from None
+        group = self._bundle.network.group(self._bundle.config, timestep)
+        for name, pair in self._layers.items():
+            for role, value in enumerate(pair):
+                flat = found[value].reshape(-1)
+                picked = self._rng.integers(flat.size, size=self._kept[group])
+                self.samples.setdefault((name, role, group), []).append(flat[picked])
+        output: Array = found[names[0]]
+        return output
+
+
+class _ObservedLoop(NoisePredictor):
+    """The engine whose steps are an observer's runs."""
+
+    def __init__(self, bundle: NoisePredictorBundle, observer: _Observer) -> None:
+        super().__init__(bundle)
+        self._observer, self.kernel = observer, observer.kernel
+
     @property
     def description(self) -> str:
         return "onnxruntime, calibrating"
 
     def _predict(self, noisy: np.ndarray, condition: np.ndarray, timestep: int) -> np.ndarray:
-        feeds = {**self._graphs.constants(timestep), "noisy": noisy, "condition": condition}
-        names = [value.name for value in self._session.get_outputs()]
-        try:
-            found = dict(zip(names, self._session.run(names, feeds)))
-        except Exception as error:  # onnxruntime raises classes of its C extension
-            raise run_failure("a step", noisy, error) from None
-        group = self.bundle.network.group(self.bundle.config, timestep)
-        for name, pair in self._maps.items():
-            for role, value in enumerate(pair):
-                flat = found[value].reshape(-1)
-                picked = self._rng.integers(flat.size, size=self._kept[group])
-                self.samples.setdefault((name, role, group), []).append(flat[picked])
-        prediction: np.ndarray = found["prediction"]
-        return prediction
+        return self._observer.run({"noisy": noisy, "condition": condition}, timestep)
 
     def _close(self) -> None:
-        self._session = None
+        """Nothing of its own."""
 
 
 def _bound(values: Array, levels: int) -> float:

@@ -6,7 +6,8 @@ the mean absolute difference of the outputs, divided by their number of values, 
 times the mean squared difference of the quantised blocks' outputs, each divided by its norm, over
 their number of values. Adam has the published rate and momenta, the rate falls along a cosine as in
 the paper. Unlike there, bounds are symmetric, a weight has one for each output channel, and they
-are trained relative to what the search found; the inputs are latents of the sampling loop.
+are trained relative to what the search found; the inputs are latents of the sampling loop, or of a
+network without a loop low-resolution images.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoint.record import Checkpoint
+from ..engines.tiled import to_tensor
 from ..images.resample import pad_reflect, to_condition
+from ..networks.base import NOISE_PREDICTOR
 from ..networks.quantised import MAP_LEVELS, WEIGHT_LEVELS, Bounds, LayerBounds
 from ..sampling import sampler
 from ..sampling.noise import gaussian_noise
 from ..sampling.schedule import Schedule
-from .networks.quantised import QuantisedConv2d, replace_layers
+from .networks.quantised import QuantisedConv2d, quantised_layer, replace_layers
 from .weights import torch_network
 
 __all__ = ["Sample", "loop_samples", "quantised_network", "train_bounds"]
@@ -98,20 +101,22 @@ def train_bounds(checkpoint: Checkpoint, bounds: Bounds, timesteps: Sequence[int
     teacher = torch_network(checkpoint).eval().requires_grad_(False)
     student = quantised_network(checkpoint, bounds, weight_levels=weight_levels,
                                 map_levels=map_levels)
-    layers = {name: student.get_submodule(name) for name in bounds}
-    samples = loop_samples(teacher, checkpoint, timesteps, crops)
+    layers = {name: quantised_layer(student, name) for name in bounds}
+    samples = ([(one.noisy, one.condition, one.timestep)
+                for one in loop_samples(teacher, checkpoint, timesteps, crops)]
+               if checkpoint.network.kind == NOISE_PREDICTOR else
+               [(torch.from_numpy(to_tensor(crop)),) for crop in crops])
     trained = [parameter for layer in layers.values() for parameter in layer.parameters()
                if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, RATE, MOMENTA)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, iterations))
-    blocks = dict.fromkeys(name.rpartition(".")[0] for name in bounds)
+    blocks = dict.fromkeys(_block(student, name) for name in bounds)
     rng = np.random.default_rng(1)
     with _outputs(teacher, blocks) as theirs, _outputs(student, blocks) as ours:
         for done in range(1, iterations + 1):
             optimizer.zero_grad()
             for index in rng.integers(len(samples), size=batch):
-                sample = samples[int(index)]
-                inputs = sample.noisy, sample.condition, sample.timestep
+                inputs = samples[int(index)]
                 with torch.no_grad():
                     wanted = teacher(*inputs)
                 loss = _distance(student(*inputs), wanted, ours, theirs)
@@ -124,6 +129,13 @@ def train_bounds(checkpoint: Checkpoint, bounds: Bounds, timesteps: Sequence[int
             on_iteration(done)
     return {name: layer.bounds() for name, layer in layers.items()
             if isinstance(layer, QuantisedConv2d)}
+
+
+def _block(network: nn.Module, name: str) -> str:
+    """The block that a layer is part of; the layer itself if there is none."""
+    owner = name.rpartition(".")[0]
+    alone = not owner or isinstance(network.get_submodule(owner), nn.ModuleList)
+    return name if alone else owner
 
 
 def _distance(output: Tensor, wanted: Tensor, ours: dict[str, Tensor],

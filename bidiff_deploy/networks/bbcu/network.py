@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...operators.names import INT8
 from ..base import ONE_RUN, Network, Parameter, Shapes, StepGraph, Store, Weights
 from ..costs import Count
 from . import costs, memory, recognition
-from .architecture import BbcuConfig, layers, parameters
+from .architecture import BbcuConfig, int8_layers, layers, parameters
 
 __all__ = ["Bbcu"]
 
@@ -60,7 +61,10 @@ class Bbcu(Network):
                     compute: str = "float32") -> StepGraph:
         from .graph import build_graph
 
-        return StepGraph(build_graph(weights, store))
+        return StepGraph(build_graph(weights, store, int8=compute == INT8))
+
+    def int8_layers(self, config: BbcuConfig) -> dict[str, int]:
+        return int8_layers(config)
 
     def count(self, config: BbcuConfig, height: int, width: int) -> Count:
         return costs.count(config, height, width)

@@ -16,7 +16,6 @@ from ...engines import CUDA
 from ...engines.noise_predictor import PADDING_MULTIPLE
 from ...errors import UsageError
 from ...images.resample import pad_reflect
-from ...operators.names import INT8
 from ...operators.value_names import short
 from ...sampling import sampler
 from ...sampling.noise import gaussian_noise
@@ -24,7 +23,7 @@ from ...sampling.schedule import Schedule
 from ..inputs import Sample, image_samples, noise_sample
 from ..reference import torch_threads
 from .bundle_layers import BundleLayers, EngineValues
-from .common import OnProgress, refuse_other_network, source_notes
+from .common import OnProgress, in_int8, refuse_other_network, source_notes
 from .cuda_sessions import CudaSessions
 from .forced import ForcedReference, SegmentCheck, noise_predictor_parts
 from .layers import LayerCheck, LayerOp, check_layers
@@ -108,9 +107,7 @@ class _Parts:
         packed, self.alone = CPU_BACKENDS.get(backend, False), cuda or backend in CPU_BACKENDS
         self._checkpoint, self._network = checkpoint, network
         self._bundle_layers = BundleLayers(bundle)
-        if bundle.precision == INT8:
-            # The parts are those of the network in int8: only rounding may differ from it.
-            network = _int8(bundle, network, self._bundle_layers)
+        network = in_int8(bundle, network, self._bundle_layers)
         sessions = CudaSessions(self._bundle_layers, device or 0) if cuda else None
         self._op = LayerOp(self._bundle_layers, packed=packed, threads=threads, sessions=sessions)
         self._reference = ForcedReference(network, packed=packed, winograd=True,
@@ -204,14 +201,6 @@ class _Comparison:
                 found = runner.infer({**feed, "noisy": noisy})
             floors.append((compare_step(expected, found), found[PREDICTION]))
         return min(floors, key=lambda one: one[0].snr)
-
-
-def _int8(bundle: NoisePredictorBundle, network: Any, layers: BundleLayers) -> Any:
-    """The network with the bundle's scales, its weights the checkpoint's."""
-    from ...training.networks.quantised import int8_network
-
-    return int8_network(network, bundle.network.int8_layers(bundle.config),
-                        layers.constants(bundle.timesteps[0]))
 
 
 def _choose(bundle: NoisePredictorBundle, timesteps: Sequence[int] | None) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ from ...operators.value_names import short
 from ..inputs import image_files, read_rgb
 from ..reference import load_network, torch_threads
 from .bundle_layers import Array, BinaryLayer, BundleLayers, EngineValues
-from .common import OnProgress, refuse_other_network, source_notes
+from .common import OnProgress, in_int8, refuse_other_network, source_notes
 from .forced import ForcedLayer, ForcedReference, SegmentCheck
 from .layers import LayerCheck, LayerOp, check_layer
 from .loops import LoopCheck, loop_psnr
@@ -71,7 +71,7 @@ def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
             device=None if alone else device) as engine:
         assert isinstance(engine, OneRun)
         floor = None if alone else load_network(checkpoint, channels_last=True)
-        forced = ForcedReference(network, packed=packed)
+        forced = ForcedReference(in_int8(bundle, network, layers), packed=packed)
         forced_ends = _operator_ends(forced.network)
         for index, (label, image) in enumerate(samples):
             run, inside = values({name: image})

@@ -18,7 +18,9 @@ A module has ``config`` and the parameters that its network's record in ``bidiff
 lists, with the same names. A noise predictor is called with (noisy, condition, timestep), a network
 without a loop with the image. ``proof.check`` reads ``binary_nodes()`` of a noise predictor,
 ``operator_ends()`` of it and of those without a loop that have it, and ``threshold``,
-``constants(group)`` and ``residual(x)`` of the binary layers of a network without a loop.
+``constants(group)`` and ``residual(x)`` of the binary layers of a network without a loop. A layer
+that a bundle in int8 quantises is a ``Conv2d``; one that computes more than the convolution has
+``around(convolution)``.
 """
 
 from __future__ import annotations

@@ -77,6 +77,21 @@ class FloatConv2d(nn.Conv2d):
         """(N, C, H, W) float -> (N, C, H, W), float32."""
         return x + F.leaky_relu(super().forward(x).float(), LEAK)
 
+    def around(self, convolution: nn.Module) -> nn.Module:
+        """The layer with another module in place of its convolution."""
+        return _Around(convolution)
+
+
+class _Around(nn.Module):
+    """``FloatConv2d`` around a quantised convolution, ``inner``."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.leaky_relu(self.inner(x).float(), LEAK)
+
 
 class Bbcu(nn.Module):
     """The network of one ``BbcuConfig``.
@@ -116,6 +131,12 @@ class Bbcu(nn.Module):
         base = F.interpolate(x, scale_factor=self.config.scale, mode="bilinear",
                              align_corners=False)
         return (h + base) / self.config.alignment
+
+
+    def operator_ends(self) -> list[tuple[str, nn.Module, bool, bool]]:
+        """The full-precision layers of the body, as ``proof.check.forced`` takes them."""
+        return [(f"body.{index}.sum", layer, False, False) for index, layer in enumerate(self.body)
+                if not isinstance(layer, BinaryConv2d)]
 
 
 def _conv(layer: Layer) -> nn.Conv2d:

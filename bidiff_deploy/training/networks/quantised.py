@@ -25,7 +25,8 @@ from ...networks.quantised import (
 from ...operators.value_names import short
 from .fused import apply
 
-__all__ = ["Int8Conv2d", "QuantisedConv2d", "fake_quantise", "int8_network", "replace_layers"]
+__all__ = ["Int8Conv2d", "QuantisedConv2d", "fake_quantise", "int8_network",
+           "quantised_layer", "replace_layers"]
 
 LEAST, MOST = -128, 127  # QuantizeLinear saturates here
 M = TypeVar("M", bound=nn.Module)
@@ -123,14 +124,22 @@ class Int8Conv2d(nn.Module):
 
 def replace_layers(network: M, names: Iterable[str],
                    make: Callable[[str, nn.Conv2d], nn.Module]) -> M:
-    """A copy of a network with ``make(name, convolution)`` in place of the named convolutions."""
+    """A copy of a network with ``make(name, convolution)`` in place of the named convolutions. One
+    that computes more has a method ``around``, which returns that around another convolution."""
     made = copy.deepcopy(network)
     for name in names:
         owner, _, child = name.rpartition(".")
         conv = made.get_submodule(name)
         assert isinstance(conv, nn.Conv2d)
-        setattr(made.get_submodule(owner), child, make(name, conv))
+        around: Callable[[nn.Module], nn.Module] = getattr(conv, "around", lambda inner: inner)
+        setattr(made.get_submodule(owner), child, around(make(name, conv)))
     return made
+
+
+def quantised_layer(network: nn.Module, name: str) -> nn.Module:
+    """What ``replace_layers`` made in place of a layer's convolution."""
+    layer = network.get_submodule(name)
+    return getattr(layer, "inner", layer)
 
 
 def int8_network(network: M, names: Iterable[str], constants: Mapping[str, Array]) -> M:
