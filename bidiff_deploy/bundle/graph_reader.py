@@ -31,6 +31,7 @@ class GraphLayer:
 
     name           of its weights without the last part ("d3.c1" of "d3.c1.weight"), or of its
                    output if both factors are activations ("m0.a.scores" of "m0.a/scores")
+    output         name of its output
     op             operator, with its domain unless that is the standard one
     inside         output of the fused operator that it is part of, or None
     kind           packed | int8 | float | bf16 | fp16: the type in which it multiplies, or to which
@@ -43,6 +44,7 @@ class GraphLayer:
     """
 
     name: str
+    output: str
     op: str
     inside: str | None
     kind: str
@@ -122,7 +124,7 @@ class GraphReader:
         if inside is not None and kind == "float":
             compute = next((a.s for a in self._calls[inside].attribute if a.name == "compute"), b"")
             kind = _ROUNDED.get(compute, kind)
-        return GraphLayer(name, _op(node), inside, kind, bits, shape, height, width,
+        return GraphLayer(name, node.output[0], _op(node), inside, kind, bits, shape, height, width,
                           each * _product(*output), tuple(tensors))
 
     def _inside(self, node: onnx.NodeProto, tensors: Iterable[str]) -> str | None:

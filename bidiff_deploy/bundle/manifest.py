@@ -181,8 +181,8 @@ def _parse_noise_predictor(path: Path, manifest: Mapping[str, Any]) -> NoisePred
     bundle = _parse(path, manifest)
     if not isinstance(bundle, NoisePredictorBundle):
         raise BundleError(f"this is a bundle of kind {bundle.network.kind!r}, which has no time "
-                          "steps; use a diffusion model's bundle, or upscale, evaluate, check or "
-                          "inspect, which take both")
+                          "steps; use a diffusion model's bundle, or upscale, evaluate, check, "
+                          "inspect, bench or build, which take both")
     return bundle
 
 

@@ -277,13 +277,13 @@ def test_commands(networks, bundles, tmp_path):
 
 @pytest.mark.parametrize("arguments, says", [
     ("export {packed} -o {new} --steps 3", "leave --steps"),
-    ("export {packed} -o {new} --precision fast", "leave --precision out"),
+    ("export {packed} -o {new} --precision fast", "no --precision fast; it has exact, half, int8"),
     ("export {packed} -o {new} --scale 4", "upscales by 2"),
     ("upscale {bundle} {image} -o {new}.png --steps 3", "so leave steps out"),
     ("upscale {bundle} {image} -o {new}.png --start none", "so leave start out"),
     ("check {bundle} {packed} --timesteps 1", "of the options only --backend"),
     ("check {bundle} {other}", "are of different networks"),
-    ("bench {bundle}", "has no time steps"), ("report {bundle} {image} -o {new}.html", "no time"),
+    ("bench {bundle} --steps 2", "leave steps out"), ("report {bundle} {image} -o {new}.html", "no time"),
     ("export-triton {bundle} -o {new}", "has no time steps")])
 def test_commands_refuse_in_a_sentence(networks, bundles, tmp_path, arguments, says):
     for key, name in (("x2", "packed"), ("x3", "other")):

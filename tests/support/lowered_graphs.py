@@ -33,7 +33,8 @@ PARSED = {
     "Transpose": (MAP, 1)}
 ATTRIBUTES = {"Shape": set(), "Split": {"axis"}, "Cast": {"to"}, "Reshape": set(),
               "ReduceMean": {"axes", "keepdims"}, "Concat": {"axis"}, "Slice": set(),
-              "DequantizeLinear": {"axis"}, "QuantizeLinear": {"axis"}}
+              "DequantizeLinear": {"axis"}, "QuantizeLinear": {"axis"}, "Gather": {"axis"},
+              "LeakyRelu": {"alpha"}, "Resize": {"coordinate_transformation_mode", "mode"}}
 
 LAYOUT = 77
 _KEY = np.int32(0x5A5A5A5A)

@@ -113,10 +113,10 @@ def roofline(model: onnx.ModelProto, height: int, width: int, batch: int, rates:
     kinds = {node.output[0]: node.op_type for node in model.graph.node}
     for layer in reader.layers():
         rate = getattr(rates, layer.kind, None)
-        if layer.inside is not None and layer.macs is not None and rate:
-            arithmetic[layer.inside] = (arithmetic.get(layer.inside, 0.0)
-                                        + batch * layer.macs / rate
-                                        / _SAVED.get(kinds[layer.inside], 1.0))
+        if rate:
+            owner = layer.inside or layer.output
+            arithmetic[owner] = (arithmetic.get(owner, 0.0)
+                                 + batch * layer.macs / rate / _SAVED.get(kinds[owner], 1.0))
     tables: dict[str, dict[str, dict[str, float]]] = {"parts": {}, "operators": {}}
     for table, rows in tables.items():
         for name, seconds in profile[table].items():

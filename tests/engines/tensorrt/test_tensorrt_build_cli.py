@@ -13,8 +13,9 @@ import pytest
 from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder
 from bidiff_deploy.engines.tensorrt.profiles import Profile, default_profile
 from bidiff_deploy.errors import EngineError, UsageError
+from bidiff_deploy.networks import network_of
+from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from stand_ins import tensorrt as tensorrt_stand_in
-from support import bbcu_networks
 from support.tensorrt_building import refusal, run
 
 WRONG = {
@@ -55,16 +56,14 @@ def test_mistakes_are_reported_in_a_sentence(wrong, tiny, tmp_path, monkeypatch)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_no_bundle_of_a_diffusion_model(tmp_path):
+def test_a_bundle_that_does_not_exist(tmp_path):
     assert "does not exist" in refusal(tmp_path / "none.bundle")
-    bundle = bbcu_networks.bundle_of(bbcu_networks.random_network(bbcu_networks.SMALL[2]), tmp_path)
-    assert "is a feed-forward bundle, which backend tensorrt does not run" in refusal(bundle)
 
 
 def test_profiles_of_a_network_with_more_levels():
     """Eight levels: sizes are multiples of 128, and so are the defaults."""
-    config = SimpleNamespace(inner_channel=64)
-    bundle = SimpleNamespace(config=config, network=SimpleNamespace(size_multiple=lambda _: 128))
+    config = NetworkConfig(channel_mults=(1,) * 8)
+    bundle = SimpleNamespace(config=config, network=network_of(config))
     profile = default_profile(bundle)
     assert profile == Profile((1, 128, 128), (1, 256, 256), (1, 512, 512))
     tensorrt_builder.check_profile(profile, bundle)
