@@ -120,8 +120,8 @@ def table(result: BenchResult, profile: bool = False) -> str:
                   f"{f'{mark}{100 * seconds / total:.1f}':>7} %"
                   for name, seconds in result.profile["operators"].items()]
     if result.profile.get("scale", 1.0) < 1.0:
-        lines.append(f"(scaled to the {result.what}; profiled, it took {1 / result.profile['scale']:.2f} "
-                     "times as long)")
+        lines.append(f"(scaled to the {result.what}; profiled, it took "
+                     f"{1 / result.profile['scale']:.2f} times as long)")
     if profile and "roofline" in result.profile:
         lines += ["", *_roofline(result, mark)]
     return "\n".join(lines)
@@ -146,8 +146,8 @@ def _roofline(result: BenchResult, mark: str) -> list[str]:
     lines += ["(3x3 convolutions by Winograd's algorithm without its transforms; maps in a cache "
               "are read faster)",
               *reasons(found),
-              f"a {result.what} of {mark}{bound * 1e3:.1f} ms would meet all bounds; the packed engine "
-              f"takes {mark}{result.measured[0].median * 1e3:.1f} ms"]
+              f"a {result.what} of {mark}{bound * 1e3:.1f} ms would meet all bounds; the packed "
+              f"engine takes {mark}{result.measured[0].median * 1e3:.1f} ms"]
     return lines + [f"  and would be {mark}{one.median / bound:.2f} times as fast as {one.name}"
                     for one in result.measured[1:] if bound]
 

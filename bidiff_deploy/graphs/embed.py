@@ -1,8 +1,8 @@
 """Passes ``fix_sizes`` and ``embed``: what a parser of TensorRT is given is one complete model.
 
 ``fix_sizes`` before: inputs and outputs with dimensions N, H and W, or 2*H. After: all of them
-float32, and where the target has a shape, its numbers instead. ``embed`` before: values in ``constants``. After:
-all of them initializers of the model, in memory.
+float32, and where the target has a shape, its numbers instead. ``embed`` before: values in
+``constants``. After: all of them initializers of the model, in memory.
 """
 
 from __future__ import annotations

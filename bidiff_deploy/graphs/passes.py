@@ -8,9 +8,10 @@
     TensorRT, dense       parameterize, inline, float16, split_rows, lower_dense, update,
                           fix_sizes, embed; dense-int8 is the same with the option ``int8``
 
-``float16`` runs where the target's maps are float16, ``update`` where the network has a loop. ``lower_with_plugin`` and ``lower_dense`` are
-``lower_opset``, with our operators as nodes of the plugin or in standard operators: one walk writes
-both, because they share casts, reshapes and constants.
+``float16`` runs where the target's maps are float16, ``update`` where the network has a loop.
+``lower_with_plugin`` and ``lower_dense`` are ``lower_opset``, with our operators as nodes of the
+plugin or in standard operators: one walk writes both, because they share casts, reshapes and
+constants.
 
 The first pass gets the graph of a bundle's first step, built from the manifest. Each module's
 docstring has the graph before and after its pass.

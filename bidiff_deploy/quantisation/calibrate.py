@@ -1,10 +1,11 @@
 """A checkpoint and a folder of images -> the bounds of its int8 layers.
 
 The float32 engine runs its own loop on crops of the images, so that every layer sees the latents
-that it will see, and a network without a loop runs on the crops themselves; what the int8 layers read and return is sampled, equally much of each group of
-timesteps, and ``search.symmetric_bounds`` finds the bounds. As published, later layers are
-calibrated on maps that are not quantised. One bound serves all timesteps, because engines compile
-it as a constant; those of single groups are reported.
+that it will see, and a network without a loop runs on the crops themselves. What the int8 layers
+read and return is sampled, equally much of each group of timesteps, and ``search.symmetric_bounds``
+finds the bounds. As published, later layers are calibrated on maps that are not quantised. One
+bound serves all timesteps, because engines compile it as a constant; those of single groups are
+reported.
 """
 
 from __future__ import annotations

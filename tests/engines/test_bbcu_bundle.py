@@ -283,7 +283,8 @@ def test_commands(networks, bundles, tmp_path):
     ("upscale {bundle} {image} -o {new}.png --start none", "so leave start out"),
     ("check {bundle} {packed} --timesteps 1", "of the options only --backend"),
     ("check {bundle} {other}", "are of different networks"),
-    ("bench {bundle} --steps 2", "leave steps out"), ("report {bundle} {image} -o {new}.html", "no time"),
+    ("bench {bundle} --steps 2", "leave steps out"),
+    ("report {bundle} {image} -o {new}.html", "no time"),
     ("export-triton {bundle} -o {new}", "has no time steps")])
 def test_commands_refuse_in_a_sentence(networks, bundles, tmp_path, arguments, says):
     for key, name in (("x2", "packed"), ("x3", "other")):

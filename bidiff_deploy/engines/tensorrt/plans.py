@@ -18,8 +18,8 @@ from ...bundle.manifest import manifest_digest
 from ...bundle.record import Bundle
 from ...errors import EngineError
 from ...files import check_target, make_directory, open_own, user_folder
-from ..gpu.library import DeviceInfo
 from ..gpu.engine import precision_of
+from ..gpu.library import DeviceInfo
 from .api import Api, plugin_digest, product
 from .plan_pairs import SIDECAR_SUFFIX, sidecar_of, write_pair
 from .plugin.library import PluginLibrary

@@ -202,7 +202,8 @@ def main(arguments: list[str]) -> None:
         print(json.dumps({"error": str(error)}))
         return
     print(json.dumps({"load_seconds": loaded - started, "first_run_seconds": first,
-                      "cpu_seconds": used, "peak_memory": peak_memory(), "description": candidate.description}))
+                      "cpu_seconds": used, "peak_memory": peak_memory(),
+                      "description": candidate.description}))
 
 
 if __name__ == "__main__":

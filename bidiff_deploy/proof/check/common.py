@@ -27,8 +27,8 @@ def refuse_other_network(bundle: Bundle, checkpoint: Checkpoint) -> None:
 
 
 def in_int8(bundle: Bundle, network: Any, layers: BundleLayers) -> Any:
-    """The torch network whose parts a bundle's are: of precision int8, ``network`` with the bundle's
-    scales and its own rounded weights, so that only rounding may differ; else ``network``."""
+    """The torch network whose parts a bundle's are: of precision int8 it is ``network`` with the
+    bundle's scales and its own rounded weights, so that only rounding may differ."""
     if bundle.precision != INT8:
         return network
     from ...training.networks.quantised import int8_network
