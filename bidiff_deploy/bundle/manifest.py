@@ -25,7 +25,7 @@ from ..errors import BidiffError, BundleError, one_line, quoted
 from ..files import file_sha256
 from ..networks import DEFAULT, find_network
 from ..networks.base import NOISE_PREDICTOR, ONE_RUN
-from ..operators.names import COMPUTE, INT8, VERSION
+from ..operators.names import INT8, VERSION
 from ..operators.sign_bits import PACKING_VERSION
 from ..sampling.schedule import Schedule
 from .manifest_document import MANIFEST, check_manifest
@@ -140,7 +140,7 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
         raise BundleError(f"its scale {scale} is not that of its network, {fixed}; export the "
                           "bundle again")
     precision, weights = manifest["precision"], manifest["weights"]
-    if precision not in (*COMPUTE, INT8):
+    if precision not in (*network.computes, INT8):
         raise BundleError(f"precision {quoted(precision)} is not known; upgrade bidiff-deploy")
     stated = schema > 1  # the graphs of schema 1 state the offsets
     tensors = manifest["tensors"] if stated else {}

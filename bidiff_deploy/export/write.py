@@ -101,13 +101,15 @@ def _check(checkpoint: Checkpoint, precision: str) -> None:
     if checkpoint.scale is None:
         raise UsageError(f"{checkpoint.name} does not state the factor it upscales by, and no "
                          "tensor shows it; give --scale 2 or --scale 4, or the options file")
-    taken = *checkpoint.network.computes, INT8
-    if PRECISIONS[precision] not in taken:
-        names = [name for name, compute in PRECISIONS.items() if compute in taken]
-        raise UsageError(f"{checkpoint.name} is a network {checkpoint.network.title}, which has no "
-                         f"--precision {precision}; it has {', '.join(names)}")
+    network = checkpoint.network
+    int8 = network.int8_layers(checkpoint.config)
+    if precision != "int8" and PRECISIONS[precision] not in network.computes:
+        names = [name for name, compute in PRECISIONS.items()
+                 if compute in network.computes or compute == INT8 and int8]
+        raise UsageError(f"{checkpoint.name} is a network {network.title}, which has no "
+                         f"--precision {precision}, only {', '.join(names)}")
     if precision == "int8":
-        missing = set(checkpoint.network.int8_layers(checkpoint.config)) - set(checkpoint.bounds)
+        missing = set(int8) - set(checkpoint.bounds)
         if missing:
             raise UsageError(f"{checkpoint.name} has no bounds of {sorted(missing)[0]}, which int8 "
                              "needs; calibrate it with --calibration FOLDER")

@@ -277,7 +277,7 @@ def test_commands(networks, bundles, tmp_path):
 
 @pytest.mark.parametrize("arguments, says", [
     ("export {packed} -o {new} --steps 3", "leave --steps"),
-    ("export {packed} -o {new} --precision fast", "no --precision fast; it has exact, half, int8"),
+    ("export {packed} -o {new} --precision fast", "no --precision fast, only exact, half"),
     ("export {packed} -o {new} --scale 4", "upscales by 2"),
     ("upscale {bundle} {image} -o {new}.png --steps 3", "so leave steps out"),
     ("upscale {bundle} {image} -o {new}.png --start none", "so leave start out"),

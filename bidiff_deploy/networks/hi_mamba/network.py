@@ -22,6 +22,7 @@ class HiMamba(Network):
     title = "Hi-Mamba"
     kind = ONE_RUN
     config_class = HiMambaConfig
+    computes = ("float32",)
 
     def parameters(self, config: HiMambaConfig) -> dict[str, Parameter]:
         return parameters(config)

@@ -40,7 +40,8 @@ _PARTS = {
     "full-precision layers": {"Conv", "FusedConv", "NhwcFusedConv", CONV3X3, PAIR_CONV, NORM_CONV},
     "norms and elementwise": {
         GROUP_NORM_SWISH, "InstanceNormalization", "GroupNormalization", "Sigmoid", "QuickGelu",
-        "Mul", "Add", "Div", "Silu", "Swish", "BiasGelu", "LeakyRelu", "Resize"},
+        "Mul", "Add", "Div", "Silu", "Swish", "BiasGelu", "LeakyRelu", "Resize", "Upsample",
+        "LayerNormalization"},
     "attention": {"MatMul", "FusedMatMul", "Softmax", ATTENTION, "MultiHeadAttention"},
 }
 _BINARY = (BINARY_CONV, NORM_BINARY_CONV, BINARY_FUSION, BINARY_DOWN, BINARY_UP)
