@@ -17,7 +17,7 @@ SEED :=
 
 demo: $(VENV)/.cpu
 	$(VENV)/bin/bidiff-deploy evaluate photo-x2 training/photos
-	$(VENV)/bin/bidiff-deploy bench diffusion-x2 --threads 2 --rounds 5
+	$(VENV)/bin/bidiff-deploy bench photo-x2 --threads 2 --rounds 5
 	$(VENV)/bin/bidiff-deploy upscale $(PHOTOS) -o demo/ --compare --overwrite
 
 # The programs of C++ that tests run are built first, once for both workers, and kept in build/.

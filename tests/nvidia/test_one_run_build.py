@@ -11,6 +11,7 @@ from PIL import Image
 from bidiff_deploy import UsageError, load_bundle
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.checkpoint.read import read_checkpoint
+from bidiff_deploy.checkpoint.record import from_latent
 from bidiff_deploy.engines.tensorrt.build.builder import build_plan
 from bidiff_deploy.engines.tensorrt.plans import read_plans
 from bidiff_deploy.engines.tensorrt.profiles import Profile, default_profile
@@ -18,8 +19,11 @@ from bidiff_deploy.errors import EngineError
 from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.models.open import checkpoint_file
 from bidiff_deploy.models.shipped import SHIPPED
+from bidiff_deploy.networks import NETWORKS
 from bidiff_deploy.networks.base import ONE_RUN
 from bidiff_deploy.quantisation.bounded import with_bounds
+from support.toy_module import seeded
+from support.toy_network import SCALE, Toy, ToyConfig
 from tools import tensorrt_layers
 
 pytestmark = pytest.mark.nvidia
@@ -58,6 +62,20 @@ def test_a_shipped_model_is_built_for_every_generation(exported, tmp_path, name,
     for plan in plans:
         # Without attention there are no matrix products, which Turing lacks in float32.
         assert plan.info.target.architectures == ALL and plan.info.bytes > 100_000
+
+
+def test_a_network_from_outside_the_package_is_built(tmp_path, monkeypatch):
+    """Its record alone decides."""
+    monkeypatch.setitem(NETWORKS, Toy.name, Toy())
+    monkeypatch.setattr(Toy, "gpu_bytes", lambda *_, half: 1 << 20)
+    module = seeded(ToyConfig())
+    export_bundle(from_latent({name: value.detach().numpy()
+                               for name, value in module.named_parameters()}, ToyConfig(),
+                              name="toy", scale=SCALE), tmp_path / "b", precision="half")
+    bundle = open_bundle(tmp_path / "b")
+    plan = build_plan(bundle, default_profile(bundle), variant="rtx", folder=tmp_path / "p",
+                      quiet=True)
+    assert plan.info.target.architectures == ALL
 
 
 def test_what_is_refused(exported, tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def test_a_bundle_that_does_not_exist(tmp_path):
 
 def test_profiles_of_a_network_with_more_levels():
     """Eight levels: sizes are multiples of 128, and so are the defaults."""
-    config = NetworkConfig(channel_mults=(1,) * 8)
+    config = NetworkConfig(channel_mults=tuple(1 << level for level in range(8)))
     bundle = SimpleNamespace(config=config, network=network_of(config))
     profile = default_profile(bundle)
     assert profile == Profile((1, 128, 128), (1, 256, 256), (1, 512, 512))
