@@ -37,34 +37,36 @@ def run(*words):
     done = CliRunner().invoke(group, [str(word) for word in words])
     return [done.exit_code, done.stdout + done.stderr]
 
-for name, backend, words in (
-        ("half", "tensorrt", ("--backend", "tensorrt")),
-        ("exact", "tensorrt-rtx", ("--backend", "tensorrt-rtx", "--compute-capability", "80"))):
-    path = folder / name
-    for shapes in (("--size", "16x24"), ("--min", "8x8", "--opt", "40x40", "--max", "40x48")):
-        done = run("build", path, *words, *shapes, "--quiet")
-        assert done[0] == 0, done
-    with load_bundle(path, backend=backend) as engine:
-        out[backend] = np.stack([engine.enlarge(given["picture"]) for _ in range(3)])
-        out[backend + ".tiles"] = engine.upscale(given["pixels"])
-        plan = engine.tile_plan(70, 90)
-        told[backend] = [engine.description, plan.tile_height, plan.count]
-        try:
-            engine.tile_plan(4, 4)
-        except Exception as error:
-            told[backend].append(str(error))
-    told[backend + ".check"] = run("check", path, folder / "model.safetensors", "--backend",
-                                   backend, "--size", "16x24")
+backend = sys.argv[3]
+words = ("--backend", backend, *("--compute-capability", "80") * ("rtx" in backend))
+path = folder / ("exact" if "rtx" in backend else "half")
+for shapes in (("--size", "16x24"), ("--min", "8x8", "--opt", "40x40", "--max", "40x48")):
+    done = run("build", path, *words, *shapes, "--quiet")
+    assert done[0] == 0, done
+with load_bundle(path, backend=backend) as engine:
+    out["images"] = np.stack([engine.enlarge(given["picture"]) for _ in range(3)])
+    out["tiles"] = engine.upscale(given["pixels"])
+    plan = engine.tile_plan(70, 90)
+    told["engine"] = [engine.description, plan.tile_height, plan.count]
+    try:
+        engine.tile_plan(4, 4)
+    except EngineError as error:
+        told["engine"].append(str(error))
+told["check"] = run("check", path, folder / "model.safetensors", "--backend", backend, "--size",
+                    "16x24")
 np.savez(folder / "out.npz", **out)
 (folder / "out.json").write_text(json.dumps(told))
 """
 
 
-@pytest.fixture(scope="module", params=[SMALL[2], DIRECT], ids=["published", "direct"])
+@pytest.fixture(scope="module", params=[(SMALL[2], "tensorrt", 40), (DIRECT, "tensorrt-rtx", 110)],
+                ids=["published-plugin", "direct-rtx"])
 def made(request, tmp_path_factory):
-    """The folder of a network's bundles, what its engines returned, and what was said."""
+    """The folder of a network's bundles, what an engine returned, and what was said; the backend,
+    and the least SNR of its images: half precision flips signs."""
+    config, backend, least = request.param
     folder = tmp_path_factory.mktemp("gpu")
-    checkpoint = checkpoint_of(random_network(request.param))
+    checkpoint = checkpoint_of(random_network(config))
     write_packed(folder / "model.safetensors", checkpoint)
     for precision in ("exact", "half"):
         export_bundle(checkpoint, folder / precision, precision=precision)
@@ -72,30 +74,28 @@ def made(request, tmp_path_factory):
     np.savez(folder / "in.npz", picture=rng.random((1, 3, 16, 24), np.float32),
              pixels=rng.integers(0, 256, (70, 90, 3), np.uint8))
     site = Path(tensorrt_stand_in.__file__).parents[1] / "rtx"
-    done = tensorrt_stand_in.run(PROGRAM, folder / "cache", str(site), str(folder),
+    done = tensorrt_stand_in.run(PROGRAM, folder / "cache", str(site), str(folder), backend,
                                  BIDIFF_TENSORRT_PLANS=str(folder / "plans"))
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder, dict(np.load(folder / "out.npz")), json.loads((folder / "out.json").read_text())
+    told = json.loads((folder / "out.json").read_text())
+    return folder, dict(np.load(folder / "out.npz")), told, backend, least
 
 
-# The plugin's half precision flips signs.
-@pytest.mark.parametrize("backend, least", [("tensorrt", 40), ("tensorrt-rtx", 110)])
-def test_the_whole_way(made, backend, least):
-    folder, out, told = made
+def test_the_whole_way(made):
+    folder, out, told, backend, least = made
     given = np.load(folder / "in.npz")
     with load_bundle(folder / "exact", threads=1) as engine:
-        assert snr(engine.enlarge(given["picture"]), out[backend][0]) > least
+        assert snr(engine.enlarge(given["picture"]), out["images"][0]) > least
         # Cut into tiles that a plan runs, with the pixels of the whole.
-        whole = engine.upscale(given["pixels"]).astype(int)
-        apart = np.abs(whole - out[f"{backend}.tiles"])
+        apart = np.abs(engine.upscale(given["pixels"]).astype(int) - out["tiles"])
         assert apart.max() <= (1 if least > 100 else 16) and apart.mean() < 1
         scale = engine.scale
-    np.testing.assert_array_equal(out[backend][0], out[backend][2])  # captured at the third
-    description, tile, count, refused = told[backend]
+    np.testing.assert_array_equal(out["images"][0], out["images"][2])  # captured at the third
+    description, tile, count, refused = told["engine"]
     assert description.startswith(backend) and tile == 40 * scale
     assert count == (12 if scale == 2 else 9)
     assert "runs batch x height x width 1x4x4, only 1x16x24, 1x8x8-1x40x40-1x40x48" in refused
-    code, text = told[f"{backend}.check"]
+    code, text = told["check"]
     assert code == 0 and "noise: " in text and "dB from the reference's image" in text
     assert "judged in onnxruntime-stock" in text
 
