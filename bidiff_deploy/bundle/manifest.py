@@ -31,11 +31,12 @@ from ..sampling.schedule import Schedule
 from .manifest_document import MANIFEST, check_manifest
 from .record import Bundle, NoisePredictorBundle, Step
 
-__all__ = ["FORMAT", "MANIFEST", "SCHEMA_VERSION", "manifest_digest", "open_bundle",
+__all__ = ["FORMAT", "MANIFEST", "SCHEMA_VERSION", "WITH_NOISE", "manifest_digest", "open_bundle",
            "open_noise_predictor"]
 
 FORMAT = "bidiff-bundle"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+WITH_NOISE = 2  # what is written for models that older versions can run
 Opened = TypeVar("Opened")
 
 
@@ -167,8 +168,11 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     if start is not None and steps[-1].timestep > start:
         raise BundleError(f"its sampling starts at {start}, below all of its steps; "
                           "export the bundle again")
+    noiseless = "noise" in manifest["sampling"]
+    if noiseless and start is None:
+        raise BundleError("its sampling has neither noise nor a start; export the bundle again")
     return NoisePredictorBundle(path, config, scale, steps, initializers, precision, weights,
-                                tensors, manifest, schedule, start)
+                                tensors, manifest, schedule, start, noiseless)
 
 
 def _check_listed(manifest: Mapping[str, Any], *used: str) -> None:

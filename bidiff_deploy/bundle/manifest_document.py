@@ -9,6 +9,7 @@ from typing import Any
 from ..checks import Entries, Items, Keys, OrNull, Text, Value, Whole
 from ..errors import quoted
 from ..networks.base import MAX_SCALE
+from ..sampling.noise import NO_NOISE
 
 __all__ = ["MANIFEST", "MAX_STEPS", "check_manifest"]
 
@@ -61,6 +62,7 @@ def check_manifest(manifest: Mapping[str, Any], schema: int, *, one_run: bool) -
         step = {**_STEP, "offsets": Items(_BYTES)} if schema > 1 else _STEP
         required.update({
             "schedule": Entries(Text()),
-            "sampling": Keys({"start": OrNull(Whole(0, MAX_TIMESTEP))}),
+            "sampling": Keys({"start": OrNull(Whole(0, MAX_TIMESTEP))},
+                             {"noise": Text(9, NO_NOISE, repr(NO_NOISE))}),
             "steps": Items(Keys(step), 1, MAX_STEPS), "step_initializers": Items(_TENSOR)})
     Keys(required, _INFORMATION).check("", manifest)

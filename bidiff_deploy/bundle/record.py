@@ -85,10 +85,12 @@ class NoisePredictorBundle(Bundle):
     schedule       the noise schedule that it was trained with
     default_start  the time step at which sampling starts from the noised condition, or None to
                    start from pure noise at the first step
+    noiseless      whether that start has no noise, so that the image alone decides the result
     """
 
     schedule: Schedule
     default_start: int | None
+    noiseless: bool = False
 
     @property
     def timesteps(self) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from ..files import atomic_file
 from ..networks import DEFAULT, find_network
 from ..networks.base import NOISE_PREDICTOR, Parameter
 from ..operators.sign_bits import PACKING_VERSION, BinaryWeight, words_per_tap
+from ..sampling.noise import NO_NOISE
 from ..sampling.schedule import Schedule, check_timesteps
 from .options import Options
 from .record import Checkpoint, upscaling_factor
@@ -25,7 +26,7 @@ from .record import Checkpoint, upscaling_factor
 __all__ = ["read_packed", "write_packed"]
 
 PACKED_FORMAT = "bidiff-packed"
-PACKED_SCHEMA = 1
+PACKED_SCHEMA = 2  # 1 unless sampling starts without noise, which older versions cannot do
 _MAX_ASSUMPTIONS = 100
 
 
@@ -38,7 +39,8 @@ def write_packed(path: str | Path, checkpoint: Checkpoint, *, overwrite: bool = 
         tensors[f"{name}.words"] = weight.words
         tensors[f"{name}.alpha"] = weight.alpha
     header = {
-        "format": PACKED_FORMAT, "schema": PACKED_SCHEMA, "packing": PACKING_VERSION,
+        "format": PACKED_FORMAT, "schema": PACKED_SCHEMA if "noise" in checkpoint.sampling else 1,
+        "packing": PACKING_VERSION,
         "network": checkpoint.config.to_dict(), "scale": checkpoint.scale,
         "schedule": dict(checkpoint.schedule), "sampling": dict(checkpoint.sampling),
         "zeros": {name: weight.zeros for name, weight in checkpoint.binary.items()
@@ -111,6 +113,10 @@ def _sampling(stated: Mapping[str, Any], schedule: Mapping[str, Any]) -> dict[st
     for key in ("steps", "start"):
         if found.get(key) is not None:
             found[key] = whole_number(key, found[key], 0, total)
+    if "noise" in stated:
+        if stated["noise"] != NO_NOISE or found.get("start") is None:
+            raise ValueError(f"its noise is {quoted(stated['noise'])}")
+        found["noise"] = NO_NOISE
     return found
 
 

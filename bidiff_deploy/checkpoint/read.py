@@ -16,6 +16,7 @@ from ..errors import BidiffError, CheckpointError, listed
 from ..files import file_sha256
 from ..networks import DEFAULT, NETWORKS, find_network, matching_network
 from ..networks.base import NOISE_PREDICTOR
+from ..sampling.noise import NO_NOISE
 from ..sampling.schedule import Schedule
 from .options import Options, check_scale
 from .packed import read_packed
@@ -100,12 +101,16 @@ def _recipe_options(recipe: str, options: Options
         timesteps = list(stated.check(step["timestep"] for step in steps))
         scale = check_scale(found["scale"], "recipe")
         from_condition = steps[0].get("origin") == "condition"
+        one_step = found.get("one_step") or {}
+        noiseless = bool(one_step.get("timestep")) and one_step.get("noise") is False
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError,
             BidiffError):
         return options, None, {}  # another program's recipe: only the tensors count
     sampling: dict[str, Any] = {"timesteps": timesteps}
     if from_condition:
         sampling["start"] = timesteps[0]
+        if noiseless:
+            sampling["noise"] = NO_NOISE
     schedule = {"total_steps": stated.total_steps, "beta_start": stated.beta_start,
                 "beta_end": stated.beta_end}
     options = replace(options, network={**network, **options.network},

@@ -65,7 +65,8 @@ quiet_option = click.option(
 
 _UPSCALE_OPTIONS = (
     click.option("--seed", type=int, default=0, metavar="N",
-                 help="Seed of the noise; the same seed gives the same image."),
+                 help="Seed of the noise; the same seed gives the same image. Models without noise "
+                      "have one result for an image."),
     click.option("--steps", type=int, metavar="N",
                  help="Visit only this many of the timesteps, evenly spaced. Default: all."),
     click.option("--start", metavar="T|none",

@@ -21,7 +21,7 @@ from ..images.resample import pad_reflect, to_condition
 from ..images.tiles import TilePlan
 from ..operators.names import INT8
 from ..sampling import color_match, sampler
-from ..sampling.noise import gaussian_noise
+from ..sampling.noise import first_noise, gaussian_noise
 from ..sampling.sampler import OnStep
 from ..sampling.schedule import Schedule
 from .image_engine import ImageEngine, Start
@@ -43,6 +43,7 @@ class NoisePredictor(ImageEngine):
     schedule       the noise schedule of these timesteps
     size_multiple  height and width of every input of ``predict`` must be multiples of this
     default_start  the ``start`` that the model was trained for; None: pure noise
+    noiseless      whether that start has no noise: the result depends on the image alone
     """
 
     bundle: NoisePredictorBundle
@@ -53,6 +54,7 @@ class NoisePredictor(ImageEngine):
         self.timesteps: tuple[int, ...] = self.schedule.check(bundle.timesteps)
         self.size_multiple: int = bundle.network.size_multiple(bundle.config)
         self.default_start: int | None = bundle.default_start
+        self.noiseless: bool = bundle.noiseless
 
     @property
     def precision(self) -> str:
@@ -102,7 +104,8 @@ class NoisePredictor(ImageEngine):
                      does for every network, and the result is cropped back
         noise        N(0, 1) of the condition's shape or of the padded shape; None: drawn by
                      ``gaussian_noise`` from ``seed``, one stream for each item of the batch. For
-                     noise of the condition's shape the padding's noise is drawn from ``seed``
+                     noise of the condition's shape the padding's noise is drawn from ``seed``. A
+                     model that is ``noiseless`` uses neither
         steps        how many of ``timesteps`` to visit, evenly spaced; None: all
         start        begin at the first timestep at or below it, from the noised condition; None:
                      begin at the first timestep, from pure noise; "default": ``default_start``
@@ -118,20 +121,20 @@ class NoisePredictor(ImageEngine):
             if isinstance(noise, np.ndarray) and noise.ndim == 3:
                 noise = noise[None]
         condition = self._tensor("condition", condition)
-        if start == "default":
-            start = self.default_start
-        visited = sampler.pick_timesteps(self.timesteps, steps, start)
+        start, visited = self._visited(steps, start)
         padded, (height, width) = pad_reflect(condition, self.unit)
         if noise is not None:
             noise = self._tensor("noise", noise)
             if noise.shape not in (condition.shape, padded.shape):
                 raise UsageError(f"noise has shape {noise.shape}, but the condition has "
                                  f"{condition.shape}; give one of the condition's shape")
-        if noise is not None and noise.shape == padded.shape:
+        if self.noiseless:
+            field = self.noise(padded.shape, seed)
+        elif noise is not None and noise.shape == padded.shape:
             gaussian_noise((0, 0, 0, 0), seed)  # raises UsageError for an invalid seed
             field = noise
         else:
-            field = gaussian_noise(padded.shape, seed)
+            field = self.noise(padded.shape, seed)
             if noise is not None:
                 field[:, :, :height, :width] = noise
         result = self._loop(padded, field, visited, start, on_step)
@@ -149,10 +152,22 @@ class NoisePredictor(ImageEngine):
         """Heights and widths are padded to multiples of this."""
         return math.lcm(PADDING_MULTIPLE, self.size_multiple)
 
+    def noise(self, shape: tuple[int, int, int, int], seed: int, *, top: int = 0,
+              left: int = 0) -> np.ndarray:
+        """The noise that sampling starts from, see ``sampling.noise.first_noise``."""
+        return first_noise(shape, seed, self.noiseless, top=top, left=left)
+
     def check_loop(self, steps: int | None, start: Start = "default",
                    match_color: bool = False) -> None:
-        sampler.pick_timesteps(self.timesteps, steps,
-                               self.default_start if start == "default" else start)
+        self._visited(steps, start)
+
+    def _visited(self, steps: int | None, start: Start) -> tuple[int | None, tuple[int, ...]]:
+        """The start, and the timesteps that a loop visits."""
+        if self.noiseless and start not in ("default", self.default_start):
+            raise UsageError(f"start {start!r} is for models that start from noise; this one "
+                             "starts from the image alone, so leave start out")
+        first = self.default_start if start == "default" else start
+        return first, sampler.pick_timesteps(self.timesteps, steps, first)
 
     def step_bytes(self, height: int, width: int) -> int:
         """Estimated peak memory of a loop, for one output of that size."""
@@ -184,9 +199,9 @@ class NoisePredictor(ImageEngine):
         if plan is None:
             plan = self.tile_plan(image.height, image.width, tile, memory, overlap)
         if not plan.whole:
-            return upscale_blended(self.sample, image, self.scale, self.unit, plan, seed=seed,
-                                   match_color=match_color, on_step=on_step, on_tile=on_tile,
-                                   steps=steps, start=start)
+            return upscale_blended(self.sample, image, self.scale, self.unit, plan,
+                                   draw=self.noise, seed=seed, match_color=match_color,
+                                   on_step=on_step, on_tile=on_tile, steps=steps, start=start)
         result = self.sample(to_condition(image.pixels, self.scale), seed=seed, steps=steps,
                              start=start, match_color=match_color, on_step=on_step)
         enlarged = image.enlarged(result[0], self.scale)

@@ -26,13 +26,14 @@ _COLORS = 3
 
 
 def upscale_blended(sample: Callable[..., np.ndarray], image: Image, scale: int, unit: int,
-                    plan: TilePlan, *, seed: int = 0, match_color: bool = False,
-                    on_step: OnStep | None = None, on_tile: OnStep | None = None,
-                    **loop: Any) -> Image:
+                    plan: TilePlan, *, draw: Callable[..., np.ndarray] = gaussian_noise,
+                    seed: int = 0, match_color: bool = False, on_step: OnStep | None = None,
+                    on_tile: OnStep | None = None, **loop: Any) -> Image:
     """``image`` enlarged by ``scale``, tile by tile; overlaps are blended.
 
     sample       ``NoisePredictor.sample``; ``loop``: its options
     unit         height and width of every tile's condition are multiples of this
+    draw         ``NoisePredictor.noise``
     match_color  whether to replace the blended rows' low frequencies by the condition's, with the
                  result that ``color_match.match_color`` has on the whole image
     """
@@ -50,7 +51,7 @@ def upscale_blended(sample: Callable[..., np.ndarray], image: Image, scale: int,
     for row, top in enumerate(plan.rows.starts):
         for column, left in enumerate(plan.columns.starts):
             condition = _condition(image.pixels, scale, plan, top, left, unit)
-            noise = gaussian_noise(condition.shape, seed, top=top, left=left)
+            noise = draw(condition.shape, seed, top=top, left=left)
             tile = sample(condition, noise=noise, seed=seed, **loop)
             blender.add(row, column, tile[0])
             done += 1

@@ -25,7 +25,7 @@ from ..graphs.opset import OPSET
 from ..images.resample import CUBIC_A
 from ..networks.base import NOISE_PREDICTOR
 from ..operators.node_writer import IR_VERSION, NodeWriter
-from ..sampling.noise import gaussian_noise
+from ..sampling.noise import NO_NOISE, gaussian_noise
 from ..sampling.sampler import pick_timesteps, update_factors
 from ..sampling.schedule import Schedule
 from ..version import __version__
@@ -98,8 +98,10 @@ class _Writer(NodeWriter):
         image = self.widened("input")
         if self.network.kind == NOISE_PREDICTOR:
             timestep = self.only_step()
-            facts.update(timestep=timestep, noise={"seed": seed, "side": NOISE_SIDE})
-            y = self.one_step(image, scale, timestep, seed)
+            noiseless = self.checkpoint.sampling.get("noise") == NO_NOISE
+            facts.update(timestep=timestep, noise=NO_NOISE if noiseless
+                         else {"seed": seed, "side": NOISE_SIDE})
+            y = self.one_step(image, scale, timestep, None if noiseless else seed)
         else:
             y = self.written(None, [image])
         y = self.op("Clip", y, self.constant(np.float32(0), "zero"),
@@ -132,8 +134,9 @@ class _Writer(NodeWriter):
                 f"such as --step {timesteps[0]}, and run the loop around it")
         return timesteps[0]
 
-    def one_step(self, image: str, scale: int, timestep: int, seed: int) -> str:
-        """``sampler.sample`` of one step that begins at the noised condition, before the clamp.
+    def one_step(self, image: str, scale: int, timestep: int, seed: int | None) -> str:
+        """``sampler.sample`` of one step that begins at the noised condition, before the clamp;
+        ``seed``: None for no noise.
 
         The image that a prediction implies is condition + r * (noise - prediction), where r is
         sqrt(1 - alpha) / sqrt(alpha). Written so, its size is that of the condition, which programs
@@ -144,30 +147,33 @@ class _Writer(NodeWriter):
         condition = op("Resize", image, "", scales, mode="cubic", cubic_coeff_a=CUBIC_A,
                        coordinate_transformation_mode="half_pixel", name="condition")
         size = op("Shape", condition, name="size")
-        padded, noise = condition, self.initializer(
+        padded, noise = condition, "" if seed is None else self.initializer(
             "noise_field", gaussian_noise((1, 3, NOISE_SIDE, NOISE_SIDE), seed))
         for axis, label in ((2, "rows"), (3, "columns")):
-            mirrored, repeated = self.indices(size, axis, label)
+            mirrored, repeated = self.indices(size, axis, label, bool(noise))
             padded = op("Gather", padded, mirrored, axis=axis, name=f"padded_{label}")
-            noise = op("Gather", noise, repeated, axis=axis, name=f"noise_{label}")
+            if noise:
+                noise = op("Gather", noise, repeated, axis=axis, name=f"noise_{label}")
         alpha = Schedule(**self.checkpoint.schedule).alphas_cumprod[timestep]
         of_noise, of_image, _, _ = update_factors(alpha, 1)
-        noisy = op("Add", op("Mul", padded, self.constant(of_image, "of_image"), name="image_part"),
-                   op("Mul", noise, self.constant(of_noise, "of_noise"), name="noise_part"),
-                   name="noisy")
+        noisy = op("Mul", padded, self.constant(of_image, "of_image"), name="image_part")
+        if noise:
+            noisy = op("Add", noisy, op("Mul", noise, self.constant(of_noise, "of_noise"),
+                                        name="noise_part"), name="noisy")
         both, corner = self.integers("height_and_width", 2, 3), self.integers("corner", 0, 0)
         end = op("Gather", size, both, name="end")
         # Cropped one by one: OpenVINO adds the noise of one image to the network's last convolution
         # in place, which fails for a batch.
         cropped = [op("Slice", value, corner, end, both, name=f"cropped_{label}") for value, label
-                   in ((noise, "noise"), (self.written(timestep, [noisy, padded]), "prediction"))]
-        error = op("Sub", *cropped, name="error")
+                   in ((noise, "noise"), (self.written(timestep, [noisy, padded]), "prediction"))
+                   if value]
+        error = op("Sub", *cropped, name="error") if noise else op("Neg", *cropped, name="error")
         error = op("Mul", error, self.constant(of_noise / of_image, "ratio"), name="correction")
         return op("Add", condition, error, name="restored")
 
-    def indices(self, size: str, axis: int, label: str) -> tuple[str, str]:
+    def indices(self, size: str, axis: int, label: str, noisy: bool) -> tuple[str, str]:
         """Indices of an axis of the padded condition: in the condition, as ``pad_reflect`` mirrors
-        it, and in the field of noise."""
+        it, and in the field of noise, if there is one."""
         unit = math.lcm(PADDING_MULTIPLE, self.unit)
 
         def op(kind: str, *inputs: str | int, name: str) -> str:
@@ -182,7 +188,7 @@ class _Writer(NodeWriter):
         period = op("Max", twice, 1, name="period")
         forth = op("Mod", index, period, name="forth")
         mirrored = op("Min", forth, op("Sub", period, forth, name="back"), name="mirrored")
-        return mirrored, op("Mod", index, NOISE_SIDE, name="repeated")
+        return mirrored, op("Mod", index, NOISE_SIDE, name="repeated") if noisy else ""
 
     def written(self, timestep: int | None, inputs: Sequence[str],
                 output: str | None = None) -> str:

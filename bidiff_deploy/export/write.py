@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-from ..bundle.manifest import FORMAT, MANIFEST, SCHEMA_VERSION, bundle_of
+from ..bundle.manifest import FORMAT, MANIFEST, SCHEMA_VERSION, WITH_NOISE, bundle_of
 from ..bundle.record import Bundle
 from ..bundle.weights_file import FILE_NAME, WeightsFile
 from ..checkpoint.record import Checkpoint
@@ -22,6 +22,7 @@ from ..networks import DEFAULT
 from ..networks.base import NOISE_PREDICTOR
 from ..operators.names import INT8, ONNX_OPSET, VERSION
 from ..operators.sign_bits import PACKING_VERSION
+from ..sampling.noise import NO_NOISE
 from ..sampling.schedule import DEFAULT_STEPS, Schedule
 from ..version import __version__
 
@@ -149,11 +150,16 @@ def _build_steps(checkpoint: Checkpoint, timesteps: Sequence[int], compute: str,
     start = checkpoint.sampling.get("start")
     if start is not None and not any(timestep <= start for timestep in timesteps):
         start = None
+    sampling: dict[str, Any] = {"start": start}
+    noiseless = start is not None and checkpoint.sampling.get("noise") == NO_NOISE
+    if noiseless:
+        sampling["noise"] = NO_NOISE
     found: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION if noiseless else WITH_NOISE,
         "schedule": Schedule(**checkpoint.schedule).to_dict(),
         "scheduler": {"type": "DDIM", "prediction_type": "epsilon", "eta": 0.0,
                       "clip_sample_range": 1.0, "set_alpha_to_one": True},
-        "sampling": {"start": start}, "steps": steps, "step_initializers": list(names),
+        "sampling": sampling, "steps": steps, "step_initializers": list(names),
         "tensors": offsets}
     return found if network.name == DEFAULT else {**found, "model": network.name}
 
@@ -178,7 +184,7 @@ def _manifest(checkpoint: Checkpoint, compute: str) -> dict[str, Any]:
     """The manifest's keys of every kind of network."""
     return {
         "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": WITH_NOISE,
         "tool": {"name": "bidiff_deploy", "version": __version__},
         "source": {"name": checkpoint.name, "sha256": checkpoint.sha256},
         "assumptions": list(checkpoint.assumptions),

@@ -15,6 +15,7 @@ from ..engines.image_engine import ImageEngine
 from ..engines.one_run import OneRun
 from ..errors import EngineError, UsageError
 from ..networks.base import NOISE_PREDICTOR
+from ..sampling.noise import NO_NOISE
 from ..sampling.schedule import Schedule
 from .reference import TorchEngine, load_network
 
@@ -52,7 +53,8 @@ def open_checkpoint(path: Path, options: Path | None = None, scale: int | None =
     if start is not None and timesteps[-1] > start:
         start = None
     return TorchNoisePredictor(NoisePredictorBundle(
-        **vars(bundle), schedule=Schedule(**found.schedule), default_start=start), found, place)
+        **vars(bundle), schedule=Schedule(**found.schedule), default_start=start,
+        noiseless=start is not None and found.sampling.get("noise") == NO_NOISE), found, place)
 
 
 class TorchNoisePredictor(TorchEngine):

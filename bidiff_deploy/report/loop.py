@@ -136,7 +136,6 @@ def watched(request: Request, one: Input, report: Callable[[float], None]) -> St
     """The loop of the image's middle, watched: what the network sees, and what it makes of it."""
     from ..engines.noise_predictor import PADDING_MULTIPLE
     from ..images.resample import pad_reflect, to_condition
-    from ..sampling.noise import gaussian_noise
 
     low, _ = one.read(request.bundle.scale)
     with _engine(request) as engine:
@@ -161,7 +160,7 @@ def watched(request: Request, one: Input, report: Callable[[float], None]) -> St
             return noise
 
         final = sampler.sample(predict, padded, visited, engine.schedule,
-                               gaussian_noise(padded.shape, request.seed),
+                               engine.noise(padded.shape, request.seed),
                                start=engine.default_start,
                                on_step=lambda done, total: report(done / total))
     frames, pictures = [], {}

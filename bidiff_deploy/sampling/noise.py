@@ -21,7 +21,9 @@ import numpy.typing as npt
 
 from ..checks import whole_number
 
-__all__ = ["gaussian_noise", "philox4x32"]
+__all__ = ["NO_NOISE", "first_noise", "gaussian_noise", "philox4x32"]
+
+NO_NOISE = "none"  # a model's ``sampling["noise"]`` if it starts from the image alone
 
 Words = npt.NDArray[np.uint64]
 Doubles = npt.NDArray[np.float64]
@@ -68,6 +70,15 @@ def gaussian_noise(shape: tuple[int, int, int, int], seed: int, *, image: int = 
                                np.array(c, np.uint64), np.array(image + n, np.uint64))
                     field[...] = _box_muller(*philox4x32(counter, seed))
     return out
+
+
+def first_noise(shape: tuple[int, int, int, int], seed: int, noiseless: bool, *, image: int = 0,
+                top: int = 0, left: int = 0) -> npt.NDArray[np.float32]:
+    """The noise that a loop starts from: zeros if ``noiseless``, else ``gaussian_noise``, whose
+    arguments are checked in either case."""
+    drawn = (0, 0, 0, 0) if noiseless else shape
+    noise = gaussian_noise(drawn, seed, image=image, top=top, left=left)
+    return np.zeros(shape, np.float32) if noiseless else noise
 
 
 def philox4x32(counter: tuple[Words, ...], key: int) -> tuple[Words, ...]:

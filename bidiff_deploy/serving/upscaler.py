@@ -18,7 +18,6 @@ from ..engines.tile_choice import Tile
 from ..errors import EngineError
 from ..images.image import Image
 from ..images.resample import pad_reflect, to_condition
-from ..sampling.noise import gaussian_noise
 from ..sampling.sampler import pick_timesteps
 from .requests import Cancelled, Work
 
@@ -125,7 +124,7 @@ class Upscaler:
         conditions = np.stack([to_condition(one.pixels, engine.scale) for one in group])
         # Padded as ``sample`` does. Each image gets the noise that it would get alone.
         (_, channels, height, width) = pad_reflect(conditions[:1], engine.unit)[0].shape
-        noise = np.concatenate([gaussian_noise((1, channels, height, width), one.seed)
+        noise = np.concatenate([engine.noise((1, channels, height, width), one.seed)
                                 for one in group])
         found = engine.sample(conditions, noise, steps=group[0].steps)
         return [Image(one.pixels).enlarged(sample, engine.scale).pixels

@@ -29,7 +29,7 @@ from ..images.resample import pad_reflect, to_condition
 from ..networks.base import NOISE_PREDICTOR
 from ..networks.quantised import MAP_LEVELS, WEIGHT_LEVELS, Bounds, LayerBounds
 from ..sampling import sampler
-from ..sampling.noise import gaussian_noise
+from ..sampling.noise import NO_NOISE, first_noise
 from ..sampling.schedule import Schedule
 from .networks.quantised import QuantisedConv2d, quantised_layer, replace_layers
 from .weights import torch_network
@@ -87,7 +87,8 @@ def loop_samples(network: nn.Module, checkpoint: Checkpoint, timesteps: Sequence
             return prediction
 
         sampler.sample(predict, condition, visited, schedule,
-                       gaussian_noise(condition.shape, seed), start=start)
+                       first_noise(condition.shape, seed, checkpoint.sampling.get("noise")
+                                   == NO_NOISE), start=start)
     return found
 
 

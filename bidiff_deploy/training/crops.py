@@ -128,6 +128,8 @@ class Crops:
 
     def crop(self, index: int) -> tuple[Pixels, Floats]:
         """Crop number ``index``: the photo, uint8 (3, crop, crop), and the input, float32."""
+        if self.data.crops:
+            index %= self.data.crops
         random = np.random.Generator(np.random.Philox(key=(index << 64) | self._seed))
         places = [self._place(random) for _ in range(self.data.candidates)]
         crops = [self._cut(place, *self._low(place, None)) for place in places]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..checkpoint.packed import write_packed
 from ..checkpoint.record import from_latent
 from ..images.resample import pad_reflect
-from ..sampling.noise import gaussian_noise
+from ..sampling.noise import first_noise
 from ..sampling.sampler import Predict, sample
 from .crops import CONDITION
 from .draws import Draws
@@ -104,9 +104,20 @@ class DiffusionTask:
         condition, (height, width) = pad_reflect(pair.condition[None],
                                                  recipe.network.size_multiple)
         image = sample(as_predict(network), condition, recipe.timesteps, recipe.schedule,
-                       gaussian_noise(condition.shape, seed=0), start=recipe.start)
+                       first_noise(condition.shape, 0, self.noiseless), start=recipe.start)
         rounded: Image = np.rint(image[0, :, :height, :width] * 255).astype(np.uint8)
         return np.moveaxis(rounded, 0, 2)
+
+    @property
+    def noiseless(self) -> bool:
+        """Whether sampling starts without noise."""
+        return False
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What a packed checkpoint advises: the recipe's timesteps, and where sampling starts."""
+        found: dict[str, Any] = {"timesteps": list(self.recipe.timesteps)}
+        return found if self.recipe.start is None else {**found, "start": self.recipe.start}
 
     def published(self, network: nn.Module) -> dict[str, Tensor]:
         return published_state(network, self.recipe.network)
@@ -119,12 +130,9 @@ class DiffusionTask:
         """Includes the scale, schedule and timesteps of the recipe."""
         recipe = self.recipe
         latent = latent_weights(published, recipe.network, str(run))
-        sampling: dict[str, Any] = {"timesteps": list(recipe.timesteps)}
-        if recipe.start is not None:
-            sampling["start"] = recipe.start
         write_packed(output, from_latent(
             latent, recipe.network, name=run.name, origin=str(run), scale=recipe.scale,
-            schedule=recipe.schedule.to_dict(), sampling=sampling), overwrite=overwrite)
+            schedule=recipe.schedule.to_dict(), sampling=self.sampling), overwrite=overwrite)
 
 
 def add_noise(image: Tensor, noise: Tensor, alpha: np.float32) -> Tensor:

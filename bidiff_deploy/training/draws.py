@@ -14,9 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+__all__ = ["Draws", "Purpose"]
 
-class _Purpose(IntEnum):
-    SHARED, NOISE, DROPOUT = range(3)
+
+class Purpose(IntEnum):
+    """Streams of random numbers; none depends on how many another yields."""
+
+    SHARED, NOISE, DROPOUT, SCORE, JUDGE = range(5)
 
 
 @dataclass(frozen=True)
@@ -34,21 +38,29 @@ class Draws:
 
     def shared(self) -> np.random.Generator:
         """A new generator, the same for every image of the iteration and at each call."""
-        return np.random.default_rng([self.seed, _Purpose.SHARED, self.iteration])
+        return np.random.default_rng([self.seed, Purpose.SHARED, self.iteration])
 
-    def noise(self, like: Tensor) -> Tensor:
-        """N(0, 1) with the shape and dtype of ``like``, (N, C, H, W); one stream for each image."""
+    def noise(self, like: Tensor, purpose: Purpose = Purpose.NOISE, *, uniform: bool = False,
+              period: int = 0) -> Tensor:
+        """N(0, 1) with the shape and dtype of ``like``, (N, C, H, W); one stream for each image.
+
+        ``uniform``: from [0, 1) instead. ``period``: image n + period has the noise of image n.
+        """
         generator = torch.Generator(self.device)
         out = torch.empty(like.shape, dtype=like.dtype, device=self.device)
         for index, image in enumerate(out):
-            generator.manual_seed(self._number(_Purpose.NOISE, self.first + index))
-            image.normal_(generator=generator)
+            number = self.first + index
+            generator.manual_seed(self._number(purpose, number % period if period else number))
+            if uniform:
+                image.uniform_(generator=generator)
+            else:
+                image.normal_(generator=generator)
         return out
 
     def seed_dropout(self) -> None:
         """Seed torch's global generators, from which dropout draws, for these images."""
-        torch.manual_seed(self._number(_Purpose.DROPOUT, self.first))
+        torch.manual_seed(self._number(Purpose.DROPOUT, self.first))
 
-    def _number(self, purpose: _Purpose, index: int) -> int:
+    def _number(self, purpose: Purpose, index: int) -> int:
         words = np.random.SeedSequence([self.seed, purpose, index]).generate_state(1, np.uint64)
         return int(words[0] >> np.uint64(1))

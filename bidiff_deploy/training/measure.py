@@ -32,7 +32,7 @@ def measure(recipe: Recipe, folder: Path, iterations: int = 10) -> dict[str, Any
     settings. Loads no photos and writes nothing. Raises UsageError as ``trainer.Trainer`` does.
     """
     recipe = dataclasses.replace(recipe, initial="")
-    trainer = Trainer(recipe, folder)
+    trainer = Trainer(recipe, folder, fresh=True)
     run, crop, device = recipe.run, recipe.data.crop, trainer.device
     low = crop // recipe.scale if trainer.task.given == LOW else crop
     generator = torch.Generator().manual_seed(0)

@@ -12,7 +12,6 @@ nine times slower than float32, which is used there instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -39,11 +38,21 @@ def learning_rate(options: Optimizer, iteration: int, progress: float) -> float:
     return options.learning_rate * warm * share
 
 
-def make_optimizer(options: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:
-    """Adam over the parameters that require gradients, in one pass over each."""
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+def make_optimizer(options: Optimizer, objective: nn.Module) -> torch.optim.Adam:
+    """Adam over the parameters that require gradients, in one pass over each.
+
+    A submodule of ``objective`` with ``rate_share`` gets a group of its own, whose entry ``share``
+    is that: its learning rate relative to the others', and gradients are clipped by group.
+    """
+    groups: dict[float | None, list[nn.Parameter]] = {}
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            part = getattr(objective, name.partition(".")[0])
+            groups.setdefault(getattr(part, "rate_share", None), []).append(parameter)
     first, second = options.betas
-    return torch.optim.Adam(trained, lr=options.learning_rate, betas=(first, second), fused=True)
+    return torch.optim.Adam([{"params": parameters, **({} if share is None else {"share": share})}
+                             for share, parameters in groups.items()],
+                            lr=options.learning_rate, betas=(first, second), fused=True)
 
 
 class Precision:

@@ -16,6 +16,7 @@ from ..networks import DEFAULT, NETWORKS
 from ..networks.base import NOISE_PREDICTOR, ONE_RUN
 from ..networks.bi_diffsr.config import NetworkConfig
 from ..sampling.schedule import Schedule
+from .one_step.options import OneStep
 from .published_options import is_published, recipe_tree
 from .recipe_parts import Data, Distill, Loading, Optimizer, Photo, Run, Step
 from .values import build, one_of, plain
@@ -40,6 +41,7 @@ class Recipe:
     loss     of a diffusion model against the noise, l1 or l2, see ``losses``; of another network
              against the photo, l1 or psnr, see ``one_run``
     initial  checkpoint to start from, relative to the recipe; empty: fresh weights
+    one_step a student of one call, instead of ``steps``, ``uniform``, ``loss`` and ``distill``
     """
 
     scale: int
@@ -52,6 +54,7 @@ class Recipe:
     loss: str = "l1"
     initial: str = ""
     distill: Distill = field(default_factory=Distill)
+    one_step: OneStep = field(default_factory=OneStep)
     optimizer: Optimizer = field(default_factory=Optimizer)
     loading: Loading = field(default_factory=Loading)
     run: Run = field(default_factory=Run)
@@ -64,7 +67,8 @@ class Recipe:
         if network.kind == NOISE_PREDICTOR:
             self._check_diffusion()
         else:
-            for key, given in (("steps", self.steps), ("distill", self.distill.teacher)):
+            for key, given in (("steps", self.steps), ("distill", self.distill.teacher),
+                               ("one_step", self.one_step.timestep)):
                 if given:
                     raise ValueError(f"{key} applies only to diffusion models; remove it for "
                                      f"{self.model}, which is trained between images")
@@ -80,6 +84,12 @@ class Recipe:
             raise ValueError(f"uniform must be from 0 to 1, not {self.uniform}")
         if len(self.betas) != 2:
             raise ValueError(f"betas must be the first and the last one, not {list(self.betas)}")
+        if self.one_step.timestep:
+            if self.distill.teacher or self.uniform:
+                raise ValueError("one_step has its own losses; leave distill and uniform out")
+            self.one_step.check(self.schedule, self.data.crops)
+            if self.steps != (Step(self.one_step.timestep, "condition"),):
+                raise ValueError("one_step states its one timestep; leave steps out")
         self.schedule.check(self.timesteps)
         if self.steps[0].origin == "sample":
             raise ValueError("the first step's origin cannot be sample: nothing precedes it")
@@ -165,6 +175,9 @@ def recipe_from_dict(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
     network = NETWORKS[model]
     steps, given = tree.get("steps"), tree.get("network", {})
     if network.kind == NOISE_PREDICTOR:
+        one_step = tree.get("one_step")
+        if "steps" not in tree and isinstance(one_step, Mapping) and one_step.get("timestep"):
+            tree = {**tree, "steps": [{"timestep": one_step["timestep"], "origin": "condition"}]}
         if "steps" not in tree:
             raise UsageError(f"{origin}: recipe lacks steps; add them")
         if isinstance(steps, int) and not isinstance(steps, bool):

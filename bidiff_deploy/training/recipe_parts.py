@@ -95,6 +95,7 @@ class Data:
     """Photos and how crops are cut from them; sizes are in output pixels.
 
     sizes            each photo is used at each of these shares of its size
+    crops            number of different crops, which come again and again; 0: without end
     candidates       crops drawn for each one used: the one that bicubic restores worst
     aligned          crops start at pixels of the low-resolution image, as inputs do
     rotate           by quarter turns; with ``flip``, all eight orientations
@@ -106,6 +107,7 @@ class Data:
     validate: tuple[Photo, ...] = ()
     sizes: tuple[float, ...] = (1.0,)
     crop: int = 64
+    crops: int = 0
     candidates: int = 1
     aligned: bool = True
     flip: bool = True
@@ -121,6 +123,7 @@ class Data:
             raise ValueError("data.degrade makes low-resolution images; leave low out of "
                              "data.train")
         whole_number("data.crop", self.crop, 1)
+        whole_number("data.crops", self.crops, 0)
         whole_number("data.candidates", self.candidates, 1)
         if not self.sizes or not all(0 < size <= 1 for size in self.sizes):
             raise ValueError(f"data.sizes must be shares above 0 and up to 1, not "

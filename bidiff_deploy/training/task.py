@@ -16,6 +16,7 @@ from .checkpoints import read_run
 from .diffusion import DiffusionTask
 from .draws import Draws
 from .one_run import OneRunTask
+from .one_step.task import OneStepTask
 from .recipe import Recipe
 from .validate import Pair
 
@@ -71,16 +72,21 @@ class Task(Protocol):
         ...
 
 
-def make_task(recipe: Recipe, folder: Path) -> Task:
-    """The task of ``recipe.model``; paths in the recipe are relative to ``folder``."""
-    if NETWORKS[recipe.model].kind == NOISE_PREDICTOR:
-        return DiffusionTask(recipe, folder)
-    return OneRunTask(recipe, folder)
+def make_task(recipe: Recipe, folder: Path, fresh: bool = False) -> Task:
+    """The task of ``recipe.model``; paths in the recipe are relative to ``folder``.
+
+    ``fresh``: a teacher of one step has fresh weights and samples nothing, see ``OneStepTask``.
+    """
+    if NETWORKS[recipe.model].kind != NOISE_PREDICTOR:
+        return OneRunTask(recipe, folder)
+    if recipe.one_step.timestep:
+        return OneStepTask(recipe, folder, fresh)
+    return DiffusionTask(recipe, folder)
 
 
 def pack_run(run: Path, recipe: Recipe, output: Path, *, overwrite: bool = False) -> None:
     """Pack the averaged weights of a run's checkpoint, with the scale, schedule and timesteps of
     the recipe. Raises CheckpointError or OutputError."""
     state = read_run(run, recipe)
-    task = make_task(dataclasses.replace(recipe, initial=""), run.parent)
+    task = make_task(dataclasses.replace(recipe, initial=""), run.parent, fresh=True)
     task.pack(state["params_ema"], run, output, overwrite)

@@ -39,13 +39,13 @@ class Trainer:
     """One process of a run: its state, iterations and validations.
 
     Paths in the recipe are relative to ``folder``; ``processes`` are those of the run (default:
-    this one alone). Photos are opened at the first iteration or validation. Raises UsageError for a
-    device or precision that is not available, CheckpointError for ``initial`` weights of another
-    network.
+    this one alone); ``fresh``: see ``task.make_task``. Photos are opened at the first iteration or
+    validation. Raises UsageError for a device or precision that is not available, CheckpointError
+    for ``initial`` weights of another network.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, processes: Processes | None = None,
-                 say: Callable[[str], object] | None = None) -> None:
+                 say: Callable[[str], object] | None = None, fresh: bool = False) -> None:
         self.recipe, self.folder, self.say = recipe, folder, say
         run = recipe.run
         self.processes = processes or Processes(pick_device(run.device))
@@ -62,11 +62,11 @@ class Trainer:
             say(f"this CPU has no instructions for {run.precision}; training in "
                 f"{self.precision.name}")
         torch.manual_seed(run.seed)
-        self.task = make_task(recipe, folder)
+        self.task = make_task(recipe, folder, fresh)
         self.network = channels_last(self.task.network.to(self.device))
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.objective = self.task.objective().to(self.device)
-        self.optimizer = make_optimizer(recipe.optimizer, self.objective.parameters())
+        self.optimizer = make_optimizer(recipe.optimizer, self.objective)
         self.model = self.processes.distribute(self.objective)
         if run.compile:
             self.model.compile()
@@ -161,7 +161,7 @@ class Trainer:
             "params_ema": self.task.published(self.average),
             "recipe": self.recipe.to_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "objective": self._extra_parameters(),
+            "objective": self._extra_tensors(),
             "scaler": self.precision.scaler.state_dict(),
             "iteration": self.iteration,
             "seconds": self.seconds,
@@ -177,7 +177,7 @@ class Trainer:
             for name in ("exp_avg", "exp_avg_sq"):  # fused Adam reads them in the weights' layout
                 moments[name] = torch.empty_like(parameter).copy_(moments[name])
         with torch.no_grad():
-            for name, value in self._extra_parameters().items():
+            for name, value in self._extra_tensors().items():
                 value.copy_(state["objective"][name])
         if state["scaler"]:
             self.precision.scaler.load_state_dict(state["scaler"])
@@ -196,7 +196,7 @@ class Trainer:
         run, parts = self.recipe.run, self.recipe.run.accumulate
         rate = self.learning_rate()
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)
         self.optimizer.zero_grad()
         set_progress(self.network, self.progress)
         first = self.iteration * run.batch + self.processes.rank * len(high)
@@ -225,18 +225,25 @@ class Trainer:
     def _update(self) -> None:
         scaler, clip = self.precision.scaler, self.recipe.optimizer.clip_norm
         scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), clip or float("inf"))
+        norm = torch.stack([torch.nn.utils.clip_grad_norm_(group["params"], clip or float("inf"))
+                            for group in self.optimizer.param_groups])
         may_skip = scaler.is_enabled() and not self.precision.diverged  # and lower the scale
-        if not may_skip and not torch.isfinite(norm):
+        if not may_skip and not torch.isfinite(norm).all():
             raise UsageError(f"training diverged at iteration {self.iteration}; lower "
                              "optimizer.learning_rate or optimizer.clip_norm")
         scaler.step(self.optimizer)
         scaler.update()
 
-    def _extra_parameters(self) -> dict[str, Tensor]:
-        """Trained parameters of the objective that are not the network's."""
-        return {name: parameter.detach() for name, parameter in self.objective.named_parameters()
-                if parameter.requires_grad and not name.startswith("network.")}
+    def _extra_tensors(self) -> dict[str, Tensor]:
+        """Trained parameters of the objective that are not the network's, and the buffers of their
+        modules."""
+        found = {}
+        for prefix, module in self.objective.named_modules():
+            own = {name: value for name, value in module.named_parameters(prefix, recurse=False)
+                   if value.requires_grad and not name.startswith("network.")}
+            if own:
+                found.update({**own, **dict(module.named_buffers(prefix, recurse=False))})
+        return {name: value.detach() for name, value in found.items()}
 
 
 def _keep_freed_memory() -> None:

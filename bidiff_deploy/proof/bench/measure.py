@@ -26,7 +26,7 @@ from ...bundle.record import Bundle, NoisePredictorBundle
 from ...engines import ON_GPU, library
 from ...errors import EngineError, UsageError
 from ...sampling import sampler
-from ...sampling.noise import gaussian_noise
+from ...sampling.noise import first_noise
 from ..check.statistics import snr
 from . import candidates
 from .candidates import BASELINES, PACKED
@@ -260,7 +260,7 @@ def _overhead(bundle: Bundle, visited: tuple[int, ...], size: tuple[int, int]) -
     if not isinstance(bundle, NoisePredictorBundle):
         return 0.0
     started = time.perf_counter()
-    noise = gaussian_noise((1, 3, *size), seed=0)
+    noise = first_noise((1, 3, *size), 0, bundle.noiseless)
     condition = np.zeros_like(noise)
     sampler.sample(lambda latent, *_: latent, condition, visited, bundle.schedule, noise,
                    start=bundle.default_start)

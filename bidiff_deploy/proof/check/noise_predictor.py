@@ -18,7 +18,7 @@ from ...errors import UsageError
 from ...images.resample import pad_reflect
 from ...operators.value_names import short
 from ...sampling import sampler
-from ...sampling.noise import gaussian_noise
+from ...sampling.noise import first_noise
 from ...sampling.schedule import Schedule
 from ..inputs import Sample, image_samples, noise_sample
 from ..reference import torch_threads
@@ -159,7 +159,7 @@ class _Comparison:
         padded, _ = pad_reflect(sample.condition, math.lcm(
             PADDING_MULTIPLE, bundle.network.size_multiple(bundle.config)))
         count, channels, height, width = padded.shape
-        noise = gaussian_noise((count, channels, height, width), seed=0)
+        noise = first_noise((count, channels, height, width), 0, bundle.noiseless)
         # Unless it begins at the bundle's first step, the loop begins at the noised condition.
         whole = bundle.default_start is None and chosen[0] == bundle.timesteps[0]
         sampler.sample(self._step, padded, chosen, bundle.schedule, noise,

@@ -124,7 +124,8 @@ def _sampling(bundle: Bundle) -> dict[str, Any]:
     """Schedule, start and steps of a diffusion model; empty for others."""
     if not isinstance(bundle, NoisePredictorBundle):
         return {}
-    return {"schedule": bundle.schedule.to_dict(), "sampling": {"start": bundle.default_start},
+    return {"schedule": bundle.schedule.to_dict(),
+            "sampling": {"start": bundle.default_start, "noise": not bundle.noiseless},
             "steps": [{"timestep": s.timestep, "group": s.group, "file": s.file}
                       for s in bundle.steps]}
 

@@ -56,10 +56,13 @@ def _steps(bundle: Bundle) -> list[tuple[str, str]]:
     if not isinstance(bundle, NoisePredictorBundle):
         return [("steps", "none: feed-forward, one run of one graph per image")]
     start = bundle.default_start
+    if bundle.noiseless:
+        beginning = f"the input at {start}, without noise: a function of the image alone"
+    else:
+        beginning = "pure noise" if start is None else f"the noised condition at {start}"
     groups = [f"group {group}: {_range([step.timestep for step in steps])}"
               for group, steps in groupby(bundle.steps, key=lambda step: step.group)]
-    return [("steps", f"{len(bundle.steps)}, starting from "
-                      + ("pure noise" if start is None else f"the noised condition at {start}")),
+    return [("steps", f"{len(bundle.steps)}, starting from {beginning}"),
             *(("", group) for group in groups)]
 
 

@@ -40,20 +40,37 @@ class TimeEmbedding(nn.Module):
         return self.linear2(F.silu(self.linear1(wave.to(self.linear1.weight.dtype))))
 
 
+def _parts(x: Tensor, count: int, copies: int) -> tuple[Tensor, ...]:
+    """``count`` equal parts of the channels (N, C, ...), of each copy for a network of several."""
+    if copies == 1:
+        return x.chunk(count, dim=1)
+    parts = torch.unflatten(x, 1, (copies, -1)).chunk(count, dim=2)
+    return tuple(part.flatten(1, 2) for part in parts)
+
+
+def _joined(parts: list[Tensor], copies: int) -> Tensor:
+    """The inverse of ``_parts``."""
+    if copies == 1:
+        return torch.cat(parts, dim=1)
+    return torch.cat([torch.unflatten(part, 1, (copies, -1)) for part in parts], 2).flatten(1, 2)
+
+
 class Attention(nn.Module):
     """Single-head self-attention over all pixels, with its own GroupNorm and shortcut."""
 
-    def __init__(self, channels: int, norm_groups: int) -> None:
+    def __init__(self, channels: int, norm_groups: int, copies: int = 1) -> None:
         super().__init__()
+        self.copies = copies
         self.norm = nn.GroupNorm(norm_groups, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
         self.out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = self.qkv(self.norm(x)).flatten(2).chunk(3, dim=1)
+        query, key, value = _parts(self.qkv(self.norm(x)).flatten(2), 3, self.copies)
         # Product, scale and softmax one after the other, as in the published code: a fused kernel
         # rounds differently, and later signs flip on the last bit.
-        scores = query.transpose(1, 2) @ key / math.sqrt(x.shape[1])
+        # Of several copies: sqrt(C) of one, and the product sums over all.
+        scores = query.transpose(1, 2) @ key / math.sqrt(x.shape[1] * self.copies)
         attended = value @ scores.softmax(dim=-1).transpose(1, 2)
         return self.out(attended.reshape(x.shape)) + x
 
@@ -65,29 +82,30 @@ class Conv2d(nn.Conv2d):
         return super().forward(x)
 
 
-def _convolutions(config: NetworkConfig, block: Block) -> dict[str, nn.Module]:
+def _convolutions(config: NetworkConfig, block: Block, copies: int) -> dict[str, nn.Module]:
     """The block's convolutions, ``conv1`` and, unless it has a single layer, ``conv2``."""
     k = block.kernel_size
     return {name.rpartition(".")[2]:
-            binary_layer(config, inputs, outputs, k) if block.binary
-            else Conv2d(inputs, outputs, k, padding=k // 2)
+            binary_layer(config, copies * inputs, copies * outputs, k) if block.binary
+            else Conv2d(copies * inputs, copies * outputs, k, padding=k // 2)
             for name, inputs, outputs in block.convolutions}
 
 
 class Residual(nn.Module):
     """conv(Swish(GN(x))) + time, conv(Dropout(Swish(GN(.)))), shortcut; then attention, if any."""
 
-    def __init__(self, config: NetworkConfig, block: Block) -> None:
+    def __init__(self, config: NetworkConfig, block: Block, copies: int = 1) -> None:
         super().__init__()
-        self.time = nn.Linear(config.inner_channel, block.channels)
-        convolutions = _convolutions(config, block)
-        self.norm1 = nn.GroupNorm(config.norm_groups, block.channels)
+        channels, groups = copies * block.channels, copies * config.norm_groups
+        self.time = nn.Linear(config.inner_channel, channels)
+        convolutions = _convolutions(config, block, copies)
+        self.norm1 = nn.GroupNorm(groups, channels)
         self.conv1 = convolutions["conv1"]
-        self.norm2 = nn.GroupNorm(config.norm_groups, block.channels)
+        self.norm2 = nn.GroupNorm(groups, channels)
         self.conv2 = convolutions["conv2"]
         self.dropout = nn.Dropout(config.dropout)
         if block.attention:
-            self.attention = Attention(block.channels, config.norm_groups)
+            self.attention = Attention(channels, groups, copies)
 
     def forward(self, x: Tensor, embedding: Tensor, group: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)), group)
@@ -103,10 +121,10 @@ class _ChannelChange(nn.Module):
     conv1: nn.Module
     conv2: nn.Module
 
-    def __init__(self, config: NetworkConfig, block: Block) -> None:
+    def __init__(self, config: NetworkConfig, block: Block, copies: int = 1) -> None:
         super().__init__()
-        self.single = block.single
-        for name, module in _convolutions(config, block).items():
+        self.single, self.copies = block.single, copies
+        for name, module in _convolutions(config, block, copies).items():
             setattr(self, name, module)
 
 
@@ -117,7 +135,7 @@ class Down(_ChannelChange):
     def forward(self, x: Tensor, group: Tensor) -> Tensor:
         if self.single:
             return F.pixel_unshuffle(self.conv1(x, group), 2)
-        first, second = x.chunk(2, dim=1)
+        first, second = _parts(x, 2, self.copies)
         return F.pixel_unshuffle(self.conv1(first, group) + self.conv2(second, group), 2)
 
 
@@ -127,7 +145,8 @@ class Up(_ChannelChange):
     def forward(self, x: Tensor, group: Tensor) -> Tensor:
         if self.single:
             return F.pixel_shuffle(self.conv1(x, group), 2)
-        return F.pixel_shuffle(torch.cat([self.conv1(x, group), self.conv2(x, group)], dim=1), 2)
+        return F.pixel_shuffle(_joined([self.conv1(x, group), self.conv2(x, group)],
+                                       self.copies), 2)
 
 
 class Fusion(_ChannelChange):
@@ -145,17 +164,17 @@ class Fusion(_ChannelChange):
         # Not x[:, 0::2]: its gradient is written into a map of zeros, and the maps are added.
         even, odd = torch.unflatten(x, 1, (-1, 2)).unbind(2)
         skip_even, skip_odd = torch.unflatten(skip, 1, (-1, 2)).unbind(2)
-        return (self.conv1(torch.cat([odd, skip_even], dim=1), group)
-                + self.conv2(torch.cat([even, skip_odd], dim=1), group))
+        return (self.conv1(_joined([odd, skip_even], self.copies), group)
+                + self.conv2(_joined([even, skip_odd], self.copies), group))
 
 
 class Head(nn.Module):
     """GroupNorm, Swish, 3x3 convolution to the prediction."""
 
-    def __init__(self, config: NetworkConfig, channels: int) -> None:
+    def __init__(self, config: NetworkConfig, channels: int, copies: int = 1) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(config.norm_groups, channels)
-        self.conv = nn.Conv2d(channels, config.out_channel, 3, padding=1)
+        self.norm = nn.GroupNorm(copies * config.norm_groups, copies * channels)
+        self.conv = nn.Conv2d(copies * channels, config.out_channel, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.silu(self.norm(x)))
@@ -165,14 +184,16 @@ class BiDiffSR(nn.Module):
     """The noise predictor of one ``NetworkConfig``.
 
     Its ``named_parameters`` have the names and shapes of ``architecture.parameters(config)``.
+    ``copies``: with more than 1, every map has that many times the channels, copy after copy, and
+    what cuts or joins channels does so in each copy; see ``one_step.wide``. It is not exported.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, copies: int = 1) -> None:
         super().__init__()
         self.config = config
         self.blocks = tuple(blocks(config))
         self.time_embedding = TimeEmbedding(config.inner_channel)
-        self.stem = nn.Conv2d(config.in_channel, config.channels(0), 3, padding=1)
+        self.stem = nn.Conv2d(config.in_channel, copies * config.channels(0), 3, padding=1)
         self.encoder = nn.ModuleDict()
         self.middle = nn.ModuleDict()
         self.decoder = nn.ModuleDict()
@@ -180,8 +201,8 @@ class BiDiffSR(nn.Module):
         for block in self.blocks:
             if block.kind in inner:
                 part, index = block.name.split(".")
-                getattr(self, part)[index] = inner[block.kind](config, block)
-        self.head = Head(config, config.channels(0))
+                getattr(self, part)[index] = inner[block.kind](config, block, copies)
+        self.head = Head(config, config.channels(0), copies)
 
     def forward(self, noisy: Tensor, condition: Tensor, timestep: int | Tensor) -> Tensor:
         """Predict the noise in ``noisy``.
@@ -249,11 +270,12 @@ class BiDiffSR(nn.Module):
             yield name, attention, False, False
 
     def predict(self, noisy: Tensor, condition: Tensor, timestep: Tensor, group: Tensor,
-                outputs: dict[str, Tensor] | None = None) -> Tensor:
+                outputs: dict[str, Tensor] | None = None, last: str = "") -> Tensor:
         """``forward`` with tensors and without checks: timestep float32 (1,) or (N,), group int64
         (1,).
 
-        ``outputs``: receives the output of every block by name, (N, C, H, W).
+        ``outputs``: receives the output of every block by name, (N, C, H, W). ``last``: the block
+        after which to stop and whose output to return.
         """
         embedding = self.time_embedding(timestep)
         skips: list[Tensor] = []
@@ -272,4 +294,6 @@ class BiDiffSR(nn.Module):
                 skips.append(x)
             if outputs is not None:
                 outputs[block.name] = x
+            if block.name == last:
+                break
         return x

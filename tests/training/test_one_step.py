@@ -1,0 +1,392 @@
+"""A student of one call: its recipe, its losses in a run, resume, processes, export."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+
+from bidiff_deploy import load_bundle
+from bidiff_deploy.checkpoint.packed import write_packed
+from bidiff_deploy.checkpoint.read import read_checkpoint
+from bidiff_deploy.cli import group as cli
+from bidiff_deploy.errors import CheckpointError, UsageError
+from bidiff_deploy.export.one_file import one_file_model
+from bidiff_deploy.export.write import choose_timesteps, export_bundle
+from bidiff_deploy.images.image import Image
+from bidiff_deploy.proof.torch_engines import open_checkpoint
+from bidiff_deploy.training.batches import batches
+from bidiff_deploy.training.distributed import processes
+from bidiff_deploy.training.draws import Draws
+from bidiff_deploy.training.one_step.objective import judged_blocks
+from bidiff_deploy.training.one_step.task import OneStepTask
+from bidiff_deploy.training.one_step.trajectories import Trajectories, open_teacher
+from bidiff_deploy.training.recipe import recipe_from_dict
+from bidiff_deploy.training.trainer import Trainer
+from support.binarizer_setup import checkpoint, network
+from support.training_setup import TREE, changed, picture, states_equal
+from support.waiting import HANG_SECONDS
+
+REPOSITORY = Path(__file__).parents[2]
+TADSR = {"timestep": 40, "teacher": "t.safetensors",
+         "trajectory": {"weight": 1, "steps": 4, "cache": "cache"}, "score": 1,
+         "discriminator": {"weight": 0.02, "classes": 2}}
+
+
+def tree(one_step: dict, **groups) -> dict:
+    """A recipe of one step, without dropout, of five crops without colour changes."""
+    found = changed(**{"network": {"dropout": 0.0}, **groups,
+                       "data": {"candidates": 1, "crops": 5, "shuffle_colors": False,
+                                **groups.get("data", {})}})
+    del found["steps"]
+    return {**found, "one_step": one_step}
+
+
+def recipe(one_step: dict, **groups):
+    return recipe_from_dict(tree(one_step, **groups))
+
+
+@pytest.fixture
+def taught(folder):
+    """``folder`` with a full-precision teacher, t.safetensors."""
+    config = recipe_from_dict(changed(network={"binarizer": "none"})).network
+    write_packed(folder / "t.safetensors",
+                 replace(checkpoint(network(config, 5)), schedule={"total_steps": 80}))
+    return folder
+
+
+# -- recipes ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("one_step, says", [
+    ({"timestep": 40}, "has no loss"),
+    ({"timestep": 80, "image": 1}, "from 1 to 79"),
+    ({"timestep": 40, "image": -1}, "one_step.image must be 0 or more"),
+    ({"timestep": 40, "trajectory": 1}, "one_step.trajectory needs one_step.teacher"),
+    ({"timestep": 40, "image": 1, "teacher": "t"}, "used by none of its losses"),
+    ({"timestep": 40, "score": {"weight": 1, "noise": "pink"}, "teacher": "t"}, "normal, uniform"),
+    ({"timestep": 40, "score": {"weight": 1, "timesteps": [5, 5]}, "teacher": "t"}, "the first"),
+    ({"timestep": 40, "discriminator": {"weight": 1, "timesteps": [0, 81]}, "teacher": "t"},
+     "must end at 80"),
+    ({"timestep": 40, "perceptual": {"weight": 1, "vgg": "v"}}, "both vgg and dists"),
+    ({"timestep": 40, "image": 1, "wide": 1}, "the student itself"),
+    ({"timestep": 40, "score": 1, "teacher": "t", "wide": 2}, "trains its teacher with image"),
+    ({"timestep": 40, "image": 1, "kind": "l3"}, "l1, l2"),
+])
+def test_recipes_that_make_no_sense_are_refused(one_step, says):
+    with pytest.raises(UsageError, match=says):
+        recipe(one_step)
+
+
+def test_recipes_that_contradict_are_refused():
+    one_step = {"timestep": 40, "image": 1}
+    for more, says in (({"steps": [{"timestep": 30}]}, "leave steps out"), ({"uniform": 0.5}, "own losses"),
+                       ({"distill": "t"}, "own losses")):
+        with pytest.raises(UsageError, match=says):
+            recipe_from_dict({**tree(one_step), **more})
+    with pytest.raises(UsageError, match="needs data.crops"):
+        recipe(TADSR, data={"crops": 0})
+    found = recipe(one_step)
+    assert found.timesteps == (40,) and found.start == 40
+    assert recipe_from_dict(found.to_dict()) == found
+
+
+def test_a_timestep_that_amplifies_errors_is_refused():
+    """124 times at t = 1960 of the published schedule; alpha is 0.5 at 525."""
+    for timestep in (1960, 526):
+        with pytest.raises(UsageError) as caught:
+            recipe({"timestep": timestep, "image": 1}, network={"total_step": 2000})
+    with pytest.raises(UsageError, match="alpha is 6.5e-05 there, so an error of the prediction is "
+                                         "124 times as large in the image; choose a timestep of "
+                                         "at most 525, where alpha is 0.5 or more"):
+        recipe({"timestep": 1960, "image": 1}, network={"total_step": 2000})
+    assert "one_step.timestep=526: alpha is 0.5 there" in str(caught.value)
+    assert recipe({"timestep": 525, "image": 1}, network={"total_step": 2000}).start == 525
+
+
+# -- losses ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("one_step, parts", [
+    ({"image": 1}, {"image"}),
+    ({"trajectory": {"weight": 1, "steps": 2}}, {"trajectory"}),
+    ({"score": {"weight": 1, "noise": "uniform"}, "trajectory": {"steps": 2}}, {"score"}),
+    ({"discriminator": {"weight": 1, "noise": "uniform"}}, {"fooled", "judge"}),
+    ({"discriminator": {"weight": 1, "loss": "logistic", "rate": 0.5}, "noise": False},
+     {"fooled", "judge"}),
+    ({"perceptual": 1}, {"features"}),
+    ({"image": 1, "kind": "l2", "wide": 2}, {"image", "wide_image", "copied"}),
+])
+def test_each_loss_alone_trains_the_student(taught, one_step, parts):
+    if set(one_step) & {"trajectory", "score", "discriminator", "perceptual"}:
+        one_step = {**one_step, "teacher": "t.safetensors"}
+    trainer = Trainer(recipe({"timestep": 40, **one_step}), taught)
+    before = {name: value.clone() for name, value in trainer.network.named_parameters()}
+    teacher = copy.deepcopy(trainer.task.teacher)
+    losses = [trainer.train_once() for _ in range(3)][-1]
+    assert set(losses) == {"loss", *parts} and np.isfinite(list(losses.values())).all()
+    moved = [name for name, value in trainer.network.named_parameters()
+             if not torch.equal(value, before[name])]
+    assert len(moved) > 0.9 * len(before)
+    if teacher is not None:
+        assert states_equal(teacher.state_dict(), trainer.task.teacher.state_dict())
+    shares = {group.get("share", 1.0): group["lr"] for group in trainer.optimizer.param_groups}
+    assert len({round(lr / share, 12) for share, lr in shares.items()}) == 1
+    assert len(shares) == 1 + (one_step.get("discriminator", {}).get("rate", 1) != 1)
+    trainer.close()
+
+
+def test_the_values_by_hand(taught):
+    """Image and trajectory of the student's one call, and the score's gradient at its timestep."""
+    found = recipe({**TADSR, "image": 2, "discriminator": 0})
+    task = OneStepTask(found, taught)
+    objective = task.objective()
+    high, given = torch.rand(2, 2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    inputs = task.prepare(task.network, high, given, Draws(0, 7, 14))
+    start, condition, photo, target, noise, step, *_ = inputs
+    alphas = found.schedule.alphas_cumprod
+    a = float(alphas[40])
+    drawn = Draws(0, 7, 14).noise(high, period=5)
+    assert torch.allclose(start, a ** 0.5 * given + (1 - a) ** 0.5 * drawn, atol=1e-6)
+    assert torch.equal(target, open_teacher(found, taught).sampled(given, drawn))
+    assert 0 <= int(step) < 80 // 20
+    with torch.no_grad():
+        result = (start - (1 - a) ** 0.5 * task.network(start, given, 40)) / a ** 0.5
+    b = float(alphas[int(step)])
+    with torch.no_grad():
+        theirs, ours = (task.teacher(b ** 0.5 * x + (1 - b) ** 0.5 * noise, given, int(step))
+                        for x in (target, result))
+    losses = objective(*inputs)
+    image, trajectory = (result - high).abs().mean(), (result - target).square().mean()
+    assert losses["image"].item() == pytest.approx(image.item(), rel=1e-5)
+    assert losses["trajectory"].item() == pytest.approx(trajectory.item(), rel=1e-5)
+    assert losses["score"].item() == pytest.approx(((ours - theirs) * result).mean().item(),
+                                                   rel=1e-3, abs=1e-6)
+    assert losses["loss"].item() == pytest.approx(
+        (2 * losses["image"] + losses["trajectory"] + losses["score"]).item(), rel=1e-6)
+
+
+def test_the_encoder_is_judged():
+    found = network(recipe_from_dict(TREE).network)
+    assert judged_blocks(found) == ["encoder.2", "encoder.3", "middle.1"]
+
+
+def test_a_noise_comes_again_with_its_crop():
+    like = torch.empty(4, 3, 2, 2)
+    first = Draws(1, 0, 0).noise(like, period=3)
+    again = Draws(1, 1, 4).noise(like, period=3)
+    assert torch.equal(first[0], first[3]) and torch.equal(first[1:3], again[:2])
+    assert not torch.equal(first[0], first[1])
+    uniform = Draws(1, 0, 0).noise(torch.empty(1, 3, 64, 64), uniform=True)
+    assert 0 <= uniform.min() and uniform.max() < 1 and abs(uniform.mean() - 0.5) < 0.02
+
+
+# -- trajectories ----------------------------------------------------------------------------------
+def test_images_of_the_teacher_are_computed_once(taught, monkeypatch):
+    found = recipe(TADSR)
+    teacher = open_teacher(found, taught)
+    assert teacher.timesteps == (60, 40, 20, 0) and teacher.start is None
+    calls = []
+    sampled = type(teacher).sampled
+    monkeypatch.setattr(type(teacher), "sampled",
+                        lambda self, *inputs: calls.append(len(inputs[0])) or sampled(self, *inputs))
+    condition, noise = torch.rand(2, 3, 3, 16, 16)
+    trajectories = Trajectories(teacher, taught / "cache")
+    first = trajectories.images(condition[:2], noise[:2])
+    assert 0 <= first.min() and first.max() <= 1 and calls == [2]
+    again = trajectories.images(condition, noise)
+    assert torch.equal(again[:2], first) and calls == [2, 1]
+    files = list((taught / "cache").rglob("*.npy"))
+    assert len(files) == 3
+    files[0].write_bytes(b"cut")  # a damaged file is written again
+    assert torch.equal(trajectories.images(condition, noise), again) and calls == [2, 1, 1]
+    other = Trajectories(replace(teacher, timesteps=(60, 0)), taught / "cache")
+    assert not torch.equal(other.images(condition, noise), again)
+
+
+def test_a_teacher_of_few_steps_is_sampled_as_it_advises(taught):
+    found = read_checkpoint(taught / "t.safetensors")
+    write_packed(taught / "few.safetensors",
+                 replace(found, sampling={"timesteps": [30, 10], "start": 20}))
+    one_step = {**TADSR, "teacher": "few.safetensors", "trajectory": 1}
+    teacher = open_teacher(recipe(one_step), taught)
+    assert teacher.timesteps == (10,) and teacher.start == 20
+    write_packed(taught / "one.safetensors", replace(found, sampling={
+        "timesteps": [30], "start": 30, "noise": "none"}))
+    with pytest.raises(CheckpointError, match="starts from no noise"):
+        open_teacher(recipe({**one_step, "teacher": "one.safetensors"}), taught)
+
+
+# -- runs ------------------------------------------------------------------------------------------
+def test_a_distillation_learns_and_resumes_bit_for_bit(taught):
+    """All losses at once, with a wide teacher: on one batch, the result nears the teacher's."""
+    found = recipe({**TADSR, "image": 0.5, "perceptual": 0.1, "wide": 2},
+                   run={"iterations": 60}, optimizer={"learning_rate": 4e-3})
+    trainer = Trainer(found, taught)
+    high, given = next(batches(trainer.crops, found.run.batch))
+    losses = [trainer.train_on(high, given) for _ in range(24)]
+    means = {name: [np.mean([part[name] for part in some]) for some in (losses[:4], losses[-4:])]
+             for name in losses[0]}
+    for name in ("trajectory", "wide_trajectory", "image", "features", "judge"):
+        assert means[name][1] < means[name][0], (name, means[name])
+    state = copy.deepcopy(trainer.state())
+    assert {name.partition(".")[0] for name in state["objective"]} == {"judge", "wide"}
+    assert "judge.heads.0.cls.weight_u" in state["objective"]
+    for shared in ("encoder/1/conv1/weight", "stem/weight"):
+        wide = state["objective"][f"wide.tensors.{shared}"]
+        ours = dict(trainer.network.named_parameters())[shared.replace("/", ".")]
+        assert torch.equal(wide[tuple(map(slice, ours.shape))], ours) and wide.shape > ours.shape
+    resumed = Trainer(found, taught)
+    resumed.load_state(state)
+    assert resumed.train_on(high, given) == trainer.train_on(high, given)
+    first, second = resumed.state(), trainer.state()
+    assert states_equal({**first, "seconds": 0}, {**second, "seconds": 0})
+    trainer.close()
+    resumed.close()
+
+
+_OTHER = """
+import sys
+from pathlib import Path
+import yaml
+from bidiff_deploy.training.distributed import processes
+from bidiff_deploy.training.recipe import recipe_from_dict
+from bidiff_deploy.training.trainer import Trainer
+
+folder = Path(sys.argv[1])
+recipe = recipe_from_dict(yaml.safe_load((folder / "recipe.yaml").read_text()))
+with processes(recipe.run) as found:
+    trainer = Trainer(recipe, folder, found, say=lambda line: None)
+    found.mean(trainer.train_once())
+"""
+
+
+def test_two_processes_distil_what_one_does(taught):
+    """By gloo, as under torchrun; this process is the first of them."""
+    plain = tree({**TADSR, "image": 1, "wide": 2}, run={"batch": 4, "timeout_minutes": 60})
+    (taught / "recipe.yaml").write_text(yaml.safe_dump(plain))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    other = subprocess.Popen([sys.executable, "-c", _OTHER, str(taught)], stderr=subprocess.PIPE,
+                             text=True, env={**os.environ, **shared, "RANK": "1", "LOCAL_RANK": "1",
+                                             "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"})
+    found = recipe_from_dict(plain)
+    try:
+        with processes(found.run, {**shared, "RANK": "0", "LOCAL_RANK": "0"}) as both:
+            trainer = Trainer(found, taught, both)
+            losses = both.mean(trainer.train_once())
+            gradients = {name: parameter.grad.clone() for name, parameter
+                         in trainer.objective.named_parameters() if parameter.requires_grad}
+        _, errors = other.communicate(timeout=HANG_SECONDS)
+    finally:
+        other.kill()
+    assert other.returncode == 0, errors
+    alone = Trainer(found, taught)
+    assert losses == pytest.approx(alone.train_once(), rel=1e-3, abs=1e-5)
+    for part in ("wide", "judge"):  # float32 sums in another order; STE's kinks
+        first, second = (torch.cat([grad.flatten() for name, grad in sorted(grads.items())
+                                    if name.startswith(part)]) for grads in (gradients, {
+                                        name: parameter.grad for name, parameter
+                                        in alone.objective.named_parameters()
+                                        if parameter.requires_grad}))
+        assert (first - second).norm() < 1e-2 * second.norm()
+
+
+# -- what is exported ------------------------------------------------------------------------------
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_student_without_noise_is_a_function_of_the_image(folder):
+    """Trained, packed, exported and checked; seed and noise change nothing, and it says so."""
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(tree(
+        {"timestep": 40, "noise": False, "image": 1}, run={"iterations": 3},
+        data={"validate": []})))
+    run("train", folder / "recipe.yaml", "-o", folder / "run", "--pack", folder / "n.safetensors")
+    found = read_checkpoint(folder / "n.safetensors")
+    assert found.sampling == {"timesteps": [40], "start": 40, "noise": "none"}
+    assert read_checkpoint(folder / "run" / "checkpoint.pt").sampling == found.sampling
+    run("export", folder / "n.safetensors", "-o", folder / "b")
+    manifest = json.loads((folder / "b" / "manifest.json").read_text())
+    assert manifest["schema_version"] == 3 and manifest["sampling"]["noise"] == "none"
+    assert "without noise: a function of the image alone" in " ".join(
+        run("inspect", folder / "b").split())
+    assert json.loads(run("inspect", folder / "b", "--json"))["sampling"]["noise"] is False
+    verdict = json.loads(run("check", folder / "b", folder / "n.safetensors", "--json"))
+    assert verdict["passed"], verdict["verdicts"]
+
+    low = Image(picture(24, 20))
+    with load_bundle(folder / "b", threads=1, backend="onnxruntime-stock") as engine:
+        assert engine.noiseless and engine.default_start == 40
+        whole = engine.upscale_image(low)
+        assert np.array_equal(engine.upscale_image(low, 9).pixels, whole.pixels)
+        tiles = [engine.upscale_image(low, seed, tile=32, overlap=16).pixels for seed in (0, 3)]
+        assert np.array_equal(*tiles)
+        condition = np.random.default_rng(0).random((1, 3, 16, 16), np.float32)
+        alpha = engine.schedule.alphas_cumprod[40]
+        noise = engine.predict(np.sqrt(alpha) * condition, condition, 40)
+        by_hand = condition - np.sqrt(1 - alpha) / np.sqrt(alpha) * noise
+        for given in (None, np.ones_like(condition)):
+            result = engine.sample(condition, given, seed=2)
+            assert np.allclose(result, by_hand.clip(0, 1), atol=1e-5)
+        for start in (None, 30):
+            with pytest.raises(UsageError, match="starts from the image alone"):
+                engine.sample(condition, start=start)
+    with open_checkpoint(folder / "run" / "checkpoint.pt", device="cpu") as engine:
+        assert engine.noiseless
+        found_pixels = engine.upscale_image(low).pixels.astype(int)
+    assert np.abs(found_pixels - whole.pixels).mean() < 1
+
+
+def test_one_file_without_noise(folder):
+    import onnxruntime
+
+    config = recipe_from_dict(changed(network={"binarizer": "none"})).network
+    found = replace(checkpoint(network(config, 5)), schedule={"total_steps": 80}, scale=2,
+                    sampling={"timesteps": [40], "start": 40, "noise": "none"})
+    model = one_file_model(found)
+    facts = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert facts["noise"] == "none"
+    assert not any("noise" in tensor.name for tensor in model.graph.initializer
+                   if tensor.name != "of_noise")
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    low = picture(12, 10)
+    (result,) = session.run(None, {"input": (low / np.float32(255)).transpose(2, 0, 1)[None]})
+    export_bundle(found, folder / "b", timesteps=choose_timesteps(found))
+    with load_bundle(folder / "b", threads=1, backend="onnxruntime-stock") as engine:
+        wanted = engine.upscale_image(Image(low)).pixels
+    assert np.abs(np.rint(result[0].transpose(1, 2, 0) * 255) - wanted).max() <= 1
+
+
+def test_older_versions_refuse_what_they_cannot_run(folder):
+    """A packed file and a bundle state a newer schema only if sampling starts without noise."""
+    found = checkpoint(network(recipe_from_dict(TREE).network, 5))
+    from safetensors import safe_open
+
+    for sampling, schemas in (({"timesteps": [40], "start": 40}, (1, 2)),
+                              ({"timesteps": [40], "start": 40, "noise": "none"}, (2, 3))):
+        one = replace(found, schedule={"total_steps": 80}, scale=2, sampling=sampling)
+        write_packed(folder / "p.safetensors", one, overwrite=True)
+        with safe_open(folder / "p.safetensors", "np") as file:
+            header = json.loads(file.metadata()["bidiff"])
+        manifest = export_bundle(one, folder / "b", timesteps=[40], overwrite=True)
+        assert (header["schema"], manifest["schema_version"]) == schemas
+
+
+def test_measuring_needs_no_teacher(taught):
+    (taught / "t.safetensors").unlink()
+    (taught / "recipe.yaml").write_text(yaml.safe_dump(tree(TADSR)))
+    found = json.loads(run("train", taught / "recipe.yaml", "--measure", "--json"))
+    assert found["images_per_second"] > 0
+    assert not (taught / "cache").exists()
