@@ -127,7 +127,9 @@ class Judge(nn.Module):
         for x, head, by_time, out in zip(features, self.heads, self.emb_layers, self.out_layers):
             scale, shift = by_time(wave)[:, :, None, None].chunk(2, dim=1)
             assert isinstance(out, nn.Sequential)
-            found.append(head(out[1:](out[0](x) * (1 + scale) + shift)))
+            # torch 2.13 crashes in the gradient of GroupNorm where a channels_last input has none.
+            normal = out[0](x.contiguous())
+            found.append(head(out[1:](normal * (1 + scale) + shift)))
         return found
 
 
