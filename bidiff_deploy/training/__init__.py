@@ -4,6 +4,7 @@ Its modules, in the data's order:
 
     recipe             reads a YAML file or the authors' option file into a ``Recipe``
     recipe_parts       the groups of a recipe: data, loading, steps, distill, optimizer, run
+    recipe_one_step    its group one_step
     published_options  the authors' option files as recipes
     flat_options       an option file as dotted keys
     values             YAML values to dataclasses and back
@@ -16,8 +17,9 @@ Its modules, in the data's order:
     draws              the random numbers of one iteration
     losses             losses of a noise predictor, with or without a teacher
     diffusion          how a noise predictor is trained
+    one_step           how a student of one call is trained
     one_run            how a network without a loop is trained
-    task               chooses one of the two for a recipe, and packs a run
+    task               chooses one of the three for a recipe, and packs a run
     validate           validation photos and scores
     optimizer          learning rate, Adam and low precision
     distributed        the processes of a run and their devices

@@ -16,8 +16,8 @@ from ..networks import DEFAULT, NETWORKS
 from ..networks.base import NOISE_PREDICTOR, ONE_RUN
 from ..networks.bi_diffsr.config import NetworkConfig
 from ..sampling.schedule import Schedule
-from .one_step.options import OneStep
 from .published_options import is_published, recipe_tree
+from .recipe_one_step import OneStep
 from .recipe_parts import Data, Distill, Loading, Optimizer, Photo, Run, Step
 from .values import build, one_of, plain
 

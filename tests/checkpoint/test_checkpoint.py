@@ -197,7 +197,7 @@ def test_damaged_and_newer_packed_checkpoints(reference, tmp_path):
         with pytest.raises(CheckpointError, match=match):
             read_checkpoint(path)
 
-    refused("newer version", {**header, "schema": 2})
+    refused("newer version", {**header, "schema": 3})
     refused("newer version", {**header, "packing": 9})
     refused("not readable", "{")
     refused("not readable", {})

@@ -73,9 +73,9 @@ def test_a_right_engine_passes_whatever_the_input(reference, monkeypatch, channe
     seeds = iter(range(SEED, SEED + SEEDS))
     monkeypatch.setattr(noise_predictor, "_samples", lambda bundle, *_: [
         noise_sample(bundle.scale, SIZE if name == "tiny" else (16, 16), seed) for seed in seeds])
-    right, drawn = noise_predictor.gaussian_noise, iter(range(SEED, SEED + SEEDS))
-    monkeypatch.setattr(noise_predictor, "gaussian_noise",
-                        lambda shape, seed: right(shape, next(drawn)))
+    right, drawn = noise_predictor.first_noise, iter(range(SEED, SEED + SEEDS))
+    monkeypatch.setattr(noise_predictor, "first_noise",
+                        lambda shape, seed, noiseless: right(shape, next(drawn), noiseless))
     result = noise_predictor.check_bundle(bundle, checkpoint, backend=backend, threads=1,
                                           timesteps=[bundle.timesteps[-1]])
     assert result, result.failures[:5]

@@ -21,7 +21,7 @@ class FakeEngine(NoisePredictor):
             1 << level for level in range(size_multiple.bit_length())))
         super().__init__(SimpleNamespace(
             scale=scale, schedule=Schedule(200), timesteps=timesteps,
-            default_start=default_start, config=config, network=network_of(config),
+            default_start=default_start, noiseless=False, config=config, network=network_of(config),
             precision="float32"))
         self.calls: list[tuple[int, tuple[int, ...]]] = []
         self.closings = 0

@@ -1,6 +1,5 @@
 """One step: a student of one call, taught by a model of many.
 
-    options        the section ``one_step`` of a recipe
     objective      the losses of a student, each of which can be used alone
     scores         score distillation (TAD-SR), for any noise predictor
     discriminator  the time-aware discriminator on a frozen teacher's features

@@ -19,9 +19,9 @@ from torch.func import functional_call
 
 from ...sampling.schedule import Schedule
 from ..networks.bi_diffsr import BiDiffSR
+from ..recipe_one_step import OneStep
 from . import similarity
 from .discriminator import Judge, judge_losses, student_loss
-from .options import OneStep
 from .scores import noised, score_distillation
 from .wide import widened
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from ...checks import whole_number
-from ...sampling.schedule import Schedule
-from ..values import one_of
+from ..checks import whole_number
+from ..sampling.schedule import Schedule
+from .values import one_of
 
 __all__ = ["MIN_ALPHA", "Discriminator", "OneStep", "Perceptual", "Score", "Trajectory", "Wide"]
 
