@@ -26,6 +26,7 @@ from bidiff_deploy.export.one_file import one_file_model
 from bidiff_deploy.export.write import choose_timesteps, export_bundle
 from bidiff_deploy.images.image import Image
 from bidiff_deploy.proof.torch_engines import open_checkpoint
+from bidiff_deploy.report.page import environment
 from bidiff_deploy.training.batches import batches
 from bidiff_deploy.training.distributed import processes
 from bidiff_deploy.training.draws import Draws
@@ -324,7 +325,10 @@ def test_a_student_without_noise_is_a_function_of_the_image(folder):
     assert manifest["schema_version"] == 3 and manifest["sampling"]["noise"] == "none"
     assert "without noise: a function of the image alone" in " ".join(
         run("inspect", folder / "b").split())
-    assert json.loads(run("inspect", folder / "b", "--json"))["sampling"]["noise"] is False
+    inspection = json.loads(run("inspect", folder / "b", "--json"))
+    assert inspection["sampling"]["noise"] is False
+    shown = environment().get_template("sections/bundle.html").render(inspection=inspection)
+    assert "the input, without noise: a function of the image alone" in shown
     verdict = json.loads(run("check", folder / "b", folder / "n.safetensors", "--json"))
     assert verdict["passed"], verdict["verdicts"]
 
