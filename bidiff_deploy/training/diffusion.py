@@ -52,7 +52,10 @@ class DiffusionTask:
 
     def prepare(self, network: nn.Module, high: Tensor, given: Tensor,
                 draws: Draws) -> tuple[Tensor, ...]:
-        """x_t, the condition, the timestep (1,), its group (1,), and the noise in x_t."""
+        """x_t, the condition, the timestep (1,), its group (1,), and the noise in x_t. With
+        ``per_image``: timesteps (N,)."""
+        if self.recipe.per_image:
+            return self._each(high, given, draws)
         step = self.drawn_step(draws)
         noisy, target = self.noised(network, step, high, given, draws.noise(high))
         device = high.device
@@ -60,6 +63,16 @@ class DiffusionTask:
                 given.contiguous(memory_format=torch.channels_last),
                 torch.tensor([float(step.timestep)], device=device),
                 torch.tensor([self.recipe.network.group(step.timestep)], device=device), target)
+
+    def _each(self, high: Tensor, given: Tensor, draws: Draws) -> tuple[Tensor, ...]:
+        timesteps = draws.integers(len(high), 0, self.recipe.network.total_step)
+        alphas = torch.from_numpy(self.recipe.schedule.alphas_cumprod[timesteps]).to(high.device)
+        alphas, noise = alphas.view(-1, 1, 1, 1), draws.noise(high)
+        noisy = alphas.sqrt() * high + (1 - alphas).sqrt() * noise
+        return (noisy.contiguous(memory_format=torch.channels_last),
+                given.contiguous(memory_format=torch.channels_last),
+                torch.tensor(timesteps, dtype=torch.float32, device=high.device),
+                torch.zeros(1, dtype=torch.int64, device=high.device), noise)
 
     def drawn_step(self, draws: Draws) -> Step:
         """The iteration's timestep: one of the recipe's, by share, or any one, uniformly."""

@@ -20,7 +20,7 @@ __all__ = ["Draws", "Purpose"]
 class Purpose(IntEnum):
     """Streams of random numbers; none depends on how many another yields."""
 
-    SHARED, NOISE, DROPOUT, SCORE, JUDGE = range(5)
+    SHARED, NOISE, DROPOUT, SCORE, JUDGE, STEP = range(6)
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,12 @@ class Draws:
             else:
                 image.normal_(generator=generator)
         return out
+
+    def integers(self, count: int, first: int, end: int,
+                 purpose: Purpose = Purpose.STEP) -> list[int]:
+        """A whole number from ``first`` to ``end`` - 1 for each of ``count`` images."""
+        return [int(np.random.default_rng([self.seed, purpose, self.first + index])
+                    .integers(first, end)) for index in range(count)]
 
     def seed_dropout(self) -> None:
         """Seed torch's global generators, from which dropout draws, for these images."""

@@ -38,6 +38,8 @@ class Recipe:
     betas    first and last of the schedule
     uniform  share of iterations at a timestep drawn from the whole schedule, noised from photos;
              1 is the published training
+    per_image  with ``uniform: 1``, each image of a batch has its own timestep; only for networks
+             whose parameters do not depend on groups of timesteps (``dynamic_group`` 1)
     loss     of a diffusion model against the noise, l1 or l2, see ``losses``; of another network
              against the photo, l1 or psnr, see ``one_run``
     initial  checkpoint to start from, relative to the recipe; empty: fresh weights
@@ -51,6 +53,7 @@ class Recipe:
     network: Any = field(default_factory=NetworkConfig)
     betas: tuple[float, ...] = (Schedule.beta_start, Schedule.beta_end)
     uniform: float = 0.0
+    per_image: bool = False
     loss: str = "l1"
     initial: str = ""
     distill: Distill = field(default_factory=Distill)
@@ -82,6 +85,10 @@ class Recipe:
     def _check_diffusion(self) -> None:
         if not 0 <= self.uniform <= 1:
             raise ValueError(f"uniform must be from 0 to 1, not {self.uniform}")
+        if self.per_image and (self.uniform != 1 or self.network.dynamic_group != 1
+                               or self.distill.teacher):
+            raise ValueError("per_image needs uniform: 1, no distill, and a network with "
+                             "dynamic_group 1, such as binarizer: none")
         if len(self.betas) != 2:
             raise ValueError(f"betas must be the first and the last one, not {list(self.betas)}")
         if self.one_step.timestep:

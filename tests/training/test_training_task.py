@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bidiff_deploy.errors import CheckpointError
+from bidiff_deploy.errors import CheckpointError, UsageError
 from bidiff_deploy.sampling import sampler
 from bidiff_deploy.training.diffusion import DiffusionTask, add_noise, as_predict, ddim_update
 from bidiff_deploy.training.draws import Draws
@@ -68,6 +68,29 @@ def test_targets_lead_back_to_the_photo(folder, origin):
     residual = (noisy / alpha**0.5 - (condition if origin == "condition" else photo)).std()
     if origin != "sample":
         assert residual == pytest.approx(((1 - alpha) / alpha) ** 0.5, rel=0.1)
+
+
+def test_each_image_may_have_its_own_timestep(folder):
+    tree = {**changed(network={"binarizer": "none", "dropout": 0.0}), "uniform": 1,
+            "per_image": True}
+    task = DiffusionTask(recipe_from_dict(tree), folder)
+    photo, condition = torch.rand(2, 6, 3, 16, 16)
+    draws = Draws(3, 0, 12, CPU)
+    noisy, _, timesteps, _, noise = inputs = task.prepare(task.network, photo, condition, draws)
+    assert len(set(timesteps.tolist())) > 2 and timesteps.max() < 80
+    later = task.prepare(task.network, photo[2:], condition[2:], Draws(3, 9, 14, CPU))
+    assert torch.equal(later[2], timesteps[2:])  # an image's own, whatever the batch
+    alphas = task.recipe.schedule.alphas_cumprod
+    for index, timestep in enumerate(timesteps.int().tolist()):
+        assert torch.allclose(noisy[index], add_noise(photo, noise, alphas[timestep])[index],
+                              atol=1e-5)
+    loss = task.objective()(*inputs)["loss"]
+    alone = [task.objective()(*(part[index:index + 1] for part in inputs[:3]), inputs[3],
+                              noise[index:index + 1])["loss"] for index in range(6)]
+    assert loss.item() == pytest.approx(sum(alone).item() / 6, rel=1e-5)
+    for change in ({"uniform": 0.5}, {"network": TREE["network"]}, {"distill": "t"}):
+        with pytest.raises(UsageError, match="per_image needs"):
+            recipe_from_dict({**tree, **change})
 
 
 def test_the_samplers_latent_is_what_the_later_step_is_trained_on(folder):

@@ -71,7 +71,8 @@ class OneStepLoss(nn.Module):
                 score_noise: Tensor, score_step: Tensor, judge_noise: Tensor,
                 judge_step: Tensor) -> dict[str, Tensor]:
         """``start``, ``condition``, ``photo``: float32 (N, 3, H, W); ``taught`` and the noise the
-        same, or empty where no loss needs them; ``score_step``, ``judge_step``: int64 (1,)."""
+        same, or empty where no loss needs them; ``score_step``, ``judge_step``: int64, (N,), or
+        (1,) for a teacher with groups of timesteps."""
         options = self.options
         weights = None if self.wide is None else self.wide.student()
         result = self._result(self.network, weights, start, condition)
@@ -85,7 +86,7 @@ class OneStepLoss(nn.Module):
             parts["copied"] = (result - wide.detach()).abs().mean()
             shares["copied"] = options.wide.weight
         if options.score.weight:
-            alpha = self.alphas[score_step].view(1, 1, 1, 1)
+            alpha = self.alphas[score_step].view(-1, 1, 1, 1)
             parts["score"] = score_distillation(
                 result, taught, lambda image: noised(image, score_noise, alpha),
                 lambda noisy: self._taught_noise(noisy, condition, score_step))
@@ -123,7 +124,7 @@ class OneStepLoss(nn.Module):
     # -- the teacher ------------------------------------------------------------------------------
     def _group(self, timestep: Tensor) -> Tensor:
         config = self._known_teacher.config
-        return timestep * config.dynamic_group // config.total_step
+        return timestep[:1] * config.dynamic_group // config.total_step
 
     @property
     def _known_teacher(self) -> BiDiffSR:
@@ -155,7 +156,7 @@ class OneStepLoss(nn.Module):
         assert judge is not None
         if self.training:
             judge.iterate()
-        alpha = self.alphas[timestep].view(1, 1, 1, 1)
+        alpha = self.alphas[timestep].view(-1, 1, 1, 1)
         with torch.no_grad():
             real = self._features(noised(photo, noise, alpha), condition, timestep)
         fake = self._features(noised(result, noise, alpha), condition, timestep)

@@ -57,7 +57,7 @@ class OneStepTask(DiffusionTask):
                 draws: Draws) -> tuple[Tensor, ...]:
         """What ``OneStepLoss.forward`` describes. With ``data.crops`` an image has the same noise
         each time it comes, so that the teacher's image is one of few."""
-        options, device = self.options, high.device
+        options = self.options
         noise = draws.noise(high, period=self.recipe.data.crops)
         alpha = self.recipe.schedule.alphas_cumprod[options.timestep]
         start = add_noise(given, noise if options.noise else torch.zeros_like(noise), alpha)
@@ -65,18 +65,26 @@ class OneStepTask(DiffusionTask):
         taught = nothing
         if options.samples:
             taught = given if self.trajectories is None else self.trajectories.images(given, noise)
-        score, judge = options.score, options.discriminator
-        random, total = draws.shared(), self.recipe.network.total_step
-        first, end = score.timesteps or (0, max(1, total // _LOWEST))
-        score_step = int(random.integers(first, end))
-        first, end = judge.timesteps or (0, max(1, total - total // _HIGHEST))
-        judge_step = int(random.integers(first, end))
+        score, judge, total = options.score, options.discriminator, self.recipe.network.total_step
         return (*(image.contiguous(memory_format=torch.channels_last)
                   for image in (start, given)), high, taught,
                 draws.noise(high, Purpose.SCORE, uniform=score.noise == "uniform")
-                if score.weight else nothing, torch.tensor([score_step], device=device),
+                if score.weight else nothing,
+                self._timesteps(high, draws, Purpose.SCORE, score.timesteps
+                                or (0, max(1, total // _LOWEST))),
                 draws.noise(high, Purpose.JUDGE, uniform=judge.noise == "uniform")
-                if judge.weight else nothing, torch.tensor([judge_step], device=device))
+                if judge.weight else nothing,
+                self._timesteps(high, draws, Purpose.JUDGE, judge.timesteps
+                                or (0, max(1, total - total // _HIGHEST))))
+
+    def _timesteps(self, high: Tensor, draws: Draws, purpose: Purpose,
+                   ends: tuple[int, ...]) -> Tensor:
+        """A timestep for each image, or one for the batch if the teacher has groups of them."""
+        if self.teacher is not None and self.teacher.config.dynamic_group > 1:
+            found = [int(draws.shared().integers(ends[0], ends[1]))]
+        else:
+            found = draws.integers(len(high), ends[0], ends[1], purpose)
+        return torch.tensor(found, device=high.device)
 
     @property
     def noiseless(self) -> bool:
