@@ -173,6 +173,21 @@ def test_the_values_by_hand(taught):
         (2 * losses["image"] + losses["trajectory"] + losses["score"]).item(), rel=1e-6)
 
 
+def test_a_teacher_with_groups_has_one_timestep_for_a_batch(taught):
+    config = recipe_from_dict(TREE).network
+    write_packed(taught / "groups.safetensors",
+                 replace(checkpoint(network(config, 5)), schedule={"total_steps": 80}))
+    found = recipe({**TADSR, "teacher": "groups.safetensors", "perceptual": 1})
+    task = OneStepTask(found, taught)
+    high, given = torch.rand(2, 3, 3, 16, 16)
+    inputs = task.prepare(task.network, high, given, Draws(0, 7, 21))
+    assert inputs[5].shape == inputs[7].shape == (1,)
+    losses = task.objective()(*inputs)
+    losses["loss"].backward()
+    assert all(np.isfinite(part.item()) for part in losses.values())
+    assert inputs[5:8:2] != task.prepare(task.network, high, given, Draws(0, 8, 24))[5:8:2]
+
+
 def test_the_encoder_is_judged():
     found = network(recipe_from_dict(TREE).network)
     assert judged_blocks(found) == ["encoder.2", "encoder.3", "middle.1"]
