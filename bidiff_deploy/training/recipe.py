@@ -42,7 +42,8 @@ class Recipe:
              whose parameters do not depend on groups of timesteps (``dynamic_group`` 1)
     loss     of a diffusion model against the noise, l1 or l2, see ``losses``; of another network
              against the photo, l1 or psnr, see ``one_run``
-    initial  checkpoint to start from, relative to the recipe; empty: fresh weights
+    initial  checkpoint to start from, relative to the recipe; empty: fresh weights. It may have
+             another dropout or binarizer: then the tensors that both have are taken
     one_step a student of one call, instead of ``steps``, ``uniform``, ``loss`` and ``distill``
     """
 

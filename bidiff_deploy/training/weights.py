@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from ..checkpoint.record import Checkpoint
 from ..checkpoint.tensor_files import read_state
 from ..errors import CheckpointError
 from ..networks import network_of
+from ..networks.bi_diffsr.binarizers import NONE
+from ..networks.bi_diffsr.config import NetworkConfig
 from .networks import make_module
 
 __all__ = ["latent_weights", "load_initial", "load_latent", "load_network", "load_published",
@@ -80,10 +83,23 @@ def load_network(path: str | Path, options: Options | None = None) -> nn.Module:
 
 
 def load_initial(network: nn.Module, path: Path, shown: str) -> None:
-    """Load the checkpoint at ``path``, called ``shown`` in errors, into ``network``. Raises
-    CheckpointError if its network options differ."""
+    """Load the checkpoint at ``path``, called ``shown`` in errors, into ``network``.
+
+    Dropout may differ. From another binarizer, or a full-precision network, the tensors that both
+    have in one shape are taken. Raises CheckpointError if other options differ.
+    """
     found = load_network(path)
-    if found.config != network.config:
+    if _compared(found.config, network.config) != _compared(network.config, found.config):
         raise CheckpointError(f"{shown}: its network options differ from the recipe's; make them "
                               "equal")
-    network.load_state_dict(found.state_dict())
+    ours = network.state_dict()
+    network.load_state_dict({name: value for name, value in found.state_dict().items()
+                             if name in ours and value.shape == ours[name].shape}, strict=False)
+
+
+def _compared(config: Any, other: Any) -> Any:
+    """The options of ``config`` that must be those of ``other``."""
+    if not isinstance(config, NetworkConfig) or not isinstance(other, NetworkConfig):
+        return config
+    binarizer = config.binarizer if config.binarizer == other.binarizer else NONE
+    return dataclasses.replace(config, dropout=0.0, binarizer=binarizer)

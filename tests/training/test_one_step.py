@@ -35,6 +35,7 @@ from bidiff_deploy.training.one_step.task import OneStepTask
 from bidiff_deploy.training.one_step.trajectories import Trajectories, open_teacher
 from bidiff_deploy.training.recipe import recipe_from_dict
 from bidiff_deploy.training.trainer import Trainer
+from bidiff_deploy.training.weights import load_network
 from support.binarizer_setup import checkpoint, network
 from support.training_setup import TREE, changed, picture, states_equal
 from support.waiting import HANG_SECONDS
@@ -188,6 +189,20 @@ def test_a_teacher_with_groups_has_one_timestep_for_a_batch(taught):
     assert inputs[5:8:2] != task.prepare(task.network, high, given, Draws(0, 8, 24))[5:8:2]
 
 
+def test_a_student_may_begin_as_its_full_precision_teacher(taught):
+    found = recipe_from_dict({**tree({"timestep": 40, "image": 1}, network={"dropout": 0.1}),
+                              "initial": "t.safetensors"})
+    student, teacher = Trainer(found, taught).network, load_network(taught / "t.safetensors")
+    fresh = Trainer(replace(found, initial=""), taught).network.state_dict()
+    ours, theirs = student.state_dict(), teacher.state_dict()
+    for name in ("stem.weight", "encoder.1.conv1.weight", "decoder.0.conv1.weight"):
+        assert torch.equal(ours[name], theirs[name])
+    name = "encoder.1.conv1.slope"  # which the teacher does not have
+    assert name not in theirs and torch.equal(ours[name], fresh[name])
+    with pytest.raises(CheckpointError, match="options differ"):
+        Trainer(replace(found, network=replace(found.network, channel_mults=(1, 2, 4))), taught)
+
+
 def test_the_encoder_is_judged():
     found = network(recipe_from_dict(TREE).network)
     assert judged_blocks(found) == ["encoder.2", "encoder.3", "middle.1"]
@@ -274,6 +289,7 @@ import yaml
 from bidiff_deploy.training.distributed import processes
 from bidiff_deploy.training.recipe import recipe_from_dict
 from bidiff_deploy.training.trainer import Trainer
+from bidiff_deploy.training.weights import load_network
 
 folder = Path(sys.argv[1])
 recipe = recipe_from_dict(yaml.safe_load((folder / "recipe.yaml").read_text()))
