@@ -34,6 +34,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bidiff_deploy.files import make_directory
+
 ROOT = Path(__file__).resolve().parents[1]
 TEACHER, STUDENT = (ROOT / "training" / f"one_step_small{part}_x4.yaml"
                     for part in ("_teacher", ""))
@@ -94,6 +96,7 @@ def train(name: str, out: Path, more: Sequence[str]) -> None:
     recipe = TEACHER if name == "teacher" else STUDENT
     given = [] if name == "teacher" else settings_of(name, out)
     packed, folder = out / f"{name}.safetensors", out / name
+    make_directory(out)
     resume = ["--resume"] if (folder / "checkpoint.pt").exists() else []
     print(f"-- {name}", file=sys.stderr)
     _command("train", recipe, "-o", folder, "--pack", packed, "--overwrite", *resume, *given, *more)
