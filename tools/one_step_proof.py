@@ -10,7 +10,8 @@
 `train` runs the recipes training/one_step_small*.yaml with the losses of each method, packs and
 exports: runs/one_step/NAME.safetensors and NAME.bundle. It continues what it finds, and --set
 changes a recipe. Methods that begin as the teacher, as in their papers, take its weights. The
-control is the same student, trained on the photos alone for the same minutes.
+control is the same student, trained on the photos alone for the same minutes. All but tad-sr start
+without noise.
 
 `table` scores the teacher with 50 and with 10 steps and every student that is there on a folder of
 photos (by default the public evaluation set), measures `upscale` of one image end to end, each run
@@ -61,16 +62,15 @@ _TADSR = {"one_step.image": 0, "one_step.trajectory": _TRAJECTORY,
           "one_step.discriminator": {"weight": 0.02}}
 METHODS: dict[str, Method] = {
     CONTROL: Method(_ENDLESS),
-    "tad-sr": Method(_TADSR, begins=True),
-    "tad-sr-still": Method({**_TADSR, "one_step.noise": False}, begins=True),
+    "tad-sr": Method({**_TADSR, "one_step.noise": True}, begins=True),
+    "tad-sr-still": Method(_TADSR, begins=True),
     # l1 and l2 of the paper are in no text found; 1 and 0.5 are others' (training/README.md).
-    "dfosd": Method({**_ENDLESS, "one_step.noise": False, "one_step.kind": "l2",
-                     "one_step.perceptual": 1, "one_step.discriminator": {
-                         "weight": 0.5, "loss": "logistic", "timesteps": [0, 1999]}}, begins=True),
+    "dfosd": Method({**_ENDLESS, "one_step.kind": "l2", "one_step.perceptual": 1,
+                     "one_step.discriminator": {"weight": 0.5, "loss": "logistic",
+                                                "timesteps": [0, 2000]}}, begins=True),
     "gpd": Method({**_ENDLESS, "one_step.wide": {"copies": 2, "weight": 3}}),
-    "mixture": Method({"one_step.noise": False, "one_step.trajectory": _TRAJECTORY,
-                       "one_step.perceptual": 0.1, "one_step.discriminator": {"weight": 0.02}},
-                      begins=True),
+    "mixture": Method({"one_step.trajectory": _TRAJECTORY, "one_step.perceptual": 0.1,
+                       "one_step.discriminator": {"weight": 0.02}}, begins=True),
 }
 
 

@@ -26,6 +26,7 @@ def test_each_method_is_a_recipe_of_the_same_student(tmp_path, name):
     used = bool(found.one_step.needs_teacher)
     assert bool(found.one_step.teacher) == used
     assert found.one_step.teacher in ("", str(tmp_path / "teacher.safetensors"))
+    assert found.one_step.noise == (name == "tad-sr")
     assert found.one_step.trajectory.cache in ("", str(tmp_path / "trajectories"))
 
 
