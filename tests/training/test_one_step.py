@@ -320,7 +320,7 @@ def test_two_processes_distil_what_one_does(taught, monkeypatch):
             losses = both.mean(trainer.train_once())
             gradients = {name: parameter.grad.clone() for name, parameter
                          in trainer.objective.named_parameters() if parameter.requires_grad}
-        _, errors = other.communicate(timeout=HANG_SECONDS)
+            _, errors = other.communicate(timeout=HANG_SECONDS)  # it needs this one's store
     finally:
         other.kill()
     assert other.returncode == 0, errors
