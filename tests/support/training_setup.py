@@ -31,6 +31,15 @@ def changed(**groups) -> dict:
                        for key, value in groups.items()}}
 
 
+def one_step_tree(one_step: dict[str, Any], **groups) -> dict:
+    """A recipe of one step, without dropout, of five crops without colour changes."""
+    found = changed(**{"network": {"dropout": 0.0}, **groups,
+                       "data": {"candidates": 1, "crops": 5, "shuffle_colors": False,
+                                **groups.get("data", {})}})
+    del found["steps"]
+    return {**found, "one_step": one_step}
+
+
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     """uint8 (H, W, 3) with edges and gradients, so that bicubic loses something."""
     y, x = np.mgrid[:height, :width]

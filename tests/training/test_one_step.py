@@ -17,16 +17,10 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from bidiff_deploy import load_bundle
 from bidiff_deploy.checkpoint.packed import write_packed
 from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.cli import group as cli
 from bidiff_deploy.errors import CheckpointError, UsageError
-from bidiff_deploy.export.one_file import one_file_model
-from bidiff_deploy.export.write import choose_timesteps, export_bundle
-from bidiff_deploy.images.image import Image
-from bidiff_deploy.proof.torch_engines import open_checkpoint
-from bidiff_deploy.report.page import environment
 from bidiff_deploy.training.batches import batches
 from bidiff_deploy.training.distributed import processes
 from bidiff_deploy.training.draws import Draws
@@ -37,7 +31,7 @@ from bidiff_deploy.training.recipe import recipe_from_dict
 from bidiff_deploy.training.trainer import Trainer
 from bidiff_deploy.training.weights import load_network
 from support.binarizer_setup import checkpoint, network
-from support.training_setup import TREE, changed, picture, states_equal
+from support.training_setup import TREE, changed, one_step_tree, states_equal
 from support.waiting import HANG_SECONDS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -46,17 +40,8 @@ TADSR = {"timestep": 40, "teacher": "t.safetensors",
          "discriminator": {"weight": 0.02, "classes": 2}}
 
 
-def tree(one_step: dict, **groups) -> dict:
-    """A recipe of one step, without dropout, of five crops without colour changes."""
-    found = changed(**{"network": {"dropout": 0.0}, **groups,
-                       "data": {"candidates": 1, "crops": 5, "shuffle_colors": False,
-                                **groups.get("data", {})}})
-    del found["steps"]
-    return {**found, "one_step": one_step}
-
-
 def recipe(one_step: dict, **groups):
-    return recipe_from_dict(tree(one_step, **groups))
+    return recipe_from_dict(one_step_tree(one_step, **groups))
 
 
 @pytest.fixture
@@ -94,7 +79,7 @@ def test_recipes_that_contradict_are_refused():
     for more, says in (({"steps": [{"timestep": 30}]}, "leave steps out"),
                        ({"uniform": 0.5}, "own losses"), ({"distill": "t"}, "own losses")):
         with pytest.raises(UsageError, match=says):
-            recipe_from_dict({**tree(one_step), **more})
+            recipe_from_dict({**one_step_tree(one_step), **more})
     with pytest.raises(UsageError, match="needs data.crops"):
         recipe(TADSR, data={"crops": 0})
     found = recipe(one_step)
@@ -190,7 +175,8 @@ def test_a_teacher_with_groups_has_one_timestep_for_a_batch(taught):
 
 
 def test_a_student_may_begin_as_its_full_precision_teacher(taught):
-    found = recipe_from_dict({**tree({"timestep": 40, "image": 1}, network={"dropout": 0.1}),
+    found = recipe_from_dict({**one_step_tree({"timestep": 40, "image": 1},
+                                              network={"dropout": 0.1}),
                               "initial": "t.safetensors"})
     student, teacher = Trainer(found, taught).network, load_network(taught / "t.safetensors")
     fresh = Trainer(replace(found, initial=""), taught).network.state_dict()
@@ -302,7 +288,7 @@ with processes(recipe.run) as found:
 @pytest.mark.filterwarnings("ignore:`broadcast_buffers`:FutureWarning")
 def test_two_processes_distil_what_one_does(taught, monkeypatch):
     """By gloo, as under torchrun; this process is the first of them."""
-    plain = tree({**TADSR, "image": 1, "wide": 2}, run={"batch": 4, "timeout_minutes": 60})
+    plain = one_step_tree({**TADSR, "image": 1, "wide": 2}, run={"batch": 4, "timeout_minutes": 60})
     (taught / "recipe.yaml").write_text(yaml.safe_dump(plain))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -335,95 +321,11 @@ def test_two_processes_distil_what_one_does(taught, monkeypatch):
         assert (first - second).norm() < 1e-2 * second.norm()
 
 
-# -- what is exported ------------------------------------------------------------------------------
-def run(*arguments: object) -> str:
-    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def test_a_student_without_noise_is_a_function_of_the_image(folder):
-    """Trained, packed, exported and checked; seed and noise change nothing, and it says so."""
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(tree(
-        {"timestep": 40, "noise": False, "image": 1}, run={"iterations": 3},
-        data={"validate": []})))
-    run("train", folder / "recipe.yaml", "-o", folder / "run", "--pack", folder / "n.safetensors")
-    found = read_checkpoint(folder / "n.safetensors")
-    assert found.sampling == {"timesteps": [40], "start": 40, "noise": "none"}
-    assert read_checkpoint(folder / "run" / "checkpoint.pt").sampling == found.sampling
-    run("export", folder / "n.safetensors", "-o", folder / "b")
-    manifest = json.loads((folder / "b" / "manifest.json").read_text())
-    assert manifest["schema_version"] == 3 and manifest["sampling"]["noise"] == "none"
-    assert "without noise: a function of the image alone" in " ".join(
-        run("inspect", folder / "b").split())
-    inspection = json.loads(run("inspect", folder / "b", "--json"))
-    assert inspection["sampling"]["noise"] is False
-    shown = environment().get_template("sections/bundle.html").render(inspection=inspection)
-    assert "the input, without noise: a function of the image alone" in shown
-    verdict = json.loads(run("check", folder / "b", folder / "n.safetensors", "--json"))
-    assert verdict["passed"], verdict["verdicts"]
-
-    low = Image(picture(40, 36))
-    with load_bundle(folder / "b", threads=1, backend="onnxruntime-stock") as engine:
-        assert engine.noiseless and engine.default_start == 40
-        whole = engine.upscale_image(low)
-        assert np.array_equal(engine.upscale_image(low, 9).pixels, whole.pixels)
-        tiles = [engine.upscale_image(low, seed, tile=64, overlap=32).pixels for seed in (0, 3)]
-        assert np.array_equal(*tiles)
-        condition = np.random.default_rng(0).random((1, 3, 16, 16), np.float32)
-        alpha = engine.schedule.alphas_cumprod[40]
-        noise = engine.predict(np.sqrt(alpha) * condition, condition, 40)
-        by_hand = condition - np.sqrt(1 - alpha) / np.sqrt(alpha) * noise
-        for given in (None, np.ones_like(condition)):
-            result = engine.sample(condition, given, seed=2)
-            assert np.allclose(result, by_hand.clip(0, 1), atol=1e-5)
-        for start in (None, 30):
-            with pytest.raises(UsageError, match="starts from the image alone"):
-                engine.sample(condition, start=start)
-    with open_checkpoint(folder / "run" / "checkpoint.pt", device="cpu") as engine:
-        assert engine.noiseless
-        found_pixels = engine.upscale_image(low).pixels.astype(int)
-    assert np.abs(found_pixels - whole.pixels).mean() < 1
-
-
-def test_one_file_without_noise(folder):
-    import onnxruntime
-
-    config = recipe_from_dict(changed(network={"binarizer": "none"})).network
-    found = replace(checkpoint(network(config, 5)), schedule={"total_steps": 80}, scale=2,
-                    sampling={"timesteps": [40], "start": 40, "noise": "none"})
-    model = one_file_model(found)
-    facts = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
-    assert facts["noise"] == "none"
-    assert not any("noise" in tensor.name for tensor in model.graph.initializer
-                   if tensor.name != "of_noise")
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    low = picture(12, 10)
-    (result,) = session.run(None, {"input": (low / np.float32(255)).transpose(2, 0, 1)[None]})
-    export_bundle(found, folder / "b", timesteps=choose_timesteps(found))
-    with load_bundle(folder / "b", threads=1, backend="onnxruntime-stock") as engine:
-        wanted = engine.upscale_image(Image(low)).pixels
-    assert np.abs(np.rint(result[0].transpose(1, 2, 0) * 255) - wanted).max() <= 1
-
-
-def test_older_versions_refuse_what_they_cannot_run(folder):
-    """A packed file and a bundle state a newer schema only if sampling starts without noise."""
-    found = checkpoint(network(recipe_from_dict(TREE).network, 5))
-    from safetensors import safe_open
-
-    for sampling, schemas in (({"timesteps": [40], "start": 40}, (1, 2)),
-                              ({"timesteps": [40], "start": 40, "noise": "none"}, (2, 3))):
-        one = replace(found, schedule={"total_steps": 80}, scale=2, sampling=sampling)
-        write_packed(folder / "p.safetensors", one, overwrite=True)
-        with safe_open(folder / "p.safetensors", "np") as file:
-            header = json.loads(file.metadata()["bidiff"])
-        manifest = export_bundle(one, folder / "b", timesteps=[40], overwrite=True)
-        assert (header["schema"], manifest["schema_version"]) == schemas
-
-
 def test_measuring_needs_no_teacher(taught):
     (taught / "t.safetensors").unlink()
-    (taught / "recipe.yaml").write_text(yaml.safe_dump(tree(TADSR)))
-    found = json.loads(run("train", taught / "recipe.yaml", "--measure", "--json"))
+    (taught / "recipe.yaml").write_text(yaml.safe_dump(one_step_tree(TADSR)))
+    result = CliRunner().invoke(cli, ["train", str(taught / "recipe.yaml"), "--measure", "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
     assert found["images_per_second"] > 0
     assert not (taught / "cache").exists()
