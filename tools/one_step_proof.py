@@ -97,10 +97,18 @@ def train(name: str, out: Path, more: Sequence[str]) -> None:
     given = [] if name == "teacher" else settings_of(name, out)
     packed, folder = out / f"{name}.safetensors", out / name
     make_directory(out)
-    resume = ["--resume"] if (folder / "checkpoint.pt").exists() else []
+    resume = ["--resume"] if begun(recipe, folder, [*given, *more]) else []
     print(f"-- {name}", file=sys.stderr)
     _command("train", recipe, "-o", folder, "--pack", packed, "--overwrite", *resume, *given, *more)
     _command("export", packed, "-o", out / f"{name}.bundle", "--overwrite")
+
+
+def begun(recipe: Path, folder: Path, settings: Sequence[str]) -> bool:
+    """Whether a run has a checkpoint, or a state file that the recipe names."""
+    from bidiff_deploy.training.recipe import read_recipe
+
+    state = read_recipe(recipe, settings[1::2]).run.state
+    return (folder / "checkpoint.pt").exists() or bool(state) and (recipe.parent / state).exists()
 
 
 def sample(out: Path, more: Sequence[str]) -> None:

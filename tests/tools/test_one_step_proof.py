@@ -38,6 +38,19 @@ def test_the_control_sees_photos_alone(tmp_path):
     assert teacher.start is None and teacher.uniform == 1
 
 
+def test_a_run_continues_from_its_checkpoint_or_its_state(tmp_path):
+    folder = tmp_path / "control"
+    assert not tool.begun(tool.STUDENT, folder, [])
+    state = tmp_path / "control.safetensors"
+    given = ["--set", f"run.state={state}"]
+    assert not tool.begun(tool.STUDENT, folder, given)
+    state.touch()
+    assert tool.begun(tool.STUDENT, folder, given)
+    folder.mkdir()
+    (folder / "checkpoint.pt").touch()
+    assert tool.begun(tool.STUDENT, folder, [])
+
+
 def row(name: str, psnr: float, niqe: float, cvvdp: float | None, seconds: float = 0.0):
     return tool.Row(name, {"psnr_y": psnr, "ssim_y": 0.9, "niqe": niqe, "cvvdp": cvvdp},
                     [seconds] * 3 if seconds else [], [2 * seconds] * 3, 123_000_000)
