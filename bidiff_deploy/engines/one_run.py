@@ -73,7 +73,8 @@ class OneRun(ImageEngine):
                   overlap: int | None = None) -> TilePlan:
         network, config = self.bundle.network, self.bundle.config
         reach = network.reach(config)
-        return choose((height * self.scale, width * self.scale), tile, memory, overlap, self.scale,
+        return choose((height * self.scale, width * self.scale), tile, memory, overlap,
+                      self.scale * network.tile_multiple(config),
                       functools.partial(network.work, config), self.step_bytes,
                       usual_overlap=OVERLAP if reach is None else 2 * reach * self.scale,
                       whole_pixels=_WHOLE_PIXELS)
@@ -83,7 +84,8 @@ class OneRun(ImageEngine):
                       steps: int | None = None, start: Start = "default",
                       match_color: bool = False, plan: TilePlan | None = None,
                       on_step: OnStep | None = None, on_tile: OnStep | None = None) -> Image:
-        """As ``ImageEngine.upscale_image``; tiles and overlaps are multiples of ``scale``.
+        """As ``ImageEngine.upscale_image``; tiles and overlaps are multiples of ``scale``, some
+        of more.
 
         The usual overlap is twice the network's reach, at most half a tile. With it, larger tiles
         return exactly the pixels of the whole image; those of a network whose pixels depend on all

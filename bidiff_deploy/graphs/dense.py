@@ -28,7 +28,7 @@ import numpy as np
 import onnx
 
 from ..errors import EngineError
-from ..operators.block_functions import block_functions
+from ..operators.block_functions import block_functions, winograd_conv
 from ..operators.names import BINARY_CONV, DOMAIN, EPSILON, GROUP_NORM_SWISH
 from ..operators.sign_bits import dense_weight, words_per_tap
 from .graph_writer import Array
@@ -186,4 +186,4 @@ def _group_norm_swish(graph: Lowering, node: onnx.NodeProto) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _bodies() -> dict[str, onnx.FunctionProto]:
-    return {function.name: function for function in block_functions()}
+    return {function.name: function for function in (*block_functions(), winograd_conv())}

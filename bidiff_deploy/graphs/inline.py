@@ -22,6 +22,7 @@ from ..operators.names import (
     BINARY_UP,
     CONV3X3,
     NORM_BINARY_CONV,
+    WINOGRAD_CONV,
 )
 from ..operators.shapes import STANDARD, Shape, infer_shapes
 from .record import Options, ParameterizedGraph
@@ -58,7 +59,7 @@ def _float32(graph: ParameterizedGraph) -> frozenset[str]:
         read = {name for name in node.input if name} - constants
         if not read:
             constants.update(node.output)
-        elif read <= image and node.op_type != CONV3X3:
+        elif read <= image and node.op_type not in (CONV3X3, WINOGRAD_CONV):
             image.update(node.output)
         elif read & image:
             found.append(node.output[0])

@@ -163,8 +163,14 @@ class Network(abc.ABC):
         return 1
 
     def reach(self, config: Any) -> int | None:
-        """How many input pixels around its own an output pixel depends on; None: on all."""
+        """How many input pixels around its own an output pixel depends on, rounding included; None:
+        on all."""
         return None
+
+    def tile_multiple(self, config: Any) -> int:
+        """Tiles begin at multiples of this in the input, so that each computes what the whole image
+        does."""
+        return 1
 
     @abc.abstractmethod
     def peak_bytes(self, config: Any, height: int, width: int, *, stock: bool = False) -> int:

@@ -8,14 +8,14 @@ from typing import Any
 
 import onnx
 
-from .block_functions import block_functions
+from .block_functions import block_functions, winograd_conv
 from .layer_functions import binary_conv, group_norm_swish
 from .names import BINARY_CONV, DOMAIN, FUSED
 from .scan_function import selective_scan
 
 
 def functions() -> list[onnx.FunctionProto]:
-    """Definitions of the operators of binary networks, in a fixed order."""
+    """Definitions of the operators of BI-DiffSR, in a fixed order: part of its graphs."""
     return [binary_conv(), group_norm_swish(), *block_functions()]
 
 
@@ -59,7 +59,7 @@ def inline_fused(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.Mod
 
 def every_function() -> list[onnx.FunctionProto]:
     """Definitions of every operator of the domain."""
-    return [*functions(), selective_scan()]
+    return [*functions(), winograd_conv(), selective_scan()]
 
 
 def defined_by_us(function: onnx.FunctionProto) -> bool:

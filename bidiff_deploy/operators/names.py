@@ -11,6 +11,8 @@ ONNX_OPSET = 18  # the first with BitwiseAnd; onnxruntime runs it since 1.14
 BINARY_CONV = "BinaryConv"
 GROUP_NORM_SWISH = "GroupNormSwish"
 CONV3X3 = "Conv3x3"
+WINOGRAD_CONV = "WinogradConv"
+WINOGRAD_TILE = 4  # pixels on a side that it computes at once
 PAIR_CONV = "PairConv"
 NORM_CONV = "NormConv"
 NORM_BINARY_CONV = "NormBinaryConv"
@@ -21,8 +23,8 @@ ATTENTION = "Attention"
 SELECTIVE_SCAN = "SelectiveScan"
 SCAN_PRODUCTS = 3  # of a pixel, a channel and a state: step x b, the state's decay, c h
 # Operators that are made of BinaryConv, GroupNormSwish and standard ones.
-FUSED = (CONV3X3, PAIR_CONV, NORM_CONV, NORM_BINARY_CONV, BINARY_FUSION, BINARY_DOWN, BINARY_UP,
-         ATTENTION)
+FUSED = (CONV3X3, WINOGRAD_CONV, PAIR_CONV, NORM_CONV, NORM_BINARY_CONV, BINARY_FUSION,
+         BINARY_DOWN, BINARY_UP, ATTENTION)
 PLUGIN_VERSION = "1"  # of BinaryConv, for runtimes that look plugins up by namespace and version
 # Values of the attribute `compute` of operators with float products.
 COMPUTE = ("float32", "bfloat16", "float16")

@@ -34,7 +34,7 @@ from ..images.datasets import list_images, read_rgb8
 from ..images.resample import to_condition
 from ..networks.quantised import MAP_LEVELS, WEIGHT_LEVELS, LayerBounds
 from ..operators.definitions import inline_fused
-from ..operators.names import CONV3X3, FUSED, NORM_CONV
+from ..operators.names import CONV3X3, FUSED, NORM_CONV, WINOGRAD_CONV
 from ..operators.value_names import short
 from ..sampling import sampler
 from .search import symmetric_bounds
@@ -134,7 +134,7 @@ def conv_maps(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, tuple[s
     operators are inlined."""
     wanted = {f"{short(name)}.weight": name for name in names}
     return {wanted[node.input[1]]: (node.input[0], node.output[0]) for node in model.graph.node
-            if node.op_type in ("Conv", CONV3X3) and node.input[1] in wanted}
+            if node.op_type in ("Conv", CONV3X3, WINOGRAD_CONV) and node.input[1] in wanted}
 
 
 class _Observer:

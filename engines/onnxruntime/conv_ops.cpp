@@ -1,4 +1,4 @@
-// bidiff::GroupNormSwish, Conv3x3 and NormConv.
+// bidiff::GroupNormSwish, Conv3x3, WinogradConv and NormConv.
 #include <vector>
 
 #include "float_inputs.h"
@@ -35,7 +35,7 @@ class GroupNormSwish {
   int64_t groups_;
 };
 
-// What Conv3x3 and NormConv share: a weight at input `at`, and the kernel that takes it.
+// What the convolutions share: a weight at input `at`, and the kernel that takes it.
 class Convolution {
  public:
   Convolution(const Api& api, const KernelInfo* info, size_t at, Precision precision,
@@ -104,6 +104,25 @@ class Conv3x3 : public Convolution {
   }
 };
 
+// Inputs x, weight, bias.
+class WinogradConv : public Convolution {
+ public:
+  static constexpr const char* kName = "WinogradConv";
+  static constexpr size_t kInputs = 3, kRequired = 3;
+  static constexpr unsigned kIntegers = 0;
+  static constexpr int kChannels = 1;
+  static constexpr Size kSize = Size::kSame;
+
+  WinogradConv(const Api& api, const KernelInfo* info)
+      : Convolution(api, info, 1, read_precision(api, info, kName), &FloatKernels::conv3x3) {}
+
+  void compute(Call& call) {
+    ConvProblem problem{};
+    const Tensor weight = read(call, &problem);
+    run(call, weight, &problem);
+  }
+};
+
 // Inputs x, scale, bias, weight, conv_bias, time, skip.
 class NormConv : public Convolution {
  public:
@@ -145,7 +164,7 @@ class NormConv : public Convolution {
 
 CustomOps conv_ops(const Api& api, bool infers_shapes) {
   return {registered<GroupNormSwish>(api, infers_shapes), registered<Conv3x3>(api, infers_shapes),
-          registered<NormConv>(api, infers_shapes)};
+          registered<WinogradConv>(api, infers_shapes), registered<NormConv>(api, infers_shapes)};
 }
 
 }  // namespace bidiff::ort

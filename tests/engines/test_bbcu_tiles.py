@@ -6,10 +6,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bidiff_deploy import load_bundle
 from bidiff_deploy.engines.tiled import to_tensor, upscale_exactly
+from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.tiles import plan_tiles
+from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
+from bidiff_deploy.networks.bbcu.network import Bbcu
 from support.seeds import examples
+from support.small_bbcu import small_bbcu
 
 
 def local(reach: int, scale: int):
@@ -45,6 +50,29 @@ def test_tiles_are_the_whole(height, width, scale, reach, larger, channels, alph
     assert (tiled.alpha is None) == (not alpha)
     if alpha:
         assert np.array_equal(tiled.alpha, expected.alpha)
+
+
+def test_winograds_tiles_are_the_whole(tmp_path):
+    """To the bit: its rounding depends on up to 6x6 pixels, and on where its tiles begin."""
+    config = BbcuConfig(channels=16, blocks=2, tail="direct", float_layers=3, alignment=20.0)
+    export_bundle(small_bbcu(config), tmp_path / "net.bundle")
+    pixels = np.random.default_rng(0).integers(0, 256, (131, 150, 3), np.uint8)
+    image = Image(pixels)
+    with load_bundle(tmp_path / "net.bundle", threads=2) as engine:
+        runs, enlarge = [], engine.enlarge
+
+        def noted(tile: np.ndarray) -> np.ndarray:
+            runs.append(enlarge(tile))
+            return runs[-1]
+
+        plans = [engine.tile_plan(*pixels.shape[:2], tile) for tile in (None, 160)]
+        reach = Bbcu().reach(config)
+        assert plans[1].count > 3 and plans[1].rows.starts[1] + 2 * 2 * reach <= 160
+        whole, tiled = (upscale_exactly(noted, image, 2, plan) for plan in plans)
+    assert np.array_equal(whole.pixels, tiled.pixels)
+    # The first tile's floats too, as far as it contributes.
+    kept = plans[1].rows.tile - reach * 2
+    assert np.array_equal(runs[0][:, :, :kept, :kept], runs[1][:, :, :kept, :kept])
 
 
 def test_grey_fills_three_planes():

@@ -204,6 +204,21 @@ def test_conv3x3(seed, batch, channels, out, height, width):
     assert snr(case.run("stock"), case.run("fused")) > 125
 
 
+@pytest.mark.parametrize("compute, bound", [("float32", FLOAT32), ("bfloat16", BFLOAT16)])
+@examples(int(10 * SHARE))
+@given(seeds, st.integers(1, 2), channel_counts, st.integers(1, 20), sizes, sizes)
+def test_winograd_conv(compute, bound, seed, batch, channels, out, height, width):
+    make = Maker(seed)
+    case = Case(ops.WINOGRAD_CONV, {
+        "x": make.normal(batch, channels, height, width),
+        "weight": make.weight(out, channels, 3), "bias": make.normal(out)}, compute=compute)
+    # Rounding is a share of the products' sizes, of which there may be few.
+    products = Case(ops.WINOGRAD_CONV, {name: np.abs(value)
+                                        for name, value in case.inputs.items()}, compute=compute)
+    error = case.run("fused") - case.run("stock")
+    assert snr(products.run("stock"), products.run("stock") + error) > bound
+
+
 @pytest.mark.parametrize("compute, bound", [("float32", 110), ("bfloat16", BFLOAT16)])
 @examples(int(12 * SHARE))
 @given(seeds, st.integers(1, 2), channel_counts, st.sampled_from([1, 8, 40, 64]),

@@ -11,8 +11,8 @@ from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
 CONFIG = BbcuConfig(channels=16, blocks=2, scale=2, alignment=20.0)
 
 
-def small_bbcu() -> Checkpoint:
+def small_bbcu(config: BbcuConfig = CONFIG) -> Checkpoint:
     random = np.random.default_rng(0)
     latent = {name: random.normal(0, 0.2, parameter.shape).astype(np.float32)
-              for name, parameter in parameters(CONFIG).items()}
-    return from_latent(latent, CONFIG, name="bbcu", scale=CONFIG.scale)
+              for name, parameter in parameters(config).items()}
+    return from_latent(latent, config, name="bbcu", scale=config.scale)

@@ -132,6 +132,11 @@ class Layer:
     binary: bool = False
 
     @property
+    def winograd(self) -> bool:
+        """Whether it is computed by Winograd's algorithm: full precision, of all channels."""
+        return self.kind == "body" and not self.binary
+
+    @property
     def upsampling(self) -> int:
         """r of an upsampler, 1 for other layers."""
         return math.isqrt(self.cout // self.cin) if self.kind == "up" else 1

@@ -9,6 +9,7 @@ from ..costs import MAX_SIDE, Count, Layer
 from .architecture import BbcuConfig, layers, parameters
 
 _REASONS = {"stem": "first convolution, its input is an image and not signs",
+            "body": "one of float_layers, at an end of the body",
             "head": "last convolution, its output is the image"}
 
 

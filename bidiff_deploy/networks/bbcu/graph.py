@@ -12,8 +12,9 @@ from collections.abc import Collection
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
+from ...operators.block_functions import winograd_conv
 from ...operators.definitions import functions
-from ...operators.names import BINARY_CONV, CONV3X3, DOMAIN, PLUGIN_VERSION
+from ...operators.names import BINARY_CONV, CONV3X3, DOMAIN, PLUGIN_VERSION, WINOGRAD_CONV
 from ...operators.node_writer import NodeWriter
 from ..base import Store, Weights
 from ..quantised_nodes import int8_convolution
@@ -46,9 +47,10 @@ class _Builder:
         base = op("Resize", aligned, "", scales, mode="linear",
                   coordinate_transformation_mode="half_pixel", name="base")
         op("Div", op("Add", x, base, name="restored"), alignment, name=_OUTPUT)
+        used = [*functions(), *([winograd_conv()] if config.float_layers else [])]
         image = helper.make_tensor_value_info(_INPUT, TensorProto.FLOAT, ["N", COLORS, "H", "W"])
         return self.write.model("network", [image], ["N", COLORS, *(
-            f"{config.scale}*{side}" for side in "HW")], functions())
+            f"{config.scale}*{side}" for side in "HW")], used)
 
     def stem(self, x: str, layer: Layer) -> str:
         return self.leaky(self.convolution(x, layer), layer)
@@ -71,9 +73,12 @@ class _Builder:
         if name in self.int8:
             return int8_convolution(self.write, self.weights.bounds[name], x, name, weight, bias,
                                     name)
-        return self.write.op(CONV3X3, x, self.write.initializer(f"{name}.weight", weight),
-                             self.write.initializer(f"{name}.bias", bias), domain=DOMAIN, name=name,
-                             label=True)
+        parts = [self.write.initializer(f"{name}.{part}", value)
+                 for part, value in (("weight", weight), ("bias", bias))]
+        if layer.winograd:
+            return self.write.op(WINOGRAD_CONV, x, *parts, domain=DOMAIN, name=name, label=True,
+                                 compute="float32")
+        return self.write.op(CONV3X3, x, *parts, domain=DOMAIN, name=name, label=True)
 
     def up(self, x: str, layer: Layer) -> str:
         """BIConv of C -> C r^2, whose shortcut repeats each channel r^2 times; PixelShuffle."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...operators.names import INT8
+from ...operators.names import INT8, WINOGRAD_TILE
 from ..base import ONE_RUN, Network, Parameter, Shapes, StepGraph, Store, Weights
 from ..costs import Count
 from . import costs, memory, recognition
@@ -45,7 +45,11 @@ class Bbcu(Network):
         return config.scale
 
     def reach(self, config: BbcuConfig) -> int:
-        return config.reach
+        # The rounding of Winograd's algorithm depends on its tile's 6x6 pixels, up to 4 away.
+        return config.reach + (WINOGRAD_TILE - 1) * config.float_layers
+
+    def tile_multiple(self, config: BbcuConfig) -> int:
+        return WINOGRAD_TILE if config.float_layers else 1
 
     def peak_bytes(self, config: BbcuConfig, height: int, width: int, *,
                    stock: bool = False) -> int:

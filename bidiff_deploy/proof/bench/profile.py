@@ -31,13 +31,15 @@ from ...operators.names import (
     NORM_BINARY_CONV,
     NORM_CONV,
     PAIR_CONV,
+    WINOGRAD_CONV,
 )
 from ..sessions import open_session
 from .roofline import measure_rates, roofline
 
 BINARY = "binary layers"  # including the norms and shuffles that are fused with them
 _PARTS = {
-    "full-precision layers": {"Conv", "FusedConv", "NhwcFusedConv", CONV3X3, PAIR_CONV, NORM_CONV},
+    "full-precision layers": {"Conv", "FusedConv", "NhwcFusedConv", CONV3X3, WINOGRAD_CONV,
+                              PAIR_CONV, NORM_CONV},
     "norms and elementwise": {
         GROUP_NORM_SWISH, "InstanceNormalization", "GroupNormalization", "Sigmoid", "QuickGelu",
         "Mul", "Add", "Div", "Silu", "Swish", "BiasGelu", "LeakyRelu", "Resize", "Upsample",

@@ -34,12 +34,13 @@ from ...operators.names import (
     ONNX_OPSET,
     PAIR_CONV,
     VERSION,
+    WINOGRAD_CONV,
 )
 from ...operators.shapes import Shape
 from ..sessions import open_session
 
 # Winograd's F(4x4, 3x3) does 6x6 multiplications instead of 4x4 times 3x3.
-_SAVED = {NORM_CONV: 4 * 4 * 3 * 3 / (6 * 6)}
+_SAVED = dict.fromkeys((NORM_CONV, WINOGRAD_CONV), 4 * 4 * 3 * 3 / (6 * 6))
 # Why an operator may take more than twice its bound.
 _REASONS = {
     NORM_CONV: "it reads its input once more for GroupNorm's statistics, and the bound leaves out "
@@ -50,6 +51,7 @@ _REASONS = {
                    "the other",
     BINARY_DOWN: "the second convolution adds to the first one's map, written and read in between",
     BINARY_UP: "its convolutions pack the same input, each with its own thresholds",
+    WINOGRAD_CONV: "the bound leaves out Winograd's transforms",
     CONV3X3: "with few input channels a loaded value is used in few products",
     PAIR_CONV: "it copies its input to panels that fit the cache",
     ATTENTION: "the exponentials are not counted",

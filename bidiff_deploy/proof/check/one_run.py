@@ -20,6 +20,7 @@ from ...checkpoint.record import Checkpoint
 from ...engines import open_engine
 from ...engines.one_run import OneRun
 from ...engines.tiled import to_tensor
+from ...operators.names import WINOGRAD_CONV
 from ...operators.value_names import short
 from ..inputs import image_files, read_rgb
 from ..reference import load_network, torch_threads
@@ -71,7 +72,9 @@ def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
             device=None if alone else device) as engine:
         assert isinstance(engine, OneRun)
         floor = None if alone else load_network(checkpoint, channels_last=True)
-        forced = ForcedReference(in_int8(bundle, network, layers), packed=packed)
+        forced = ForcedReference(
+            in_int8(bundle, network, layers), packed=packed,
+            winograd=any(one.kind == WINOGRAD_CONV for one in layers.operators))
         forced_ends = _operator_ends(forced.network)
         for index, (label, image) in enumerate(samples):
             run, inside = values({name: image})
