@@ -6,6 +6,8 @@
     bi_diffsr  BI-DiffSR, a noise predictor
     bbcu       BBCU-M, which runs once
     hi_mamba   Hi-Mamba, which runs once
+    resshift   what latent networks of the ResShift family share
+    dit_sr     DiT-SR, a latent network
 
 Nothing here needs torch; the torch modules are in ``training.networks``.
 """
@@ -18,13 +20,14 @@ from ..errors import CheckpointError, quoted
 from .base import Config, Network, Parameter, Shapes
 from .bbcu.network import Bbcu
 from .bi_diffsr.network import BiDiffSr
+from .dit_sr.network import DitSr
 from .hi_mamba.network import HiMamba
 
 __all__ = ["DEFAULT", "NETWORKS", "find_network", "matching_network", "network_of", "parameters"]
 
 DEFAULT = BiDiffSr.name  # of files that name no network, which early formats did not do
 NETWORKS: dict[str, Network] = {network.name: network
-                                for network in (BiDiffSr(), Bbcu(), HiMamba())}
+                                for network in (BiDiffSr(), Bbcu(), HiMamba(), DitSr())}
 
 
 def find_network(name: Any, origin: str) -> Network:

@@ -24,13 +24,20 @@ from .quantised import Bounds
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Config", "MAX_SCALE", "NOISE_PREDICTOR", "Network", "ONE_RUN", "Parameter", "Shapes",
-           "StepGraph", "Store", "Weights"]
+    from ..sampling.resshift import ResShiftSchedule
+
+__all__ = ["Config", "DECODER", "ENCODER", "LATENT", "MAX_SCALE", "NOISE_PREDICTOR", "Network",
+           "ONE_RUN", "PARTS", "Parameter", "STEP", "Shapes", "StepGraph", "Store", "Weights"]
 
 # Kinds, as manifests spell them. A noise predictor runs once per time step of a diffusion loop; a
-# one-run network maps a low-resolution image to the large one in one run.
+# one-run network maps a low-resolution image to the large one in one run; a latent network predicts
+# the clean latent once per time step, between an encoder and a decoder of images.
 NOISE_PREDICTOR = "diffusion"
 ONE_RUN = "feedforward"
+LATENT = "latent"
+# The graphs of a network, by what they compute; only a latent network has other parts than STEP.
+ENCODER, STEP, DECODER = "encoder", "step", "decoder"
+PARTS = {LATENT: (ENCODER, STEP, DECODER), NOISE_PREDICTOR: (STEP,), ONE_RUN: (STEP,)}
 MAX_SCALE = 16  # the largest upscaling factor of any network
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -96,9 +103,10 @@ class Network(abc.ABC):
 
     name          in manifests, packed checkpoints and recipes
     title         in sentences
-    kind          NOISE_PREDICTOR or ONE_RUN
+    kind          NOISE_PREDICTOR, ONE_RUN or LATENT
     config_class  the dataclass of its options
     computes      values of ``compute`` that ``build_graph`` takes besides INT8
+    sampler       of a latent network: of ``sampling.resshift.SAMPLERS``, that it is published with
     """
 
     name: ClassVar[str]
@@ -106,6 +114,7 @@ class Network(abc.ABC):
     kind: ClassVar[str]
     config_class: ClassVar[Any]
     computes: ClassVar[tuple[str, ...]] = COMPUTE
+    sampler: ClassVar[str] = ""
 
     def config(self, options: Mapping[str, Any], origin: str) -> Any:
         """The config of ``options``. Raises CheckpointError, which names ``origin``."""
@@ -147,6 +156,11 @@ class Network(abc.ABC):
         states. Raises CheckpointError for shapes that are not this network's, and for those that
         contradict ``given``.
         """
+
+    def unused_keys(self, shapes: Shapes) -> dict[str, str]:
+        """``{published key: why}`` of tensors that files of this network have, and that nothing
+        reads."""
+        return {}
 
     def options_as_tensors(self, config: Any) -> dict[str, float]:
         """Options that no shape shows; a training run stores them next to its weights as scalars
@@ -196,14 +210,22 @@ class Network(abc.ABC):
                     compute: str = "float32") -> StepGraph:
         """The network as an ONNX graph with our operators.
 
-        ``timestep``: the step of a noise predictor's graph. ``compute``: the type that factors of
-        full-precision products may be rounded to, one of ``operators.names.COMPUTE``, or INT8:
-        ``int8_layers`` are quantised by ``weights.bounds``.
+        ``timestep``: the step of the graph, unless the network runs once. ``compute``: the type
+        that factors of full-precision products may be rounded to, one of
+        ``operators.names.COMPUTE``, or INT8: ``int8_layers`` are quantised by ``weights.bounds``.
         """
+
+    def build_part(self, weights: Weights, store: Store, part: str) -> StepGraph:
+        """The graph of ENCODER or DECODER of a latent network; ``store`` as in ``build_graph``."""
+        raise NotImplementedError(f"{self.title} has no {part}")
 
     def int8_layers(self, config: Any) -> dict[str, int]:
         """The layers that a graph of precision INT8 quantises: ``{name: output channels}``."""
         return {}
+
+    def timesteps(self, schedule: ResShiftSchedule) -> tuple[int, ...]:
+        """The steps of a latent network's export if nothing else is asked for, descending."""
+        return schedule.all_timesteps()
 
     def group(self, config: Any, timestep: int) -> int:
         """Index of the set of step-dependent parameters that is used at ``timestep``."""
@@ -214,6 +236,11 @@ class Network(abc.ABC):
     def count(self, config: Any, height: int, width: int) -> Count:
         """Costs of one run at an input of ``height`` x ``width``. Raises UsageError for a size that
         the network cannot run at."""
+
+    def counts(self, config: Any, height: int, width: int) -> dict[str, Count]:
+        """``count`` of each graph, by its part; an input of the step has ``height`` x ``width``.
+        """
+        return {STEP: self.count(config, height, width)}
 
     @abc.abstractmethod
     def usual_size(self, config: Any) -> tuple[int, int]:

@@ -3,6 +3,7 @@
     schedule     the noise schedule and its time steps
     noise        seeded N(0, 1) noise, a function of its coordinates
     sampler      the DDIM update and the loop around it
+    resshift     ResShift's schedule and samplers, between two latents
     color_match  replaces the result's low frequencies by the condition's
 
 Training and every engine use these.

@@ -67,6 +67,9 @@ class Recipe:
         whole_number("scale", self.scale, 2, 8)
         one_of("model", self.model, tuple(NETWORKS))
         network = NETWORKS[self.model]
+        if network.kind not in LOSSES:
+            raise ValueError(f"model {self.model} is not trained here; export its published "
+                             "checkpoint")
         one_of(f"loss of {self.model}", self.loss, LOSSES[network.kind])
         if network.kind == NOISE_PREDICTOR:
             self._check_diffusion()

@@ -9,6 +9,8 @@
     bbcu           BBCU-M, a network without a loop
     hi_mamba       Hi-Mamba, a network without a loop
     scan           its selective scan
+    latent         what latent networks share: the VQ autoencoder, window attention
+    dit_sr         DiT-SR, a latent network
     quantised      quantised convolutions, with bounds that are trained and in int8
     rounding       bounds of float32's rounding, computed along with a network's values
     rounding_norms, rounding_scan  those of norms and of the selective scan
@@ -16,7 +18,8 @@
 
 A module has ``config`` and the parameters that its network's record in ``bidiff_deploy.networks``
 lists, with the same names. A noise predictor is called with (noisy, condition, timestep), a network
-without a loop with the image. ``proof.check`` reads ``binary_nodes()`` of a noise predictor,
+without a loop with the image; a latent network like a noise predictor, and it has ``encode``,
+``quantise`` and ``decode``. ``proof.check`` reads ``binary_nodes()`` of a noise predictor,
 ``operator_ends()`` of it and of those without a loop that have it, and ``threshold``,
 ``constants(group)`` and ``residual(x)`` of the binary layers of a network without a loop. A layer
 that a bundle in int8 quantises is a ``Conv2d``; one that computes more than the convolution has
@@ -34,6 +37,7 @@ from torch import nn
 from ...networks.base import Config
 from .bbcu import Bbcu
 from .bi_diffsr import BiDiffSR
+from .dit_sr import DitSr
 from .hi_mamba import HiMamba
 
 __all__ = ["MODULES", "channels_last", "make_module"]
@@ -41,7 +45,7 @@ __all__ = ["MODULES", "channels_last", "make_module"]
 M = TypeVar("M", bound=nn.Module)
 
 MODULES: dict[str, Callable[[Any], nn.Module]] = {"bi-diffsr": BiDiffSR, "bbcu": Bbcu,
-                                                   "hi-mamba": HiMamba}
+                                                  "hi-mamba": HiMamba, "dit-sr": DitSr}
 
 
 def make_module(config: Config) -> nn.Module:
