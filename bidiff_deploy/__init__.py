@@ -83,9 +83,10 @@ def load_bundle(path: str | os.PathLike[str], *, threads: int | None = None,
     ``"tensorrt-rtx"`` and ``"tensorrt-rtx-int8"`` (the same by TensorRT-RTX, without a plugin).
     TensorRT backends ignore ``threads`` and run the plans that ``bidiff-deploy build`` made, at the
     shapes that these were built for. Returns a context manager with ``upscale``: a
-    ``NoisePredictor``, which also has ``predict`` and ``sample``, or, for a network without a
-    diffusion loop, a ``OneRun`` with ``enlarge``. Raises BundleError for a bundle that is damaged
-    or has another format, EngineError for a backend that cannot run on this machine.
+    ``NoisePredictor``, which also has ``predict`` and ``sample``, for a network without a diffusion
+    loop a ``OneRun`` with ``enlarge``, or for a latent network a ``LatentDiffusion`` with
+    ``encode``, ``predict``, ``decode`` and ``sample``. Raises BundleError for a bundle that is
+    damaged or has another format, EngineError for a backend that cannot run on this machine.
     """
     from .engines import open_engine
 

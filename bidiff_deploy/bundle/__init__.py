@@ -1,6 +1,6 @@
 """The bundle format, in both directions.
 
-    record        ``Bundle`` and ``NoisePredictorBundle``: a verified bundle
+    record        ``Bundle``, ``NoisePredictorBundle``, ``LatentBundle``: a verified bundle
     manifest      ``open_bundle``: reads and verifies a bundle's manifest and files
     weights_file  writes the file of tensor bytes that all graphs share
     step_graphs   reads the graphs and their tensors

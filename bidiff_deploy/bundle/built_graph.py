@@ -18,6 +18,7 @@ from onnx import ModelProto, TensorProto
 
 from ..errors import BundleError
 from ..networks import network_of, parameters
+from ..networks.base import STEP
 from ..networks.quantised import LayerBounds, no_bounds
 from ..operators.sign_bits import BinaryWeight, words_per_tap
 
@@ -81,8 +82,8 @@ class _Shapes:
 
 
 def build_graph(config: Any, precision: str, timestep: int, weights_bytes: int,
-                places: int) -> BuiltGraph:
-    """Build the graph of one step of the network of ``config``.
+                places: int, part: str = STEP) -> BuiltGraph:
+    """Build the graph of one step of the network of ``config``, or of another ``part``.
 
     ``precision``: the bundle's. ``timestep``: any, as the values that depend on it are not built.
     ``weights_bytes``: size of the weights file; ``places``: how many tensors the bundle lists in
@@ -107,5 +108,7 @@ def build_graph(config: Any, precision: str, timestep: int, weights_bytes: int,
         return TensorProto(name=name, data_type=_TYPES[value.dtype.name], dims=value.shape,
                            data_location=TensorProto.EXTERNAL)
 
-    built = network.build_graph(_Shapes(config), store, timestep, precision)
+    weights = _Shapes(config)
+    built = (network.build_graph(weights, store, timestep, precision) if part == STEP
+             else network.build_part(weights, store, part))
     return BuiltGraph(built.model, built.step_names, forms)

@@ -89,7 +89,10 @@ class GraphReader:
                 yield self._binary(node)
             elif (node.domain in STANDARD and node.op_type in _MULTIPLIERS
                   and node.output[0] not in self._constants):
-                yield self._float(node, *node.input[:2])
+                factors = node.input[:2]
+                if factors[0] in self._constants:  # a matrix times a map
+                    factors = factors[::-1]
+                yield self._float(node, *factors)
             elif node.domain == DOMAIN and node.op_type == SELECTIVE_SCAN:
                 states = self.shapes[node.input[2]][1]
                 yield self._layer(node, node.output[0], "float", None, (),
@@ -103,12 +106,15 @@ class GraphReader:
 
     def _float(self, node: onnx.NodeProto, activation: str, weight: str) -> GraphLayer:
         sources = self._constants.get(weight)
-        inner = self.shapes[activation][-1]
+        # The axis that is summed over is the last of a first factor.
+        inner = self.shapes[node.input[0]][-1]
         if sources is None:  # both factors are computed
             return self._layer(node, node.output[0].replace("/", "."), "float", None, (),
                                _product(inner))
         shape = self.shapes[weight]
-        name = max(sources, key=lambda name: math.prod(self.initializers[name].dims))
+        name = max((source for source in sources
+                    if self.initializers[source].data_type != onnx.TensorProto.INT32),
+                   key=lambda name: math.prod(self.initializers[name].dims))
         each = _product(*shape[1:]) if len(shape) == 4 else _product(inner)
         byte = self.initializers[name].data_type == onnx.TensorProto.INT8
         return self._layer(node, _stem(name), *(("int8", 8) if byte else ("float", 32)), shape,

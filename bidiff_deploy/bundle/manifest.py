@@ -24,12 +24,13 @@ from ..checks import MAX_JSON_BYTES, load_json
 from ..errors import BidiffError, BundleError, one_line, quoted
 from ..files import file_sha256
 from ..networks import DEFAULT, find_network
-from ..networks.base import NOISE_PREDICTOR, ONE_RUN
+from ..networks.base import DECODER, ENCODER, LATENT, NOISE_PREDICTOR
 from ..operators.names import INT8, VERSION
 from ..operators.sign_bits import PACKING_VERSION
+from ..sampling.resshift import ResShiftSchedule, check_sampler
 from ..sampling.schedule import Schedule
 from .manifest_document import MANIFEST, check_manifest
-from .record import Bundle, NoisePredictorBundle, Step
+from .record import Bundle, LatentBundle, NoisePredictorBundle, Part, Step
 
 __all__ = ["FORMAT", "MANIFEST", "SCHEMA_VERSION", "WITH_NOISE", "manifest_digest", "open_bundle",
            "open_noise_predictor"]
@@ -43,9 +44,9 @@ Opened = TypeVar("Opened")
 def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
     """Read and verify a bundle. ``verify=False`` skips the hashes, not the sizes or names.
 
-    Returns a ``NoisePredictorBundle`` if its network is a noise predictor. Raises BundleError for a
-    folder that is no bundle, damaged, changed or missing files, names that leave the folder, and
-    newer schemas.
+    Returns a ``NoisePredictorBundle`` or ``LatentBundle`` if its network is of that kind. Raises
+    BundleError for a folder that is no bundle, damaged, changed or missing files, names that leave
+    the folder, and newer schemas.
     """
     return _open(Path(path), _parse, verify)
 
@@ -131,7 +132,7 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
         raise BundleError(f"kind {quoted(kind)} is not that of its network {network.name}; "
                           "upgrade bidiff-deploy, or export the bundle again")
     schema = manifest["schema_version"]
-    check_manifest(manifest, schema, one_run=network.kind == ONE_RUN)
+    check_manifest(manifest, schema, network.kind)
     _check_versions(manifest)
     config = network.config(manifest["network"], "network")
     if set(manifest["network"]) != set(config.to_dict()):
@@ -145,18 +146,22 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
         raise BundleError(f"precision {quoted(precision)} is not known; upgrade bidiff-deploy")
     stated = schema > 1  # the graphs of schema 1 state the offsets
     tensors = manifest["tensors"] if stated else {}
-    if kind != NOISE_PREDICTOR:
+    if kind not in (NOISE_PREDICTOR, LATENT):
         _check_listed(manifest, weights, manifest["graph"])
         return Bundle(path, config, scale, (Step(0, 0, manifest["graph"]),), (), precision, weights,
                       tensors, manifest)
-    schedule = Schedule.from_dict(manifest["schedule"])
+    schedule = (Schedule if kind == NOISE_PREDICTOR else ResShiftSchedule).from_dict(
+        manifest["schedule"])
     steps = tuple(Step(step["timestep"], step["group"], step["file"],
                        tuple(step["offsets"]) if stated else ()) for step in manifest["steps"])
     times = [step.timestep for step in steps]
     if any(a <= b for a, b in zip(times, times[1:])) or times[0] >= schedule.total_steps:
         raise BundleError("its steps are not descending time steps of its schedule; "
                           "export the bundle again")
-    files = [step.file for step in steps]
+    parts = {} if kind == NOISE_PREDICTOR else {
+        part: Part(manifest[part]["file"], manifest[part]["tensors"])
+        for part in (ENCODER, DECODER)}
+    files = [*(step.file for step in steps), *(part.file for part in parts.values())]
     if len(set(files)) < len(files):
         raise BundleError("two of its steps have the same file; export the bundle again")
     _check_listed(manifest, weights, *files)
@@ -164,6 +169,12 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     if stated and any(len(step.offsets) != len(initializers) for step in steps):
         raise BundleError("a step must have one offset for each of step_initializers; export the "
                           "bundle again")
+    common = (path, config, scale, steps, initializers, precision, weights, tensors, manifest)
+    if isinstance(schedule, ResShiftSchedule):
+        if not stated:
+            raise BundleError("a bundle of schema 1 cannot have its network; export it again")
+        return LatentBundle(*common, schedule, check_sampler(manifest["sampling"]["sampler"]),
+                            parts)
     start = manifest["sampling"]["start"]
     if start is not None and steps[-1].timestep > start:
         raise BundleError(f"its sampling starts at {start}, below all of its steps; "
@@ -171,8 +182,7 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     noiseless = "noise" in manifest["sampling"]
     if noiseless and start is None:
         raise BundleError("its sampling has neither noise nor a start; export the bundle again")
-    return NoisePredictorBundle(path, config, scale, steps, initializers, precision, weights,
-                                tensors, manifest, schedule, start, noiseless)
+    return NoisePredictorBundle(*common, schedule, start, noiseless)
 
 
 def _check_listed(manifest: Mapping[str, Any], *used: str) -> None:
@@ -184,9 +194,10 @@ def _check_listed(manifest: Mapping[str, Any], *used: str) -> None:
 def _parse_noise_predictor(path: Path, manifest: Mapping[str, Any]) -> NoisePredictorBundle:
     bundle = _parse(path, manifest)
     if not isinstance(bundle, NoisePredictorBundle):
-        raise BundleError(f"this is a bundle of kind {bundle.network.kind!r}, which has no time "
-                          "steps; use a diffusion model's bundle, or upscale, evaluate, check, "
-                          "inspect, bench or build, which take both")
+        lacks = "predicts no noise" if bundle.network.kind == LATENT else "has no time steps"
+        raise BundleError(f"this is a bundle of kind {bundle.network.kind!r}, which {lacks}; use a "
+                          "diffusion model's bundle, or upscale, evaluate, check, inspect or "
+                          "bench, which take every kind")
     return bundle
 
 

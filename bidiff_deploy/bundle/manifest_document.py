@@ -8,7 +8,7 @@ from typing import Any
 
 from ..checks import Entries, Items, Keys, OrNull, Text, Value, Whole
 from ..errors import quoted
-from ..networks.base import MAX_SCALE
+from ..networks.base import DECODER, ENCODER, LATENT, MAX_SCALE, NOISE_PREDICTOR
 from ..sampling.noise import NO_NOISE
 
 __all__ = ["MANIFEST", "MAX_STEPS", "check_manifest"]
@@ -45,24 +45,28 @@ _INFORMATION: Mapping[str, Value] = {
 _STEP: Mapping[str, Value] = {
     "timestep": Whole(0, MAX_TIMESTEP), "group": Whole(0, MAX_TIMESTEP), "file": _FileName()}
 _OFFSETS: Mapping[str, Value] = {"tensors": Entries(_TENSOR, _BYTES)}
+_PART = Keys({"file": _FileName(), **_OFFSETS})
+# Of each kind that has steps, beyond the steps themselves.
+_OF_KIND: Mapping[str, Mapping[str, Value]] = {
+    NOISE_PREDICTOR: {"sampling": Keys({"start": OrNull(Whole(0, MAX_TIMESTEP))},
+                                       {"noise": Text(9, NO_NOISE, repr(NO_NOISE))})},
+    LATENT: {"sampling": Keys({"sampler": Text(100)}), ENCODER: _PART, DECODER: _PART}}
 
 
-def check_manifest(manifest: Mapping[str, Any], schema: int, *, one_run: bool) -> None:
+def check_manifest(manifest: Mapping[str, Any], schema: int, kind: str) -> None:
     """Check types, ranges and lengths of all keys that are read. Raises ValueError in a sentence
     that names the first that is wrong.
 
-    ``one_run``: whether it is of a network that runs once.
+    ``kind``: of its network.
     """
     required = dict(_COMMON)
     if schema > 1:
         required.update(_OFFSETS)
-    if one_run:
+    if kind not in _OF_KIND:
         required["graph"] = _FileName()
     else:
         step = {**_STEP, "offsets": Items(_BYTES)} if schema > 1 else _STEP
         required.update({
-            "schedule": Entries(Text()),
-            "sampling": Keys({"start": OrNull(Whole(0, MAX_TIMESTEP))},
-                             {"noise": Text(9, NO_NOISE, repr(NO_NOISE))}),
+            "schedule": Entries(Text()), **_OF_KIND[kind],
             "steps": Items(Keys(step), 1, MAX_STEPS), "step_initializers": Items(_TENSOR)})
     Keys(required, _INFORMATION).check("", manifest)

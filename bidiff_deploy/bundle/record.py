@@ -1,4 +1,4 @@
-"""A verified bundle: of any network, and of a noise predictor."""
+"""A verified bundle: of any network, of a noise predictor, and of a latent network."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..networks import network_of
-from ..networks.base import Network
+from ..networks.base import STEP, Network
+from ..sampling.resshift import ResShiftSchedule
 from ..sampling.schedule import Schedule
 
-__all__ = ["Bundle", "NoisePredictorBundle", "Step"]
+__all__ = ["Bundle", "LatentBundle", "NoisePredictorBundle", "Part", "Step"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,15 @@ class Step:
     group: int
     file: str
     offsets: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A graph that is no step's: name of its ``file``, and the offset in the weights file of each
+    of its ``tensors``."""
+
+    file: str
+    tensors: Mapping[str, int] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,17 @@ class Bundle:
         return network_of(self.config)
 
     @property
+    def places(self) -> int:
+        """How many tensors it lists."""
+        return len(self.tensors) + len(self.step_initializers)
+
+    def of_part(self, part: str) -> Bundle:
+        """The bundle as one of a single graph, that of ``part``; itself for STEP."""
+        if part != STEP:
+            raise ValueError(f"a bundle of kind {self.network.kind} has no {part}")
+        return self
+
+    @property
     def schema(self) -> int:
         """Version of the bundle format."""
         return int(self.manifest["schema_version"])
@@ -96,3 +117,33 @@ class NoisePredictorBundle(Bundle):
     def timesteps(self) -> tuple[int, ...]:
         """Its time steps, descending."""
         return tuple(step.timestep for step in self.steps)
+
+
+@dataclass(frozen=True)
+class LatentBundle(Bundle):
+    """A verified bundle of a latent network; ``steps`` and ``tensors`` are those of the network.
+
+    schedule  the schedule that it was trained with
+    sampler   of ``sampling.resshift.SAMPLERS``, how a loop goes from step to step
+    parts     encoder and decoder
+    """
+
+    schedule: ResShiftSchedule
+    sampler: str
+    parts: Mapping[str, Part]
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """Its time steps, descending."""
+        return tuple(step.timestep for step in self.steps)
+
+    @property
+    def places(self) -> int:
+        return super().places + sum(len(part.tensors) for part in self.parts.values())
+
+    def of_part(self, part: str) -> Bundle:
+        if part == STEP:
+            return self
+        found = self.parts[part]
+        return Bundle(self.path, self.config, self.scale, (Step(0, 0, found.file),), (),
+                      self.precision, self.weights, found.tensors, self.manifest, data=self.data)

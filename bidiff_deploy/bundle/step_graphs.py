@@ -17,6 +17,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 
 from ..errors import BundleError, quoted
+from ..networks.base import STEP
 from .built_graph import BuiltGraph, build_graph
 from .record import Bundle, Step
 
@@ -33,9 +34,11 @@ _MAX_DIGITS = 18  # of an offset
 class StepGraphs:
     """A verified bundle's graph and tensors; all arrays are read-only views of its file."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        """Raises BundleError for a bundle whose tensors are not those of its network."""
-        self.bundle = bundle
+    def __init__(self, bundle: Bundle, part: str = STEP) -> None:
+        """``part``: of ``networks.base.PARTS``. Raises BundleError for a bundle whose tensors are
+        not those of its network."""
+        places = bundle.places
+        self.bundle = bundle = bundle.of_part(part)
         if bundle.data is not None:
             self._weights = bundle.data
         elif (bundle.path / bundle.weights).stat().st_size:
@@ -45,7 +48,8 @@ class StepGraphs:
         size = self._weights.size
         try:
             self._built = build_graph(bundle.config, bundle.precision, bundle.steps[0].timestep,
-                                      size, self._places())
+                                      size, places if bundle.schema > 1 else self._places(),
+                                      part)
         except BundleError as error:
             raise self._broken(str(error)) from None
         self._varying = bundle.step_initializers
@@ -112,9 +116,7 @@ class StepGraphs:
                 raise self._misfit(step, reason)
 
     def _places(self) -> int:
-        """At most how many tensors the bundle states places of."""
-        if self.bundle.schema > 1:
-            return len(self.bundle.tensors) + len(self.bundle.step_initializers)
+        """At most how many tensors a bundle of schema 1 states places of."""
         file = self.bundle.steps[0].file
         return int(self.bundle.manifest["files"][file]["bytes"]) // _MIN_ENTRY_BYTES
 

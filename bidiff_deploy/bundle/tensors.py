@@ -42,11 +42,12 @@ class BundleTensors:
     size    bytes of the weights file
     """
 
-    def __init__(self, graphs: StepGraphs) -> None:
-        bundle = graphs.bundle
+    def __init__(self, *parts: StepGraphs) -> None:
+        """``parts``: every graph of a bundle."""
+        bundle = parts[0].bundle
         self.size: int = bundle.manifest["files"][bundle.weights]["bytes"]
-        self.places = {name: dict.fromkeys(graphs.place(name, step) for step in bundle.steps)
-                       for name in graphs.built.tensors}
+        self.places = {name: dict.fromkeys(graphs.place(name, step) for step in graphs.bundle.steps)
+                       for graphs in parts for name in graphs.built.tensors}
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
@@ -111,4 +112,5 @@ def _part(name: str) -> str:
     pieces = name.split(".")
     if any(piece.startswith("n") and piece[1:] in ("", "1", "2") for piece in pieces[1:]):
         return "norms"
-    return "time vectors" if "time" in pieces or pieces[0] == "time_embedding" else "other"
+    timed = "time" in pieces or pieces[0] in ("time_embed", "time_embedding")
+    return "time vectors" if timed else "other"

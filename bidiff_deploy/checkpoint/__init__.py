@@ -8,7 +8,9 @@
     safetensors_files  ``.safetensors`` files
     wrappers        which state dict is taken, and the prefixes of its keys
     published_keys  published keys <-> this project's parameter names
+    autoencoder     the file of a latent network's autoencoder
     options         published option files
+    resshift_options  those of the ResShift family
     packed          packed checkpoints: sign bits, scales and the rest
     yaml_text       the loader of YAML, also for recipes
 

@@ -1,35 +1,46 @@
 """Option files in the published YAML form.
 
 Only ``network_g``, ``beta_schedule`` and ``scale`` concern a checkpoint; everything else in a
-published option file (data sets, training, metrics) is ignored.
+published option file (data sets, training, metrics) is ignored. ``resshift_options`` reads the form
+of the ResShift family.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..checks import whole_number
 from ..errors import CheckpointError, one_line, quoted
 from ..networks.base import MAX_SCALE
+from .resshift_options import is_resshift, parse_resshift
 
 
 @dataclass(frozen=True)
 class Options:
     """The content of an option file; missing options are empty or None.
 
-    network   published network options, without ``type``
-    schedule  keyword arguments of ``sampling.schedule.Schedule``
-    scale     upscaling factor
-    steps     number of DDIM steps
+    network      published network options, without ``type``
+    schedule     keyword arguments of the network's schedule
+    scale        upscaling factor
+    steps        number of steps
+    autoencoder  file of a latent network's autoencoder
     """
 
     network: Mapping[str, Any] = field(default_factory=dict)
     schedule: Mapping[str, Any] = field(default_factory=dict)
     scale: int | None = None
     steps: int | None = None
+    autoencoder: str | None = None
+
+
+def given_options(path: str | None, autoencoder: str | None = None) -> Options | None:
+    """The options of two options of the command line, None for neither."""
+    if path is None and autoencoder is None:
+        return None
+    return replace(read_options(path) if path else Options(), autoencoder=autoencoder)
 
 
 def read_options(path: str | Path) -> Options:
@@ -48,6 +59,10 @@ def read_options(path: str | Path) -> Options:
     if not isinstance(document, dict):
         raise CheckpointError(f"{path} is not an options file: it must be a mapping with "
                               "network_g, beta_schedule or scale")
+    if is_resshift(document):
+        found = Options(**parse_resshift(document, path))
+        return found if found.scale is None else replace(found, scale=check_scale(found.scale,
+                                                                                 str(path)))
     return parse_options(document, path)
 
 

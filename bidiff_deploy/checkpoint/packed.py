@@ -16,9 +16,10 @@ from ..checks import load_json, whole_number
 from ..errors import CheckpointError, one_line, quoted
 from ..files import atomic_file
 from ..networks import DEFAULT, find_network
-from ..networks.base import NOISE_PREDICTOR, Parameter
+from ..networks.base import LATENT, NOISE_PREDICTOR, Parameter
 from ..operators.sign_bits import PACKING_VERSION, BinaryWeight, words_per_tap
 from ..sampling.noise import NO_NOISE
+from ..sampling.resshift import ResShiftSchedule, check_sampler
 from ..sampling.schedule import Schedule, check_timesteps
 from .options import Options
 from .record import Checkpoint, upscaling_factor
@@ -71,6 +72,8 @@ def read_packed(path: Path, tensors: Mapping[str, np.ndarray], text: str, option
         schedule = {**header["schedule"], **options.schedule}
         if network.kind == NOISE_PREDICTOR:
             Schedule.from_dict({**Schedule().to_dict(), **schedule})
+        elif network.kind == LATENT:
+            ResShiftSchedule.from_dict({**ResShiftSchedule().to_dict(), **schedule})
         sampling = _sampling(header["sampling"], schedule)
         zeros = dict(header["zeros"])
         assumptions = tuple(one_line(line) for line in header["assumptions"][:_MAX_ASSUMPTIONS])
@@ -110,6 +113,8 @@ def _sampling(stated: Mapping[str, Any], schedule: Mapping[str, Any]) -> dict[st
     total = schedule.get("total_steps", 0)
     if "timesteps" in found:
         found["timesteps"] = list(check_timesteps(found["timesteps"], total))
+    if "sampler" in stated:
+        found["sampler"] = check_sampler(stated["sampler"])
     for key in ("steps", "start"):
         if found.get(key) is not None:
             found[key] = whole_number(key, found[key], 0, total)

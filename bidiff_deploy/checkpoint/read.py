@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import load_json
-from ..errors import BidiffError, CheckpointError, listed
+from ..errors import BidiffError, CheckpointError, UsageError, listed
 from ..files import file_sha256
 from ..networks import DEFAULT, NETWORKS, find_network, matching_network
-from ..networks.base import NOISE_PREDICTOR
+from ..networks.base import LATENT, NOISE_PREDICTOR
 from ..sampling.noise import NO_NOISE
+from ..sampling.resshift import ResShiftSchedule
 from ..sampling.schedule import Schedule
+from .autoencoder import read_autoencoder
 from .options import Options, check_scale
 from .packed import read_packed
 from .published_keys import from_published
@@ -44,6 +46,9 @@ def read_checkpoint(path: str | Path, options: Options | None = None,
     state, metadata, notes = read_state(path)
     digest = file_sha256(path)
     if "bidiff" in metadata:
+        if options.autoencoder is not None:
+            raise CheckpointError(f"{path} is a packed checkpoint, which has an autoencoder of its "
+                                  "own if it needs one; leave --autoencoder out")
         return read_packed(path, state, metadata["bidiff"], options, scale, digest)
     shapes = {key: value.shape for key, value in state.items()}
     network = matching_network(shapes)
@@ -51,6 +56,14 @@ def read_checkpoint(path: str | Path, options: Options | None = None,
         raise CheckpointError(f"{path} is a checkpoint of no known network ({_titles()}): "
                               f"{_content(state)}; give a state dict with the published keys, or "
                               "a packed checkpoint")
+    if options.autoencoder is not None:
+        if network.kind != LATENT:
+            raise CheckpointError(f"{path} is {network.title}, which has no autoencoder; leave "
+                                  "--autoencoder out")
+        more, remarks = read_autoencoder(options.autoencoder)
+        state, notes = {**state, **more}, notes + remarks
+        shapes = {key: value.shape for key, value in state.items()}
+    unused = network.unused_keys(shapes)
     stated_scale: int | None = None
     schedule: dict[str, Any] = {}
     sampling: dict[str, Any] = {}
@@ -68,12 +81,46 @@ def read_checkpoint(path: str | Path, options: Options | None = None,
             assumptions.append("linear beta schedule from 1e-6 to 1e-2, the published default")
         if options.steps:
             sampling = {"steps": options.steps}
+    elif network.kind == LATENT:
+        schedule, more_assumptions = _resshift(options, str(path))
+        assumptions += more_assumptions
+        sampling = {"sampler": network.sampler, **({"steps": options.steps} if options.steps
+                                                   else {})}
+    state = {key: value for key, value in state.items() if key not in unused}
+    assumptions += _unused(unused)
     return from_latent(from_published(state, config, str(path)), config, name=path.name,
                        sha256=digest, origin=str(path),
                        scale=upscaling_factor(config, path, given=scale, in_options=options.scale,
                                               in_file=stated_scale),
                        schedule=schedule, sampling=sampling,
                        assumptions=tuple(notes + assumptions))
+
+
+def _resshift(options: Options, origin: str) -> tuple[dict[str, Any], list[str]]:
+    """The schedule of a latent network, and what was assumed. Raises CheckpointError."""
+    published = ResShiftSchedule().to_dict()
+    unknown = set(options.schedule) - set(published)
+    if unknown:
+        raise CheckpointError(f"{origin}: the options have {listed(unknown)}, which a ResShift "
+                              "schedule does not have; give the options it was trained with")
+    try:
+        schedule = ResShiftSchedule(**{**published, **options.schedule})
+    except UsageError as error:
+        raise CheckpointError(f"{origin}: {error}") from None
+    missing = sorted(set(published) - set(options.schedule))
+    return schedule.to_dict(), [
+        "ResShift's schedule has " + ", ".join(f"{name} = {published[name]:g}" for name in missing)
+        + ", the published default for real-world images"] if missing else []
+
+
+def _unused(keys: Mapping[str, str]) -> list[str]:
+    """A sentence for each kind of tensor that is not read."""
+    kinds: dict[tuple[str, str], int] = {}
+    for key, why in keys.items():
+        kind = key.rpartition(".")[2], why
+        kinds[kind] = kinds.get(kind, 0) + 1
+    return [f"{count} tensors called {name} are not read: {why}"
+            for (name, why), count in sorted(kinds.items())]
 
 
 def _titles() -> str:

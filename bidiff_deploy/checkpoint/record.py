@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, UsageError
 from ..networks import network_of, parameters
-from ..networks.base import Config, Network
+from ..networks.base import LATENT, Config, Network
 from ..networks.quantised import Bounds
 from ..operators.sign_bits import BinaryWeight
 from .options import check_scale
 
-__all__ = ["Checkpoint", "from_latent", "upscaling_factor"]
+__all__ = ["Checkpoint", "from_latent", "upscaling_factor", "with_sampler"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,10 @@ class Checkpoint:
     state        float32 parameters that are not binary, by the names of ``networks.parameters``
     binary       binary weights, by the same names
     scale        upscaling factor, or None if unknown
-    schedule     keyword arguments of ``sampling.schedule.Schedule``; empty for a one-run network
-    sampling     recommended ``timesteps`` (descending), ``steps`` and ``start``, all optional
+    schedule     keyword arguments of its schedule, ``sampling.schedule.Schedule`` or, of a latent
+                 network, ``sampling.resshift.ResShiftSchedule``; empty for a one-run network
+    sampling     recommended ``timesteps`` (descending), ``steps``, ``start`` and, of a latent
+                 network, ``sampler``, all optional
     assumptions  sentences about options that the file does not contain
     bounds       of the layers that an export in int8 quantises; no file contains them
     """
@@ -81,6 +83,17 @@ def from_latent(latent: Mapping[str, np.ndarray], config: Config, *, name: str,
         else:
             state[key] = value
     return Checkpoint(name, sha256, config, state, binary, **rest)
+
+
+def with_sampler(checkpoint: Checkpoint, sampler: str | None) -> Checkpoint:
+    """The checkpoint with another sampler; None: as it is. Raises UsageError for a network whose
+    loop has no samplers to choose from."""
+    if sampler is None:
+        return checkpoint
+    if checkpoint.network.kind != LATENT:
+        raise UsageError(f"{checkpoint.name} is {checkpoint.network.title}, which has no other "
+                         "sampler; leave --sampler out")
+    return replace(checkpoint, sampling={**checkpoint.sampling, "sampler": sampler})
 
 
 def upscaling_factor(config: Config, path: Path, *, given: int | None, in_options: int | None,

@@ -59,7 +59,15 @@ device_option = click.option(
     help="Number of the GPU, for backends that run on one. Default: 0.")
 published_options_option = click.option(
     "--options", type=PATH, metavar="FILE",
-    help="YAML options of the checkpoint, in the published form (network_g, beta_schedule, scale).")
+    help="YAML options of the checkpoint, in the published form (network_g, beta_schedule, scale; "
+         "or model, diffusion, autoencoder).")
+autoencoder_option = click.option(
+    "--autoencoder", type=PATH, metavar="FILE",
+    help="The autoencoder of a latent network (DiT-SR), which is published as a file of its own: "
+         "ResShift's autoencoder_vq_f4.pth. A packed checkpoint has it inside.")
+sampler_option = click.option(
+    "--sampler", type=click.Choice(["ancestral", "deterministic"]),
+    help="How a latent network goes from step to step. Default: as it was published.")
 quiet_option = click.option(
     "--quiet", is_flag=True, help="Print nothing but warnings, errors and what --json asks for.")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import UsageError
 from ._shared import (
     BUNDLE,
     check_quiet,
@@ -18,23 +19,26 @@ from ._shared import (
 )
 
 if TYPE_CHECKING:
+    from ..bundle.record import LatentBundle
+    from ..proof.bench.latent import LatentBench
     from ..proof.bench.measure import BenchResult
 
 
 @click.command()
 @click.argument("bundle", type=BUNDLE)
-@click.option("--size", default="256x256", metavar="HxW",
+@click.option("--size", metavar="HxW",
               help="Height and width of the network's input, which is the output's size; for a "
-                   "feed-forward network, the low-resolution image's.")
+                   "feed-forward or latent network, the low-resolution image's. Default: 256x256, "
+                   "for a latent network 64x64.")
 @threads_option
 @click.option("--device", type=click.IntRange(min=0), metavar="N",
               help="Number of the GPU, for baselines that run on one. Default: 0.")
-@click.option("--against", default="onnxruntime,onnxruntime-minus-sign",
-              metavar="NAME,...",
+@click.option("--against", metavar="NAME,...",
               help="Baselines: torch, onnxruntime, onnxruntime-minus-sign, openvino, "
                    "openvino-bf16; or the bundle itself on an NVIDIA GPU: onnxruntime-cuda, "
                    "tensorrt, tensorrt-dense, tensorrt-dense-int8, tensorrt-rtx, "
-                   "tensorrt-rtx-int8.")
+                   "tensorrt-rtx-int8. Of a latent network onnxruntime alone. Default: "
+                   "onnxruntime,onnxruntime-minus-sign.")
 @click.option("--steps", type=click.IntRange(min=1), metavar="N",
               help="Steps to count for an image. Default: all that the bundle visits.")
 @click.option("--rounds", type=click.IntRange(min=1), default=10, metavar="N",
@@ -45,8 +49,9 @@ if TYPE_CHECKING:
                    "machine's arithmetic and memory allow.")
 @quiet_option
 @json_option("every figure")
-def command(bundle: str, size: str, threads: int | None, device: int | None, against: str,
-            steps: int | None, rounds: int, profile: bool, quiet: bool, as_json: bool) -> None:
+def command(bundle: str, size: str | None, threads: int | None, device: int | None,
+            against: str | None, steps: int | None, rounds: int, profile: bool, quiet: bool,
+            as_json: bool) -> None:
     """Measure speed and memory of BUNDLE against float32 baselines.
 
     BUNDLE may also be a checkpoint, or the name of an installed model.
@@ -56,17 +61,25 @@ def command(bundle: str, size: str, threads: int | None, device: int | None, aga
     onnxruntime-minus-sign leaves out the Sign operator, whose slowness there would favour the
     packed engine. All take turns in one process. Baselines that are not installed are left out.
     Images per CPU second count the processor time of all threads.
+
+    Of a latent network (DiT-SR) encoder, step and decoder are measured, and their shares of an
+    image; the baseline is the same graphs without the op library.
     """
     import json
 
     from ..bundle.manifest import open_bundle
+    from ..bundle.record import LatentBundle
     from ..machine import default_threads
     from ..progress import Progress
     from ..proof.bench.measure import bench_bundle
 
     check_quiet(quiet, as_json)
-    shape, names = parse_size(size), parse_names(against)
     opened = open_bundle(bundle)
+    if isinstance(opened, LatentBundle):
+        _latent(opened, size, threads, device, against, steps, rounds, profile, quiet, as_json)
+        return
+    shape = parse_size(size or "256x256")
+    names = parse_names(against or "onnxruntime,onnxruntime-minus-sign")
     with Progress("bench", 1, quiet=quiet) as progress:
         result = bench_bundle(opened, size=shape, threads=threads or default_threads(),
                               against=names, steps=steps, rounds=rounds, bounds=profile,
@@ -74,6 +87,60 @@ def command(bundle: str, size: str, threads: int | None, device: int | None, aga
     for warning in result.warnings:
         print_note(f"warning: {warning}")
     click.echo(json.dumps(result.to_dict(), indent=1) if as_json else table(result, profile))
+
+
+def _latent(bundle: LatentBundle, size: str | None, threads: int | None, device: int | None,
+            against: str | None, steps: int | None, rounds: int, profile: bool, quiet: bool,
+            as_json: bool) -> None:
+    """The command for a latent network."""
+    import json
+
+    from ..machine import default_threads
+    from ..progress import Progress
+    from ..proof.bench.latent import BASELINES, bench_latent
+
+    if device is not None or profile:
+        raise UsageError(f"{bundle.path} is a bundle of a latent network, of which --device and "
+                         "--profile are not supported; leave them out")
+    shape = parse_size(size) if size else bundle.network.usual_size(bundle.config)
+    with Progress("bench", 1, quiet=quiet) as progress:
+        result = bench_latent(
+            bundle, size=shape, threads=threads or default_threads(), steps=steps, rounds=rounds,
+            against=BASELINES if against is None else parse_names(against),
+            on_progress=progress.update)
+    click.echo(json.dumps(result.to_dict(), indent=1) if as_json else latent_table(result))
+
+
+def latent_table(result: LatentBench) -> str:
+    """The figures of a latent network as text."""
+    from ..proof.bench.latent import PARTS
+    from ..proof.check.statistics import decibel
+
+    (height, width), mark = result.size, BUSY if result.busy else ""
+    lines = [f"{result.bundle}, a low-resolution image of {height}x{width}, {result.threads} thread"
+             f"{'s' if result.threads > 1 else ''}, {result.rounds} rounds, load average "
+             f"{result.load_average[0]:.2f} to {result.load_average[1]:.2f}", ""]
+    if mark:
+        lines.insert(1, f"{mark}: measured while the machine was busy, so it may be wrong")
+    for name, described in result.descriptions.items():
+        whole, parts = result.image_seconds(name), result.parts(name)
+        lines += [f"{name} ({described}): an image {mark}{whole:.2f} s",
+                  f"  {'':<10}{'one run':>12}  {'min to max':<24}{'of an image':>12}"]
+        for part in PARTS:
+            times = [value * 1e3 for value in result.seconds[name][part]]
+            one = f"{mark}{result.median(name, part) * 1e3:.1f} ms"
+            spread = f"{mark}{min(times):.1f} to {mark}{max(times):.1f}"
+            share = f"{mark}{100 * parts[part] / whole:.1f} %"
+            plural = "s" if result.steps > 1 else ""
+            runs = f"  ({result.steps} run{plural})" if part == "step" else ""
+            lines.append(f"  {part:<10}{one:>12}  {spread:<24}{share:>12}{runs}")
+        lines.append("")
+    for name, agreement in result.agreement.items():
+        median, lowest, highest = result.ratio(name, "step")
+        lines.append(f"a step of {name} takes {mark}{median:.2f} times as long ({mark}{lowest:.2f} "
+                     f"to {mark}{highest:.2f}) and agrees to {decibel(agreement)}")
+    lines += [f"{name}: not measured: {reason}" for name, reason in result.unavailable.items()]
+    return "\n".join(lines)
 
 
 BUSY = "~"  # before each figure that was measured while other programs were running

@@ -9,6 +9,7 @@ import click
 from ._shared import (
     BUNDLE,
     PATH,
+    autoencoder_option,
     backend_option,
     device_option,
     json_option,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--options", type=PATH, metavar="FILE",
               help="YAML options of the checkpoint, in the published form. Default: the bundle's, "
                    "where the tensors do not show them.")
+@autoencoder_option
 @backend_option
 @device_option
 @threads_option
@@ -36,19 +38,21 @@ if TYPE_CHECKING:
 @click.option("--truth", type=PATH, multiple=True, metavar="FOLDER|FILE",
               help="Their originals, which are reduced first if --images is missing.")
 @click.option("--timesteps", metavar="T,T,...",
-              help="Timesteps to compare. Default: the first of each TaR/TaA group, and the last.")
+              help="Timesteps to compare. Default: the first of each TaR/TaA group, and the last; "
+                   "of a latent network the first, the middle and the last.")
 @click.option("--size", metavar="HxW",
               help="Size of the network's input. Default: 64x64 for noise, and images are cropped "
-                   "to 256x256; for a feed-forward bundle 48x48 and 128x128.")
+                   "to 256x256; for a feed-forward bundle 48x48 and 128x128, for a latent one "
+                   "64x64, before the image is enlarged.")
 @click.option("--save", type=PATH, metavar="FILE",
               help="Write inputs and predictions as Polygraphy's RunResults.")
 @click.option("--overwrite", is_flag=True, help="Replace the file of --save if it exists.")
 @quiet_option
 @json_option("every statistic")
-def command(bundle: str, checkpoint: str, options: str | None, backend: str, device: int | None,
-            threads: int | None, images: tuple[str, ...], truth: tuple[str, ...],
-            timesteps: str | None, size: str | None, save: str | None, overwrite: bool,
-            quiet: bool, as_json: bool) -> None:
+def command(bundle: str, checkpoint: str, options: str | None, autoencoder: str | None,
+            backend: str, device: int | None, threads: int | None, images: tuple[str, ...],
+            truth: tuple[str, ...], timesteps: str | None, size: str | None, save: str | None,
+            overwrite: bool, quiet: bool, as_json: bool) -> None:
     """Compare BUNDLE with CHECKPOINT, which torch runs on the same inputs.
 
     Each may be the name of an installed model, and BUNDLE a checkpoint.
@@ -71,10 +75,14 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
     For a feed-forward BUNDLE each binary layer is checked likewise, and instead of steps whole
     images: noise, or those of --images. The image of a GPU must have 45 dB PSNR-Y against the
     reference's, 40 in half precision or int8, or 6 less than the reference against itself.
+    Of a latent BUNDLE the encoder, the decoder and steps along the engine's own loop must each have
+    90 dB.
     """
+    from dataclasses import replace
+
     from ..bundle.manifest import open_bundle
-    from ..bundle.record import NoisePredictorBundle
-    from ..checkpoint.options import Options, read_options
+    from ..bundle.record import LatentBundle, NoisePredictorBundle
+    from ..checkpoint.options import Options, given_options, read_options
     from ..checkpoint.read import read_checkpoint
     from ..engines import BACKENDS, CUDA, ON_GPU
     from ..errors import CheckpointError, EngineError, UsageError
@@ -94,6 +102,24 @@ def command(bundle: str, checkpoint: str, options: str | None, backend: str, dev
     listed = parse_timesteps(timesteps)
     shape = None if size is None else parse_size(size)
     opened = open_bundle(bundle)
+    if isinstance(opened, LatentBundle):
+        if truth or save:
+            raise UsageError(f"{bundle} is a bundle of a latent network, of which --truth and "
+                             "--save are not supported; leave them out")
+        from ..proof.check.latent import check_latent
+
+        given = given_options(options, autoencoder) or Options()
+        if not options:  # what no tensor shows
+            given = replace(given, network={"image_size": opened.config.image_size})
+        with Progress("check", 1, quiet=quiet) as progress:
+            result = check_latent(
+                opened, read_checkpoint(checkpoint, given), backend=backend, threads=threads,
+                timesteps=listed, size=shape, images=images,
+                on_progress=lambda done, total: progress.update(done / total))
+        _report(result, as_json, quiet)
+        return
+    if autoencoder:
+        raise UsageError(f"{bundle} has no autoencoder; leave --autoencoder out")
     if not isinstance(opened, NoisePredictorBundle):
         if truth or timesteps or save or options:
             raise UsageError(f"{bundle} is a feed-forward bundle; of the options only --backend, "
@@ -176,9 +202,9 @@ def _steps(result: CheckResult) -> list[str]:
             f"{step.timestep:>6} {decibel(step.engine.snr):>10} {step.engine.flips:>7} "
             f"{sum(layer.undecidable for layer in step.engine.layers):>12}  "
             f"{'' if step.passed else 'FAIL: '}{step.reason}" for step in result.steps]
-    lines = [f"{'step':>6} {'SNR':>12} {'bound':>10} {'floor':>12}"]
+    lines = [f"{'step':>7} {'SNR':>12} {'bound':>10} {'floor':>12}"]
     for step in result.steps:
-        lines.append(f"{step.timestep:>6} {decibel(step.engine.snr, 3):>12} "
+        lines.append(f"{step.name:>7} {decibel(step.engine.snr, 3):>12} "
                      f"{decibel(step.bound or 0, 3):>10} "
                      f"{decibel(step.floor.snr, 3) if step.floor else '-':>12}"
                      f"{'' if step.passed else f'  FAIL: {step.reason}'}")

@@ -6,11 +6,13 @@ import click
 
 from ._shared import (
     PATH,
+    autoencoder_option,
     json_option,
     parse_timesteps,
     print_assumptions,
     published_options_option,
     quiet_option,
+    sampler_option,
 )
 
 
@@ -19,12 +21,14 @@ from ._shared import (
 @click.option("-o", "--output", required=True, type=PATH, metavar="FOLDER",
               help="Folder of the bundle.")
 @published_options_option
+@autoencoder_option
 @click.option("--scale", type=int, metavar="N",
               help="Upscaling factor; required if neither the checkpoint nor its options state it.")
 @click.option("--steps", type=click.IntRange(min=1), metavar="N",
-              help="Number of DDIM steps, evenly spaced. Default: what the checkpoint or its "
+              help="Number of steps, evenly spaced. Default: what the checkpoint or its "
                    "options advise, otherwise 50.")
 @click.option("--timesteps", metavar="T,T,...", help="The timesteps themselves, descending.")
+@sampler_option
 @click.option("--precision", type=click.Choice(["exact", "fast", "half", "int8"]), default="exact",
               help="exact: all floats are float32. fast: factors of full-precision products may "
                    "be rounded to bfloat16, or to integers of 14 bits, where the CPU multiplies "
@@ -47,21 +51,22 @@ from ._shared import (
                    "reported.")
 @quiet_option
 @json_option("a summary")
-def command(checkpoint: str, output: str, options: str | None, scale: int | None,
-            steps: int | None, timesteps: str | None, precision: str, calibration: str | None,
-            train_bounds: int, threads: int | None, overwrite: bool, quiet: bool,
-            as_json: bool) -> None:
+def command(checkpoint: str, output: str, options: str | None, autoencoder: str | None,
+            scale: int | None, steps: int | None, timesteps: str | None, sampler: str | None,
+            precision: str, calibration: str | None, train_bounds: int, threads: int | None,
+            overwrite: bool, quiet: bool, as_json: bool) -> None:
     """Turn CHECKPOINT into a bundle: one graph for each time step, weights packed to bits.
 
     CHECKPOINT is a .pth, .pt or .safetensors file, published, trained by this package or packed, or
     the name of an installed model. None needs torch. A feed-forward network (BBCU-M) becomes one
-    graph without steps.
+    graph without steps. A latent network (DiT-SR) also becomes an encoder and a decoder.
     """
     import json
 
     from ..bundle.manifest import MANIFEST
-    from ..checkpoint.options import read_options
+    from ..checkpoint.options import given_options
     from ..checkpoint.read import read_checkpoint
+    from ..checkpoint.record import with_sampler
     from ..errors import UsageError
     from ..export.write import choose_timesteps, export_bundle
     from ..files import check_target
@@ -76,8 +81,8 @@ def command(checkpoint: str, output: str, options: str | None, scale: int | None
     listed = parse_timesteps(timesteps)
     # Before the long work, which would be lost otherwise.
     check_target(output, overwrite, directory=True, marker=MANIFEST)
-    found = read_checkpoint(checkpoint_file(checkpoint), read_options(options) if options else None,
-                            scale)
+    found = with_sampler(read_checkpoint(checkpoint_file(checkpoint),
+                                         given_options(options, autoencoder), scale), sampler)
     chosen = choose_timesteps(found, steps=steps, timesteps=listed)
     ranges = None
     if calibration is not None:

@@ -10,8 +10,9 @@ from ._shared import BUNDLE, json_option, parse_size
 @click.command()
 @click.argument("bundle", type=BUNDLE)
 @click.option("--size", metavar="HxW",
-              help="Size to count operations for: of the output, or of a feed-forward network's "
-                   "input. Default: the network's image_size, 256x256 for the published one.")
+              help="Size to count operations for: of the output, or of a feed-forward or latent "
+                   "network's input. Default: the network's image_size, 256x256 for the "
+                   "published one.")
 @json_option("everything")
 def command(bundle: str, size: str | None, as_json: bool) -> None:
     """Show what BUNDLE contains: the kind of each layer with the reason, its cost, its bytes, and

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from ._shared import PATH, parse_timesteps, print_assumptions, published_options_option
+from ._shared import (
+    PATH,
+    autoencoder_option,
+    parse_timesteps,
+    print_assumptions,
+    published_options_option,
+    sampler_option,
+)
 
 
 @click.command()
@@ -12,6 +19,7 @@ from ._shared import PATH, parse_timesteps, print_assumptions, published_options
 @click.option("-o", "--output", required=True, type=PATH, metavar="FILE",
               help="The packed checkpoint, a .safetensors file.")
 @published_options_option
+@autoencoder_option
 @click.option("--scale", type=int, metavar="N",
               help="Upscaling factor; required if neither the checkpoint nor its options state it.")
 @click.option("--timesteps", metavar="T,T,...",
@@ -19,26 +27,30 @@ from ._shared import PATH, parse_timesteps, print_assumptions, published_options
 @click.option("--start", type=click.IntRange(min=0), metavar="T",
               help="Timestep at which sampling with these exports begins, from the noised "
                    "condition.")
+@sampler_option
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
-def command(checkpoint: str, output: str, options: str | None, scale: int | None,
-            timesteps: str | None, start: int | None, overwrite: bool) -> None:
+def command(checkpoint: str, output: str, options: str | None, autoencoder: str | None,
+            scale: int | None, timesteps: str | None, start: int | None, sampler: str | None,
+            overwrite: bool) -> None:
     """Shrink CHECKPOINT to about a tenth: binary weights become sign bits and scales, all other
-    weights stay float32.
+    weights stay float32. A latent network and its autoencoder become one file.
 
     A packed checkpoint is read by export as well as by training and check.
     """
     import dataclasses
     from pathlib import Path
 
-    from ..checkpoint.options import read_options
+    from ..checkpoint.options import given_options
     from ..checkpoint.packed import write_packed
     from ..checkpoint.read import read_checkpoint
+    from ..checkpoint.record import with_sampler
     from ..errors import UsageError
     from ..export.write import choose_timesteps
 
     if Path(output).suffix.lower() != ".safetensors":
         raise UsageError(f"{output} must end in .safetensors, the form of a packed checkpoint")
-    found = read_checkpoint(checkpoint, read_options(options) if options else None, scale)
+    found = with_sampler(read_checkpoint(checkpoint, given_options(options, autoencoder), scale),
+                         sampler)
     sampling = dict(found.sampling)
     if timesteps is not None:
         listed = parse_timesteps(timesteps)

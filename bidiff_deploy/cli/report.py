@@ -82,7 +82,8 @@ def command(model: str, checkpoint: str | None, images: tuple[str, ...], output:
     import json
     from pathlib import Path
 
-    from ..bundle.manifest import open_noise_predictor
+    from ..bundle.manifest import open_bundle, open_noise_predictor
+    from ..bundle.record import LatentBundle
     from ..errors import BundleError, UsageError
     from ..files import atomic_file, check_target
     from ..models.open import bundle_folder, checkpoint_file
@@ -106,7 +107,9 @@ def command(model: str, checkpoint: str | None, images: tuple[str, ...], output:
     path = checkpoint_file(checkpoint or model)
     with bundle_folder(model) as folder, Progress("report", 1, quiet=quiet) as progress:
         compared = checkpoint is not None or folder != Path(model)
-        request = Request(open_noise_predictor(folder), model, find_inputs(images, truth),
+        opened = open_bundle(folder)
+        request = Request(opened if isinstance(opened, LatentBundle)
+                          else open_noise_predictor(folder), model, find_inputs(images, truth),
                           str(path) if compared else None, options, backend, threads, shape, steps,
                           seed, names if bench else None, rounds)
         report = collect(request, progress.update)

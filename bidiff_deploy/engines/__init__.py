@@ -3,6 +3,7 @@
     image_engine     the base class of every engine: arrays and Pillow images in and out
     noise_predictor  engines of diffusion models: predict, sample and upscale, whole or in tiles
     one_run          engines of networks that map a low-resolution image to the large one in one run
+    latent           engines of latent networks: encoder, loop, decoder
     tiled            an image run tile by tile, with blended or with exact borders
     tile_choice      whether an image is run whole or in tiles, and the tile size
     library          the op library through ctypes: its kernels and single convolutions
@@ -37,7 +38,7 @@ def open_engine(path: str | os.PathLike[str] | Bundle, *, threads: int | None, b
         raise EngineError(f"backend {backend!r} is not known; choose one of {', '.join(BACKENDS)}")
     # Here, because ``--help`` of a command reads the names above and must not import numpy.
     from ..bundle.manifest import open_bundle
-    from ..bundle.record import Bundle, NoisePredictorBundle
+    from ..bundle.record import Bundle, LatentBundle, NoisePredictorBundle
     from ..checks import whole_number
 
     if threads is not None:
@@ -55,6 +56,10 @@ def open_engine(path: str | os.PathLike[str] | Bundle, *, threads: int | None, b
         raise EngineError(f"{bundle.path} is a network {bundle.network.title}, which backend "
                           f"{backend} does not run; choose onnxruntime")
     if not isinstance(bundle, NoisePredictorBundle):
+        if isinstance(bundle, LatentBundle):
+            from .onnxruntime.latent import OnnxRuntimeLatent
+
+            return OnnxRuntimeLatent(bundle, threads=threads, packed=packed)
         if backend == CUDA:
             raise EngineError(f"{bundle.path} is a feed-forward network, which backend {backend} "
                               "does not run; choose onnxruntime, tensorrt or tensorrt-rtx")

@@ -137,15 +137,16 @@ class ImageEngine(abc.ABC):
         if self.closed:
             raise EngineError("the engine is closed; open the bundle again")
 
-    def _tensor(self, name: str, array: np.ndarray) -> np.ndarray:
-        """``array`` as contiguous float32 (N, 3, H, W). Raises UsageError, which calls it
-        ``name``, for another shape or type, and for values that are not finite."""
+    def _tensor(self, name: str, array: np.ndarray, channels: int | None = 3) -> np.ndarray:
+        """``array`` as contiguous float32 (N, channels, H, W); None: any number of channels. Raises
+        UsageError, which calls it ``name``, for another shape or type, and for values that are not
+        finite."""
         if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
             kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
             raise UsageError(f"{name} is of type {kind}; give a numpy array of float32")
-        if array.ndim != 4 or array.shape[1] != self.channels or 0 in array.shape:
-            raise UsageError(f"{name} has shape {array.shape}; it must be (N, {self.channels}, H, "
-                             "W), none of them 0")
+        if array.ndim != 4 or channels not in (None, array.shape[1]) or 0 in array.shape:
+            raise UsageError(f"{name} has shape {array.shape}; it must be (N, {channels or 'C'}, "
+                             "H, W), none of them 0")
         with np.errstate(over="ignore"):  # an overflow is reported below
             array = np.ascontiguousarray(array, np.float32)
         if not np.isfinite(array).all():

@@ -26,7 +26,7 @@ from ..sampling.sampler import OnStep
 from ..sampling.schedule import Schedule
 from .image_engine import ImageEngine, Start
 from .tile_choice import Tile, choose
-from .tiled import upscale_blended
+from .tiled import tile_condition, upscale_blended
 
 if TYPE_CHECKING:
     from ..bundle.record import NoisePredictorBundle
@@ -198,10 +198,15 @@ class NoisePredictor(ImageEngine):
         image = without_hidden_colours(image)
         if plan is None:
             plan = self.tile_plan(image.height, image.width, tile, memory, overlap)
+
+        def run(top: int, left: int, listen: OnStep | None) -> np.ndarray:
+            condition = tile_condition(image.pixels, self.scale, plan, top, left, self.unit)
+            noise = self.noise(condition.shape, seed, top=top, left=left)
+            return self.sample(condition, noise, seed, steps=steps, start=start, on_step=listen)
+
         if not plan.whole:
-            return upscale_blended(self.sample, image, self.scale, self.unit, plan,
-                                   draw=self.noise, seed=seed, match_color=match_color,
-                                   on_step=on_step, on_tile=on_tile, steps=steps, start=start)
+            return upscale_blended(run, image, self.scale, plan, match_color=match_color,
+                                   on_step=on_step, on_tile=on_tile)
         result = self.sample(to_condition(image.pixels, self.scale), seed=seed, steps=steps,
                              start=start, match_color=match_color, on_step=on_step)
         enlarged = image.enlarged(result[0], self.scale)

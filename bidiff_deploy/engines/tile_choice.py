@@ -24,11 +24,13 @@ _UNKNOWN_BUDGET = 2 << 30  # if available memory is unknown
 
 def choose(size: Sides, tile: Tile, memory: int | None, overlap: int | None, unit: int,
            work: Callable[[int, int], float], step_bytes: Callable[[int, int], int], *,
-           usual_overlap: int = OVERLAP, whole_pixels: int = WHOLE_PIXELS) -> TilePlan:
+           usual_overlap: int = OVERLAP, whole_pixels: int = WHOLE_PIXELS,
+           align: int = 0) -> TilePlan:
     """The tiles of an output of ``size``: (height, width) in pixels.
 
     tile, memory, overlap  as in ``ImageEngine.upscale_image``
-    unit           sides and overlaps of tiles are multiples of this
+    unit           sides of tiles are multiples of this
+    align          overlaps of tiles, and where they begin, are multiples of this; 0: of ``unit``
     work           relative time of one tile of a height and width
     step_bytes     peak bytes of one tile of a height and width
     usual_overlap  the overlap if none is given
@@ -45,9 +47,9 @@ def choose(size: Sides, tile: Tile, memory: int | None, overlap: int | None, uni
         raise UsageError(f"tile is {tile!r}; give a number of pixels, None or 'auto'")
 
     def planned(side: int | None) -> TilePlan:
-        half = -(-(side or 0) // unit) // 2 * unit
+        half = -(-(side or 0) // unit) * unit // 2 // (align or unit) * (align or unit)
         shared = min(usual_overlap, half) if overlap is None else overlap
-        return plan_tiles(size, side, shared, unit, step_bytes)
+        return plan_tiles(size, side, shared, unit, step_bytes, align)
 
     if tile != "auto":
         if tile is not None:
@@ -65,7 +67,7 @@ def choose(size: Sides, tile: Tile, memory: int | None, overlap: int | None, uni
         return plan.count * work(plan.tile_height, plan.tile_width)
 
     whole = planned(None)
-    fitting = [plan for plan in map(planned, _allowed(_SIDES, overlap, unit))
+    fitting = [plan for plan in map(planned, _allowed(_SIDES, overlap, align or unit))
                if plan.peak_bytes <= budget]
     tiled = min(fitting, key=time) if fitting else None
     if (whole.peak_bytes <= budget and size[0] * size[1] <= whole_pixels
@@ -73,7 +75,7 @@ def choose(size: Sides, tile: Tile, memory: int | None, overlap: int | None, uni
         return whole
     if tiled is not None:
         return tiled
-    for side in _allowed(_SMALL_SIDES, overlap, unit):
+    for side in _allowed(_SMALL_SIDES, overlap, align or unit):
         plan = planned(side)
         if plan.peak_bytes <= budget:
             return plan

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -17,23 +16,22 @@ from ..images.image import Image
 from ..images.resample import crop_of_condition, pad_reflect, source_crop, to_unit
 from ..images.tiles import MIN_TILE, Axis, Blender, TilePlan
 from ..sampling.color_match import ColorMatcher
-from ..sampling.noise import gaussian_noise
 from ..sampling.sampler import OnStep
 
-__all__ = ["to_tensor", "upscale_blended", "upscale_exactly"]
+__all__ = ["tile_condition", "to_tensor", "upscale_blended", "upscale_exactly"]
 
 _COLORS = 3
 
 
-def upscale_blended(sample: Callable[..., np.ndarray], image: Image, scale: int, unit: int,
-                    plan: TilePlan, *, draw: Callable[..., np.ndarray] = gaussian_noise,
-                    seed: int = 0, match_color: bool = False, on_step: OnStep | None = None,
-                    on_tile: OnStep | None = None, **loop: Any) -> Image:
+RunTile = Callable[[int, int, OnStep | None], np.ndarray]
+
+
+def upscale_blended(run: RunTile, image: Image, scale: int, plan: TilePlan, *,
+                    match_color: bool = False, on_step: OnStep | None = None,
+                    on_tile: OnStep | None = None) -> Image:
     """``image`` enlarged by ``scale``, tile by tile; overlaps are blended.
 
-    sample       ``NoisePredictor.sample``; ``loop``: its options
-    unit         height and width of every tile's condition are multiples of this
-    draw         ``NoisePredictor.noise``
+    run          (top, left of a tile, ``on_step``) -> float32 (1, 3, tile height, tile width)
     match_color  whether to replace the blended rows' low frequencies by the condition's, with the
                  result that ``color_match.match_color`` has on the whole image
     """
@@ -43,16 +41,16 @@ def upscale_blended(sample: Callable[..., np.ndarray], image: Image, scale: int,
     blender = Blender(plan)
     matcher = ColorMatcher(plan.height) if match_color else None
     done = 0
-    if on_step is not None:  # an engine may run a loop without ``on_step`` as one piece of work
-        def step(steps: int, all_steps: int) -> None:
+
+    def step(steps: int, all_steps: int) -> None:
+        if on_step is not None:
             on_step(done * all_steps + steps, plan.count * all_steps)
 
-        loop["on_step"] = step
+    # An engine may run a loop without ``on_step`` as one piece of work.
+    listen = None if on_step is None else step
     for row, top in enumerate(plan.rows.starts):
         for column, left in enumerate(plan.columns.starts):
-            condition = _condition(image.pixels, scale, plan, top, left, unit)
-            noise = draw(condition.shape, seed, top=top, left=left)
-            tile = sample(condition, noise=noise, seed=seed, **loop)
+            tile = run(top, left, listen)
             blender.add(row, column, tile[0])
             done += 1
             if on_tile is not None:
@@ -106,8 +104,8 @@ def to_tensor(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(image, (1, _COLORS, *image.shape[2:])))
 
 
-def _condition(pixels: np.ndarray, scale: int, plan: TilePlan, top: int, left: int,
-               unit: int) -> np.ndarray:
+def tile_condition(pixels: np.ndarray, scale: int, plan: TilePlan, top: int, left: int,
+                   unit: int) -> np.ndarray:
     """A tile's crop of the whole image's padded condition, float32 (1, 3, tile, tile).
 
     Only the last tile of a row or column reaches into the padding. It contains every pixel that

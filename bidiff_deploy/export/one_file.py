@@ -10,57 +10,53 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+from onnx import ModelProto
 
 from ..checkpoint.record import Checkpoint
 from ..engines.noise_predictor import PADDING_MULTIPLE
 from ..errors import UsageError
 from ..files import atomic_file
-from ..graphs.opset import OPSET
 from ..images.resample import CUBIC_A
-from ..networks.base import NOISE_PREDICTOR
-from ..operators.node_writer import IR_VERSION, NodeWriter
+from ..networks.base import LATENT, NOISE_PREDICTOR, ONE_RUN, STEP
 from ..sampling.noise import NO_NOISE, gaussian_noise
 from ..sampling.sampler import pick_timesteps, update_factors
 from ..sampling.schedule import Schedule
 from ..version import __version__
-from .standard_network import standard_network
-from .write import choose_timesteps
+from .file_writer import COLORS, NOISE_SIDE, FileWriter
+from .latent_file import latent_step, part_model
+from .write import choose_timesteps, schedule_of
 
 __all__ = ["NOISE_SIDE", "export_one_file", "one_file_model"]
 
-NOISE_SIDE = 128  # of the field of noise, which is repeated over larger images
-_IMAGE = ("N", 3, "H", "W")  # shape of each input
-_SIDE = 8  # of the input that channels are inferred at, in multiples of the network's unit
-
 
 def export_one_file(checkpoint: Checkpoint, output: str | Path, *, step: int | None = None,
-                    seed: int = 0, half: bool = False, plain: bool = False,
+                    part: str = STEP, seed: int = 0, half: bool = False, plain: bool = False,
                     overwrite: bool = False) -> dict[str, Any]:
     """Write ``one_file_model`` to ``output``, whole or not at all; returns its metadata.
 
     Raises as ``one_file_model``, and OutputError if the file cannot be written, or exists without
     ``overwrite``.
     """
-    model = one_file_model(checkpoint, step=step, seed=seed, half=half, plain=plain)
+    model = one_file_model(checkpoint, step=step, part=part, seed=seed, half=half, plain=plain)
     with atomic_file(output, overwrite) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
     return {entry.key: json.loads(entry.value) for entry in model.metadata_props}
 
 
-def one_file_model(checkpoint: Checkpoint, *, step: int | None = None, seed: int = 0,
-                   half: bool = False, plain: bool = False) -> ModelProto:
+def one_file_model(checkpoint: Checkpoint, *, step: int | None = None, part: str = STEP,
+                   seed: int = 0, half: bool = False, plain: bool = False) -> ModelProto:
     """The model of a checkpoint, in standard operators of opset 17.
 
     Without ``step``: ``input`` (N, 3, H, W) in [0, 1] -> ``output`` (N, 3, H * scale, W * scale) in
-    [0, 1], for any N, H and W. With it: ``noisy`` and ``condition`` -> ``prediction``, the noise
-    predictor at that time step, for heights and widths that are multiples of ``size_multiple``.
+    [0, 1], for any N, H and W. With it: ``noisy`` and ``condition`` -> ``prediction``, the network
+    at that time step, for heights and widths that are multiples of ``size_multiple``.
 
+    part   of a latent network: ENCODER, ``image`` -> ``latent``, or DECODER, ``latent`` ->
+           ``image``, images in [-1, 1]; else STEP
     seed   of the noise: ``gaussian_noise((1, 3, NOISE_SIDE, NOISE_SIDE), seed)``, repeated over the
            image, and the same for each image of a batch
     half   inputs, outputs and the maps between layers are float16, else float32
@@ -70,24 +66,23 @@ def one_file_model(checkpoint: Checkpoint, *, step: int | None = None, seed: int
     from pure noise, without ``step``; for a ``step`` that does not exist; and for a checkpoint
     without a scale. Raises EngineError for weights beyond the range of float16.
     """
+    if checkpoint.network.kind == LATENT and half:
+        raise UsageError(f"{checkpoint.name} is {checkpoint.network.title}, whose files are "
+                         "float32; leave --precision out")
     writer = _Writer(checkpoint, half, plain)
     facts = {"scale": checkpoint.scale, "precision": "float16" if half else "float32",
              "weights": "floats" if plain else "bits",
              "source": {"name": checkpoint.name, "sha256": checkpoint.sha256},
              "tool": {"name": "bidiff_deploy", "version": __version__}}
+    if part != STEP:
+        return part_model(writer, part, step, facts)
     if step is None:
         return writer.image_model(seed, facts)
     return writer.step_model(step, facts)
 
 
-class _Writer(NodeWriter):
-    """Writes the nodes around the network, and the network's nodes with prefix ``network/``."""
-
-    def __init__(self, checkpoint: Checkpoint, half: bool, plain: bool) -> None:
-        super().__init__()
-        self.checkpoint, self.network = checkpoint, checkpoint.network
-        self.half, self.plain = half, plain
-        self.unit = self.network.size_multiple(checkpoint.config)
+class _Writer(FileWriter):
+    """Writes the nodes around a network."""
 
     # -- the two forms ----------------------------------------------------------------------------
     def image_model(self, seed: int, facts: dict[str, Any]) -> ModelProto:
@@ -102,6 +97,10 @@ class _Writer(NodeWriter):
             facts.update(timestep=timestep, noise=NO_NOISE if noiseless
                          else {"seed": seed, "side": NOISE_SIDE})
             y = self.one_step(image, scale, timestep, None if noiseless else seed)
+        elif self.network.kind == LATENT:
+            timestep = self.only_step()
+            facts.update(timestep=timestep, noise={"seed": seed, "side": NOISE_SIDE})
+            y = latent_step(self, image, scale, timestep, seed)
         else:
             y = self.written(None, [image])
         y = self.op("Clip", y, self.constant(np.float32(0), "zero"),
@@ -109,21 +108,31 @@ class _Writer(NodeWriter):
         return self.finished(y, "output", ("N", 3, f"{scale}*H", f"{scale}*W"), ["input"], facts)
 
     def step_model(self, step: int, facts: dict[str, Any]) -> ModelProto:
-        name = self.checkpoint.name
-        if self.network.kind != NOISE_PREDICTOR:
-            raise UsageError(f"{name} is a feed-forward network, without time steps; leave --step "
-                             "out")
-        timestep, = Schedule(**self.checkpoint.schedule).check([step])
+        if self.network.kind == ONE_RUN:
+            raise UsageError(f"{self.checkpoint.name} is a feed-forward network, without time "
+                             "steps; leave --step out")
+        timestep, = schedule_of(self.checkpoint).check([step])
         inputs = ["noisy", "condition"]
         y = self.written(timestep, [self.widened(name) for name in inputs],
                          self.last("prediction"))
         facts.update(timestep=timestep, size_multiple=self.unit)
-        return self.finished(y, "prediction", _IMAGE, inputs, facts)
+        channels = (self.checkpoint.config.autoencoder.latent if self.network.kind == LATENT
+                    else COLORS)
+        return self.finished(y, "prediction", ("N", channels, "H", "W"), inputs, facts,
+                             {"noisy": channels})
 
     # -- parts ------------------------------------------------------------------------------------
     def only_step(self) -> int:
-        """The one time step at which the model samples, from the noised condition."""
+        """The one time step at which the model samples, from the noised condition or latent."""
         checkpoint = self.checkpoint
+        if self.network.kind == LATENT:
+            timesteps = choose_timesteps(checkpoint)
+            if len(timesteps) > 1:
+                raise UsageError(
+                    f"{checkpoint.name} samples in {len(timesteps)} steps, and a file without a "
+                    f"loop needs a model of one step; give --step {timesteps[0]} for the network "
+                    "at one step, --part encoder and --part decoder, and run the loop around them")
+            return timesteps[0]
         start = checkpoint.sampling.get("start")
         timesteps = pick_timesteps(choose_timesteps(checkpoint), None, start)
         if len(timesteps) > 1 or start is None:
@@ -146,11 +155,11 @@ class _Writer(NodeWriter):
         scales = self.constant(np.array([1, 1, scale, scale], np.float32), "scales")
         condition = op("Resize", image, "", scales, mode="cubic", cubic_coeff_a=CUBIC_A,
                        coordinate_transformation_mode="half_pixel", name="condition")
-        size = op("Shape", condition, name="size")
+        size, unit = op("Shape", condition, name="size"), math.lcm(PADDING_MULTIPLE, self.unit)
         padded, noise = condition, "" if seed is None else self.initializer(
             "noise_field", gaussian_noise((1, 3, NOISE_SIDE, NOISE_SIDE), seed))
         for axis, label in ((2, "rows"), (3, "columns")):
-            mirrored, repeated = self.indices(size, axis, label, bool(noise))
+            mirrored, repeated = self.indices(size, axis, label, unit, bool(noise))
             padded = op("Gather", padded, mirrored, axis=axis, name=f"padded_{label}")
             if noise:
                 noise = op("Gather", noise, repeated, axis=axis, name=f"noise_{label}")
@@ -170,75 +179,3 @@ class _Writer(NodeWriter):
         error = op("Sub", *cropped, name="error") if noise else op("Neg", *cropped, name="error")
         error = op("Mul", error, self.constant(of_noise / of_image, "ratio"), name="correction")
         return op("Add", condition, error, name="restored")
-
-    def indices(self, size: str, axis: int, label: str, noisy: bool) -> tuple[str, str]:
-        """Indices of an axis of the padded condition: in the condition, as ``pad_reflect`` mirrors
-        it, and in the field of noise, if there is one."""
-        unit = math.lcm(PADDING_MULTIPLE, self.unit)
-
-        def op(kind: str, *inputs: str | int, name: str) -> str:
-            values = [self.constant(np.int64(value), f"int_{value}") if isinstance(value, int)
-                      else value for value in inputs]
-            return self.op(kind, *values, name=f"{label}/{name}")
-
-        side = op("Gather", size, axis, name="side")
-        units = op("Div", op("Add", side, unit - 1, name="at_least"), unit, name="units")
-        index = op("Range", 0, op("Mul", units, unit, name="padded"), 1, name="index")
-        twice = op("Mul", op("Sub", side, 1, name="last"), 2, name="twice")
-        period = op("Max", twice, 1, name="period")
-        forth = op("Mod", index, period, name="forth")
-        mirrored = op("Min", forth, op("Sub", period, forth, name="back"), name="mirrored")
-        return mirrored, op("Mod", index, NOISE_SIDE, name="repeated") if noisy else ""
-
-    def written(self, timestep: int | None, inputs: Sequence[str],
-                output: str | None = None) -> str:
-        """The network's output for ``inputs``, in the order of its own inputs."""
-        model = self.network.build_graph(self.checkpoint, numpy_helper.from_array, timestep).model
-        result: str = model.graph.output[0].name
-        names = {value.name: name for value, name in zip(model.graph.input, inputs)}
-        if output is not None:
-            names[result] = output
-        nodes, constants = standard_network(model, _SIDE * self.unit, half=self.half,
-                                            plain=self.plain)
-
-        def named(name: str) -> str:  # "" is an input that is left out
-            return names.get(name, name and f"network/{name}")
-
-        for node in nodes:
-            node.name = named(node.output[0])
-            for values in (node.input, node.output):
-                values[:] = [named(name) for name in values]
-        self.nodes += nodes
-        for name, value in constants.items():
-            self.initializer(named(name), value)
-        return named(result)
-
-    # -- types ------------------------------------------------------------------------------------
-    def widened(self, name: str) -> str:
-        """An input of the model as float32."""
-        if not self.half:
-            return name
-        return self.op("Cast", name, to=TensorProto.FLOAT, name=f"{name}/float")
-
-    def last(self, name: str) -> str:
-        """The name of the float32 value that becomes output ``name`` of the model."""
-        return f"{name}/float" if self.half else name
-
-    def finished(self, y: str, output: str, shape: Sequence[int | str], inputs: Sequence[str],
-                 facts: Mapping[str, Any]) -> ModelProto:
-        """The model of the nodes, checked, with ``facts`` as metadata."""
-        kind = TensorProto.FLOAT16 if self.half else TensorProto.FLOAT
-        if self.half:
-            self.op("Cast", y, to=kind, name=output)
-        graph = helper.make_graph(
-            self.nodes, "bidiff_deploy",
-            [helper.make_tensor_value_info(name, kind, _IMAGE) for name in inputs],
-            [helper.make_tensor_value_info(output, kind, shape)],
-            list(self.initializers.values()))
-        model = helper.make_model(graph, ir_version=IR_VERSION, producer_name="bidiff_deploy",
-                                  producer_version=__version__,
-                                  opset_imports=[helper.make_opsetid("", OPSET)])
-        helper.set_model_props(model, {key: json.dumps(value, sort_keys=True)
-                                       for key, value in facts.items()})
-        checker.check_model(model, full_check=True)
-        return model

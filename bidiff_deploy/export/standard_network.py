@@ -53,8 +53,8 @@ def standard_network(model: onnx.ModelProto, side: int, *, half: bool,
 class _Writer(Lowering):
     """Writes layers as any runtime has them, and not only as the oldest TensorRT does."""
 
-    operators = OPERATORS | {"Gather", "GreaterOrEqual", "InstanceNormalization", "LeakyRelu",
-                             "Mod", "PRelu", "Range", "Resize", "Unsqueeze", "Where"}
+    operators = OPERATORS | {"ArgMax", "Erf", "Gather", "GreaterOrEqual", "InstanceNormalization",
+                             "LeakyRelu", "Mod", "PRelu", "Range", "Resize", "Unsqueeze", "Where"}
 
     def standard(self, node: onnx.NodeProto) -> None:
         """As ``Lowering.standard``; a product with softmax weights is written in blocks of rows,

@@ -19,14 +19,15 @@ from ..checkpoint.record import Checkpoint
 from ..errors import UsageError
 from ..files import atomic_directory, file_sha256
 from ..networks import DEFAULT
-from ..networks.base import NOISE_PREDICTOR
+from ..networks.base import DECODER, ENCODER, LATENT, NOISE_PREDICTOR, ONE_RUN
 from ..operators.names import INT8, ONNX_OPSET, VERSION
 from ..operators.sign_bits import PACKING_VERSION
 from ..sampling.noise import NO_NOISE
+from ..sampling.resshift import ResShiftSchedule
 from ..sampling.schedule import DEFAULT_STEPS, Schedule
 from ..version import __version__
 
-__all__ = ["PRECISIONS", "bundle_in_memory", "choose_timesteps", "export_bundle"]
+__all__ = ["PRECISIONS", "bundle_in_memory", "choose_timesteps", "export_bundle", "schedule_of"]
 
 # Values of `export --precision`: the type to which factors of full-precision products may be
 # rounded; with float16 maps between layers too; with int8 those of some layers are.
@@ -38,24 +39,37 @@ def choose_timesteps(checkpoint: Checkpoint, *, steps: int | None = None,
                      timesteps: Sequence[int] | None = None) -> tuple[int, ...]:
     """The time steps of a bundle, descending; none for a network that runs once.
 
-    ``timesteps`` as listed, else ``steps`` of them by DDIM's leading spacing, else those that the
-    checkpoint recommends, else DEFAULT_STEPS. Raises UsageError for steps that the schedule does
+    ``timesteps`` as listed, else ``steps`` of them (by DDIM's leading spacing; of a latent network
+    evenly, from the highest on), else those that the checkpoint recommends, else DEFAULT_STEPS or
+    those of the latent network. Raises UsageError for steps that the schedule does
     not have, and for any steps of a network that runs once.
     """
-    if checkpoint.network.kind != NOISE_PREDICTOR:
+    if checkpoint.network.kind == ONE_RUN:
         if steps is not None or timesteps is not None:
             raise UsageError(f"{checkpoint.name} is a feed-forward network, without time steps; "
                              "leave --steps and --timesteps out")
         return ()
-    schedule = Schedule(**checkpoint.schedule)
+    schedule = schedule_of(checkpoint)
     if steps is None and timesteps is None:
         timesteps = checkpoint.sampling.get("timesteps")
         steps = checkpoint.sampling.get("steps") or None
     if timesteps is not None:
         return schedule.check(timesteps)
+    if isinstance(schedule, ResShiftSchedule):
+        if steps is not None:
+            return schedule.spaced_timesteps(steps)
+        chosen: tuple[int, ...] = checkpoint.network.timesteps(schedule)
+        return chosen
     if steps is None:
         steps = min(DEFAULT_STEPS, schedule.total_steps)
     return schedule.leading_timesteps(steps)
+
+
+def schedule_of(checkpoint: Checkpoint) -> Schedule | ResShiftSchedule:
+    """The schedule of a network with time steps."""
+    values = checkpoint.schedule
+    return (ResShiftSchedule(**values) if checkpoint.network.kind == LATENT
+            else Schedule(**values))
 
 
 def export_bundle(checkpoint: Checkpoint, output: str | Path, *, timesteps: Sequence[int] = (),
@@ -125,16 +139,20 @@ def _build(checkpoint: Checkpoint, timesteps: Sequence[int], precision: str, wei
     """Store the tensors, ``save(name, data)`` every graph; returns the manifest without
     ``files``."""
     compute = PRECISIONS[precision]
-    of_kind = (_build_steps(checkpoint, timesteps, compute, weights, save, on_step)
-               if checkpoint.network.kind == NOISE_PREDICTOR
-               else _build_one_run(checkpoint, compute, weights, save))
+    if checkpoint.network.kind == ONE_RUN:
+        of_kind = _build_one_run(checkpoint, compute, weights, save)
+    else:
+        of_kind = _build_steps(checkpoint, timesteps, compute, weights, save, on_step)
+        of_kind.update(_noise_predictor(checkpoint, timesteps)
+                       if checkpoint.network.kind == NOISE_PREDICTOR
+                       else _latent(checkpoint, weights, save))
     return {**_manifest(checkpoint, compute), **of_kind}
 
 
 def _build_steps(checkpoint: Checkpoint, timesteps: Sequence[int], compute: str,
                  weights: WeightsFile, save: Callable[[str, bytes], object],
                  on_step: Callable[[int, int], None] | None) -> dict[str, Any]:
-    """Build the graph of each time step; returns the manifest's keys of a noise predictor."""
+    """Build the graph of each time step; returns the manifest's keys of steps."""
     network, steps = checkpoint.network, []
     names: tuple[str, ...] = ()
     for done, timestep in enumerate(timesteps, 1):
@@ -147,6 +165,13 @@ def _build_steps(checkpoint: Checkpoint, timesteps: Sequence[int], compute: str,
                       "offsets": [offsets.pop(name) for name in names]})
         if on_step:
             on_step(done, len(timesteps))
+    found = {"schedule": schedule_of(checkpoint).to_dict(), "steps": steps,
+             "step_initializers": list(names), "tensors": offsets}
+    return found if network.name == DEFAULT else {**found, "model": network.name}
+
+
+def _noise_predictor(checkpoint: Checkpoint, timesteps: Sequence[int]) -> dict[str, Any]:
+    """The manifest's keys of a noise predictor's loop."""
     start = checkpoint.sampling.get("start")
     if start is not None and not any(timestep <= start for timestep in timesteps):
         start = None
@@ -154,14 +179,23 @@ def _build_steps(checkpoint: Checkpoint, timesteps: Sequence[int], compute: str,
     noiseless = start is not None and checkpoint.sampling.get("noise") == NO_NOISE
     if noiseless:
         sampling["noise"] = NO_NOISE
-    found: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION if noiseless else WITH_NOISE,
-        "schedule": Schedule(**checkpoint.schedule).to_dict(),
-        "scheduler": {"type": "DDIM", "prediction_type": "epsilon", "eta": 0.0,
-                      "clip_sample_range": 1.0, "set_alpha_to_one": True},
-        "sampling": sampling, "steps": steps, "step_initializers": list(names),
-        "tensors": offsets}
-    return found if network.name == DEFAULT else {**found, "model": network.name}
+    return {"schema_version": SCHEMA_VERSION if noiseless else WITH_NOISE,
+            "scheduler": {"type": "DDIM", "prediction_type": "epsilon", "eta": 0.0,
+                          "clip_sample_range": 1.0, "set_alpha_to_one": True},
+            "sampling": sampling}
+
+
+def _latent(checkpoint: Checkpoint, weights: WeightsFile,
+            save: Callable[[str, bytes], object]) -> dict[str, Any]:
+    """Build encoder and decoder; returns the manifest's keys of a latent network."""
+    network = checkpoint.network
+    found: dict[str, Any] = {"kind": network.kind, "sampling": {
+        "sampler": checkpoint.sampling.get("sampler", network.sampler)}}
+    for part in (ENCODER, DECODER):
+        built, file = network.build_part(checkpoint, weights.add, part), f"{part}.onnx"
+        save(file, built.model.SerializeToString(deterministic=True))
+        found[part] = {"file": file, "tensors": _offsets(built.model)}
+    return found
 
 
 def _build_one_run(checkpoint: Checkpoint, compute: str, weights: WeightsFile,

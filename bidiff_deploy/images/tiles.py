@@ -38,9 +38,10 @@ class Axis:
     """The tiles along height or width, in output pixels.
 
     size     of the output
-    padded   of the padded output that tiles are crops of; a multiple of ``unit``
+    padded   of the padded output that tiles are crops of; a multiple of ``align``, and of ``unit``
+             if it is one tile
     tile     side of each tile
-    starts   first pixel of each tile, ascending multiples of ``unit``; the last tile ends at
+    starts   first pixel of each tile, ascending multiples of ``align``; the last tile ends at
              ``padded``
     """
 
@@ -50,15 +51,17 @@ class Axis:
     starts: tuple[int, ...]
 
     @classmethod
-    def cut(cls, size: int, tile: int, overlap: int, unit: int) -> Axis:
-        """The fewest tiles that overlap by at least ``overlap``, evenly spaced. ``tile`` and
-        ``overlap`` are multiples of ``unit``; a size that fits one tile becomes one tile of that
-        size."""
+    def cut(cls, size: int, tile: int, overlap: int, unit: int, align: int = 0) -> Axis:
+        """The fewest tiles that overlap by at least ``overlap``, evenly spaced at multiples of
+        ``align``, by default ``unit``. ``tile`` is a multiple of ``unit``, ``overlap`` of
+        ``align``; a size that fits one tile becomes one tile of that size."""
+        align = align or unit
         padded = -(-size // unit) * unit
         if padded <= tile:
             return cls(size, padded, padded, (0,))
+        padded = -(-size // align) * align
         steps = -(-(padded - tile) // (tile - overlap))
-        starts = tuple((padded - tile) * i // (steps * unit) * unit for i in range(steps + 1))
+        starts = tuple((padded - tile) * i // (steps * align) * align for i in range(steps + 1))
         return cls(size, padded, tile, starts)
 
     @cached_property
@@ -151,13 +154,15 @@ class TilePlan:
 
 
 def plan_tiles(size: Sides, tile: int | None, overlap: int, unit: int,
-               step_bytes: Callable[[int, int], int]) -> TilePlan:
+               step_bytes: Callable[[int, int], int], align: int = 0) -> TilePlan:
     """The plan for an output of ``size`` (height, width) in tiles of side ``tile``; None: whole.
 
-    Tile and overlap are rounded up to multiples of ``unit``. ``step_bytes(height, width)``
+    Tiles are rounded up to multiples of ``unit``, overlaps to those of ``align``, by default
+    ``unit``, at multiples of which tiles begin. ``step_bytes(height, width)``
     estimates a step's memory. Raises UsageError for an overlap of more than half a tile.
     """
-    overlap = -(-overlap // unit) * unit
+    align = align or unit
+    overlap = -(-overlap // align) * align
     if tile is None:
         tile = max(-(-side // unit) * unit for side in size)
     else:
@@ -165,7 +170,7 @@ def plan_tiles(size: Sides, tile: int | None, overlap: int, unit: int,
         if 2 * overlap > tile:
             raise UsageError(f"overlap {overlap} is more than half of tile {tile}; give a smaller "
                              "overlap or larger tiles")
-    rows, columns = (Axis.cut(side, tile, overlap, unit) for side in size)
+    rows, columns = (Axis.cut(side, tile, overlap, unit, align) for side in size)
     return TilePlan(rows, columns, overlap, step_bytes(rows.tile, columns.tile))
 
 
