@@ -7,19 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle.record import Bundle, NoisePredictorBundle, Step
+from ..bundle.record import Bundle, LatentBundle, NoisePredictorBundle, Step
 from ..checkpoint.options import read_options
 from ..checkpoint.read import read_checkpoint
 from ..checkpoint.record import Checkpoint
 from ..engines.image_engine import ImageEngine
+from ..engines.latent import LatentDiffusion
 from ..engines.one_run import OneRun
 from ..errors import EngineError, UsageError
-from ..networks.base import NOISE_PREDICTOR
+from ..networks.base import DECODER, ENCODER, LATENT, ONE_RUN
 from ..sampling.noise import NO_NOISE
+from ..sampling.resshift import ResShiftSchedule
 from ..sampling.schedule import Schedule
 from .reference import TorchEngine, load_network
 
-__all__ = ["TorchNoisePredictor", "TorchOneRun", "open_checkpoint"]
+__all__ = ["TorchLatent", "TorchNoisePredictor", "TorchOneRun", "open_checkpoint"]
 
 
 def open_checkpoint(path: Path, options: Path | None = None, scale: int | None = None,
@@ -47,8 +49,12 @@ def open_checkpoint(path: Path, options: Path | None = None, scale: int | None =
                      for timestep in timesteps)
     # The bundle attributes that an engine reads, for a bare checkpoint.
     bundle = Bundle(path, found.config, found.scale, steps_of, (), "float32", "", {}, {})
-    if found.network.kind != NOISE_PREDICTOR:
+    if found.network.kind == ONE_RUN:
         return TorchOneRun(bundle, found, place)
+    if found.network.kind == LATENT:
+        return TorchLatent(LatentBundle(
+            **vars(bundle), schedule=ResShiftSchedule(**found.schedule), parts={},
+            sampler=found.sampling.get("sampler", found.network.sampler)), found, place)
     start = found.sampling.get("start")
     if start is not None and timesteps[-1] > start:
         start = None
@@ -81,6 +87,37 @@ class TorchNoisePredictor(TorchEngine):
                       for array in (noisy, condition)]
             found: np.ndarray = self.network(*inputs, timestep).contiguous().cpu().numpy()
             return found
+
+
+class TorchLatent(LatentDiffusion):
+    """A latent network and its autoencoder."""
+
+    kernel = "stock"
+
+    def __init__(self, bundle: LatentBundle, checkpoint: Checkpoint, device: Any) -> None:
+        super().__init__(bundle)
+        self.network = load_network(checkpoint).to(device)
+        self._device = device
+
+    @property
+    def description(self) -> str:
+        import torch
+
+        return f"torch {torch.__version__}, latent, {self._device}"
+
+    def _run(self, part: str, inputs: dict[str, np.ndarray], timestep: int = 0) -> np.ndarray:
+        import torch
+
+        given = [torch.from_numpy(array).to(self._device) for array in inputs.values()]
+        network: Any = self.network
+        with torch.inference_mode():
+            output = (network.encode(*given) if part == ENCODER else network.decode(*given)
+                      if part == DECODER else network(*given, timestep))
+            found: np.ndarray = output.cpu().numpy()
+            return found
+
+    def _close(self) -> None:
+        del self.network
 
 
 class TorchOneRun(OneRun):

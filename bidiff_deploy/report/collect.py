@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from ..bundle.record import LatentBundle, NoisePredictorBundle
 from ..errors import BidiffError, CheckpointError, EngineError, UsageError
 from ..machine import default_threads
-from ..sampling import sampler
 from .loop import Picture, Strip, upscaled, watched
 from .pictures import Input
 from .request import Request
@@ -82,7 +82,7 @@ def collect(request: Request, on_progress: OnProgress = lambda share, label: Non
         "strip": 3 * bool(inputs), "bench": 0 if request.against is None else 20})
     stages.enter("inspect")
     found: dict[str, Any] = {
-        "inspection": {**inspect_bundle(bundle.path, request.size).to_dict(),
+        "inspection": {**inspect_bundle(bundle.path, request.input_size).to_dict(),
                        "bundle": request.name}, "doctor": examine()}
 
     def attempt(name: str, measure: Callable[[], Any]) -> Any:
@@ -106,9 +106,14 @@ def collect(request: Request, on_progress: OnProgress = lambda share, label: Non
         found["engine"] = attempt("images", lambda: upscaled(request, seconds, pictures, failed,
                                                              stages.at))
         found["pictures"] = tuple(pictures)
-        found["strip"] = attempt("strip", lambda: watched(request, inputs[0], stages.at))
+        if isinstance(bundle, LatentBundle):
+            missing["strip"] = "the steps of a latent network are latents, not pictures"
+        else:
+            found["strip"] = attempt("strip", lambda: watched(request, inputs[0], stages.at))
     if request.against is None:
         missing["bench"] = "--bench measures it"
+    elif isinstance(bundle, LatentBundle):
+        missing["bench"] = "bidiff-deploy bench measures the parts of a latent network"
     else:
         found["bench"] = attempt("bench", lambda: _bench(request, stages))
     options = {"backend": request.backend, "threads": request.threads or default_threads(),
@@ -144,9 +149,10 @@ def _validate(request: Request) -> None:
     if request.backend not in BACKENDS:
         raise EngineError(f"backend {request.backend!r} is not known; known are "
                           f"{', '.join(BACKENDS)}")
-    sampler.pick_timesteps(bundle.timesteps, request.steps, bundle.default_start)
+    assert request.visited
     gaussian_noise((1, 1, 1, 1), request.seed)
-    multiple = bundle.config.size_multiple
+    multiple = bundle.network.size_multiple(bundle.config)
+    multiple *= request.size[0] // max(request.input_size[0], 1)
     if any(side % multiple for side in request.size):
         raise UsageError(f"size {request.size[0]}x{request.size[1]} must be multiples of "
                          f"{multiple}")
@@ -164,7 +170,7 @@ def _readable(request: Request, failed: list[str]) -> dict[Input, float]:
     """The images that can be read, at most ``MAX_IMAGES``, and about how many seconds each takes;
     fills ``failed``. Raises the error of the first if none can."""
     bundle, found = request.bundle, {}
-    steps = len(sampler.pick_timesteps(bundle.timesteps, request.steps, bundle.default_start))
+    steps = len(request.visited)
     first: BidiffError | None = None
     for one in request.inputs[:MAX_IMAGES]:
         try:
@@ -198,6 +204,13 @@ def _parity(request: Request, inputs: Sequence[Input], stages: _Stages) -> dict[
             checkpoint = read_checkpoint(path, Options(bundle.config.to_dict()))
         except CheckpointError:
             checkpoint = read_checkpoint(path)
+    if isinstance(bundle, LatentBundle):
+        from ..proof.check.latent import check_latent
+
+        return check_latent(
+            bundle, checkpoint, backend=request.backend, threads=request.threads,
+            size=request.input_size, images=[str(one.low) for one in inputs[:1] if one.low],
+            on_progress=lambda done, total: stages.at(0.8 * done / total)).to_dict()
     # One image: its loop runs three times, twice of them in torch.
     first = next(iter(inputs), None)
     images = [str(first.low)] if first and first.low else []
@@ -210,6 +223,7 @@ def _parity(request: Request, inputs: Sequence[Input], stages: _Stages) -> dict[
 def _bench(request: Request, stages: _Stages) -> dict[str, Any]:
     from ..proof.bench.measure import bench_bundle
 
+    assert isinstance(request.bundle, NoisePredictorBundle)
     return bench_bundle(request.bundle, size=request.size,
                         threads=request.threads or default_threads(),
                         against=request.against or (), steps=request.steps, rounds=request.rounds,

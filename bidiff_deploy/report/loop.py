@@ -18,7 +18,7 @@ from .pictures import Input, detail, encoded, resized
 from .request import Request
 
 if TYPE_CHECKING:
-    from ..engines.noise_predictor import NoisePredictor
+    from ..engines.image_engine import ImageEngine
 
 PICTURE_BYTES = 10_500_000  # of all data URIs, which leaves 4 MB of 15 for tables
 STRIP_SIDE = 256
@@ -102,16 +102,13 @@ def upscaled(request: Request, seconds: Mapping[Input, float], found: list[Pictu
         return engine.description
 
 
-def _engine(request: Request) -> NoisePredictor:
+def _engine(request: Request) -> ImageEngine:
     from ..engines import open_engine
-    from ..engines.noise_predictor import NoisePredictor
 
-    engine = open_engine(request.bundle.path, threads=request.threads, backend=request.backend)
-    assert isinstance(engine, NoisePredictor), "the request's bundle is a noise predictor's"
-    return engine
+    return open_engine(request.bundle.path, threads=request.threads, backend=request.backend)
 
 
-def _picture(engine: NoisePredictor, one: Input, request: Request, budget: int,
+def _picture(engine: ImageEngine, one: Input, request: Request, budget: int,
              on_step: Callable[[int, int], None]) -> Picture:
     low, truth = one.read(engine.scale)
     height, width = (engine.scale * side for side in low.shape[:2])
@@ -134,11 +131,12 @@ def _picture(engine: NoisePredictor, one: Input, request: Request, budget: int,
 
 def watched(request: Request, one: Input, report: Callable[[float], None]) -> Strip:
     """The loop of the image's middle, watched: what the network sees, and what it makes of it."""
-    from ..engines.noise_predictor import PADDING_MULTIPLE
+    from ..engines.noise_predictor import PADDING_MULTIPLE, NoisePredictor
     from ..images.resample import pad_reflect, to_condition
 
     low, _ = one.read(request.bundle.scale)
     with _engine(request) as engine:
+        assert isinstance(engine, NoisePredictor)
         side = max(1, STRIP_SIDE // engine.scale)
         window = [slice((have - min(have, side)) // 2, (have - min(have, side)) // 2
                         + min(have, side)) for have in low.shape[:2]]

@@ -34,7 +34,7 @@ def environment() -> Environment:
     """The templates, with what values need."""
     made = make_environment(__package__)
     made.filters.update(FILTERS)
-    made.globals.update(most_rows=MAX_ROWS, parity=parity, kinds=_KINDS)
+    made.globals.update(most_rows=MAX_ROWS, parity=parity)
     return made
 
 
@@ -42,13 +42,20 @@ def render(report: Report) -> str:
     """The page. Raises UsageError in the unlikely case that it is larger than ``MAX_BYTES``."""
     text = environment().get_template("page.html").render(
         report=report, inspection=report.inspection, doctor=report.doctor, name=_name(report),
-        tiles=_tiles(report), sections=_SECTIONS,
+        tiles=_tiles(report), sections=_SECTIONS, kinds=_kinds(report),
         style=asset("theme.css", "slider.css") + asset("page.css", package=__package__),
         script=asset("theme.js", "slider.js") + asset("page.js", package=__package__))
     if len(text.encode()) > MAX_BYTES:
         raise UsageError(f"the page would have {len(text.encode()) / 1e6:.1f} MB, more than "
                          f"{MAX_BYTES / 1e6:.0f}; give fewer images")
     return text
+
+
+def _kinds(report: Report) -> tuple[tuple[str, str], ...]:
+    """What each picture is called; a network without binary layers is not packed."""
+    if "packed" in report.inspection["macs"]:
+        return _KINDS
+    return (*_KINDS[:-1], ("packed", "The network"))
 
 
 def _tiles(report: Report) -> list[tuple[str, str, str]]:
@@ -84,10 +91,13 @@ def _tiles(report: Report) -> list[tuple[str, str, str]]:
                       f"{one.low_width}\u00d7{one.low_height} to {one.width}\u00d7{one.height} "
                       f"pixels"))
     total, macs = report.inspection["total"], report.inspection["macs"]
+    packed_macs = macs.get("packed", 0)
+    if not packed_macs:
+        return found[:4]
     found.append((f"{total['checkpoint'] / max(total['disk'], 1):.1f}\u00d7",
                   "smaller than float32",
                   f"{size(total['disk'])}, not {size(total['checkpoint'])}"))
-    found.append((f"{100 * macs.get('packed', 0) / max(sum(macs.values()), 1):.0f} %",
+    found.append((f"{100 * packed_macs / max(sum(macs.values()), 1):.0f} %",
                   "of the work is on bits", "multiply-accumulates of a step"))
     return found[:4]
 

@@ -168,7 +168,7 @@ def bench_bundle(bundle: Bundle, *, size: tuple[int, int], threads: int,
     if load > BUSY_LOAD:
         warnings.append(f"the machine is busy (load average {load:.2f} at the start), so figures "
                         "may be wrong")
-    with tempfile.TemporaryDirectory() as temporary, _pinned(threads):
+    with tempfile.TemporaryDirectory() as temporary, pinned(threads):
         folder = Path(temporary)
         candidates.prepare(names, bundle, timestep, folder)
         fresh: dict[str, dict[str, Any]] = {}
@@ -268,7 +268,7 @@ def _overhead(bundle: Bundle, visited: tuple[int, ...], size: tuple[int, int]) -
 
 
 @contextmanager
-def _pinned(threads: int) -> Iterator[None]:
+def pinned(threads: int) -> Iterator[None]:
     """Restricts this process, and those that it starts, to ``threads`` CPUs."""
     if not hasattr(os, "sched_setaffinity"):
         yield

@@ -1,6 +1,7 @@
 """Compares a bundle, in one backend, with its checkpoint, in torch.
 
     noise_predictor  the check of a diffusion model: every part below
+    latent           the check of a latent network: encoder, decoder, steps
     one_run          the check of a network that runs once: layers and whole images
     common           checks and notes that both have
     runners          torch and engines behind one interface, Polygraphy's

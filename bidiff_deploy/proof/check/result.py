@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import UsageError, one_line
+from ...networks.base import STEP
 from .forced import SegmentCheck
 from .layers import LayerCheck
 from .loops import LoopCheck
 from .operators import OperatorCheck
-from .statistics import LayerStatistics, StepStatistics, judge_step
+from .statistics import LayerStatistics, StepStatistics, decibel, judge_step
 
 FORMAT = "bidiff-check"
 SCHEMA = 3
@@ -35,6 +36,8 @@ class StepCheck:
     differing   number of values of the engine's prediction that are not those of the run whose
                 parts were judged; None if none were
     wrong       the first part of this step that is wrong, or None
+    part        of ``networks.base.PARTS``; encoder and decoder have no timestep, and 0
+    lowest      the SNR, dB, that a network without binary layers must reach; None for others
     """
 
     timestep: int
@@ -43,15 +46,27 @@ class StepCheck:
     precision: str = "float32"
     differing: int | None = None
     wrong: str | None = None
+    part: str = STEP
+    lowest: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Its timestep, or the part that it is."""
+        return str(self.timestep) if self.part == STEP else self.part
 
     @property
     def passed(self) -> bool:
+        if self.lowest is not None:
+            return self.engine.snr >= self.lowest
         same = (judge_step(self.engine, self.floor, self.precision)[0] if self.differing is None
                 else not self.differing)
         return same and self.wrong is None
 
     @property
     def reason(self) -> str:
+        if self.lowest is not None:
+            return (f"at least {decibel(self.lowest)}" if self.passed else
+                    f"{decibel(self.engine.snr, 3)} is below {decibel(self.lowest, 3)}")
         if self.differing:
             return (f"{self.differing} values of the engine's output are not those of the run "
                     "whose parts were compared")
@@ -65,6 +80,8 @@ class StepCheck:
     @property
     def bound(self) -> float | None:
         """The lowest SNR, dB, with which the step passes; None if its parts were judged."""
+        if self.lowest is not None:
+            return self.lowest
         if self.differing is not None:
             return None
         return judge_step(self.engine, self.floor, self.precision)[2]
@@ -122,7 +139,7 @@ class CheckResult:
         found = [Verdict(what, name, check.passed, check.reason if check.passed else
                          f"{check.reason} (t = {check.timestep})")
                  for what, checks in parts for name, check in _first_failures(checks)]
-        found += [Verdict("step", str(step.timestep), step.passed, step.reason)
+        found += [Verdict("step", step.name, step.passed, step.reason)
                   for step in self.steps]
         return found + [Verdict("loop", loop.image, loop.passed, loop.reason)
                         for loop in self.loops]
@@ -162,7 +179,8 @@ class CheckResult:
                 "operators": tuple(OperatorCheck(**one) for one in raw["operators"]),
                 "steps": tuple(StepCheck(step["timestep"], _step(step["engine"]),
                                          step["floor"] and _step(step["floor"]), step["precision"],
-                                         step["differing"], step["wrong"])
+                                         step["differing"], step["wrong"],
+                                         step.get("part", STEP), step.get("lowest"))
                                for step in raw["steps"]),
                 "loops": tuple(LoopCheck(**loop) for loop in raw["loops"])})
         except (KeyError, TypeError, ValueError) as error:

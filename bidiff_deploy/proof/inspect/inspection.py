@@ -17,10 +17,11 @@ import onnx
 
 from ...bundle.graph_reader import GraphLayer, GraphReader
 from ...bundle.manifest import MANIFEST, open_bundle
-from ...bundle.record import Bundle, NoisePredictorBundle
+from ...bundle.record import Bundle, LatentBundle, NoisePredictorBundle
 from ...bundle.step_graphs import StepGraphs
 from ...bundle.tensors import FLOAT_BYTES, BundleTensors, ByteAccounting, Weight
 from ...bundle.weights_file import ALIGNMENT
+from ...networks.base import PARTS, STEP
 from ...networks.costs import Count, Layer, paper_operations
 from ...operators.names import DOMAIN, INT8
 from ...operators.value_names import short
@@ -46,7 +47,7 @@ class InspectedLayer:
 class Inspection:
     """Everything that ``bidiff-deploy inspect`` prints.
 
-    bundle, count  the verified bundle; the costs of the network in its manifest
+    bundle, counts the verified bundle; the costs of each graph of the network in its manifest
     layers, parts  the nodes that multiply, in order of execution; the other tensors by use
     graph_bytes    bytes of the step files; ``manifest_bytes``: of the manifest
     unused_bytes   bytes of the weights file that belong to no tensor (alignment)
@@ -56,7 +57,7 @@ class Inspection:
     """
 
     bundle: Bundle
-    count: Count
+    counts: dict[str, Count]
     layers: tuple[InspectedLayer, ...]
     parts: dict[str, Weight]
     graph_bytes: int
@@ -68,6 +69,14 @@ class Inspection:
     disagreements: tuple[str, ...]
 
     @property
+    def count(self) -> Count:
+        """The costs of all graphs; the size is that of the step's input."""
+        step, every = self.counts[STEP], self.counts.values()
+        return Count(step.height, step.width, tuple(layer for one in every for layer in one.layers),
+                     sum(one.parameters for one in every),
+                     sum(one.binary_parameters for one in every), step.time_macs)
+
+    @property
     def total(self) -> Weight:
         """Bytes of all files, of all tensors in memory, and of all parameters as float32."""
         weights = [layer.weight for layer in self.layers] + list(self.parts.values())
@@ -77,7 +86,7 @@ class Inspection:
 
     @property
     def macs(self) -> dict[str, int]:
-        """Multiply-accumulates of one step of the graph by kind; ``attention``: products of two
+        """Multiply-accumulates of one run of each graph by kind; ``attention``: products of two
         activations."""
         sums: Counter[str] = Counter()
         for layer in self.layers:
@@ -112,6 +121,9 @@ class Inspection:
             "graph_bytes": self.graph_bytes, "manifest_bytes": self.manifest_bytes,
             "unused_bytes": self.unused_bytes, "total": vars(self.total), "macs": self.macs,
             "kinds": dict(Counter(layer.found.kind for layer in self.layers)),
+            "graphs": {part: {"size": [one.height, one.width], "parameters": one.parameters,
+                              "macs": sum(layer.macs for layer in one.layers)}
+                       for part, one in self.counts.items()},
             "parameters": {"float": self.count.float_parameters,
                            "binary": self.count.binary_parameters},
             "paper": {"parameters": self.count.paper_parameters,
@@ -121,11 +133,14 @@ class Inspection:
 
 
 def _sampling(bundle: Bundle) -> dict[str, Any]:
-    """Schedule, start and steps of a diffusion model; empty for others."""
-    if not isinstance(bundle, NoisePredictorBundle):
+    """Schedule, sampling and steps of a network that has them; empty for others."""
+    if isinstance(bundle, LatentBundle):
+        sampling: dict[str, Any] = {"sampler": bundle.sampler}
+    elif isinstance(bundle, NoisePredictorBundle):
+        sampling = {"start": bundle.default_start, "noise": not bundle.noiseless}
+    else:
         return {}
-    return {"schedule": bundle.schedule.to_dict(),
-            "sampling": {"start": bundle.default_start, "noise": not bundle.noiseless},
+    return {"schedule": bundle.schedule.to_dict(), "sampling": sampling,
             "steps": [{"timestep": s.timestep, "group": s.group, "file": s.file}
                       for s in bundle.steps]}
 
@@ -141,36 +156,41 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
     """Verify the bundle at ``path``, build its graph and compare all step files with it.
 
     ``size``: height and width of the image that multiply-accumulates are counted for; of a network
-    that runs once, before it is enlarged. Default: the record's ``usual_size``. Raises BundleError
-    for a bundle that is damaged, has another format or cannot be run, UsageError for a size that
-    the network cannot run at.
+    that runs once, or of a latent network, before it is enlarged. Default: the record's
+    ``usual_size``. Raises BundleError for a bundle that is damaged, has another format or cannot be
+    run, UsageError for a size that the network cannot run at.
     """
     bundle = open_bundle(path)
     network, config = bundle.network, bundle.config
-    graphs = StepGraphs(bundle)
-    expected = network.count(config, *(size or network.usual_size(config)))
-    model = graphs.built.model
-    reader = GraphReader(model, expected.height, expected.width)
-    tensors = BundleTensors(graphs)
-    expected_layers = {short(layer.name): layer for layer in expected.layers}
+    counts = network.counts(config, *(size or network.usual_size(config)))
+    graphs = {part: StepGraphs(bundle, part) for part in PARTS[network.kind]}
+    model = graphs[STEP].built.model
+    tensors = BundleTensors(*graphs.values())
     accounting = ByteAccounting(tensors, bundle.config)
-    inspected = []
-    for found in reader.layers():
-        layer = expected_layers[found.name]
-        inspected.append(InspectedLayer(layer.name, found, layer.binary, _why(layer, found),
-                                        accounting.layer(layer, found.tensors)))
-    wrong = [f"{step.file} is not the graph of its network: {reason}" for step in bundle.steps
-             if (reason := graphs.difference(step))]
+    inspected, wrong = [], []
+    operators: Counter[str] = Counter()
+    for part, of_part in graphs.items():
+        expected = counts[part]
+        reader = GraphReader(of_part.built.model, expected.height, expected.width)
+        operators.update(reader.operators())
+        layers = {short(layer.name): layer for layer in expected.layers}
+        for found in reader.layers():
+            layer = layers[found.name]
+            inspected.append(InspectedLayer(layer.name, found, layer.binary, _why(layer, found),
+                                            accounting.layer(layer, found.tensors)))
+        wrong += [f"{step.file} is not the graph of its network: {reason}"
+                  for step in of_part.bundle.steps if (reason := of_part.difference(step))]
     wrong += _check_precision(bundle.precision, inspected) + _check_versions(bundle, model)
     wrong += _check_steps(bundle) + _check_weights(bundle, tensors) + _check_folder(bundle)
     return Inspection(
-        bundle, expected, tuple(inspected), accounting.parts(),
+        bundle, counts, tuple(inspected), accounting.parts(),
         sum(bundle.manifest["files"][name]["bytes"] for name in bundle.manifest["files"]
             if name != bundle.weights),
         (bundle.path / MANIFEST).stat().st_size, tensors.unused,
         {opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
-        tuple(f"{function.domain}.{function.name}" for function in model.functions),
-        reader.operators(), tuple(wrong))
+        tuple(dict.fromkeys(f"{function.domain}.{function.name}" for one in graphs.values()
+                            for function in one.built.model.functions)),
+        dict(operators), tuple(wrong))
 
 
 def _why(layer: Layer, found: GraphLayer) -> str:

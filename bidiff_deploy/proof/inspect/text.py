@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from itertools import groupby
 
-from ...bundle.record import Bundle, NoisePredictorBundle
+from ...bundle.record import Bundle, LatentBundle, NoisePredictorBundle
 from ...errors import printable
+from ...operators.names import DOMAIN
+from ...operators.value_names import short
 from .inspection import InspectedLayer, Inspection
 
 WIDTH = 100
+_NAME_WIDTH = 28
 _HEADINGS = ("layer", "kind", "bits", "weights", "map", "MACs", "disk B", "memory B", "float32 B",
              "why")
 _LEFT = (0, 1, 9)  # columns of words; the others are numbers
@@ -44,7 +47,10 @@ def _details(found: Inspection) -> list[str]:
         *_steps(bundle),
         ("operators", ", ".join(f"{number} {name}" for name, number in sorted(
             found.operators.items(), key=lambda item: (-item[1], item[0])))),
-        ("defined inside", ", ".join(found.functions) or "nothing, so the op library is required"),
+        ("defined inside", ", ".join(found.functions) or (
+            "nothing, so the op library is required"
+            if any(name.startswith(f"{DOMAIN}.") for name in found.operators)
+            else "nothing, as all are standard")),
         *(("assumed", line) for line in manifest.get("assumptions", ())),
     ]
     if zeros := manifest.get("zero_weights"):
@@ -53,6 +59,9 @@ def _details(found: Inspection) -> list[str]:
 
 
 def _steps(bundle: Bundle) -> list[tuple[str, str]]:
+    if isinstance(bundle, LatentBundle):
+        return [("steps", f"{_range(list(bundle.timesteps))}, {bundle.sampler} sampler, between "
+                          "encoder and decoder")]
     if not isinstance(bundle, NoisePredictorBundle):
         return [("steps", "none: feed-forward, one run of one graph per image")]
     start = bundle.default_start
@@ -106,10 +115,17 @@ def _table(found: Inspection) -> list[str]:
 def _row(layer: InspectedLayer, letter: str) -> tuple[str, ...]:
     found, weight = layer.found, layer.weight
     size = "" if found.height is None else f"{found.height}x{found.width}"
-    return (layer.name, found.kind, "" if found.bits is None else str(found.bits),
+    return (_brief(layer.name), found.kind, "" if found.bits is None else str(found.bits),
             "x".join(map(str, found.shape)), size,
             human(found.macs), human(weight.disk), human(weight.memory), human(weight.checkpoint),
             letter)
+
+
+def _brief(name: str) -> str:
+    """A layer's name, shortened where the table would be too wide."""
+    if len(name) <= _NAME_WIDTH:
+        return name
+    return short(name).replace("blocks.", "b").replace("block.", "b")
 
 
 def _run_of(found: Inspection) -> str:
@@ -117,6 +133,9 @@ def _run_of(found: Inspection) -> str:
     size = f"{found.count.height}x{found.count.width}"
     if isinstance(found.bundle, NoisePredictorBundle):
         return f"one step at {size}, {_runs(found.bundle)} per image"
+    if isinstance(found.bundle, LatentBundle):
+        return (f"one run of each graph for an image of {size} before it is enlarged, "
+                f"{_runs(found.bundle)} per image")
     return f"an image of {size} before it is enlarged"
 
 
@@ -139,14 +158,24 @@ def _summary(found: Inspection) -> list[str]:
         ("parameters", f"{human(counted.parameters)}: {human(counted.binary_parameters)} binary, "
                        f"{human(counted.float_parameters)} full precision"),
         ("MACs", f"{done}; {_run_of(found)}"),
+        *_graphs(found),
         ("paper's units", f"{human(counted.paper_parameters)} parameters (binary / 32), "
                         f"{human(found.paper_operations)} operations (binary / 64)"),
         *_reasons(found)]
     return _lines(lines)
 
 
+def _graphs(found: Inspection) -> list[tuple[str, str]]:
+    """What each of several graphs has."""
+    if len(found.counts) == 1:
+        return []
+    return [(part, f"{human(one.parameters)} parameters, "
+                   f"{human(sum(layer.macs for layer in one.layers))} MACs a run at an input of "
+                   f"{one.height}x{one.width}") for part, one in found.counts.items()]
+
+
 def _runs(bundle: Bundle) -> str:
-    if not isinstance(bundle, NoisePredictorBundle):
+    if not isinstance(bundle, (LatentBundle, NoisePredictorBundle)):
         return "feed-forward"
     return f"{len(bundle.steps)} time step{'s' if len(bundle.steps) > 1 else ''}"
 
