@@ -186,7 +186,8 @@ def test_a_busy_machine_marks_every_figure():
     assert "~: measured while the machine was busy" in busy
 
     report = SimpleNamespace(bench=replace(made(), busy=True).to_dict(), pictures=[], parity=None,
-                             inspection={"total": {"checkpoint": 8, "disk": 1}, "macs": {}})
+                             inspection={"total": {"checkpoint": 8, "disk": 1},
+                                         "macs": {"packed": 1}})
     value, _, note = _tiles(report)[0]
     assert value == "~4.0\u00d7" and note.endswith("measured on a busy machine")
 

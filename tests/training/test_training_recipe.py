@@ -57,6 +57,7 @@ def test_a_number_of_steps_is_evenly_spaced():
     ({"scale": 2, "data": TREE["data"], "model": "bbcu", "network": {}, "loss": "l2"},
      "loss of bbcu must be one of l1, psnr"),
     ({**TREE, "model": "edsr"}, "model must be one of bi-diffsr, bbcu"),
+    ({**TREE, "model": "dit-sr", "network": {}}, "model dit-sr is not trained here"),
     ({**TREE, "model": "bbcu", "network": {}}, "steps applies only to diffusion models"),
     ({**TREE, "steps": [{"timestep": 6}, {"timestep": 12}]}, "descending"),
     ({**TREE, "steps": [{"timestep": 200}]}, "timestep is 200; it must be a whole number"),
