@@ -6,6 +6,9 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt
 NVIDIA := $(VENV)/nvidia
 NVIDIA_WHEELS := tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings
+TRITON := $(VENV)/triton
+TRITON_WHEELS := tests/nvidia/triton.txt
+TRITON_NUMPY := numpy==1.26.4 ml_dtypes==0.5.4
 BUILT_FROM := pyproject.toml constraints.txt $(shell find engines -type f 2>/dev/null)
 PHOTOS := $(wildcard training/photos/*.png training/photos/*.jpg)
 
@@ -26,9 +29,11 @@ test: $(VENV)/.dev
 	$(VENV)/bin/pytest -q -n 2 --dist worksteal
 
 # Tests that need NVIDIA's own programs, which run without a GPU: an environment of its own on top of
-# the tests', with about 100 MB of NVIDIA's wheels. There a missing program is a failure.
-nvidia: $(NVIDIA)/.made
-	BIDIFF_NVIDIA=1 $(NVIDIA)/bin/python -m pytest -q -m nvidia tests/nvidia tests/export/test_one_file.py
+# the tests', with about 160 MB of wheels, and one for Triton's Python backend, which needs numpy 1.
+# There a missing program is a failure.
+nvidia: $(NVIDIA)/.made $(TRITON)/.made
+	BIDIFF_NVIDIA=1 BIDIFF_TRITON=$(abspath $(TRITON)) $(NVIDIA)/bin/python -m pytest -q \
+	  -m 'nvidia or triton' tests/nvidia tests/export/test_one_file.py
 
 # Random cases of other seeds, for MINUTES; SEED repeats one.
 soak: $(VENV)/.dev
@@ -74,17 +79,31 @@ $(VENV)/.dev: $(VENV)/bin/python $(BUILT_FROM)
 	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.cpu
 
-# Without dependencies: NVIDIA's metapackages ask an index of NVIDIA's.
-$(NVIDIA)/.made: $(VENV)/.dev constraints.txt
-	@echo "setting up $(NVIDIA): $(NVIDIA_WHEELS)"
-	@$(VENV)/bin/python -m venv $(NVIDIA)
-	@$(VENV)/bin/python -c 'import sys, sysconfig; here = sysconfig.get_path("purelib"); \
-	  there = here.replace(sys.prefix, "$(NVIDIA)", 1); \
-	  open(f"{there}/overlay.pth", "w").write(f"import site; site.addsitedir({here!r})\n")'
-	@$(NVIDIA)/bin/python -m pip install -q --disable-pip-version-check --no-deps \
-	  -c constraints.txt $(NVIDIA_WHEELS) || { rm -rf $(NVIDIA); \
+# Without dependencies: NVIDIA's metapackages ask an index of NVIDIA's, and pytriton wants numpy 1.
+$(NVIDIA)/.made: $(VENV)/.dev constraints.txt $(TRITON_WHEELS)
+	@echo "setting up $(NVIDIA): $(NVIDIA_WHEELS), Triton"
+	@$(call overlay,$(NVIDIA))
+	@$(call wheels,$(NVIDIA),-c constraints.txt $(NVIDIA_WHEELS)) || { rm -rf $(NVIDIA); \
 	  echo "error: $(NVIDIA_WHEELS) cannot be had, so no test marked nvidia was run" >&2; exit 1; }
+	@$(call wheels,$(NVIDIA),-r $(TRITON_WHEELS)) || { rm -rf $(NVIDIA); \
+	  echo "error: nvidia-pytriton and its client (all of $(TRITON_WHEELS)) cannot be had, so no" \
+	    "test marked triton was run" >&2; exit 1; }
 	@touch $@
+
+$(TRITON)/.made: $(VENV)/.dev $(NVIDIA)/.made
+	@echo "setting up $(TRITON): $(TRITON_NUMPY)"
+	@$(call overlay,$(TRITON))
+	@$(call wheels,$(TRITON),$(TRITON_NUMPY)) || { rm -rf $(TRITON); \
+	  echo "error: $(TRITON_NUMPY) cannot be had, so no test marked triton was run" >&2; exit 1; }
+	@touch $@
+
+# An environment in the folder $(1) that also has the packages of the tests' own.
+define overlay
+$(VENV)/bin/python -m venv $(1) && $(VENV)/bin/python -c 'import sys, sysconfig; \
+	  here = sysconfig.get_path("purelib"); there = here.replace(sys.prefix, "$(1)", 1); \
+	  open(f"{there}/overlay.pth", "w").write(f"import site; site.addsitedir({here!r})\n")'
+endef
+wheels = $(1)/bin/python -m pip install -q --disable-pip-version-check --no-deps $(2)
 
 clean:
 	rm -rf $(VENV) build dist demo

@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bundle.manifest import MANIFEST, open_noise_predictor
-from ..bundle.record import NoisePredictorBundle
+from ..bundle.manifest import MANIFEST, open_bundle
+from ..bundle.record import Bundle
 from ..checks import whole_number
 from ..engines import BACKENDS
 from ..errors import UsageError
 from ..files import atomic_directory
+from ..networks.base import ONE_RUN
 from ..version import __version__
 from .text_format import Fields, Name, to_text
 
@@ -92,7 +93,7 @@ def export_repository(source: str | os.PathLike[str], output: str | os.PathLike[
     ``overwrite``, and only if it is such a repository. Raises BundleError for a damaged bundle,
     UsageError as Serving, OutputError if the folder cannot be written.
     """
-    bundle = open_noise_predictor(Path(source))
+    bundle = open_bundle(Path(source))
     if serving is None:
         serving = Serving(options.pop("name", None) or f"bidiff_x{bundle.scale}", **options)
     _check_tile(bundle, serving)
@@ -115,7 +116,7 @@ def export_repository(source: str | os.PathLike[str], output: str | os.PathLike[
     return serving
 
 
-def _check_tile(bundle: NoisePredictorBundle, serving: Serving) -> None:
+def _check_tile(bundle: Bundle, serving: Serving) -> None:
     """Refuse here what the server would refuse at loading."""
     from ..engines.tile_choice import Tile, choose
 
@@ -123,15 +124,16 @@ def _check_tile(bundle: NoisePredictorBundle, serving: Serving) -> None:
     if serving.tile == "auto":
         tile = "auto"
     network, config = bundle.network, bundle.config
-    choose((bundle.scale, bundle.scale), tile, serving.memory, None, network.size_multiple(config),
+    unit = bundle.scale if network.kind == ONE_RUN else network.size_multiple(config)
+    choose((bundle.scale, bundle.scale), tile, serving.memory, None, unit,
            functools.partial(network.work, config), functools.partial(network.peak_bytes, config))
 
 
-def _copy(bundle: NoisePredictorBundle, target: Path) -> None:
+def _copy(bundle: Bundle, target: Path) -> None:
     target.mkdir()
     for name in (MANIFEST, *bundle.manifest["files"]):
         shutil.copyfile(bundle.path / name, target / name)
-    open_noise_predictor(target)
+    open_bundle(target)
 
 
 def config_text(serving: Serving) -> str:

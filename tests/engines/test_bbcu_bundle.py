@@ -285,7 +285,7 @@ def test_commands(networks, bundles, tmp_path):
     ("check {bundle} {other}", "are of different networks"),
     ("bench {bundle} --steps 2", "leave steps out"),
     ("report {bundle} {image} -o {new}.html", "no time"),
-    ("export-triton {bundle} -o {new}", "has no time steps")])
+    ("export-triton {bundle} -o {new} --tile 63", "tile is 63")])
 def test_commands_refuse_in_a_sentence(networks, bundles, tmp_path, arguments, says):
     for key, name in (("x2", "packed"), ("x3", "other")):
         write_packed(tmp_path / f"{name}.safetensors", checkpoint_of(networks[key]))

@@ -1,21 +1,31 @@
-"""Tests of this folder need NVIDIA's TensorRT-RTX, which builds without a GPU: `make nvidia`."""
+"""Tests of this folder need NVIDIA's own programs, which run without a GPU: `make nvidia`."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from pathlib import Path
 
 import pytest
 
-MODULE, PACKAGE = "tensorrt_rtx_bindings", "tensorrt-rtx-cu13-bindings"
+# Marker -> the module that such a test needs, and its package.
+PROGRAMS = {"nvidia": ("tensorrt_rtx_bindings", "tensorrt-rtx-cu13-bindings"),
+            "triton": ("pytriton", "nvidia-pytriton")}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skipped by name where it is not installed, and failing there under `make nvidia`."""
-    ours = [item for item in items if item.get_closest_marker("nvidia")]
-    if importlib.util.find_spec(MODULE) is not None:
-        return
-    if "BIDIFF_NVIDIA" in os.environ:
-        raise pytest.UsageError(f"{PACKAGE} is not installed; make nvidia")
-    for item in ours:
-        item.add_marker(pytest.mark.skip(reason=f"{PACKAGE} is not installed: make nvidia"))
+    """Skipped by name where they are not installed, and failing there under `make nvidia`."""
+    for marker, (module, package) in PROGRAMS.items():
+        ours = [item for item in items if item.get_closest_marker(marker)]
+        if not ours or importlib.util.find_spec(module) is not None:
+            continue
+        if "BIDIFF_NVIDIA" in os.environ:
+            raise pytest.UsageError(f"{package} is not installed; make nvidia")
+        for item in ours:
+            item.add_marker(pytest.mark.skip(reason=f"{package} is not installed: make nvidia"))
+
+
+@pytest.fixture(scope="session")
+def interpreter() -> Path:
+    """The environment with numpy 1 that `make nvidia` makes for Triton's Python backend."""
+    return Path(os.environ["BIDIFF_TRITON"])

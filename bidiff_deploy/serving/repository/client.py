@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+_EMPTY = ("{url} answered with an empty image: its Python backend is older than its numpy; install "
+          "numpy<2 into the backend's interpreter, or use Triton 24.11 or newer")
+
 
 class ClientError(Exception):
     """A mistake that the user can correct, in one sentence."""
@@ -58,7 +61,15 @@ def upscale(image: Any, url: str, model: str, seed: int | None = None, steps: in
                               "server's log, or give another --model")
         return client.infer(model, inputs).as_numpy("image")
     except InferenceServerException as error:
+        if "shape does not match size of output" in str(error.message()):
+            raise ClientError(_EMPTY.format(url=url)) from None
+        if "is not healthy" in str(error.message()):
+            raise ClientError(f"a worker of {model} at {url} has died, see the server's log; "
+                              "unload and load the model again (README.md), or restart the server"
+                              ) from None
         raise ClientError(f"{model} at {url} refused the request: {error.message()}") from None
+    except ValueError:  # of numpy, about the shape of no bytes
+        raise ClientError(_EMPTY.format(url=url)) from None
     except TimeoutError:
         raise ClientError(f"{url} did not answer within {timeout:g} s; send a smaller image, or "
                           "give a larger --timeout") from None

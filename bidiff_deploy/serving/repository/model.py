@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from bidiff_deploy import BidiffError, EngineError, load_bundle, machine
-from bidiff_deploy.engines.noise_predictor import NoisePredictor
-from bidiff_deploy.engines.tile_choice import Tile
+from bidiff_deploy import BidiffError, EngineError
+from bidiff_deploy.serving.parameters import open_upscaler
 from bidiff_deploy.serving.requests import Cancelled, Work, read_request
-from bidiff_deploy.serving.upscaler import Upscaler
 
 
 class TritonPythonModel:
@@ -26,25 +24,13 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Open the bundle next to this file. Raises TritonModelException for a wrong configuration.
         """
-        config = json.loads(args["model_config"])
         try:
-            self._open(config, {key: entry["string_value"] for key, entry
-                                in config.get("parameters", {}).items()})
+            _check_arrays()
+            self.upscaler = open_upscaler(Path(__file__).parent / "bundle",
+                                          json.loads(args["model_config"]))
         except (BidiffError, ValueError) as error:
             raise pb_utils.TritonModelException(f"{args['model_name']}: {error}") from None
-
-    def _open(self, config: dict[str, Any], parameters: dict[str, str]) -> None:
-        instances = sum(int(group.get("count", 1)) for group in config["instance_group"])
-        self.max_pixels = int(parameters["max_pixels"])
-        self.max_batch = int(config["max_batch_size"])
-        self.engine = load_bundle(Path(__file__).parent / "bundle",
-                                  threads=_threads(parameters["threads"], instances),
-                                  backend=parameters["backend"])
-        assert isinstance(self.engine, NoisePredictor)  # export-triton refuses other bundles
-        self.upscaler = Upscaler(self.engine, max_batch=self.max_batch,
-                                 tile=_tile(parameters["tile"]),
-                                 memory=_memory(parameters["memory"], instances))
-        pb_utils.Logger.log_info(f"{config.get('name')}: {self.engine.description}")
+        pb_utils.Logger.log_info(f"{args['model_name']}: {self.upscaler.engine.description}")
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response for each request, in the same order."""
@@ -54,7 +40,8 @@ class TritonPythonModel:
     def _read(self, request: Any) -> Work | Exception:
         try:
             return read_request(*(_array(request, name) for name in ("image", "seed", "steps")),
-                                max_pixels=self.max_pixels, max_batch=self.max_batch,
+                                max_pixels=self.upscaler.max_pixels,
+                                max_batch=self.upscaler.max_batch,
                                 cancelled=request.is_cancelled)
         except Exception as error:  # answers this request only
             return error
@@ -75,31 +62,22 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Release the engine."""
-        if hasattr(self, "engine"):
-            self.engine.close()
+        if hasattr(self, "upscaler"):
+            self.upscaler.engine.close()
+
+
+def _check_arrays() -> None:
+    """Raise EngineError where arrays do not pass through the backend. Compiled for numpy 1, it takes
+    an item of numpy 2 for 0 bytes: it would load the model, and every array would be empty."""
+    sent = np.array([1, 2], np.uint8)
+    tensor = pb_utils.Tensor("sent", sent)
+    if not np.array_equal(pb_utils.Tensor.from_dlpack("sent", tensor.to_dlpack()).as_numpy(), sent):
+        raise EngineError(
+            f"this Triton's Python backend was compiled for numpy 1 and loses every array of numpy "
+            f"{np.__version__}; run pip install 'numpy<2' 'ml_dtypes<0.6' in the backend's "
+            "interpreter, or use Triton 24.11 or newer")
 
 
 def _array(request: Any, name: str) -> np.ndarray | None:
     tensor = pb_utils.get_input_tensor_by_name(request, name)
     return None if tensor is None else tensor.as_numpy()
-
-
-def _threads(text: str, instances: int) -> int:
-    if text != "auto":
-        return int(text)
-    # Instances share the cores; with more threads than cores they would wait for each other.
-    return max(1, int(machine.usable_cores()) // instances)
-
-
-def _memory(text: str, instances: int) -> int | None:
-    if text != "auto":
-        return int(text)
-    # One engine uses half of what is free; several instances share that.
-    available = machine.memory()["available"]
-    return None if available is None or instances == 1 else available // (2 * instances)
-
-
-def _tile(text: str) -> Tile:
-    if text == "auto":
-        return "auto"
-    return None if text == "none" else int(text)
