@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..upscale.batch import Result
     from ..upscale.jobs import Job
     from ..upscale.options import UpscaleOptions
+    from ..upscale.shard import Shard
 
 FORMATS = ("png", "jpg", "webp", "tif", "same")
 
@@ -62,6 +63,9 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
 @click.option("--resume", is_flag=True,
               help="Skip outputs that exist, are whole, and were made from the same input with the "
                    "same bundle and options.")
+@click.option("--shard", metavar="I/N",
+              help="Upscale only the I-th of N disjoint parts of the images: for N machines or "
+                   "jobs that share the output folder.")
 @click.option("--compare", is_flag=True,
               help="Also write a page to look at, before and after: photo_x2_compare.html next to "
                    "one photo, compare.html in the outputs' folder for several.")
@@ -70,7 +74,7 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
 def command(inputs: tuple[str, ...], output: str | None, model: str | None, scale: int | None,
             fit: int | None, upscale: UpscaleOptions, backend: str, device: int | None,
             threads: int | None, form: str, quality: int | None, max_pixels: int, overwrite: bool,
-            resume: bool, compare: bool, quiet: bool, as_json: bool) -> None:
+            resume: bool, shard: str | None, compare: bool, quiet: bool, as_json: bool) -> None:
     """Upscale the images IN...: photo.png becomes photo_x2.png.
 
     MODEL is a bundle or a checkpoint; without one, a model that is installed with the package is
@@ -90,7 +94,9 @@ def command(inputs: tuple[str, ...], output: str | None, model: str | None, scal
     A file that cannot be read or written is reported at the end, the others are written, and the
     exit code is 1. Ctrl-C writes what is computed and ends with exit code 130; an output folder
     contains a journal, .bidiff-upscale.jsonl, which --resume needs to continue. Several runs with
-    --resume may share a folder and its images: each image is computed by one of them.
+    --resume may share a folder and its images: each image is computed by one of them. With --shard
+    each of N runs has its own images and its own journal, whatever the file system's locks are
+    worth; a last run with --resume and without --shard does what is missing.
     """
     import json
 
@@ -101,16 +107,27 @@ def command(inputs: tuple[str, ...], output: str | None, model: str | None, scal
     from ..upscale.batch import Batch
     from ..upscale.jobs import plan, summary
     from ..upscale.journal import Journal
+    from ..upscale.shard import Shard
 
     if model is None and is_model_file(inputs[0]):
         model, inputs = inputs[0], inputs[1:]
         if not inputs:
             raise UsageError(f"no images are given after the model {model}; name some")
+    part = None if shard is None else Shard.parse(shard)
+    if part is not None and compare:
+        raise UsageError("--compare needs all images and --shard has a part of them; when all "
+                         "shards are done, add --resume --compare and leave --shard out")
     # With --resume an existing output is examined later, when the bundle is known.
     jobs = plan(inputs, output, form, overwrite or resume,
-                scale_of(model, scale) if output is None else 0, fit)
+                scale_of(model, scale) if output is None else 0, fit, part)
     # Next to single outputs a journal would be litter, unless the user asks for it.
-    journal = Journal(jobs.folder) if resume or not jobs.to_file else None
+    if not (jobs or jobs.passed_over):
+        if not quiet:
+            print_note(f"none of the images is in shard {part}, so there is nothing to do")
+        if as_json:
+            print_line("[]")
+        return
+    journal = Journal(jobs.folder, part) if resume or not jobs.to_file else None
     page = None
     if compare:
         from ..pages.compare import ComparePage
@@ -150,7 +167,7 @@ def command(inputs: tuple[str, ...], output: str | None, model: str | None, scal
         raise SystemExit(128 + interrupted)
     if not (jobs.to_file or quiet or as_json):
         print_line(printable(_ending(screen.results, len(passed_over),
-                                     output or str(jobs.folder))))
+                                     output or str(jobs.folder), part)))
     if failed:
         raise SystemExit(1)
 
@@ -178,12 +195,13 @@ def _compared(page: ComparePage, screen: _Screen, quiet: bool) -> list[Result]:
     return [written]
 
 
-def _ending(results: list[Result], passed_over: int, output: str) -> str:
+def _ending(results: list[Result], passed_over: int, output: str, shard: Shard | None) -> str:
     """The last line: how many images of how many were written, and what of the others."""
     failed = sum("error" in result for result in results)
     skipped = sum(bool(result.get("skipped")) for result in results)
     others = ", ".join(f"{count} {what}" for count, what in (
-        (skipped, "of them before"), (failed, "failed"), (passed_over, "passed over")) if count)
+        (skipped, "of them before"), (failed, "failed"), (passed_over, "passed over"),
+        ("shard", shard)) if count and what)
     count = f"{len(results) - failed} of {len(results) + passed_over}"
     return f"{count} written to {output.rstrip('/')}/" + (f" ({others})" if others else "")
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import OutputError, UsageError
@@ -14,6 +14,7 @@ from ..files import check_target
 from ..images.image import EXTENSIONS, READ_EXTENSIONS
 from ..images.write import check_output
 from .inputs import InputArgument, PassedOver
+from .shard import Shard
 
 __all__ = ["FORMATS", "Job", "Jobs", "plan", "summary"]
 
@@ -50,8 +51,8 @@ class Jobs(list[Job]):
 
 
 def plan(inputs: Sequence[str], output: str | None, form: str = "png", overwrite: bool = False,
-         scale: int = 0, fit: int | None = None) -> Jobs:
-    """The jobs of a command line; every error is raised before any image is computed.
+         scale: int = 0, fit: int | None = None, shard: Shard | None = None) -> Jobs:
+    """The jobs of a command line, or of its ``shard``; errors are raised before any is computed.
 
     ``inputs``: files, folders, and patterns (unless a file has that very name). ``output``: a file
     or folder; None: outputs are next to their inputs, with ``_x`` and ``scale``, or ``_fit`` and
@@ -61,7 +62,8 @@ def plan(inputs: Sequence[str], output: str | None, form: str = "png", overwrite
     """
     given = [InputArgument(name) for name in inputs]
     if output is None:
-        return _plan_next_to(given, form, overwrite, f"_x{scale}" if fit is None else f"_fit{fit}")
+        return _plan_next_to(given, form, overwrite, f"_x{scale}" if fit is None else f"_fit{fit}",
+                             shard)
     out = Path(output)
     to_file = (len(given) == 1 and given[0].kind == "file" and not out.is_dir()
                and not output.endswith(("/", os.sep)) and out.suffix != "")
@@ -80,10 +82,12 @@ def plan(inputs: Sequence[str], output: str | None, form: str = "png", overwrite
                   for source, below in found]
     if not to_file:
         _check_folder(out)
-    return _jobs(pairs, passed_over, out.parent if to_file else out, to_file, overwrite)
+    return _jobs(pairs, passed_over, out.parent if to_file else out, to_file, overwrite, shard,
+                 Path() if to_file else out)
 
 
-def _plan_next_to(given: Sequence[InputArgument], form: str, overwrite: bool, mark: str) -> Jobs:
+def _plan_next_to(given: Sequence[InputArgument], form: str, overwrite: bool, mark: str,
+                  shard: Shard | None) -> Jobs:
     """Outputs next to their inputs: of a file next to it, of a folder in one next to that."""
     pairs: list[tuple[Path, Path]] = []
     passed_over: dict[Path, PassedOver] = {}
@@ -109,7 +113,8 @@ def _plan_next_to(given: Sequence[InputArgument], form: str, overwrite: bool, ma
                          "output a name with -o to upscale it again")
     folder = outs[0] if len(outs) == 1 and outs[0] is not None else Path(os.path.commonpath(
         [os.path.abspath(target.parent) for _, target in pairs]))
-    return _jobs(pairs, passed_over, folder, all(one.kind != "folder" for one in given), overwrite)
+    return _jobs(pairs, passed_over, folder, all(one.kind != "folder" for one in given), overwrite,
+                 shard, Path())
 
 
 _MARK = re.compile(r"(.+)_(x[0-9]{1,2}|fit[0-9]{1,5})(-[0-9]+)?")  # the number as `_named` adds it
@@ -156,10 +161,15 @@ def _images(one: InputArgument, out: Path) -> tuple[list[tuple[Path, Path]], lis
 
 
 def _jobs(pairs: Sequence[tuple[Path, Path]], passed_over: dict[Path, PassedOver], folder: Path,
-          to_file: bool, overwrite: bool) -> Jobs:
-    """The jobs of sources and their outputs, which are checked."""
+          to_file: bool, overwrite: bool, shard: Shard | None, root: Path) -> Jobs:
+    """The jobs of sources and their outputs, which are checked. A shard's are selected by paths of
+    outputs below ``root``; it reports what is passed over if it is the first."""
     sources = {os.path.realpath(source) for source, _ in pairs}
     jobs = _named(pairs, sources)
+    if shard is not None:
+        jobs = [replace(job, index=index) for index, job in enumerate(
+            job for job in jobs if shard.has(Path(os.path.relpath(job.target, root))))]
+        passed_over = passed_over if shard.number == 1 else {}
     for job in jobs:
         if os.path.realpath(job.target) in sources:
             raise OutputError(f"{job.target} is one of the inputs and would be overwritten; choose "

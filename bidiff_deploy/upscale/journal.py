@@ -6,7 +6,8 @@ ends, an output is either recorded or absent; an output that does not match its 
 considered whole. Lines that cannot be read, such as the last one after a crash, are ignored.
 
 Runs side by side share the journal: each claims an output before it computes it, by a lock on a
-byte of the journal that the output's name selects. When a process ends, so do its claims.
+byte of the journal that the output's name selects. When a process ends, so do its claims. A shard
+has a journal of its own, which no other machine writes, and reads those of the others.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 from ..errors import OutputError
 from ..files import file_sha256, lock_range, open_own
+from .shard import Shard
 
 __all__ = ["FILE_NAME", "Journal", "Record"]
 
@@ -51,12 +53,14 @@ class Record:
 
 
 class Journal:
-    """The journal of one folder, which need not exist yet. ``close`` ends its claims."""
+    """The journal of one folder, which need not exist yet, or of a shard of the run in it.
+    ``close`` ends its claims."""
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.path = Path(folder) / FILE_NAME
-        self._records: dict[str, Record] = {}
-        self._read_file, self._read_bytes = (0, 0), 0  # which file, and how far it is read
+    def __init__(self, folder: str | os.PathLike[str], shard: Shard | None = None) -> None:
+        middle = "" if shard is None else f".{shard.number}-of-{shard.count}"
+        self.path = Path(folder) / FILE_NAME.replace(".jsonl", f"{middle}.jsonl")
+        self._own = _Records(self.path)
+        self._others: list[_Records] | None = None  # of other shards; None: not looked for
         self._claims: int | None = None  # a descriptor
 
     def close(self) -> None:
@@ -102,9 +106,19 @@ class Journal:
         return None
 
     def record(self, target: Path) -> Record | None:
-        """The last record of an output, as the file is now; None if there is none."""
-        self._read()
-        return self._records.get(self.name(target))
+        """The last record of an output, as the journals are now; None if there is none. Of records
+        in several journals, the one of a file of the output's size."""
+        if self._others is None:
+            name, _, ending = FILE_NAME.rpartition(".")
+            self._others = [_Records(path) for path in sorted(
+                self.path.parent.glob(f"{name}*.{ending}")) if path != self.path]
+        name = self.name(target)
+        found = [record for records in (self._own, *self._others)
+                 if (record := records.get(name)) is not None]
+        if len(found) < 2:
+            return found[0] if found else None
+        size = target.stat().st_size if target.exists() else None
+        return next((record for record in found if record.bytes == size), found[0])
 
     def add(self, target: Path, record: Record) -> None:
         """Append a record and flush it to disk.
@@ -132,6 +146,20 @@ class Journal:
     def _place(self, target: Path) -> int:
         digest = hashlib.sha256(os.fsencode(self.name(target))).digest()
         return int.from_bytes(digest[:8], "big") >> 2
+
+
+class _Records:
+    """The records of one journal, whose file may grow, be replaced or be absent."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._records: dict[str, Record] = {}
+        self._read_file, self._read_bytes = (0, 0), 0  # which file, and how far it is read
+
+    def get(self, name: str) -> Record | None:
+        """The last record of that name."""
+        self._read()
+        return self._records.get(name)
 
     def _read(self) -> None:
         """Take over the complete lines that were added since the last call."""

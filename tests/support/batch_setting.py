@@ -58,8 +58,10 @@ class Setting:
 
     def tree(self) -> dict[str, bytes | None]:
         """Every file and folder but journals."""
+        start = Path(journal.FILE_NAME).stem
         return {str(path.relative_to(self.folder)): path.read_bytes() if path.is_file() else None
-                for path in sorted(self.folder.rglob("*")) if path.name != journal.FILE_NAME}
+                for path in sorted(self.folder.rglob("*"))
+                if not (path.name.startswith(start) and path.suffix == ".jsonl")}
 
 
 def outputs(setting: Setting, folder: str = "out") -> list[str]:

@@ -67,8 +67,8 @@ class TritonPythonModel:
 
 
 def _check_arrays() -> None:
-    """Raise EngineError where arrays do not pass through the backend. Compiled for numpy 1, it takes
-    an item of numpy 2 for 0 bytes: it would load the model, and every array would be empty."""
+    """Raise EngineError where arrays do not pass through the backend. Compiled for numpy 1, it
+    takes an item of numpy 2 for 0 bytes: the model would load, and every array would be empty."""
     sent = np.array([1, 2], np.uint8)
     tensor = pb_utils.Tensor("sent", sent)
     if not np.array_equal(pb_utils.Tensor.from_dlpack("sent", tensor.to_dlpack()).as_numpy(), sent):
