@@ -4,12 +4,14 @@
 
 Requests of one image come from as many clients at once as two batches of every instance need. All
 configurations are served by one server and take turns; a figure is the median of the rounds, with
-the ratio to the engine alone in the same round. The clients run on the same cores.
+the ratio to the engine alone in the same round. The clients run on the same cores. CPU time is that
+of the server and the model's processes, or of the engine; other work on the machine leaves it alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -48,34 +50,41 @@ def main() -> int:
         with load_bundle(bundle, threads=cores) as engine, TritonServer(
                 [Path(folder, serving.name) for serving in grid], arguments.interpreter.absolute(),
                 Path(folder, "triton")) as server:
-            rounds: list[list[float]] = []
+            rounds: list[list[tuple[float, float]]] = []
             for number in range(arguments.rounds + 1):  # the first one warms up
                 speeds = [_alone(engine, image[0], arguments.seconds)]
                 speeds += [_served(server, serving, image, arguments.seconds) for serving in grid]
                 rounds += [speeds] if number else []
-    print(f"{arguments.model}, {side}x{side}, {cores} cores, images/s, median of "
-          f"{arguments.rounds} rounds")
+    print(f"{arguments.model}, {side}x{side}, {cores} cores, median of {arguments.rounds} rounds")
+    print(f"{'':36} images/s  ratio                 CPU ms an image")
     for place, name in enumerate(["engine alone"] + [
             f"{serving.instances} instances, batches of up to {serving.max_batch}"
             for serving in grid]):
-        ratios = sorted(speeds[place] / speeds[0] for speeds in rounds)
-        print(f"{name:36} {statistics.median(speeds[place] for speeds in rounds):7.1f}  "
-              f"{statistics.median(ratios):.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        ratios = sorted(speeds[place][0] / speeds[0][0] for speeds in rounds)
+        speed, cost = (statistics.median(speeds[place][kind] for speeds in rounds)
+                       for kind in (0, 1))
+        print(f"{name:36} {speed:8.1f}  {statistics.median(ratios):.2f}x "
+              f"({ratios[0]:.2f} to {ratios[-1]:.2f})  {1000 * cost:7.2f}")
     return 0
 
 
-def _alone(engine: ImageEngine, image: np.ndarray, seconds: float) -> float:
-    started, count = time.perf_counter(), 0
+def _alone(engine: ImageEngine, image: np.ndarray, seconds: float) -> tuple[float, float]:
+    """Images a second, and CPU seconds an image."""
+    started, spent, count = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - started < seconds:
         engine.upscale(image)
         count += 1
-    return count / (time.perf_counter() - started)
+    return count / (time.perf_counter() - started), (time.process_time() - spent) / count
 
 
-def _served(server: TritonServer, serving: Serving, image: np.ndarray, seconds: float) -> float:
+def _served(server: TritonServer, serving: Serving, image: np.ndarray,
+            seconds: float) -> tuple[float, float]:
+    """As ``_alone``."""
+    processes = [server.process.pid, *server.workers(serving.name)]
     counts: list[int] = []
-    deadline = time.perf_counter() + seconds
+    spent = sum(map(_cpu_seconds, processes))
     started = time.perf_counter()
+    deadline = started + seconds
 
     def send() -> None:
         count = 0
@@ -91,7 +100,13 @@ def _served(server: TritonServer, serving: Serving, image: np.ndarray, seconds: 
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(counts) / (time.perf_counter() - started)
+    elapsed = time.perf_counter() - started
+    return sum(counts) / elapsed, (sum(map(_cpu_seconds, processes)) - spent) / sum(counts)
+
+
+def _cpu_seconds(process: int) -> float:
+    times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
