@@ -2,9 +2,10 @@
 
 Small images of one size run through a diffusion model as a batch, larger ones one by one: a batch
 saves the fixed cost of a run, which matters only for small images, and a feed-forward network has
-little of it. Measured with the demo model on two threads, images a
-second in batches of 2 and 4 compared with one by one, by size of the output: 1.5 and 1.6 times at
-32x32, 1.1 and 1.2 at 64x64, 1.05 at 128x128, 1.00 at 256x256, where a batch only needs more memory.
+little of it. Measured with a diffusion model on two threads, images a second in batches of 2 and 4
+compared with one by one, by size of the output: 1.5 and 1.6 times at 32x32, 1.1 and 1.2 at 64x64,
+1.05 at 128x128, 1.00 at 256x256, where a batch only needs more memory. A feed-forward one: 1.1 in
+batches of 4 at 32x32, 1.03 at 128x128.
 """
 
 from __future__ import annotations
