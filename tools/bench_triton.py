@@ -5,7 +5,7 @@
 Requests of one image come from as many clients at once as two batches of every instance need. All
 configurations are served by one server and take turns; a figure is the median of the rounds, with
 the ratio to the engine alone in the same round. The clients run on the same cores. CPU time is that
-of the server and the model's processes, or of the engine; other work on the machine leaves it alone.
+of the server and the model's processes, or of the engine; other work changes it little.
 """
 
 from __future__ import annotations

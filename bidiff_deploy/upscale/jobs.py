@@ -83,7 +83,7 @@ def plan(inputs: Sequence[str], output: str | None, form: str = "png", overwrite
     if not to_file:
         _check_folder(out)
     return _jobs(pairs, passed_over, out.parent if to_file else out, to_file, overwrite, shard,
-                 Path() if to_file else out)
+                 None if to_file else out)
 
 
 def _plan_next_to(given: Sequence[InputArgument], form: str, overwrite: bool, mark: str,
@@ -114,7 +114,7 @@ def _plan_next_to(given: Sequence[InputArgument], form: str, overwrite: bool, ma
     folder = outs[0] if len(outs) == 1 and outs[0] is not None else Path(os.path.commonpath(
         [os.path.abspath(target.parent) for _, target in pairs]))
     return _jobs(pairs, passed_over, folder, all(one.kind != "folder" for one in given), overwrite,
-                 shard, Path())
+                 shard, None)
 
 
 _MARK = re.compile(r"(.+)_(x[0-9]{1,2}|fit[0-9]{1,5})(-[0-9]+)?")  # the number as `_named` adds it
@@ -161,14 +161,14 @@ def _images(one: InputArgument, out: Path) -> tuple[list[tuple[Path, Path]], lis
 
 
 def _jobs(pairs: Sequence[tuple[Path, Path]], passed_over: dict[Path, PassedOver], folder: Path,
-          to_file: bool, overwrite: bool, shard: Shard | None, root: Path) -> Jobs:
+          to_file: bool, overwrite: bool, shard: Shard | None, root: Path | None) -> Jobs:
     """The jobs of sources and their outputs, which are checked. A shard's are selected by paths of
-    outputs below ``root``; it reports what is passed over if it is the first."""
+    outputs, below ``root`` if it is given; the first shard reports what is passed over."""
     sources = {os.path.realpath(source) for source, _ in pairs}
     jobs = _named(pairs, sources)
     if shard is not None:
         jobs = [replace(job, index=index) for index, job in enumerate(
-            job for job in jobs if shard.has(Path(os.path.relpath(job.target, root))))]
+            job for job in jobs if shard.has(job.target.relative_to(root) if root else job.target))]
         passed_over = passed_over if shard.number == 1 else {}
     for job in jobs:
         if os.path.realpath(job.target) in sources:

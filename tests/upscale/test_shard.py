@@ -53,6 +53,11 @@ def test_an_image_stays_in_its_shard(setting: Setting, monkeypatch: pytest.Monke
     assert sharded([str(setting.folder / "in")], str(setting.folder / "elsewhere/out")) == before
     setting.photo("in/aa.png")
     assert [name for name in sharded(["in"], "out") if name != "aa.png"] == before
+    beside = [job.target for job in plan([str(setting.folder / "in")], None, shard=Shard(2, 3))]
+    monkeypatch.chdir(setting.folder / "in")
+    assert beside == [job.target for job in plan(
+        [str(setting.folder / "in")], None, shard=Shard(2, 3))] != []
+    monkeypatch.chdir(setting.folder)
     assert [job.index for job in plan(["in"], "out", shard=Shard(2, 3))] == list(
         range(len(sharded(["in"], "out"))))
 
