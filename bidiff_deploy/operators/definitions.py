@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from .block_functions import block_functions, winograd_conv
-from .layer_functions import binary_conv, group_norm_swish
+from .layer_functions import binary_conv, group_norm_swish, scaled_binary_conv
 from .names import BINARY_CONV, DOMAIN, FUSED
 from .scan_function import selective_scan
 
@@ -17,6 +17,11 @@ from .scan_function import selective_scan
 def functions() -> list[onnx.FunctionProto]:
     """Definitions of the operators of BI-DiffSR, in a fixed order: part of its graphs."""
     return [binary_conv(), group_norm_swish(), *block_functions()]
+
+
+def scaled_functions() -> list[onnx.FunctionProto]:
+    """Definitions of the operators of BiMaCoSR, in a fixed order."""
+    return [group_norm_swish(), scaled_binary_conv()]
 
 
 def inline_fused(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
@@ -59,7 +64,7 @@ def inline_fused(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.Mod
 
 def every_function() -> list[onnx.FunctionProto]:
     """Definitions of every operator of the domain."""
-    return [*functions(), winograd_conv(), selective_scan()]
+    return [*functions(), winograd_conv(), selective_scan(), scaled_binary_conv()]
 
 
 def defined_by_us(function: onnx.FunctionProto) -> bool:

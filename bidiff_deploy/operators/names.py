@@ -10,6 +10,7 @@ VERSION = 2
 ONNX_OPSET = 18  # the first with BitwiseAnd; onnxruntime runs it since 1.14
 BINARY_CONV = "BinaryConv"
 GROUP_NORM_SWISH = "GroupNormSwish"
+SCALED_BINARY_CONV = "ScaledBinaryConv"
 CONV3X3 = "Conv3x3"
 WINOGRAD_CONV = "WinogradConv"
 WINOGRAD_TILE = 4  # pixels on a side that it computes at once

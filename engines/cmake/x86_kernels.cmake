@@ -33,7 +33,7 @@ function(bidiff_x86_tests)
   add_executable(popcount_kernel_test
     tests/emulated_vpopcnt.cpp tests/popcount_kernel_test.cpp tests/shuffle_count.cpp
     kernels/avx512vpopcntdq.cpp kernels/cpu_features.cpp kernels/packed_weights.cpp
-    kernels/portable.cpp kernels/support.cpp)
+    kernels/portable.cpp kernels/portable_scaled.cpp kernels/support.cpp)
   target_compile_options(popcount_kernel_test PRIVATE
     -O3 -ffp-contract=off -fvisibility=hidden -fvisibility-inlines-hidden -Wall -Wextra)
 endfunction()

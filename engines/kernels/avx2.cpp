@@ -2,7 +2,9 @@
 #include <immintrin.h>
 
 #include "bitslice_run.h"
+#include "byte_counts.h"
 #include "inline.h"
+#include "scaled_run.h"
 
 namespace bidiff {
 namespace {
@@ -99,6 +101,36 @@ struct Ymm {
   BIDIFF_INLINE Floats to_float(Bits a) { return _mm256_cvtepi32_ps(a); }
   BIDIFF_INLINE Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
   BIDIFF_INLINE Floats add_float(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+  BIDIFF_INLINE Floats subtract_float(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
+  BIDIFF_INLINE Floats divide(Floats a, Floats b) { return _mm256_div_ps(a, b); }
+  BIDIFF_INLINE Floats magnitude(Floats a) {
+    return _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
+  }
+  // Sets `bit` in the lanes of `bits` where a >= 0, or a != 0.
+  BIDIFF_INLINE Bits mark_positive(Bits bits, Floats a, Bits bit) {
+    const Floats set = _mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_GE_OQ);
+    return either(bits, both(_mm256_castps_si256(set), bit));
+  }
+  BIDIFF_INLINE Bits mark_filled(Bits bits, Floats a, Bits bit) {
+    const Floats set = _mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_NEQ_UQ);
+    return either(bits, both(_mm256_castps_si256(set), bit));
+  }
+  BIDIFF_INLINE Bits load_unaligned(const uint32_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  }
+  BIDIFF_INLINE Bits add(Bits a, Bits b) { return _mm256_add_epi32(a, b); }
+  // For byte_counts.h.
+  BIDIFF_INLINE Bits ones_of_bytes(Bits a) {
+    const Bits table =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    const Bits low = _mm256_set1_epi8(15), high = both(_mm256_srli_epi32(a, 4), low);
+    return _mm256_add_epi8(_mm256_shuffle_epi8(table, both(a, low)),
+                           _mm256_shuffle_epi8(table, high));
+  }
+  BIDIFF_INLINE Bits add_bytes(Bits a, Bits b) { return _mm256_add_epi8(a, b); }
+  BIDIFF_INLINE Bits sum_bytes(Bits a) {  // of each word
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(a, _mm256_set1_epi8(1)), _mm256_set1_epi16(1));
+  }
   BIDIFF_INLINE Floats scale_negative(Floats a, Floats slope) {
     const Floats negative = _mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_LT_OQ);
     return _mm256_blendv_ps(a, _mm256_mul_ps(slope, a), negative);
@@ -122,9 +154,11 @@ struct Ymm {
   }
 };
 
+BIDIFF_SCALED_KERNEL("avx2", Ymm, CountBytes<Ymm>);
+
 }  // namespace
 
-extern const Kernel kAvx2 = {"avx2", bitslice_packed_bytes, bitslice_pack, bitslice_run<Ymm>,
-                             kBitsliceFused};
+extern const Kernel kAvx2 = {
+    "avx2", bitslice_packed_bytes, bitslice_pack, bitslice_run<Ymm>, kBitsliceFused, &kScaled};
 
 }  // namespace bidiff

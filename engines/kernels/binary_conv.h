@@ -35,6 +35,16 @@ enum class Store : int {
   kUnshuffle,  // PixelUnshuffle(2): (N, 4 Cout, H / 2, W / 2), the inverse
 };
 
+// What a scaled convolution adds to its binary part: (S + up . down) x, where S is sparse.
+struct Branches {
+  int64_t rank;
+  const float* down;       // (rank, Cin)
+  const float* up;         // (Cout, rank)
+  const int64_t* starts;   // (Cout + 1): entries [starts[o], starts[o + 1]) are those of row o of S
+  const int64_t* columns;  // their input channels
+  const float* values;
+};
+
 // One call. A bit 1 is +1 and 0 is -1, so the product of an activation a and a weight w is +1 where
 // their bits agree and -1 where they differ. Over the K products of the taps inside the image,
 //
@@ -44,6 +54,16 @@ enum class Store : int {
 //   y = y + residual;  y = y + time;  y = y + skip                      (those that are not null)
 //
 // in float32, in this order, each operation rounded on its own.
+//
+// With `branches`, for Kernel::scaled alone, the convolution is scaled: m(p) = mean |x| over the
+// channels of pixel p, the activation of x = 0 is 0, taps are p, and
+//
+//   y = alpha * sum over p of m(p) * (sum of the tap's products);  rprelu as above
+//   y = y + (up . (down . x));  y = y + S x
+//
+// with x, alpha, rprelu and y, and nothing else, not null. Sums over channels are those of 32 at a
+// time, taps go from the upper left to the lower right, and half the integers are multiplied, and
+// the total doubled, which rounds to the same.
 //
 // Exactly one of `y` and `sums` is not null; `sums` receives the raw sums, and alpha and
 // the rest of the epilogue are then ignored.
@@ -66,11 +86,12 @@ struct Problem {
   // (N, Cin, 2) pairs (a, b): the input is h = swish(a * x + b) instead of x; or null.
   const float* affine;
   void (*affine_swish)(const float* x, float a, float b, size_t count, float* h);  // with `affine`
-  bool residual_is_input;  // the residual is the input (h where `affine` is given); Cin = Cout
-  const float* skip;       // (N, Cout, H, W), added last; may be y itself; or null
-  Store store;             // of y; not with skip = y unless kPlain
-  float* y;                // (N, Cout, H, W)
-  int32_t* sums;           // (N, Cout, H, W)
+  bool residual_is_input;    // the residual is the input (h where `affine` is given); Cin = Cout
+  const float* skip;         // (N, Cout, H, W), added last; may be y itself; or null
+  Store store;               // of y; not with skip = y unless kPlain
+  const Branches* branches;  // or null
+  float* y;                  // (N, Cout, H, W)
+  int32_t* sums;             // (N, Cout, H, W)
 };
 
 // How a kernel asks its host to run task(user, i) for i in [0, count), on the host's own threads.
@@ -90,6 +111,8 @@ struct Kernel {
   bool (*run)(const Problem& problem, const void* packed, const Parallel& parallel);
   // Fields of Problem that `run` handles beyond BinaryConv's own, a sum of Fused.
   unsigned fused;
+  // The kernel of scaled convolutions, with a packed form of its own; or null.
+  const Kernel* scaled;
 };
 
 enum Fused : unsigned {

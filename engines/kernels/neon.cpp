@@ -23,8 +23,11 @@ struct CountBytes {
 
 }  // namespace
 
-extern const Kernel kNeon = {"neon", popcount_packed_bytes, popcount_pack,
+extern const Kernel kNeon = {"neon",
+                             popcount_packed_bytes,
+                             popcount_pack,
                              popcount_run<Neon, CountBytes>,
-                             kFusedPlanes | kFusedNorm | kFusedSkip | kFusedStore};
+                             kFusedPlanes | kFusedNorm | kFusedSkip | kFusedStore,
+                             nullptr};
 
 }  // namespace bidiff

@@ -1,5 +1,7 @@
 // The kernel for every architecture, and the oracle the others are tested against. It follows the
 // contract word for word: every output visits the taps inside the image and no others.
+#include "portable.h"
+
 #include <string.h>
 
 #include "binary_conv.h"
@@ -9,19 +11,6 @@ namespace bidiff {
 namespace {
 
 int64_t long_words(const Shape& shape) { return (shape.in_channels + 63) / 64; }
-
-// Counts the ones of a word by adding neighbouring fields: without instruction-set flags the
-// compiler's builtin would call a table lookup.
-inline int32_t ones(uint64_t word) {
-#if defined(__aarch64__)
-  return __builtin_popcountll(word);
-#else
-  word -= (word >> 1) & 0x5555555555555555u;
-  word = (word & 0x3333333333333333u) + ((word >> 2) & 0x3333333333333333u);
-  word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0fu;
-  return static_cast<int32_t>((word * 0x0101010101010101u) >> 56);
-#endif
-}
 
 size_t packed_bytes(const Shape& shape) {
   return static_cast<size_t>(shape.out_channels * shape.kernel * shape.kernel * long_words(shape)) *
@@ -137,6 +126,6 @@ bool run(const Problem& problem, const void* packed, const Parallel& parallel) {
 
 }  // namespace
 
-extern const Kernel kPortable = {"portable", packed_bytes, pack, run, 0};
+extern const Kernel kPortable = {"portable", packed_bytes, pack, run, 0, &kPortableScaled};
 
 }  // namespace bidiff

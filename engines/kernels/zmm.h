@@ -110,6 +110,30 @@ struct Zmm {
   BIDIFF_INLINE Floats to_float(Bits a) { return _mm512_cvtepi32_ps(a); }
   BIDIFF_INLINE Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
   BIDIFF_INLINE Floats add_float(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  BIDIFF_INLINE Floats subtract_float(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+  BIDIFF_INLINE Floats divide(Floats a, Floats b) { return _mm512_div_ps(a, b); }
+  BIDIFF_INLINE Floats magnitude(Floats a) { return _mm512_abs_ps(a); }
+  // Sets `bit` in the lanes of `bits` where a >= 0, or a != 0.
+  BIDIFF_INLINE Bits mark_positive(Bits bits, Floats a, Bits bit) {
+    const __mmask16 set = _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_GE_OQ);
+    return _mm512_mask_or_epi32(bits, set, bits, bit);
+  }
+  BIDIFF_INLINE Bits mark_filled(Bits bits, Floats a, Bits bit) {
+    const __mmask16 set = _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    return _mm512_mask_or_epi32(bits, set, bits, bit);
+  }
+  // For byte_counts.h.
+  BIDIFF_INLINE Bits ones_of_bytes(Bits a) {
+    const Bits table =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    const Bits low = _mm512_set1_epi8(15), high = _mm512_and_si512(_mm512_srli_epi32(a, 4), low);
+    return _mm512_add_epi8(_mm512_shuffle_epi8(table, _mm512_and_si512(a, low)),
+                           _mm512_shuffle_epi8(table, high));
+  }
+  BIDIFF_INLINE Bits add_bytes(Bits a, Bits b) { return _mm512_add_epi8(a, b); }
+  BIDIFF_INLINE Bits sum_bytes(Bits a) {  // of each word
+    return _mm512_madd_epi16(_mm512_maddubs_epi16(a, _mm512_set1_epi8(1)), _mm512_set1_epi16(1));
+  }
   BIDIFF_INLINE Floats scale_negative(Floats a, Floats slope) {
     return _mm512_mask_mul_ps(a, _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_LT_OQ), slope, a);
   }

@@ -227,7 +227,8 @@ def test_vpopcntdq_machine_code_under_emulation(native_build):
     assert " 0 failures" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["binary_kernels_test", "float_kernels_test"])
+@pytest.mark.parametrize("name", ["binary_kernels_test", "scaled_kernels_test",
+                                  "float_kernels_test"])
 def test_every_kernel_with_everything_fused_in(native_build, name):
     """Without ONNX Runtime: test_arm.py runs the same programs for another processor."""
     done = subprocess.run([native_build / name], capture_output=True, text=True,
