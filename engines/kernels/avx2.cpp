@@ -149,6 +149,9 @@ struct Ymm {
   // Stores past the caches, to a multiple of 32 bytes; only stream_fence orders it.
   BIDIFF_INLINE void stream(float* to, Floats value) { _mm256_stream_ps(to, value); }
   BIDIFF_INLINE void stream_fence() { _mm_sfence(); }
+  BIDIFF_INLINE void prefetch(const void* at) {
+    _mm_prefetch(static_cast<const char*>(at), _MM_HINT_T0);
+  }
   BIDIFF_INLINE void store_integers(int32_t* to, Bits value, int count) {
     _mm256_maskstore_epi32(to, first_lanes(count), value);
   }

@@ -102,44 +102,27 @@ BIDIFF_INLINE void clear_grid(ScaledRun* run, void* memory) {
   run->zeros = 0;
 }
 
-// Bits, scale and number of non-zeros of up to kLanes pixels at x, stored at a cell.
-template <class Vec, class Count>
-BIDIFF_INLINE bool pack_pixels(const ScaledRun& run, const float* x, int lanes, int64_t cell) {
-  using Floats = typename Vec::Floats;
-  using Bits = typename Vec::Bits;
-  const Shape& shape = run.problem->shape;
-  const int64_t plane = shape.height * shape.width, channels = shape.in_channels;
-  Floats total = Vec::broadcast_float(0.0f);
-  Bits count = Vec::zero();
-  for (int64_t first = 0; first < channels; first += kWordBits) {
-    const int64_t past = first + kWordBits < channels ? first + kWordBits : channels;
-    Bits bits = Vec::zero(), filled = Vec::zero();
-    Floats part = Vec::broadcast_float(0.0f);
-    for (int64_t channel = first; channel < past; ++channel) {
-      const Floats value = Vec::load_floats(x + channel * plane, lanes);
-      const Bits bit = Vec::broadcast(uint32_t{1} << (channel - first));
-      bits = Vec::mark_positive(bits, value, bit);
-      filled = Vec::mark_filled(filled, value, bit);
-      part = Vec::add_float(part, Vec::magnitude(value));
-    }
-    const int64_t at = first / kWordBits * run.plane + cell;
-    Vec::store_integers(reinterpret_cast<int32_t*>(run.bits + at), bits, lanes);
-    Vec::store_integers(reinterpret_cast<int32_t*>(run.filled + at), filled, lanes);
-    count = Count::accumulate(count, Count::add(Vec::zero(), filled));
-    total = Vec::add_float(total, part);
-  }
-  const Floats scale = Vec::divide(total, Vec::broadcast_float(static_cast<float>(channels)));
-  const Floats half = Vec::multiply(Vec::to_float(count), Vec::broadcast_float(0.5f));
-  Vec::store_floats(run.scale + cell, scale, lanes);
-  Vec::store_floats(run.half + cell, half, lanes);
-  bool zeros = false;
-  for (int i = 0; i < lanes; ++i) zeros |= run.half[cell + i] != run.full;
-  return zeros;
-}
+// Pixels that are packed together: channels are far apart in memory, so more than one cache line of
+// each is read at a time, and some channels ahead are prefetched.
+template <class Vec, bool kFull>
+struct Piece {
+  const float* x;  // of channel 0
+  int64_t cell;
+  int pixels;
 
-// down . x of up to kLanes pixels, kRows rows at a time.
-template <class Vec>
-BIDIFF_INLINE void multiply_down(const ScaledRun& run, const float* x, int lanes, int64_t cell) {
+  BIDIFF_INLINE_MEMBER int lanes(int v) const {
+    if (kFull) return Vec::kLanes;
+    const int left = pixels - v * Vec::kLanes;
+    return left < 0 ? 0 : left < Vec::kLanes ? left : Vec::kLanes;
+  }
+};
+constexpr int kPieceVectors = 4;
+constexpr int64_t kChannelsAhead = 8;
+
+// Adds down . x of the channels of one word to the sums in `low`.
+template <class Vec, bool kFull>
+BIDIFF_INLINE void multiply_down(const ScaledRun& run, const Piece<Vec, kFull>& piece,
+                                 int64_t first, int64_t past) {
   using Floats = typename Vec::Floats;
   const Shape& shape = run.problem->shape;
   const Branches& branches = *run.problem->branches;
@@ -147,29 +130,83 @@ BIDIFF_INLINE void multiply_down(const ScaledRun& run, const float* x, int lanes
   for (int64_t row = 0; row < branches.rank; row += kRows) {
     const int64_t rows = branches.rank - row < kRows ? branches.rank - row : kRows;
     const float* down[kRows];
-    Floats sums[kRows];
-    for (int i = 0; i < kRows; ++i) {
-      down[i] = branches.down + (row + (i < rows ? i : 0)) * channels;
-      sums[i] = Vec::broadcast_float(0.0f);
-    }
-    for (int64_t first = 0; first < channels; first += kWordBits) {
-      const int64_t past = first + kWordBits < channels ? first + kWordBits : channels;
+    for (int i = 0; i < kRows; ++i) down[i] = branches.down + (row + (i < rows ? i : 0)) * channels;
+    for (int v = 0; v < kPieceVectors && piece.lanes(v); ++v) {
+      const int lanes = piece.lanes(v);
       Floats parts[kRows];
       for (int i = 0; i < kRows; ++i) parts[i] = Vec::broadcast_float(0.0f);
       for (int64_t channel = first; channel < past; ++channel) {
-        const Floats value = Vec::load_floats(x + channel * plane, lanes);
+        const Floats value = Vec::load_floats(piece.x + channel * plane + v * Vec::kLanes, lanes);
 #pragma GCC unroll 4
         for (int i = 0; i < kRows; ++i) {
           const Floats factor = Vec::broadcast_float(down[i][channel]);
           parts[i] = Vec::add_float(parts[i], Vec::multiply(factor, value));
         }
       }
-      for (int i = 0; i < kRows; ++i) sums[i] = Vec::add_float(sums[i], parts[i]);
-    }
-    for (int i = 0; i < rows; ++i) {
-      Vec::store_floats(run.low + (row + i) * run.plane + cell, sums[i], lanes);
+      for (int i = 0; i < rows; ++i) {
+        float* low = run.low + (row + i) * run.plane + piece.cell + v * Vec::kLanes;
+        Vec::store_floats(low, Vec::add_float(Vec::load_floats(low, lanes), parts[i]), lanes);
+      }
     }
   }
+}
+
+// Bits, scales, numbers of non-zeros and down . x of a piece. Returns whether an x is 0.
+template <class Vec, class Count, bool kFull>
+__attribute__((noinline)) bool pack_piece(const ScaledRun& run, const Piece<Vec, kFull>& piece) {
+  using Floats = typename Vec::Floats;
+  using Bits = typename Vec::Bits;
+  const Shape& shape = run.problem->shape;
+  const int64_t plane = shape.height * shape.width, channels = shape.in_channels;
+  Floats total[kPieceVectors];
+  Bits count[kPieceVectors];
+  for (int v = 0; v < kPieceVectors; ++v) {
+    total[v] = Vec::broadcast_float(0.0f);
+    count[v] = Vec::zero();
+  }
+  for (int64_t first = 0; first < channels; first += kWordBits) {
+    const int64_t past = first + kWordBits < channels ? first + kWordBits : channels;
+    Bits bits[kPieceVectors], filled[kPieceVectors];
+    Floats part[kPieceVectors];
+    for (int v = 0; v < kPieceVectors; ++v) {
+      bits[v] = filled[v] = Vec::zero();
+      part[v] = Vec::broadcast_float(0.0f);
+    }
+    for (int64_t channel = first; channel < past; ++channel) {
+      const float* x = piece.x + channel * plane;
+      if (channel + kChannelsAhead < channels) {
+        const float* next = x + kChannelsAhead * plane;
+        for (int i = 0; i < piece.pixels; i += 16) Vec::prefetch(next + i);
+      }
+      const Bits bit = Vec::broadcast(uint32_t{1} << (channel - first));
+#pragma GCC unroll 4
+      for (int v = 0; v < kPieceVectors; ++v) {
+        const Floats value = Vec::load_floats(x + v * Vec::kLanes, piece.lanes(v));
+        bits[v] = Vec::mark_positive(bits[v], value, bit);
+        filled[v] = Vec::mark_filled(filled[v], value, bit);
+        part[v] = Vec::add_float(part[v], Vec::magnitude(value));
+      }
+    }
+    const int64_t at = first / kWordBits * run.plane + piece.cell;
+    for (int v = 0; v < kPieceVectors; ++v) {
+      const int64_t to = at + v * Vec::kLanes;
+      Vec::store_integers(reinterpret_cast<int32_t*>(run.bits + to), bits[v], piece.lanes(v));
+      Vec::store_integers(reinterpret_cast<int32_t*>(run.filled + to), filled[v], piece.lanes(v));
+      count[v] = Count::accumulate(count[v], Count::add(Vec::zero(), filled[v]));
+      total[v] = Vec::add_float(total[v], part[v]);
+    }
+    multiply_down<Vec, kFull>(run, piece, first, past);
+  }
+  const Floats all = Vec::broadcast_float(static_cast<float>(channels));
+  for (int v = 0; v < kPieceVectors; ++v) {
+    const int64_t to = piece.cell + v * Vec::kLanes;
+    const Floats half = Vec::multiply(Vec::to_float(count[v]), Vec::broadcast_float(0.5f));
+    Vec::store_floats(run.scale + to, Vec::divide(total[v], all), piece.lanes(v));
+    Vec::store_floats(run.half + to, half, piece.lanes(v));
+  }
+  bool zeros = false;
+  for (int i = 0; i < piece.pixels; ++i) zeros |= run.half[piece.cell + i] != run.full;
+  return zeros;
 }
 
 template <class Vec, class Count>
@@ -182,12 +219,15 @@ void pack_lines(void* user, size_t index) {
   for (int64_t line = first; line < past; ++line) {
     const int64_t pixels = run.pixels_of(line);
     const float* x = run.problem->x + run.image * shape.in_channels * plane + run.first_pixel(line);
-    for (int64_t i = 0; i < pixels; i += Vec::kLanes) {
-      const int lanes = pixels - i < Vec::kLanes ? static_cast<int>(pixels - i) : Vec::kLanes;
-      if (pack_pixels<Vec, Count>(run, x + i, lanes, run.cell(line) + i)) {
-        __atomic_store_n(&run.zeros, 1, __ATOMIC_RELAXED);
-      }
-      multiply_down<Vec>(run, x + i, lanes, run.cell(line) + i);
+    constexpr int64_t kMost = kPieceVectors * Vec::kLanes;
+    for (int64_t i = 0; i < pixels; i += kMost) {
+      const int64_t left = pixels - i < kMost ? pixels - i : kMost;
+      const int64_t cell = run.cell(line) + i;
+      const int count = static_cast<int>(left);
+      const bool zeros = left == kMost
+                             ? pack_piece<Vec, Count>(run, Piece<Vec, true>{x + i, cell, count})
+                             : pack_piece<Vec, Count>(run, Piece<Vec, false>{x + i, cell, count});
+      if (zeros) __atomic_store_n(&run.zeros, 1, __ATOMIC_RELAXED);
     }
   }
 }

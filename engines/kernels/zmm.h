@@ -112,7 +112,10 @@ struct Zmm {
   BIDIFF_INLINE Floats add_float(Floats a, Floats b) { return _mm512_add_ps(a, b); }
   BIDIFF_INLINE Floats subtract_float(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
   BIDIFF_INLINE Floats divide(Floats a, Floats b) { return _mm512_div_ps(a, b); }
-  BIDIFF_INLINE Floats magnitude(Floats a) { return _mm512_abs_ps(a); }
+  // GCC 12's own _mm512_abs_ps trips -Wuninitialized.
+  BIDIFF_INLINE Floats magnitude(Floats a) {
+    return _mm512_castsi512_ps(both(_mm512_castps_si512(a), broadcast(0x7fffffff)));
+  }
   // Sets `bit` in the lanes of `bits` where a >= 0, or a != 0.
   BIDIFF_INLINE Bits mark_positive(Bits bits, Floats a, Bits bit) {
     const __mmask16 set = _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_GE_OQ);
