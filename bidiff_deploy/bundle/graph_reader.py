@@ -10,12 +10,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 
 from ..operators.definitions import inline_fused
-from ..operators.names import BINARY_CONV, DOMAIN, FUSED, SCAN_PRODUCTS, SELECTIVE_SCAN
+from ..operators.names import (
+    BINARY_CONV,
+    DOMAIN,
+    FUSED,
+    SCALED_BINARY_CONV,
+    SCAN_PRODUCTS,
+    SELECTIVE_SCAN,
+)
 from ..operators.shapes import STANDARD, Shape, infer_shapes
 
 __all__ = ["GraphLayer", "GraphReader"]
@@ -87,6 +94,8 @@ class GraphReader:
         for node in self.graph.node:
             if node.domain == DOMAIN and node.op_type == BINARY_CONV:
                 yield self._binary(node)
+            elif node.domain == DOMAIN and node.op_type == SCALED_BINARY_CONV:
+                yield from self._scaled(node)
             elif (node.domain in STANDARD and node.op_type in _MULTIPLIERS
                   and node.output[0] not in self._constants):
                 factors = node.input[:2]
@@ -103,6 +112,20 @@ class GraphReader:
         cin = self.shapes[node.input[0]][1]
         return self._layer(node, _stem(node.input[1]), "packed", 1, (cout, cin, k, k),
                            _product(cin, k, k))
+
+    def _scaled(self, node: onnx.NodeProto) -> Iterator[GraphLayer]:
+        """The binary part, and low-rank and sparse branches together unless these are zeros."""
+        packed = self._binary(node)
+        down, up, values, _ = of_branches = tuple(node.input[4:8])
+        yield replace(packed, tensors=tuple(
+            name for name in packed.tensors if name not in of_branches))
+        rank, cin = self.initializers[down].dims
+        cout, entries = self.initializers[up].dims[0], self.initializers[values].dims[0]
+        if entries > 1:
+            pixels = _product(packed.height, packed.width)
+            yield replace(packed, name=f"{packed.name}.lora", kind="float", bits=32,
+                          shape=(rank, cin + cout, 1, 1), tensors=of_branches,
+                          macs=(rank * (cin + cout) + entries) * pixels)
 
     def _float(self, node: onnx.NodeProto, activation: str, weight: str) -> GraphLayer:
         sources = self._constants.get(weight)

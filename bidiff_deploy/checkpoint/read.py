@@ -117,7 +117,8 @@ def _unused(keys: Mapping[str, str]) -> list[str]:
     """A sentence for each kind of tensor that is not read."""
     kinds: dict[tuple[str, str], int] = {}
     for key, why in keys.items():
-        kind = key.rpartition(".")[2], why
+        *_, layer, last = "", *key.split(".")
+        kind = f"{layer}.{last}" if last in ("bias", "weight", "values") else last, why
         kinds[kind] = kinds.get(kind, 0) + 1
     return [f"{count} tensors called {name} are not read: {why}"
             for (name, why), count in sorted(kinds.items())]

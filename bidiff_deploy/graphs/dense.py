@@ -29,7 +29,7 @@ import onnx
 
 from ..errors import EngineError
 from ..operators.block_functions import block_functions, winograd_conv
-from ..operators.names import BINARY_CONV, DOMAIN, EPSILON, GROUP_NORM_SWISH
+from ..operators.names import BINARY_CONV, DOMAIN, EPSILON, GROUP_NORM_SWISH, SCALED_BINARY_CONV
 from ..operators.sign_bits import dense_weight, words_per_tap
 from .graph_writer import Array
 from .lower_opset import Lowering, lower_opset
@@ -54,6 +54,8 @@ class Dense:
         maps = graph.dtype_of(node.input[0])
         if node.op_type in (BINARY_CONV, GROUP_NORM_SWISH):
             y = self._layer(graph, node, maps)
+        elif node.op_type == SCALED_BINARY_CONV:
+            y = self._scaled(graph, node, maps)
         elif node.domain == DOMAIN and node.op_type in _bodies():
             y = self._fused(graph, node, maps)
         else:
@@ -111,6 +113,31 @@ class Dense:
             y = graph.op("Add", y, graph.cast(residual, np.float32), output=f"{name}/shortcut")
         if not graph.absent(time):
             y = graph.op("Add", y, graph.column(time), output=f"{name}/timed")
+        graph.as_large_as(y, name)
+        return y
+
+    def _scaled(self, graph: Lowering, node: onnx.NodeProto, maps: np.dtype[Any]) -> str:
+        """Writes a ScaledBinaryConv, whose branches become one dense 1x1 convolution; returns its
+        value, float32."""
+        x, words, alpha, rprelu, down, up, values, indices = node.input
+        name, wide = words.rpartition(".")[0], graph.cast(x, np.float32)
+        scale = graph.mean(graph.op("Abs", wide, output=f"{name}/sizes"), [1], f"{name}/scale")
+        signs = graph.op("Sign", wide, output=f"{name}/signs_of_x")
+        y = graph.op("Mul", signs, scale, output=f"{name}/activation")
+        y = self._convolution(graph, name, y, _weight(graph, words, alpha, x), maps)
+        y = _rprelu(graph, name, graph.cast(y, np.float32), rprelu)
+        constants = [graph.constants.get(part) for part in (down, up, values, indices)]
+        if any(value is None for value in constants):
+            raise EngineError(f"the branches of {name} are no constants, which a graph without our "
+                              "operators needs; export the bundle again")
+        low, high, sparse, places = (np.asarray(value) for value in constants)
+        dense = high @ low
+        np.add.at(dense, tuple(places), sparse)
+        if dense.any():
+            weight = graph.constant(dense[:, :, None, None].astype(maps), f"{name}/branches")
+            branch = graph.op("Conv", graph.cast(x, maps), weight, output=f"{name}/branch",
+                              kernel_shape=[1, 1])
+            y = graph.op("Add", y, graph.cast(branch, np.float32), output=f"{name}/both")
         graph.as_large_as(y, name)
         return y
 

@@ -8,6 +8,7 @@
     hi_mamba   Hi-Mamba, which runs once
     resshift   what latent networks of the ResShift family share
     dit_sr     DiT-SR, a latent network
+    resshift_unet  ResShift's UNet: SinSR and BiMaCoSR, latent networks
 
 Nothing here needs torch; the torch modules are in ``training.networks``.
 """
@@ -22,12 +23,13 @@ from .bbcu.network import Bbcu
 from .bi_diffsr.network import BiDiffSr
 from .dit_sr.network import DitSr
 from .hi_mamba.network import HiMamba
+from .resshift_unet.network import BiMaCoSr, ResShiftUnet
 
 __all__ = ["DEFAULT", "NETWORKS", "find_network", "matching_network", "network_of", "parameters"]
 
 DEFAULT = BiDiffSr.name  # of files that name no network, which early formats did not do
-NETWORKS: dict[str, Network] = {network.name: network
-                                for network in (BiDiffSr(), Bbcu(), HiMamba(), DitSr())}
+NETWORKS: dict[str, Network] = {network.name: network for network in (
+    BiDiffSr(), Bbcu(), HiMamba(), DitSr(), ResShiftUnet(), BiMaCoSr())}
 
 
 def find_network(name: Any, origin: str) -> Network:

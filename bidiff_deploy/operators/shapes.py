@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
-from .names import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH, SELECTIVE_SCAN
+from .names import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH, SCALED_BINARY_CONV, SELECTIVE_SCAN
 
 # Operators whose output has the shape of their input.
 SAME_SHAPE = (GROUP_NORM_SWISH, SELECTIVE_SCAN)
@@ -41,7 +41,8 @@ def infer_shapes(model: onnx.ModelProto, height: int, width: int) -> Mapping[str
             graph.node.append(node)
         elif node.domain != DOMAIN:
             continue  # its output and everything computed from it has no known shape
-        elif node.op_type == BINARY_CONV and len(words.get(node.input[1], ())) == 4:
+        elif (node.op_type in (BINARY_CONV, SCALED_BINARY_CONV)
+              and len(words.get(node.input[1], ())) == 4):
             cout, k, _, _ = words[node.input[1]]
             weight = f"{node.output[0]}/float"
             graph.input.append(helper.make_tensor_value_info(weight, TensorProto.FLOAT,

@@ -1,10 +1,10 @@
 # Kernel files for x86-64, each with the flags of its own instruction set and no other's.
 target_compile_definitions(bidiff_ops PRIVATE BIDIFF_X86_KERNELS)
-# GCC 12's own AVX-512 header trips -Wmaybe-uninitialized; Clang takes -mno-fma to forbid AVX-512.
+# GCC 12's own AVX-512 header trips -Wmaybe-uninitialized and -Wuninitialized; Clang takes -mno-fma to forbid AVX-512.
 set(BIDIFF_AVX512_FLAGS
   -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  list(APPEND BIDIFF_AVX512_FLAGS -mno-fma -Wno-maybe-uninitialized)
+  list(APPEND BIDIFF_AVX512_FLAGS -mno-fma -Wno-maybe-uninitialized -Wno-uninitialized)
 endif()
 set_source_files_properties(kernels/avx2.cpp PROPERTIES COMPILE_OPTIONS "-mavx2;-mno-fma")
 set_source_files_properties(kernels/avx512bw.cpp PROPERTIES COMPILE_OPTIONS "${BIDIFF_AVX512_FLAGS}")

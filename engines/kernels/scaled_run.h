@@ -95,6 +95,26 @@ BIDIFF_INLINE void convolve_tile(const ScaledRun& run, int64_t at, int64_t first
       }
     }
   }
+  // Up to here groups beyond the last channel have weights of 0; of `up` their rows are another's.
+  Floats added[kTileChannels][kTileVectors];
+  const float* up[kTileChannels];
+  for (int c = 0; c < kTileChannels; ++c) {
+    up[c] = branches.up + (first + c < channels ? first + c : first) * branches.rank;
+    for (int v = 0; v < kTileVectors; ++v) added[c][v] = Vec::broadcast_float(0.0f);
+  }
+  const float* low = run.low + at;
+  for (int64_t i = 0; i < branches.rank; ++i, low += run.plane) {
+    Floats part[kTileVectors];
+    for (int v = 0; v < kTileVectors; ++v) {
+      part[v] = Vec::load_floats(low + v * Vec::kLanes, Vec::kLanes);
+    }
+    for (int c = 0; c < kTileChannels; ++c) {
+      const Floats factor = Vec::broadcast_float(up[c][i]);
+      for (int v = 0; v < kTileVectors; ++v) {
+        added[c][v] = Vec::add_float(added[c][v], Vec::multiply(factor, part[v]));
+      }
+    }
+  }
   for (int c = 0; c < kTileChannels && first + c < channels; ++c) {
     const int64_t channel = first + c;
     const Floats alpha = Vec::broadcast_float(problem.alpha[channel]);
@@ -105,13 +125,7 @@ BIDIFF_INLINE void convolve_tile(const ScaledRun& run, int64_t at, int64_t first
       Floats y = Vec::multiply(alpha, Vec::add_float(sums[c][v], sums[c][v]));
       y = Vec::scale_negative(Vec::add_float(y, shift_in), slope);
       y = Vec::add_float(y, shift_out);
-      Floats added = Vec::broadcast_float(0.0f);
-      const float* low = run.low + at + v * Vec::kLanes;
-      for (int64_t i = 0; i < branches.rank; ++i, low += run.plane) {
-        const Floats up = Vec::broadcast_float(branches.up[channel * branches.rank + i]);
-        added = Vec::add_float(added, Vec::multiply(up, Vec::load_floats(low, Vec::kLanes)));
-      }
-      Vec::store_floats(lines + c * stride + v * Vec::kLanes, Vec::add_float(y, added),
+      Vec::store_floats(lines + c * stride + v * Vec::kLanes, Vec::add_float(y, added[c][v]),
                         Vec::kLanes);
     }
   }

@@ -112,7 +112,6 @@ struct Zmm {
   BIDIFF_INLINE Floats add_float(Floats a, Floats b) { return _mm512_add_ps(a, b); }
   BIDIFF_INLINE Floats subtract_float(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
   BIDIFF_INLINE Floats divide(Floats a, Floats b) { return _mm512_div_ps(a, b); }
-  // GCC 12's own _mm512_abs_ps trips -Wuninitialized.
   BIDIFF_INLINE Floats magnitude(Floats a) {
     return _mm512_castsi512_ps(both(_mm512_castps_si512(a), broadcast(0x7fffffff)));
   }

@@ -113,10 +113,7 @@ CustomOps binary_conv_ops(const Api& api, bool infers_shapes);
 CustomOps binary_block_ops(const Api& api, bool infers_shapes);
 CustomOps conv_ops(const Api& api, bool infers_shapes);
 CustomOps attention_ops(const Api& api, bool infers_shapes);
-<<<<<<< HEAD
 CustomOps scan_ops(const Api& api, bool infers_shapes);
-=======
 CustomOps scaled_conv_ops(const Api& api, bool infers_shapes);
->>>>>>> 6904492 (ScaledBinaryConv: BiMaCoSR's layer as one operator, kernels for x86)
 
 }  // namespace bidiff::ort

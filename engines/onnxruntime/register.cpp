@@ -33,12 +33,8 @@ CustomOps operators(const Api& api, bool infers_shapes) {
   if (cuda_is_on_cpu()) {
     for (const CustomOp* op : ops) taken.insert(op->name(op));
   }
-<<<<<<< HEAD
-  for (const auto make : {binary_conv_ops, binary_block_ops, conv_ops, attention_ops, scan_ops}) {
-=======
   for (const auto make :
-       {binary_conv_ops, binary_block_ops, conv_ops, attention_ops, scaled_conv_ops}) {
->>>>>>> 6904492 (ScaledBinaryConv: BiMaCoSR's layer as one operator, kernels for x86)
+       {binary_conv_ops, binary_block_ops, conv_ops, attention_ops, scan_ops, scaled_conv_ops}) {
     for (const CustomOp* op : make(api, infers_shapes)) {
       if (!taken.count(op->name(op))) ops.push_back(op);
     }

@@ -2,6 +2,7 @@
 
     noise_predictor  the check of a diffusion model: every part below
     latent           the check of a latent network: encoder, decoder, steps
+    binary_inputs    what its binary layers read
     one_run          the check of a network that runs once: layers and whole images
     common           checks and notes that both have
     runners          torch and engines behind one interface, Polygraphy's

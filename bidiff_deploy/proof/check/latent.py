@@ -2,6 +2,10 @@
 
 Each part is judged by its signal-to-noise ratio alone, fed what the engine computed before it. A
 wrong mask of windows still has 28 dB, and another order of sums 110 or more.
+
+One sign that rounding decides changes all of a binary network's result. So the reference takes the
+signs of the maps that the engine's binary layers read, and a sign of its own may be another only
+where the value is next to 0.
 """
 
 from __future__ import annotations
@@ -18,10 +22,11 @@ from ...engines.latent import LatentDiffusion
 from ...engines.tiled import to_tensor
 from ...errors import EngineError, UsageError
 from ...images.resample import enlarge, pad_reflect
-from ...networks.base import DECODER, ENCODER
+from ...networks.base import DECODER, ENCODER, STEP
 from ...sampling import resshift
 from ..inputs import image_files, read_rgb
 from ..reference import load_network, torch_threads
+from .binary_inputs import binary_inputs
 from .common import OnProgress, refuse_other_network, source_notes
 from .result import CheckResult, StepCheck
 from .runners import CPU_BACKENDS
@@ -34,6 +39,9 @@ _STEPS = 3  # that are compared if none are named: first, middle and last
 # Latents are moved towards their nearest codes before they are decoded, so that no code is decided
 # by rounding: the part of the distance that is left.
 _LEFT = np.float32(0.25)
+# A value against the root mean square of its map, below which rounding may decide its sign: float32
+# has 1e-7, of which a few dozen layers in between make a hundred times as much at most.
+_NEAR_0 = 1e-5
 
 
 def check_latent(bundle: LatentBundle, checkpoint: Checkpoint, *, backend: str = "onnxruntime",
@@ -63,7 +71,8 @@ def check_latent(bundle: LatentBundle, checkpoint: Checkpoint, *, backend: str =
         assert isinstance(engine, LatentDiffusion)
         network = load_network(checkpoint)
         for index, (_, image) in enumerate(samples):
-            found += _check_image(engine, network, pad_reflect(image, multiple)[0], chosen)
+            found += _check_image(engine, network, pad_reflect(image, multiple)[0], chosen,
+                                  threads)
             if on_progress is not None:
                 on_progress(index + 1, len(samples))
         described = engine.description
@@ -77,17 +86,24 @@ def check_latent(bundle: LatentBundle, checkpoint: Checkpoint, *, backend: str =
 
 
 def _check_image(engine: LatentDiffusion, network: Any, image: np.ndarray,
-                 chosen: Sequence[int]) -> list[StepCheck]:
+                 chosen: Sequence[int], threads: int | None) -> list[StepCheck]:
+    import torch
+
     condition = np.ascontiguousarray(image) * np.float32(2) - np.float32(1)
     large = enlarge(condition, engine.scale)
     y = engine.encode(large)
     found = [_compared(ENCODER, 0, _run(network.encode, large), y)]
+    binary = engine.bundle.network.binary_layers(engine.bundle.config)
 
     def predict(noisy: np.ndarray, timestep: int) -> np.ndarray:
         ours = engine.predict(noisy, condition, timestep)
         if timestep in chosen:
+            if binary:
+                network.signs = {name: torch.from_numpy(np.sign(value)) for name, value in
+                                 binary_inputs(engine, noisy, condition, timestep,
+                                               threads).items()}
             theirs = _run(network, noisy, condition, timestep)
-            found.append(_compared("step", timestep, theirs, ours))
+            found.append(_compared(STEP, timestep, theirs, ours, _wrong_sign(network, binary)))
         return ours
 
     shape = (1, y.shape[1] * resshift.draws(engine.sampler, len(engine.timesteps)), *y.shape[2:])
@@ -98,9 +114,16 @@ def _check_image(engine: LatentDiffusion, network: Any, image: np.ndarray,
     return [*found, _compared(DECODER, 0, _run(network.decode, near), engine.decode(near))]
 
 
-def _compared(part: str, timestep: int, reference: np.ndarray, found: np.ndarray) -> StepCheck:
+def _compared(part: str, timestep: int, reference: np.ndarray, found: np.ndarray,
+              wrong: str | None = None) -> StepCheck:
     statistics = compare_step({PREDICTION: reference}, {PREDICTION: found})
-    return StepCheck(timestep, statistics, None, part=part, lowest=CLEAN_SNR)
+    return StepCheck(timestep, statistics, None, wrong=wrong, part=part, lowest=CLEAN_SNR)
+
+
+def _wrong_sign(network: Any, binary: Sequence[str]) -> str | None:
+    """The first binary layer that reads a sign that rounding does not decide."""
+    flips = network.flips if binary else {}
+    return next((name for name in binary if flips.get(name, (0, 0.0))[1] > _NEAR_0), None)
 
 
 def _choose(bundle: LatentBundle, timesteps: Sequence[int] | None) -> list[int]:

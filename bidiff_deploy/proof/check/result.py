@@ -37,7 +37,7 @@ class StepCheck:
                 parts were judged; None if none were
     wrong       the first part of this step that is wrong, or None
     part        of ``networks.base.PARTS``; encoder and decoder have no timestep, and 0
-    lowest      the SNR, dB, that a network without binary layers must reach; None for others
+    lowest      the SNR, dB, that a part of a latent network must reach; None for others
     """
 
     timestep: int
@@ -57,13 +57,15 @@ class StepCheck:
     @property
     def passed(self) -> bool:
         if self.lowest is not None:
-            return self.engine.snr >= self.lowest
+            return self.engine.snr >= self.lowest and self.wrong is None
         same = (judge_step(self.engine, self.floor, self.precision)[0] if self.differing is None
                 else not self.differing)
         return same and self.wrong is None
 
     @property
     def reason(self) -> str:
+        if self.lowest is not None and self.wrong is not None:
+            return f"signs of what {self.wrong} reads differ where rounding cannot explain it"
         if self.lowest is not None:
             return (f"at least {decibel(self.lowest)}" if self.passed else
                     f"{decibel(self.engine.snr, 3)} is below {decibel(self.lowest, 3)}")
