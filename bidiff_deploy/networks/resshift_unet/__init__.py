@@ -7,5 +7,5 @@ BiMaCoSR.
     graph         one step as an ONNX graph
     time_path     the time embedding at a fixed step, folded into norms
     costs         counts of layers
-    network       the records
+    network       the records.
 """

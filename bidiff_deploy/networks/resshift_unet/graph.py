@@ -11,6 +11,7 @@ window are neighbours, and layers of single pixels are 1x1 convolutions all the 
 from __future__ import annotations
 
 import numpy as np
+from onnx import FunctionProto
 
 from ...operators.definitions import functions, scaled_functions
 from ...operators.names import DOMAIN, GROUP_NORM_SWISH, NORM_CONV, SCALED_BINARY_CONV
@@ -49,9 +50,8 @@ def build_step(weights: Weights, store: Store, timestep: int) -> StepGraph:
             skips.append(x)
     write.nodes[-1].output[0] = "prediction"
     latent = config.autoencoder.latent
-    built = write.finished("step", {"noisy": latent, "condition": COLORS}, "prediction", latent)
-    built.model.functions.extend(write.definitions())
-    return built
+    return write.finished("step", {"noisy": latent, "condition": COLORS}, "prediction", latent,
+                          write.definitions())
 
 
 class _UnetWriter(SwinWriter):
@@ -181,7 +181,7 @@ class _UnetWriter(SwinWriter):
 
 class _FloatWriter(_UnetWriter):
     @staticmethod
-    def definitions() -> list[object]:
+    def definitions() -> list[FunctionProto]:
         return [function for function in functions()
                 if function.name in (GROUP_NORM_SWISH, NORM_CONV)]
 
@@ -209,8 +209,8 @@ class _FloatWriter(_UnetWriter):
 
 class _BinaryWriter(_UnetWriter):
     @staticmethod
-    def definitions() -> list[object]:
-        return list(scaled_functions())
+    def definitions() -> list[FunctionProto]:
+        return scaled_functions()
 
     def layer(self, x: str, name: str, output: str = "") -> str:
         key = short(name)
