@@ -88,7 +88,6 @@ template <class Math>
 void run_strip(const ConvRun& run, const Strip& strip, int64_t begin, int64_t end) {
   const int64_t out_channels = run.problem->out_channels, depth = run.plan.depth;
   const int64_t tiles = strip.vectors * kLanes, sum_rows = panels(out_channels) * kPanel;
-  const bool adds_map = run.problem->skip && !run.problem->skip_is_scalar;
   const float* const row_scales =
       run.weights + weight_floats<Math>(out_channels, run.problem->shape.channels);
   for (int64_t first = begin; first < end; first += run.plan.block_rows) {
@@ -103,17 +102,6 @@ void run_strip(const ConvRun& run, const Strip& strip, int64_t begin, int64_t en
         transform_channels<Math>(strip, top, first + row == begin, values, pitch);
       }
     }
-    // A few at a time: more lines than a core can have in flight would stall the products.
-    const int64_t y0 = kTile * first, height = run.problem->shape.height;
-    const int64_t skip_rows = smaller(kTile * rows, height - y0);
-    const int64_t fetches = adds_map ? out_channels * skip_rows : 0;
-    const int64_t at_once = quotient_up(fetches, kFrequencies * panels(out_channels));
-    int64_t fetched = 0;
-    const auto fetch = [&] {
-      const int64_t past = smaller(fetched + at_once, fetches);
-      fetch_skip(strip, y0, skip_rows, fetched, past);
-      fetched = past;
-    };
     for (int f = 0; f < kFrequencies; ++f) {
       Scales scales{};
       if (Math::kScaled) {
@@ -121,7 +109,7 @@ void run_strip(const ConvRun& run, const Strip& strip, int64_t begin, int64_t en
       }
       multiply<Math>(run.weights + f * sum_rows * depth, strip.values + f * strip.value_stride,
                      depth, rows * strip.vectors, out_channels, scales,
-                     strip.sums + f * strip.sum_stride, fetch);
+                     strip.sums + f * strip.sum_stride);
     }
     for (int64_t channel = 0; channel < out_channels; ++channel) {
       for (int64_t row = 0; row < rows; ++row) {

@@ -81,12 +81,11 @@ BIDIFF_INLINE void multiply_rows(const float* weights, const float* values, int6
 BIDIFF_INLINE int64_t panels(int64_t out_channels) { return (out_channels + kPanel - 1) / kPanel; }
 
 // One frequency: weights [panel][depth][kPanel], values [depth][vectors * kLanes], sums
-// [channels of whole panels][vectors * kLanes]. `aside` is called before every panel.
-template <class Math, class Aside>
+// [channels of whole panels][vectors * kLanes].
+template <class Math>
 void multiply(const float* weights, const float* values, int64_t depth, int64_t vectors,
-              int64_t out_channels, Scales scales, float* sums, const Aside& aside) {
+              int64_t out_channels, Scales scales, float* sums) {
   for (int64_t channel = 0; channel < out_channels; channel += kPanel) {
-    aside();
     if (out_channels - channel > kPanel / 2) {
       multiply_rows<Math, kPanel>(weights, values, depth, vectors, scales, sums);
     } else {

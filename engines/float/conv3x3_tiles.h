@@ -188,19 +188,6 @@ BIDIFF_INLINE void write_columns(float* y, const float* skip, Floats value, int6
   }
 }
 
-// Prefetches the skip map's rows that a block adds: of the `rows` rows from y0 on of every output
-// channel, those numbered [from, past).
-inline void fetch_skip(const Strip& strip, int64_t y0, int64_t rows, int64_t from, int64_t past) {
-  const ConvProblem& problem = *strip.problem;
-  const MapShape& shape = problem.shape;
-  const int64_t columns = smaller(kTile * strip.vectors * kLanes, shape.width - strip.column);
-  for (int64_t i = from; i < past; ++i) {
-    const int64_t plane = strip.image * problem.out_channels + i / rows;
-    prefetch(problem.skip + (plane * shape.height + y0 + i % rows) * shape.width + strip.column,
-             columns);
-  }
-}
-
 // Writes rows [y0, y0 + kTile) of one output channel that are inside the map.
 inline void finish_channel(const Strip& strip, int64_t channel, int64_t y0, const float* sums) {
   const ConvProblem& problem = *strip.problem;
