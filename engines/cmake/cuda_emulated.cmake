@@ -21,6 +21,8 @@ add_library(bidiff_emulated_cuda MODULE EXCLUDE_FROM_ALL
 target_include_directories(bidiff_emulated_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_compile_options(bidiff_emulated_cuda PRIVATE
   ${bidiff_emulated_options} -fvisibility=hidden -fvisibility-inlines-hidden)
+# So that in a process that has loaded it, bindings which ask for libcuda.so.1 get this one.
+target_link_options(bidiff_emulated_cuda PRIVATE -Wl,-soname,libcuda.so.1)
 
 # Native tests of kernels and plans; see tests/engines/cuda/test_cuda_kernels.py.
 foreach(test cuda_emulation_test cuda_kernels_test cuda_plan_test)

@@ -1,4 +1,4 @@
-"""Bundles that tests of builds share, and the folder of their plans."""
+"""Bundles that tests of builds share."""
 
 from __future__ import annotations
 
@@ -7,18 +7,11 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tiny(reference) -> Path:
     return reference.bundle("tiny", [999, 400, 0])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def halved(reference) -> Path:
     return reference.bundle("tiny", [999, 400, 0], precision="half")
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    """Folder of plans that bundles look in."""
-    monkeypatch.setenv("BIDIFF_TENSORRT_PLANS", str(tmp_path / "plans"))
-    return tmp_path / "plans"

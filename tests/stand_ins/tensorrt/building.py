@@ -1,165 +1,221 @@
-"""The builder. A plan holds the graph and how it was built."""
+"""The builder, its configuration, and what users derive from. A plan is how it was built, and the
+graph."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import operator
-import os
+from collections.abc import Sequence
 from typing import Any
 
 import onnx
 
 from . import nodes
-from .filtered import new
-from .objects import checked
-from .program import Refused
+from .objects import Object, Refused, checked, injected
+from .parsing import INetworkDefinition, ITensor, ILayer, OnnxParser, ParserError
 
-MAGIC = b"BIDIFF STAND-IN PLAN\n"
+__all__ = ["Builder", "IBuilderConfig", "IHostMemory", "ILayer", "ILogger", "INetworkDefinition",
+           "IOptimizationProfile", "IProgressMonitor", "ITensor", "ITimingCache", "OnnxParser",
+           "ParserError", "read_plan"]
 
-
-def injected(what: str) -> bool:
-    """Whether BIDIFF_STAND_IN_FAIL says that this fails: build, deserialize, context, enqueue."""
-    return what in os.environ.get("BIDIFF_STAND_IN_FAIL", "").split(",")
+PLAN, CACHE = b"BIDIFF STAND-IN PLAN\n", b"BIDIFF STAND-IN CACHE\n"
 
 
-class Builder:
+class ILogger(Object):
+    """Where messages go."""
+
+    def __init__(self) -> None:
+        self._made = True
+
+
+class IProgressMonitor(Object):
+    """Derived from by users."""
+
+    def __init__(self) -> None:
+        self._made = True
+
+
+class IHostMemory(bytearray):
+    """A buffer, which has no length."""
+
+    __len__ = None  # type: ignore[assignment]
+    nbytes = property(lambda self: memoryview(self).nbytes)
+
+
+class IOptimizationProfile(Object):
+    """Ranges of the inputs' shapes."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[str, list[tuple[int, ...]]] = {}
+
+    def set_shape(self, input: str, min: Sequence[int], opt: Sequence[int],
+                  max: Sequence[int]) -> None:
+        self._shapes[input] = [tuple(map(operator.index, shape)) for shape in (min, opt, max)]
+        if any(not 0 <= a <= b <= c for a, b, c in zip(*self._shapes[input], strict=True)):
+            raise ValueError(f"Shape provided for min/opt/max of {input} is inconsistent")
+
+
+class ITimingCache(Object):
+    """Whether a build has timed its layers, on one version and GPU."""
+
+    def __init__(self, machine: str, full: bool) -> None:
+        self._machine, self._full = machine, full
+
+    def serialize(self) -> Any:
+        return self._trt.IHostMemory(CACHE + self._machine.encode())
+
+
+class IBuilderConfig(Object):
+    """How to build: what is set has to be of the right kind, and goes into the plan."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger, self._set, self._pools = logger, {"TF32"}, {}
+        self._profiles: list[Any] = []
+        self._capabilities: list[int] = []  # of TensorRT-RTX
+        self._cache = self._monitor = self._sources = None
+        self._level = 3
+
+    def set_flag(self, flag: Any) -> None:
+        self._set.add(self._of("BuilderFlag", flag))
+
+    def clear_flag(self, flag: Any) -> None:
+        self._set.discard(self._of("BuilderFlag", flag))
+
+    def get_flag(self, flag: Any) -> bool:
+        return self._of("BuilderFlag", flag) in self._set
+
+    def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
+        self._pools[self._of("MemoryPoolType", pool)] = operator.index(pool_size)
+
+    num_compute_capabilities = property(lambda self: len(self._capabilities), lambda self, count:
+                                        self._capabilities.extend([0] * count))
+
+    def set_compute_capability(self, compute_capability: Any, index: int) -> bool:
+        self._capabilities[index] = int(
+            self._of("ComputeCapability", compute_capability).removeprefix("SM"))
+        return True
+
+    def add_optimization_profile(self, profile: Any) -> int:
+        self._profiles.append(profile)
+        return len(self._profiles) - 1
+
+    def create_timing_cache(self, serialized_timing_cache: Any) -> Any:
+        content = bytes(serialized_timing_cache)
+        if content and not content.startswith(CACHE):
+            return self._log("the timing cache cannot be read") or None
+        return self._trt.ITimingCache(content[len(CACHE):].decode() or self._machine, bool(content))
+
+    def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
+        if cache._machine != self._machine and not ignore_mismatch:
+            return self._log("the timing cache is of another TensorRT or GPU", "WARNING")
+        self._cache = cache
+        return True
+
+    def get_timing_cache(self) -> Any:
+        return self._cache
+
+    @property
+    def _machine(self) -> str:
+        return f"{self._trt.__version__} {nodes.device()}"
+
+    progress_monitor = property(lambda self: self._monitor, lambda self, monitor: setattr(
+        self, "_monitor", checked(monitor, self._trt.IProgressMonitor)))
+    builder_optimization_level = property(
+        lambda self: self._level, lambda self, level: setattr(self, "_level", level))
+
+    def set_tactic_sources(self, tactic_sources: int) -> bool:
+        self._sources = operator.index(tactic_sources)
+        return True
+
+    def get_tactic_sources(self) -> int:
+        members = self._trt.TacticSource.__members__.values()
+        return sum(1 << int(m) for m in members) if self._sources is None else self._sources
+
+
+class Builder(Object):
     """Makes plans."""
 
     def __init__(self, logger: Any) -> None:
         self._logger = checked(logger, self._trt.ILogger)
         nodes.ensure_context()
 
-    logger = property(lambda self: self._logger)
-
     def create_network(self, flags: int = 0) -> Any:
-        return new(self._trt.INetworkDefinition, self, operator.index(flags))
+        return self._trt.INetworkDefinition(operator.index(flags))
 
     def create_builder_config(self) -> Any:
-        return new(self._trt.IBuilderConfig, self._logger)
+        return self._trt.IBuilderConfig(self._logger)
 
     def create_optimization_profile(self) -> Any:
-        return new(self._trt.IOptimizationProfile)
+        return self._trt.IOptimizationProfile()
 
     def build_serialized_network(self, network: Any, config: Any) -> Any:
         try:
             return self._trt.IHostMemory(self._build(network, config))
         except Refused as error:
-            self._logger.log(self._trt.ILogger.Severity.ERROR, str(error))
-            return None
+            return self._log(str(error)) or None
 
     def _build(self, network: Any, config: Any) -> bytes:
-        program = network._program
-        if program is None:
-            raise Refused("Network must have at least one output")
+        program, limit = network._program, config._pools.get("WORKSPACE")
         if injected("build"):
             raise Refused("Error Code 10: Could not find any implementation for node.")
         _check_types(network, config)
         profiles = _profiles(program, config)
-        monitor = config._monitor
-        layers = [_signature(node, program, profiles) for node in network._model.graph.node]
-        if monitor is not None:
-            monitor.phase_start("Building Engine", None, 2)
-            monitor.phase_start("Profiling layers", "Building Engine", len(layers))
-        known, timed = set() if config._cache is None else config._cache._keys, 0
-        for index, key in enumerate(layers):
-            timed += key not in known
-            known.add(key)
-            if monitor is not None and not monitor.step_complete("Profiling layers", index):
-                raise Refused("the build was cancelled by the progress monitor")
-        if monitor is not None:
-            monitor.phase_finish("Profiling layers")
+        if (monitor := config._monitor) is not None:
+            monitor.phase_start("Building Engine", None, 1)
             if not monitor.step_complete("Building Engine", 0):
                 raise Refused("the build was cancelled by the progress monitor")
-        self._logger.log(self._trt.ILogger.Severity.INFO,
-                         f"{timed} of {len(layers)} layers were timed")
+            monitor.phase_finish("Building Engine")
         for profile in profiles:
             laid = program.lay({name: shapes[2] for name, shapes in profile.items()})
             # A part's workspace counts as a tactic's.
-            if max(program.workspaces(laid.given), default=0) > config._pools.get("WORKSPACE",
-                                                                                  1 << 40):
+            if max(program.workspaces(laid), default=0) > (limit or 1 << 40):
                 raise Refused("Error Code 10: insufficient workspace for any tactic")
         name, architecture = nodes.device()
         header = {"tensorrt": self._trt.__version__, "gpu": name,
                   "architectures": config._capabilities or [architecture],
                   "flags": sorted(config._set), "strongly_typed": network._strongly_typed,
-                  "precisions": network._precisions, "profiles": profiles,
+                  "precisions": network._precisions, "profiles": profiles, "workspace": limit,
                   "dynamic": bool(config._profiles), "level": config._level,
-                  "workspace": config._pools.get("WORKSPACE"), "timed": timed,
-                  "tactic_sources": config.get_tactic_sources(), "layers": len(layers)}
-        if monitor is not None:
-            monitor.step_complete("Building Engine", 1)
-            monitor.phase_finish("Building Engine")
-        graph = network._model.SerializeToString()
-        text = json.dumps(header).encode()
-        body = len(text).to_bytes(8, "little") + text + graph
-        return MAGIC + hashlib.sha256(body).digest() + body
+                  "timed": config._cache is None or not config._cache._full}
+        if config._cache is not None:
+            config._cache._full = True
+        return (PLAN + json.dumps(header).encode() + b"\n"
+                + network._model.SerializeToString())
 
 
 def read_plan(plan: Any) -> tuple[dict[str, Any], onnx.ModelProto]:
-    """How a plan was built (tensorrt, gpu, architecture, flags, strongly_typed, precisions,
-    profiles, level, workspace, timed ...), and its graph. Raises ValueError for damaged ones."""
-    content = bytes(memoryview(plan))
-    body = content[len(MAGIC) + 32:]
-    if (not content.startswith(MAGIC)
-            or hashlib.sha256(body).digest() != content[len(MAGIC):len(MAGIC) + 32]):
-        raise ValueError("the plan is damaged")
-    size = int.from_bytes(body[:8], "little")
-    model = onnx.ModelProto()
-    model.ParseFromString(body[8 + size:])
-    return json.loads(body[8:8 + size]), model
+    """How a plan was built, and its graph. Raises Refused for what is no plan."""
+    magic, _, rest = bytes(memoryview(plan)).partition(b"\n")
+    if magic + b"\n" != PLAN:
+        raise Refused("Error Code 1: Serialization (Serialization assertion magicTagRead == "
+                      "kMAGIC_TAG failed. Magic tag does not match)")
+    header, _, model = rest.partition(b"\n")
+    return json.loads(header), onnx.load_model_from_string(model)
 
 
 def _check_types(network: Any, config: Any) -> None:
-    flags = config._set
+    """Before version 10 flags allow types; in a strongly typed network there are no such flags."""
     if network._strongly_typed:
-        if wrong := flags & {"FP16", "BF16", "INT8", "FP8"}:
-            raise Refused(f"API Usage Error: {sorted(wrong)[0]} flag cannot be set for a strongly "
-                          "typed network")
-        if network._precisions:
-            raise Refused("API Usage Error: precision cannot be set in a strongly typed network")
+        if wrong := config._set & {"FP16", "INT8"} or network._precisions:
+            raise Refused(f"API Usage Error: {wrong} cannot be set in a strongly typed network")
         return
     types = set(network._program.types.values())
     for kind, flag in ((onnx.TensorProto.FLOAT16, "FP16"), (onnx.TensorProto.INT8, "INT8")):
-        if kind in types and flag not in flags:
-            raise Refused(f"Error Code 4: Internal Error ({flag.lower()} precision has been set "
-                          f"for a layer or layer output, but {flag.lower()} is not configured in "
-                          "the builder)")
+        if kind in types and flag not in config._set:
+            raise Refused(f"Error Code 4: Internal Error ({flag.lower()} precision has been set for"
+                          " a layer, but is not configured in the builder)")
 
 
 def _profiles(program: Any, config: Any) -> list[dict[str, list[tuple[int, ...]]]]:
-    dynamic = {name for name, (_, shape) in program.inputs.items() if -1 in shape}
-    if dynamic and not config._profiles:
-        raise Refused("Error Code 4: API Usage Error (Network has dynamic or shape inputs, but no "
-                      "optimization profile has been defined.)")
+    """Shapes of all inputs, least, best and largest, in each profile."""
     made = []
     for profile in config._profiles or [None]:
-        found = {}
-        for name, (_, shape) in program.inputs.items():
-            given = None if profile is None else profile._shapes.get(name)
-            if name in dynamic and given is None:
-                raise Refused(f"Error Code 4: input tensor {name} has dynamic dimensions but no "
-                              "shapes in the optimization profile")
-            given = given or [shape] * 3
-            for one in given:
-                if len(one) != len(shape) or any(size not in (-1, have)
-                                                 for size, have in zip(shape, one)):
-                    raise Refused(f"Error Code 4: for input tensor {name} the profile's {one} does "
-                                  f"not go with its dimensions {shape}")
-            found[name] = given
+        given = {} if profile is None else profile._shapes
+        found = {name: given.get(name, [shape] * 3) for name, (_, shape) in program.inputs.items()}
+        for name, shapes in found.items():
+            declared = program.inputs[name][1]
+            if any(-1 in one or len(one) != len(declared) or any(
+                    size not in (-1, have) for size, have in zip(declared, one)) for one in shapes):
+                raise Refused(f"Error Code 4: input {name} of {declared} has the profile {shapes}")
         made.append(found)
     return made
-
-
-def _signature(node: onnx.NodeProto, program: Any, profiles: Any) -> str:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    copy.ClearField("name")
-    for names in (copy.input, copy.output):
-        del names[:]
-    parts = [copy.SerializeToString(), repr(sorted(profiles[0].items())).encode(),
-             repr([program.types.get(name) for name in node.input]).encode()]
-    return hashlib.sha256(b"".join(parts)).hexdigest()
-
-
-TEMPLATES = {"Builder": Builder}

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import enum
 import types
 from typing import Any
 
 from support import tensorrt_names
 
-from . import building, configuration, context, network, objects, parsing, running
-from .filtered import enumeration, restricted
+from . import building, running
+from .objects import Object, checked
 
-_BASES = {"IHostMemory": bytearray}
-TEMPLATES = {**objects.TEMPLATES, **configuration.TEMPLATES, **building.TEMPLATES,
-             **network.TEMPLATES, **parsing.TEMPLATES, **running.TEMPLATES, **context.TEMPLATES}
+TEMPLATES = {name: value for module in (building, running) for name, value in vars(module).items()
+             if isinstance(value, type) and issubclass(value, Object) and value is not Object}
+TEMPLATES["IHostMemory"] = building.IHostMemory
 
 
-class Dims(tuple):
-    """A shape."""
+class Number(enum.Enum):
+    """As pybind11's: equal to its kind alone, a number by ``int``."""
 
-    MAX_DIMS = 8
+    def __int__(self) -> int:
+        return self.value
+
+
+class Gone:
+    """A name that a version has not."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        raise AttributeError(self._name)
+
+    def __set__(self, instance: object, value: object) -> None:
+        raise AttributeError(self._name)
 
 
 class StandIn(types.ModuleType):
@@ -31,34 +46,29 @@ class StandIn(types.ModuleType):
 
 
 def make(version: str) -> types.ModuleType:
-    """``tensorrt`` of a version that tests/tensorrt_names has a table of."""
+    """``tensorrt`` of a version that ``tensorrt_names`` has a table of."""
     table = tensorrt_names.table(version)
-    module = StandIn("tensorrt", f"A stand-in for TensorRT {version}.")
+    module: Any = StandIn("tensorrt", f"A stand-in for TensorRT {version}.")
     module._names = frozenset(table["module"])
-    module.__version__ = table["version"]
-    module.__file__ = __file__
+    module.__version__, module.__file__ = table["version"], __file__
     module._rtx = version == tensorrt_names.RTX
     # TensorRT-RTX 1.7 is as TensorRT of that time.
     module._version = (10, 16, 1) if module._rtx else tuple(
         int(part) for part in table["version"].split(".")[:3])
     for path, names in table["classes"].items():
-        if "." in path:
-            continue
-        if isinstance(names, dict):
-            setattr(module, path, enumeration(path, names))
-        elif path in TEMPLATES:
-            setattr(module, path, restricted(path, TEMPLATES[path], names,
-                                             _BASES.get(path, object), module))
-    severity = enumeration("Severity", table["classes"]["ILogger.Severity"])
-    for name in ("Severity", *severity.__members__):
-        setattr(module.ILogger, name, getattr(severity, name, severity))
-    functions = {
-        "Dims": Dims,
-        "init_libnvinfer_plugins": lambda logger, namespace: bool(
-            objects.checked(logger, module.ILogger)),
-    }
-    functions.update(float32=module.DataType.FLOAT, float16=module.DataType.HALF)
-    for name, function in functions.items():
-        if name in module._names:
-            setattr(module, name, function)
+        if isinstance(names, dict) and "." not in path:
+            setattr(module, path, Number(path, names))
+        elif template := TEMPLATES.get(path):
+            gone = {name: Gone() for name in vars(template)
+                    if not name.startswith("_") and name not in names}
+            setattr(module, path, type(path, (template,), {
+                **gone, "_trt": module, "_names": frozenset(names)}))
+    severity = Number("Severity", table["classes"]["ILogger.Severity"])
+    for name, value in {"Severity": severity, **severity.__members__}.items():
+        setattr(module.ILogger, name, value)
+    functions = {"init_libnvinfer_plugins": lambda logger, namespace: bool(
+        checked(logger, module.ILogger)),
+        "float32": module.DataType.FLOAT, "float16": module.DataType.HALF}
+    for name in functions.keys() & module._names:
+        setattr(module, name, functions[name])
     return module

@@ -1,8 +1,7 @@
 """Our plugin's nodes by its own C++ code, and the emulated driver's functions for tests.
 
 The library is engines/tests/tensorrt_node_runner.cpp. Its operators count as registered in a
-process that has loaded it, as with the real one: ``libbidiff_tensorrt*.so`` from any folder, built
-for the major version of TensorRT at hand.
+process that has loaded it, built for the major version of TensorRT at hand.
 """
 
 from __future__ import annotations
@@ -10,20 +9,22 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import re
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 
-_ERROR_SIZE = 1024
-NAMESPACE, VERSION = "bidiff", "1"
+from bidiff_deploy.engines.tensorrt import api
+
+NAMESPACE = "bidiff"
 ATTRIBUTES = {"groups": 0, "inputs": -1, "kernel": 0, "layout": 0}  # in C++'s order
-_TYPES: dict[int, int] = {
-    onnx.TensorProto.FLOAT: 0, onnx.TensorProto.FLOAT16: 1, onnx.TensorProto.INT32: 2}
 OPERATORS = ("BinaryConv", "NormBinaryConv", "BinaryFusion", "BinaryDown", "BinaryUp",
              "GroupNormSwish")
+_TYPES: dict[int, int] = {
+    onnx.TensorProto.FLOAT: 0, onnx.TensorProto.FLOAT16: 1, onnx.TensorProto.INT32: 2}
+_ERROR_SIZE = 1024
 
 
 class NodeError(Exception):
@@ -36,12 +37,8 @@ class _Tensor(ctypes.Structure):
 
 def registered(major: int) -> ctypes.CDLL | None:
     """The plugin library that this process has loaded for that version."""
-    with open("/proc/self/maps") as maps:
-        # One that was built anew since it was loaded is "(deleted)", and dlopen still gives it.
-        found = re.findall(r"(/\S*/libbidiff_tensorrt[^/\s]*\.so)(?: \(deleted\))?$", maps.read(),
-                           re.M)
-    for file in dict.fromkeys(found):
-        library = ctypes.CDLL(file)
+    for file in api._plugins:
+        library = ctypes.CDLL(str(file))
         library.bidiff_tensorrt_version.restype = ctypes.c_char_p
         if int(library.bidiff_tensorrt_version().split(b".")[0]) == major:
             return library
@@ -50,12 +47,9 @@ def registered(major: int) -> ctypes.CDLL | None:
 
 def tensors(shapes: Sequence[tuple[int, ...]], types: Sequence[int]) -> Any:
     """Shapes and ONNX types as the library takes them."""
-    made = (_Tensor * len(shapes))()
-    for entry, shape, kind in zip(made, shapes, types):
-        entry.rank, entry.type = len(shape), _TYPES.get(kind, 3)
-        for axis, size in enumerate(shape):
-            entry.dims[axis] = size
-    return made
+    return (_Tensor * len(shapes))(*(
+        ((ctypes.c_int64 * 8)(*shape), len(shape), _TYPES.get(kind, 3))
+        for shape, kind in zip(shapes, types)))
 
 
 class Node:
@@ -70,9 +64,9 @@ class Node:
         if self._node:
             self._library.bidiff_runner_destroy(self._node)
 
-    def configure(self, types: Sequence[int], output: int) -> None:
-        """Agree on ONNX types of inputs and output."""
-        self._call("configure", self._node, tensors([(1,)] * (len(types) + 1), [*types, output]),
+    def configure(self, types: Sequence[int]) -> None:
+        """Agree on ONNX types of inputs, of which the output's is the first."""
+        self._call("configure", self._node, tensors([(1,)] * (len(types) + 1), [*types, types[0]]),
                    len(types))
 
     def output(self, given: Any) -> tuple[int, ...]:
@@ -118,12 +112,11 @@ class DriverError(Exception):
         super().__init__(f"{function}: CUDA error {code}")
 
 
-@functools.cache
-def _libcuda(file: str) -> ctypes.CDLL:
-    return ctypes.CDLL(file)
+_libcuda = functools.cache(ctypes.CDLL)
 
 
-def _call(function: str, *arguments: object) -> None:
+def call(function: str, *arguments: object) -> None:
+    """A function of the driver. Raises DriverError."""
     if code := getattr(_libcuda(os.environ["BIDIFF_LIBCUDA"]), function)(*arguments):
         raise DriverError(function, code)
 
@@ -131,12 +124,12 @@ def _call(function: str, *arguments: object) -> None:
 def ensure_context() -> None:
     """Make the first GPU's primary context current where none is, as TensorRT's runtime does."""
     context, device = ctypes.c_void_p(), ctypes.c_int()
-    _call("cuInit", 0)
-    _call("cuCtxGetCurrent", ctypes.byref(context))
+    call("cuInit", 0)
+    call("cuCtxGetCurrent", ctypes.byref(context))
     if not context:
-        _call("cuDeviceGet", ctypes.byref(device), 0)
-        _call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
-        _call("cuCtxPushCurrent_v2", context)
+        call("cuDeviceGet", ctypes.byref(device), 0)
+        call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
+        call("cuCtxPushCurrent_v2", context)
 
 
 def device() -> tuple[str, int]:
@@ -144,10 +137,10 @@ def device() -> tuple[str, int]:
     ensure_context()
     number, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     name = ctypes.create_string_buffer(64)
-    _call("cuCtxGetDevice", ctypes.byref(number))
-    _call("cuDeviceGetName", name, 64, number)
-    _call("cuDeviceGetAttribute", ctypes.byref(major), 75, number)
-    _call("cuDeviceGetAttribute", ctypes.byref(minor), 76, number)
+    call("cuCtxGetDevice", ctypes.byref(number))
+    call("cuDeviceGetName", name, 64, number)
+    call("cuDeviceGetAttribute", ctypes.byref(major), 75, number)
+    call("cuDeviceGetAttribute", ctypes.byref(minor), 76, number)
     return name.value.decode(), 10 * major.value + minor.value
 
 
@@ -157,7 +150,8 @@ class DeviceMemory:
     def __init__(self, size: int) -> None:
         ensure_context()
         self.size, self._pointer = size, ctypes.c_uint64()
-        _call("cuMemAlloc_v2", ctypes.byref(self._pointer), ctypes.c_size_t(max(size, 1)))
+        self._driver = _libcuda(os.environ["BIDIFF_LIBCUDA"])
+        call("cuMemAlloc_v2", ctypes.byref(self._pointer), ctypes.c_size_t(max(size, 1)))
 
     @property
     def address(self) -> int:
@@ -165,10 +159,7 @@ class DeviceMemory:
 
     def __del__(self) -> None:
         if self._pointer.value:
-            try:
-                _call("cuMemFree_v2", self._pointer)
-            except Exception:
-                pass  # the process ends
+            self._driver.cuMemFree_v2(self._pointer)
 
 
 def is_allocated(address: int, size: int) -> bool:
@@ -180,7 +171,7 @@ def is_allocated(address: int, size: int) -> bool:
 def is_capturing(stream: int) -> bool:
     """Whether a graph is captured on the stream."""
     status = ctypes.c_int()
-    _call("cuStreamIsCapturing", ctypes.c_void_p(stream), ctypes.byref(status))
+    call("cuStreamIsCapturing", ctypes.c_void_p(stream), ctypes.byref(status))
     return bool(status.value)
 
 
@@ -191,19 +182,15 @@ def launch(stream: int, work: Callable[[], None], keep: list[object]) -> None:
         try:
             work()
         except BaseException:
-            import traceback
             traceback.print_exc()
             return 1
         return 0
 
-    function = _WORK(run)
-    keep.append(function)
-    _call("bidiff_emulated_launch", ctypes.c_void_p(stream), function, None)
+    keep.append(function := _WORK(run))
+    call("bidiff_emulated_launch", ctypes.c_void_p(stream), function, None)
 
 
 def view(address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Device memory as numpy sees it: an address of the emulated GPU is one of the host."""
-    dtype = np.dtype(dtype)
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    raw = (ctypes.c_char * size).from_address(address)
+    raw = (ctypes.c_char * int(np.prod(shape) * np.dtype(dtype).itemsize)).from_address(address)
     return np.frombuffer(raw, dtype).reshape(shape)

@@ -1,39 +1,42 @@
-"""Loggers, monitors, buffers, profiles and timing caches."""
+"""What all classes of the stand-in have in common."""
 
 from __future__ import annotations
 
-import json
-import operator
-from collections.abc import Sequence
+import os
 from typing import Any
 
-CACHE_MAGIC = b"BIDIFF STAND-IN CACHE\n"
+
+class Refused(Exception):
+    """What TensorRT would not do; the sentence is its, or the plugin's."""
 
 
-class ILogger:
-    """Where messages go."""
+class Object:
+    """An object with the names of its version's class, and no others; ``_trt`` is the module."""
 
-    def __init__(self) -> None:
-        self._made = True
+    _trt: Any = None
+    _names: frozenset[str] = frozenset()
 
-    def log(self, severity: Any, msg: str) -> None:
-        raise NotImplementedError("ILogger.log is pure virtual")
+    def __getattr__(self, name: str) -> Any:
+        if name in type(self)._names:
+            raise NotImplementedError(f"the stand-in for TensorRT has no {name} yet")
+        raise AttributeError(name)
 
+    def __setattr__(self, name: str, value: object) -> None:
+        # A class that a user derived takes any attribute.
+        if not name.startswith("_") and "_trt" in vars(type(self)) and not isinstance(
+                getattr(type(self), name, None), property):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        object.__setattr__(self, name, value)
 
-class IProgressMonitor:
-    """Derived from by users."""
+    def _log(self, text: str, severity: str = "ERROR") -> bool:
+        self._logger.log(getattr(self._trt.ILogger.Severity, severity), text)
+        return False
 
-    def __init__(self) -> None:
-        self._made = True
-
-    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-        raise NotImplementedError("IProgressMonitor.phase_start is pure virtual")
-
-    def phase_finish(self, phase_name: str) -> None:
-        raise NotImplementedError("IProgressMonitor.phase_finish is pure virtual")
-
-    def step_complete(self, phase_name: str, step: int) -> bool:
-        raise NotImplementedError("IProgressMonitor.step_complete is pure virtual")
+    def _of(self, kind: str, value: Any) -> str:
+        """The name of an enumeration's member."""
+        if type(value) is not getattr(self._trt, kind):
+            raise TypeError(f"incompatible function arguments: {value!r} is no {kind}")
+        return value.name
 
 
 def checked(value: Any, kind: type) -> Any:
@@ -44,57 +47,6 @@ def checked(value: Any, kind: type) -> Any:
     return value
 
 
-class IHostMemory(bytearray):
-    """A buffer. Nothing but its bytes is to be had of it."""
-
-    def __init__(self, content: bytes) -> None:
-        bytearray.__init__(self, content)
-
-    def __getattribute__(self, name: str) -> Any:
-        if not name.startswith("__") and name not in ("nbytes", "dtype", "_trt"):
-            raise AttributeError(f"'IHostMemory' object has no attribute {name!r}")
-        return bytearray.__getattribute__(self, name)
-
-    __len__ = None  # type: ignore[assignment]  # IHostMemory has no length
-
-    def __bool__(self) -> bool:
-        return True
-
-    @property
-    def nbytes(self) -> int:
-        return memoryview(self).nbytes
-
-
-class IOptimizationProfile:
-    """Ranges of the inputs' shapes."""
-
-    def _create(self) -> None:
-        self._shapes: dict[str, list[tuple[int, ...]]] = {}
-
-    def set_shape(self, input: str, min: Sequence[int], opt: Sequence[int],
-                  max: Sequence[int]) -> None:
-        shapes = [tuple(operator.index(size) for size in shape) for shape in (min, opt, max)]
-        if len({len(shape) for shape in shapes}) != 1 or any(
-                not 0 <= a <= b <= c for a, b, c in zip(*shapes)):
-            raise ValueError(f"Shape provided for min/opt/max of {input} is inconsistent with one "
-                             "another")
-        self._shapes[input] = shapes
-
-    def __bool__(self) -> bool:
-        return True
-
-
-class ITimingCache:
-    """Timings of layers, by what they are."""
-
-    def _create(self, header: str, keys: set[str]) -> None:
-        self._header, self._keys = header, keys
-
-    def serialize(self) -> Any:
-        return self._trt.IHostMemory(CACHE_MAGIC + json.dumps(
-            {"header": self._header, "keys": sorted(self._keys)}).encode())
-
-
-TEMPLATES = {"ILogger": ILogger, "IProgressMonitor": IProgressMonitor,
-             "IHostMemory": IHostMemory, "IOptimizationProfile": IOptimizationProfile,
-             "ITimingCache": ITimingCache}
+def injected(what: str) -> bool:
+    """Whether BIDIFF_STAND_IN_FAIL says that this fails: build, deserialize, context, enqueue."""
+    return os.environ.get("BIDIFF_STAND_IN_FAIL") == what

@@ -1,49 +1,105 @@
-"""The parser of ONNX graphs: it refuses a newer opset, and nodes that it has no plugin for. What
-else a real one refuses is shown by NVIDIA's own (`make nvidia`)."""
+"""The parser, and networks as far as users look at what it made. It refuses a newer opset, and
+nodes that it has no plugin for. What else a real one refuses is shown by NVIDIA's own."""
 
 from __future__ import annotations
 
-import re
+import operator
 from typing import Any
 
 import onnx
+from onnx import TensorProto
 
 from bidiff_deploy.operators.shapes import STANDARD
 
 from . import nodes
-from .filtered import new
-from .program import Program, Refused
+from .objects import Object, Refused
+from .program import Program
 
+# ONNX's type -> the name of TensorRT's. Before 10, TensorRT computes with 32 bits where ONNX has 64.
+TYPES = {TensorProto.FLOAT: "FLOAT", TensorProto.FLOAT16: "HALF", TensorProto.INT8: "INT8",
+         TensorProto.INT32: "INT32", TensorProto.BOOL: "BOOL", TensorProto.INT64: "INT32"}
 # The newest opset of a version's parser, of versions that our graphs are close to.
-_OPSETS = {8: 17}
-_NEWEST_OPSET = 20
+_OPSETS, _NEWEST_OPSET = {8: 17}, 20
 PLUGIN_MISSING = "Plugin not found, are the plugin name, version, and namespace correct?"
 
 
-class ParserError:
+class ITensor(Object):
+    """A value of a network."""
+
+    def __init__(self, network: Any, name: str) -> None:
+        self._network, self._name, self._formats = network, name, 1
+
+    name = property(lambda self: self._name)
+    allowed_formats = property(lambda self: self._formats, lambda self, formats: setattr(
+        self, "_formats", operator.index(formats)))
+    dtype = property(lambda self: getattr(
+        self._trt.DataType, TYPES[self._network._program.types[self._name]]))
+    shape = property(lambda self: self._network._program.inputs[self._name][1])
+    is_shape_tensor = property(lambda self: False)
+
+
+class ILayer(Object):
+    """A node of a network."""
+
+    def __init__(self, network: Any, node: onnx.NodeProto) -> None:
+        self._network, self._node = network, node
+
+    num_outputs = property(lambda self: len(self._node.output))
+
+    @property
+    def type(self) -> Any:
+        kinds = self._trt.LayerType
+        if self._node.domain == nodes.NAMESPACE:
+            return kinds.PLUGIN_V2 if self._trt._version[0] < 10 else kinds.PLUGIN_V3
+        return getattr(kinds, self._node.op_type.upper(), kinds.ELEMENTWISE)
+
+    precision = property(None, lambda self, kind: self._network._precisions.update(
+        {self._node.name: kind.name}))
+
+    def get_output(self, index: int) -> Any:
+        return self._trt.ITensor(self._network, self._node.output[index])
+
+    def set_output_type(self, index: int, kind: Any) -> None:
+        self._network._precisions[f"{self._node.name}:{index}"] = kind.name
+
+
+class INetworkDefinition(Object):
+    """What a parser fills."""
+
+    def __init__(self, flags: int) -> None:
+        typed = getattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+        self._strongly_typed = self._trt._version[0] >= 11 or (
+            typed is not None and bool(flags >> int(typed) & 1))
+        self._precisions: dict[str, str] = {}
+
+    num_layers = property(lambda self: len(self._model.graph.node))
+    num_inputs = property(lambda self: len(self._program.inputs))
+
+    def get_layer(self, index: int) -> Any:
+        return self._trt.ILayer(self, self._model.graph.node[index])
+
+    def get_input(self, index: int) -> Any:
+        return self._trt.ITensor(self, list(self._program.inputs)[index])
+
+
+class ParserError(Object):
     """Why a graph was refused."""
 
-    def _create(self, description: str, code: str, node: int = -1, operator: str = "",
-                name: str = "") -> None:
-        self._texts = (description, code, node, operator, name)
+    def __init__(self, description: str, node: int) -> None:
+        self._texts = description, node
 
     def desc(self) -> str:
         return self._texts[0]
 
     def node(self) -> int:
-        return self._texts[2]
-
-    def __repr__(self) -> str:
-        return f"In node {self._texts[2]}: {self._texts[1]}: {self._texts[0]}"
+        return self._texts[1]
 
 
-class OnnxParser:
+class OnnxParser(Object):
     """Fills a network with an ONNX graph."""
 
     def __init__(self, network: Any, logger: Any) -> None:
-        if type(network).__name__ != "INetworkDefinition":
-            raise TypeError("__init__(): incompatible constructor arguments")
-        self._network, self._logger, self._errors, self._flags = network, logger, [], 0
+        self._network, self._logger, self._errors = network, logger, []
 
     num_errors = property(lambda self: len(self._errors))
 
@@ -51,73 +107,33 @@ class OnnxParser:
         return self._errors[index]
 
     def set_flag(self, flag: Any) -> None:
-        self._flags |= 1 << int(flag)
+        self._of("OnnxParserFlag", flag)
 
     def parse(self, model: Any, path: str | None = None) -> bool:
-        self._errors.clear()
-        made = onnx.ModelProto()
-        try:
-            made.ParseFromString(bytes(model))
-            if not made.graph.node:
-                raise ValueError
-        except Exception:
-            return self._fail("Failed to parse the ONNX model.", "MODEL_DESERIALIZE_FAILED")
-        opsets = {entry.domain: entry.version for entry in made.opset_import}
+        made, at = onnx.load_model_from_string(bytes(model)), -1
         newest = _OPSETS.get(self._trt._version[0], _NEWEST_OPSET)
-        if opsets.get("", 0) > newest:
-            return self._fail(f"opset {opsets.get('')} is newer than {newest}, the newest of this "
-                              "parser", "UNSUPPORTED_GRAPH")
         plugin: dict[int, nodes.Node] = {}
-        for index, node in enumerate(made.graph.node):
-            if node.domain in STANDARD and onnx.defs.has(node.op_type, newest):
-                continue
-            found = self._plugin(index, node)
-            if found is None:
-                return False
-            plugin[index] = found
         try:
+            if (opset := made.opset_import[0].version) > newest:
+                raise Refused(f"opset {opset} is newer than {newest}, the newest of this parser")
+            for at, node in enumerate(made.graph.node):
+                if node.domain not in STANDARD or not onnx.defs.has(node.op_type, newest):
+                    plugin[at] = self._plugin(node)
+            at = -1
             self._network._program = Program(made, plugin)
-        except Refused as error:
-            return self._fail(str(error), "INVALID_GRAPH")
+        except (Refused, nodes.NodeError) as error:
+            self._errors.append(self._trt.ParserError(str(error), at))
+            return self._log(f"In node {at}: {error}")
         self._network._model = made
         return True
 
-    def _plugin(self, index: int, node: onnx.NodeProto) -> nodes.Node | None:
+    def _plugin(self, node: onnx.NodeProto) -> nodes.Node:
         assert not self._trt._rtx, "std::terminate: TensorRT-RTX was given a node of a plugin"
         attributes = {entry.name: onnx.helper.get_attribute_value(entry)
                       for entry in node.attribute}
-        version = attributes.pop("plugin_version", b"1").decode()
-        namespace = attributes.pop("plugin_namespace", b"").decode()
-        where = {"node": index, "operator": node.op_type, "name": node.name}
+        named = (attributes.pop("plugin_namespace", b"").decode(),
+                 attributes.pop("plugin_version", b"").decode())
         library = nodes.registered(self._trt._version[0])
-        fits = namespace == nodes.NAMESPACE or (
-            self._trt._version >= (10, 10) and node.domain == nodes.NAMESPACE)
-        if (library is None or not fits or version != nodes.VERSION
-                or node.op_type not in nodes.OPERATORS):
-            self._fail(f"Assertion failed: creator && \"{PLUGIN_MISSING}\"", "UNSUPPORTED_NODE",
-                       **where)
-            return None
-        wrong = [name for name in nodes.ATTRIBUTES
-                 if not isinstance(attributes.get(name, 0), int)]
-        try:
-            if wrong or not all(node.input) or len(node.output) != 1:
-                raise nodes.NodeError(f"bidiff::{node.op_type}: attribute "
-                                      f"{(wrong or ['(an empty input)'])[0]} must be one integer")
-            return nodes.Node(library, node.op_type, attributes)
-        except nodes.NodeError as error:
-            self._log(str(error))
-            self._fail("Assertion failed: plugin && \"Could not create plugin\"",
-                       "UNSUPPORTED_NODE", **where)
-            return None
-
-    def _fail(self, description: str, code: str, **where: Any) -> bool:
-        error = new(self._trt.ParserError, description, code, **where)
-        self._errors.append(error)
-        self._log(re.sub(r"\s+", " ", repr(error)))
-        return False
-
-    def _log(self, text: str) -> None:
-        self._logger.log(self._trt.ILogger.Severity.ERROR, text)
-
-
-TEMPLATES = {"ParserError": ParserError, "OnnxParser": OnnxParser}
+        if library is None or named != (nodes.NAMESPACE, "1") or node.op_type not in nodes.OPERATORS:
+            raise Refused(f"Assertion failed: creator && \"{PLUGIN_MISSING}\"")
+        return nodes.Node(library, node.op_type, attributes)

@@ -1,191 +1,144 @@
-"""Runtimes and engines: which plans are read, and what they take of the GPU's memory."""
+"""Runtimes, engines and execution contexts. What TensorRT demands of its callers is checked."""
 
 from __future__ import annotations
 
+import operator
+import threading
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from onnx import numpy_helper
 
 from . import nodes
-from .building import injected, read_plan
-from .filtered import new
-from .network import TYPES
-from .objects import checked
-from .program import Program, Refused, constant_bytes
+from .building import read_plan
+from .objects import Object, Refused, checked, injected
+from .parsing import TYPES
+from .program import ALIGNMENT, Laid, Program
+
+_FAILURES = (Refused, nodes.NodeError, nodes.DriverError)
 
 
-class Runtime:
+def _sentence(error: Exception) -> str:
+    if getattr(error, "code", None) == 2:
+        return "Error Code 2: OutOfMemory (Requested amount of GPU memory could not be allocated.)"
+    return str(error)
+
+
+class Runtime(Object):
     """Reads plans."""
 
     def __init__(self, logger: Any) -> None:
         self._logger = checked(logger, self._trt.ILogger)
         nodes.ensure_context()
 
-    logger = property(lambda self: self._logger)
-
     def deserialize_cuda_engine(self, serialized_engine: Any) -> Any:
         try:
-            return new(self._trt.ICudaEngine, self._logger, *_open(self._trt, serialized_engine))
-        except (Refused, nodes.NodeError, nodes.DriverError) as error:
-            self._logger.log(self._trt.ILogger.Severity.ERROR, told(error))
-            return None
+            return self._trt.ICudaEngine(self._logger, *self._open(serialized_engine))
+        except _FAILURES as error:
+            return self._log(_sentence(error)) or None
 
-
-def told(error: Exception) -> str:
-    if getattr(error, "code", None) == 2:
-        return "Error Code 2: OutOfMemory (Requested amount of GPU memory could not be allocated.)"
-    return str(error)
-
-
-def _open(trt: Any, plan: Any) -> tuple[dict[str, Any], Program]:
-    try:
+    def _open(self, plan: Any) -> tuple[dict[str, Any], Program]:
         header, model = read_plan(plan)
-    except ValueError:
-        raise Refused("Error Code 1: Serialization (Serialization assertion magicTagRead == "
-                      "kMAGIC_TAG failed. Magic tag does not match)") from None
-    if header["tensorrt"] != trt.__version__:
-        raise Refused("Error Code 1: Serialization assertion stdVersionRead == "
-                      f"kSERIALIZATION_VERSION failed. Version tag does not match: the plan is of "
-                      f"{header['tensorrt']}")
-    if nodes.device()[1] not in header["architectures"]:
-        raise Refused("Error Code 6: API Usage Error (The engine plan file is generated on an "
-                      f"incompatible device, expecting compute {nodes.device()[1] / 10} got "
-                      f"compute {header['architectures'][0] / 10}, please rebuild.)")
-    if injected("deserialize"):
-        raise Refused("Error Code 2: OutOfMemory (Requested size could not be allocated.)")
-    plugin = {}
-    for index, node in enumerate(model.graph.node):
-        if node.op_type in nodes.OPERATORS and node.domain:
-            library = nodes.registered(trt._version[0])
-            if library is None:
-                raise Refused(f"Error Code 1: Serialization (Could not find plugin {node.op_type} "
-                              "version 1 namespace bidiff: getPluginCreator returned null)")
-            attributes = {entry.name: entry.i for entry in node.attribute}
-            plugin[index] = nodes.Node(library, node.op_type, attributes)
-    return header, Program(model, plugin)
+        if header["tensorrt"] != self._trt.__version__:
+            raise Refused("Error Code 1: Serialization (Version tag does not match: the plan is of "
+                          f"{header['tensorrt']})")
+        if nodes.device()[1] not in header["architectures"]:
+            raise Refused("Error Code 6: API Usage Error (The engine plan file is generated on an "
+                          "incompatible device)")
+        if injected("deserialize"):
+            raise Refused("Error Code 2: OutOfMemory (Requested size could not be allocated.)")
+        plugin = {}
+        for index, node in enumerate(model.graph.node):
+            if node.domain == nodes.NAMESPACE:
+                library = nodes.registered(self._trt._version[0])
+                if library is None:
+                    raise Refused("Error Code 1: Serialization (Could not find plugin "
+                                  f"{node.op_type} version 1 namespace bidiff)")
+                plugin[index] = nodes.Node(library, node.op_type, {
+                    entry.name: entry.i for entry in node.attribute})
+        return header, Program(model, plugin)
 
 
-class ICudaEngine:
+class ICudaEngine(Object):
     """A plan with its weights on the GPU."""
 
-    def _create(self, logger: Any, header: dict[str, Any], program: Program) -> None:
+    def __init__(self, logger: Any, header: dict[str, Any], program: Program) -> None:
         self._logger, self._header, self._program = logger, header, program
-        self._profiles = [{name: [tuple(shape) for shape in shapes]
-                           for name, shapes in profile.items()} for profile in header["profiles"]]
+        self._profile = header["profiles"][0]
         self._names = [*program.inputs, *program.outputs]
-        # All weights take memory; those that the plugin reads are read there.
         self._weights: dict[str, nodes.DeviceMemory] = {}
         for name, entry in program.constants.items():
-            content = np.frombuffer(constant_bytes(entry), np.uint8)
-            memory = nodes.DeviceMemory(content.size)
+            content = np.frombuffer(numpy_helper.to_array(entry).tobytes(), np.uint8)
+            memory = self._weights[name] = nodes.DeviceMemory(content.size)
             nodes.view(memory.address, content.shape, np.uint8)[...] = content
-            self._weights[name] = memory
-        program.load()
-        self._laid = [program.lay({name: shapes[2] for name, shapes in profile.items()})
-                      for profile in self._profiles]
-        self._workspaces = [program.workspaces(laid.given) for laid in self._laid]
+        for part in program.parts:
+            if part.plugin is not None:
+                part.plugin.load()
+        laid = program.lay({name: tuple(shapes[2]) for name, shapes in self._profile.items()})
+        self._size, self._workspaces = laid.size, program.workspaces(laid)
         # Before TensorRT 10 each context of an engine of many shapes has a profile of its own.
         self._apart = self._trt._version[0] < 10 and any(
             -1 in shape for _, shape in program.inputs.values())
         self._contexts: list[weakref.ref[Any]] = []
 
     num_io_tensors = property(lambda self: len(self._names))
-    num_layers = property(lambda self: self._header["layers"])
-    name = property(lambda self: "Unnamed Network 0")
-
-    @property
-    def _size(self) -> int:
-        return max(laid.size for laid in self._laid)
-
     device_memory_size = property(lambda self: self._size)
-    device_memory_size_v2 = property(lambda self: self._size)
 
     def get_tensor_name(self, index: int) -> str:
         return self._names[index]
 
     def get_tensor_mode(self, name: str) -> Any:
         modes = self._trt.TensorIOMode
-        return (modes.INPUT if name in self._program.inputs else
-                modes.OUTPUT if name in self._program.outputs else modes.NONE)
+        return modes.INPUT if name in self._program.inputs else modes.OUTPUT
 
     def get_tensor_dtype(self, name: str) -> Any:
-        if name not in self._names:
-            self._fail(f"no tensor {name}")
-            return self._trt.DataType.FLOAT
         return getattr(self._trt.DataType, TYPES[self._program.types[name]])
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        """-1 where it varies; of outputs as the optimum shows."""
-        if name in self._program.inputs:
-            return self._trt.Dims(self._program.inputs[name][1])
-        least, most = (self._program.lay({key: shapes[which] for key, shapes
-                                          in self._profiles[0].items()}).shapes[name]
-                       for which in (0, 2))
-        return self._trt.Dims(a if a == b else -1 for a, b in zip(least, most))
+        return self._program.inputs[name][1]
 
     def create_runtime_config(self) -> Any:
-        return new(self._trt.IRuntimeConfig)
+        return self._trt.IRuntimeConfig()
 
-    def create_execution_context(self, strategy: Any = None) -> Any:
-        if self._trt._rtx and isinstance(strategy, self._trt.IRuntimeConfig):
-            if strategy._cache is not None:
-                strategy._cache._content = f"kernels of {self._header['layers']} layers".encode()
+    def create_execution_context(self, strategy: Any) -> Any:
+        if self._trt._rtx:
+            strategy._cache._content = f"kernels of {len(self._program.parts)} parts".encode()
             strategy = strategy._strategy
-        own = strategy is None or strategy.name != "USER_MANAGED"
-        if strategy is not None and not hasattr(self._trt, "ExecutionContextAllocationStrategy"):
-            raise TypeError("create_execution_context(): incompatible function arguments")
-        return self._context(own)
+        self._of("ExecutionContextAllocationStrategy", strategy)
+        return self._context()
 
     def create_execution_context_without_device_memory(self) -> Any:
-        return self._context(False)
+        return self._context()
 
-    def _context(self, own: bool) -> Any:
-        try:
-            if injected("context"):
-                raise Refused("Error Code 2: OutOfMemory (Requested amount of GPU memory could not "
-                              "be allocated.)")
-            made = new(self._trt.IExecutionContext, self, own)
-            self._contexts.append(weakref.ref(made))
-            return made
-        except (Refused, nodes.DriverError) as error:
-            self._fail(told(error))
-            return None
-
-    def _taken(self, profile: int, by: Any) -> bool:
-        """Whether a context has that profile which another cannot have then."""
-        others = [one for one in (context() for context in self._contexts)
-                  if one is not None and one is not by]
-        return self._apart and any(one._profile == profile for one in others)
-
-    def _fail(self, text: str) -> bool:
-        self._logger.log(self._trt.ILogger.Severity.ERROR, text)
-        return False
+    def _context(self) -> Any:
+        if injected("context"):
+            return self._log("Error Code 2: OutOfMemory (Requested amount of GPU memory could not "
+                             "be allocated.)") or None
+        made = self._trt.IExecutionContext(self)
+        self._contexts.append(weakref.ref(made))
+        return made
 
 
-class IRuntimeConfig:
+class IRuntimeConfig(Object):
     """How TensorRT-RTX makes a context."""
-
-    def _create(self) -> None:
-        self._strategy = self._trt.ExecutionContextAllocationStrategy.STATIC
-        self._cache: Any = None
 
     def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
         self._strategy = strategy
 
     def create_runtime_cache(self) -> Any:
-        return new(self._trt.IRuntimeCache)
+        return self._trt.IRuntimeCache()
 
     def set_runtime_cache(self, cache: Any) -> bool:
         self._cache = cache
         return True
 
 
-class IRuntimeCache:
+class IRuntimeCache(Object):
     """What TensorRT-RTX compiled."""
 
-    def _create(self) -> None:
-        self._content = b""
+    _content = b""
 
     def serialize(self) -> Any:
         return self._trt.IHostMemory(self._content)
@@ -195,5 +148,101 @@ class IRuntimeCache:
         return True
 
 
-TEMPLATES = {"Runtime": Runtime, "ICudaEngine": ICudaEngine, "IRuntimeConfig": IRuntimeConfig,
-             "IRuntimeCache": IRuntimeCache}
+class IExecutionContext(Object):
+    """An engine at one shape at a time, for one thread at a time."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine, self._logger = engine, engine._logger
+        # The first of an engine has profile 0 from the start, even if it is no more.
+        self._profile = -1 if engine._apart and engine._contexts else 0
+        self._addresses: dict[str, int] = {}
+        self._memory, self._memory_size = 0, 0
+        self._shapes = {name: shape for name, (_, shape) in engine._program.inputs.items()
+                        if -1 not in shape}
+        self._laid: Laid | None = None
+        self._warm = False
+        self._busy = threading.Lock()
+        # What captured graphs use. They may outlive the context, which is the caller's mistake.
+        self._keep: list[object] = []
+
+    active_optimization_profile = property(lambda self: self._profile)
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        others = [context() for context in self._engine._contexts]
+        if profile_index != 0 or self._engine._apart and any(
+                one is not None and one is not self and one._profile == 0 for one in others):
+            return self._log("Error Code 3: API Usage Error (the profile is used by another "
+                             "execution context)")
+        self._profile = 0
+        return True
+
+    def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
+        shape = tuple(operator.index(size) for size in shape)
+        least, _, most = self._engine._profile.get(name, [()] * 3)
+        if self._profile < 0 or len(shape) != len(least) or any(
+                not a <= size <= b for a, size, b in zip(least, shape, most)):
+            return self._log(
+                "Error Code 3: API Usage Error (Static dimension or profile mismatch while setting "
+                f"input shape for {name}. Set dimensions are {list(shape)}. Expected dimensions are"
+                f" {list(least)} to {list(most)}.)")
+        if self._shapes.get(name) != shape:
+            self._shapes[name] = shape
+            self._laid, self._warm = None, False
+        return True
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        if name not in self._engine._names or operator.index(memory) % ALIGNMENT:
+            return self._log(f"Error Code 3: API Usage Error (no tensor {name}, or its address is "
+                             f"not aligned to {ALIGNMENT} bytes)")
+        self._addresses[name] = memory
+        return True
+
+    device_memory = property(lambda self: self._memory, lambda self, memory:
+                             self._take(memory, self._engine._size))
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        self._take(memory, operator.index(size))
+
+    def _take(self, memory: int, size: int) -> None:
+        self._memory, self._memory_size = operator.index(memory), size
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        return self._lay().size
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        assert self._busy.acquire(blocking=False), "two threads use one execution context at once"
+        try:
+            self._enqueue(operator.index(stream_handle))
+            return True
+        except _FAILURES as error:
+            return self._log(_sentence(error))
+        finally:
+            self._busy.release()
+
+    def _enqueue(self, stream: int) -> None:
+        program, laid = self._engine._program, self._lay()
+        blocks = [(name, self._addresses.get(name, 0), program.byte_count(name, laid.shapes[name]))
+                  for name in self._engine._names]
+        if laid.size > self._memory_size or laid.size and self._memory % ALIGNMENT:
+            raise Refused(f"Error Code 3: API Usage Error ({laid.size} aligned bytes of device "
+                          f"memory are needed, {self._memory_size} were given)")
+        for name, address, size in [*blocks, ("device memory", self._memory, laid.size)]:
+            if size and not nodes.is_allocated(address, size) or injected("enqueue"):
+                raise Refused("Error Code 1: Cuda Runtime (an illegal memory access was "
+                              f"encountered: {name} of {size} bytes at {address:#x})")
+        capturing = nodes.is_capturing(stream)
+        if capturing and not self._warm:
+            raise Refused("enqueueV3 must be called once at these shapes before it is captured: "
+                          "operation not permitted when stream is capturing")
+        weights = {name: memory.address for name, memory in self._engine._weights.items()}
+        program.enqueue(laid, {**weights, **self._addresses}, self._memory, stream,
+                        self._keep if capturing else [])
+        self._warm = True
+
+    def _lay(self) -> Laid:
+        if missing := self._engine._program.inputs.keys() - self._shapes.keys():
+            raise Refused(f"Error Code 3: API Usage Error (the shapes of {missing} are not set)")
+        if self._laid is None:
+            # Workspaces as at the largest shape, and no smaller.
+            self._laid = self._engine._program.lay(self._shapes, self._engine._workspaces)
+        return self._laid

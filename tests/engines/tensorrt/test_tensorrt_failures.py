@@ -1,0 +1,198 @@
+"""What fails while an engine of the TensorRT backend is opened or runs, on the stand-in: every
+sentence, that nothing is left behind, and that the engine runs on."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from bidiff_deploy import BidiffError, load_bundle
+from bidiff_deploy.engines import TENSORRT
+from bidiff_deploy.engines.onnxruntime.cuda_session import device_memory
+from bidiff_deploy.engines.tensorrt.profiles import Profile
+from bidiff_deploy.engines.tensorrt.run.device import Device
+from support.tensorrt_building import build, static, versions
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("cuda.bindings")
+
+PYCUDA = Path(__file__).parents[2] / "stand_ins" / "pycuda"
+IMAGES = np.random.default_rng(0).random((2, 1, 3, 24, 24), np.float32)
+FIRST = 999
+
+
+def failing(**variables: str):
+    return mock.patch.dict(os.environ, variables)
+
+
+def sentence(call, alone: bool = False) -> str:
+    with pytest.raises(BidiffError) as raised:
+        call()
+    assert not alone or raised.value.__context__ is None  # which would keep its buffers
+    return str(raised.value)
+
+
+def cut(height: int, width: int):
+    """noisy, condition, time step"""
+    return (*(image[..., :height, :width] for image in IMAGES), FIRST)
+
+
+def free() -> int:
+    return device_memory(0)[0]
+
+
+def test_a_failed_run_leaves_nothing_behind_and_the_engine_usable(trt, tiny):
+    build(tiny, Profile((1, 8, 8), (1, 16, 16), (4, 24, 24)), static(1, 64, 64))
+    before, memory = free(), "emulated sm_75 has no memory left for a step at"
+    with load_bundle(tiny, backend="tensorrt") as engine:
+        expected = {side: engine.predict(*cut(side, side)) for side in (8, 16)}
+        # The smallest first, so that activations move while its graphs are kept.
+        sample = engine.sample(cut(8, 8)[1], seed=1)
+        for (height, width), variables, begins, says in (
+                ((8, 16), {"BIDIFF_EMULATED_FAIL": "cuMemAlloc=2"},
+                 f"{memory} 16x8, which needs about", "cuMemAlloc: "),
+                ((16, 8), {"BIDIFF_STAND_IN_FAIL": "context"}, f"{memory} 8x16, which needs",
+                 "no execution context: Error Code 2"),
+                ((8, 24), {"BIDIFF_STAND_IN_FAIL": "enqueue"},
+                 "tensorrt could not run a step at 24x8 on emulated", "illegal memory"),
+                ((16, 16), {"BIDIFF_EMULATED_FAIL": "cuMemcpyHtoDAsync=719"},
+                 "tensorrt could not run a step at 16x16", "cuMemcpyHtoDAsync: CUDA_ERROR_L"),
+                ((8, 8), {"BIDIFF_EMULATED_FAIL": "cuGraphLaunch=1"},
+                 "tensorrt could not run a step at 8x8", "cuGraphLaunch: CUDA_ERROR_INV")):
+            with failing(**variables):
+                text = sentence(partial(engine.predict, *cut(height, width)), alone=True)
+            assert text.startswith(begins) and says in text, text
+            assert (1, 3, height, width) not in engine._steps  # no buffers
+            # What a process does not recover from on a GPU.
+            assert text.endswith("; restart the program") == (
+                "illegal" in says or "HtoD" in says), text
+            for side in expected:
+                for _ in range(2):
+                    np.testing.assert_array_equal(engine.predict(*cut(side, side)), expected[side])
+        with failing(BIDIFF_STAND_IN_FAIL="enqueue"):
+            assert "could not run a step at 8x8" in sentence(
+                lambda: engine.sample(cut(8, 8)[1], seed=1))
+        for _ in range(3):
+            np.testing.assert_array_equal(engine.sample(cut(8, 8)[1], seed=1), sample)
+        with failing(BIDIFF_EMULATED_FAIL="cuMemAlloc=2"):
+            engine._free = 1 << 40
+            text = sentence(lambda: engine.predict(*np.repeat(IMAGES, 4, 1), FIRST))
+        assert "a step at 24x24, batch 4, which needs" in text
+        assert text.endswith("make the batch smaller: 2 fit")
+        assert re.fullmatch(
+            r"no plugin plan in float32 runs batch x height x width 1x32x32, only .*; build one with "
+            r"`bidiff-deploy build .* --size 32x32`",
+            sentence(lambda: engine.predict(*np.zeros((2, 1, 3, 32, 32), np.float32), FIRST)))
+        text = engine._failure(MemoryError("cuMemAlloc: out of memory"), (1, 3, 4096, 4096))
+        assert text.endswith("; tiles of 64x64 fit: --tile 64, tile=64 in Python")
+    assert free() == before
+
+
+@pytest.mark.parametrize("name", ["cuStreamBeginCapture", "cuGraphInstantiate", "invalidated"])
+def test_without_captured_graphs(trt, tiny, monkeypatch, name):
+    """Steps and loops are equal without; a warning says so once an engine."""
+    build(tiny, static(1, 8, 8))
+    if name == "invalidated":  # by what a stream that is captured refuses
+        capture = Device.capture
+        monkeypatch.setattr(Device, "capture", lambda self, work: capture(
+            self, lambda: (work(), self.synchronise())))
+    with load_bundle(tiny, backend="tensorrt") as engine, failing(
+            BIDIFF_EMULATED_FAIL=f"{name}=900"), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        steps = [engine.predict(*cut(8, 8)) for _ in range(3)]
+        loops = [engine.sample(cut(8, 8)[1], seed=1) for _ in range(3)]
+    for found in (steps, loops):
+        for one in found[1:]:
+            np.testing.assert_array_equal(one, found[0])
+    (text,) = [str(one.message) for one in caught if issubclass(one.category, RuntimeWarning)]
+    assert re.match(r"the steps cannot be captured as a CUDA graph \(\w+: CUDA_ERROR_STREAM_"
+                    r"CAPTURE_UNSUPPORTED.*\); running without", text)
+
+
+@versions("10.0.1")
+@pytest.mark.parametrize("binding", ["cuda-python", "pycuda"])
+def test_by_each_binding_and_never_closed(trt, tiny, monkeypatch, capfd, binding):
+    if binding == "pycuda":
+        for name in ("pycuda", "pycuda.driver"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.syspath_prepend(str(PYCUDA))
+    build(tiny, static(1, 8, 8))
+    before = free()
+    with load_bundle(tiny, backend="tensorrt") as engine:
+        assert (", by pycuda 2026.1 and cuda-python " in engine.description) == (binding == "pycuda")
+        first = engine.predict(*cut(8, 8))
+        np.testing.assert_array_equal(engine.predict(*cut(8, 8)), first)
+        with failing(BIDIFF_EMULATED_FAIL="cuMemcpyHtoDAsync=2"):
+            assert "has no memory left for a step at 8x8" in sentence(
+                partial(engine.predict, *cut(8, 8)))
+        loop = engine.sample(cut(8, 8)[1], seed=1, on_step=lambda done, of: None)
+        for _ in range(2):
+            np.testing.assert_array_equal(engine.sample(cut(8, 8)[1], seed=1), loop)
+    assert free() == before
+    engine = load_bundle(tiny, backend="tensorrt")
+    thread = engine._thread
+    engine.predict(*cut(8, 8))
+    assert free() < before
+    del engine
+    gc.collect()
+    thread._pool.shutdown()
+    assert free() == before
+    # pycuda's memory is freed by the thread that its context belongs to.
+    assert "out-of-thread" not in capfd.readouterr().out
+    for name in ("pycuda", "pycuda.driver"):
+        sys.modules.pop(name, None)
+
+
+def test_what_opening_is_refused_with(trt, tiny, place):
+    def refused(backend: str = "tensorrt") -> str:
+        return sentence(lambda: load_bundle(tiny, backend=backend))
+
+    before = free()
+    for backend, options in (("tensorrt", ""), ("tensorrt-dense", " --no-plugin"),
+                             ("tensorrt-dense-int8", " --no-plugin --int8")):
+        assert f"--backend tensorrt{options} --size 256x256`" in refused(backend)
+    assert set(TENSORRT) >= {"tensorrt", "tensorrt-dense", "tensorrt-dense-int8"}
+    build(tiny, static(1, 16, 16))
+    load_bundle(tiny, backend="tensorrt").close()
+    (sidecar,) = place.glob("*.json")
+    text = sidecar.read_text()
+    sidecar.write_text(text.replace("  75\n", "  87\n"))
+    assert "was built on emulated sm_75 (sm_87), but this GPU is" in (found := refused())
+    assert "`bidiff-deploy build " in found
+    sidecar.write_text("{}")
+    assert "does not describe a TensorRT plan" in refused()
+    sidecar.write_text(text)
+    for variables, says in (
+            ({"BIDIFF_STAND_IN_FAIL": "deserialize"}, "could not be opened: Error Code 2: OutOf"),
+            ({"BIDIFF_EMULATED_FAIL": "cuStreamCreate=2"},
+             "GPU 0 cannot be used: cuStreamCreate: CUDA_ERROR_OUT_OF_MEM"),
+            ({"BIDIFF_EMULATED_FAIL": "cuMemAlloc=2"}, "emulated sm_75 cannot be used: cuMemAlloc: "
+             "CUDA_ERROR_OUT_OF_MEMORY (CUDA_ERROR_OUT_OF_MEMORY); close other programs"),
+            ({"BIDIFF_TENSORRT_PLUGIN": "/nonexistent/plugin.so"}, "/nonexistent/plugin.so")):
+        with failing(**variables):
+            assert says in refused()
+    # One that fits next to one that does not.
+    build(tiny, static(1, 24, 24))
+    sidecar.write_text(text.replace('"tensorrt": "', '"tensorrt": "9.'))
+    with load_bundle(tiny, backend="tensorrt") as engine:
+        engine.predict(*cut(24, 24))
+        with failing(BIDIFF_EMULATED_FAIL="cuCtxPushCurrent=700"):
+            assert "could not run a step at 16x16 on emulated sm_75: cuCtxPushCurrent: CUDA_ERROR" \
+                in sentence(lambda: engine.predict(*cut(16, 16)))
+        found = sentence(lambda: engine.predict(*cut(16, 16)))
+        assert "was built by TensorRT 9.10.3" in found and "`bidiff-deploy build " in found
+    # The stale one would take less memory than one that is for many shapes.
+    build(tiny, Profile((1, 8, 8), (1, 16, 16), (1, 32, 32)))
+    with load_bundle(tiny, backend="tensorrt") as engine:
+        engine.predict(*cut(16, 16))
+    assert engine.description.startswith("tensorrt 10.3.0")  # though it is closed
+    assert free() == before  # engines that could not be opened hold nothing
