@@ -1,151 +1,125 @@
-"""The stand-in for TensorRT that other tests rely on: its nodes compute what the op library does,
-captured graphs compute it again, and it has the names that TensorRT has."""
+"""The stand-in for TensorRT that other tests rely on: the plugin's nodes compute what the op library
+does, and what TensorRT demands of its callers is demanded."""
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
+from bidiff_deploy.engines.tensorrt.api import open_tensorrt
 from bidiff_deploy.graphs.float16 import MAPS
-from stand_ins import tensorrt as tensorrt_stand_in
-from stand_ins.tensorrt import module, nodes
-from support import tensorrt_names
+from bidiff_deploy.operators import names as ops
+from stand_ins.tensorrt import nodes
 from support.cuda_cases import cases, on_the_cpus_kernels
 from support.reference_cases import snr
-from support.tensorrt_networks import SHAPES, Bound, Stream, Trt, image, node, small
 
-pytest.importorskip("onnxruntime")
+WORDS = {ops.BINARY_CONV: [1], ops.NORM_BINARY_CONV: [3], ops.BINARY_FUSION: [2, 6],
+         ops.BINARY_DOWN: [1, 5], ops.BINARY_UP: [1, 5]}
 
 
-@pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
-@pytest.mark.parametrize("prepared", [False, True], ids=["contract", "prepared"])
-@pytest.mark.parametrize("name", cases())
-def test_a_node_is_the_op_librarys(trt: Trt, name: str, prepared: bool, half: bool) -> None:
+def one_node(op: str, given: list[np.ndarray | None], attributes: dict[str, int],
+             library: Any, half: bool) -> onnx.ModelProto:
+    """A graph of one node of the plugin, its words prepared where a library is given."""
+    types = onnx.TensorProto
+    inputs, constants, names, mask, extra = [], [], [], 0, dict(attributes)
+    for index, value in enumerate(given):
+        if value is None:
+            continue
+        mask |= 1 << index
+        names.append(f"i{index}")
+        if library is not None and index in WORDS.get(op, []):
+            extra |= {"kernel": value.shape[1], "layout": library.layout}
+            value = library.prepare_words(value, given[0].shape[1] // (1 + (op == ops.BINARY_DOWN)))
+        if index in MAPS[op]:
+            kind = types.FLOAT16 if half else types.FLOAT
+            inputs.append(helper.make_tensor_value_info(names[-1], kind, value.shape))
+        else:
+            constants.append(numpy_helper.from_array(value, names[-1]))
+    node = helper.make_node(op, names, ["y"], domain=ops.DOMAIN, plugin_version="1",
+                            plugin_namespace="bidiff", **extra)
+    node.attribute.append(helper.make_attribute("inputs", mask))
+    y = helper.make_tensor_value_info("y", types.FLOAT16 if half else types.FLOAT, None)
+    return helper.make_model(
+        helper.make_graph([node], "test", inputs, [y], constants), ir_version=8,
+        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(ops.DOMAIN, 1)])
+
+
+class Bound:
+    """A context of one node, with memory for every tensor but ``y``."""
+
+    def __init__(self, trt: Any, model: onnx.ModelProto, **inputs: np.ndarray) -> None:
+        self.api = open_tensorrt()
+        builder, api = self.api.builder(), self.api
+        network = builder.create_network(api.network_flags)
+        assert trt.OnnxParser(network, api.logger).parse(model.SerializeToString())
+        plan = builder.build_serialized_network(network, builder.create_builder_config())
+        self.engine = api.runtime().deserialize_cuda_engine(plan)
+        self.context = self.engine.create_execution_context(
+            trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        self.stream, self.kept = ctypes.c_void_p(), []
+        nodes.call("cuStreamCreate", ctypes.byref(self.stream), 1)
+        for name, value in inputs.items():
+            assert self.context.set_tensor_address(name, self.allocate(value.nbytes))
+            nodes.view(self.kept[-1].address, value.shape, value.dtype)[...] = value
+        size = self.context.update_device_memory_size_for_shapes()
+        self.context.set_device_memory(self.allocate(size), size)
+
+    def allocate(self, size: int) -> int:
+        self.kept.append(nodes.DeviceMemory(size))
+        return self.kept[-1].address
+
+    def run(self) -> bool:
+        return self.context.execute_async_v3(self.stream.value)
+
+    def refused(self, words: str) -> None:
+        assert not self.run() and words in self.api.log.sentence("")
+        self.api.log.clear()
+
+
+@pytest.mark.parametrize("half, prepared", [(False, False), (True, True), (False, True)],
+                         ids=["float32-contract", "float16-prepared", "float32-prepared"])
+def test_nodes_are_the_op_librarys(trt: Any, prepared: bool, half: bool) -> None:
     """Equal to the bit but for the norm, whose statistics are summed in another order."""
-    op, given, attributes = cases()[name]
-    maps = {f"i{index}": value.astype(np.float16) if half else value
-            for index, value in enumerate(given) if value is not None and index in MAPS[op]}
-    rounded = [value if (found := maps.get(f"i{index}")) is None else found.astype(np.float32)
-               for index, value in enumerate(given)]
-    expected = on_the_cpus_kernels(op, rounded, attributes)
-    made = node(op, given, attributes, trt.library if prepared else None, half)
-    engine = trt.engine(trt.plan(made))
-    found = Bound(engine.create_execution_context(), **maps).run()
-    assert found.dtype == (np.float16 if half else np.float32)
-    if "norm" in name:
-        assert snr(expected, found) > (70 if half else 110)
-    else:
-        np.testing.assert_array_equal(found, expected.astype(found.dtype))
+    for name, (op, given, attributes) in cases().items():
+        maps = {f"i{index}": value.astype(np.float16) if half else value
+                for index, value in enumerate(given) if value is not None and index in MAPS[op]}
+        rounded = [value if (found := maps.get(f"i{index}")) is None else found.astype(np.float32)
+                   for index, value in enumerate(given)]
+        expected = on_the_cpus_kernels(op, rounded, attributes)
+        library = open_tensorrt().plugin()
+        bound = Bound(trt, one_node(op, given, attributes, library if prepared else None, half),
+                      **maps)
+        dtype = np.float16 if half else np.float32
+        y = bound.allocate(expected.size * dtype().itemsize)
+        assert bound.context.set_tensor_address("y", y) and bound.run()
+        found = nodes.view(y, expected.shape, dtype)
+        if "norm" in name:
+            assert snr(expected, found) > (70 if half else 110), name
+        else:
+            np.testing.assert_array_equal(found, expected.astype(dtype), name)
 
 
-def expected_of_small(x: np.ndarray) -> np.ndarray:
-    """The same by the op library, which has the operators in one session."""
-    import onnxruntime
-
-    from bidiff_deploy.engines import library
-    from bidiff_deploy.engines.onnxruntime.session import session_options
-
-    made = small()
-    for one in made.graph.node:
-        if one.domain:
-            del one.attribute[:]
-    options = session_options(1)
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.register_custom_ops_library(str(library.library_path()))
-    session = onnxruntime.InferenceSession(made.SerializeToString(), options,
-                                           providers=["CPUExecutionProvider"])
-    return session.run(["y"], {"x": x})[0]
-
-
-@pytest.mark.parametrize("version", tensorrt_names.DISTINCT)
-def test_a_network_and_its_graph(open_trt: Any, version: str) -> None:
-    trt = open_trt(version)
-    engine = trt.engine(trt.plan(small(), SHAPES))
-    assert [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)] == ["x", "y"]
-    assert tuple(engine.get_tensor_shape("y")) == (-1, 8, -1, -1)
-    context = engine.create_execution_context()
-    for shape in ((1, 3, 4, 6), (2, 3, 12, 16)):
-        first, second = image(*shape), image(*shape, seed=1)
-        bound = Bound(context, x=first)
-        np.testing.assert_array_equal(bound.run(), expected_of_small(first))
-        launch = bound.stream.capture(bound.enqueue)
-        bound.put(x=second)
-        before = bound.result()
-        np.testing.assert_array_equal(before, expected_of_small(first))  # captured, not run
-        launch()
-        np.testing.assert_array_equal(bound.result(), expected_of_small(second))
-
-
-def test_contexts_share_memory_that_the_user_gives(trt: Trt) -> None:
-    engine = trt.engine(trt.plan(small(), SHAPES))
-    strategy = trt.trt.ExecutionContextAllocationStrategy.USER_MANAGED
-    contexts = [engine.create_execution_context(strategy) for _ in range(2)]
-    bounds = [Bound(context, x=image(*shape)) for context, shape in
-              zip(contexts, ((1, 3, 4, 4), (1, 3, 8, 10)))]
-    sizes = [context.update_device_memory_size_for_shapes() for context in contexts]
-    assert 0 < sizes[0] < sizes[1] <= engine.device_memory_size_v2
-    assert not bounds[0].enqueue() and "device memory" in trt.told[-1]
-    memory = nodes.DeviceMemory(max(sizes))
-    for context in contexts:
-        context.set_device_memory(memory.address, memory.size)
-    for bound, shape in zip(bounds, ((1, 3, 4, 4), (1, 3, 8, 10))):
-        np.testing.assert_array_equal(bound.run(), expected_of_small(image(*shape)))
-    contexts[1].set_device_memory(memory.address, sizes[1] - 1)
-    assert not bounds[1].enqueue() and str(sizes[1]) in trt.told[-1]
-
-
-def test_what_an_enqueue_demands(trt: Trt, capfd: pytest.CaptureFixture[str]) -> None:
-    engine = trt.engine(trt.plan(small(), SHAPES))
-    context = engine.create_execution_context()
-    x, stream = nodes.DeviceMemory(3 * 64 * 4), Stream()
-
-    def refused(words: str) -> None:
-        assert not context.execute_async_v3(stream.handle.value)
-        assert words in trt.told[-1]
-
-    refused("shape of x is not set")
-    for shape in ((1, 3, 2, 4), (3, 3, 4, 4), (1, 4, 4, 4), (1, 3, 4)):
-        assert not context.set_input_shape("x", shape) and "input shape" in trt.told[-1]
-    assert not context.set_input_shape("z", (1,))
-    assert context.set_input_shape("x", (1, 3, 8, 8))
-    refused("No address for x")
-    assert not context.set_tensor_address("x", x.address + 4) and "aligned" in trt.told[-1]
-    assert not context.set_tensor_address("z", x.address)
-    assert context.set_tensor_address("x", x.address)
-    refused("No address for y")
-    assert context.set_tensor_address("y", x.address)  # 3 channels, not 8
-    refused("illegal memory access")
-    y = nodes.DeviceMemory(8 * 64 * 4)
-    assert context.set_tensor_address("y", y.address)
-    stream.capture(lambda: refused("before it is captured"))
-    assert context.execute_async_v3(stream.handle.value)
-    stream.capture(lambda: context.execute_async_v3(stream.handle.value))
-    assert "2048 bytes are not allocated" in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("version", tensorrt_stand_in.VERSIONS)
-def test_it_has_no_name_that_the_version_has_not(version: str) -> None:
-    table, trt = tensorrt_names.table(version), module.make(version)
-    for name in vars(trt):
-        assert name.startswith("_") or name in table["module"]
-    for name, names in table["classes"].items():
-        made = getattr(trt, name, None) if name in module.TEMPLATES else None
-        for entry in () if made is None else dir(made):
-            assert entry.startswith("_") or entry in names or name == "IHostMemory", (name, entry)
-    assert hasattr(trt, "IProgressMonitor") == (version != "8.5.3")
-    with pytest.raises(AttributeError):
-        _ = trt.IProgressMonitors
-    with pytest.raises(NotImplementedError):
-        _ = trt.Refitter
-    with pytest.raises(NotImplementedError, match="max_threads"):
-        _ = trt.Runtime.__new__(trt.Runtime).max_threads
-
-
-def test_each_of_its_names_is_some_versions() -> None:
-    """A name that is misspelt here would be left out of every version, unnoticed."""
-    for name, template in module.TEMPLATES.items():
-        known = {entry for version in (*tensorrt_stand_in.VERSIONS, tensorrt_names.RTX)
-                 for entry in tensorrt_names.table(version)["classes"].get(name, [])}
-        assert {entry for entry in vars(template) if not entry.startswith("_")} <= known, name
+def test_what_an_enqueue_demands(trt: Any) -> None:
+    op, given, attributes = cases()["conv_bare"]
+    open_tensorrt().plugin()
+    bound = Bound(trt, one_node(op, given, attributes, None, False), i0=given[0])
+    bound.refused("illegal memory access was encountered: y of")
+    for name, address in (("y", bound.allocate(3 << 20) + 4), ("z", bound.kept[-1].address)):
+        assert not bound.context.set_tensor_address(name, address)
+    assert bound.context.set_tensor_address("y", bound.kept[-1].address)
+    for shape in ((1, 24, 6, 10), (2, 24, 6), (2, 25, 6, 10)):
+        assert not bound.context.set_input_shape("i0", shape)
+    assert bound.context.set_input_shape("i0", given[0].shape)
+    bound.api.log.clear()
+    nodes.call("cuStreamBeginCapture_v2", bound.stream, 1)
+    bound.refused("before it is captured")
+    nodes.call("cuStreamEndCapture", bound.stream, ctypes.byref(graph := ctypes.c_void_p()))
+    assert graph and bound.run()
+    bound.context.set_device_memory(0, 0)
+    if bound.context.update_device_memory_size_for_shapes():
+        bound.refused("device memory are needed, 0 were given")

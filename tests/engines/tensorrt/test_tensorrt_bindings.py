@@ -21,12 +21,12 @@ from PIL import Image
 from stand_ins import tensorrt as tensorrt_stand_in
 from support import tensorrt_names
 from support.shared import Shared
+from support.tensorrt_building import build, static
 from support.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).parents[3]
 VERSION = "11.4.0"
-PACKAGE = "tensorrt-cu13-bindings"
-MODULE = "tensorrt_bindings"
+PACKAGE, MODULE = "tensorrt-cu13-bindings", "tensorrt_bindings"
 
 
 def bindings() -> Path:
@@ -53,41 +53,41 @@ def test_the_committed_table_is_that_of_the_bindings() -> None:
     assert tensorrt_names.dump(bindings(), MODULE, stubs()) == tensorrt_names.table(VERSION)
 
 
-def real(code: str, folder: Path, *arguments: str, over: Path | None = None,
+def real(code: str, folder: Path, over: Path | None = None,
          **changed: str) -> subprocess.CompletedProcess[str]:
     """``code`` where ``tensorrt`` are the bindings, over stubs or what else is in a folder; GPU,
     plugin and data folder are the stand-in's."""
     package = folder / "site" / "tensorrt"
-    package.mkdir(parents=True, exist_ok=True)
+    package.mkdir(parents=True)
     (package / "__init__.py").write_text(
         f"from {MODULE} import *\nfrom {MODULE} import __version__\n")
     environment = tensorrt_stand_in.environment(folder, VERSION, **changed)
     environment["PYTHONPATH"] = os.pathsep.join([str(package.parent), str(bindings())])
     environment["LD_LIBRARY_PATH"] += os.pathsep + str(over or stubs())
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True,
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           timeout=HANG_SECONDS, env=environment)
 
 
 COMMAND = """
-import sys
-from bidiff_deploy.cli import main
-sys.argv[0] = "bidiff-deploy"
-main()
+import os, shlex, sys
+from bidiff_deploy.cli import group
+for words, changed in {}:
+    os.environ.update(changed)
+    try:
+        group(shlex.split(words), prog_name="bidiff-deploy")
+    except SystemExit as end:
+        assert end.code == 1
 """
 
 
-def refusal(done: subprocess.CompletedProcess[str]) -> str:
-    """The one sentence of a command that failed."""
-    assert done.returncode == 1 and not done.stdout, done.stdout + done.stderr
-    lines = done.stderr.splitlines()
-    assert lines and lines[-1].startswith("error: "), done.stderr
+def refusals(folder: Path, *commands: tuple[str, dict[str, str]], **options) -> list[str]:
+    """The one sentence of each command, all of which fail, in one process."""
+    done = real(COMMAND.format(commands), folder, **options)
+    assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    return lines[-1]
-
-
-@pytest.fixture(scope="module")
-def bundle(reference) -> str:
-    return str(reference.bundle("tiny", (7, 3)))
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == len(commands), done.stderr
+    return lines
 
 
 def test_tensorrt_is_opened(tmp_path: Path) -> None:
@@ -104,36 +104,26 @@ print(api.name, library.tensorrt, library.interface)
     assert done.stdout.split() == [tensorrt_names.table(VERSION)["version"], VERSION, "IPluginV3"]
 
 
-def test_a_builder_that_is_null(bundle: str, tmp_path: Path) -> None:
-    told = refusal(real(COMMAND, tmp_path, "build", bundle, "--size", "16x16"))
-    assert "TensorRT 11.4.0" in told and "builder" in told and "nvidia-smi" in told
-    assert not list((tmp_path / "data").rglob("*.plan"))
-
-
-def test_a_runtime_that_is_null(bundle: str, tmp_path: Path) -> None:
-    """The plan is the stand-in's, which has the same version."""
+def test_a_builder_and_a_runtime_that_are_null_and_plugins_that_are_not_there(
+        tiny: Path, tmp_path: Path) -> None:
     plans = {"BIDIFF_TENSORRT_PLANS": str(tmp_path / "plans")}
-    done = tensorrt_stand_in.run(COMMAND, tmp_path, "build", bundle, "--size", "16x16",
-                                 version=VERSION, **plans)
-    assert done.returncode == 0, done.stderr
-    picture = tmp_path / "in.png"
+    with tensorrt_stand_in.in_process(tmp_path / "made", VERSION, **plans):
+        build(tiny, static(1, 16, 16))  # of the stand-in, which has the same version
+    picture, command = tmp_path / "in.png", f"build {tiny} --size 8x8"
     Image.new("RGB", (4, 4)).save(picture)
-    told = refusal(real(COMMAND, tmp_path, "upscale", bundle, str(picture), "-o",
-                        str(tmp_path / "out.png"), "--backend", "tensorrt", **plans))
-    assert "runtime" in told and "nvidia-smi" in told
+    builder, runtime, *missing = refusals(
+        tmp_path, (command, plans),
+        (f"upscale {tiny} {picture} -o {tmp_path}/out.png --backend tensorrt", plans),
+        (command, {"BIDIFF_TENSORRT_PLUGIN": ""}),
+        (command, {"BIDIFF_TENSORRT_PLUGIN": "/nowhere.so"}))
+    assert "TensorRT 11.4.0" in builder and "builder" in builder and "nvidia-smi" in builder
+    assert "runtime" in runtime and "nvidia-smi" in runtime
+    assert "no plugin for TensorRT 11.4" in missing[0] and "/nowhere.so" in missing[1]
+    assert all("build-plugin" in text for text in missing)
+    assert not list((tmp_path / "plans").glob("*8x8*"))
 
 
-@pytest.mark.parametrize(("changed", "words"), [
-    ({"BIDIFF_TENSORRT_PLUGIN": ""}, ["no plugin for TensorRT 11.4", "build-plugin"]),
-    ({"BIDIFF_TENSORRT_PLUGIN": "/nowhere.so"}, ["/nowhere.so", "build-plugin"]),
-], ids=["none", "no file"])
-def test_a_plugin_that_is_not_there(bundle: str, tmp_path: Path, changed: dict[str, str],
-                                    words: list[str]) -> None:
-    told = refusal(real(COMMAND, tmp_path, "build", bundle, "--size", "16x16", **changed))
-    assert all(word in told for word in words), told
-
-
-def test_a_plugin_of_another_major_version(bundle: str, tmp_path: Path) -> None:
+def test_a_plugin_of_another_major_version(tiny: Path, tmp_path: Path) -> None:
     """Which needs a libnvinfer.so that is not there."""
     stubs()
     file = tmp_path / "libbidiff_tensorrt.so"
@@ -142,13 +132,12 @@ def test_a_plugin_of_another_major_version(bundle: str, tmp_path: Path) -> None:
                                  file.name, ["-Wl,--no-as-needed", "-L.", "-l:libnvinfer.so.10"])):
         subprocess.run(["c++", "-shared", "-fPIC", "-x", "c++", "-", "-o", name, *flags],
                        input=source, text=True, check=True, cwd=tmp_path)
-    told = refusal(real(COMMAND, tmp_path, "build", bundle, "--size", "16x16",
-                        BIDIFF_TENSORRT_PLUGIN=str(file)))
+    told, = refusals(tmp_path, (f"build {tiny} --size 16x16", {}),
+                     BIDIFF_TENSORRT_PLUGIN=str(file))
     assert all(word in told for word in (str(file), "libnvinfer.so.10", "build-plugin")), told
 
 
-def test_libraries_that_are_missing(bundle: str, tmp_path: Path) -> None:
+def test_libraries_that_are_missing(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    told = refusal(real(COMMAND, tmp_path, "build", bundle, "--size", "16x16",
-                        over=tmp_path / "empty"))
+    told, = refusals(tmp_path, (f"build {tiny} --size 16x16", {}), over=tmp_path / "empty")
     assert "cannot be loaded" in told and ".so.11" in told and "LD_LIBRARY_PATH" in told

@@ -1,17 +1,15 @@
-"""Every name of TensorRT that the engines use exists in every version that they use it in: what is
-written down by the tables of real bindings, what is done by a build and a run on the stand-in of
-each version that differs, whose objects have the names of these tables and no others."""
+"""Every name of TensorRT that the engines use exists in every version that they use it in, by the
+tables of real bindings; and the stand-in has the names of a version's table, and no others."""
 
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from stand_ins import tensorrt as tensorrt_stand_in
+from stand_ins.tensorrt import module
 from support import tensorrt_names
 
 ROOT = Path(__file__).parents[3]
@@ -121,11 +119,6 @@ def test_every_name_that_is_asked_for_is_some_versions() -> None:
     assert set(SOME) <= {name for _, found in chains() for name in (*found.found, *found.asked)}
 
 
-# Versions that are run, whole or one variant, and those that differ from one of them in no name
-# that the engines could touch.
-WHOLE, PART = ("8.5.3", "10.0.1", "11.4.0"), ("10.3.0",)
-
-
 def reached(version: str, words: set[str]) -> set[tuple[str, str]]:
     """Of ``words``, which names there are in that version, with their class."""
     table = tensorrt_names.table(version)
@@ -134,7 +127,8 @@ def reached(version: str, words: set[str]) -> set[tuple[str, str]]:
 
 
 def test_a_version_that_is_not_run_is_like_one_that_is() -> None:
-    assert sorted((*WHOLE, *PART, *tensorrt_names.LIKE)) == sorted(VERSIONS)
+    """Those that are run are in test_tensorrt_engine.py: every variant is built and computes on the
+    stand-in, whose objects have the names of these tables and no others."""
     words, asked = set(), set()
     for file in FILES:
         tree = ast.parse(file.read_text())
@@ -149,60 +143,26 @@ def test_a_version_that_is_not_run_is_like_one_that_is() -> None:
         assert not asked & {name for _, name in here - there}, version
 
 
-# A build and a run of each variant, or of the first alone, in one process a version.
-BUILD_AND_RUN = """
-import json, sys, warnings
-import numpy as np
-from click.testing import CliRunner
-from bidiff_deploy import load_bundle
-from bidiff_deploy.cli import group
-
-path, half, whole = sys.argv[1:]
-told = {}
-rng = np.random.default_rng(0)
-noisy, condition = rng.standard_normal((2, 1, 3, 16, 16)).astype(np.float32)
-for backend, options in {
-        "tensorrt": ["--min", "8x8", "--opt", "16x16", "--max", "32x24", "--workspace", "1GB"],
-        "tensorrt-dense": ["--size", "16x16", "--no-plugin"],
-        "tensorrt-dense-int8": ["--size", "16x16", "--no-plugin", "--int8"]}.items():
-    if backend != "tensorrt" and whole != "whole":
-        continue
-    for bundle in (path, half) if whole == "whole" else (half,):
-        done = CliRunner().invoke(group, ["build", bundle, "--json", *options])
-        assert done.exit_code == 0, done.output
-        with load_bundle(bundle, backend="onnxruntime") as cpu:
-            timestep = cpu.timesteps[0]
-            wanted = cpu.predict(noisy, condition, timestep)
-            image = cpu.sample(condition[0], seed=1)
-        with load_bundle(bundle, backend=backend) as engine:
-            found = [engine.predict(noisy, condition, timestep) for _ in range(3)]
-            images = [engine.sample(condition[0], seed=1) for _ in range(3)]
-        def snr(reference, other):
-            noise = ((reference - other) ** 2).sum()
-            return 200.0 if noise == 0 else float(10 * np.log10((reference ** 2).sum() / noise))
-        told[f"{backend} {'half' if bundle == half else 'exact'}"] = [
-            min(snr(wanted, one) for one in found), min(snr(image, one) for one in images)]
-print(json.dumps(told))
-"""
-
-
-@pytest.fixture(scope="module")
-def bundles(reference) -> list[str]:
-    return [str(reference.bundle("tiny", (7, 3), precision))
-            for precision in ("exact", "half")]
-
-
-@pytest.mark.parametrize("version", (*WHOLE, *PART))
-def test_every_name_that_a_build_and_a_run_touch_exists(version: str, bundles, tmp_path) -> None:
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("cuda.bindings", reason="pip install cuda-bindings")
-    whole = version in WHOLE
-    done = tensorrt_stand_in.run(BUILD_AND_RUN, tmp_path, *bundles, "whole" if whole else "part",
-                                 version=version, BIDIFF_TENSORRT_PLANS=str(tmp_path / "plans"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert len(told) == (6 if whole else 1)
-    for name, (prediction, image) in told.items():
-        # float16: a flipped sign is a large part of a sum where channels are few.
-        least = 100 if name.endswith("exact") else 13
-        assert prediction > least and image > least, (name, prediction, image)
+@pytest.mark.parametrize("version", (*VERSIONS, tensorrt_names.RTX))
+def test_the_stand_in_has_no_name_that_the_version_has_not(version: str) -> None:
+    table, trt = tensorrt_names.table(version), module.make(version)
+    assert {name for name in vars(trt) if not name.startswith("_")} <= set(table["module"])
+    for name, template in module.TEMPLATES.items():
+        mine = {entry for entry in vars(template) if not entry.startswith("_")}
+        made = vars(trt).get(name)
+        if name in table["classes"]:
+            assert {entry for entry in mine if hasattr(made, entry)} <= {
+                *table["classes"][name]}, name
+        # A name that is misspelt here would be left out of every version, unnoticed.
+        assert mine <= {entry for one in tensorrt_names.tables().values()
+                        for entry in one["classes"].get(name, [])}, name
+    with pytest.raises(AttributeError):
+        _ = trt.IProgressMonitors
+    with pytest.raises(NotImplementedError):
+        _ = trt.Refitter
+    with pytest.raises(NotImplementedError):
+        _ = trt.Runtime.__new__(trt.Runtime).max_threads
+    if version == "8.5.3":
+        config = trt.IBuilderConfig.__new__(trt.IBuilderConfig)
+        with pytest.raises(AttributeError):
+            config.builder_optimization_level = 3

@@ -7,7 +7,6 @@ import io
 import os
 import signal
 import threading
-import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,8 +16,8 @@ from bidiff_deploy.engines.tensorrt.build.progress import BuildProgress
 from bidiff_deploy.progress import Progress
 from stand_ins import tensorrt as tensorrt_stand_in
 from support.seeds import examples
-from support.tensorrt_building import OLD, run
-from support.waiting import HANG_SECONDS
+from support.tensorrt_building import OLD, run, versions
+from support.waiting import HANG_SECONDS, wait_until
 
 
 class Recorder:
@@ -45,35 +44,33 @@ class Recorder:
             return self.condition.wait_for(lambda: any(map(what, self.seen)), timeout=HANG_SECONDS)
 
 
-def test_progress_is_reported_while_tensorrt_builds(tiny, place, tmp_path, monkeypatch):
+def test_progress_is_reported_while_tensorrt_builds(trt, tiny, monkeypatch):
     monkeypatch.setattr(tensorrt_builder.progress, "Progress", Recorder)
     monkeypatch.setattr(tensorrt_builder, "_TICK_SECONDS", 0.001)
-    with tensorrt_stand_in.in_process(tmp_path) as trt:
-        real = trt.Builder.build_serialized_network
+    real = trt.Builder.build_serialized_network
 
-        def build(self, network, config):
-            monitor, told = config.progress_monitor, Recorder.made
-            monitor.phase_start("Whole", None, 4)
-            monitor.step_complete("Whole", 0)
-            monitor.phase_start("Part", "Whole", 2)
-            assert monitor.step_complete("Part", 0)
-            assert told.wait_for(lambda seen: seen == (
-                0.375, "building float32 plugin, Part"))
-            monitor.phase_finish("Part")
-            monitor.phase_finish("Whole")
-            return real(self, network, config)
+    def build(self, network, config):
+        monitor, told = config.progress_monitor, Recorder.made
+        monitor.phase_start("Whole", None, 4)
+        monitor.step_complete("Whole", 0)
+        monitor.phase_start("Part", "Whole", 2)
+        assert monitor.step_complete("Part", 0)
+        assert told.wait_for(lambda seen: seen == (0.375, "building float32 plugin, Part"))
+        monitor.phase_finish("Part")
+        monitor.phase_finish("Whole")
+        return real(self, network, config)
 
-        monkeypatch.setattr(trt.Builder, "build_serialized_network", build)
-        run(tiny, "--size", "32x32")
+    monkeypatch.setattr(trt.Builder, "build_serialized_network", build)
+    run(tiny, "--size", "16x16")
     assert Recorder.made.total == 1
     shares = [done for done, _ in Recorder.made.seen]
     assert shares == sorted(shares) and max(shares) <= 0.99
 
 
-def test_before_there_was_a_monitor_the_time_alone_is_reported(tiny, place, tmp_path, monkeypatch):
+@versions(OLD)
+def test_before_there_was_a_monitor_the_time_alone_is_reported(trt, tiny, monkeypatch):
     monkeypatch.setattr(tensorrt_builder.progress, "Progress", Recorder)
-    with tensorrt_stand_in.in_process(tmp_path, OLD):
-        run(tiny, "--size", "32x32", "--no-plugin", "--quiet")
+    run(tiny, "--size", "16x16", "--no-plugin", "--quiet")
     assert Recorder.made.total is None and Recorder.made.quiet
 
 
@@ -91,21 +88,18 @@ def test_progress_of_unknown_length():
     assert lines == ["building, still: 1:05 min"]
 
 
-def test_ctrl_c_ends_the_build_and_leaves_nothing(tiny, place, tmp_path, monkeypatch):
+def test_ctrl_c_ends_the_build_and_leaves_nothing(trt, tiny, place, monkeypatch):
     ended = []
-    with tensorrt_stand_in.in_process(tmp_path) as trt:
-        def build(self, network, config):
-            monitor = config.progress_monitor
-            monitor.phase_start("Whole", None, 1000)
-            os.kill(os.getpid(), signal.SIGINT)
-            for step in range(50 * HANG_SECONDS):
-                if not monitor.step_complete("Whole", step):
-                    ended.append(step)
-                    return
-                time.sleep(0.02)
 
-        monkeypatch.setattr(trt.Builder, "build_serialized_network", build)
-        _, err = run(tiny, "--size", "32x32", code=130)
+    def build(self, network, config):
+        monitor = config.progress_monitor
+        monitor.phase_start("Whole", None, 1000)
+        os.kill(os.getpid(), signal.SIGINT)
+        wait_until(lambda: not monitor.step_complete("Whole", 1))
+        ended.append(True)
+
+    monkeypatch.setattr(trt.Builder, "build_serialized_network", build)
+    _, err = run(tiny, "--size", "16x16", code=130)
     assert err.splitlines() == ["interrupted: no plan is written"]
     assert len(ended) == 1 and not list(place.glob("*"))
 

@@ -11,7 +11,6 @@ cuda-python works on it. What NVIDIA's own parser and builder prove (``make nvid
 In both ``import tensorrt`` is the stand-in and BIDIFF_TENSORRT_PLUGIN names the plugin; ``cache`` is a
 folder for compiled kernels. Further environment, by keyword:
 
-    BIDIFF_EMULATED_GPUS      architectures, for ``run``: "80" if not given
     BIDIFF_EMULATED_FAIL      "cuMemAlloc=2": functions of the driver that fail
     BIDIFF_STAND_IN_FAIL      build, deserialize, context or enqueue: what of the stand-in fails
     BIDIFF_STAND_IN_PLUGIN    version of TensorRT that the plugin says it was built for
@@ -44,21 +43,17 @@ def plugin() -> Path:
             / "libbidiff_tensorrt_node_runner.so")
 
 
-def _variables(cache: Path, version: str, changed: dict[str, str]) -> dict[str, str]:
-    full = tensorrt_names.table(version)["version"]
-    return emulated_cuda.variables(cache, **{
-        "BIDIFF_STAND_IN_TENSORRT": version,
-        "BIDIFF_STAND_IN_PLUGIN": ".".join(full.split(".")[:3]),
-        "BIDIFF_TENSORRT_PLUGIN": str(plugin()), "XDG_DATA_HOME": str(cache / "data"), **changed})
-
-
 def environment(cache: Path, version: str = "10.3.0", **changed: str) -> dict[str, str]:
     """All of the environment in which a new Python has the stand-in."""
     driver = cache / "driver" / "libcuda.so.1"
     if not driver.is_symlink():
         driver.parent.mkdir(parents=True)
         driver.symlink_to(emulated_cuda.stand_in())
-    made = {**os.environ, **_variables(cache, version, {"BIDIFF_EMULATED_GPUS": "80", **changed})}
+    full = tensorrt_names.table(version)["version"]
+    made = {**os.environ, **emulated_cuda.variables(cache, **{
+        "BIDIFF_STAND_IN_TENSORRT": version,
+        "BIDIFF_STAND_IN_PLUGIN": ".".join(full.split(".")[:3]),
+        "BIDIFF_TENSORRT_PLUGIN": str(plugin()), "XDG_DATA_HOME": str(cache / "data"), **changed})}
     for name, folders in (("LD_LIBRARY_PATH", [driver.parent]),
                           ("PYTHONPATH", [_HERE / "site", _HERE.parents[1], _ROOT])):
         made[name] = os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get(name)])])
@@ -75,14 +70,14 @@ def run(program: str, cache: Path, *arguments: str, version: str = "10.3.0",
 
 @contextmanager
 def in_process(cache: Path, version: str = "10.3.0", **changed: str) -> Iterator[Any]:
-    """``tensorrt`` of this process, or TensorRT-RTX's module for its version, for as long as the
-    block runs. GPUs are those of ``emulated_cuda.GPUS``."""
+    """``tensorrt`` of this process and its children, or here TensorRT-RTX's module for its version,
+    for as long as the block runs. GPUs are those of ``emulated_cuda.GPUS``."""
     from .module import make
 
     ctypes.CDLL(str(emulated_cuda.stand_in()))  # whose name is libcuda.so.1
     assert hasattr(ctypes.CDLL("libcuda.so.1"), "bidiff_emulated_launch"), "another driver is loaded"
     name = "tensorrt_rtx" if version == tensorrt_names.RTX else "tensorrt"
-    with mock.patch.dict(os.environ, _variables(cache, version, changed)), \
+    with mock.patch.dict(os.environ, environment(cache, version, **changed)), \
             pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, name, make(version))
         patch.setitem(sys.modules, "pycuda", None)

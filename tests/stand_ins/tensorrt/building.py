@@ -139,6 +139,8 @@ class Builder(Object):
         self._logger = checked(logger, self._trt.ILogger)
         nodes.ensure_context()
 
+    logger = property(lambda self: self._logger)
+
     def create_network(self, flags: int = 0) -> Any:
         return self._trt.INetworkDefinition(operator.index(flags))
 
