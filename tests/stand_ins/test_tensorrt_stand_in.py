@@ -108,7 +108,7 @@ def test_what_an_enqueue_demands(trt: Any) -> None:
     op, given, attributes = cases()["conv_bare"]
     open_tensorrt().plugin()
     bound = Bound(trt, one_node(op, given, attributes, None, False), i0=given[0])
-    bound.refused("illegal memory access was encountered: y of")
+    assert not bound.run()  # without an address of y
     for name, address in (("y", bound.allocate(3 << 20) + 4), ("z", bound.kept[-1].address)):
         assert not bound.context.set_tensor_address(name, address)
     assert bound.context.set_tensor_address("y", bound.kept[-1].address)

