@@ -13,10 +13,7 @@ import pytest
 
 from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder
 from bidiff_deploy.errors import EngineError
-from tools.checks import (
-    cuda_operators,
-    timing,
-)
+from tools.checks import cuda_operators, timing
 from tools.tensorrt_check import building, speed, table
 
 OPTIONS = {"size": 8, "steps": 5, "repeats": 3, "batches": [1, 2], "device": 0, "network": "tiny"}
@@ -25,27 +22,15 @@ SPEEDS = {("plugin", "exact"): 0.003, ("plugin", "half"): 0.002, ("dense", "half
           ("dense-int8", "half"): 0.004, (None, "half"): 0.005}
 
 
-class Clock:
-    """Seconds that engines spend; what ran is kept in order."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.ran: list[tuple] = []
-
-    def perf_counter(self) -> float:
-        return self.now
-
-
 class Engine(contextlib.AbstractContextManager):
-    """An engine of known speed: a captured loop takes 1 ms and a half of its steps' time, other
-    loops 2 ms and all of it. ``fails``: after that many loops."""
+    """An engine of known speed, on a clock that engines alone move: a captured loop takes 1 ms and a
+    half of its steps' time, other loops 2 ms and all of it. ``fails``: after that many loops."""
 
     timesteps = (800, 400)
     description = "an engine"
 
-    def __init__(self, clock: Clock, name: tuple, fails: int = 1000) -> None:
-        self.clock, self.name, self.fails, self.loops = clock, name, fails, 0
-        self.closed = False
+    def __init__(self, clock: SimpleNamespace, name: tuple, fails: int) -> None:
+        self.clock, self.name, self.fails, self.closed = clock, name, fails, False
         self._rows = SimpleNamespace(row=lambda timestep, factors: np.zeros(3, np.float32))
 
     def __exit__(self, *error: object) -> None:
@@ -61,8 +46,8 @@ class Engine(contextlib.AbstractContextManager):
 
     def sample(self, condition, noise, *, start, on_step=None):
         assert start is None and condition.shape == noise.shape
-        self.loops += 1
-        if self.loops > self.fails:
+        self.fails -= 1
+        if self.fails < 0:
             raise EngineError("the GPU fell off the bus")
         step = SPEEDS[self.name] * OPTIONS["steps"]
         self._spend(0.001 + step / 2 if on_step is None else 0.002 + step)
@@ -76,7 +61,8 @@ class Engine(contextlib.AbstractContextManager):
 def bench(monkeypatch):
     """Runs the part with fake engines; returns its result, the clock and the engines."""
     def run(missing: tuple = (), fails: dict | None = None, **changed: object):
-        clock, opened = Clock(), []
+        clock, opened = SimpleNamespace(now=0.0, ran=[]), []
+        clock.perf_counter = lambda: clock.now
 
         def open_engine(name):
             if name in missing:
@@ -95,6 +81,10 @@ def bench(monkeypatch):
     return run
 
 
+def table_of(**found: dict) -> str:
+    return table.to_text({"parts": {name.replace("_", "-"): part for name, part in found.items()}})
+
+
 def test_medians_and_ratios(bench):
     found, _, opened = bench()
     assert set(found["batches"]) == {"1", "2"} and "reason" not in found
@@ -109,6 +99,14 @@ def test_medians_and_ratios(bench):
     assert ratios["dense int8"]["stepwise"]["max"] == pytest.approx(22 / 12)
     assert ratios["onnxruntime-cuda float16"]["step"]["min"] == pytest.approx(2.5)
     assert len(opened) == 10 and all(engine.closed for engine in opened)
+    text = table_of(speed_network={"ok": True, **found})
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "full, batch 2, 8x8, loop of 5 steps, ms; x: as long as plugin float16" in lines
+    assert "dense float16 3.000 1.50 8.500 1.42 17.000 1.42 0 %" in lines
+    assert "plugin float16 2.000 6.000 12.000 0 %" in lines
+    assert ("ok speed-network: batch 1: the plugin's loop is 1.42x as fast as dense float16 "
+            "(1.42 to 1.42; the aim is 1.5x); batch 2:") in " ".join(text.split())
+    assert max(map(len, text.splitlines()[:-1])) <= 110
 
 
 def test_candidates_take_turns_after_they_are_warm(bench):
@@ -119,14 +117,14 @@ def test_candidates_take_turns_after_they_are_warm(bench):
     assert timed == a_turn * OPTIONS["repeats"]
 
 
-def test_what_is_missing_is_reported_and_the_rest_is_timed(bench):
+def test_what_is_missing_or_fails_is_reported_and_the_rest_is_timed(bench):
     found, *_ = bench(missing=((None, "half"), ("dense", "half")))
     entry = found["batches"]["2"]
     assert set(entry["ratios"]) == {"plugin float32", "dense int8"}
     assert entry["candidates"]["onnxruntime-cuda float16"] == {
         "ok": False, "reason": "None is not installed"}
     # What was to be compared is not, so the part is made again.
-    text = table.to_text({"parts": {"speed-network": found}})
+    text = table_of(speed_network=found)
     assert "dense float16               dense is not installed" in text
     assert "NOT DONE speed-network: batch 1: dense float16: dense is not installed; batch 2" in text
     assert bench(missing=((None, "half"),))[0].get("ok", True)
@@ -135,25 +133,12 @@ def test_what_is_missing_is_reported_and_the_rest_is_timed(bench):
     found, *_ = bench(missing=tuple(SPEEDS))
     assert found["reason"].startswith("batch 1: plugin float16: plugin is not installed; batch 2")
 
-
-def test_what_fails_on_the_way_spoils_no_other(bench):
+    # On the way.
     found, *_ = bench(fails={("dense-int8", "half"): 9}, batches=[1])
     entry = found["batches"]["1"]
     assert entry["candidates"]["dense int8"]["reason"] == "the GPU fell off the bus"
     assert "dense int8" not in entry["ratios"] and "loop" in entry["candidates"]["plugin float16"]
-    table.to_text({"parts": {"speed-demo": {"ok": True, **found}}})
-
-
-def test_the_table(bench):
-    found, *_ = bench()
-    text = table.to_text({"parts": {"speed-network": {"ok": True, **found}}})
-    lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "full, batch 2, 8x8, loop of 5 steps, ms; x: as long as plugin float16" in lines
-    assert "dense float16 3.000 1.50 8.500 1.42 17.000 1.42 0 %" in lines
-    assert "plugin float16 2.000 6.000 12.000 0 %" in lines
-    assert ("ok speed-network: batch 1: the plugin's loop is 1.42x as fast as dense float16 "
-            "(1.42 to 1.42; the aim is 1.5x); batch 2:") in " ".join(text.split())
-    assert max(map(len, text.splitlines()[:-1])) <= 110
+    table_of(speed_demo={"ok": True, **found})
 
 
 def test_builds_start_with_an_empty_cache(monkeypatch, tmp_path):
@@ -182,10 +167,10 @@ def test_builds_start_with_an_empty_cache(monkeypatch, tmp_path):
         ("plugin", 5, True), ("plugin", 1, True), ("plugin", 5, True), ("dense", 5, False),
         ("dense-int8", 5, True)]
     done = {**found, "ok": True}
-    text = table.to_text({"parts": {"build": done, "build-dense": dense}})
+    text = table_of(build=done, build_dense=dense)
     assert "ok       build: many steps take 1.50x the time of one, within 2x" in text
     assert "dense half                 5  TensorRT has no memory left" in text
-    text = table.to_text({"parts": {"build": {**done, "times_one_step": 2.5}}})
+    text = table_of(build={**done, "times_one_step": 2.5})
     assert "2.50x the time of one, MORE THAN 2x" in text
 
 
@@ -193,27 +178,27 @@ def test_bytes_that_an_engine_takes(monkeypatch):
     """Opened, it has 100 bytes; a loop takes 40 more, and its graph another 7."""
     free = [10_000]
 
-    class Card(contextlib.AbstractContextManager):
+    @contextlib.contextmanager
+    def card(device):
+        assert device == OPTIONS["device"]
+        yield Card()
+
+    class Card:
         free_memory = property(lambda self: free[0])
 
-        def __init__(self, device):
-            assert device == OPTIONS["device"]
+    @contextlib.contextmanager
+    def loaded(bundle, variant, shape, device):
+        taken = [100, 40, 7, 0]
 
-        def __exit__(self, *error):
-            return None
+        def take(*arguments, **named):
+            free[0] -= taken.pop(0)
 
-    class Loaded(contextlib.AbstractContextManager):
-        def __init__(self):
-            self.taken = [40, 7, 0]
-            free[0] -= 100
+        take()
+        yield SimpleNamespace(sample=take)
+        free[0] += 147
 
-        def sample(self, condition, noise, *, start):
-            free[0] -= self.taken.pop(0)
-
-        def __exit__(self, *error):
-            free[0] += 147
-    monkeypatch.setattr(cuda_operators, "Gpu", Card)
-    monkeypatch.setattr(building, "load", lambda bundle, variant, shape, device: Loaded())
+    monkeypatch.setattr(cuda_operators, "Gpu", card)
+    monkeypatch.setattr(building, "load", loaded)
     monkeypatch.setattr(building, "network_bundle", lambda *given: None)
     found = building.memory(OPTIONS)
     assert free == [10_000] and len(found["engines"]) == 8
