@@ -111,18 +111,9 @@ class Plan:
                  "bias": (1, "FLOAT", (5,)), "prediction": (0, "FLOAT", image),
                  "latent": (0, "FLOAT", image), **changed}
         self.tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
-
-    def get_tensor_name(self, index: int) -> str:
-        return list(self.tensors)[index]
-
-    def get_tensor_mode(self, name: str) -> int:
-        return self.tensors[name][0]
-
-    def get_tensor_dtype(self, name: str) -> str:
-        return self.tensors[name][1]
-
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self.tensors[name][2]
+        self.get_tensor_name = list(self.tensors).__getitem__
+        for index, what in enumerate(("mode", "dtype", "shape")):
+            setattr(self, f"get_tensor_{what}", lambda name, at=index: self.tensors[name][at])
 
 
 def opened(engine: object, log: Log | None = None) -> OpenPlan:
@@ -154,25 +145,15 @@ def test_what_tensorrt_said_is_no_reason_of_the_next_failure():
     assert not second.out_of_memory and str(second) == "execute_async_v3: no reason given"
 
 
-class Context:
-    """An execution context that may have no profile yet."""
-
-    def __init__(self, profile: int, settable: bool = True) -> None:
-        self.active_optimization_profile, self._settable = profile, settable
-        self.calls: list[tuple[int, int]] = []
-
-    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
-        self.calls.append((profile, stream))
-        return self._settable
-
-
 @pytest.mark.parametrize("profile, settable", [(0, True), (-1, True), (-1, False)])
 def test_a_context_has_an_optimization_profile(profile, settable):
-    plan = opened(engine := Plan())
-    made = Context(profile, settable)
+    plan, calls = opened(engine := Plan()), []
+    made = SimpleNamespace(
+        active_optimization_profile=profile,
+        set_optimization_profile_async=lambda *given: calls.append(given) or settable)
     engine.create_execution_context_without_device_memory = lambda: made
-    if not settable:
-        with pytest.raises(EngineError, match="the optimization profile: no reason given"):
-            plan.context(7)
+    if settable:
+        assert plan.context(7) is made and calls == [(0, 7)] * (profile < 0)
         return
-    assert plan.context(7) is made and made.calls == [(0, 7)] * (profile < 0)
+    with pytest.raises(EngineError, match="the optimization profile: no reason given"):
+        plan.context(7)

@@ -15,20 +15,13 @@ from bidiff_deploy.engines.tensorrt.build import network as tensorrt_network
 from bidiff_deploy.graphs.lowering import lower_for_tensorrt
 
 
-class Layer:
+class Layer(SimpleNamespace):
     """One layer, which notes what it is told."""
 
-    def __init__(self, kind: str, *outputs: tuple[str, str], shape: bool = False):
-        self.type, self.told = kind, {}
-        self._outputs = [SimpleNamespace(name=name, dtype=dtype, is_shape_tensor=shape)
-                         for name, dtype in outputs]
-        self.num_outputs = len(outputs)
-
-    def get_output(self, index):
-        return self._outputs[index]
-
-    def set_output_type(self, index, kind):
-        self.told[index] = kind
+    def __init__(self, kind: str, name: str, dtype: str, shape: bool):
+        output = SimpleNamespace(name=name, dtype=dtype, is_shape_tensor=shape)
+        super().__init__(type=kind, told={}, num_outputs=1, get_output=lambda index: output)
+        self.set_output_type = self.told.__setitem__
 
     precision = property(None, lambda self, kind: self.told.update(precision=kind))
 
@@ -46,30 +39,21 @@ def test_a_node_that_becomes_several_layers_keeps_its_precision_in_all():
              helper.make_node("Mul", ["m", "one"], ["y"])]
     model = helper.make_model(helper.make_graph(
         nodes, "g", [value("x", 1, [1])], [value("y", 1, [1])], [one]))
-    layers = {
-        "cast": Layer("IDENTITY", ("h", "half")),
-        "add_shuffle": Layer("SHUFFLE", ("(Unnamed) 1", "half")),
-        "add": Layer("ELEMENTWISE", ("s", "half")),
-        "back": Layer("IDENTITY", ("f", "float")),
-        "softmax_sizes": Layer("SHAPE", ("(Unnamed) 2", "int32"), shape=True),
-        "softmax_floats": Layer("ELEMENTWISE", ("(Unnamed) 3", "float"), shape=True),
-        "softmax_cast": Layer("CAST", ("(Unnamed) 5", "half")),
-        "softmax": Layer("SOFTMAX", ("m", "float")),
-        "shape": Layer("SHAPE", ("n", "int32"), shape=True),
-        "plugin": Layer("PLUGIN_V2", ("p", "half")),
-        "constant": Layer("CONSTANT", ("(Unnamed) 4", "float")),
-        "mul": Layer("ELEMENTWISE", ("y", "float")),
-    }
-    listed = list(layers.values())
+    half, full = ({"precision": kind, 0: kind} for kind in ("half", "float"))
+    layers = [  # kind, its output, whether that is a shape, what it is to be told
+        ("IDENTITY", "h", "half", False, {}), ("SHUFFLE", "(Unnamed) 1", "half", False, half),
+        ("ELEMENTWISE", "s", "half", False, half), ("IDENTITY", "f", "float", False, {}),
+        ("SHAPE", "(Unnamed) 2", "int32", True, {}),
+        ("ELEMENTWISE", "(Unnamed) 3", "float", True, {}),
+        ("CAST", "(Unnamed) 5", "half", False, {}), ("SOFTMAX", "m", "float", False, full),
+        ("SHAPE", "n", "int32", True, {}), ("PLUGIN_V2", "p", "half", False, {0: "half"}),
+        ("CONSTANT", "(Unnamed) 4", "float", False, {}), ("ELEMENTWISE", "y", "float", False, full)]
+    listed = [Layer(*layer[:4]) for layer in layers]
     network = SimpleNamespace(num_layers=len(listed), get_layer=lambda index: listed[index])
     trt = SimpleNamespace(float32="float", float16="half", LayerType=SimpleNamespace(
         CONSTANT="CONSTANT", SHAPE="SHAPE", IDENTITY="IDENTITY", CAST="CAST"))
     tensorrt_network.keep_precision(SimpleNamespace(trt=trt), network, model.SerializeToString())
-    half, full = ({"precision": kind, 0: kind} for kind in ("half", "float"))
-    assert {name: layer.told for name, layer in layers.items()} == {
-        "cast": {}, "add_shuffle": half, "add": half, "back": {}, "softmax_sizes": {},
-        "softmax_floats": {}, "softmax_cast": {}, "softmax": full, "shape": {},
-        "plugin": {0: "half"}, "constant": {}, "mul": full}
+    assert [layer.told for layer in listed] == [layer[4] for layer in layers]
 
 
 @pytest.mark.parametrize("version, there, left_out", [

@@ -60,52 +60,43 @@ def profile_of(command: str, bundle=None) -> Profile:
 # -- profiles and the choice among plans --------------------------------------------------------
 
 
-@given(profiles(), SHAPES)
-@REPEATABLE
-def test_a_profile_contains_what_lies_between_its_ends(profile, shape):
-    expected = all(profile.minimum[i] <= shape[i] <= profile.maximum[i] for i in range(3))
-    assert profile.contains(shape) == expected
-    assert profile.contains(profile.minimum) and profile.contains(profile.maximum)
-    assert profile.static == (len({profile.minimum, profile.optimum, profile.maximum}) == 1)
-
-
 @given(st.lists(st.tuples(profiles(), st.sampled_from(["plugin", "dense"]),
                           st.sampled_from(["float32", "float16"])), max_size=8), SHAPES)
 @REPEATABLE
 def test_the_smallest_plan_that_fits_is_chosen(made, shape):
     plans = [Plan(Path(f"{i}.plan"), info(profile, variant=variant, precision=precision))
              for i, (profile, variant, precision) in enumerate(made)]
+    for profile, *_ in made:
+        assert profile.contains(shape) == all(
+            profile.minimum[i] <= shape[i] <= profile.maximum[i] for i in range(3))
+        assert profile.contains(profile.minimum) and profile.contains(profile.maximum)
+        assert profile.static == (len({profile.minimum, profile.optimum, profile.maximum}) == 1)
     fitting = [plan for plan in plans if plan.info.profile.contains(shape)
                and plan.info.variant == "plugin" and plan.info.target.precision == "float16"]
-    if not fitting:
-        with pytest.raises(EngineError, match="bidiff-deploy build") as error:
-            choose(plans, "plugin", "float16", shape, bundle="x.bundle")
-        command = str(error.value).split("`")[1]
-        assert profile_of(command) == Profile(shape, shape, shape)
+    if fitting:
+        chosen = choose(plans, "plugin", "float16", shape)
+        assert chosen in fitting
+        assert math.prod(chosen.info.profile.maximum) == min(
+            math.prod(plan.info.profile.maximum) for plan in fitting)
         return
-    chosen = choose(plans, "plugin", "float16", shape)
-    assert chosen in fitting
-    assert math.prod(chosen.info.profile.maximum) == min(
-        math.prod(plan.info.profile.maximum) for plan in fitting)
+    with pytest.raises(EngineError, match="bidiff-deploy build") as error:
+        choose(plans, "plugin", "float16", shape, bundle="x.bundle")
+    assert profile_of(str(error.value).split("`")[1]) == Profile(shape, shape, shape)
 
 
-def test_a_static_plan_goes_before_one_of_the_same_size():
+def test_a_static_plan_goes_before_one_of_the_same_size_and_the_sentence_where_none_fits():
     wide = Profile((1, 64, 64), (1, 64, 64), (1, 256, 256))
     plans = [Plan(Path("a.plan"), info(wide)), Plan(Path("b.plan"), info(STATIC))]
     assert choose(plans, "plugin", "float16", (1, 256, 256)).path.name == "b.plan"
     assert choose(plans, "plugin", "float16", (1, 64, 256)).path.name == "a.plan"
-
-
-def test_the_sentence_says_which_shapes_there_are_or_why_a_plan_was_left_out():
-    plans = [Plan(Path("a.plan"), info(RANGE))]
-    with pytest.raises(EngineError, match="1x64x64-1x256x256-4x512x512; build one with"):
-        choose(plans, "plugin", "float16", (1, 520, 64))
-    with pytest.raises(EngineError, match=r"no dense plan in float16 .*--no-plugin --size 64x64`"):
-        choose(plans, "dense", "float16", (1, 64, 64))
-    with pytest.raises(EngineError, match=r"\(it is odd\)"):
-        choose([], "plugin", "float16", (1, 64, 64), refused=["it is odd", "this too"])
-    with pytest.raises(EngineError, match=r"\(it is odd\); build one .* --overwrite`"):
-        choose(plans, "plugin", "float16", (1, 520, 64), refused=["it is odd", "this too"])
+    plans, odd = [Plan(Path("a.plan"), info(RANGE))], ["it is odd", "this too"]
+    for given, variant, shape, refused, match in (
+            (plans, "plugin", (1, 520, 64), [], "1x64x64-1x256x256-4x512x512; build one with"),
+            (plans, "dense", (1, 64, 64), [], "no dense plan in float16 .*--no-plugin --size 64x64`"),
+            ([], "plugin", (1, 64, 64), odd, r"\(it is odd\)"),
+            (plans, "plugin", (1, 520, 64), odd, r"\(it is odd\); build one .* --overwrite`")):
+        with pytest.raises(EngineError, match=match):
+            choose(given, variant, "float16", shape, refused=refused)
 
 
 @given(profiles(), st.sampled_from(tensorrt_sidecar.VARIANTS),
@@ -117,17 +108,15 @@ def test_the_command_builds_exactly_this_plan(profile, variant, level, workspace
     command = build_command("a '.bundle", variant, profile, level=level, workspace=workspace,
                             device=device, folder=folder, overwrite=overwrite,
                             capabilities=(89, 86))
-    found = options_of(command)
-    assert profile_of(command) == profile and found["bundle"] == "a '.bundle"
-    rtx = variant in tensorrt_sidecar.RTX_VARIANTS
-    assert found["backend"] == ("tensorrt-rtx" if rtx else "tensorrt")
-    assert (found["no_plugin"], found["int8"]) == (variant.startswith("dense"),
-                                                   variant.endswith("int8"))
-    assert (found["level"], found["device"] or 0) == (level, 0 if rtx else device)
-    assert found["capabilities"] == ("86,89" if rtx else None)
-    assert found["workspace"] == (None if workspace is None else str(workspace))
-    assert found["output"] == (None if folder is None else str(folder))
-    assert found["overwrite"] == overwrite
+    found, rtx = options_of(command), variant in tensorrt_sidecar.RTX_VARIANTS
+    expected = {
+        "bundle": "a '.bundle", "backend": "tensorrt-rtx" if rtx else "tensorrt",
+        "no_plugin": variant.startswith("dense"), "int8": variant.endswith("int8"),
+        "level": level, "device": None if rtx else device or None, "overwrite": overwrite,
+        "capabilities": "86,89" if rtx else None,
+        "workspace": None if workspace is None else str(workspace),
+        "output": None if folder is None else str(folder)}
+    assert {name: found[name] for name in expected} == expected and profile_of(command) == profile
 
 
 # -- the folder ---------------------------------------------------------------------------------
@@ -183,7 +172,12 @@ def test_what_has_no_whole_sidecar_is_left_out(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".plan", ".json"])
 def test_what_another_user_could_have_written_is_left_out(tmp_path, monkeypatch, suffix):
-    plan = write_plan(tmp_path, CONTENT, info())
+    mask = os.umask(0o002)
+    try:
+        plan = write_plan(tmp_path, CONTENT, info())
+    finally:
+        os.umask(mask)
+    assert read_plans(tmp_path) == [plan] and check(plan, target(), MODEL) == CONTENT
     file = plan.path.with_suffix(suffix)
     file.chmod(0o664)
     refused: list[str] = []
@@ -198,15 +192,6 @@ def test_what_another_user_could_have_written_is_left_out(tmp_path, monkeypatch,
     assert read_plans(tmp_path) == ([plan] if owner == 0 else [])
     monkeypatch.undo()
     assert read_plans(tmp_path) == [plan]
-
-
-def test_plans_are_writable_by_their_owner_only(tmp_path):
-    mask = os.umask(0o002)
-    try:
-        plan = write_plan(tmp_path, CONTENT, info())
-    finally:
-        os.umask(mask)
-    assert read_plans(tmp_path) == [plan] and check(plan, target(), MODEL) == CONTENT
 
 
 @pytest.mark.parametrize("before", [b"", CONTENT])
@@ -262,44 +247,39 @@ def test_where_plans_are(reference, tmp_path, monkeypatch):
 
 # -- what refuses a plan ------------------------------------------------------------------------
 
-MISMATCHES = {
-    "another bundle": ({"bundle": "c" * 64}, "another bundle"),
-    "another precision": ({"precision": "float32"}, "float16, the bundle in float32"),
-    "another major version": ({"tensorrt": "11.0.0"}, "TensorRT 10.3.0, but 11.0.0 is inst"),
-    "another patch version": ({"tensorrt": "10.3.0.26"}, "TensorRT 10.3.0, but 10.3.0.26 is"),
-    "another GPU": ({"gpu": "Orin NX"}, r"on Orin \(sm_87\), but this GPU is Orin NX \(sm_87\)"),
-    "another architecture": ({"architectures": (110,)}, r"this GPU is Orin \(sm_110\)"),
-    "an older driver": ({"driver": "11.8"}, "driver for CUDA 12.6, but .* for CUDA 11.8"),
-    "another build of the plugin": ({"plugin": "d" * 64}, "another build of the plugin"),
-    "another form of words": ({"layout": 8}, "another build of the plugin"),
-    "no plugin": ({"plugin": None, "layout": None}, "another build of the plugin"),
-}
+MISMATCHES = [
+    ({"bundle": "c" * 64}, "another bundle"),
+    ({"precision": "float32"}, "float16, the bundle in float32"),
+    ({"tensorrt": "11.0.0"}, "TensorRT 10.3.0, but 11.0.0 is inst"),
+    ({"tensorrt": "10.3.0.26"}, "TensorRT 10.3.0, but 10.3.0.26 is"),
+    ({"gpu": "Orin NX"}, r"on Orin \(sm_87\), but this GPU is Orin NX \(sm_87\)"),
+    ({"architectures": (110,)}, r"this GPU is Orin \(sm_110\)"),
+    ({"driver": "11.8"}, "driver for CUDA 12.6, but .* for CUDA 11.8"),
+    *((changed, "another build of the plugin") for changed in (
+        {"plugin": "d" * 64}, {"layout": 8}, {"plugin": None, "layout": None}))]
 
 
-@pytest.mark.parametrize("mismatch", MISMATCHES)
 @pytest.mark.parametrize("profile", [STATIC, RANGE], ids=["static", "range"])
 def test_a_plan_of_something_else_is_refused_with_the_command_that_builds_it(
-        mismatch, profile, tmp_path, monkeypatch):
+        profile, tmp_path, monkeypatch):
     monkeypatch.setenv("BIDIFF_TENSORRT_PLANS", str(tmp_path))
-    changed, reason = MISMATCHES[mismatch]
     plan = write_plan(tmp_path, CONTENT, info(profile, level=4, workspace=1 << 30))
     plan.path.unlink()  # refused before anybody reads it
-    with pytest.raises(EngineError, match=reason) as error:
-        check(plan, target(**changed), MODEL, device=2)
-    command = str(error.value).split("`")[1]
-    found = options_of(command)
-    assert profile_of(command) == profile and found["bundle"] == "my model.bundle"
-    assert found["overwrite"] and not found["no_plugin"] and found["output"] is None
-    assert (found["level"], found["device"], found["workspace"]) == (4, 2, str(1 << 30))
+    for changed, reason in MISMATCHES:
+        with pytest.raises(EngineError, match=reason) as error:
+            check(plan, target(**changed), MODEL, device=2)
+        command = str(error.value).split("`")[1]
+        found = options_of(command)
+        assert profile_of(command) == profile and found["bundle"] == "my model.bundle"
+        assert found["overwrite"] and not found["no_plugin"] and found["output"] is None
+        assert (found["level"], found["device"], found["workspace"]) == (4, 2, str(1 << 30))
 
 
-@pytest.mark.parametrize("driver", ["12.0", "12.6", "13.0"])
-def test_another_driver_of_the_same_major_version_or_a_newer_one_will_do(driver, tmp_path):
+def test_what_a_plan_does_not_ask_for(tmp_path):
+    """A driver of the same major version or a newer one will do, and no plugin without one."""
     plan = write_plan(tmp_path, CONTENT, info())
-    assert check(plan, target(driver=driver), MODEL) == CONTENT
-
-
-def test_a_plan_without_plugin_does_not_ask_for_one(tmp_path):
+    for driver in ("12.0", "12.6", "13.0"):
+        assert check(plan, target(driver=driver), MODEL) == CONTENT
     plan = write_plan(tmp_path, CONTENT, info(variant="dense-int8"))
     assert check(plan, target(plugin=None, layout=None), MODEL) == CONTENT
     with pytest.raises(EngineError, match="--no-plugin --int8 --size 256x256") as error:
