@@ -3,7 +3,6 @@ does, and what TensorRT demands of its callers is demanded."""
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import numpy as np
@@ -61,8 +60,7 @@ class Bound:
         self.engine = api.runtime().deserialize_cuda_engine(plan)
         self.context = self.engine.create_execution_context(
             trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        self.stream, self.kept = ctypes.c_void_p(), []
-        nodes.call("cuStreamCreate", ctypes.byref(self.stream), 1)
+        self.stream, self.kept = nodes.call("cuStreamCreate", 1), []
         for name, value in inputs.items():
             assert self.context.set_tensor_address(name, self.allocate(value.nbytes))
             nodes.view(self.kept[-1].address, value.shape, value.dtype)[...] = value
@@ -74,7 +72,7 @@ class Bound:
         return self.kept[-1].address
 
     def run(self) -> bool:
-        return self.context.execute_async_v3(self.stream.value)
+        return self.context.execute_async_v3(int(self.stream))
 
     def refused(self, words: str) -> None:
         assert not self.run() and words in self.api.log.sentence("")
@@ -116,10 +114,11 @@ def test_what_an_enqueue_demands(trt: Any) -> None:
         assert not bound.context.set_input_shape("i0", shape)
     assert bound.context.set_input_shape("i0", given[0].shape)
     bound.api.log.clear()
-    nodes.call("cuStreamBeginCapture_v2", bound.stream, 1)
+    nodes.call("cuStreamBeginCapture", bound.stream,
+               nodes.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
     bound.refused("before it is captured")
-    nodes.call("cuStreamEndCapture", bound.stream, ctypes.byref(graph := ctypes.c_void_p()))
-    assert graph and bound.run()
+    nodes.call("cuStreamEndCapture", bound.stream)
+    assert bound.run()
     bound.context.set_device_memory(0, 0)
     if bound.context.update_device_memory_size_for_shapes():
         bound.refused("device memory are needed, 0 were given")

@@ -5,7 +5,7 @@ The bindings themselves are imported, in a process of their own, over libraries 
 function they link to and return null. No part of TensorRT but its bindings is needed, and no GPU.
 A table is written by
 
-    python tests/tensorrt_names.py FOLDER NAME VERSION [--python PYTHON]
+    python tests/support/tensorrt_names.py FOLDER NAME VERSION [--python PYTHON]
 
 where FOLDER holds what was unpacked of a wheel, NAME is its module (tensorrt, tensorrt_bindings),
 and PYTHON has the version that the wheel was made for.
@@ -63,16 +63,14 @@ LIKE = {"10.9.0": "10.3.0", "10.16.1": "10.3.0", "11.0.0": "11.4.0"}
 DISTINCT = tuple(version for version in VERSIONS if version not in LIKE)
 
 # Classes that the engines touch, and their nearest neighbours.
-CLASSES = (
-    "Builder", "BuilderFlag", "DataType", "DeviceType", "EngineCapability", "ErrorCode",
-    "ExecutionContextAllocationStrategy", "HardwareCompatibilityLevel", "IBuilderConfig",
-    "ICudaEngine", "IEngineInspector", "IErrorRecorder", "IExecutionContext", "IHostMemory",
-    "ILayer", "ILogger", "ILogger.Severity", "INetworkDefinition", "IOptimizationProfile",
-    "IPluginRegistry", "IProfiler", "IProgressMonitor", "ITensor", "ITimingCache",
-    "LayerInformationFormat", "LayerType", "Logger", "MemoryPoolType",
-    "NetworkDefinitionCreationFlag", "OnnxParser", "OnnxParserFlag", "ParserError",
-    "PreviewFeature", "Profiler", "ProfilingVerbosity", "QuantizationFlag", "Runtime",
-    "TacticSource", "TensorFormat", "TensorIOMode", "TensorLocation")
+CLASSES = tuple("""
+    Builder BuilderFlag DataType DeviceType EngineCapability ErrorCode HardwareCompatibilityLevel
+    ExecutionContextAllocationStrategy IBuilderConfig ICudaEngine IEngineInspector IErrorRecorder
+    IExecutionContext IHostMemory ILayer ILogger ILogger.Severity INetworkDefinition
+    IOptimizationProfile IPluginRegistry IProfiler IProgressMonitor ITensor ITimingCache
+    LayerInformationFormat LayerType Logger MemoryPoolType NetworkDefinitionCreationFlag OnnxParser
+    OnnxParserFlag ParserError PreviewFeature Profiler ProfilingVerbosity QuantizationFlag Runtime
+    TacticSource TensorFormat TensorIOMode TensorLocation""".split())
 RTX_CLASSES = (*CLASSES, "ComputeCapability", "IRuntimeCache", "IRuntimeConfig")
 
 # Runs in the bindings' process. Enumerations give their numbers, other classes their names.
@@ -127,19 +125,6 @@ def table(version: str) -> dict[str, Any]:
     """A committed table: ``version`` in full, ``module`` names, ``classes`` -> names, or of an
     enumeration names -> numbers."""
     return tables()[version]
-
-
-def has(version: str, *path: str) -> bool:
-    """Whether ``tensorrt.PATH`` exists in that version. Of classes that are not in the tables only
-    the name itself is known; what is below an enumeration's member is not asked."""
-    found = table(version)
-    if path[0] not in found["module"]:
-        return path == ("__version__",)
-    for depth in range(len(path) - 1, 0, -1):
-        names = found["classes"].get(".".join(path[:depth]))
-        if names is not None:
-            return path[depth] in names or path[depth] in ("__members__", "__init__", "__name__")
-    return True
 
 
 def write(made: dict[str, dict[str, Any]]) -> None:

@@ -169,9 +169,9 @@ class Builder(Object):
             monitor.phase_finish("Building Engine")
         if (limit or 1 << 40) < 1 << 20:
             raise Refused("Error Code 10: insufficient workspace for any tactic")
-        name, architecture = nodes.device()
-        header = {"tensorrt": self._trt.__version__, "gpu": name,
-                  "architectures": config._capabilities or [architecture],
+        gpu = nodes.device()
+        header = {"tensorrt": self._trt.__version__, "gpu": gpu.name,
+                  "architectures": config._capabilities or [gpu.architecture],
                   "flags": sorted(config._set), "strongly_typed": network._strongly_typed,
                   "precisions": network._precisions, "profiles": profiles, "workspace": limit,
                   "dynamic": bool(config._profiles), "level": config._level,

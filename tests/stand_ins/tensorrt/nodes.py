@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
+from cuda.bindings import driver
 
+from bidiff_deploy.engines.gpu.library import DeviceInfo, device_info
 from bidiff_deploy.engines.tensorrt import api
 
 NAMESPACE = "bidiff"
@@ -105,36 +106,30 @@ class DriverError(Exception):
         super().__init__(f"{function}: CUDA error {code}")
 
 
-_libcuda = functools.cache(ctypes.CDLL)
+def call(function: str, *arguments: object) -> Any:
+    """What a function of the driver gives. Raises DriverError."""
+    code, *values = getattr(driver, function)(*arguments)
+    if int(code):
+        raise DriverError(function, int(code))
+    return values[0] if values else None
 
 
-def call(function: str, *arguments: object) -> None:
-    """A function of the driver. Raises DriverError."""
-    if code := getattr(_libcuda(os.environ["BIDIFF_LIBCUDA"]), function)(*arguments):
-        raise DriverError(function, code)
+@functools.cache
+def _emulated() -> ctypes.CDLL:
+    return ctypes.CDLL("libcuda.so.1")
 
 
 def ensure_context() -> None:
     """Make the first GPU's primary context current where none is, as TensorRT's runtime does."""
-    context, device = ctypes.c_void_p(), ctypes.c_int()
     call("cuInit", 0)
-    call("cuCtxGetCurrent", ctypes.byref(context))
-    if not context:
-        call("cuDeviceGet", ctypes.byref(device), 0)
-        call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
-        call("cuCtxPushCurrent_v2", context)
+    if not int(call("cuCtxGetCurrent")):
+        call("cuCtxPushCurrent", call("cuDevicePrimaryCtxRetain", call("cuDeviceGet", 0)))
 
 
-def device() -> tuple[str, int]:
-    """Name and architecture of the current GPU."""
+def device() -> DeviceInfo:
+    """The current GPU."""
     ensure_context()
-    number, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    name = ctypes.create_string_buffer(64)
-    call("cuCtxGetDevice", ctypes.byref(number))
-    call("cuDeviceGetName", name, 64, number)
-    call("cuDeviceGetAttribute", ctypes.byref(major), 75, number)
-    call("cuDeviceGetAttribute", ctypes.byref(minor), 76, number)
-    return name.value.decode(), 10 * major.value + minor.value
+    return device_info(int(call("cuCtxGetDevice")))
 
 
 class DeviceMemory:
@@ -142,30 +137,17 @@ class DeviceMemory:
 
     def __init__(self, size: int) -> None:
         ensure_context()
-        self.size, self._pointer = size, ctypes.c_uint64()
-        self._driver = _libcuda(os.environ["BIDIFF_LIBCUDA"])
-        call("cuMemAlloc_v2", ctypes.byref(self._pointer), ctypes.c_size_t(max(size, 1)))
-
-    @property
-    def address(self) -> int:
-        return self._pointer.value
+        self.size, self.address = size, int(call("cuMemAlloc", max(size, 1)))
 
     def __del__(self) -> None:
-        if self._pointer.value:
-            self._driver.cuMemFree_v2(self._pointer)
+        if hasattr(self, "address"):
+            driver.cuMemFree(self.address)
 
 
 def is_allocated(address: int, size: int) -> bool:
     """Whether the bytes are in one block of the GPU's memory."""
-    return bool(_libcuda(os.environ["BIDIFF_LIBCUDA"]).bidiff_emulated_is_allocated(
+    return bool(_emulated().bidiff_emulated_is_allocated(
         ctypes.c_uint64(address), ctypes.c_size_t(size)))
-
-
-def is_capturing(stream: int) -> bool:
-    """Whether a graph is captured on the stream."""
-    status = ctypes.c_int()
-    call("cuStreamIsCapturing", ctypes.c_void_p(stream), ctypes.byref(status))
-    return bool(status.value)
 
 
 def launch(stream: int, work: Callable[[], None], keep: list[object]) -> None:
@@ -180,7 +162,8 @@ def launch(stream: int, work: Callable[[], None], keep: list[object]) -> None:
         return 0
 
     keep.append(function := _WORK(run))
-    call("bidiff_emulated_launch", ctypes.c_void_p(stream), function, None)
+    if code := _emulated().bidiff_emulated_launch(ctypes.c_void_p(stream), function, None):
+        raise DriverError("launch", code)
 
 
 def view(address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:

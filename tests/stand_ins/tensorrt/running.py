@@ -44,7 +44,7 @@ class Runtime(Object):
         if header["tensorrt"] != self._trt.__version__:
             raise Refused("Error Code 1: Serialization (Version tag does not match: the plan is of "
                           f"{header['tensorrt']})")
-        if nodes.device()[1] not in header["architectures"]:
+        if nodes.device().architecture not in header["architectures"]:
             raise Refused("Error Code 6: API Usage Error (The engine plan file is generated on an "
                           "incompatible device)")
         if injected("deserialize"):
@@ -229,7 +229,7 @@ class IExecutionContext(Object):
                  for name in program.inputs}
         if injected("enqueue"):
             raise Refused("Error Code 1: Cuda Runtime (an illegal memory access was encountered)")
-        capturing = nodes.is_capturing(stream)
+        capturing = int(nodes.call("cuStreamIsCapturing", stream)) != 0
         if capturing and not self._warm:
             raise Refused("enqueueV3 must be called once at these shapes before it is captured: "
                           "operation not permitted when stream is capturing")
