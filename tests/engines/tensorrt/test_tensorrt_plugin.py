@@ -21,151 +21,115 @@ from support import emulated_cuda, native
 from support.waiting import HANG_SECONDS
 
 
-@pytest.fixture(scope="module")
-def core_test() -> Path:
-    """The native test of the core."""
+@pytest.mark.parametrize("architecture", [75, 90, 120, 61])
+def test_the_core_on_an_emulated_gpu(architecture: int, tmp_path: Path) -> None:
     emulated_cuda.stand_in()  # skips where nothing can be built
-    return native.built(native.PLUGIN) / "tensorrt_core_test"
-
-
-@pytest.mark.parametrize("architecture", [75, 90, 120])
-def test_the_core_on_an_emulated_gpu(core_test: Path, architecture: int, tmp_path: Path) -> None:
     done = subprocess.run(
-        [str(core_test), "2", str(architecture)], capture_output=True, text=True,
-        timeout=HANG_SECONDS, env={**os.environ, **emulated_cuda.variables(
-            tmp_path, BIDIFF_EMULATED_GPUS=str(architecture))})
-    assert done.returncode == 0, done.stdout + done.stderr
+        [str(native.built(native.PLUGIN) / "tensorrt_core_test"), "1", str(architecture)],
+        capture_output=True, text=True, timeout=HANG_SECONDS, env={
+            **os.environ, **emulated_cuda.variables(
+                tmp_path, BIDIFF_EMULATED_GPUS=str(architecture))})
+    if architecture == 61:  # says why it cannot run
+        assert done.returncode == 1 and "7.5" in done.stdout
+    else:
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_core_says_why_it_cannot_run(core_test: Path, tmp_path: Path) -> None:
-    done = subprocess.run([str(core_test)], capture_output=True, text=True, timeout=HANG_SECONDS,
-                          env={**os.environ, **emulated_cuda.variables(
-                              tmp_path, BIDIFF_EMULATED_GPUS="61")})
-    assert done.returncode == 1 and "7.5" in done.stdout
-
-
-def write_headers(root: Path, version: str = "10.16.0", style: str = "TRT_{}_ENTERPRISE") -> Path:
-    """A folder with the version of TensorRT's headers, and nothing else of them."""
+def write_headers(root: Path, version: str = "10.16.0", library: str | None = "libnvinfer.so.10",
+                  style: str = "TRT_{}_ENTERPRISE", folder: str = "lib") -> Path:
+    """The version of TensorRT's headers, nothing else of them, and a library."""
     include = root / "include"
-    include.mkdir(parents=True, exist_ok=True)
+    include.mkdir(parents=True)
     (include / "NvInfer.h").write_text("")
-    lines = [f"#define {style.format(part)} {number} //!< number."
-             for part, number in zip(("MAJOR", "MINOR", "PATCH"), version.split("."))]
-    (include / "NvInferVersion.h").write_text("\n".join(lines) + "\n")
+    (include / "NvInferVersion.h").write_text("".join(
+        f"#define {style.format(part)} {number} //!< number.\n"
+        for part, number in zip(("MAJOR", "MINOR", "PATCH"), version.split("."))))
+    if library is not None:
+        (root / folder).mkdir(parents=True)
+        (root / folder / library).write_bytes(b"")
     return root
-
-
-def write_library(root: Path, name: str = "libnvinfer.so.10", folder: str = "lib") -> Path:
-    (root / folder).mkdir(parents=True, exist_ok=True)
-    file = root / folder / name
-    file.write_bytes(b"")
-    return file
 
 
 @pytest.mark.parametrize("style", ["NV_TENSORRT_{}", "TRT_{}_ENTERPRISE"])
 def test_headers_and_library_are_found(tmp_path: Path, style: str) -> None:
-    write_headers(tmp_path, "10.9.2", style)
-    file = write_library(tmp_path, "libnvinfer.so.10", "targets/x86_64-linux-gnu/lib")
-    write_library(tmp_path, "libnvinfer.so.8")
+    folder = "targets/x86_64-linux-gnu/lib"
+    write_headers(tmp_path, "10.9.2", style=style, folder=folder)
+    file = tmp_path / folder / "libnvinfer.so.10"
+    file.with_suffix(".8").write_bytes(b"")
     found = tensorrt_files.find_tensorrt(tmp_path)
     assert found == tensorrt_files.TensorRt(tmp_path / "include", file, (10, 9, 2))
     assert found.text == "10.9.2"
     assert tensorrt_files.find_tensorrt(tmp_path / "include", file).library == file
+    for library, words in ((file.with_suffix(".8"), "same major version"),
+                           (tmp_path / "missing.so", "is not a file")):
+        with pytest.raises(EngineError, match=words):
+            tensorrt_files.find_tensorrt(tmp_path, library)
 
 
 @pytest.mark.parametrize(("version", "library", "words"), [
-    (None, None, "NvInfer.h"),
-    ("8.4.3", "libnvinfer.so.8", "8.5 or newer"),
+    (None, None, "NvInfer.h"), ("8.4.3", "libnvinfer.so.8", "8.5 or newer"),
     ("x.y.z", "libnvinfer.so.8", "does not state a version"),
     ("11.1.0", "libnvinfer.so.10", "contains libnvinfer.so.11"),
-    ("8.5.3", None, "contains libnvinfer.so.8"),
-])
+    ("8.5.3", None, "contains libnvinfer.so.8")])
 def test_what_a_folder_lacks_is_said(tmp_path: Path, version: str | None, library: str | None,
                                      words: str) -> None:
     if version is not None:
-        write_headers(tmp_path, version)
-    if library is not None:
-        write_library(tmp_path, library)
+        write_headers(tmp_path, version, library)
     with pytest.raises(EngineError, match=words):
         tensorrt_files.find_tensorrt(tmp_path)
-
-
-def test_a_library_of_another_version_is_refused(tmp_path: Path) -> None:
-    write_headers(tmp_path, "10.3.0")
-    with pytest.raises(EngineError, match="same major version"):
-        tensorrt_files.find_tensorrt(tmp_path, write_library(tmp_path, "libnvinfer.so.8"))
-    with pytest.raises(EngineError, match="is not a file"):
-        tensorrt_files.find_tensorrt(tmp_path, tmp_path / "missing.so")
     with pytest.raises(EngineError, match="is not a folder"):
         tensorrt_files.find_tensorrt(tmp_path / "missing")
 
 
-def test_headers_of_cuda(tmp_path: Path) -> None:
-    include = tmp_path / "targets" / "x86_64-linux" / "include"
+def write_cuda(include: Path) -> Path:
     (include / "crt").mkdir(parents=True)
     (include / "cuda_runtime_api.h").write_text("")
+    (include / "crt" / "host_defines.h").write_text("")
+    return include
+
+
+def test_headers_of_cuda(tmp_path: Path) -> None:
+    include = write_cuda(tmp_path / "targets" / "x86_64-linux" / "include")
+    assert tensorrt_files.find_cuda_include(tmp_path) == include
+    (include / "crt" / "host_defines.h").unlink()
     with pytest.raises(EngineError, match="--cuda-root"):  # half of it is not enough
         tensorrt_files.find_cuda_include(tmp_path)
-    (include / "crt" / "host_defines.h").write_text("")
-    assert tensorrt_files.find_cuda_include(tmp_path) == include
 
 
-@pytest.mark.parametrize(("text", "codes"), [
-    ("none", ()), ("all", None), ("87,75", ("75", "87")), ("sm_90", ("90",))])
-def test_architectures(text: str, codes: tuple[str, ...] | None) -> None:
-    assert tensorrt_build.choose_architectures(text) == codes
+def test_architectures() -> None:
+    for text, codes in (("none", ()), ("all", None), ("87,75", ("75", "87")), ("sm_90", ("90",))):
+        assert tensorrt_build.choose_architectures(text) == codes
+    for text in ("", "turing", "75;86", "7.5", "75,"):
+        with pytest.raises(UsageError, match="75,87"):
+            tensorrt_build.choose_architectures(text)
 
 
-@pytest.mark.parametrize("text", ["", "turing", "75;86", "7.5", "75,"])
-def test_architectures_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError, match="75,87"):
-        tensorrt_build.choose_architectures(text)
+def test_what_build_plugin_cannot_do_is_said(tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    """No compiler, no cmake, headers that do not compile, and a place for it that cannot be."""
+    root, output = write_headers(tmp_path / "trt"), tmp_path / "out"
 
+    def build(*options: str) -> str:
+        done = CliRunner().invoke(group, ["build-plugin", "--tensorrt-root", str(root), *options])
+        assert done.exit_code == 1 and done.stderr.startswith("error: "), done.output
+        assert done.output.count("\n") == 1 and not output.exists()
+        return done.stderr
 
-def build(root: Path, output: Path, *options: str) -> str:
-    """What ``build-plugin`` prints where it fails, one sentence."""
-    done = CliRunner().invoke(group, ["build-plugin", "--tensorrt-root", str(root), "-o",
-                                      str(output), *options])
-    assert done.exit_code == 1 and done.stderr.startswith("error: "), done.output
-    assert done.output.count("\n") == 1 and not output.exists()
-    return done.stderr
-
-
-def test_no_compiler_and_no_cmake_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_library(write_headers(tmp_path / "trt"))
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert "no-such-compiler" in build(tmp_path / "trt", tmp_path / "out")
-    monkeypatch.delenv("CXX")
-    which = shutil.which
-    monkeypatch.setattr(shutil, "which",
-                        lambda name, **where: None if name == "cmake" else which(name, **where))
-    assert "pip install cmake" in build(tmp_path / "trt", tmp_path / "out")
-
-
-def test_headers_that_do_not_compile_are_said(tmp_path: Path) -> None:
-    emulated_cuda.stand_in()
-    write_library(write_headers(tmp_path / "trt"))
-    (tmp_path / "cuda" / "crt").mkdir(parents=True)
-    for name in ("cuda_runtime_api.h", "crt/host_defines.h"):
-        (tmp_path / "cuda" / name).write_text("")
-    (tmp_path / "trt" / "include" / "NvInferRuntime.h").write_text("#error half a header\n")
-    told = build(tmp_path / "trt", tmp_path / "out", "--cuda-root", str(tmp_path / "cuda"),
-                 "--architectures", "none")
-    assert "cannot be built" in told and "half a header" in told
-
-
-def test_a_place_for_it_that_cannot_be_is_said(tmp_path: Path,
-                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    write_library(write_headers(tmp_path / "trt"))
-    (tmp_path / "cuda" / "crt").mkdir(parents=True)
-    for name in ("cuda_runtime_api.h", "crt/host_defines.h"):
-        (tmp_path / "cuda" / name).write_text("")
+    with monkeypatch.context() as patch:
+        patch.setenv("CXX", "no-such-compiler")
+        assert "no-such-compiler" in build("-o", str(output))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "which", lambda name, which=shutil.which, **where: (
+            None if name == "cmake" else which(name, **where)))
+        assert "pip install cmake" in build("-o", str(output))
+    cuda = ("--cuda-root", str(write_cuda(tmp_path / "cuda")))
     (tmp_path / "data").write_text("in the way")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    done = CliRunner().invoke(group, ["build-plugin", "--tensorrt-root", str(tmp_path / "trt"),
-                                      "--cuda-root", str(tmp_path / "cuda")])
-    assert done.exit_code == 1 and done.stderr.startswith("error: cannot "), done.output
-    assert done.output.count("\n") == 1
+    assert build(*cuda).startswith("error: cannot ")
+    emulated_cuda.stand_in()
+    (root / "include" / "NvInferRuntime.h").write_text("#error half a header\n")
+    told = build("-o", str(output), *cuda, "--architectures", "none")
+    assert "cannot be built" in told and "half a header" in told
 
 
 def test_a_plugin_that_hangs_when_it_is_loaded_is_said(tmp_path: Path,
@@ -204,25 +168,20 @@ def test_the_plugin_of_a_version_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     assert tensorrt_plugin.find_plugin("11.0.0") == old
 
 
-def test_a_library_that_is_no_plugin_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "libbidiff_tensorrt.so"
-    file.write_bytes(b"no library")
-    with pytest.raises(EngineError, match="build-plugin"):
-        tensorrt_plugin.PluginLibrary(file)
-
-
 @pytest.mark.parametrize(("change", "words"), [
-    (lambda file: file.chmod(0o775), "other users may write it"),
+    (lambda file: None, r"\S.*build-plugin"),
+    (lambda file: file.chmod(0o775), "cannot be loaded .other users may write it"),
     (lambda file: (file.rename(file.with_name("other.so")), file.symlink_to("other.so")),
-     "symbolic link")])
-def test_a_library_that_another_user_could_have_written_is_not_loaded(
+     "cannot be loaded .it is a symbolic link")], ids=["no library", "shared", "link"])
+def test_a_library_that_is_no_plugin_or_could_be_anothers_is_not_loaded(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change, words: str) -> None:
     file = tmp_path / "libbidiff_tensorrt.so"
-    file.write_bytes(b"code")
+    file.write_bytes(b"no library")
     change(file)
-    monkeypatch.setattr(tensorrt_plugin.ctypes, "CDLL", lambda *_: pytest.fail("it was loaded"))
-    with pytest.raises(EngineError, match=f"cannot be loaded .{words}|cannot be loaded .it is a "
-                                          f"{words}"):
+    if "cannot" in words:
+        monkeypatch.setattr(tensorrt_plugin.ctypes, "CDLL",
+                            lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(EngineError, match=words):
         tensorrt_plugin.PluginLibrary(file)
     # One that the user names may be a link, as libraries in /usr/lib are.
     monkeypatch.setenv("BIDIFF_TENSORRT_PLUGIN", str(file))

@@ -13,8 +13,8 @@ from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.engines.tensorrt.profiles import Profile
 from bidiff_deploy.engines.tensorrt.run import noise_predictor as backend
-from bidiff_deploy.engines.tensorrt.sidecar import PlanInfo, PlanTarget
 from bidiff_deploy.networks.bi_diffsr.memory import cuda_step_bytes
+from support.tensorrt_plan_samples import info
 
 
 def engine_with(bundle: Path, *profiles: Profile,
@@ -23,13 +23,10 @@ def engine_with(bundle: Path, *profiles: Profile,
     opened = open_bundle(bundle)
     engine = backend.TensorRtNoisePredictor.__new__(backend.TensorRtNoisePredictor)
     super(backend.TensorRtNoisePredictor, engine).__init__(opened, StepGraphs(opened))
-    engine._variant, engine._device_id, engine._free = "plugin", 0, free
-    engine._refused, engine._stale = [], []
-    target = PlanTarget("10.3.0", "GPU", 87, "12.4", "0" * 64, 1, "0" * 64, "float32")
-    engine._plans = [SimpleNamespace(path=Path(f"{index}.plan"), info=PlanInfo(
-        target, "plugin", profile, 1, "0" * 64, 17, None, None, 1.0))
-        for index, profile in enumerate(profiles)]
-    engine._gpu = None
+    vars(engine).update(_variant="plugin", _device_id=0, _free=free, _refused=[], _stale=[],
+                        _gpu=None, _plans=[
+        SimpleNamespace(path=Path(f"{index}.plan"), info=info(profile, precision="float32"))
+        for index, profile in enumerate(profiles)])
     return engine
 
 
@@ -38,42 +35,34 @@ def ranged(low: int, high: int, batch: int = 1) -> Profile:
 
 
 def static(height: int, width: int) -> Profile:
-    return Profile((1, height, width), (1, height, width), (1, height, width))
+    return Profile(*[(1, height, width)] * 3)
 
 
-@pytest.fixture(scope="module")
-def tiny(reference):
-    return reference.bundle("tiny", [999, 400, 0])  # scale 4
-
-
-@pytest.mark.parametrize("profiles, size, tile, expected", [
-    ([ranged(64, 512)], (100, 60), "auto", (1, 400, 240)),       # whole
-    ([ranged(64, 512)], (200, 150), "auto", (4, 512, 512)),      # a side too long: largest tiles
-    ([ranged(64, 512)], (200, 50), "auto", (2, 512, 200)),       # one tile wide
-    ([ranged(64, 200)], (100, 100), "auto", (9, 200, 200)),      # no power of two
-    ([static(256, 256)], (100, 100), "auto", (4, 256, 256)),
-    ([static(256, 256), static(400, 400)], (100, 100), "auto", (1, 400, 400)),
-    ([static(256, 256), ranged(64, 384)], (100, 100), "auto", (4, 384, 384)),
-    ([static(400, 600)], (100, 150), "auto", (1, 400, 600)),     # whole, though no square
-    ([static(1200, 1600)], (300, 400), "auto", (1, 1200, 1600)),  # whole, as no tile is there
-    ([ranged(64, 512)], (100, 60), 128, (12, 128, 128)),
-    ([ranged(64, 512)], (100, 60), None, (1, 400, 240)),
-    ([static(128, 128)], (32, 32), 64, None),
-    ([static(128, 128)], (20, 20), "auto", None),
-    ([ranged(64, 128)], (60, 60), None, None),
-    ([ranged(64, 128)], (60, 60), 256, None),
-], ids=str)
-def test_tiles_are_shapes_that_a_plan_runs(tiny, profiles, size, tile, expected):
-    engine = engine_with(tiny, *profiles)
-    if expected is None:
+def test_tiles_are_shapes_that_a_plan_runs(tiny):  # whose scale is 4
+    for profiles, size, tile, expected in (
+            ([ranged(64, 512)], (100, 60), "auto", (1, 400, 240)),  # whole
+            ([ranged(64, 512)], (200, 150), "auto", (4, 512, 512)),  # too long: largest tiles
+            ([ranged(64, 512)], (200, 50), "auto", (2, 512, 200)),  # one tile wide
+            ([ranged(64, 200)], (100, 100), "auto", (9, 200, 200)),  # no power of two
+            ([static(256, 256)], (100, 100), "auto", (4, 256, 256)),
+            ([static(256, 256), static(400, 400)], (100, 100), "auto", (1, 400, 400)),
+            ([static(256, 256), ranged(64, 384)], (100, 100), "auto", (4, 384, 384)),
+            ([static(400, 600)], (100, 150), "auto", (1, 400, 600)),  # whole, though no square
+            ([static(1200, 1600)], (300, 400), "auto", (1, 1200, 1600)),  # as no tile is there
+            ([ranged(64, 512)], (100, 60), 128, (12, 128, 128)),
+            ([ranged(64, 512)], (100, 60), None, (1, 400, 240)),
+            ([static(128, 128)], (32, 32), 64, None), ([static(128, 128)], (20, 20), "auto", None),
+            ([ranged(64, 128)], (60, 60), None, None), ([ranged(64, 128)], (60, 60), 256, None)):
+        engine = engine_with(tiny, *profiles)
+        if expected is not None:
+            plan = engine.tile_plan(*size, tile)
+            assert (plan.count, plan.tile_height, plan.tile_width) == expected
+            continue
         with pytest.raises(EngineError, match="no plugin plan in float32 runs batch x height x "
                                               "width .*, only .*; build one with `bidiff-deploy "
                                               "build .* --size") as error:
             engine.tile_plan(*size, tile)
         assert all(profile.label in str(error.value) for profile in profiles)
-        return
-    plan = engine.tile_plan(*size, tile)
-    assert (plan.count, plan.tile_height, plan.tile_width) == expected
 
 
 def test_what_to_build_for_a_photo_of_any_size(tiny):
@@ -120,15 +109,12 @@ def test_tiles_and_the_memory(tiny):
     assert engine.tile_plan(200, 200, overlap=200).tile_height == 400
 
 
-def test_options_are_checked_without_an_image(tiny):
+def test_options_without_an_image_and_batches_and_sides_that_plans_run(tiny):
     engine = engine_with(tiny, static(256, 256))
     for tile in ("auto", 256, 128, None):
         engine.check_tiles(tile, None)
     with pytest.raises(UsageError, match="but memory is 1 MiB"):
         engine.check_tiles(256, 1 << 20)
-
-
-def test_a_batch_and_a_side_that_plans_run(tiny):
     engine = engine_with(tiny, ranged(64, 128, batch=4), static(64, 64))
     assert engine._batch_that_runs(8, 64, 64) == 4 and engine._batch_that_runs(3, 64, 64) == 3
     assert engine._batch_that_runs(8, 256, 64) == 0
