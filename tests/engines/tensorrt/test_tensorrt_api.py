@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,38 +18,23 @@ class Severity:
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
 
-def fake_tensorrt(version: str = "10.3.0", **names) -> types.ModuleType:
-    """A module with the little that opening looks at."""
-    class ILogger:
-        def __init__(self):
-            self.made = True
-
-    ILogger.Severity = Severity
-    module = types.ModuleType("tensorrt")
-    vars(module).update(__version__=version, ILogger=ILogger, **names)
-    return module
-
-
 @pytest.fixture
 def installed(monkeypatch):
-    def put(module) -> None:
+    """A function: puts a module with the little that opening looks at in TensorRT's place."""
+    def put(version: str = "10.3.0", **names):
+        class ILogger:
+            def __init__(self):
+                self.made = True
+
+        ILogger.Severity = Severity
+
+        class Module(SimpleNamespace):
+            __hash__ = object.__hash__
+
+        module = Module(__version__=version, ILogger=ILogger, **names)
         monkeypatch.setitem(sys.modules, "tensorrt", module)
+        return module
     return put
-
-
-def package(tmp_path: Path, monkeypatch, code: str | None) -> None:
-    """A folder ``tensorrt`` to import from; without code a bare folder."""
-    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
-    (tmp_path / "tensorrt").mkdir()
-    if code is not None:
-        (tmp_path / "tensorrt" / "__init__.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
-
-
-def test_tensorrt_that_is_not_installed(installed):
-    installed(None)  # which Python takes for a module that cannot be found
-    with pytest.raises(EngineError, match="not installed; pip install tensorrt-cu12"):
-        tensorrt_api.open_tensorrt()
 
 
 @pytest.mark.parametrize("code, told", [
@@ -59,29 +44,34 @@ def test_tensorrt_that_is_not_installed(installed):
      "install it again with .*, or add the folder of libnvinfer.so.10 to LD_LIBRARY_PATH"),
     ("import tensorrt_bindings_that_are_missing", "tensorrt_bindings_that_are_missing.*reinstall"),
     ("raise RuntimeError", r"\(RuntimeError\).*force-reinstall"),
-    (None, "is not NVIDIA's"),
-    ("__version__ = '10.3.0'", "is not NVIDIA's"),
-])
+    (None, "is not NVIDIA's"), ("__version__ = '10.3.0'", "is not NVIDIA's")])
 def test_tensorrt_that_cannot_be_imported(code, told, tmp_path, monkeypatch):
-    package(tmp_path, monkeypatch, code)
+    (tmp_path / "tensorrt").mkdir()  # without code a bare folder
+    if code is not None:
+        (tmp_path / "tensorrt" / "__init__.py").write_text(code)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(EngineError, match=told) as error:
         tensorrt_api.open_tensorrt()
-    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)  # which Python takes for one that is missing
     assert "\n" not in str(error.value)
+    with pytest.raises(EngineError, match="not installed; pip install tensorrt-cu12"):
+        tensorrt_api.open_tensorrt()
 
 
-@pytest.mark.parametrize("version, supported", [
-    ("7.2.3.4", False), ("8.4.3.1", False), ("8.5.3.1", True), ("8.6.1.post1", True),
-    ("10.0.1", True), ("11.4.0.106", True)])
-def test_versions(version, supported, installed):
-    installed(fake_tensorrt(version))
-    if not supported:
+@pytest.mark.parametrize("version, flags", [
+    ("7.2.3.4", None), ("8.4.3.1", None), ("8.5.3.1", 1), ("8.6.1.post1", 1), ("9.2.0", 1),
+    ("10.0.1", 2), ("10.16.1", 2), ("11.0.0", 0), ("11.4.0.106", 0)])
+def test_versions_and_flags_of_a_network(version, flags, installed):
+    kinds = {"STRONGLY_TYPED": 1, **({} if version.startswith("11") else {"EXPLICIT_BATCH": 0})}
+    installed(version, NetworkDefinitionCreationFlag=SimpleNamespace(**kinds))
+    if flags is None:
         with pytest.raises(EngineError, match=f"{version} is older than 8.5"):
             tensorrt_api.open_tensorrt()
         return
     api = tensorrt_api.open_tensorrt()
-    assert api.name == version and api.logger.made
-    assert api.weakly_typed == version.startswith("8")
+    assert api.name == version and api.logger.made and api.network_flags == flags
+    assert api.weakly_typed == (flags == 1)
     assert tensorrt_api.open_tensorrt() is api  # TensorRT keeps the first logger it is given
 
 
@@ -91,15 +81,15 @@ def test_without_a_usable_gpu(kind, installed):
         logger.log(Severity.ERROR, "CUDA initialization failure with error: 35.\n")
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
-    installed(fake_tensorrt(Builder=refuse, Runtime=refuse))
-    api = tensorrt_api.open_tensorrt()
+    installed(Builder=refuse, Runtime=refuse)
     with pytest.raises(EngineError, match=r"\(CUDA initialization failure with error: 35\); it "
                                           "needs an NVIDIA GPU"):
-        getattr(api, kind)()
+        getattr(tensorrt_api.open_tensorrt(), kind)()
 
 
 def test_the_log_keeps_errors_and_prints_only_when_asked_to(installed, capsys):
-    installed(fake_tensorrt())
+    called = []
+    installed(init_libnvinfer_plugins=lambda *given: called.append(given))
     api = tensorrt_api.open_tensorrt()
     assert api.log.sentence("nothing") == "nothing"
     for number in range(50):
@@ -112,21 +102,12 @@ def test_the_log_keeps_errors_and_prints_only_when_asked_to(installed, capsys):
     assert api.log.sentence("nothing") == "the first error.; the second"
     assert len(api.log.text()) < 2000 and not api.log.out_of_memory
     api.logger.log(Severity.INTERNAL_ERROR, "[defaultAllocator.cpp] Cuda Out Of Memory")
-    assert api.log.out_of_memory
-    assert capsys.readouterr() == ("", "")
+    assert api.log.out_of_memory and capsys.readouterr() == ("", "")
     tensorrt_api.open_tensorrt(verbose=True)
     api.logger.log(Severity.INFO, "told")
     api.logger.log(Severity.VERBOSE, "too much")
-    out, err = capsys.readouterr()
-    assert (out, err) == ("", "TensorRT: told\n")
-
-
-def test_standard_plugins_are_registered_once_with_our_logger(installed):
-    called = []
-    installed(fake_tensorrt(init_libnvinfer_plugins=lambda *given: called.append(given)))
-    api = tensorrt_api.open_tensorrt()
-    tensorrt_api.open_tensorrt()
-    assert called == [(api.logger, "")]
+    assert capsys.readouterr() == ("", "TensorRT: told\n")
+    assert called == [(api.logger, "")]  # standard plugins, once, with our logger
 
 
 def test_the_plugin_library(installed, tmp_path, monkeypatch):
@@ -141,7 +122,7 @@ def test_the_plugin_library(installed, tmp_path, monkeypatch):
     monkeypatch.setattr(tensorrt_api, "_plugins", {})
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.delenv("BIDIFF_TENSORRT_PLUGIN", raising=False)
-    installed(fake_tensorrt())
+    installed()
     api = tensorrt_api.open_tensorrt()
     with pytest.raises(EngineError, match="no plugin for TensorRT 10.3; build it"):
         api.plugin()
@@ -157,17 +138,3 @@ def test_the_plugin_library(installed, tmp_path, monkeypatch):
     (tmp_path / "a.so").unlink()
     with pytest.raises(EngineError, match="cannot be read"):
         tensorrt_api.plugin_digest(library)
-
-
-@pytest.mark.parametrize("version, flags", [("8.5.3", 1), ("9.2.0", 1), ("10.0.1", 2),
-                                            ("10.16.1", 2), ("11.0.0", 0)])
-def test_flags_of_a_network(version, flags, installed):
-    class Old:
-        EXPLICIT_BATCH, STRONGLY_TYPED = 0, 1
-
-    class New:
-        STRONGLY_TYPED = 1
-
-    installed(fake_tensorrt(version, NetworkDefinitionCreationFlag=(
-        New if version.startswith("11") else Old)))
-    assert tensorrt_api.open_tensorrt().network_flags == flags

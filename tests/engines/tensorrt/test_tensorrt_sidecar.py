@@ -29,59 +29,36 @@ def test_versions_as_wheels_have_them(version):
     assert tensorrt_sidecar.parse(json.dumps(made.to_dict()).encode(), "x") == made
 
 
-DAMAGES = {
-    "missing key": lambda found: found.pop("gpu"),
-    "missing profile": lambda found: found.pop("profile"),
-    "unknown key": lambda found: found.update(path="../../etc/passwd"),
-    "another format": lambda found: found.update(format="bidiff-bundle"),
-    "older version": lambda found: found.update(version=1),
-    "version as text": lambda found: found.update(version="1"),
-    "version true": lambda found: found.update(version=True),
-    "GPU a number": lambda found: found.update(gpu=87),
-    "GPU with a line break": lambda found: found.update(gpu="a\nb"),
-    "GPU of a megabyte": lambda found: found.update(gpu="a" * 60_000),
-    "GPU of an RTX plan": lambda found: found.update(variant="rtx", plugin=None, layout=None),
-    "no GPU of a plan of one": lambda found: found.update(gpu=None),
-    "architecture a number": lambda found: found.update(architectures=87),
-    "architecture as text": lambda found: found.update(architectures=["87"]),
-    "architecture true": lambda found: found.update(architectures=[True]),
-    "no architecture": lambda found: found.update(architectures=[]),
-    "a thousand architectures": lambda found: found.update(architectures=[87] * 1000),
-    "driver no version": lambda found: found.update(driver="twelve"),
-    "TensorRT no version": lambda found: found.update(tensorrt="10.3.0; rm -rf ~"),
-    "digest too short": lambda found: found.update(bundle="b" * 63),
-    "digest upper case": lambda found: found.update(sha256="A" * 64),
-    "plugin without layout": lambda found: found.update(layout=None),
-    "plugin of a dense plan": lambda found: found.update(variant="dense"),
-    "no plugin of a plugin plan": lambda found: found.update(plugin=None, layout=None),
-    "variant with a path": lambda found: found.update(variant="../plugin"),
-    "precision": lambda found: found.update(precision="float64"),
-    "no bytes": lambda found: found.update(bytes=0),
-    "more bytes than memory": lambda found: found.update(bytes=1 << 60),
-    "bytes a fraction": lambda found: found.update(bytes=1.5),
-    "negative seconds": lambda found: found.update(seconds=-1),
-    "endless seconds": lambda found: found.update(seconds=1e300),
-    "opset": lambda found: found.update(opset=None),
-    "profile a list": lambda found: found.update(profile=[1, 2, 3]),
-    "profile without optimum": lambda found: found["profile"].pop("optimum"),
-    "profile of two numbers": lambda found: found["profile"].update(minimum=[256, 256]),
-    "profile of a huge image": lambda found: found["profile"].update(maximum=[1, 1 << 20, 8]),
-    "profile of no image": lambda found: found["profile"].update(minimum=[0, 8, 8]),
-    "profile out of order": lambda found: found["profile"].update(optimum=[1, 512, 512]),
-    "profile of fractions": lambda found: found["profile"].update(maximum=[1, 256.0, 256]),
-    "profile with a flag": lambda found: found["profile"].update(minimum=[True, 256, 256]),
-}
+DAMAGES = [
+    *({name: value} for name, values in {
+        "path": ["../../etc/passwd"], "format": ["bidiff-bundle"], "version": [1, "1", True],
+        # a number, a line break, a megabyte, and none of a plan that has one
+        "gpu": [87, "a\nb", "a" * 60_000, None],
+        "architectures": [87, ["87"], [True], [], [87] * 1000], "driver": ["twelve"],
+        "tensorrt": ["10.3.0; rm -rf ~"], "bundle": ["b" * 63], "sha256": ["A" * 64],
+        "layout": [None], "variant": ["dense", "../plugin"], "precision": ["float64"],
+        "bytes": [0, 1 << 60, 1.5], "seconds": [-1, 1e300], "opset": [None],
+        "profile": [[1, 2, 3]]}.items() for value in values),
+    {"variant": "rtx", "plugin": None, "layout": None},  # with a GPU
+    {"plugin": None, "layout": None},  # of a plugin plan
+]
+PROFILES = [  # two numbers, a huge image, no image, out of order, fractions, a flag
+    {"minimum": [256, 256]}, {"maximum": [1, 1 << 20, 8]}, {"minimum": [0, 8, 8]},
+    {"optimum": [1, 512, 512]}, {"maximum": [1, 256.0, 256]}, {"minimum": [True, 256, 256]}]
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_sidecar_is_refused_in_one_sentence(damage, tmp_path):
-    found = info().to_dict()
-    found["profile"] = {key: list(shape) for key, shape in found["profile"].items()}
-    found["architectures"] = list(found["architectures"])
-    DAMAGES[damage](found)
-    with pytest.raises(EngineError) as error:
-        tensorrt_sidecar.parse(json.dumps(found).encode(), "x.json")
-    assert str(error.value).startswith("x.json ") and len(str(error.value)) < 300
+def test_a_damaged_sidecar_is_refused_in_one_sentence():
+    whole = json.loads(json.dumps(info().to_dict()))
+    tensorrt_sidecar.parse(json.dumps(whole).encode(), "x.json")
+    damaged = [{**whole, **change} for change in DAMAGES]
+    damaged += [{**whole, "profile": {**whole["profile"], **change}} for change in PROFILES]
+    damaged += [{key: value for key, value in whole.items() if key != gone}
+                for gone in ("gpu", "profile")]
+    damaged.append({**whole, "profile": {"minimum": [1, 8, 8], "maximum": [1, 8, 8]}})
+    for found in damaged:
+        with pytest.raises(EngineError) as error:
+            tensorrt_sidecar.parse(json.dumps(found).encode(), "x.json")
+        assert str(error.value).startswith("x.json ") and len(str(error.value)) < 300
 
 
 @pytest.mark.parametrize("text", [
