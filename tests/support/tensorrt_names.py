@@ -32,26 +32,17 @@ def tables() -> dict[str, dict[str, Any]]:
     names has its number where it is an enumeration's, and a mask of the versions that have it
     where not all do: ``FP8=6@7e``."""
     (_, first), *rest = (line.partition(": ")[::2] for line in TABLE.read_text().splitlines())
-    full = dict(entry.split("=") for entry in first.split())
-    made: dict[str, dict[str, Any]] = {
-        version: {"version": name, "module": [], "classes": {}} for version, name in full.items()}
-    for path, entries in rest:
-        for entry in entries.split():
-            entry, _, mask = entry.partition("@")
-            name, _, number = entry.partition("=")
-            for index, table in enumerate(made.values()):
-                if not int(mask or "fff", 16) >> index & 1:
-                    continue
-                if path == "module":
-                    table["module"].append(name)
-                elif number:
-                    table["classes"].setdefault(path, {})[name] = int(number)
-                else:
-                    table["classes"].setdefault(path, []).append(name)
-    for table in made.values():
-        for names in (table["module"], *table["classes"].values()):
-            if isinstance(names, list):
-                names.sort()
+    made: dict[str, dict[str, Any]] = {}
+    for index, (version, full) in enumerate(entry.split("=") for entry in first.split()):
+        made[version] = {"version": full, "classes": {}}
+        for path, entries in rest:
+            names = [entry.partition("@")[0].partition("=") for entry in entries.split()
+                     if int(entry.partition("@")[2] or "fff", 16) >> index & 1]
+            if names:
+                made[version]["classes"][path] = (
+                    {name: int(number) for name, _, number in names} if names[0][1] else
+                    sorted(name for name, *_ in names))
+        made[version]["module"] = made[version]["classes"].pop("module")
     return made
 
 
@@ -97,13 +88,13 @@ def write_stubs(bindings: Path, folder: Path) -> Path:
     """Libraries for ``bindings`` (its tensorrt.so) in ``folder``: each that it needs of TensorRT is
     there, and every function of them returns null."""
     folder.mkdir(parents=True, exist_ok=True)
-    dynamic = _output("readelf", "-dW", str(bindings))
-    needed = re.findall(r"NEEDED.*\[(libnv[^\]]+)\]", dynamic)
+    needed, wanted = (re.findall(pattern, subprocess.run(
+        [*command, str(bindings)], check=True, text=True, capture_output=True).stdout, re.M)
+        for command, pattern in ((("readelf", "-dW"), r"NEEDED.*\[(libnv[^\]]+)\]"),
+                                 (("nm", "-D", "--undefined-only"),
+                                  r" ((?:create|get|init)[A-Z]\w+|_ZN\d+nv\w+)$")))
     assert needed, f"{bindings} needs no library of TensorRT"
-    wanted = [line.split()[-1] for line in _output("nm", "-D", "--undefined-only",
-                                                   str(bindings)).splitlines()]
-    ours = sorted({name for name in wanted
-                   if re.fullmatch(r"(create|get|init)[A-Z]\w+|_ZN\d+nv\w+", name)})
+    ours = sorted(set(wanted))
     source = "".join(f'extern "C" void* {name}() {{ return nullptr; }}\n' for name in ours)
     for index, name in enumerate(needed):
         subprocess.run(["c++", "-shared", "-fPIC", "-x", "c++", "-", f"-Wl,-soname,{name}", "-o",
@@ -144,10 +135,6 @@ def write(made: dict[str, dict[str, Any]]) -> None:
                                      for name, mask in line.items())
               for path, line in masks.items()]
     TABLE.write_text("\n".join(lines) + "\n")
-
-
-def _output(*command: str) -> str:
-    return subprocess.run(command, check=True, text=True, capture_output=True).stdout
 
 
 def main() -> None:

@@ -36,9 +36,12 @@ def test_a_node_that_becomes_several_layers_keeps_its_precision_in_all():
              helper.make_node("Softmax", ["f"], ["m"]),
              helper.make_node("Shape", ["m"], ["n"]),
              helper.make_node("GroupNormSwish", ["h"], ["p"], domain="bidiff"),
+             helper.make_node("DequantizeLinear", ["q", "one"], ["d"]),
+             helper.make_node("Conv", ["d", "one"], ["c"]),
              helper.make_node("Mul", ["m", "one"], ["y"])]
     model = helper.make_model(helper.make_graph(
-        nodes, "g", [value("x", 1, [1])], [value("y", 1, [1])], [one]))
+        nodes, "g", [value("x", 1, [1]), value("q", TensorProto.INT8, [1])], [value("y", 1, [1])],
+        [one]))
     half, full = ({"precision": kind, 0: kind} for kind in ("half", "float"))
     layers = [  # kind, its output, whether that is a shape, what it is to be told
         ("IDENTITY", "h", "half", False, {}), ("SHUFFLE", "(Unnamed) 1", "half", False, half),
@@ -47,7 +50,9 @@ def test_a_node_that_becomes_several_layers_keeps_its_precision_in_all():
         ("ELEMENTWISE", "(Unnamed) 3", "float", True, {}),
         ("CAST", "(Unnamed) 5", "half", False, {}), ("SOFTMAX", "m", "float", False, full),
         ("SHAPE", "n", "int32", True, {}), ("PLUGIN_V2", "p", "half", False, {0: "half"}),
-        ("CONSTANT", "(Unnamed) 4", "float", False, {}), ("ELEMENTWISE", "y", "float", False, full)]
+        ("CONSTANT", "(Unnamed) 4", "float", False, {}), ("DEQUANTIZE", "d", "float", False, {}),
+        ("CONVOLUTION", "c", "float", False, {0: "float"}),  # whose inputs are int8
+        ("ELEMENTWISE", "y", "float", False, full)]
     listed = [Layer(*layer[:4]) for layer in layers]
     network = SimpleNamespace(num_layers=len(listed), get_layer=lambda index: listed[index])
     trt = SimpleNamespace(float32="float", float16="half", LayerType=SimpleNamespace(
