@@ -37,14 +37,19 @@ class _Tensor(ctypes.Structure):
     _fields_ = [("dims", ctypes.c_int64 * 8), ("rank", ctypes.c_int32), ("type", ctypes.c_int32)]
 
 
-def registered(major: int) -> ctypes.CDLL | None:
-    """The plugin library that this process has loaded for that version."""
+def made(node: onnx.NodeProto, major: int) -> Node:
+    """The plugin's node of a graph's, by the library that this process has loaded for that major
+    version. Raises NodeError."""
+    attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+    named = tuple(attributes.pop(f"plugin_{what}", b"") for what in ("namespace", "version"))
     for file in api._plugins:
         library = ctypes.CDLL(str(file))
         library.bidiff_tensorrt_version.restype = ctypes.c_char_p
-        if int(library.bidiff_tensorrt_version().split(b".")[0]) == major:
-            return library
-    return None
+        if (int(library.bidiff_tensorrt_version().split(b".")[0]) == major
+                and named == (NAMESPACE.encode(), b"1") and node.op_type in OPERATORS):
+            return Node(library, node.op_type, attributes)
+    raise NodeError("Assertion failed: creator && \"Plugin not found, are the plugin name, version, "
+                    "and namespace correct?\"")
 
 
 def _tensor(shape: tuple[int, ...], kind: int) -> _Tensor:

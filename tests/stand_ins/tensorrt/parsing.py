@@ -20,7 +20,6 @@ TYPES = {TensorProto.FLOAT: "FLOAT", TensorProto.FLOAT16: "HALF", TensorProto.IN
          TensorProto.INT32: "INT32", TensorProto.BOOL: "BOOL", TensorProto.INT64: "INT32"}
 # The newest opset of a version's parser, of versions that our graphs are close to.
 _OPSETS, _NEWEST_OPSET = {8: 17}, 20
-PLUGIN_MISSING = "Plugin not found, are the plugin name, version, and namespace correct?"
 
 
 class ITensor(Object):
@@ -86,13 +85,13 @@ class ParserError(Object):
     """Why a graph was refused."""
 
     def __init__(self, description: str, node: int) -> None:
-        self._texts = description, node
+        self._desc, self._node = description, node
 
     def desc(self) -> str:
-        return self._texts[0]
+        return self._desc
 
     def node(self) -> int:
-        return self._texts[1]
+        return self._node
 
 
 class OnnxParser(Object):
@@ -118,21 +117,11 @@ class OnnxParser(Object):
                 raise Refused(f"opset {opset} is newer than {newest}, the newest of this parser")
             for at, node in enumerate(made.graph.node):
                 if node.domain not in STANDARD or not onnx.defs.has(node.op_type, newest):
-                    plugin[at] = self._plugin(node)
+                    assert not self._trt._rtx, "std::terminate: TensorRT-RTX was given a plugin's node"
+                    plugin[at] = nodes.made(node, self._trt._version[0])
             at = -1
             self._network._program = Program(made, plugin)
         except (Refused, nodes.NodeError) as error:
             self._errors.append(self._trt.ParserError(str(error), at))
             return self._log(f"In node {at}: {error}")
         return True
-
-    def _plugin(self, node: onnx.NodeProto) -> nodes.Node:
-        assert not self._trt._rtx, "std::terminate: TensorRT-RTX was given a node of a plugin"
-        attributes = {entry.name: onnx.helper.get_attribute_value(entry)
-                      for entry in node.attribute}
-        named = (attributes.pop("plugin_namespace", b"").decode(),
-                 attributes.pop("plugin_version", b"").decode())
-        library = nodes.registered(self._trt._version[0])
-        if library is None or named != (nodes.NAMESPACE, "1") or node.op_type not in nodes.OPERATORS:
-            raise Refused(f"Assertion failed: creator && \"{PLUGIN_MISSING}\"")
-        return nodes.Node(library, node.op_type, attributes)

@@ -41,24 +41,15 @@ class Runtime(Object):
 
     def _open(self, plan: Any) -> tuple[dict[str, Any], Program]:
         header, model = read_plan(plan)
-        if header["tensorrt"] != self._trt.__version__:
-            raise Refused("Error Code 1: Serialization (Version tag does not match: the plan is of "
-                          f"{header['tensorrt']})")
-        if nodes.device().architecture not in header["architectures"]:
-            raise Refused("Error Code 6: API Usage Error (The engine plan file is generated on an "
-                          "incompatible device)")
+        if (header["tensorrt"] != self._trt.__version__
+                or nodes.device().architecture not in header["architectures"]):
+            raise Refused("Error Code 6: API Usage Error (the plan is of another version or GPU: "
+                          f"{header['tensorrt']}, {header['architectures']})")
         if injected("deserialize"):
             raise Refused("Error Code 2: OutOfMemory (Requested size could not be allocated.)")
-        plugin = {}
-        for index, node in enumerate(model.graph.node):
-            if node.domain == nodes.NAMESPACE:
-                library = nodes.registered(self._trt._version[0])
-                if library is None:
-                    raise Refused("Error Code 1: Serialization (Could not find plugin "
-                                  f"{node.op_type} version 1 namespace bidiff)")
-                plugin[index] = nodes.Node(library, node.op_type, {
-                    entry.name: entry.i for entry in node.attribute})
-        return header, Program(model, plugin)
+        return header, Program(model, {
+            index: nodes.made(node, self._trt._version[0])
+            for index, node in enumerate(model.graph.node) if node.domain == nodes.NAMESPACE})
 
 
 class ICudaEngine(Object):
@@ -105,7 +96,7 @@ class ICudaEngine(Object):
         if self._trt._rtx:
             strategy._cache._content = f"kernels of {len(self._program.parts)} parts".encode()
             strategy = strategy._strategy
-        self._of("ExecutionContextAllocationStrategy", strategy)
+        assert self._of("ExecutionContextAllocationStrategy", strategy) == "USER_MANAGED"
         return self._context()
 
     def create_execution_context_without_device_memory(self) -> Any:
