@@ -63,10 +63,11 @@ def environment(cache: Path, version: str = "10.3.0", **changed: str) -> dict[st
 
 def run(program: str, cache: Path, *arguments: str, version: str = "10.3.0",
         **changed: str) -> subprocess.CompletedProcess[str]:
-    """A Python of its own with the stand-in that runs ``program``."""
+    """A Python of its own with the stand-in and one GPU that runs ``program``."""
     return subprocess.run([sys.executable, "-c", program, *arguments], text=True,
                           capture_output=True, timeout=HANG_SECONDS,
-                          env=environment(cache, version, **changed))
+                          env=environment(cache, version, **{"BIDIFF_EMULATED_GPUS": "80",
+                                                             **changed}))
 
 
 @contextmanager
