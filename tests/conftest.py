@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from support import forked
+
 # Before numpy or torch is imported, here and in the processes that tests start: a thread of each
 # worker's own is all that its share of the cores can run.
 for _library in ("OMP", "OPENBLAS", "MKL"):
@@ -46,6 +48,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "BIDIFF_SOAK_SEED" in os.environ:
         items[:] = [item for item in items if item.get_closest_marker("soak")
                     or getattr(getattr(item, "obj", None), "is_hypothesis_test", False)]
+
+
+def pytest_unconfigure() -> None:
+    forked.end()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from bidiff_deploy.engines import library
-from support import native
-from support.waiting import HANG_SECONDS
+from support import forked, native
 
 # One list for all tests of a process, because a GPU stays what it was when it was opened.
 GPUS = (75, 80, 86, 87, 89, 90, 100, 120)
@@ -62,10 +60,8 @@ def on_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def python(code: str, cache: Path, **changed: str) -> subprocess.CompletedProcess[str]:
-    """``code`` in a Python of its own on the stand-in."""
-    return subprocess.run([sys.executable, "-c", code], text=True, capture_output=True,
-                          timeout=HANG_SECONDS,
-                          env={**os.environ, **variables(cache, **changed)})
+    """``code`` in a process of its own on the stand-in."""
+    return forked.python(code, environment=variables(cache, **changed))
 
 
 def ordinal(architecture: int) -> int:

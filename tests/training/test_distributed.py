@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,21 +14,19 @@ from bidiff_deploy.errors import UsageError
 from bidiff_deploy.training.distributed import Processes, pick_device, processes
 from bidiff_deploy.training.recipe import Run, recipe_from_dict
 from bidiff_deploy.training.trainer import Trainer
+from support.forked import COMMAND, Forked
 from support.training_setup import changed
 from support.waiting import HANG_SECONDS
 
 CPU = torch.device("cpu")
-REPOSITORY = Path(__file__).parents[2]
 WITHOUT_CHANCE = changed(network={"dropout": 0.0}, run={"batch": 4, "timeout_minutes": 60})
 
 
-def start(code: list[str], rank: int, port: int, ranks: int = 2) -> subprocess.Popen:
+def start(code: str, arguments: list, rank: int, port: int, ranks: int = 2) -> Forked:
     """Start a process as torchrun does."""
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "RANK": str(rank),
-                   "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, *code], env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return Forked(code, *arguments, environment={
+        "RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
 
 
 @pytest.fixture
@@ -41,7 +36,7 @@ def port() -> int:
         return found.getsockname()[1]
 
 
-def ended(running: list[subprocess.Popen]) -> list[tuple[int, str]]:
+def ended(running: list[Forked]) -> list[tuple[int, str]]:
     """Exit codes and stderr of processes that must end by themselves."""
     try:
         return [(process.wait(HANG_SECONDS), process.stderr.read()) for process in running]
@@ -80,7 +75,7 @@ def test_two_processes_compute_what_one_does(folder, port):
     learning rate times its sign.
     """
     (folder / "recipe.yaml").write_text(yaml.safe_dump(WITHOUT_CHANCE))
-    running = [start(["-c", _GRADIENT, str(folder)], rank, port) for rank in range(2)]
+    running = [start(_GRADIENT, [folder], rank, port) for rank in range(2)]
     (code, errors), (other, more) = ended(running)
     assert (code, other) == (0, 0), errors + more
     first, second = (torch.load(folder / f"rank{rank}.pt", weights_only=True)
@@ -102,15 +97,15 @@ def test_two_processes_compute_what_one_does(folder, port):
 
 
 def train_arguments(folder: Path, *settings: str) -> list[str]:
-    return ["-m", "bidiff_deploy", "train", str(folder / "recipe.yaml"), "-o",
-            str(folder / "run"), *(part for setting in settings for part in ("--set", setting))]
+    return ["train", str(folder / "recipe.yaml"), "-o", str(folder / "run"),
+            *(part for setting in settings for part in ("--set", setting))]
 
 
 def test_only_the_first_process_writes_and_a_signal_to_any_stops_all(folder, port):
     (folder / "recipe.yaml").write_text(yaml.safe_dump(WITHOUT_CHANCE))
     code = train_arguments(folder, "run.iterations=1000000", "run.report_every=1",
                            "run.validate_every=2")
-    running = [start(code, rank, port) for rank in range(2)]
+    running = [start(COMMAND, code, rank, port) for rank in range(2)]
     said = ""
     while "PSNR-Y" not in said:
         said = running[0].stderr.readline()
@@ -129,7 +124,7 @@ def test_only_the_first_process_writes_and_a_signal_to_any_stops_all(folder, por
 def test_a_lost_process_ends_the_other_in_a_sentence(folder, port):
     (folder / "recipe.yaml").write_text(yaml.safe_dump(WITHOUT_CHANCE))
     code = train_arguments(folder, "run.iterations=1000000", "run.report_every=1")
-    running = [start(code, rank, port) for rank in range(2)]
+    running = [start(COMMAND, code, rank, port) for rank in range(2)]
     while "it/s" not in running[0].stderr.readline():
         assert running[0].poll() is None
     running[1].kill()

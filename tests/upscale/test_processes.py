@@ -18,6 +18,7 @@ from PIL import Image
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.engines import library
 from bidiff_deploy.images.read import read_image
+from support.forked import COMMAND, Forked
 from support.seeds import SEED, SOAK
 from support.waiting import HANG_SECONDS
 
@@ -25,22 +26,21 @@ packed = pytest.mark.skipif(library.library_path() is None, reason=library.missi
 KILLS = 4 if SOAK else 1
 
 
-def start(*arguments) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "bidiff_deploy", *map(str, arguments)],
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def start(*arguments) -> Forked:
+    return Forked(COMMAND, *arguments)
 
 
 def kill_at_random_points(command, seed: int, check) -> None:
     """Run ``command`` to its end once, then kill -9 it at seeded moments; ``check`` each time."""
     began = time.monotonic()
-    assert start(*command).wait(HANG_SECONDS) == 0
+    done = start(*command).done()
+    assert done.returncode == 0, done.stderr
     length = time.monotonic() - began
     check(finished=True)
     moments = random.Random(1000 * SEED + seed)
     for _ in range(KILLS):
         process = start(*command)
-        # Most of the run is start-up: the later half is where outputs are written.
-        time.sleep(length * moments.uniform(0.4, 1.0))
+        time.sleep(length * moments.uniform(0.1, 1.0))
         process.send_signal(signal.SIGKILL)
         process.wait()
         check(finished=False)

@@ -1,0 +1,87 @@
+"""Processes of their own that start at once: forked from one that has imported what takes long.
+
+What is there before Python starts cannot be changed in them: LD_LIBRARY_PATH, PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+
+from support.waiting import HANG_SECONDS
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+# What is not installed is left out.
+_CONTEXT.set_forkserver_preload([
+    "numpy", "PIL.Image", "yaml", "onnx", "onnxruntime", "safetensors.numpy", "torch",
+    "torch.utils.data", "bidiff_deploy.cli", "bidiff_deploy.engines.onnxruntime.session"])
+COMMAND = "from bidiff_deploy.cli import main; main()"  # of `python -m bidiff_deploy`
+
+
+class Forked:
+    """``code`` with ``arguments`` in a process, as subprocess.Popen with pipes for its outputs.
+    ``environment`` comes on top of this process's."""
+
+    def __init__(self, code: str, *arguments: object,
+                 environment: Mapping[str, str] | None = None) -> None:
+        pipes = [_CONTEXT.Pipe(duplex=False) for _ in range(2)]
+        self._process = _CONTEXT.Process(target=_run, args=(
+            code, [*map(str, arguments)], os.getcwd(), {**os.environ, **(environment or {})},
+            *(written for _, written in pipes)))
+        self._process.start()
+        self.pid = self._process.pid
+        for read, written in pipes:
+            written.close()
+        self.stdout, self.stderr = (os.fdopen(os.dup(read.fileno())) for read, _ in pipes)
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float = HANG_SECONDS) -> int:
+        self._process.join(timeout)
+        code = self._process.exitcode
+        if code is None:
+            raise subprocess.TimeoutExpired("a forked process", timeout)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            self.send_signal(signal.SIGKILL)
+
+    def done(self) -> subprocess.CompletedProcess[str]:
+        """Its end, with what it printed, which must fit into a pipe."""
+        code = self.wait()
+        return subprocess.CompletedProcess("", code, self.stdout.read(), self.stderr.read())
+
+
+def python(code: str, *arguments: object,
+           environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """``code`` in a process, to its end."""
+    return Forked(code, *arguments, environment=environment).done()
+
+
+def end() -> None:
+    """End the process that the others are forked from, and wait for it."""
+    multiprocessing.forkserver._forkserver._stop()
+
+
+def _run(code: str, arguments: Sequence[str], folder: str, environment: Mapping[str, str],
+         out: Connection, err: Connection) -> None:
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for pipe, number, name, buffering in ((out, 1, "stdout", -1), (err, 2, "stderr", 1)):
+        os.dup2(pipe.fileno(), number)
+        setattr(sys, name, os.fdopen(number, "w", buffering, closefd=False))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = ["bidiff-deploy", *arguments]
+    exec(compile(code, "<test>", "exec"), {"__name__": "__main__"})
