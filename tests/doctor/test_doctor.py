@@ -19,6 +19,7 @@ from bidiff_deploy.doctor import probes as doctor_probes
 from bidiff_deploy.doctor.text import WIDTH, to_text
 from bidiff_deploy.engines import BACKENDS, ON_GPU, TENSORRT, library
 from bidiff_deploy.engines.onnxruntime.session import thread_count
+from support.report_pages import examination
 
 FOUND = {"kernels": {"ok": True, "path": "/lib/ops.so", "selected": "avx2", "reason": "",
                      "kernels": [{"name": "avx512bw", "compiled": True, "supported": False,
@@ -66,11 +67,8 @@ def run(monkeypatch, *arguments, report=None) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_this_machine():
-    done = subprocess.run([sys.executable, "-m", "bidiff_deploy", "doctor", "--json"], text=True,
-                          capture_output=True)
-    assert done.returncode == 0, done.stderr  # the tests need a backend as well
-    found = json.loads(done.stdout)
+def test_this_machine(shared):
+    found = examination(shared)
     assert set(found["backends"]) == set(BACKENDS)
     assert found["backends"]["onnxruntime"]["ok"] and found["backends"]["onnxruntime-stock"]["ok"]
     assert f"onnxruntime {found['modules']['onnxruntime']['version']}" in \

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from bidiff_deploy.cli import group
+from support.report_pages import one_examination
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,6 +28,11 @@ NOT_RUN = {
     "build half.bundle --backend tensorrt-rtx": "make nvidia runs it, with NVIDIA's wheels",
     "train training/folder_x2.yaml": "needs the reader's photos, for hours",
 }
+
+
+# Options that come on top, to save time, by the command.
+SMALLER = {"bench": ["--size", "32x32", "--rounds", "1"], "check": ["--size", "16x16"],
+           "report": ["--size", "16x16"]}
 
 
 def blocks(language: str) -> list[str]:
@@ -49,7 +55,7 @@ def test_every_line_is_a_command_and_no_reason_is_left_over():
     assert used == set(NOT_RUN)
 
 
-def test_commands_and_python_run_in_order(tmp_path, monkeypatch):
+def test_commands_and_python_run_in_order(tmp_path, monkeypatch, shared):
     for package in ("onnxruntime", "torch", "polygraphy"):
         pytest.importorskip(package)
     # What the commands read of a checkout, so that nothing is written into this one.
@@ -59,12 +65,14 @@ def test_commands_and_python_run_in_order(tmp_path, monkeypatch):
     for photo in Path("training/photos").iterdir():  # crops of them, to save time
         with Image.open(photo) as image:
             image.crop((160, 90, 224, 138)).save(photo)
-    for words in commands():
-        if not skipped(words):
-            done = CliRunner().invoke(group, words[1:], catch_exceptions=False)
-            assert done.exit_code == 0, (words, done.output)
-            for output in (words[i + 1] for i, word in enumerate(words) if word == "-o"):
-                assert Path(output).exists(), words
+    with one_examination(shared):
+        for words in commands():
+            if not skipped(words):
+                done = CliRunner().invoke(group, words[1:] + SMALLER.get(words[1], []),
+                                          catch_exceptions=False)
+                assert done.exit_code == 0, (words, done.output)
+                for output in (words[i + 1] for i, word in enumerate(words) if word == "-o"):
+                    assert Path(output).exists(), words
     assert Path("training/photos/chelsea_x2.png").is_file()
     rng = np.random.default_rng(0)
     names = {"image": rng.integers(0, 256, (24, 32, 3), np.uint8), "timestep": 40,

@@ -7,6 +7,8 @@ import hashlib
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
@@ -113,12 +115,22 @@ def picture(path: Path, height: int, width: int, seed: int = 0) -> Path:
     return path
 
 
+def examination(shared: Shared) -> dict:
+    """What `doctor --json` reports of this machine, which takes seconds."""
+    def make(path: Path) -> None:
+        done = subprocess.run([sys.executable, "-m", "bidiff_deploy", "doctor", "--json"],
+                              text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr  # the tests need a backend as well
+        path.write_text(done.stdout)
+
+    return json.loads(shared("machine.json", make).read_text())
+
+
 @contextmanager
 def one_examination(shared: Shared) -> Iterator[None]:
-    """Inside, the machine is what one examination found, which takes seconds."""
-    found = shared("machine.json", lambda path: path.write_text(json.dumps(doctor.examine())))
+    """Inside, the machine is what one examination found."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(doctor, "examine", lambda: json.loads(found.read_text()))
+        patch.setattr(doctor, "examine", lambda: examination(shared))
         yield
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from bidiff_deploy.training.recipe import recipe_from_dict
 from bidiff_deploy.training.task import pack_run
 from bidiff_deploy.training.trainer import Trainer
 from bidiff_deploy.training.weights import load_network
+from support import forked
 from support.training_setup import TREE, changed, silent
 
 
@@ -108,9 +107,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(folder):
     train(recipe_from_dict(changed(run={"iterations": 3})), folder, out, report=silent)
     before = (out / "checkpoint.pt").read_bytes()
     arguments = ["train", str(folder / "recipe.yaml"), "-o", str(out), "--resume"]
-    done = subprocess.run([sys.executable, "-c", _LIMITED.format(arguments=arguments)],
-                          capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    done = forked.python(_LIMITED.format(arguments=arguments))
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert done.returncode == 1 and len(errors) == 1, done.stderr
     assert "cannot write" in errors[0] and "checkpoint.pt" in errors[0]

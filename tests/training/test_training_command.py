@@ -17,10 +17,8 @@ from click.testing import CliRunner
 from bidiff_deploy.cli import group as cli
 from bidiff_deploy.training.loop import train
 from bidiff_deploy.training.recipe import read_recipe
+from support.forked import COMMAND, Forked
 from support.training_setup import changed, states_equal
-from support.waiting import HANG_SECONDS
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def run(*arguments: str | Path, code: int = 0, stdout: bool = False) -> str:
@@ -31,10 +29,10 @@ def run(*arguments: str | Path, code: int = 0, stdout: bool = False) -> str:
 
 
 def test_from_a_recipe_to_a_bundle_that_passes_check(folder):
-    """100 iterations in two parts: the loss falls, the weights are those of one run, and what is
+    """40 iterations in two parts: the loss falls, the weights are those of one run, and what is
     exported computes what was trained."""
     tree = {**changed(
-        run={"iterations": 100, "report_every": 25, "validate_every": 1000},
+        run={"iterations": 40, "report_every": 10, "validate_every": 1000},
         network={"channel_mults": [1]}, optimizer={"learning_rate": 5e-3},
         data={"candidates": 1, "shuffle_colors": False, "validate": [],
               "train": [{"path": "photos/a.png", "box": [0, 0, 16, 18]}]}),
@@ -51,11 +49,11 @@ def test_from_a_recipe_to_a_bundle_that_passes_check(folder):
 
     def stop(line: str) -> None:
         halted.append(line)
-        if line.startswith("iteration 50 "):
+        if line.startswith("iteration 20 "):
             signal.raise_signal(signal.SIGTERM)
 
     train(read_recipe(folder / "recipe.yaml"), folder, part, report=stop)
-    assert any("iteration 50, stopped; continue with --resume" in line for line in halted)
+    assert any("iteration 20, stopped; continue with --resume" in line for line in halted)
     run("train", folder / "recipe.yaml", "-o", part, "--resume")
     states = [torch.load(path / "checkpoint.pt", weights_only=True) for path in (whole, part)]
     for state in states:
@@ -90,18 +88,16 @@ def test_the_command_refuses_in_a_sentence(folder, monkeypatch, arguments, says)
 def test_sigterm_saves_and_ends(folder):
     """As a batch system ends a job, in a separate process."""
     out = folder / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bidiff_deploy", "train", str(folder / "recipe.yaml"), "-o",
-         str(out), "--set", "run.iterations=1000000", "--set", "run.validate_every=1000000"],
-        stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    process = Forked(COMMAND, "train", folder / "recipe.yaml", "-o", out, "--set",
+                     "run.iterations=1000000", "--set", "run.validate_every=1000000")
     try:
         while "it/s" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=HANG_SECONDS)
+        assert process.wait() == 0
     finally:
         process.kill()
-    assert process.returncode == 0 and "stopped; continue with --resume" in errors
+    assert "stopped; continue with --resume" in process.stderr.read()
     state = torch.load(out / "checkpoint.pt", weights_only=True)
     assert state["iteration"] >= 2
     assert [path.name for path in out.iterdir() if "tfevents" not in path.name] == [

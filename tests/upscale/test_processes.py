@@ -97,7 +97,7 @@ def test_training_killed_at_any_point_leaves_a_whole_checkpoint_or_none(tmp_path
         "scale: 2\nnetwork: {inner_channel: 8, norm_groups: 2, channel_mults: [1], res_blocks: 1}\n"
         "data: {crop: 8, train: [photos]}\nsteps: [{timestep: 12}]\n"
         # A checkpoint after every report, so that a kill often meets one being written.
-        "run: {iterations: 60, batch: 1, threads: 1, report_every: 1, checkpoint_minutes: 1e-9}\n")
+        "run: {iterations: 20, batch: 1, threads: 1, report_every: 1, checkpoint_minutes: 1e-9}\n")
     run = tmp_path / "run"
 
     def check(finished):
@@ -175,10 +175,10 @@ def resident():
 
 image = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
 with load_bundle(sys.argv[1], threads=1) as engine:
-    for i in range(200):
+    for i in range(100):
         engine.upscale(image, seed=i)
     before = resident()
-    for i in range(800):
+    for i in range(400):
         engine.upscale(image, seed=i)
     print(resident() - before)
 """
@@ -186,10 +186,10 @@ with load_bundle(sys.argv[1], threads=1) as engine:
 
 @packed
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads Linux's /proc")
-def test_a_thousand_upscales_in_one_process_grow_no_memory(reference):
+def test_hundreds_of_upscales_in_one_process_grow_no_memory(reference):
     grown = int(subprocess.run([sys.executable, "-c", MANY, reference.bundle("tiny", [0])],
                                check=True, capture_output=True, text=True).stdout)
-    assert grown < 2 << 20, f"{grown} bytes more after 800 further upscales"
+    assert grown < 1 << 20, f"{grown} bytes more after 400 further upscales"
 
 
 @packed
