@@ -167,7 +167,7 @@ with load_bundle(sys.argv[1], threads=1) as engine:
 def test_memory_does_not_grow_with_the_number_of_steps(reference):
     peaks = [int(subprocess.run([sys.executable, "-c", MEMORY, reference.bundle("full", steps)],
                                 capture_output=True, check=True, text=True).stdout)
-             for steps in ([0], range(0, 2000, 40))]
+             for steps in ([0], range(0, 2000, 80))]
     assert peaks[1] <= 1.3 * peaks[0], peaks
 
 

@@ -7,8 +7,6 @@ operators inside. ``stock``: ONNX Runtime's own operators alone.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import onnx
@@ -20,6 +18,7 @@ from hypothesis import strategies as st
 from bidiff_deploy.engines import library
 from bidiff_deploy.operators import names as ops
 from bidiff_deploy.operators.definitions import every_function, inline_fused
+from support import forked
 from support.reference_cases import snr
 from support.seeds import examples
 
@@ -308,8 +307,8 @@ def test_every_kernel(kernel):
         pytest.skip(f"this CPU does not run kernel {kernel}")
     if kernel == library.selected_kernel():
         return  # that is the one above
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
-                           __file__, __file__.replace("fused_ops", "selective_scan")],
-                          env={**os.environ, "BIDIFF_KERNEL": kernel},
-                          capture_output=True, text=True)
+    done = forked.python("import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))", "-q", "-x",
+                         "-p", "no:cacheprovider", __file__,
+                         __file__.replace("fused_ops", "selective_scan"),
+                         environment={"BIDIFF_KERNEL": kernel})
     assert done.returncode == 0, done.stdout[-3000:]

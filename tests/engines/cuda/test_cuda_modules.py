@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -14,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from bidiff_deploy.engines import library
 from bidiff_deploy.engines.gpu import library as cuda_library
 from bidiff_deploy.engines.gpu import nvrtc_files
 from bidiff_deploy.errors import EngineError
 from support import emulated_cuda
+from support.shared import Shared
 
 ROOT = Path(__file__).parents[3]
 LOAD = """
@@ -200,11 +203,20 @@ def test_files_of_wheels(tmp_path, monkeypatch):
 @pytest.mark.parametrize("architecture, unit", [
     (75, "conv_xor.cu"), (80, "conv_and.cu"), (90, "conv_int8.cu"),
     (120, "maps.cu"), (120, "conv_popc.cu")])
-def test_nvrtc_compiles_what_plans_launch(tmp_path, monkeypatch, architecture, unit):
-    monkeypatch.setenv("BIDIFF_NVRTC", real_nvrtc())
-    report = cuda_library.compile_unit(unit, architecture, 12090, tmp_path, "-Xptxas=-O0")
-    assert report.endswith(f"): sm_{architecture}")
-    cubin, = tmp_path.iterdir()
+def test_nvrtc_compiles_what_plans_launch(monkeypatch, architecture, unit):
+    nvrtc = real_nvrtc()
+    monkeypatch.setenv("BIDIFF_NVRTC", nvrtc)
+    # Once for these sources, which the op library embeds, and this compiler.
+    made_of = hashlib.sha256(nvrtc.encode() + b"".join(
+        Path(file).read_bytes() for file in (library.library_path(), nvrtc))).hexdigest()[:16]
+
+    def make(folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        report = cuda_library.compile_unit(unit, architecture, 12090, folder, "-Xptxas=-O0")
+        assert report.endswith(f"): sm_{architecture}")
+
+    folder = Shared(ROOT / "build" / "nvrtc")(f"{made_of}-{architecture}-{unit}", make)
+    cubin, = folder.iterdir()
     made_for, kernels = sections(cubin.read_bytes())
     path = unit.removesuffix(".cu").removeprefix("conv")
     named = {name for name in cuda_library.kernel_names(architecture)

@@ -22,10 +22,12 @@ def test_the_whole_way(trt, reference, place, tmp_path) -> None:
         build(bundle, static(1, 16, 24), variant="rtx", capabilities=(89, 120))
         with pytest.raises(EngineError) as error:
             load_bundle(bundle, backend="tensorrt-rtx")
-        assert "was built for sm_89, sm_120, but this GPU is emulated sm_75 (sm_75)" in str(error.value)
-        assert "--backend tensorrt-rtx --compute-capability 75,89,120 --size 16x24" in str(error.value)
-        for backend, variant in (("tensorrt-rtx", "rtx"), ("tensorrt-rtx-int8", "rtx-int8"),
-                                 ("tensorrt-dense", "dense"), ("tensorrt-dense-int8", "dense-int8")):
+        for says in ("was built for sm_89, sm_120, but this GPU is emulated sm_75 (sm_75)",
+                     "--backend tensorrt-rtx --compute-capability 75,89,120 --size 16x24"):
+            assert says in str(error.value)
+        for backend, variant in (
+                ("tensorrt-rtx", "rtx"), ("tensorrt-rtx-int8", "rtx-int8"),
+                ("tensorrt-dense", "dense"), ("tensorrt-dense-int8", "dense-int8")):
             options = {"capabilities": (75, 80)} if "rtx" in variant else {}
             build(bundle, static(1, 16, 24), variant=variant, overwrite=True, **options)
             for _ in range(1 + (variant == "rtx")):  # the second time with the cache of the first

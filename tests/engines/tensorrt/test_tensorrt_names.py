@@ -1,4 +1,4 @@
-"""Which names of TensorRT the engines touch, by the tables of real bindings: the versions that are not
+"""Which names of TensorRT the engines touch, by the tables of real bindings: versions that are not
 run have those of one that is, and the stand-in has a version's names and no others.
 
 Versions that are run are those of test_tensorrt_engine.py: every variant is built and computes.
@@ -19,8 +19,8 @@ VERSIONS = tensorrt_names.VERSIONS
 
 
 def written() -> tuple[set[str], set[str]]:
-    """Attributes and texts anywhere in the engines' code, but for that on the driver's bindings, and
-    those of them that hasattr and getattr are asked for."""
+    """Attributes and texts anywhere in the engines' code, but for that on the driver's bindings,
+    and those of them that hasattr and getattr are asked for."""
     words, asked = set(), set()
     for file in PACKAGE.rglob("[a-z]*.py"):
         if file.name.endswith("_driver.py"):

@@ -1,5 +1,5 @@
-"""How far a build of TensorRT is, and Ctrl-C: a monitor in TensorRT's place reports phases, and what
-is shown of them never falls back."""
+"""How far a build of TensorRT is, and Ctrl-C: a monitor in TensorRT's place reports phases, and
+what is shown of them never falls back."""
 
 from __future__ import annotations
 
