@@ -36,7 +36,7 @@ class Forked:
             *(written for _, written in pipes)))
         self._process.start()
         self.pid = self._process.pid
-        for read, written in pipes:
+        for _, written in pipes:
             written.close()
         self.stdout, self.stderr = (os.fdopen(os.dup(read.fileno())) for read, _ in pipes)
 

@@ -27,9 +27,8 @@ def profiles() -> st.SearchStrategy[Profile]:
 
 
 def target(**changed) -> PlanTarget:
-    return PlanTarget(**{**dict(tensorrt="10.3.0", gpu="Orin", architectures=(87,), driver="12.6",
-                                plugin="a" * 64, layout=7, bundle="b" * 64, precision="float16"),
-                         **changed})
+    return dataclasses.replace(PlanTarget("10.3.0", "Orin", (87,), "12.6", "a" * 64, 7, "b" * 64,
+                                          "float16"), **changed)
 
 
 def info(profile: Profile = STATIC, *, variant: str = "plugin", content: bytes = CONTENT,
@@ -39,6 +38,6 @@ def info(profile: Profile = STATIC, *, variant: str = "plugin", content: bytes =
     without = {} if variant == "plugin" else {"plugin": None, "layout": None}
     without |= {"gpu": None, "driver": None} if variant in RTX_VARIANTS else {}
     built = target(**{name: changed.pop(name) for name in tied}, **without)
-    return PlanInfo(**{**dict(target=built, variant=variant, profile=profile, bytes=len(content),
-                              sha256=hashlib.sha256(content).hexdigest(), opset=17, level=None,
-                              workspace=None, seconds=1.5), **changed})
+    return dataclasses.replace(PlanInfo(
+        built, variant, profile, len(content), hashlib.sha256(content).hexdigest(), opset=17,
+        level=None, workspace=None, seconds=1.5), **changed)

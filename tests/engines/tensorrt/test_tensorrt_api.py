@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -28,12 +28,9 @@ def installed(monkeypatch):
 
         ILogger.Severity = Severity
 
-        class Module(SimpleNamespace):
-            __hash__ = object.__hash__
-
-        module = Module(__version__=version, ILogger=ILogger, **names)
+        module = ModuleType("tensorrt")
+        vars(module).update(__version__=version, ILogger=ILogger, **names)
         monkeypatch.setitem(sys.modules, "tensorrt", module)
-        return module
     return put
 
 

@@ -92,9 +92,9 @@ def test_a_layer_without_a_kernel_in_its_precision_is_a_remark(trt, halved, tiny
     def build(self, network, config):
         if config.get_flag(trt.BuilderFlag.FP16):
             fused = " + ".join(f"d{index}.norm/mul" for index in range(99))
-            for text in (f"No implementation of layer {fused} obeys the requested constraints. I.e. "
-                         "no conforming implementation was found. Using fastest implementation "
-                         "instead.", *["Check verbose logs for the list of affected weights."] * 50):
+            for text in (f"No implementation of layer {fused} obeys the requested constraints. "
+                         "I.e. no conforming implementation was found. Using fastest "
+                         "implementation instead.", *["Check verbose logs for the list."] * 50):
                 self.logger.log(trt.ILogger.Severity.WARNING, text)
         return real(self, network, config)
 

@@ -62,5 +62,5 @@ def test_the_doctor_builds_and_runs_a_plan(trt, monkeypatch):
     found = probes.run("plugin")
     assert found["ok"] and found["tensorrt"].startswith("10.3.0"), found
     found = probes.run("backend:tensorrt")
-    assert found["ok"] and f", {TENSORRT['tensorrt']}, by cuda-python" in found["description"], found
-    assert found["warnings"] == []
+    assert found["ok"] and found["warnings"] == [], found
+    assert f", {TENSORRT['tensorrt']}, by cuda-python" in found["description"]

@@ -31,7 +31,7 @@ def written() -> tuple[set[str], set[str]]:
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 words.add(node.value)
             elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("hasattr", "getattr"):
-                asked |= {node.args[1].value} if isinstance(node.args[1], ast.Constant) else set()
+                asked |= {str(one.value) for one in node.args[1:2] if isinstance(one, ast.Constant)}
     return words, asked
 
 

@@ -90,13 +90,13 @@ def test_a_static_plan_goes_before_one_of_the_same_size_and_the_sentence_where_n
     assert choose(plans, "plugin", "float16", (1, 256, 256)).path.name == "b.plan"
     assert choose(plans, "plugin", "float16", (1, 64, 256)).path.name == "a.plan"
     plans, odd = [Plan(Path("a.plan"), info(RANGE))], ["it is odd", "this too"]
-    for given, variant, shape, refused, match in (
+    for there, variant, shape, refused, match in (
             (plans, "plugin", (1, 520, 64), [], "1x64x64-1x256x256-4x512x512; build one with"),
-            (plans, "dense", (1, 64, 64), [], "no dense plan in float16 .*--no-plugin --size 64x64`"),
+            (plans, "dense", (1, 64, 64), [], "no dense plan in float16 .*--no-plugin --size 64x"),
             ([], "plugin", (1, 64, 64), odd, r"\(it is odd\)"),
             (plans, "plugin", (1, 520, 64), odd, r"\(it is odd\); build one .* --overwrite`")):
         with pytest.raises(EngineError, match=match):
-            choose(given, variant, "float16", shape, refused=refused)
+            choose(there, variant, "float16", shape, refused=refused)
 
 
 @given(profiles(), st.sampled_from(tensorrt_sidecar.VARIANTS),

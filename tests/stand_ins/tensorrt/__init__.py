@@ -1,15 +1,16 @@
 """A stand-in for TensorRT whose engines compute, for tests on machines without a GPU.
 
-Its module has the names of the version asked for (support/tensorrt_names.py) and no others. Nodes of
-our plugin run by the plugin's own C++ code on the emulated CUDA driver (engines/tests/emulated_cuda),
-others by ONNX Runtime on the CPU; device memory is that driver's, its streams can be captured, and
-cuda-python works on it. What NVIDIA's own parser and builder prove (``make nvidia``) is not judged.
+Its module has the names of the version asked for (support/tensorrt_names.py) and no others. Nodes
+of our plugin run by the plugin's own C++ code on the emulated CUDA driver
+(engines/tests/emulated_cuda), others by ONNX Runtime on the CPU; device memory is that driver's,
+its streams can be captured, and cuda-python works on it. What NVIDIA's own parser and builder prove
+(``make nvidia``) is not judged.
 
     with in_process(cache, version="10.3.0") as trt: ...
     done = run(code, cache, "argument", version="10.3.0")      # a process of its own
 
-In both ``import tensorrt`` is the stand-in and BIDIFF_TENSORRT_PLUGIN names the plugin; ``cache`` is a
-folder for compiled kernels. Further environment, by keyword:
+In both ``import tensorrt`` is the stand-in and BIDIFF_TENSORRT_PLUGIN names the plugin; ``cache``
+is a folder for compiled kernels. Further environment, by keyword:
 
     BIDIFF_EMULATED_FAIL      "cuMemAlloc=2": functions of the driver that fail
     BIDIFF_STAND_IN_FAIL      build, deserialize, context or enqueue: what of the stand-in fails
@@ -77,7 +78,7 @@ def in_process(cache: Path, version: str = "10.3.0", **changed: str) -> Iterator
     from .module import make
 
     ctypes.CDLL(str(emulated_cuda.stand_in()))  # whose name is libcuda.so.1
-    assert hasattr(ctypes.CDLL("libcuda.so.1"), "bidiff_emulated_launch"), "another driver is loaded"
+    assert hasattr(ctypes.CDLL("libcuda.so.1"), "bidiff_emulated_launch"), "another driver is open"
     name = "tensorrt_rtx" if version == tensorrt_names.RTX else "tensorrt"
     with mock.patch.dict(os.environ, environment(cache, version, **changed)), \
             pytest.MonkeyPatch.context() as patch:

@@ -12,7 +12,7 @@ import onnx
 
 from . import nodes
 from .objects import Object, Refused, checked, injected
-from .parsing import INetworkDefinition, ITensor, ILayer, OnnxParser, ParserError
+from .parsing import ILayer, INetworkDefinition, ITensor, OnnxParser, ParserError
 
 __all__ = ["Builder", "IBuilderConfig", "IHostMemory", "ILayer", "ILogger", "INetworkDefinition",
            "IOptimizationProfile", "IProgressMonitor", "ITensor", "ITimingCache", "OnnxParser",
@@ -72,7 +72,9 @@ class IBuilderConfig(Object):
         self._logger, self._set, self._pools = logger, {"TF32"}, {}
         self._profiles: list[Any] = []
         self._capabilities: list[int] = []  # of TensorRT-RTX
-        self._cache = self._monitor = self._sources = None
+        self._cache: Any = None
+        self._monitor: Any = None
+        self._sources: int | None = None
         self._level = 3
 
     def set_flag(self, flag: Any) -> None:

@@ -11,13 +11,16 @@ from support import tensorrt_names
 from . import building, running
 from .objects import Object, checked
 
-TEMPLATES = {name: value for module in (building, running) for name, value in vars(module).items()
-             if isinstance(value, type) and issubclass(value, Object) and value is not Object}
-TEMPLATES["IHostMemory"] = building.IHostMemory
+TEMPLATES: dict[str, Any] = {
+    "IHostMemory": building.IHostMemory,
+    **{name: value for module in (building, running) for name, value in vars(module).items()
+       if isinstance(value, type) and issubclass(value, Object) and value is not Object}}
 
 
-class Number(enum.Enum):
-    """As pybind11's: equal to its kind alone, a number by ``int``."""
+class Number:
+    """As pybind11's enumerations: equal to its kind alone, a number by ``int``."""
+
+    value: int
 
     def __int__(self) -> int:
         return self.value
@@ -57,13 +60,13 @@ def make(version: str) -> types.ModuleType:
         int(part) for part in table["version"].split(".")[:3])
     for path, names in table["classes"].items():
         if isinstance(names, dict) and "." not in path:
-            setattr(module, path, Number(path, names))
+            setattr(module, path, enum.Enum(path, names, type=Number))
         elif template := TEMPLATES.get(path):
             gone = {name: Gone() for name in vars(template)
                     if not name.startswith("_") and name not in names}
             setattr(module, path, type(path, (template,), {
                 **gone, "_trt": module, "_names": frozenset(names)}))
-    severity = Number("Severity", table["classes"]["ILogger.Severity"])
+    severity = enum.Enum("Severity", table["classes"]["ILogger.Severity"], type=Number)
     for name, value in {"Severity": severity, **severity.__members__}.items():
         setattr(module.ILogger, name, value)
     functions = {"init_libnvinfer_plugins": lambda logger, namespace: bool(

@@ -48,8 +48,8 @@ def made(node: onnx.NodeProto, major: int) -> Node:
         if (int(library.bidiff_tensorrt_version().split(b".")[0]) == major
                 and named == (NAMESPACE.encode(), b"1") and node.op_type in OPERATORS):
             return Node(library, node.op_type, attributes)
-    raise NodeError("Assertion failed: creator && \"Plugin not found, are the plugin name, version, "
-                    "and namespace correct?\"")
+    raise NodeError("Assertion failed: creator && \"Plugin not found, are the plugin name, "
+                    "version, and namespace correct?\"")
 
 
 def _tensor(shape: tuple[int, ...], kind: int) -> _Tensor:
@@ -85,7 +85,7 @@ class Node:
         dims, size = (ctypes.c_int64 * 4)(), ctypes.c_uint64()
         self._call("output", self._node, given, len(given), dims)
         self._call("workspace", self._node, given, len(given), ctypes.byref(size))
-        y, workspace = np.empty(dims, inputs[0].dtype), np.empty(size.value + 1, np.uint8)
+        y, workspace = np.empty([*dims], inputs[0].dtype), np.empty(size.value + 1, np.uint8)
         self._call("enqueue", self._node, given, len(given),
                    (ctypes.c_void_p * len(inputs))(*(value.ctypes.data for value in inputs)),
                    *(ctypes.c_void_p(one.ctypes.data) for one in (y, workspace)), None)
@@ -171,7 +171,7 @@ def launch(stream: int, work: Callable[[], None], keep: list[object]) -> None:
         raise DriverError("launch", code)
 
 
-def view(address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def view(address: int, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     """Device memory as numpy sees it: an address of the emulated GPU is one of the host."""
-    raw = (ctypes.c_char * int(np.prod(shape) * np.dtype(dtype).itemsize)).from_address(address)
-    return np.frombuffer(raw, dtype).reshape(shape)
+    raw = (ctypes.c_uint8 * int(np.prod(shape) * np.dtype(dtype).itemsize)).from_address(address)
+    return np.ctypeslib.as_array(raw).view(dtype).reshape(shape)

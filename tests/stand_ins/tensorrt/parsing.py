@@ -15,7 +15,7 @@ from . import nodes
 from .objects import Object, Refused
 from .program import Program
 
-# ONNX's type -> the name of TensorRT's. Before 10, TensorRT computes with 32 bits where ONNX has 64.
+# ONNX's type -> the name of TensorRT's. Before 10 it computes with 32 bits where ONNX has 64.
 TYPES = {TensorProto.FLOAT: "FLOAT", TensorProto.FLOAT16: "HALF", TensorProto.INT8: "INT8",
          TensorProto.INT32: "INT32", TensorProto.BOOL: "BOOL", TensorProto.INT64: "INT32"}
 # The newest opset of a version's parser, of versions that our graphs are close to.
@@ -117,7 +117,7 @@ class OnnxParser(Object):
                 raise Refused(f"opset {opset} is newer than {newest}, the newest of this parser")
             for at, node in enumerate(made.graph.node):
                 if node.domain not in STANDARD or not onnx.defs.has(node.op_type, newest):
-                    assert not self._trt._rtx, "std::terminate: TensorRT-RTX was given a plugin's node"
+                    assert not self._trt._rtx, "std::terminate: a plugin's node"
                     plugin[at] = nodes.made(node, self._trt._version[0])
             at = -1
             self._network._program = Program(made, plugin)

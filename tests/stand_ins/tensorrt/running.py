@@ -58,7 +58,7 @@ class ICudaEngine(Object):
     def __init__(self, logger: Any, header: dict[str, Any], program: Program) -> None:
         self._logger, self._header, self._program = logger, header, program
         self._profile = header["profiles"][0]
-        self._names = [*program.inputs, *program.outputs]
+        self._tensors = [*program.inputs, *program.outputs]
         self._weights = nodes.DeviceMemory(sum(one.nbytes for one in program.constants.values()))
         for part in program.parts:
             if part.plugin is not None:
@@ -73,11 +73,11 @@ class ICudaEngine(Object):
         """Bytes, the more the larger the shapes are; nothing is computed there."""
         return ALIGNMENT * sum(int(np.prod(shape)) for shape in shapes.values())
 
-    num_io_tensors = property(lambda self: len(self._names))
+    num_io_tensors = property(lambda self: len(self._tensors))
     device_memory_size = property(lambda self: self._size)
 
     def get_tensor_name(self, index: int) -> str:
-        return self._names[index]
+        return self._tensors[index]
 
     def get_tensor_mode(self, name: str) -> Any:
         modes = self._trt.TensorIOMode
@@ -179,7 +179,7 @@ class IExecutionContext(Object):
         return True
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
-        if name not in self._engine._names or operator.index(memory) % ALIGNMENT:
+        if name not in self._engine._tensors or operator.index(memory) % ALIGNMENT:
             return self._log(f"Error Code 3: API Usage Error (no tensor {name}, or its address is "
                              f"not aligned to {ALIGNMENT} bytes)")
         self._addresses[name] = memory
@@ -215,7 +215,7 @@ class IExecutionContext(Object):
             raise Refused(f"Error Code 3: API Usage Error ({size} aligned bytes of device memory "
                           f"are needed, {self._memory_size} were given)")
         _at("device memory", self._memory, (size,), np.uint8)
-        addresses = {name: self._addresses.get(name, 0) for name in self._engine._names}
+        addresses = {name: self._addresses.get(name, 0) for name in self._engine._tensors}
         feeds = {name: _at(name, addresses[name], self._shapes[name], program.dtype(name))
                  for name in program.inputs}
         if injected("enqueue"):
