@@ -26,7 +26,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest.register_assert_rewrite("support")
 pytest_plugins = [
-    "support.emulated_cuda", "support.latent_cases", "support.reference_cases",
+    "support.data_sets", "support.emulated_cuda", "support.latent_cases", "support.reference_cases",
     "support.report_pages", "support.shared", "support.tensorrt_building"]
 
 # Packages that the package itself does without: a file of tests that imports one which is not

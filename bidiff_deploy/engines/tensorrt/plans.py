@@ -105,7 +105,7 @@ def choose(plans: Iterable[Plan], variant: str, precision: str, shape: Shape, *,
             if (plan.info.variant, plan.info.target.precision) == (variant, precision)]
     fitting = [plan for plan in same if plan.info.profile.contains(shape)]
     if fitting:
-        return min(fitting, key=lambda plan: (plan.info.profile.area, plan.info.profile.static,
+        return min(fitting, key=lambda plan: (plan.info.profile.area, not plan.info.profile.static,
                                               plan.info.profile.optimum, plan.path.name))
     left_out = list(refused)
     # A plan that was left out may have the same file name.
