@@ -5,6 +5,7 @@ What is there before Python starts cannot be changed in them: LD_LIBRARY_PATH, P
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
 from support.waiting import HANG_SECONDS
@@ -51,16 +53,17 @@ class Forked:
         return code
 
     def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
-        if self.poll() is None:
-            self.send_signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
 
     def done(self) -> subprocess.CompletedProcess[str]:
-        """Its end, with what it printed, which must fit into a pipe."""
-        code = self.wait()
-        return subprocess.CompletedProcess("", code, self.stdout.read(), self.stderr.read())
+        """Its end, with what it printed."""
+        with ThreadPoolExecutor(2) as threads:
+            out, err = threads.map(lambda pipe: pipe.read(), (self.stdout, self.stderr))
+        return subprocess.CompletedProcess("", self.wait(), out, err)
 
 
 def python(code: str, *arguments: object,
