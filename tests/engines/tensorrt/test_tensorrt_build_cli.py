@@ -15,7 +15,6 @@ from bidiff_deploy.engines.tensorrt.profiles import Profile, default_profile
 from bidiff_deploy.errors import EngineError, UsageError
 from bidiff_deploy.networks import network_of
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
-from support import bbcu_networks
 from support.tensorrt_building import refusal, run
 
 WRONG = [

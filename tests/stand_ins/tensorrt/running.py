@@ -225,7 +225,10 @@ class IExecutionContext(Object):
             raise Refused("enqueueV3 must be called once at these shapes before it is captured: "
                           "operation not permitted when stream is capturing")
 
+        memory = self._memory
+
         def work() -> None:  # which a captured graph keeps, and so must not refer to the context
+            _at("device memory", memory, (size,), np.uint8)[...] = 0
             for name, value in program.run(feeds).items():
                 _at(name, addresses[name], value.shape, value.dtype)[...] = value
 
