@@ -151,6 +151,7 @@ class IExecutionContext(Object):
                         if -1 not in shape}
         self._warm = False
         self._busy = threading.Lock()
+        self._changes = [0]  # after one, a graph that was captured before is undefined
         # What captured graphs use. They may outlive the context, which is the caller's mistake.
         self._keep: list[object] = []
 
@@ -176,6 +177,7 @@ class IExecutionContext(Object):
                 f" {list(least)} to {list(most)}.)")
         if self._shapes.get(name) != shape:
             self._shapes[name], self._warm = shape, False
+            self._changes[0] += 1
         return True
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
@@ -183,6 +185,7 @@ class IExecutionContext(Object):
             return self._log(f"Error Code 3: API Usage Error (no tensor {name}, or its address is "
                              f"not aligned to {ALIGNMENT} bytes)")
         self._addresses[name] = memory
+        self._changes[0] += 1
         return True
 
     device_memory = property(lambda self: self._memory, lambda self, memory:
@@ -193,6 +196,7 @@ class IExecutionContext(Object):
 
     def _take(self, memory: int, size: int) -> None:
         self._memory, self._memory_size = operator.index(memory), size
+        self._changes[0] += 1
 
     def update_device_memory_size_for_shapes(self) -> int:
         return self._engine._activations(self._shapes)
@@ -225,9 +229,10 @@ class IExecutionContext(Object):
             raise Refused("enqueueV3 must be called once at these shapes before it is captured: "
                           "operation not permitted when stream is capturing")
 
-        memory = self._memory
+        memory, changes, expected = self._memory, self._changes, self._changes[0]
 
         def work() -> None:  # which a captured graph keeps, and so must not refer to the context
+            assert changes[0] == expected, "the context was changed since this was captured"
             _at("device memory", memory, (size,), np.uint8)[...] = 0
             for name, value in program.run(feeds).items():
                 _at(name, addresses[name], value.shape, value.dtype)[...] = value
