@@ -93,7 +93,7 @@ def test_the_whole_way(made):
     np.testing.assert_array_equal(out["images"][0], out["images"][2])  # captured at the third
     description, tile, count, refused = told["engine"]
     assert description.startswith(backend) and tile == 40 * scale
-    assert count == (12 if scale == 2 else 9)
+    assert count == 12
     assert "runs batch x height x width 1x4x4, only 1x16x24, 1x8x8-1x40x40-1x40x48" in refused
     code, text = told["check"]
     assert code == 0 and "noise: " in text and "dB from the reference's image" in text
