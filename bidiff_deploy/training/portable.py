@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import CheckpointError, one_line
@@ -41,7 +41,8 @@ def write_portable(path: Path, state: Mapping[str, Any]) -> None:
     make_directory(path.parent)
     whole = {name: value.contiguous() for name, value in tensors.items()}
     with atomic_file(path, overwrite=True) as temporary:
-        save_file(whole, temporary, {_KEY: json.dumps(plain)})
+        # Not save_file, which replaces the file, and with it its lock and its permissions.
+        temporary.write_bytes(save(whole, {_KEY: json.dumps(plain)}))
 
 
 def read_portable(path: Path) -> dict[str, Any]:

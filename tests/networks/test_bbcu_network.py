@@ -53,7 +53,7 @@ def test_torch_network_is_the_formula(config):
         r = layer.upsampling
         return F.pixel_shuffle(y, r) + F.interpolate(h, scale_factor=r, mode="nearest")
 
-    x = image * config.alignment
+    x = F.pad(image, 4 * [config.border], mode="replicate") * config.alignment
     h = x
     for layer in layers(config):
         if layer.binary:
@@ -68,7 +68,9 @@ def test_torch_network_is_the_formula(config):
     if config.tail == "direct":
         h = F.pixel_shuffle(h, config.scale)
     h = h + F.interpolate(x, scale_factor=config.scale, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(network(image), h / config.alignment, rtol=1e-5, atol=1e-5)
+    inside = slice(edge := config.border * config.scale, -edge or None)
+    torch.testing.assert_close(network(image), (h / config.alignment)[..., inside, inside],
+                               rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_of_the_upsampler_are_those_of_its_parts():
@@ -106,6 +108,8 @@ def test_an_output_pixel_depends_on_its_reach_alone(config):
     ({"alignment": float("nan")}, "alignment=nan must be a number"),
     ({"tail": "none"}, "tail='none' must be one of binary, direct"),
     ({"blocks": 2, "float_layers": 5}, "whole number from 0 to 2 . blocks = 4"),
+    ({"border": 65}, "border is 65; it must be a whole number"),
+    ({"border": 0.5}, "border is 0.5; it must be a whole number"),
     ({"alignment": "much"}, "alignment='much'"), ({"depth": 3}, "unknown network option depth")])
 def test_options_that_are_none(options, says):
     with pytest.raises(CheckpointError, match=says):
@@ -128,7 +132,7 @@ def published(tmp_path):
 def test_published_checkpoints_are_recognised(published):
     for config in EVERY.values():
         path = published(config)
-        found = read_checkpoint(path, Options({"alignment": 20.0}))
+        found = read_checkpoint(path, Options({"alignment": 20.0, "border": config.border}))
         assert found.config == config and found.scale == config.scale and not found.assumptions
         latent = found.latent()
         for name, value in random_network(config).named_parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -16,7 +17,9 @@ SMALL = {scale: BbcuConfig(channels=40, blocks=2, scale=scale, alignment=20.0)
          for scale in (2, 3, 4)}
 # Without binary upsampler, and with the first layer of the body in full precision.
 DIRECT = BbcuConfig(channels=40, blocks=2, scale=3, alignment=20.0, tail="direct", float_layers=1)
-EVERY = {**{f"x{scale}": config for scale, config in SMALL.items()}, "direct": DIRECT}
+BORDERED = dataclasses.replace(DIRECT, scale=2, border=3)
+EVERY = {**{f"x{scale}": config for scale, config in SMALL.items()}, "direct": DIRECT,
+         "bordered": BORDERED}
 
 
 def random_network(config: BbcuConfig, seed: int = 0) -> Bbcu:

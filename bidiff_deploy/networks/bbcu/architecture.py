@@ -19,6 +19,10 @@ COLORS * r^2 channels at the input's size, and PixelShuffle makes the image of t
 Network", CVPR 2016). Nothing is computed on maps of the output's size, which takes a third of the
 time of BBCU-M.
 
+With ``border``, which is not of the paper either, the image is continued by that many pixels on each
+side, copies of its outermost, and the result is cropped. Convolutions are padded with zeros, which
+changes flat colours near the image's border by a few levels; they then stay as they are.
+
 With 64 channels and 16 blocks there are 46,147 parameters for x2 and 50,755 for x4, counted as in
 the paper (binary / 32, without thresholds and RPReLU), which reports 46 K and 51 K; and 1.82 and
 3.95 G operations for an image of 320x180 (the paper: 1.83 and 3.95).
@@ -32,6 +36,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ...checks import whole_number
 from ...errors import CheckpointError
 from ..base import Parameter
 from ..options import check_whole_numbers, options_from
@@ -39,6 +44,7 @@ from ..options import check_whole_numbers, options_from
 SCALES = (2, 3, 4)
 MAX_CHANNELS = 1 << 12
 MAX_BLOCKS = 256
+MAX_BORDER = 64
 PAPER_ALIGNMENT = 130.0 / 64  # k per channel
 LEAK = 0.1  # slope of both LeakyReLUs below 0
 COLORS = 3
@@ -51,7 +57,8 @@ class BbcuConfig:
 
     Each of ``blocks`` has two BIConvs. ``alignment`` is k; 0 means the paper's, 130 / 64 per
     channel. ``tail`` is one of TAILS. ``float_layers`` convolutions of the body are full precision,
-    half of them at its beginning, half at its end.
+    half of them at its beginning, half at its end. ``border``: pixels by which a whole image is
+    continued; crops in training are not.
     """
 
     network: ClassVar[str] = "bbcu"
@@ -62,6 +69,7 @@ class BbcuConfig:
     alignment: float = 0.0
     tail: str = TAILS[0]
     float_layers: int = 0
+    border: int = 0
 
     def __post_init__(self) -> None:
         check_whole_numbers(self, channels=MAX_CHANNELS, blocks=MAX_BLOCKS)
@@ -75,6 +83,11 @@ class BbcuConfig:
         if self.tail not in TAILS:
             raise CheckpointError(f"network option tail={self.tail!r} must be one of "
                                   f"{', '.join(TAILS)}")
+        border = self.border
+        if isinstance(border, float) and border.is_integer():  # stored as a tensor
+            border = int(border)
+        object.__setattr__(self, "border", whole_number(
+            "network option border", border, 0, MAX_BORDER, error=CheckpointError))
         value = self.alignment
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not (
                 0 <= value <= 1e6):
@@ -90,7 +103,7 @@ class BbcuConfig:
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON-ready values. Those that the published network does not have are left
         out where they are as in it, so its bundles stay the same."""
-        later = {"tail": TAILS[0], "float_layers": 0}
+        later = {"tail": TAILS[0], "float_layers": 0, "border": 0}
         return {key: value for key, value in dataclasses.asdict(self).items()
                 if key not in later or value != later[key]}
 

@@ -38,7 +38,7 @@ class _Builder:
         config, op = self.config, self.write.op
         # Not folded into the stem: its sums would round differently, which would flip signs.
         alignment = self.write.constant(np.float32(config.alignment), "alignment")
-        x = aligned = op("Mul", _INPUT, alignment, name="aligned")
+        x = aligned = op("Mul", self.continued(_INPUT), alignment, name="aligned")
         write = {"stem": self.stem, "up": self.up, "head": self.head}
         for layer in layers(config):
             x = write.get(layer.kind, self.binary if layer.binary else self.float_body)(x, layer)
@@ -46,11 +46,39 @@ class _Builder:
                                      "scales")
         base = op("Resize", aligned, "", scales, mode="linear",
                   coordinate_transformation_mode="half_pixel", name="base")
-        op("Div", op("Add", x, base, name="restored"), alignment, name=_OUTPUT)
+        restored = op("Add", x, base, name="restored")
+        if config.border:
+            op("Div", restored, alignment, name="whole")
+            self.cropped("whole")
+        else:
+            op("Div", restored, alignment, name=_OUTPUT)
         used = [*functions(), *([winograd_conv()] if config.float_layers else [])]
         image = helper.make_tensor_value_info(_INPUT, TensorProto.FLOAT, ["N", COLORS, "H", "W"])
         return self.write.model("network", [image], ["N", COLORS, *(
             f"{config.scale}*{side}" for side in "HW")], used)
+
+    def continued(self, image: str) -> str:
+        """The image with copies of its outermost pixels on each side, by operators that every
+        parser has."""
+        border, write = self.config.border, self.write
+        if not border:
+            return image
+        for axis, side in ((2, "rows"), (3, "columns")):
+            along = write.integers(f"{side}.axis", axis)
+            first, last = (write.op("Slice", image, write.integers(f"{side}.{name}.start", start),
+                                    write.integers(f"{side}.{name}.end", end), along,
+                                    name=f"{side}.{name}")
+                           for name, start, end in (("first", 0, 1), ("last", -1, 1 << 31)))
+            image = write.op("Concat", *border * [first], image, *border * [last], axis=axis,
+                             name=f"continued.{side}")
+        return image
+
+    def cropped(self, x: str) -> str:
+        """The output, without what ``continued`` added."""
+        edge = self.config.border * self.config.scale
+        return self.write.op("Slice", x, self.write.integers("first", edge, edge),
+                             self.write.integers("end", -edge, -edge),
+                             self.write.integers("sides", 2, 3), name=_OUTPUT)
 
     def stem(self, x: str, layer: Layer) -> str:
         return self.leaky(self.convolution(x, layer), layer)

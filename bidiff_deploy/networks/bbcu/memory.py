@@ -32,4 +32,5 @@ def image_bytes(config: BbcuConfig, height: int, width: int, *, stock: bool = Fa
     """Peak bytes of one run whose output is one image of ``height`` x ``width``; ``stock``: with
     ONNX Runtime's standard operators."""
     planes = (_STOCK_MAPS if stock else _LARGE_MAPS) * config.channels + _IMAGES * COLORS
+    height, width = (side + 2 * config.border * config.scale for side in (height, width))
     return _FIXED + int(_FLOAT * planes * height * width)

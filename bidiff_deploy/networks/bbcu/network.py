@@ -39,7 +39,7 @@ class Bbcu(Network):
         return recognition.recognise(shapes, given, origin)
 
     def options_as_tensors(self, config: BbcuConfig) -> dict[str, float]:
-        return {"alignment": config.alignment}
+        return {"alignment": config.alignment, "border": float(config.border)}
 
     def fixed_scale(self, config: BbcuConfig) -> int:
         return config.scale

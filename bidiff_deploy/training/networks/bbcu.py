@@ -121,7 +121,10 @@ class Bbcu(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Low-resolution images, float (N, 3, H, W) in about [0, 1] -> (N, 3, H * scale,
-        W * scale), not clipped."""
+        W * scale), not clipped. Crops in training have no border to continue."""
+        border = 0 if self.training else self.config.border
+        if border:
+            image = F.pad(image, 4 * (border,), mode="replicate")
         x = image * self.config.alignment
         h = F.leaky_relu(_float_conv(self.stem, x), LEAK)
         for layer in (*self.body, *self.up, *([self.refine] if self.refine is not None else [])):
@@ -130,7 +133,9 @@ class Bbcu(nn.Module):
         h = F.pixel_shuffle(h, math.isqrt(h.shape[1] // COLORS))
         base = F.interpolate(x, scale_factor=self.config.scale, mode="bilinear",
                              align_corners=False)
-        return (h + base) / self.config.alignment
+        whole = (h + base) / self.config.alignment
+        edge = border * self.config.scale
+        return whole[..., edge:whole.shape[-2] - edge, edge:whole.shape[-1] - edge]
 
 
     def operator_ends(self) -> list[tuple[str, nn.Module, bool, bool]]:

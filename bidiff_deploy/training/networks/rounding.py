@@ -135,7 +135,7 @@ def _call(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     def run(part: str) -> Any:
         given = ([getattr(item, part) for item in args[0]] if args[0] is not first
                  else getattr(first, part))
-        move = getattr(torch, name) if hasattr(torch, name) else getattr(Tensor, name)
+        move = next(getattr(where, name) for where in (torch, F, Tensor) if hasattr(where, name))
         return move(given, *args[1:], **kwargs)
 
     values, errors = run("value"), run("error")
@@ -146,7 +146,7 @@ def _call(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
 
 # Operations that only move values.
 _MOVES = {"cat", "chunk", "split", "unbind", "unflatten", "flatten", "reshape", "transpose",
-          "contiguous", "detach", "pixel_shuffle", "pixel_unshuffle", "repeat_interleave"}
+          "contiguous", "detach", "pad", "pixel_shuffle", "pixel_unshuffle", "repeat_interleave"}
 
 
 def _add(first: Any, second: Any) -> Bounded:
