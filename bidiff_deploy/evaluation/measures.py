@@ -14,10 +14,11 @@ from ..errors import EngineError, ImageError, UsageError
 from ..images.metrics import ms_ssim_y
 from .niqe import open_niqe
 from .perceptual import open_lpips
+from .video_vdp import DISPLAY, open_video_vdp
 
 __all__ = ["Measure", "NAMES", "open_measures"]
 
-NAMES = ("ms-ssim", "niqe", "flip", "lpips")
+NAMES = ("ms-ssim", "niqe", "flip", "cvvdp", "lpips")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def open_measures(names: Sequence[str], niqe_parameters: Path | None = None) -> 
     """The measures of these NAMES; ``niqe_parameters``: see ``niqe.read_parameters``. Raises
     UsageError for an unknown name, EngineError for a package or file that is not there."""
     openers = {"ms-ssim": _ms_ssim, "niqe": lambda: _niqe(niqe_parameters), "flip": _flip,
-               "lpips": _lpips}
+               "cvvdp": _cvvdp, "lpips": _lpips}
     for name in names:
         if name not in openers:
             raise UsageError(f"metric {name!r} is not known; known are {', '.join(NAMES)}")
@@ -80,6 +81,12 @@ def _flip() -> Measure:
 
     return Measure("flip", f"flip-evaluator {_version('flip-evaluator')}, LDR, whole image, 67 "
                    "pixels per degree, mean", compute)
+
+
+def _cvvdp() -> Measure:
+    quality = open_video_vdp()
+    return Measure("cvvdp", f"ColorVideoVDP {_version('cvvdp')}, display {DISPLAY}, whole image, "
+                   "JOD", lambda image, truth, border: quality(image, truth))
 
 
 def _lpips() -> Measure:

@@ -10,7 +10,8 @@ __all__ = ["SetTable", "table", "titles"]
 
 _COLUMNS = {"psnr_y": ("PSNR-Y", "{:.2f}"), "ssim_y": ("SSIM-Y", "{:.4f}"),
             "ms_ssim_y": ("MS-SSIM-Y", "{:.4f}"), "niqe": ("NIQE", "{:.3f}"),
-            "flip": ("FLIP", "{:.4f}"), "lpips": ("LPIPS", "{:.4f}")}
+            "flip": ("FLIP", "{:.4f}"), "cvvdp": ("ColorVideoVDP", "{:.3f}"),
+            "lpips": ("LPIPS", "{:.4f}")}
 
 
 def titles(model: str, scale: int, description: str, measures: Mapping[str, str]) -> list[str]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from bidiff_deploy.errors import EngineError, ImageError
 from bidiff_deploy.evaluation import niqe as module
+from bidiff_deploy.evaluation import video_vdp
 from bidiff_deploy.evaluation.measures import open_measures
 from bidiff_deploy.evaluation.niqe import block_features, niqe, read_parameters
 from bidiff_deploy.images.metrics import ms_ssim_y, ssim_y
@@ -125,3 +126,60 @@ def test_flip_is_given_what_it_expects(monkeypatch):
     for given, wanted in ((reference, truth), (test, image)):
         assert given.dtype == np.float32 and given.flags.c_contiguous
         np.testing.assert_allclose(given * 255, wanted, atol=1e-4)
+
+
+def test_color_video_vdp_is_given_what_it_expects(monkeypatch):
+    torch = pytest.importorskip("torch")
+    seen = []
+
+    class Metric:
+        def __init__(self, **options):
+            seen.append(options)
+
+        def predict(self, image, truth, dim_order):
+            seen.append((image, truth, dim_order))
+            return torch.tensor(9.5), None
+
+    for name, content in (("torchvision", {}), ("pycvvdp", {"cvvdp": Metric})):
+        stand_in = ModuleType(name)
+        vars(stand_in).update(content)
+        monkeypatch.setitem(sys.modules, name, stand_in)
+    measure, = open_measures(["cvvdp"])
+    image, truth = waves(), waves()[::-1]
+    assert measure.compute(image, truth, 2) == 9.5 and "standard_4k" in measure.settings
+    options, (given, original, order) = seen
+    assert options["display_name"] == "standard_4k" and order == "HWC"
+    assert np.array_equal(given, image) and np.array_equal(original, truth)
+    assert original.flags.c_contiguous and original.dtype == np.uint8
+
+
+def test_torchvision_of_another_torch_is_imported_with_its_operators_declared(
+        tmp_path, monkeypatch):
+    """A package that fails as torchvision's wheel does next to a torch for CPUs."""
+    torch = pytest.importorskip("torch")
+    if "torchvision" in sys.modules:
+        pytest.skip("torchvision is imported already")
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(
+        "from . import registrations\n")
+    (tmp_path / "torchvision" / "registrations.py").write_text(
+        "import torch\n"
+        "@torch.library.register_fake('torchvision::nms')\n"
+        "def nms(x):\n"
+        "    return x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    video_vdp._import_torchvision()
+    assert hasattr(torch.ops.torchvision, "nms")
+    for name in ("torchvision", "torchvision.registrations"):
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize("module, says", [
+    (None, "needs pycvvdp, which is not installed; pip install cvvdp"),
+    (ModuleType("pycvvdp"), "pip install cvvdp")])
+def test_color_video_vdp_that_is_not_there(monkeypatch, module, says):
+    pytest.importorskip("torch")
+    monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "pycvvdp", module)
+    with pytest.raises(EngineError, match=says):
+        open_measures(["cvvdp"])
