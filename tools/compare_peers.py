@@ -129,9 +129,8 @@ def compare(photos: Sequence[Path], names: Sequence[str], given: argparse.Namesp
             row.update(mean_scores(scores), photos=dict(zip(originals, scores)))
             say(f"{condition}, {row['name']}: {row['psnr_y']:.2f} dB")
         if first and given.crops is not None:
-            crops = {name: images for name, images in {**found, "original": originals}.items()}
             sheet({name: [images[file][detail(original)] for file, original in originals.items()]
-                   for name, images in crops.items()}).save(given.crops)
+                   for name, images in {**found, "original": originals}.items()}).save(given.crops)
     return rows
 
 

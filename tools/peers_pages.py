@@ -50,8 +50,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for condition in dict.fromkeys(row["condition"] for row in rows):
         part = [row for row in rows if row["condition"] == condition]
         figures = [name for name in _FIGURES if any(row.get(name) is not None for row in part)]
-        lines += ["", f"| {condition} | " + " | ".join(_FIGURES[name][0] for name in figures) + " |",
-                  "|---" * (1 + len(figures)) + "|"]
+        titles = " | ".join(_FIGURES[name][0] for name in figures)
+        lines += ["", f"| {condition} | {titles} |", "|---" * (1 + len(figures)) + "|"]
         lines += [f"| {row['name']} | " + " | ".join(
             _FIGURES[name][1].format(row[name]) if row.get(name) is not None else ""
             for name in figures) + " |" for row in part]

@@ -7,6 +7,8 @@ import contextlib
 import io
 import sys
 from collections.abc import Callable
+from importlib import import_module
+from typing import Any, cast
 
 import numpy as np
 
@@ -61,20 +63,20 @@ def _import_torchvision() -> None:
     at the first function that is registered for one. ColorVideoVDP uses none of them, only a blur
     in Python; hence they are declared by name, without an implementation."""
     try:
-        import torchvision  # noqa: F401
+        import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-        from torch.library import Library
+        import torch.library
 
-        library = Library("torchvision", "FRAGMENT")
+        library = cast(Any, torch.library.Library)("torchvision", "FRAGMENT")  # it has no types
         for name in _OPERATORS:
             with contextlib.suppress(RuntimeError):  # it exists
                 library.define(f"{name}(Tensor x) -> Tensor")
         _declared.append(library)
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
-        import torchvision  # noqa: F401
+        import_module("torchvision")
 
 
 _declared: list[object] = []  # a Library's operators live as long as it

@@ -19,9 +19,9 @@ COLORS * r^2 channels at the input's size, and PixelShuffle makes the image of t
 Network", CVPR 2016). Nothing is computed on maps of the output's size, which takes a third of the
 time of BBCU-M.
 
-With ``border``, which is not of the paper either, the image is continued by that many pixels on each
-side, copies of its outermost, and the result is cropped. Convolutions are padded with zeros, which
-changes flat colours near the image's border by a few levels; they then stay as they are.
+With ``border``, which is not of the paper either, the image is continued by that many pixels on
+each side, copies of its outermost, and the result is cropped. Convolutions are padded with zeros,
+which changes flat colours near the image's border by a few levels; they then stay as they are.
 
 With 64 channels and 16 blocks there are 46,147 parameters for x2 and 50,755 for x4, counted as in
 the paper (binary / 32, without thresholds and RPReLU), which reports 46 K and 51 K; and 1.82 and
@@ -83,7 +83,7 @@ class BbcuConfig:
         if self.tail not in TAILS:
             raise CheckpointError(f"network option tail={self.tail!r} must be one of "
                                   f"{', '.join(TAILS)}")
-        border = self.border
+        border: Any = self.border
         if isinstance(border, float) and border.is_integer():  # stored as a tensor
             border = int(border)
         object.__setattr__(self, "border", whole_number(

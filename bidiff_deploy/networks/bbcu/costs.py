@@ -21,13 +21,12 @@ def count(config: BbcuConfig, height: int, width: int) -> Count:
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise UsageError(f"size {height}x{width} does not fit: both must be from 1 to {MAX_SIDE}")
     every = parameters(config)
-    height, width = height + 2 * config.border, width + 2 * config.border
     sizes = {name: math.prod(parameter.shape) for name, parameter in every.items()}
     found = []
     for layer in layers(config):
         shape = (layer.cout, layer.cin, 3, 3)
-        rows, columns = height * layer.factor, width * layer.factor
+        rows, columns = ((side + 2 * config.border) * layer.factor for side in (height, width))
         found.append(Layer(layer.name, layer.binary, shape, rows, columns,
                            math.prod(shape) * rows * columns, _REASONS.get(layer.kind, "")))
-    return Count(height - 2 * config.border, width - 2 * config.border, tuple(found), sum(sizes.values()),
+    return Count(height, width, tuple(found), sum(sizes.values()),
                  sum(size for name, size in sizes.items() if every[name].binary), 0)
