@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,18 +44,26 @@ def sheet(crops: dict[str, list[np.ndarray]]) -> Image.Image:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows in Markdown, one table for all that have the same condition; figures that no row has
-    are left out."""
-    lines: list[str] = []
-    for condition in dict.fromkeys(row["condition"] for row in rows):
-        part = [row for row in rows if row["condition"] == condition]
-        figures = [name for name in _FIGURES if any(row.get(name) is not None for row in part)]
-        titles = " | ".join(_FIGURES[name][0] for name in figures)
-        lines += ["", f"| {condition} | {titles} |", "|---" * (1 + len(figures)) + "|"]
-        lines += [f"| {row['name']} | " + " | ".join(
-            _FIGURES[name][1].format(row[name]) if row.get(name) is not None else ""
-            for name in figures) + " |" for row in part]
-    return "\n".join(lines[1:])
+    """Markdown: every figure of the first condition, then PSNR-Y / SSIM-Y of all conditions, if
+    there are several. Figures that no row has are left out."""
+    conditions = list(dict.fromkeys(row["condition"] for row in rows))
+    first = [row for row in rows if row["condition"] == conditions[0]]
+    figures = [name for name in _FIGURES if any(row.get(name) is not None for row in first)]
+    lines = _lines([conditions[0], *(_FIGURES[name][0] for name in figures)], (
+        [row["name"], *("" if row.get(name) is None else _FIGURES[name][1].format(row[name])
+                        for name in figures)] for row in first))
+    if len(conditions) > 1:
+        scores = {(row["name"], row["condition"]): f"{row['psnr_y']:.2f} / {row['ssim_y']:.4f}"
+                  for row in rows}
+        lines += ["", *_lines(["", *conditions], (
+            [row["name"], *(scores[row["name"], condition] for condition in conditions)]
+            for row in first))]
+    return "\n".join(lines)
+
+
+def _lines(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|",
+            *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def plot(rows: Sequence[dict[str, Any]]) -> str:

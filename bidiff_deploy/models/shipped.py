@@ -20,8 +20,9 @@ class Shipped:
     file      name of its packed checkpoint in this folder
     scale     upscaling factor
     purpose   in a few words
-    psnr      mean PSNR-Y in dB of the public evaluation set, eight photos that it never saw, halved
-              by Matlab's bicubic (Pillow's bicubic: 33.58), see docs/models.md
+    psnr      mean PSNR-Y in dB of the public evaluation set, eight photos that it never saw,
+              reduced by Matlab's bicubic (Pillow's bicubic: 33.58 for x2, 29.70 for x4), see
+              docs/models.md
     seconds   CPU seconds for these eight photos, start-up included, on two cores of a Zen 5
     """
 
@@ -41,6 +42,7 @@ class Shipped:
 SHIPPED = (
     Shipped("photo-x2", "photo_x2.safetensors", 2, "clean photos, text, drawings", 36.58, 2.1),
     Shipped("photo-jpeg-x2", "photo_jpeg_x2.safetensors", 2, "photos saved as JPEG", 35.66, 2.1),
+    Shipped("photo-x4", "photo_x4.safetensors", 4, "photos, clean or saved as JPEG", 30.82, 1.2),
     Shipped("diffusion-x2", "diffusion_x2.safetensors", 2, "the diffusion pipeline, one step",
             36.67, 9.9),
     Shipped("photo-x2-fast", "photo_x2_fast.safetensors", 2, "BBCU-M as published, for comparison",

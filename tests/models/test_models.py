@@ -64,7 +64,7 @@ def test_what_load_takes(reference, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, says", [
-    ({"model": "photo-x9"}, "installed are photo-x2, "), ({"scale": 4}, "no model of scale 4"),
+    ({"model": "photo-x9"}, "installed are photo-x2, "), ({"scale": 3}, "no model of scale 3"),
     ({"model": "photo-x2", "scale": 4}, "upscales by 2, not by 4")])
 def test_models_that_are_not_there(arguments, says):
     with pytest.raises(UsageError, match=says):
@@ -83,3 +83,4 @@ def test_the_command_lists_every_model():
 def test_names_are_unique_and_defaults_follow_the_order():
     assert len({one.name for one in SHIPPED}) == len(SHIPPED)
     assert choose() == choose(scale=2) == SHIPPED[0]
+    assert choose(scale=4).name == "photo-x4"

@@ -73,7 +73,7 @@ def test_a_model_may_be_the_first_word(reference):
     run("--model", bundle, "a.png", "-o", "b.png")
     for arguments, says in (((bundle,), "no images are given"),
                             (("absent.bundle", "a.png"), "absent.bundle does not exist"),
-                            (("--scale", "4", "a.png"), "no model of scale 4"),
+                            (("--scale", "3", "a.png"), "no model of scale 3"),
                             (("--model", "absent", "a.png"), "installed are photo-x2"),
                             ((bundle, "--scale", "2", "a.png"), "upscales by 4, not by 2")):
         assert says in run(*arguments, code=1).stderr

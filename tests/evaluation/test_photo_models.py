@@ -18,7 +18,7 @@ from bidiff_deploy.training.recipe import read_recipe
 from support.shipped import MODELS, TRAINING, gains
 
 pytest.importorskip("onnxruntime")
-NAMES = ("photo_x2", "photo_jpeg_x2")
+NAMES = ("photo_x2", "photo_jpeg_x2", "photo_x4")
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +29,25 @@ def engines():
         engine.close()
 
 
+def reduced(photo: str, scale: int, quality: int | None) -> tuple[np.ndarray, Image.Image]:
+    """The photo, and it reduced and saved as a JPEG with halved chroma, or not (None)."""
+    with Image.open(TRAINING / "photos" / photo) as image:
+        whole = np.asarray(image.convert("RGB"))
+    height, width = (side // scale * scale for side in whole.shape[:2])
+    small = Image.fromarray(make_low(whole[:height, :width], scale))
+    if quality is not None:
+        file = io.BytesIO()
+        small.save(file, "JPEG", quality=quality, subsampling="4:2:0")
+        small = Image.open(file)
+    return whole[:height, :width], small
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_they_are_small_and_of_their_recipes(name):
     pytest.importorskip("torch")
     file = MODELS / f"{name}.safetensors"
     found, recipe = read_checkpoint(file), read_recipe(TRAINING / f"{name}.yaml")
-    assert file.stat().st_size < 1e6
+    assert file.stat().st_size < 2e6
     assert (found.config, found.scale) == (recipe.network, recipe.scale)
 
 
@@ -46,28 +59,32 @@ def test_photos_it_never_saw(engines, photo, decibels, similarity):
     assert psnr >= decibels and ssim >= similarity and shift < 0.5
 
 
+# Measured: MEASURED4
+@pytest.mark.parametrize("photo, decibels", [("chelsea.png", 0.3), ("china.jpg", 0.1)])
+@pytest.mark.parametrize("quality", [None, 85])
+def test_four_times_larger(engines, photo, decibels, quality):
+    """Against Lanczos, clean and as a JPEG."""
+    truth, small = reduced(photo, 4, quality)
+    lanczos = np.asarray(small.resize(truth.shape[1::-1], Image.Resampling.LANCZOS))
+    ours = engines["photo_x4"].upscale(np.asarray(small))
+    assert psnr_y(ours, truth, 4) >= psnr_y(lanczos, truth, 4) + decibels
+
+
 # Measured: +0.11 and +0.22 dB (the model for clean photos: -0.16 and +0.15 dB).
 @pytest.mark.parametrize("photo, decibels", [("chelsea.png", 0.05), ("china.jpg", 0.1)])
 def test_jpegs_of_photos_it_never_saw(engines, photo, decibels):
     """Of quality 85 with halved chroma, against Lanczos and the model for clean photos."""
-    with Image.open(TRAINING / "photos" / photo) as image:
-        whole = np.asarray(image.convert("RGB"))
-    height, width = (side // 2 * 2 for side in whole.shape[:2])
-    truth = whole[:height, :width]
-    file = io.BytesIO()
-    Image.fromarray(make_low(truth, 2)).save(file, "JPEG", quality=85, subsampling="4:2:0")
-    small = Image.open(file)
-    lanczos = np.asarray(small.resize((width, height), Image.Resampling.LANCZOS))
-    clean, ours = (psnr_y(engines[name].upscale(np.asarray(small)), truth, 2) for name in NAMES)
+    truth, small = reduced(photo, 2, 85)
+    lanczos = np.asarray(small.resize(truth.shape[1::-1], Image.Resampling.LANCZOS))
+    clean, ours = (psnr_y(engines[name].upscale(np.asarray(small)), truth, 2)
+                   for name in NAMES[:2])
     assert ours >= psnr_y(lanczos, truth, 2) + decibels and ours > clean
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_flat_colours_stay(engines, name):
-    """Exact away from the border, and there within 2 levels."""
+    """To a level, also at the border, which is continued before the network runs."""
     engine: ImageEngine = engines[name]
-    for colour in ((0, 0, 0), (255, 255, 255), (128, 128, 128), (60, 60, 60)):
+    for colour in ((0, 0, 0), (255, 255, 255), (128, 128, 128), (60, 60, 60), (200, 200, 200)):
         flat = np.full((48, 50, 3), colour, np.uint8)
-        found = engine.upscale(flat).astype(int) - np.array(colour)
-        assert np.abs(found).max() <= 3
-        assert np.abs(found[40:-40, 40:-40]).max() <= 1
+        assert np.abs(engine.upscale(flat).astype(int) - np.array(colour)).max() <= 1
