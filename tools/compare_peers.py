@@ -88,7 +88,7 @@ def measured(name: str, python: str, scale: int, threads: int, source: Path,
 
 
 def compare(photos: Sequence[Path], names: Sequence[str], given: argparse.Namespace,
-            measures: Sequence[Any], say: Callable[[str], object]) -> list[dict[str, Any]]:
+            say: Callable[[str], object]) -> list[dict[str, Any]]:
     """One record for each condition and candidate that is installed; the picture of crops is
     written."""
     from bidiff_deploy.images.datasets import read_rgb8
@@ -118,12 +118,14 @@ def compare(photos: Sequence[Path], names: Sequence[str], given: argparse.Namesp
                     continue
                 found[name] = {file: read_rgb8(target / file) for file in originals}
                 rows.append({"name": name, "condition": condition, **(costs if first else {})})
+        # Not before: a process counts the memory of the one that started it as its own.
+        measures = opened_measures(given.metrics, say) if first else []
         for row in rows[-len(present):]:
             images = found[row["name"]]
             scores = []
             for file, original in originals.items():
                 scores.append(score(images[file], original, given.scale))
-                for one in measures if first else ():
+                for one in measures:
                     value = one.compute(images[file], original, given.scale)
                     scores[-1][one.name] = value if math.isfinite(value) else None
             row.update(mean_scores(scores), photos=dict(zip(originals, scores)))
@@ -178,7 +180,7 @@ def main() -> int:
     names = [name for name in (*BASELINES, *ours, *given.model, *theirs)
              if not given.only or name in given.only or name in given.model]
     try:
-        rows = compare(photos, names, given, opened_measures(given.metrics, say), say)
+        rows = compare(photos, names, given, say)
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
