@@ -14,7 +14,7 @@ from bidiff_deploy import EngineError, load_bundle
 from bidiff_deploy.checkpoint.packed import write_packed
 from bidiff_deploy.export.write import export_bundle
 from stand_ins import tensorrt as tensorrt_stand_in
-from support.bbcu_networks import DIRECT, SMALL, checkpoint_of, random_network
+from support.bbcu_networks import BORDERED, SMALL, checkpoint_of, random_network
 from support.reference_cases import snr
 
 pytest.importorskip("onnxruntime")
@@ -59,7 +59,7 @@ np.savez(folder / "out.npz", **out)
 """
 
 
-@pytest.fixture(scope="module", params=[(SMALL[2], "tensorrt", 40), (DIRECT, "tensorrt-rtx", 110)],
+@pytest.fixture(scope="module", params=[(SMALL[2], "tensorrt", 40), (BORDERED, "tensorrt-rtx", 110)],
                 ids=["published-plugin", "direct-rtx"])
 def made(request, tmp_path_factory):
     """The folder of a network's bundles, what an engine returned, and what was said; the backend,
