@@ -40,13 +40,13 @@ class Shipped:
 
 # The first of a scale is the default.
 SHIPPED = (
-    Shipped("photo-x2", "photo_x2.safetensors", 2, "clean photos, text, drawings", 36.58, 2.1),
-    Shipped("photo-jpeg-x2", "photo_jpeg_x2.safetensors", 2, "photos saved as JPEG", 35.66, 2.1),
-    Shipped("photo-x4", "photo_x4.safetensors", 4, "photos, clean or saved as JPEG", 30.82, 1.2),
+    Shipped("photo-x2", "photo_x2.safetensors", 2, "clean photos, text, drawings", 36.55, 1.7),
+    Shipped("photo-jpeg-x2", "photo_jpeg_x2.safetensors", 2, "photos saved as JPEG", 36.14, 1.7),
+    Shipped("photo-x4", "photo_x4.safetensors", 4, "photos, clean or saved as JPEG", 30.77, 1.1),
     Shipped("diffusion-x2", "diffusion_x2.safetensors", 2, "the diffusion pipeline, one step",
-            36.67, 9.9),
+            36.67, 8.5),
     Shipped("photo-x2-fast", "photo_x2_fast.safetensors", 2, "BBCU-M as published, for comparison",
-            36.17, 2.5))
+            36.17, 1.7))
 
 
 def is_name(model: str) -> bool:
