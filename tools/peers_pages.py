@@ -93,11 +93,16 @@ def plot(rows: Sequence[dict[str, Any]]) -> str:
         parts += [f'<path d="M{x:.1f} {y:.1f}H{wide - 20}" stroke="#ddd"/>',
                   f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{y0 + step / 2:.1f}'
                   '</text>']
+    labels: list[tuple[float, float]] = []
     for row, second, score in zip(rows, seconds, scores):
         x, y = place(second, score)
         ours = row["name"] not in PEERS and row["name"] not in BASELINES
+        below = y + 18 if ours else y - 9
+        while any(abs(x - column) < 90 and abs(below - line) < 12 for column, line in labels):
+            below += 12
+        labels.append((x, below))
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{"#c33" if ours else "#557"}"/>',
-                  f'<text x="{x:.1f}" y="{y + 18 if ours else y - 9:.1f}" text-anchor="middle">'
+                  f'<text x="{x:.1f}" y="{below:.1f}" text-anchor="middle">'
                   f'{row["name"]}</text>']
     parts += [f'<text x="{wide / 2}" y="{high - 10}" text-anchor="middle">CPU seconds for all '
               'photos, start-up included</text>',

@@ -59,7 +59,8 @@ np.savez(folder / "out.npz", **out)
 """
 
 
-@pytest.fixture(scope="module", params=[(SMALL[2], "tensorrt", 40), (BORDERED, "tensorrt-rtx", 110)],
+@pytest.fixture(scope="module", params=[
+    (SMALL[2], "tensorrt", 40), (BORDERED, "tensorrt-rtx", 110)],
                 ids=["published-plugin", "direct-rtx"])
 def made(request, tmp_path_factory):
     """The folder of a network's bundles, what an engine returned, and what was said; the backend,
