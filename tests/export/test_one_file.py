@@ -182,7 +182,8 @@ def test_each_image_of_a_batch_is_what_it_is_alone(file, name):
 def test_plain_weights_are_floats_and_make_the_same_image(file, engine, name):
     x, plain = crop(21, 34), file(name, plain=True)
     assert_alike(engine(name, x), in_onnxruntime(plain, x))
-    assert plain.stat().st_size > 3 * file(name).stat().st_size
+    # A third of the layers of photo-x2 is full precision in both.
+    assert plain.stat().st_size > 2.5 * file(name).stat().st_size
     assert "Mod" not in {node.op_type for node in onnx.load(plain).graph.node
                          if node.name.startswith("network/")}
 
