@@ -27,7 +27,7 @@ from .vq import VqConfig
 
 __all__ = ["BUFFERS", "LatentNetwork", "split_shapes"]
 
-# Buffers of published files that are computed anew from the options.
+# Buffers of published files that are computed from the options.
 BUFFERS = {"relative_position_index": "which row of a bias table belongs to which pair",
            "attn_mask": "the shift mask at the training size"}
 

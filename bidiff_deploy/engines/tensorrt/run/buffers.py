@@ -28,7 +28,7 @@ class RunBuffers:
                  addresses: Mapping[str, int]) -> None:
         """
         tensors    the shapes of the inputs and outputs that get buffers, by name
-        images     those of them whose shapes the context is told
+        images     those of them whose shapes the context receives
         addresses  of all other inputs
         """
         self.opened = opened
