@@ -26,6 +26,7 @@ NOT_RUN = {
     "build-plugin": "needs TensorRT's headers",
     "build half.bundle --backend tensorrt": "needs TensorRT and a GPU",
     "build half.bundle --backend tensorrt-rtx": "make nvidia runs it, with NVIDIA's wheels",
+    "build photo-x2 --backend tensorrt-rtx": "likewise",
     "train training/folder_x2.yaml": "needs the reader's photos, for hours",
 }
 
