@@ -94,16 +94,18 @@ def plot(rows: Sequence[dict[str, Any]]) -> str:
                   f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{y0 + step / 2:.1f}'
                   '</text>']
     labels: list[tuple[float, float]] = []
-    for row, second, score in zip(rows, seconds, scores):
+    for row, second, score in sorted(zip(rows, seconds, scores), key=lambda item: -item[2]):
         x, y = place(second, score)
         ours = row["name"] not in PEERS and row["name"] not in BASELINES
-        below = y + 18 if ours else y - 9
-        while any(abs(x - column) < 90 and abs(below - line) < 12 for column, line in labels):
-            below += 12
-        labels.append((x, below))
+        crowded = any(0 < column - x < 140 and abs(line - y) < 10
+                      for column, line in map(place, seconds, scores))
+        side, line = (-9, y + 4) if crowded or x > wide - 110 else (9, y + 4)
+        while any(abs(x - column) < 130 and abs(line - other) < 12 for column, other in labels):
+            line += 3
+        labels.append((x, line))
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{"#c33" if ours else "#557"}"/>',
-                  f'<text x="{x:.1f}" y="{below:.1f}" text-anchor="middle">'
-                  f'{row["name"]}</text>']
+                  f'<text x="{x + side:.1f}" y="{line:.1f}" '
+                  f'text-anchor="{"end" if side < 0 else "start"}">{row["name"]}</text>']
     parts += [f'<text x="{wide / 2}" y="{high - 10}" text-anchor="middle">CPU seconds for all '
               'photos, start-up included</text>',
               f'<text x="16" y="{high / 2}" text-anchor="middle" transform="rotate(-90 16 '
