@@ -47,8 +47,9 @@ alignas(64) uint8_t source[192], initial[64], result[64];
 }  // namespace
 
 extern const Kernel kShuffleCount;
-const Kernel kShuffleCount = {"shuffle count", popcount_packed_bytes, popcount_pack,
-                              popcount_run<Zmm, CountByShuffle>, 0, nullptr};
+const Kernel kShuffleCount = {
+    "shuffle count", popcount_packed_bytes, popcount_pack, popcount_run<Zmm, CountByShuffle>, 0,
+    nullptr};
 
 // Runs one form with register `to` loaded with `initial`, zmm21 and zmm3 with `source`, k5 with a
 // mask, rax with `source` and rcx with 64, then compares.
