@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
@@ -33,8 +35,11 @@ def picture(height: int, width: int, seed: int = 0, count: int = 1) -> np.ndarra
 
 
 def load_client(repository: Path) -> ModuleType:
-    """client.py of a repository."""
-    spec = importlib.util.spec_from_file_location("served_client", repository / "client.py")
+    """client.py of a repository, imported from a copy: next to the models Triton would take its
+    __pycache__ for one."""
+    copy = Path(tempfile.mkdtemp(dir=repository.parent)) / "client.py"
+    shutil.copyfile(repository / "client.py", copy)
+    spec = importlib.util.spec_from_file_location("served_client", copy)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
