@@ -86,16 +86,14 @@ class Convolution {
 };
 
 // Inputs x, weight, bias.
-class Conv3x3 : public Convolution {
+class PlainConvolution : public Convolution {
  public:
-  static constexpr const char* kName = "Conv3x3";
   static constexpr size_t kInputs = 3, kRequired = 3;
   static constexpr unsigned kIntegers = 0;
   static constexpr int kChannels = 1;
   static constexpr Size kSize = Size::kSame;
 
-  Conv3x3(const Api& api, const KernelInfo* info)
-      : Convolution(api, info, 1, Precision::kFloat32, &FloatKernels::direct3x3) {}
+  using Convolution::Convolution;
 
   void compute(Call& call) {
     ConvProblem problem{};
@@ -104,23 +102,20 @@ class Conv3x3 : public Convolution {
   }
 };
 
-// Inputs x, weight, bias.
-class WinogradConv : public Convolution {
+class Conv3x3 : public PlainConvolution {
+ public:
+  static constexpr const char* kName = "Conv3x3";
+
+  Conv3x3(const Api& api, const KernelInfo* info)
+      : PlainConvolution(api, info, 1, Precision::kFloat32, &FloatKernels::direct3x3) {}
+};
+
+class WinogradConv : public PlainConvolution {
  public:
   static constexpr const char* kName = "WinogradConv";
-  static constexpr size_t kInputs = 3, kRequired = 3;
-  static constexpr unsigned kIntegers = 0;
-  static constexpr int kChannels = 1;
-  static constexpr Size kSize = Size::kSame;
 
   WinogradConv(const Api& api, const KernelInfo* info)
-      : Convolution(api, info, 1, read_precision(api, info, kName), &FloatKernels::conv3x3) {}
-
-  void compute(Call& call) {
-    ConvProblem problem{};
-    const Tensor weight = read(call, &problem);
-    run(call, weight, &problem);
-  }
+      : PlainConvolution(api, info, 1, read_precision(api, info, kName), &FloatKernels::conv3x3) {}
 };
 
 // Inputs x, scale, bias, weight, conv_bias, time, skip.

@@ -6,17 +6,16 @@ arXiv 2409.19589.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ...errors import CheckpointError
 from ..base import Parameter
 from ..options import check_whole_numbers
+from ..resshift.options import StagedOptions
 from ..resshift.vq import COLORS, VqConfig
-from ..resshift.windows import Level
 from .modulation import frequencies
 
 __all__ = ["CELL", "Block", "DitSrConfig", "blocks", "parameters"]
@@ -26,7 +25,7 @@ _MAX_SIDE, _MAX_CHANNELS, _MAX_MULT, _MAX_LEVELS, _MAX_DEPTH = 1 << 12, 1 << 12,
 
 
 @dataclass(frozen=True)
-class DitSrConfig:
+class DitSrConfig(StagedOptions):
     """Options of a DiT-SR network, by their published names.
 
     image_size             nominal side of a latent, a power of 2 times the lowest level's
@@ -91,32 +90,6 @@ class DitSrConfig:
                                       "GroupNorms of 32 groups")
         if self.hidden < 1:
             raise CheckpointError(f"network option mlp_ratio {self.mlp_ratio} leaves no channels")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The options as JSON-ready values."""
-        found = {name: list(value) if isinstance(value, tuple) else value
-                 for name, value in dataclasses.asdict(self).items()}
-        return {**found, "autoencoder": self.autoencoder.to_dict()}
-
-    @property
-    def levels(self) -> int:
-        return len(self.channel_mult)
-
-    @property
-    def hidden(self) -> int:
-        """Channels inside an MLP."""
-        return int(self.swin_embed_dim * self.mlp_ratio)
-
-    @property
-    def heads(self) -> int:
-        return self.swin_embed_dim // self.num_head_channels
-
-    def channels(self, level: int) -> int:
-        return self.model_channels * self.channel_mult[level]
-
-    def level(self, index: int) -> Level:
-        """The windows of a level."""
-        return Level.of(index, self.image_size >> index, self.window_size)
 
     def cell(self, level: int) -> int:
         """Side of AdaFM's cells."""

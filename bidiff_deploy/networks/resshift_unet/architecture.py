@@ -10,17 +10,16 @@ is 2.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ...errors import CheckpointError
 from ..base import Parameter
 from ..options import check_whole_numbers
+from ..resshift.options import StagedOptions
 from ..resshift.vq import COLORS, VqConfig
-from ..resshift.windows import Level
 
 __all__ = ["BiMaCoSrConfig", "Block", "UnetConfig", "UnetLayer", "blocks", "layers", "parameters"]
 
@@ -28,7 +27,7 @@ _MAX_SIDE, _MAX_CHANNELS, _MAX_MULT, _MAX_LEVELS = 1 << 12, 1 << 12, 32, 7
 
 
 @dataclass(frozen=True)
-class UnetConfig:
+class UnetConfig(StagedOptions):
     """Options of the network, by their published names.
 
     image_size             nominal side of a latent, a power of 2 times the lowest level's
@@ -97,32 +96,6 @@ class UnetConfig:
                                       "of 32, for GroupNorms of 32 groups")
         if self.hidden < 1:
             raise CheckpointError(f"network option mlp_ratio {self.mlp_ratio} leaves no channels")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The options as JSON-ready values."""
-        found = {name: list(value) if isinstance(value, tuple) else value
-                 for name, value in dataclasses.asdict(self).items()}
-        return {**found, "autoencoder": self.autoencoder.to_dict()}
-
-    @property
-    def levels(self) -> int:
-        return len(self.channel_mult)
-
-    @property
-    def hidden(self) -> int:
-        """Channels inside an MLP."""
-        return int(self.swin_embed_dim * self.mlp_ratio)
-
-    @property
-    def heads(self) -> int:
-        return self.swin_embed_dim // self.num_head_channels
-
-    def channels(self, level: int) -> int:
-        return self.model_channels * self.channel_mult[level]
-
-    def level(self, index: int) -> Level:
-        """The windows of a level."""
-        return Level.of(index, self.image_size >> index, self.window_size)
 
     def staged(self, level: int) -> bool:
         """Whether encoder and decoder have a stage at a level."""
