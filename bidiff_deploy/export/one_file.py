@@ -66,6 +66,9 @@ def one_file_model(checkpoint: Checkpoint, *, step: int | None = None, part: str
     from pure noise, without ``step``; for a ``step`` that does not exist; and for a checkpoint
     without a scale. Raises EngineError for weights beyond the range of float16.
     """
+    if not checkpoint.network.in_one_file:
+        raise UsageError(f"{checkpoint.name} is {checkpoint.network.title}, which export-onnx does "
+                         "not write; make a bundle with `bidiff-deploy export` and run that")
     if checkpoint.network.kind == LATENT and half:
         raise UsageError(f"{checkpoint.name} is {checkpoint.network.title}, whose files are "
                          "float32; leave --precision out")

@@ -106,6 +106,7 @@ class Network(abc.ABC):
     kind          NOISE_PREDICTOR, ONE_RUN or LATENT
     config_class  the dataclass of its options
     computes      values of ``compute`` that ``build_graph`` takes besides INT8
+    in_one_file   whether ``export.one_file`` writes it in standard operators
     sampler       of a latent network: of ``sampling.resshift.SAMPLERS``, that it is published with
     """
 
@@ -114,6 +115,7 @@ class Network(abc.ABC):
     kind: ClassVar[str]
     config_class: ClassVar[Any]
     computes: ClassVar[tuple[str, ...]] = COMPUTE
+    in_one_file: ClassVar[bool] = True
     sampler: ClassVar[str] = ""
 
     def config(self, options: Mapping[str, Any], origin: str) -> Any:

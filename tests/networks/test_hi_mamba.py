@@ -121,6 +121,16 @@ def test_inspect_counts_what_the_record_counts(bundle):
     assert [layer.macs for layer in scans[:2]] == [3 * 20 * 3 * 9 * 10, 3 * 20 * 3 * 3 * 4]
 
 
+@pytest.mark.parametrize("command, sentence", [
+    ("export {} -o x.bundle --precision half", "precision"),
+    ("export {} -o x.bundle --precision fast", "precision"),
+    ("export-onnx {} -o x.onnx", "is Hi-Mamba, which export-onnx does not write; make a bundle")])
+def test_what_it_has_not_is_refused(file, tmp_path, monkeypatch, command, sentence):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(group, command.format(file).split())
+    assert result.exit_code != 0 and sentence in result.output and not list(tmp_path.iterdir())
+
+
 def test_tiles_are_close_to_the_whole(bundle):
     """Every pixel depends on all before it in a scan, so tiles differ a little."""
     pixels = np.random.default_rng(1).integers(0, 256, (60, 60, 3), np.uint8)

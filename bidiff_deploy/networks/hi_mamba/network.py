@@ -23,6 +23,7 @@ class HiMamba(Network):
     kind = ONE_RUN
     config_class = HiMambaConfig
     computes = ("float32",)
+    in_one_file = False  # its scans and LayerNorms are beyond the operators that all programs read
 
     def parameters(self, config: HiMambaConfig) -> dict[str, Parameter]:
         return parameters(config)

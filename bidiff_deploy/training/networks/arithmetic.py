@@ -30,7 +30,7 @@ WINOGRAD = 26
 class Arithmetic:
     """How an engine computes.
 
-    winograd  whether 3x3 convolutions after GroupNorm use Winograd's F(4x4, 3x3)
+    winograd  whether 3x3 convolutions may use Winograd's F(4x4, 3x3), unless in groups
     points    at 0, these with either sign, and infinity; of several pairs any may be used
     direct    whether they may also be sums of products
     factor    unit roundoff of the type that factors of float products may be rounded to, or 0
