@@ -1,6 +1,7 @@
-"""Packed checkpoints (``.safetensors``): sign bits, alpha and the rest in float32.
+"""Packed checkpoints (``.safetensors``): sign bits, alpha and the rest in float32 or float16.
 
-They have about a tenth of the size of published ones.
+They have about a tenth of the size of published ones, with float16 less. Float16 is widened as it
+is read, so what reads a checkpoint has float32.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from ..checks import load_json, whole_number
 from ..errors import CheckpointError, one_line, quoted
 from ..files import atomic_file
-from ..networks import DEFAULT, find_network
+from ..networks import DEFAULT, find_network, parameters
 from ..networks.base import LATENT, NOISE_PREDICTOR, Parameter
 from ..operators.sign_bits import PACKING_VERSION, BinaryWeight, words_per_tap
 from ..sampling.noise import NO_NOISE
@@ -31,11 +32,19 @@ PACKED_SCHEMA = 2  # 1 unless sampling starts without noise, which older version
 _MAX_ASSUMPTIONS = 100
 
 
-def write_packed(path: str | Path, checkpoint: Checkpoint, *, overwrite: bool = False) -> None:
-    """Write a packed checkpoint (``.safetensors``). Raises OutputError."""
+def write_packed(path: str | Path, checkpoint: Checkpoint, *, overwrite: bool = False,
+                 half: bool = False) -> None:
+    """Write a packed checkpoint (``.safetensors``).
+
+    ``half``: full-precision weights, which are tensors of two axes and more, are rounded to
+    float16; vectors (biases, alpha, norms), which are small, and indices are not. Raises
+    OutputError, and CheckpointError for a weight beyond float16's range.
+    """
     from safetensors.numpy import save
 
     tensors: dict[str, np.ndarray] = dict(checkpoint.state)
+    if half:
+        tensors.update(_halved(checkpoint))
     for name, weight in checkpoint.binary.items():
         tensors[f"{name}.words"] = weight.words
         tensors[f"{name}.alpha"] = weight.alpha
@@ -55,6 +64,21 @@ def write_packed(path: str | Path, checkpoint: Checkpoint, *, overwrite: bool = 
     data = save(tensors, {"bidiff": json.dumps(header, sort_keys=True)})
     with atomic_file(path, overwrite) as temporary:
         temporary.write_bytes(data)
+
+
+def _halved(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """The tensors that are stored as float16."""
+    found, wanted = {}, parameters(checkpoint.config)
+    for name, value in checkpoint.state.items():
+        if value.ndim < 2 or wanted[name].indices:
+            continue
+        with np.errstate(over="ignore"):
+            found[name] = value.astype(np.float16)
+        if not np.isfinite(found[name]).all():
+            raise CheckpointError(f"{checkpoint.name}: {name} has a value of "
+                                  f"{np.abs(value).max():g}, and float16 ends at "
+                                  f"{np.finfo(np.float16).max:g}; leave --half out")
+    return found
 
 
 def read_packed(path: Path, tensors: Mapping[str, np.ndarray], text: str, options: Options,

@@ -53,12 +53,14 @@ class Parameter:
     published  its key in published checkpoints; a grouped one has a key per TaR/TaA group
     binary     whether only its signs and the mean magnitude of each output channel are used
     grouped    whether axis 0 is the TaR/TaA group
+    indices    whether its values are indices, which float16 would change
     """
 
     shape: tuple[int, ...]
     published: tuple[str, ...]
     binary: bool = False
     grouped: bool = False
+    indices: bool = False
 
 
 class Config(Protocol):

@@ -253,9 +253,9 @@ def parameters(config: UnetConfig) -> Iterator[tuple[str, Parameter]]:
     for layer in layers(config):
         for key, shape in _tensors(layer, config.rank):
             name = f"{layer.name}{key}"
-            yield name, Parameter(shape, (name,), binary=bool(
-                config.rank and layer.binary and key == ".weight"
-                and layer.kind in ("conv", "linear")))
+            yield name, Parameter(shape, (name,), indices=key.endswith("indices_float"),
+                                  binary=bool(config.rank and layer.binary and key == ".weight"
+                                              and layer.kind in ("conv", "linear")))
 
 
 def _tensors(layer: UnetLayer, rank: int) -> Iterator[tuple[str, tuple[int, ...]]]:
