@@ -5,27 +5,21 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
-from onnx import numpy_helper
 from safetensors.numpy import save_file
 
 from bidiff_deploy.checkpoint.options import Options
 from bidiff_deploy.checkpoint.read import read_checkpoint
-from bidiff_deploy.engines import library
 from bidiff_deploy.errors import CheckpointError
 from bidiff_deploy.networks import NETWORKS, matching_network
 from bidiff_deploy.networks.base import STEP
-from bidiff_deploy.networks.resshift_unet.graph import build_step
 from bidiff_deploy.networks.resshift_unet.layers import ScaledLayer, apply_linear
-from bidiff_deploy.operators.names import SCALED_BINARY_CONV
 from support.latent_cases import VQ
 from support.reference_cases import snr
 from support.unet_cases import binary_state, float_state
+from support.unet_steps import HOWS, run, run_with_maps, step
 
 FLOAT, BINARY = NETWORKS["resshift-unet"], NETWORKS["bimacosr"]
-HOWS = ["stock"] if library.library_path() is None else ["kernel", "stock"]
 
 
 @pytest.fixture(scope="module")
@@ -36,22 +30,6 @@ def read(latent):
         path = latent.shared(f"unet_{name}.safetensors", lambda path: save_file(state, path))
         return read_checkpoint(path, Options(autoencoder=str(latent.file(VQ))))
     return read
-
-
-def run(model, case: dict[str, np.ndarray], how: str = HOWS[0], prefix: str = "",
-        outputs: list[str] | None = None) -> list[np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    if how == "kernel":
-        options.register_custom_ops_library(str(library.library_path()))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options,
-                                           providers=["CPUExecutionProvider"])
-    return session.run(outputs, {"noisy": case[f"{prefix}x"], "condition": case[f"{prefix}lq"]})
-
-
-def step(checkpoint, timestep: int) -> onnx.ModelProto:
-    return build_step(checkpoint, numpy_helper.from_array, timestep).model
 
 
 # -- against the published code -------------------------------------------------------------------
@@ -73,43 +51,11 @@ def test_the_binary_network_equals_the_published_code(latent, read, how):
     assert snr(case["prediction_synthetic_state"][1], y) > 110
 
 
-def test_one_sign_that_rounding_decides_is_the_only_difference(latent, read):
-    """At timestep 0 one of all values that layers read is 1e-7 of its map, and its sign is not the
-    published one; with that sign the prediction is."""
-    case, found = latent.arrays("forward_bimacosr_tiny"), read("binary")
-    model = step(found, 0)
-    name = "input_blocks.1.1.blocks.0.n2"
-    published = case["prediction_synthetic_state"][0]
-    values, prediction = run(_with_output(model, name), case, outputs=[name, "prediction"])
-    size = np.abs(values) / np.sqrt(np.square(values).mean())
-    assert size.min() < 1e-6 and np.sort(size, axis=None)[1] > 1e-6
-    assert snr(published, prediction) < 10
-    turned = np.zeros_like(values)
-    turned[size == size.min()] = -2 * values[size == size.min()]
-    for node in model.graph.node:
-        for index, value in enumerate(node.input):
-            if value == name:
-                node.input[index] = "turned"
-    place = next(i for i, node in enumerate(model.graph.node) if name in node.output)
-    model.graph.initializer.append(numpy_helper.from_array(turned, "difference"))
-    model.graph.node.insert(place + 1, onnx.helper.make_node("Add", [name, "difference"],
-                                                             ["turned"]))
-    assert snr(published, run(model, case)[0]) > 110
-
-
-def _with_output(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    copy.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    return copy
-
-
 def test_layers_of_a_run_equal_the_published_ones(latent, read):
     case, found = latent.arrays("forward_bimacosr_tiny"), read("binary")
     y = apply_linear(found, "time_embed.0", case["layer:time_embed.0:x"][0].astype(np.float64))
     assert snr(case["layer:time_embed.0:y"][0], y) > 130
-    y, = run(_with_output(step(found, 14), "input_blocks.2.0.op"), case,
-             outputs=["input_blocks.2.0.op"])
+    y, = run(step(found, 14), case, outputs=["input_blocks.2.0.op"])
     assert snr(case["layer:input_blocks.2.0.op:y"], y) > 120
 
 
@@ -122,22 +68,13 @@ def test_the_torch_networks_equal_the_published_code(latent, read):
     with torch.inference_mode():
         found = torch_network(read("float"))(x, lq, 14)
         assert snr(case["prediction_float"][1], found.numpy()) > 110
-        network, checkpoint = torch_network(read("binary")), read("binary")
-        model = step(checkpoint, 14)
-        reads = {node.input[1].removesuffix(".words"): node.input[0] for node in model.graph.node
-                 if node.op_type == SCALED_BINARY_CONV}
-        for value in dict.fromkeys(reads.values()):
-            model = _with_output(model, value)
-        names = list(dict.fromkeys(reads.values()))
-        values = dict(zip(names, run(model, case, outputs=names)))
-        long = {node: name for name in BINARY.binary_layers(checkpoint.config)
-                for node in [name.replace(".norm", ".n").replace(".conv", ".c")]}
-        network.signs = {long[name]: torch.from_numpy(np.sign(values[value]))
-                         for name, value in reads.items()}
+        network = torch_network(read("binary"))
+        _, maps = run_with_maps(read("binary"), 14, case)
+        network.signs = {name: torch.from_numpy(np.sign(value)) for name, value in maps.items()}
         found = network(x, lq, 14)
         assert snr(case["prediction_synthetic_state"][1], found.numpy()) > 110
         assert max(size for _, size in network.flips.values()) < 1e-5
-        assert len(network.flips) == len(reads) > 60
+        assert len(network.flips) == len(maps) > 60
 
 
 # -- recognition ----------------------------------------------------------------------------------

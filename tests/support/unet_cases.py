@@ -18,14 +18,14 @@ def float_state(latent: LatentCases) -> dict[str, np.ndarray]:
     return {**synth_state_dict(layout["float_parameters"]), **_masks(layout)}
 
 
-def binary_state(latent: LatentCases) -> dict[str, np.ndarray]:
+def binary_state(latent: LatentCases, seed: int = SYNTHETIC) -> dict[str, np.ndarray]:
     """The binary network of the tiny layout, every tensor synthetic."""
     layout = latent.layout("bimacosr_tiny")
-    state = synth_state_dict(layout["parameters"], SYNTHETIC)
+    state = synth_state_dict(layout["parameters"], seed)
     for key, (shape, _) in layout["buffers"].items():
         if key.endswith(".indices_float"):
             rows, columns = state[key.replace("skip_connection.indices_float", "weight")].shape[:2]
-            drawn = np.random.default_rng([SYNTHETIC, zlib.crc32(key.encode())])
+            drawn = np.random.default_rng([seed, zlib.crc32(key.encode())])
             places = drawn.permutation(rows * columns)[:shape[1]]
             state[key] = np.stack([places // columns, places % columns]).astype(np.float32)
     return {**state, **_masks(layout)}

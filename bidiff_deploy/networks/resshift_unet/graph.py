@@ -28,9 +28,10 @@ from .time_path import step_norms
 __all__ = ["build_step"]
 
 _EPSILON = 1e-5
-# Where torch's GELU on CPUs is 0 in float32, its erf being -1. The next layer takes signs of its
-# values, and that of 0 is 0, so the place decides what the network computes.
-_GELU_ENDS = -5.543
+# Where GELU as the published program computes it, torch's in float32 on CPUs, becomes 0, its erf
+# being -1; in exact arithmetic it never does. The next layer takes signs of its values, and that of
+# 0 is 0, so the place decides what the network computes.
+_GELU_ENDS = -5.5430404
 _GELU_BEGINS = -5.54  # where ONNX Runtime's is still negative
 
 

@@ -72,7 +72,7 @@ class LatentModule(nn.Module):
 
     def time_features(self, timestep: int, channels: int) -> Tensor:
         """The embedding (1, 4 channels) of a timestep."""
-        x = sinusoid(timestep, channels)[None].to(self["time_embed.0.weight"].device)
+        x = sinusoid(timestep, channels)[None].to(self["time_embed.0.weight"])
         x = self.linear(x, "time_embed.0")
         return self.linear(F.silu(x), "time_embed.2")
 

@@ -58,11 +58,14 @@ class ResShiftUnet(LatentModule):
             x = x + self.window_attention(self.norm(x, f"{name}.norm1"), f"{name}.attn", level,
                                           level.shift * (index % 2), self.config.num_head_channels)
             y = self.conv(self.norm(x, f"{name}.norm2"), f"{name}.mlp.fc1")
-            x = x + self.conv(F.gelu(y), f"{name}.mlp.fc2")
+            x = x + self.conv(self.gelu(y), f"{name}.mlp.fc2")
         return self.conv(x, f"{block.name}.patch_unembed.proj")
 
     def linear(self, x: Tensor, name: str) -> Tensor:
         return F.linear(x, self[f"{name}.weight"].flatten(1), self[f"{name}.bias"])
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return F.gelu(x)
 
 
 class BiMaCoSr(ResShiftUnet):
@@ -107,7 +110,8 @@ class BiMaCoSr(ResShiftUnet):
 
     def _sparse(self, name: str) -> Tensor:
         rows, columns = self[f"{name}.skip_connection.indices_float"].round().long()
-        empty = torch.zeros(self[f"{name}.weight"].shape[:2])
+        weight = self[f"{name}.weight"]
+        empty = weight.new_zeros(weight.shape[:2])
         return empty.index_put((rows, columns), self[f"{name}.skip_connection.values"],
                                accumulate=True)
 
