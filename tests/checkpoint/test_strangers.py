@@ -13,7 +13,7 @@ from random import Random
 import pytest
 from attacks.checkpoints import OPTIONS, READ, REFUSED
 from attacks.checkpoints import archive as write_archive
-from attacks.limited import limited, outcome_of_reading
+from attacks.limited import outcome_of_reading, outcome_of_text
 
 from bidiff_deploy.checkpoint.options import read_options
 from bidiff_deploy.checkpoint.packed import write_packed
@@ -62,7 +62,7 @@ def test_option_files(tmp_path, attack, reader):
     """As options and as a recipe."""
     path = tmp_path / "hostile.yml"
     path.write_text(OPTIONS[attack])
-    outcome = limited(lambda: str(reader(path)).encode())
+    outcome = outcome_of_text(reader, path)
     assert outcome.good and "hostile.yml" in outcome.error and len(outcome.error) < 600, outcome
     assert outcome.grown < 64 << 20, outcome
 

@@ -18,11 +18,12 @@ from multiprocessing.connection import Connection
 
 from support.waiting import HANG_SECONDS
 
-_CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT = multiprocessing.get_context("forkserver")
 # What is not installed is left out.
-_CONTEXT.set_forkserver_preload([
+CONTEXT.set_forkserver_preload([
     "numpy", "PIL.Image", "yaml", "onnx", "onnxruntime", "safetensors.numpy", "torch",
-    "torch.utils.data", "bidiff_deploy.cli", "bidiff_deploy.engines.onnxruntime.session"])
+    "torch.utils.data", "bidiff_deploy.cli", "bidiff_deploy.engines.onnxruntime.session",
+    "bidiff_deploy.checkpoint.read", "bidiff_deploy.training.recipe"])
 COMMAND = "from bidiff_deploy.cli import main; main()"  # of `python -m bidiff_deploy`
 
 
@@ -32,8 +33,8 @@ class Forked:
 
     def __init__(self, code: str, *arguments: object,
                  environment: Mapping[str, str] | None = None) -> None:
-        pipes = [_CONTEXT.Pipe(duplex=False) for _ in range(2)]
-        self._process = _CONTEXT.Process(target=_run, args=(
+        pipes = [CONTEXT.Pipe(duplex=False) for _ in range(2)]
+        self._process = CONTEXT.Process(target=_run, args=(
             code, [*map(str, arguments)], os.getcwd(), {**os.environ, **(environment or {})},
             *(written for _, written in pipes)))
         self._process.start()
