@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 
 import pytest
 import torch
 
 from bidiff_deploy.errors import CheckpointError, OutputError, UsageError
+from bidiff_deploy.files import atomic_file
+from bidiff_deploy.training import portable
 from bidiff_deploy.training.loop import train
 from bidiff_deploy.training.portable import read_portable
 from bidiff_deploy.training.recipe import recipe_from_dict
@@ -71,3 +75,31 @@ def test_files_that_are_none(folder):
             train(recipe(2), folder, folder / "other", resume=True, report=silent)
     with pytest.raises(UsageError, match="run.state must end in .safetensors"):
         recipe(1, "state.pt")
+
+
+def test_what_is_written_is_the_locked_file_with_an_outputs_permissions(tmp_path, monkeypatch):
+    """A file that replaced the temporary one would have neither."""
+    kept = []
+
+    @contextlib.contextmanager
+    def watched(path, overwrite):
+        with atomic_file(path, overwrite) as temporary:
+            before = temporary.stat()
+            yield temporary
+            kept.append(os.path.samestat(before, temporary.stat()))
+
+    monkeypatch.setattr(portable, "atomic_file", watched)
+    weight = torch.arange(16.0).reshape(1, 1, 4, 4)
+    state = {"recipe": {}, "scaler": {}, "iteration": 3, "seconds": 1.5, "best": None,
+             "params": {"w": weight}, "params_ema": {"w": weight}, "objective": {},
+             "optimizer": {"state": {}, "param_groups": [{"lr": 0.5}]}}
+    before = os.umask(0o027)
+    try:
+        for _ in range(2):  # new, and over an older one
+            portable.write_portable(tmp_path / "s.safetensors", state)
+    finally:
+        os.umask(before)
+    assert kept == [True, True]
+    assert (tmp_path / "s.safetensors").stat().st_mode & 0o777 == 0o640
+    found = read_portable(tmp_path / "s.safetensors")
+    assert found["iteration"] == 3 and torch.equal(found["params"]["w"], weight)
