@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ CONFIG = BbcuConfig(channels=8, blocks=2, alignment=20.0, tail="direct", float_l
 @pytest.fixture
 def grown(tmp_path, monkeypatch):
     """(network before, after) the tool's options."""
-    def grown(*options: object) -> tuple[Bbcu, Bbcu]:
+    def grown(*options: object) -> tuple[Bbcu, Any]:
         old = random_network(CONFIG)
         weights = published_state(old, CONFIG)
         write_portable(tmp_path / "state.safetensors", {

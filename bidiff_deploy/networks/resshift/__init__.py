@@ -2,6 +2,7 @@
 
     record          ``LatentNetwork``, the record that each network completes
     options         levels of Swin stages, which every network's options have
+    recognition     options from the keys and shapes of a checkpoint
     vq              the autoencoder: options, layers, recognition
     vq_graph        its graphs
     writer          writes single layers
