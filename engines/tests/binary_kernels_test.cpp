@@ -8,9 +8,8 @@
 
 #include "../float/select.h"
 #include "../kernels/fused.h"
-#include "../kernels/packed_weights.h"
 #include "../kernels/select.h"
-#include "test_inputs.h"
+#include "kernel_cases.h"
 
 namespace {
 
@@ -86,9 +85,7 @@ void choose_epilogue(Case* made, Inputs* random) {
 
 void make(Case* made, const Shape& shape, Inputs* random) {
   made->problem.shape = shape;
-  made->words.resize(
-      static_cast<size_t>(shape.out_channels * shape.kernel * shape.kernel * words_per_tap(shape)));
-  for (int32_t& word : made->words) word = static_cast<int32_t>(random->bits());
+  made->words = random_words(shape, random);
   made->threshold = random->ties(shape.in_channels);
   made->alpha = random->normal(shape.out_channels);
   made->rprelu = random->normal(3 * shape.out_channels);
@@ -153,15 +150,10 @@ bool agrees(const Kernel& kernel, const Case& given, const Results& wanted,
   return false;
 }
 
-Shape random_shape(Inputs* random) {
-  const int64_t channels = random->pick({1, 7, 31, 32, 33, 64, 65, 96, 130});
+Shape some_shape(Inputs* random) {
+  const int64_t channels = random_channels(random);
   const int64_t out = random->one_of(3) ? random->pick({1, 2, 3, 4, 5, 8, 11}) : channels;
-  return {random->pick({1, 1, 2}),
-          channels,
-          out > 40 ? 40 : out,
-          random->pick({1, 3}),
-          random->pick({1, 2, 3, 4, 5, 8, 9, 13}),
-          random->pick({1, 2, 3, 4, 6, 7, 8, 15, 16, 17, 32, 33, 40, 70})};
+  return random_shape(channels, out > 40 ? 40 : out, random);
 }
 
 }  // namespace
@@ -186,10 +178,9 @@ int main(int count, char** arguments) {
     const int chosen = cases % 29;
     if (chosen == kLarge && cases > 29) continue;
     Case made;
-    make(&made, chosen < kSpecial ? special[chosen] : random_shape(&random), &random);
+    make(&made, chosen < kSpecial ? special[chosen] : some_shape(&random), &random);
     if (cases % 4 == 1) differ_everywhere(&made);
-    const Parallel parallel =
-        cases % 2 ? Parallel{nullptr, run_on_threads} : Parallel{nullptr, nullptr};
+    const Parallel parallel = parallel_of(cases);
     Results wanted;
     if (!compute(kPortable, made, Parallel{nullptr, nullptr}, &wanted)) return 1;
     for (int i = 0; i < kernels; ++i) {
