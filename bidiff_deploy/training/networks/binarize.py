@@ -12,17 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .fused import apply, binary_conv2d, bypass, passed_by_clamp, signs
+from .fused import SignFunction, apply, binary_conv2d, bypass, passed_by_clamp, signs
 
 INITIAL_SLOPE = 0.25
 
 
-class _SignActivation(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return signs(x)
-
+class _SignActivation(SignFunction):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors

@@ -28,6 +28,15 @@ def signs(x: Tensor) -> Tensor:
     return torch.ge(x, 0, out=torch.empty_like(x)).mul_(2).sub_(1)
 
 
+class SignFunction(torch.autograd.Function):
+    """``signs(x)``; a subclass has the gradient, for which ``x`` is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return signs(x)
+
+
 def passed_by_clamp(grad: Tensor, weight: Tensor) -> Tensor:
     """``grad`` where ``-1 <= weight <= 1``, 0 elsewhere: the gradient of clamp(weight, -1, 1)."""
     # The bounds of hardtanh are exclusive; 1 + eps is the next number above 1.

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ...networks.bi_diffsr.binarizers import DOREFA_LEVEL
-from .fused import apply, convolution_backward, passed_by_clamp, signs
+from .fused import SignFunction, apply, convolution_backward, passed_by_clamp, signs
 
 LEAST_SLOPE, MOST_SLOPE = 0.1, 10.0  # of IR-Net's estimator, at the begin and end of training
 
@@ -79,12 +79,7 @@ def _alpha(scaled: Tensor) -> Tensor:
     return scaled[:, :1, :1, :1].abs()
 
 
-class _ClippedSign(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return signs(x)
-
+class _ClippedSign(SignFunction):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
