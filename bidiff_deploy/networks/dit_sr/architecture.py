@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from ...errors import CheckpointError
 from ..base import Parameter
-from ..options import check_whole_numbers
 from ..resshift.options import StagedOptions
 from ..resshift.vq import COLORS, VqConfig
 from .modulation import frequencies
@@ -21,7 +19,6 @@ from .modulation import frequencies
 __all__ = ["CELL", "Block", "DitSrConfig", "blocks", "parameters"]
 
 CELL = 8  # side of the cells that AdaFM modulates; smaller where the nominal map is
-_MAX_SIDE, _MAX_CHANNELS, _MAX_MULT, _MAX_LEVELS, _MAX_DEPTH = 1 << 12, 1 << 12, 32, 7, 64
 
 
 @dataclass(frozen=True)
@@ -50,46 +47,10 @@ class DitSrConfig(StagedOptions):
     autoencoder: VqConfig = field(default_factory=VqConfig)
 
     def __post_init__(self) -> None:
-        check_whole_numbers(self, image_size=_MAX_SIDE, model_channels=_MAX_CHANNELS,
-                            swin_embed_dim=_MAX_CHANNELS, swin_depth=_MAX_DEPTH,
-                            num_head_channels=_MAX_CHANNELS, window_size=16)
-        for name, limit, most in (("channel_mult", _MAX_MULT, _MAX_LEVELS),
-                                  ("attention_resolutions", _MAX_SIDE, 64)):
-            values = getattr(self, name)
-            if (not isinstance(values, (list, tuple)) or len(values) > most
-                    or any(type(value) is not int or not 1 <= value <= limit for value in values)):
-                raise CheckpointError(f"network option {name} must be a list of at most {most} "
-                                      f"whole numbers from 1 to {limit}")
-            object.__setattr__(self, name, tuple(values))
-        ratio = self.mlp_ratio
-        if (isinstance(ratio, bool) or not isinstance(ratio, (int, float))
-                or not 0 < ratio <= _MAX_MULT):
-            raise CheckpointError(f"network option mlp_ratio must be a number above 0, at most "
-                                  f"{_MAX_MULT}")
-        object.__setattr__(self, "mlp_ratio", float(ratio))
-        object.__setattr__(self, "autoencoder", VqConfig.from_any(
-            self.autoencoder, "network option autoencoder"))
-        self._check_together()
+        self.check(max_window=16)
 
-    def _check_together(self) -> None:
-        if not self.channel_mult:
-            raise CheckpointError("network option channel_mult is empty; give each level's factor")
-        levels = len(self.channel_mult)
-        lowest = self.image_size >> (levels - 1)
-        if lowest << (levels - 1) != self.image_size:
-            raise CheckpointError(f"network option image_size {self.image_size} is not divisible "
-                                  f"by {1 << (levels - 1)}, as its {levels} levels ask for")
-        if self.swin_embed_dim % self.num_head_channels:
-            raise CheckpointError(f"network option swin_embed_dim {self.swin_embed_dim} is no "
-                                  f"multiple of num_head_channels {self.num_head_channels}")
-        for name, channels in (("swin_embed_dim", self.swin_embed_dim),
-                               ("model_channels times the first of channel_mult",
-                                self.channels(0))):
-            if channels % 32:
-                raise CheckpointError(f"{name} is {channels}; it must be a multiple of 32, for "
-                                      "GroupNorms of 32 groups")
-        if self.hidden < 1:
-            raise CheckpointError(f"network option mlp_ratio {self.mlp_ratio} leaves no channels")
+    def grouped(self) -> dict[str, int]:
+        return {"model_channels times the first of channel_mult": self.channels(0)}
 
     def cell(self, level: int) -> int:
         """Side of AdaFM's cells."""

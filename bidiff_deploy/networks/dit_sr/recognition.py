@@ -8,7 +8,8 @@ from typing import Any
 
 from ..base import Shapes
 from ..options import options_from
-from ..resshift.recognition import MAX_SIDE, Tensors, completed
+from ..resshift.options import MAX_SIDE
+from ..resshift.recognition import Tensors, completed
 from ..resshift.vq import VqConfig
 from .architecture import DitSrConfig, blocks
 

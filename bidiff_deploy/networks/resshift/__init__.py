@@ -1,7 +1,7 @@
 """What the networks of the ResShift family share: they predict the clean latent of an autoencoder.
 
     record          ``LatentNetwork``, the record that each network completes
-    options         levels of Swin stages, which every network's options have
+    options         what every network's options have, and its limits
     recognition     options from the keys and shapes of a checkpoint
     vq              the autoencoder: options, layers, recognition
     vq_graph        its graphs

@@ -16,9 +16,8 @@ from ...errors import CheckpointError, listed
 from ..base import Shapes
 from ..options import options_from
 
-__all__ = ["MAX_SIDE", "Tensors", "completed"]
+__all__ = ["Tensors", "completed"]
 
-MAX_SIDE = 1 << 12  # of a nominal latent
 _USUAL_SIZE = 64
 
 

@@ -1,4 +1,4 @@
-"""Options, blocks and parameters of ResShift's UNet, in the published names and order.
+"""Blocks, layers and parameters of ResShift's UNet, in the published names and order.
 
 Yue, Wang, Loy, "ResShift: Efficient Diffusion Model for Image Super-resolution by Residual
 Shifting", NeurIPS 2023, arXiv 2307.12348; Wang et al., "SinSR", CVPR 2024, arXiv 2311.14760, is one
@@ -10,117 +10,14 @@ is 2.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
-from ...errors import CheckpointError
 from ..base import Parameter
-from ..options import check_whole_numbers
-from ..resshift.options import StagedOptions
-from ..resshift.vq import COLORS, VqConfig
+from ..resshift.vq import COLORS
+from .config import UnetConfig
 
-__all__ = ["BiMaCoSrConfig", "Block", "UnetConfig", "UnetLayer", "blocks", "layers", "parameters"]
-
-_MAX_SIDE, _MAX_CHANNELS, _MAX_MULT, _MAX_LEVELS = 1 << 12, 1 << 12, 32, 7
-
-
-@dataclass(frozen=True)
-class UnetConfig(StagedOptions):
-    """Options of the network, by their published names.
-
-    image_size             nominal side of a latent, a power of 2 times the lowest level's
-    model_channels, channel_mult  channels of the highest level, and each level's factor
-    num_res_blocks         of each level's encoder; the decoder has one more
-    attention_resolutions  nominal sides of the levels that have stages; the middle always has one
-    swin_embed_dim, swin_depth, num_head_channels, mlp_ratio  of every stage
-    window_size            side of attention's windows, smaller where the nominal map is
-    autoencoder            options of the autoencoder, whose latents it predicts
-    """
-
-    network: ClassVar[str] = "resshift-unet"
-    rank: ClassVar[int] = 0  # of a binary layer's low-rank branch
-
-    image_size: int = 64
-    model_channels: int = 160
-    channel_mult: tuple[int, ...] = (1, 2, 2, 4)
-    num_res_blocks: tuple[int, ...] = (2, 2, 2, 2)
-    attention_resolutions: tuple[int, ...] = (64, 32, 16, 8)
-    swin_embed_dim: int = 192
-    swin_depth: int = 2
-    num_head_channels: int = 32
-    window_size: int = 8
-    mlp_ratio: float = 4.0
-    autoencoder: VqConfig = field(default_factory=VqConfig)
-
-    def __post_init__(self) -> None:
-        check_whole_numbers(self, image_size=_MAX_SIDE, model_channels=_MAX_CHANNELS,
-                            swin_embed_dim=_MAX_CHANNELS, swin_depth=64,
-                            num_head_channels=_MAX_CHANNELS, window_size=64)
-        for name, limit, most in (("channel_mult", _MAX_MULT, _MAX_LEVELS),
-                                  ("num_res_blocks", 16, _MAX_LEVELS),
-                                  ("attention_resolutions", _MAX_SIDE, 64)):
-            values = getattr(self, name)
-            if (not isinstance(values, (list, tuple)) or len(values) > most
-                    or any(type(value) is not int or not 1 <= value <= limit for value in values)):
-                raise CheckpointError(f"network option {name} must be a list of at most {most} "
-                                      f"whole numbers from 1 to {limit}")
-            object.__setattr__(self, name, tuple(values))
-        ratio = self.mlp_ratio
-        if (isinstance(ratio, bool) or not isinstance(ratio, (int, float))
-                or not 0 < ratio <= _MAX_MULT):
-            raise CheckpointError(f"network option mlp_ratio must be a number above 0, at most "
-                                  f"{_MAX_MULT}")
-        object.__setattr__(self, "mlp_ratio", float(ratio))
-        object.__setattr__(self, "autoencoder", VqConfig.from_any(
-            self.autoencoder, "network option autoencoder"))
-        self._check_together()
-
-    def _check_together(self) -> None:
-        if not self.channel_mult or len(self.num_res_blocks) != len(self.channel_mult):
-            raise CheckpointError("network options channel_mult and num_res_blocks differ in "
-                                  "length or are empty; give one number for each level")
-        lowest = self.image_size >> (self.levels - 1)
-        if lowest << (self.levels - 1) != self.image_size:
-            raise CheckpointError(f"network option image_size {self.image_size} is not divisible "
-                                  f"by {1 << (self.levels - 1)}, as its {self.levels} levels ask "
-                                  "for")
-        if self.swin_embed_dim % self.num_head_channels:
-            raise CheckpointError(f"network option swin_embed_dim {self.swin_embed_dim} is no "
-                                  f"multiple of num_head_channels {self.num_head_channels}")
-        for name, channels in (("swin_embed_dim", self.swin_embed_dim),
-                               ("model_channels", self.model_channels)):
-            if channels % 32:
-                raise CheckpointError(f"network option {name} is {channels}; it must be a multiple "
-                                      "of 32, for GroupNorms of 32 groups")
-        if self.hidden < 1:
-            raise CheckpointError(f"network option mlp_ratio {self.mlp_ratio} leaves no channels")
-
-    def staged(self, level: int) -> bool:
-        """Whether encoder and decoder have a stage at a level."""
-        return self.image_size >> level in self.attention_resolutions
-
-    @property
-    def size_multiple(self) -> int:
-        """The sides of a latent are multiples of it: levels with stages are cut into windows."""
-        last = self.levels - 1
-        return math.lcm(1 << last, *(self.level(level).window << level
-                                     for level in range(self.levels)
-                                     if level == last or self.staged(level)))
-
-
-@dataclass(frozen=True)
-class BiMaCoSrConfig(UnetConfig):
-    """Options of the binary form; ``rank``: of every layer's low-rank branch."""
-
-    network: ClassVar[str] = "bimacosr"
-
-    rank: int = 8  # type: ignore[misc]  # an option here, fixed at 0 in the full-precision form
-
-    def __post_init__(self) -> None:
-        check_whole_numbers(self, rank=1024)
-        super().__post_init__()
+__all__ = ["Block", "UnetLayer", "blocks", "layers", "parameters"]
 
 
 @dataclass(frozen=True)

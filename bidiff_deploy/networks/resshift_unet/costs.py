@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from ..costs import Count, Layer
 from ..resshift.costs import check_size, counted
-from .architecture import UnetConfig, UnetLayer, layers, parameters
+from .architecture import UnetLayer, layers, parameters
+from .config import UnetConfig
 
 __all__ = ["count"]
 

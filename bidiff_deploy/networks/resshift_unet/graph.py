@@ -21,7 +21,8 @@ from ..resshift.swin import SwinWriter
 from ..resshift.vq import COLORS
 from ..resshift.windows import Level, relative_positions, shift_mask
 from ..resshift.writer import GROUPS
-from .architecture import Block, UnetConfig, blocks
+from .architecture import Block, blocks
+from .config import UnetConfig
 from .layers import ScaledLayer
 from .time_path import step_norms
 

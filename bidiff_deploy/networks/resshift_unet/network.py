@@ -11,7 +11,8 @@ from ..costs import Count
 from ..resshift.record import LatentNetwork
 from ..resshift.vq import VqConfig
 from . import costs, recognition
-from .architecture import BiMaCoSrConfig, UnetConfig, parameters
+from .architecture import parameters
+from .config import BiMaCoSrConfig, UnetConfig
 
 __all__ = ["BiMaCoSr", "ResShiftUnet"]
 

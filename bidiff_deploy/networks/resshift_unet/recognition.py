@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 from ..base import Shapes
 from ..options import options_from
-from ..resshift.recognition import MAX_SIDE, Tensors, completed
+from ..resshift.options import MAX_SIDE
+from ..resshift.recognition import Tensors, completed
 from ..resshift.vq import VqConfig
-from .architecture import UnetConfig, blocks
+from .architecture import blocks
+from .config import UnetConfig
 
 __all__ = ["is_binary", "is_unet", "recognise", "unused_binary"]
 

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from ..base import Weights
 from ..resshift.time_embedding import silu, sinusoid
-from .architecture import UnetConfig, blocks
+from .architecture import blocks
+from .config import UnetConfig
 from .layers import apply_linear
 
 __all__ = ["step_norms"]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...networks.resshift_unet.architecture import Block, UnetConfig, blocks, layers
+from ...networks.resshift_unet.architecture import Block, blocks, layers
+from ...networks.resshift_unet.config import UnetConfig
 from .latent import LatentModule
 
 __all__ = ["BiMaCoSr", "ResShiftUnet"]
