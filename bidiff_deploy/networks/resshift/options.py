@@ -1,4 +1,4 @@
-"""What the options of the family's networks have in common: levels of Swin stages, and their limits."""
+"""What the options of the family's networks have in common: levels of stages, and limits."""
 
 from __future__ import annotations
 
