@@ -29,8 +29,8 @@ from ._shared import (
                    "condition.")
 @sampler_option
 @click.option("--half", is_flag=True,
-              help="Round full-precision weights to float16, which halves their size. Images "
-                   "differ by one level of 255 in some pixels, rarely by more.")
+              help="Round full-precision weights to float16, which halves their size. A tenth to "
+                   "a quarter of an image's values change by one level of 255, few by more.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 def command(checkpoint: str, output: str, options: str | None, autoencoder: str | None,
             scale: int | None, timesteps: str | None, start: int | None, sampler: str | None,

@@ -142,7 +142,9 @@ def test_other_layouts_are_refused_in_a_sentence(latent, change, sentence):
 @pytest.mark.parametrize("given, sentence", [
     ({"swin_depth": 3}, "swin_depth=3.*tensors have swin_depth=2"), ({"rank": 8}, "rank=8"),
     ({"image_size": 64}, "image_size"), ({"num_res_blocks": [1, 1]}, "num_res_blocks"),
-    ({"colour": 1}, "unknown network option"), ({"mlp_ratio": True}, "mlp_ratio")])
+    ({"colour": 1}, "unknown network option"), ({"mlp_ratio": True}, "mlp_ratio"),
+    ({"attention_resolutions": 5}, "attention_resolutions must be a list"),
+    ({"attention_resolutions": [64]}, "attention_resolutions=")])
 def test_options_that_contradict_the_tensors_are_refused(latent, given, sentence):
     with pytest.raises(CheckpointError, match=sentence):
         BINARY.recognise(latent.shapes("bimacosr_tiny"), given, "file")
