@@ -147,7 +147,8 @@ def _recipe_options(recipe: str, options: Options
         config = find_network(found.get("model", DEFAULT), "recipe").config(network, "recipe")
         stated = Schedule(config.total_step, float(betas[0]), float(betas[1]))
         timesteps = list(stated.check(step["timestep"] for step in steps))
-        scale = check_scale(found["scale"], "recipe")
+        several = NETWORKS[config.network].scales(config)
+        scale = None if several else check_scale(found["scale"], "recipe")
         from_condition = steps[0].get("origin") == "condition"
         one_step = found.get("one_step") or {}
         noiseless = bool(one_step.get("timestep")) and one_step.get("noise") is False

@@ -175,6 +175,15 @@ class Network(abc.ABC):
         """The upscaling factor if the architecture fixes it, else None."""
         return None
 
+    def scales(self, config: Any) -> tuple[int, ...]:
+        """The upscaling factors that a network of several can be set to; empty for another."""
+        return ()
+
+    def at_scale(self, config: Any, state: Mapping[str, np.ndarray],
+                 scale: int) -> tuple[Any, dict[str, np.ndarray]]:
+        """The config and float parameters of the network that computes one of ``scales``."""
+        raise NotImplementedError(f"{self.title} has no scale to choose")
+
     # -- running --------------------------------------------------------------------------------
     def size_multiple(self, config: Any) -> int:
         """Height and width of every input must be multiples of this."""

@@ -61,7 +61,8 @@ class _Parts(Dataset[_Part]):
 
     def __getitem__(self, iteration: int) -> _Part:
         try:
-            return self.crops.batch(iteration * self._batch + self._first, self._count)
+            return self.crops.batch_of(iteration, iteration * self._batch + self._first,
+                                       self._count)
         except BidiffError as error:
             return error  # an exception raised in a worker would arrive with a traceback
 

@@ -4,7 +4,8 @@ Low-resolution images come from their own folder, or are made as Matlab's imresi
 (``images.matlab_bicubic``), 8 bits, or as ``degrade`` does. The condition is what the runtime
 computes from such an image.
 
-Crop number i of a run depends only on the run's seed and on i. The batch of iteration k is crops
+Crop number i of a run depends only on the run's seed and on i, and, of several scales, on that of
+its batch, which ``draws.drawn_scale`` draws. The batch of iteration k is crops
 k * batch to (k + 1) * batch, of which each of n ranks takes its part, so a resumed run continues
 with the same crops, whatever its number of processes.
 """
@@ -28,6 +29,7 @@ from ..images.resample import source_crop, to_condition, to_unit
 from ..progress import Progress
 from .decoded import DecodedPhotos, Planes
 from .degrade import MARGIN, degraded
+from .draws import drawn_scale
 from .photos import find_sources
 from .recipe import Recipe
 from .recipe_parts import Data
@@ -73,8 +75,9 @@ def open_crops(recipe: Recipe, folder: Path, rank: int = 0, ranks: int = 1,
             raise UsageError(f"{reason}, or set data.skip_unreadable")
         say(f"left out: {reason}")
 
-    sources = find_sources(data.train, folder, recipe.scale, data.crop, skip=skip,
-                           sizes=data.sizes)
+    sources = [source for scale in recipe.scales
+               for source in find_sources(data.train, folder, scale, data.crop, skip=skip,
+                                          sizes=data.sizes)]
     photos = DecodedPhotos([source.files for source in sources],
                            int(loading.memory_gb * 1e9 / ranks),
                            folder / loading.cache if loading.cache else None)
@@ -96,8 +99,8 @@ def open_crops(recipe: Recipe, folder: Path, rank: int = 0, ranks: int = 1,
 class Crops:
     """Endless random crops of photos, each a pure function of its number.
 
-    photos   decoded pairs; every side is at least ``data.crop``
-    weights  how often each is drawn, relative to the others; equally by default
+    photos   decoded pairs, of one scale or several; every side is at least ``data.crop``
+    weights  how often each is drawn, relative to the others of its scale; equally by default
     given    the network's input: CONDITION, the low-resolution image enlarged to the crop's size,
              or LOW, that image itself, crop / scale pixels a side; only for aligned crops
     """
@@ -112,26 +115,35 @@ class Crops:
         self.data = data
         self._seed = seed % (1 << 64)
         shares = np.asarray(weights or [1.0] * len(photos.pairs), np.float64)
-        self._bounds = np.cumsum(shares / shares.sum())
+        scale_of = np.array([pair.scale for pair in photos.pairs])
+        self.scales = tuple(sorted(set(scale_of.tolist())))
+        self._indices = {scale: np.flatnonzero(scale_of == scale) for scale in self.scales}
+        self._bounds = {scale: np.cumsum(shares[indices] / shares[indices].sum())
+                        for scale, indices in self._indices.items()}
 
-    def batch(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+    def batch(self, first: int, count: int, scale: int | None = None) -> tuple[Tensor, Tensor]:
         """Photos and inputs of crops ``first`` to ``first + count``: float32 (count, 3, crop, crop)
-        each, photos in [0, 1]; LOW is smaller by the scale. Raises UsageError for a damaged photo.
-        """
-        crops = [self.crop(index) for index in range(first, first + count)]
+        each, photos in [0, 1]; LOW is smaller by the scale. ``scale``: one of ``scales``, by
+        default the first. Raises UsageError for a damaged photo."""
+        crops = [self.crop(index, scale) for index in range(first, first + count)]
         photos, inputs = (torch.from_numpy(np.stack(part)) for part in zip(*crops))
         return photos.float().div_(255), inputs
+
+    def batch_of(self, iteration: int, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """``batch`` at the scale of an iteration."""
+        return self.batch(first, count, drawn_scale(self.scales, self._seed, iteration))
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """``batch`` crops from a number that ``generator`` draws."""
         return self.batch(int(torch.randint(1 << 62, (), generator=generator)), batch)
 
-    def crop(self, index: int) -> tuple[Pixels, Floats]:
+    def crop(self, index: int, scale: int | None = None) -> tuple[Pixels, Floats]:
         """Crop number ``index``: the photo, uint8 (3, crop, crop), and the input, float32."""
         if self.data.crops:
             index %= self.data.crops
         random = np.random.Generator(np.random.Philox(key=(index << 64) | self._seed))
-        places = [self._place(random) for _ in range(self.data.candidates)]
+        scale = scale or self.scales[0]
+        places = [self._place(random, scale) for _ in range(self.data.candidates)]
         crops = [self._cut(place, *self._low(place, None)) for place in places]
         best = int(np.argmax([np.square(photo / np.float32(255) - condition).sum()
                               for photo, condition, _ in crops])) if len(crops) > 1 else 0
@@ -140,8 +152,8 @@ class Crops:
             photo, condition, low = self._cut(places[best], *self._low(places[best], random))
         return photo, low if self.given == LOW else condition
 
-    def _place(self, random: np.random.Generator) -> _Place:
-        pair, planes = self._photo(random)
+    def _place(self, random: np.random.Generator, scale: int) -> _Place:
+        pair, planes = self._photo(random, scale)
         data, size = self.data, self.data.crop
         unit = pair.scale if data.aligned else 1
         top, left = (int(random.integers((side - size) // unit + 1)) * unit
@@ -189,10 +201,11 @@ class Crops:
         small = small[above // scale:, before // scale:][:size // scale, :size // scale]
         return augment(photo), augment(condition), augment(to_unit(small).transpose(2, 0, 1))
 
-    def _photo(self, random: np.random.Generator) -> tuple[ImagePair, Planes]:
+    def _photo(self, random: np.random.Generator, scale: int) -> tuple[ImagePair, Planes]:
+        bounds, indices = self._bounds[scale], self._indices[scale]
         while True:
-            index = min(int(np.searchsorted(self._bounds, random.random(), side="right")),
-                        len(self._bounds) - 1)
+            found = int(np.searchsorted(bounds, random.random(), side="right"))
+            index = int(indices[min(found, len(bounds) - 1)])
             try:
                 return self.photos.pairs[index], self.photos[index]
             except ImageError as error:
@@ -200,6 +213,6 @@ class Crops:
                     raise UsageError(f"{error}, or set data.skip_unreadable") from None
                 # Drawn again from the same stream, so that every process gets the same crop.
                 self.photos.unreadable[index] = str(error)
-                if len(self.photos.unreadable) == len(self.photos.pairs):
+                if set(indices.tolist()) <= set(self.photos.unreadable):
                     raise UsageError("none of the photos in data.train can be read; name "
                                      "others") from None

@@ -144,8 +144,8 @@ class DiffusionTask:
         recipe = self.recipe
         latent = latent_weights(published, recipe.network, str(run))
         write_packed(output, from_latent(
-            latent, recipe.network, name=run.name, origin=str(run), scale=recipe.scale,
-            schedule=recipe.schedule.to_dict(), sampling=self.sampling), overwrite=overwrite)
+            latent, recipe.network, name=run.name, origin=str(run),
+            scale=None if recipe.network.scales else recipe.scale, schedule=recipe.schedule.to_dict(), sampling=self.sampling), overwrite=overwrite)
 
 
 def add_noise(image: Tensor, noise: Tensor, alpha: np.float32) -> Tensor:

@@ -7,6 +7,7 @@ own images, the same that one process would draw for them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -14,13 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Draws", "Purpose"]
+__all__ = ["Draws", "Purpose", "drawn_scale"]
 
 
 class Purpose(IntEnum):
     """Streams of random numbers; none depends on how many another yields."""
 
-    SHARED, NOISE, DROPOUT, SCORE, JUDGE, STEP = range(6)
+    SHARED, NOISE, DROPOUT, SCORE, JUDGE, STEP, SCALE = range(7)
+
+
+def drawn_scale(scales: Sequence[int], seed: int, iteration: int) -> int:
+    """The upscaling factor of an iteration's batch, each of ``scales`` equally often."""
+    random = np.random.default_rng([seed, Purpose.SCALE, iteration])
+    return scales[int(random.integers(len(scales)))]
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,15 @@ COLUMNS = ("iteration", "minutes", "loss", "learning_rate", "psnr_y", "gain_over
 class Log:
     """The log of a run in ``folder``; entries after ``iteration`` are dropped, for a resume.
 
+    ``scales``: upscaling factors of a run of several, each with a column of its PSNR-Y.
+
     Events are written if the package tensorboard is installed; if not, ``say`` is called once.
     """
 
-    def __init__(self, folder: Path, iteration: int, say: Callable[[str], object]) -> None:
+    def __init__(self, folder: Path, iteration: int, say: Callable[[str], object],
+                 scales: Sequence[int] = ()) -> None:
         self._path = folder / CSV
+        self._scales = scales
         self._say = say
         _drop_rows(self._path, iteration)
         self._events: Any = None
@@ -52,19 +56,25 @@ class Log:
             name, np.concatenate(images, axis=1), iteration, dataformats="HWC"))
 
     def row(self, iteration: int, minutes: float, loss: float, rate: float,
-            psnr: float, gain: float, ssim: float) -> None:
-        """Append one line to log.csv, after a validation. Raises OutputError."""
+            psnr: float, gain: float, ssim: float,
+            by_scale: Mapping[int, float] | None = None) -> None:
+        """Append one line to log.csv, after a validation. ``by_scale``: PSNR-Y of each of the
+        log's scales. Raises OutputError."""
+        of_scale = {f"psnr_y_x{scale}": (by_scale or {}).get(scale, math.nan)
+                    for scale in self._scales}
         with write_errors(self._path):
             is_new = not self._path.exists()
             with self._path.open("a", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 if is_new:
-                    writer.writerow(COLUMNS)
+                    writer.writerow([*COLUMNS, *of_scale])
                 writer.writerow([iteration, f"{minutes:.2f}", f"{loss:.5f}", f"{rate:.3e}",
-                                 f"{psnr:.3f}", f"{gain:.3f}", f"{ssim:.4f}"])
+                                 f"{psnr:.3f}", f"{gain:.3f}", f"{ssim:.4f}",
+                                 *(f"{value:.3f}" for value in of_scale.values())])
         self.scalars(iteration, {name: value for name, value in (
             ("validation/psnr_y", psnr), ("validation/gain_over_bicubic", gain),
-            ("validation/ssim_y", ssim))
+            ("validation/ssim_y", ssim),
+            *((f"validation/{name}", value) for name, value in of_scale.items()))
             if math.isfinite(value)})
 
     def close(self) -> None:

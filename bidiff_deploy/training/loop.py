@@ -79,7 +79,8 @@ def _run(recipe: Recipe, folder: Path, out: Path, begun: Path | None, found: Pro
         portable = folder / recipe.run.state if recipe.run.state else None
         checkpoints = Checkpoints(out, recipe.run.keep,
                                   trainer.iteration if (out / NEWEST).exists() else None, portable)
-        with contextlib.closing(Log(out, trainer.iteration, say)) as log:
+        several = recipe.scales if len(recipe.scales) > 1 else ()
+        with contextlib.closing(Log(out, trainer.iteration, say, several)) as log:
             try:
                 ended_early = _loop(trainer, stopped, checkpoints, log, say)
             except (ProcessLost, ValidationOutOfMemory):
@@ -141,15 +142,20 @@ def _validate(trainer: Trainer, loss: float, checkpoints: Checkpoints | None, lo
     if log is None or checkpoints is None:
         return
     psnr, bicubic = (_mean([score[key] for score in scores]) for key in ("network", "bicubic"))
+    by_scale = {scale: _mean([score["network"] for score in scores if score["scale"] == scale])
+                for scale in trainer.recipe.scales}
     ssim = _mean([score["ssim_y"] for score in scores if not math.isnan(score["ssim_y"])])
     if scores:
         say(f"iteration {trainer.iteration}  PSNR-Y {psnr:.2f} dB, {psnr - bicubic:+.2f} dB over "
-            "bicubic" + ("" if math.isnan(ssim) else f", SSIM-Y {ssim:.4f}"))
+            "bicubic" + ("" if math.isnan(ssim) else f", SSIM-Y {ssim:.4f}")
+            + ("" if len(by_scale) == 1 else "".join(
+                f", x{scale} {value:.2f} dB" for scale, value in by_scale.items())))
     log.row(trainer.iteration, trainer.seconds / 60, loss, trainer.learning_rate(), psnr,
-            psnr - bicubic, ssim)
+            psnr - bicubic, ssim, by_scale)
     for score in scores:
         if "images" in score:
-            log.images(trainer.iteration, f"validation/{score['name']}", score["images"])
+            of_scale = f"_x{score['scale']}" if len(by_scale) > 1 else ""
+            log.images(trainer.iteration, f"validation/{score['name']}{of_scale}", score["images"])
     if psnr > trainer.best:
         trainer.best = psnr
         if trainer.recipe.run.keep_best:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,8 @@ LOSSES = {NOISE_PREDICTOR: ("l1", "l2"), ONE_RUN: ("l1", "psnr")}
 class Recipe:
     """Everything a training run depends on except the photos' pixels.
 
+    scale    the upscaling factor; not stated for a network of several, ``network.scales``, of which
+             each batch draws one
     steps    the timesteps that sampling visits, descending; a number: that many, evenly spaced
              and noised from photos
     model    the network, bi-diffsr or bbcu; bbcu has no ``steps``, ``betas``, ``uniform``
@@ -82,11 +85,20 @@ class Recipe:
         fixed = network.fixed_scale(self.network)
         if fixed not in (None, self.scale):
             raise ValueError(f"network.scale={fixed} must be scale={self.scale}")
-        unit = self.scale * network.size_multiple(self.network)
+        unit = math.lcm(*self.scales) * network.size_multiple(self.network)
         if self.data.crop % unit:
             raise ValueError(f"data.crop={self.data.crop} must be a multiple of {unit}")
 
     def _check_diffusion(self) -> None:
+        if self.scale not in self.scales:
+            raise ValueError(f"scale={self.scale} is none of network.scales="
+                             f"{list(self.scales)}; leave it out")
+        if len(self.scales) > 1 and (self.one_step.timestep or self.distill.teacher):
+            raise ValueError("network.scales has no one_step and no distill; leave them out")
+        if len(self.scales) > 1 and any(photo.low for photo in
+                                        (*self.data.train, *self.data.validate)):
+            raise ValueError("low-resolution images in files are of one scale; leave low out for "
+                             "network.scales")
         if not 0 <= self.uniform <= 1:
             raise ValueError(f"uniform must be from 0 to 1, not {self.uniform}")
         if self.per_image and (self.uniform != 1 or self.network.dynamic_group != 1
@@ -108,6 +120,12 @@ class Recipe:
     @property
     def timesteps(self) -> tuple[int, ...]:
         return tuple(step.timestep for step in self.steps)
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """The upscaling factors that are trained."""
+        found: tuple[int, ...] = NETWORKS[self.model].scales(self.network)
+        return found or (self.scale,)
 
     @property
     def schedule(self) -> Schedule:
@@ -189,6 +207,9 @@ def recipe_from_dict(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
         one_step = tree.get("one_step")
         if "steps" not in tree and isinstance(one_step, Mapping) and one_step.get("timestep"):
             tree = {**tree, "steps": [{"timestep": one_step["timestep"], "origin": "condition"}]}
+        several = given.get("scales") if isinstance(given, Mapping) else None
+        if several and "scale" not in tree and isinstance(several, (list, tuple)):
+            tree = {**tree, "scale": several[0]}
         if "steps" not in tree:
             raise UsageError(f"{origin}: recipe lacks steps; add them")
         if isinstance(steps, int) and not isinstance(steps, bool):

@@ -17,8 +17,9 @@ from ..errors import UsageError
 from .batches import batches
 from .crops import Crops, open_crops
 from .distributed import Processes, pick_device
-from .draws import Draws
+from .draws import Draws, drawn_scale
 from .networks import channels_last
+from .networks.bi_diffsr import set_scale
 from .networks.plain_layers import set_progress
 from .optimizer import Precision, learning_rate, make_optimizer
 from .recipe import Recipe
@@ -97,7 +98,7 @@ class Trainer:
         """This process's share of the validation photos."""
         if self._pairs is None:
             self._pairs = self.processes.share(
-                load_pairs(self.recipe.data.validate, self.folder, self.recipe.scale))
+                load_pairs(self.recipe.data.validate, self.folder, *self.recipe.scales))
         return self._pairs
 
     def open_photos(self) -> None:
@@ -143,6 +144,7 @@ class Trainer:
         found = []
         for index, pair in enumerate(self.pairs):
             with_images = index * self.processes.ranks + self.processes.rank < shown
+            set_scale(self.average, pair.scale)
             try:
                 image = self.task.restored(self.average, pair)
             except (torch.OutOfMemoryError, MemoryError):
@@ -199,6 +201,7 @@ class Trainer:
             group["lr"] = rate * group.get("share", 1.0)
         self.optimizer.zero_grad()
         set_progress(self.network, self.progress)
+        set_scale(self.network, drawn_scale(self.recipe.scales, run.seed, self.iteration))
         first = self.iteration * run.batch + self.processes.rank * len(high)
         totals: dict[str, Tensor] = {}
         for part, (photo, condition) in enumerate(zip(high.chunk(parts), given.chunk(parts))):

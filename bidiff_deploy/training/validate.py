@@ -39,23 +39,24 @@ class Pair:
         return to_condition(self.low, self.scale)
 
 
-def load_pairs(photos: Sequence[Photo], folder: Path, scale: int) -> list[Pair]:
-    """The pair of every photo; paths are relative to ``folder``.
+def load_pairs(photos: Sequence[Photo], folder: Path, *scales: int) -> list[Pair]:
+    """The pair of every photo at each of ``scales``; paths are relative to ``folder``.
 
     Rows and columns beyond a multiple of the scale are cut off. Raises UsageError as
     ``photos.find_sources`` does, and ImageError for a file whose pixels are damaged.
     """
     pairs = []
-    for source in find_sources(photos, folder, scale, cut=True):
-        high = source.files.read_high()
-        pairs.append(Pair(source.files.name, high, source.files.read_low(high)))
+    for scale in scales:
+        for source in find_sources(photos, folder, scale, cut=True):
+            high = source.files.read_high()
+            pairs.append(Pair(source.files.name, high, source.files.read_low(high)))
     return pairs
 
 
 def measured(pair: Pair, restored: Image, *, images: bool = False) -> dict[str, Any]:
     """The scores of ``restored``, uint8 (H, W, 3), as ``bidiff-deploy evaluate`` measures them.
 
-    name     of the pair
+    name, scale  of the pair
     network  PSNR-Y of ``restored`` in dB, infinite for a perfect image
     bicubic  PSNR-Y of Matlab's bicubic
     ssim_y   of ``restored``; NaN for a photo that is too small
@@ -64,7 +65,7 @@ def measured(pair: Pair, restored: Image, *, images: bool = False) -> dict[str, 
     enlarged = bicubic(pair.low, pair.scale)
     figures = score(restored, pair.high, pair.scale)
     found: dict[str, Any] = {
-        "name": pair.name, "network": _or(figures["psnr_y"], math.inf),
+        "name": pair.name, "scale": pair.scale, "network": _or(figures["psnr_y"], math.inf),
         "bicubic": _or(score(enlarged, pair.high, pair.scale)["psnr_y"], math.inf),
         "ssim_y": _or(figures["ssim_y"], math.nan)}
     if images:

@@ -134,7 +134,9 @@ def parameters(config: NetworkConfig) -> dict[str, Parameter]:
     Names of a BIConv ``X``: ``X.weight`` (Cout, Cin, k, k) latent float weights; ``X.threshold``
     (K, Cin) TaR, added before the sign; ``X.shift_in``, ``X.slope``, ``X.shift_out`` (K, Cout) TaA,
     the parameters of RPReLU. K is ``dynamic_group``. Layers of other binarizers have ``X.weight``
-    and the vectors of ``Binarizer``; their published keys contain the binarizer's name.
+    and the vectors of ``Binarizer``; their published keys contain the binarizer's name. A network
+    for several upscaling factors has a Linear next to each norm of a residual block, see
+    ``scale_norm``; its keys are ours.
     """
     return dict(each_parameter(config))
 
@@ -159,6 +161,9 @@ def each_parameter(config: NetworkConfig) -> Iterator[tuple[str, Parameter]]:
             for half, convolution in enumerate(block.convolutions, 1):
                 inside = f"{key}.res_block.block{half}"
                 yield from _affine(f"{name}.norm{half}", f"{inside}.block.0", (channels,))
+                if config.scales:
+                    yield from _affine(f"{name}.scale{half}", f"{inside}.scale",
+                                       (2 * channels, inner))
                 yield from _convolution(config, block, *convolution, f"{inside}.conv")
             if block.attention:
                 yield from _affine(f"{name}.attention.norm", f"{key}.attn.norm", (channels,))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ...errors import CheckpointError
+from ..base import MAX_SCALE
 from ..options import check_whole_numbers, options_from
 from .binarizers import CFB, IDENTITY, NONE, PUBLISHED, Binarizer, find_binarizer
 
@@ -37,8 +38,10 @@ class NetworkConfig:
     ``alignment``: the factor k of binarizer ``bbcu`` at 64 channels. ``shortcut``: that of binary
     layers. ``identity`` needs as many outputs as inputs, which is why CP-Down, CP-Up and CS-Fusion
     are two layers each; with ``cfb``, BiDense's channel-adaptive bypass, they are one layer each,
-    whose input and output differ in channels. These three are not published options; ``to_dict``
-    omits them if they are the published network's, whose files have none of them.
+    whose input and output differ in channels. ``scales``: the upscaling factors of a network for
+    several, ascending, whose norms depend on the factor (``scale_norm``); empty for a network of
+    one. These four are not published options; ``to_dict`` omits them if they are the published
+    network's, whose files have none of them.
     """
 
     network: ClassVar[str] = "bi-diffsr"
@@ -58,9 +61,10 @@ class NetworkConfig:
     binarizer: str = PUBLISHED
     alignment: float = 1.0
     shortcut: str = IDENTITY
+    scales: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for field in ("channel_mults", "attn_res", "fp_res"):
+        for field in ("channel_mults", "attn_res", "fp_res", "scales"):
             value = getattr(self, field)
             if isinstance(value, int):
                 value = (value,)
@@ -115,6 +119,12 @@ class NetworkConfig:
             object.__setattr__(self, "alignment", 1.0)
         if self.binarizer == NONE or (len(mults) == 1 and self.image_size in self.fp_res):
             object.__setattr__(self, "shortcut", IDENTITY)  # no binary layer changes channels
+        if list(self.scales) != sorted(set(self.scales)) or any(
+                not 2 <= scale <= MAX_SCALE for scale in self.scales):
+            raise CheckpointError(f"network option scales={list(self.scales)} must be ascending "
+                                  f"whole numbers from 2 to {MAX_SCALE}")
+        if self.scales and self.inner_channel < 4:
+            raise CheckpointError("network option scales needs inner_channel of 4 or more")
         if self.dynamic_group > self.total_step:
             raise CheckpointError(
                 f"network option dynamic_group={self.dynamic_group} must be at most "
@@ -138,7 +148,8 @@ class NetworkConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON-ready values, tuples as lists."""
-        later = {"binarizer": PUBLISHED, "alignment": 1.0, "shortcut": IDENTITY}
+        later = {"binarizer": PUBLISHED, "alignment": 1.0, "shortcut": IDENTITY,
+                 "scales": ()}
         return {key: list(value) if isinstance(value, tuple) else value
                 for key, value in dataclasses.asdict(self).items()
                 if key not in later or value != later[key]}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ...operators.sign_bits import BinaryWeight
 from ..base import NOISE_PREDICTOR, Network, Parameter, Shapes, StepGraph, Store, Weights
 from ..costs import Count
-from . import costs, memory, recognition
+from . import costs, memory, recognition, scale_norm
 from .architecture import binary_layers, each_parameter, int8_layers, parameters
 from .config import NetworkConfig
 
@@ -46,6 +47,13 @@ class BiDiffSr(Network):
     def recognise(self, shapes: Shapes, given: Mapping[str, Any],
                   origin: str) -> tuple[NetworkConfig, list[str]]:
         return recognition.recognise(shapes, given, origin)
+
+    def scales(self, config: NetworkConfig) -> tuple[int, ...]:
+        return config.scales
+
+    def at_scale(self, config: NetworkConfig, state: Mapping[str, np.ndarray],
+                 scale: int) -> tuple[NetworkConfig, dict[str, np.ndarray]]:
+        return scale_norm.at_scale(config, state, scale)
 
     def size_multiple(self, config: NetworkConfig) -> int:
         return config.size_multiple

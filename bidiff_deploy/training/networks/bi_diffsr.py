@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...networks.bi_diffsr.architecture import TIME_EXPANSION, Block, blocks
 from ...networks.bi_diffsr.config import NetworkConfig
+from ...networks.bi_diffsr.scale_norm import folded, scale_embedding
 from ...networks.bi_diffsr.step_constants import sinusoid
 from .binarize import BinaryLayer
 from .binary_layers import binary_layer
@@ -92,7 +93,10 @@ def _convolutions(config: NetworkConfig, block: Block, copies: int) -> dict[str,
 
 
 class Residual(nn.Module):
-    """conv(Swish(GN(x))) + time, conv(Dropout(Swish(GN(.)))), shortcut; then attention, if any."""
+    """conv(Swish(GN(x))) + time, conv(Dropout(Swish(GN(.)))), shortcut; then attention, if any.
+
+    Of a network for several upscaling factors each GN has a Linear, see ``scale_norm``.
+    """
 
     def __init__(self, config: NetworkConfig, block: Block, copies: int = 1) -> None:
         super().__init__()
@@ -104,15 +108,30 @@ class Residual(nn.Module):
         self.norm2 = nn.GroupNorm(groups, channels)
         self.conv2 = convolutions["conv2"]
         self.dropout = nn.Dropout(config.dropout)
+        self.scaled = bool(config.scales)
+        if self.scaled:
+            for half in ("scale1", "scale2"):
+                setattr(self, half, nn.Linear(config.inner_channel, 2 * channels))
+                for parameter in self.get_submodule(half).parameters():
+                    nn.init.zeros_(parameter)
         if block.attention:
             self.attention = Attention(channels, groups, copies)
 
-    def forward(self, x: Tensor, embedding: Tensor, group: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)), group)
+    def forward(self, x: Tensor, embedding: Tensor, group: Tensor, scale: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self._normed(1, x, scale)), group)
         h = h + self.time(F.silu(embedding))[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))), group)
+        h = self.conv2(self.dropout(F.silu(self._normed(2, h, scale))), group)
         h = h + x
         return self.attention(h) if hasattr(self, "attention") else h
+
+    def _normed(self, half: int, x: Tensor, scale: Tensor) -> Tensor:
+        norm: nn.GroupNorm = getattr(self, f"norm{half}")
+        if not self.scaled:
+            return norm(x)
+        # Folded as in export: the maps are normalised once, whatever the scale.
+        linear: nn.Linear = getattr(self, f"scale{half}")
+        weight, bias = folded(norm.weight, norm.bias, linear.weight, linear.bias, scale)
+        return F.group_norm(x, norm.num_groups, weight, bias, norm.eps)
 
 
 class _ChannelChange(nn.Module):
@@ -180,8 +199,17 @@ class Head(nn.Module):
         return self.conv(F.silu(self.norm(x)))
 
 
+def set_scale(network: nn.Module, scale: int) -> None:
+    """Choose the upscaling factor of a network for several, of ``config.scales``; nothing for
+    another network."""
+    if isinstance(network, BiDiffSR) and network.config.scales:
+        network.scale.copy_(torch.from_numpy(
+            scale_embedding(scale, network.config.inner_channel)))
+
+
 class BiDiffSR(nn.Module):
-    """The noise predictor of one ``NetworkConfig``.
+    """The noise predictor of one ``NetworkConfig``. One for several upscaling factors computes for
+    the one of ``set_scale``, at first the first.
 
     Its ``named_parameters`` have the names and shapes of ``architecture.parameters(config)``.
     ``copies``: with more than 1, every map has that many times the channels, copy after copy, and
@@ -203,6 +231,9 @@ class BiDiffSR(nn.Module):
                 part, index = block.name.split(".")
                 getattr(self, part)[index] = inner[block.kind](config, block, copies)
         self.head = Head(config, config.channels(0), copies)
+        self.register_buffer("scale", torch.empty(0), persistent=False)
+        if config.scales:
+            self.scale = torch.from_numpy(scale_embedding(config.scales[0], config.inner_channel))
 
     def forward(self, noisy: Tensor, condition: Tensor, timestep: int | Tensor) -> Tensor:
         """Predict the noise in ``noisy``.
@@ -283,7 +314,7 @@ class BiDiffSR(nn.Module):
         for block in self.blocks:
             module = self.get_submodule(block.name)
             if block.kind == "residual":
-                x = module(x, embedding, group)
+                x = module(x, embedding, group, self.scale)
             elif block.kind == "fusion":
                 x = module(x, skips.pop(), group)
             elif block.kind in ("down", "up"):
