@@ -137,6 +137,9 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> Bundle:
     config = network.config(manifest["network"], "network")
     if set(manifest["network"]) != set(config.to_dict()):
         raise BundleError("its network options are not complete; export the bundle again")
+    if network.scales(config):
+        raise BundleError("its network is of several scales, of which a bundle has one; export the "
+                          "bundle again")
     scale, fixed = manifest["scale"], network.fixed_scale(config)
     if fixed not in (None, scale):
         raise BundleError(f"its scale {scale} is not that of its network, {fixed}; export the "

@@ -23,7 +23,7 @@ from ..sampling.noise import NO_NOISE
 from ..sampling.resshift import ResShiftSchedule, check_sampler
 from ..sampling.schedule import Schedule, check_timesteps
 from .options import Options
-from .record import Checkpoint, upscaling_factor
+from .record import Checkpoint, at_scale, upscaling_factor
 
 __all__ = ["read_packed", "write_packed"]
 
@@ -109,8 +109,8 @@ def read_packed(path: Path, tensors: Mapping[str, np.ndarray], text: str, option
     state, binary = _weights(path, tensors, network.each_parameter(config), zeros)
     found = upscaling_factor(config, path, given=scale, in_options=options.scale,
                              in_file=header.get("scale"))
-    return Checkpoint(path.name, digest, config, state, binary, found, schedule, sampling,
-                      assumptions)
+    return at_scale(Checkpoint(path.name, digest, config, state, binary, found, schedule, sampling,
+                               assumptions), found)
 
 
 def _header(path: Path, text: str) -> dict[str, Any]:

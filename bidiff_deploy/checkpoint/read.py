@@ -23,7 +23,7 @@ from .autoencoder import read_autoencoder
 from .options import Options, check_scale
 from .packed import read_packed
 from .published_keys import from_published
-from .record import Checkpoint, from_latent, upscaling_factor
+from .record import Checkpoint, at_scale, from_latent, upscaling_factor
 from .tensor_files import read_state
 
 __all__ = ["read_checkpoint"]
@@ -35,7 +35,9 @@ def read_checkpoint(path: str | Path, options: Options | None = None,
                     scale: int | None = None) -> Checkpoint:
     """Read a checkpoint, published, packed or of a training run here.
 
-    ``options`` complete what shapes imply, ``scale`` what neither states. Raises CheckpointError,
+    ``options`` complete what shapes imply, ``scale`` what neither states. Of a network of several
+    upscaling factors ``scale`` chooses one; without it the checkpoint has all, and no scale. Raises
+    CheckpointError,
     one sentence, for missing, truncated, foreign or unsafe files, contradictions, and NaN or
     infinite weights.
     """
@@ -88,12 +90,11 @@ def read_checkpoint(path: str | Path, options: Options | None = None,
                                                    else {})}
     state = {key: value for key, value in state.items() if key not in unused}
     assumptions += _unused(unused)
-    return from_latent(from_published(state, config, str(path)), config, name=path.name,
-                       sha256=digest, origin=str(path),
-                       scale=upscaling_factor(config, path, given=scale, in_options=options.scale,
-                                              in_file=stated_scale),
-                       schedule=schedule, sampling=sampling,
-                       assumptions=tuple(notes + assumptions))
+    factor = upscaling_factor(config, path, given=scale, in_options=options.scale,
+                              in_file=stated_scale)
+    return at_scale(from_latent(from_published(state, config, str(path)), config, name=path.name,
+                                sha256=digest, origin=str(path), scale=factor, schedule=schedule,
+                                sampling=sampling, assumptions=tuple(notes + assumptions)), factor)
 
 
 def _resshift(options: Options, origin: str) -> tuple[dict[str, Any], list[str]]:

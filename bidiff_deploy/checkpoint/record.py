@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from ..networks.quantised import Bounds
 from ..operators.sign_bits import BinaryWeight
 from .options import check_scale
 
-__all__ = ["Checkpoint", "from_latent", "upscaling_factor", "with_sampler"]
+__all__ = ["Checkpoint", "at_scale", "from_latent", "known_scale", "upscaling_factor",
+           "with_sampler"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Checkpoint:
     config       the network's options
     state        float32 parameters that are not binary, by the names of ``networks.parameters``
     binary       binary weights, by the same names
-    scale        upscaling factor, or None if unknown
+    scale        upscaling factor, or None if unknown, or not chosen of a network of several
     schedule     keyword arguments of its schedule, ``sampling.schedule.Schedule`` or, of a latent
                  network, ``sampling.resshift.ResShiftSchedule``; empty for a one-run network
     sampling     recommended ``timesteps`` (descending), ``steps``, ``start`` and, of a latent
@@ -83,6 +84,36 @@ def from_latent(latent: Mapping[str, np.ndarray], config: Config, *, name: str,
         else:
             state[key] = value
     return Checkpoint(name, sha256, config, state, binary, **rest)
+
+
+def at_scale(checkpoint: Checkpoint, scale: int | None) -> Checkpoint:
+    """The checkpoint of a network of several upscaling factors as that of a network of ``scale``;
+    as it is for None, and for a network without a choice. Raises CheckpointError for a factor that
+    it does not have."""
+    scales = checkpoint.network.scales(checkpoint.config)
+    if scale is None or not scales:
+        return checkpoint
+    if scale not in scales:
+        raise CheckpointError(f"{checkpoint.name} upscales by {_either(scales)}, not by {scale}; "
+                              "choose one of these with --scale")
+    config, state = checkpoint.network.at_scale(checkpoint.config, checkpoint.state, scale)
+    return replace(checkpoint, config=config, state=state, scale=scale)
+
+
+def known_scale(checkpoint: Checkpoint) -> int:
+    """Its upscaling factor. Raises UsageError if none is known or chosen."""
+    if checkpoint.scale is not None:
+        return checkpoint.scale
+    if scales := checkpoint.network.scales(checkpoint.config):
+        raise UsageError(f"{checkpoint.name} upscales by {_either(scales)}; choose one of these "
+                         "with --scale")
+    raise UsageError(f"{checkpoint.name} does not state the factor it upscales by, and no tensor "
+                     "shows it; give --scale 2 or --scale 4, or the options file")
+
+
+def _either(scales: Sequence[int]) -> str:
+    *some, last = map(str, scales)
+    return f"{', '.join(some)} or {last}" if some else last
 
 
 def with_sampler(checkpoint: Checkpoint, sampler: str | None) -> Checkpoint:

@@ -30,9 +30,12 @@ class _Path(click.Path):
         return super().convert(value, param, ctx)
 
 
+_SCALE = "bidiff_deploy.scale"  # in a context's meta: what ``scale_option`` chose
+
+
 class _Bundle(_Path):
     """The path of a bundle. A checkpoint and the name of an installed model become that of a
-    temporary one, which is removed when the command ends."""
+    temporary one, of the scale of ``scale_option``, which is removed when the command ends."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path = super().convert(value, param, ctx)
@@ -40,7 +43,7 @@ class _Bundle(_Path):
             return path
         from ..models.open import bundle_folder
 
-        return str(ctx.with_resource(bundle_folder(path)))
+        return str(ctx.with_resource(bundle_folder(path, ctx.meta.get(_SCALE))))
 
 
 PATH = _Path(readable=False)
@@ -57,6 +60,11 @@ threads_option = click.option(
 device_option = click.option(
     "--device", type=click.IntRange(min=0), metavar="N",
     help="Number of the GPU, for backends that run on one. Default: 0.")
+# Read before the argument BUNDLE, which depends on it.
+scale_option = click.option(
+    "--scale", type=click.IntRange(1, 16), metavar="N", is_eager=True, expose_value=False,
+    callback=lambda context, _, value: context.meta.update({_SCALE: value}),
+    help="Choose the upscaling factor of a checkpoint that has several.")
 published_options_option = click.option(
     "--options", type=PATH, metavar="FILE",
     help="YAML options of the checkpoint, in the published form (network_g, beta_schedule, scale; "

@@ -15,6 +15,7 @@ from ._shared import (
     parse_size,
     print_note,
     quiet_option,
+    scale_option,
     threads_option,
 )
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("bundle", type=BUNDLE)
+@scale_option
 @click.option("--size", metavar="HxW",
               help="Height and width of the network's input, which is the output's size; for a "
                    "feed-forward or latent network, the low-resolution image's. Default: 256x256, "

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..engines import RTX, TENSORRT
-from ._shared import BUNDLE, PATH, json_option, parse_bytes, parse_size, print_note, quiet_option
+from ._shared import (
+    BUNDLE,
+    PATH,
+    json_option,
+    parse_bytes,
+    parse_size,
+    print_note,
+    quiet_option,
+    scale_option,
+)
 
 if TYPE_CHECKING:
     from ..bundle.record import Bundle
@@ -16,6 +25,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("bundle", type=BUNDLE)
+@scale_option
 @click.option("--backend", default="tensorrt",
               help="Backend to build a plan for: tensorrt, or tensorrt-rtx, whose plans any x86-64 "
                    "machine builds, with a GPU or without.")

@@ -16,6 +16,7 @@ from ._shared import (
     parse_size,
     parse_timesteps,
     quiet_option,
+    scale_option,
     threads_option,
 )
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("bundle", type=BUNDLE)
 @click.argument("checkpoint", type=PATH)
+@scale_option
 @click.option("--options", type=PATH, metavar="FILE",
               help="YAML options of the checkpoint, in the published form. Default: the bundle's, "
                    "where the tensors do not show them.")
@@ -84,6 +86,7 @@ def command(bundle: str, checkpoint: str, options: str | None, autoencoder: str 
     from ..bundle.record import LatentBundle, NoisePredictorBundle
     from ..checkpoint.options import Options, given_options, read_options
     from ..checkpoint.read import read_checkpoint
+    from ..checkpoint.record import at_scale
     from ..engines import BACKENDS, CUDA, ON_GPU
     from ..errors import CheckpointError, EngineError, UsageError
     from ..files import check_target
@@ -150,6 +153,7 @@ def command(bundle: str, checkpoint: str, options: str | None, autoencoder: str 
         except CheckpointError:
             # If it can be read alone, it is another network, which check_bundle reports better.
             found = read_checkpoint(checkpoint)
+    found = at_scale(found, opened.scale)
     with Progress("check", 1, quiet=quiet) as progress:
         result = check_bundle(opened, found, backend=backend, device=device, threads=threads,
                               timesteps=listed, size=shape, images=images, truths=truth, save=save,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from ._shared import BUNDLE, PATH, backend_option, json_option, parse_bytes
+from ._shared import BUNDLE, PATH, backend_option, json_option, parse_bytes, scale_option
 
 
 @click.command()
 @click.argument("bundle", type=BUNDLE)
+@scale_option
 @click.option("-o", "--output", required=True, type=PATH, metavar="REPO",
               help="Folder of the model repository.")
 @click.option("--name", help="Name of the model. Default: bidiff_x and the bundle's scale.")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from ._shared import BUNDLE, json_option, parse_size
+from ._shared import BUNDLE, json_option, parse_size, scale_option
 
 
 @click.command()
 @click.argument("bundle", type=BUNDLE)
+@scale_option
 @click.option("--size", metavar="HxW",
               help="Size to count operations for: of the output, or of a feed-forward or latent "
                    "network's input. Default: the network's image_size, 256x256 for the "

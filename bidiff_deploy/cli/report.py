@@ -40,6 +40,8 @@ _AGAINST = "torch,onnxruntime,onnxruntime-minus-sign,openvino"
 @click.option("--options", type=PATH, metavar="FILE",
               help="YAML options of CHECKPOINT, in the published form. Default: the bundle's, "
                    "where the tensors do not show them.")
+@click.option("--scale", type=click.IntRange(1, 16), metavar="N",
+              help="Choose the upscaling factor of a checkpoint that has several.")
 @click.option("--bench", is_flag=True,
               help="Also measure latency, compared with baselines, which takes minutes.")
 @backend_option
@@ -60,9 +62,10 @@ _AGAINST = "torch,onnxruntime,onnxruntime-minus-sign,openvino"
 @quiet_option
 @json_option("the page's data as well,")
 def command(model: str, checkpoint: str | None, images: tuple[str, ...], output: str,
-            truth: tuple[str, ...], options: str | None, bench: bool, backend: str,
-            threads: int | None, size: str, steps: int | None, seed: int, against: str | None,
-            rounds: int, overwrite: bool, quiet: bool, as_json: bool) -> None:
+            truth: tuple[str, ...], options: str | None, scale: int | None, bench: bool,
+            backend: str, threads: int | None, size: str, steps: int | None, seed: int,
+            against: str | None, rounds: int, overwrite: bool, quiet: bool,
+            as_json: bool) -> None:
     """Write one HTML page about MODEL that opens in any browser and loads nothing.
 
     MODEL is a bundle, or a checkpoint or a model that `bidiff-deploy models` lists, which is
@@ -105,7 +108,7 @@ def command(model: str, checkpoint: str | None, images: tuple[str, ...], output:
     check_target(output, overwrite)
     shape, names = parse_size(size), parse_names(against or _AGAINST)
     path = checkpoint_file(checkpoint or model)
-    with bundle_folder(model) as folder, Progress("report", 1, quiet=quiet) as progress:
+    with bundle_folder(model, scale) as folder, Progress("report", 1, quiet=quiet) as progress:
         compared = checkpoint is not None or folder != Path(model)
         opened = open_bundle(folder)
         request = Request(opened if isinstance(opened, LatentBundle)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-from ..checkpoint.record import Checkpoint
+from ..checkpoint.record import Checkpoint, known_scale
 from ..engines.noise_predictor import PADDING_MULTIPLE
 from ..errors import UsageError
 from ..files import atomic_file
@@ -72,6 +72,8 @@ def one_file_model(checkpoint: Checkpoint, *, step: int | None = None, part: str
     if checkpoint.network.kind == LATENT and half:
         raise UsageError(f"{checkpoint.name} is {checkpoint.network.title}, whose files are "
                          "float32; leave --precision out")
+    if checkpoint.network.scales(checkpoint.config):
+        known_scale(checkpoint)
     writer = _Writer(checkpoint, half, plain)
     facts = {"scale": checkpoint.scale, "precision": "float16" if half else "float32",
              "weights": "floats" if plain else "bits",
@@ -89,10 +91,7 @@ class _Writer(FileWriter):
 
     # -- the two forms ----------------------------------------------------------------------------
     def image_model(self, seed: int, facts: dict[str, Any]) -> ModelProto:
-        scale = self.checkpoint.scale
-        if scale is None:
-            raise UsageError(f"{self.checkpoint.name} does not say what factor it upscales by, and "
-                             "no tensor shows it; give --scale 2 or --scale 4, or the options file")
+        scale = known_scale(self.checkpoint)
         image = self.widened("input")
         if self.network.kind == NOISE_PREDICTOR:
             timestep = self.only_step()

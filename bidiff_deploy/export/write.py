@@ -15,7 +15,7 @@ from onnx import ModelProto
 from ..bundle.manifest import FORMAT, MANIFEST, SCHEMA_VERSION, WITH_NOISE, bundle_of
 from ..bundle.record import Bundle
 from ..bundle.weights_file import FILE_NAME, WeightsFile
-from ..checkpoint.record import Checkpoint
+from ..checkpoint.record import Checkpoint, known_scale
 from ..errors import UsageError
 from ..files import atomic_directory, file_sha256
 from ..networks import DEFAULT
@@ -113,9 +113,7 @@ def bundle_in_memory(checkpoint: Checkpoint, *, timesteps: Sequence[int] = (),
 
 
 def _check(checkpoint: Checkpoint, precision: str) -> None:
-    if checkpoint.scale is None:
-        raise UsageError(f"{checkpoint.name} does not state the factor it upscales by, and no "
-                         "tensor shows it; give --scale 2 or --scale 4, or the options file")
+    known_scale(checkpoint)
     network = checkpoint.network
     int8 = network.int8_layers(checkpoint.config)
     if precision != "int8" and PRECISIONS[precision] not in network.computes:

@@ -47,23 +47,26 @@ def checkpoint_file(model: str) -> Path:
 
 
 @contextmanager
-def bundle_folder(model: str) -> Iterator[Path]:
+def bundle_folder(model: str, scale: int | None = None) -> Iterator[Path]:
     """The folder of a bundle: ``model`` itself, or that of a checkpoint or installed model, which
     is exported to a temporary folder, removed at the end of the with statement.
 
-    Raises UsageError for what is not there, and as ``read_checkpoint`` and ``export_bundle``; does
-    not look into a folder.
+    ``scale``: chooses one of a checkpoint's; a bundle must have it. Raises UsageError for what is
+    not there, and as ``read_checkpoint`` and ``export_bundle``; does not look into a folder unless
+    there is a ``scale``.
     """
     if not (is_name(model) or os.path.isfile(model)):
         if not os.path.exists(model) and not is_model_file(model):
             choose(model)  # its error lists the names
+        if scale is not None:
+            _check_scale(model, open_bundle(model, verify=False).scale, scale)
         yield Path(model)
         return
     from ..checkpoint.read import read_checkpoint
     from ..export.write import choose_timesteps, export_bundle
 
     with tempfile.TemporaryDirectory(prefix="bidiff-") as folder:
-        checkpoint = read_checkpoint(checkpoint_file(model))
+        checkpoint = read_checkpoint(checkpoint_file(model), scale=scale)
         # A folder of the model's name, by which commands report it.
         bundle = Path(folder, Path(model).stem)
         export_bundle(checkpoint, bundle, timesteps=choose_timesteps(checkpoint))
@@ -87,9 +90,13 @@ def _bundle(model: str | None, scale: int | None) -> Bundle:
     else:
         choose(model)  # its error lists the names
         raise AssertionError
-    if scale not in (None, found.scale):
-        raise UsageError(f"{model} upscales by {found.scale}, not by {scale}; leave the scale out")
+    _check_scale(model, found.scale, scale)
     return found
+
+
+def _check_scale(model: str, found: int, wanted: int | None) -> None:
+    if wanted not in (None, found):
+        raise UsageError(f"{model} upscales by {found}, not by {wanted}; leave the scale out")
 
 
 def _in_memory(path: Path, scale: int | None) -> Bundle:

@@ -10,7 +10,7 @@ import numpy as np
 from ..bundle.record import Bundle, LatentBundle, NoisePredictorBundle, Step
 from ..checkpoint.options import read_options
 from ..checkpoint.read import read_checkpoint
-from ..checkpoint.record import Checkpoint
+from ..checkpoint.record import Checkpoint, known_scale
 from ..engines.image_engine import ImageEngine
 from ..engines.latent import LatentDiffusion
 from ..engines.one_run import OneRun
@@ -40,15 +40,13 @@ def open_checkpoint(path: Path, options: Path | None = None, scale: int | None =
     from ..export.write import choose_timesteps
 
     found: Checkpoint = read_checkpoint(path, read_options(options) if options else None, scale)
-    if found.scale is None:
-        raise UsageError(f"{path} does not say what factor it upscales by; give --scale, or the "
-                         "options file with --options")
+    known = known_scale(found)
     place = _device(device)
     timesteps = choose_timesteps(found, steps=steps)
     steps_of = tuple(Step(timestep, found.network.group(found.config, timestep), "")
                      for timestep in timesteps)
     # The bundle attributes that an engine reads, for a bare checkpoint.
-    bundle = Bundle(path, found.config, found.scale, steps_of, (), "float32", "", {}, {})
+    bundle = Bundle(path, found.config, known, steps_of, (), "float32", "", {}, {})
     if found.network.kind == ONE_RUN:
         return TorchOneRun(bundle, found, place)
     if found.network.kind == LATENT:

@@ -188,6 +188,7 @@ def _readable(request: Request, failed: list[str]) -> dict[Input, float]:
 def _parity(request: Request, inputs: Sequence[Input], stages: _Stages) -> dict[str, Any]:
     from ..checkpoint.options import Options, read_options
     from ..checkpoint.read import read_checkpoint
+    from ..checkpoint.record import at_scale
 
     for name, extra in (("torch", "train"), ("polygraphy", "proof")):
         if importlib.util.find_spec(name) is None:
@@ -204,6 +205,7 @@ def _parity(request: Request, inputs: Sequence[Input], stages: _Stages) -> dict[
             checkpoint = read_checkpoint(path, Options(bundle.config.to_dict()))
         except CheckpointError:
             checkpoint = read_checkpoint(path)
+    checkpoint = at_scale(checkpoint, bundle.scale)
     if isinstance(bundle, LatentBundle):
         from ..proof.check.latent import check_latent
 

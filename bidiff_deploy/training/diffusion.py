@@ -47,7 +47,7 @@ class DiffusionTask:
         if not distill.teacher:
             return NoiseLoss(self.network, recipe.loss)
         teacher = load_teacher(self.folder / distill.teacher, recipe.network, recipe.schedule,
-                               distill)
+                               distill, recipe.scale)
         return DistillationLoss(self.network, channels_last(teacher), distill, recipe.loss)
 
     def prepare(self, network: nn.Module, high: Tensor, given: Tensor,
@@ -145,7 +145,8 @@ class DiffusionTask:
         latent = latent_weights(published, recipe.network, str(run))
         write_packed(output, from_latent(
             latent, recipe.network, name=run.name, origin=str(run),
-            scale=None if recipe.network.scales else recipe.scale, schedule=recipe.schedule.to_dict(), sampling=self.sampling), overwrite=overwrite)
+            scale=None if recipe.network.scales else recipe.scale,
+            schedule=recipe.schedule.to_dict(), sampling=self.sampling), overwrite=overwrite)
 
 
 def add_noise(image: Tensor, noise: Tensor, alpha: np.float32) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint.read import read_checkpoint
+from ..checkpoint.record import at_scale
 from ..errors import CheckpointError, UsageError
 from ..networks.base import NOISE_PREDICTOR
 from ..networks.bi_diffsr.architecture import blocks
@@ -107,15 +108,16 @@ def feature_distance(first: Tensor, second: Tensor) -> Tensor:
     return distances.mean()
 
 
-def load_teacher(path: Path, student: NetworkConfig, schedule: Schedule,
-                 distill: Distill) -> BiDiffSR:
-    """The network of a teacher's checkpoint, checked against the student.
+def load_teacher(path: Path, student: NetworkConfig, schedule: Schedule, distill: Distill,
+                 scale: int | None = None) -> BiDiffSR:
+    """The network of a teacher's checkpoint, checked against the student. ``scale``: chooses one of
+    a network of several.
 
     Raises CheckpointError for a network that predicts no noise, has other channels, timesteps or
     betas, more levels or, if features are compared, other widths; UsageError for blocks that it
     does not have.
     """
-    found = read_checkpoint(path)
+    found = at_scale(read_checkpoint(path), scale)
     config = found.config
     if found.network.kind != NOISE_PREDICTOR:
         raise CheckpointError(f"{path}: is a feed-forward network, which predicts no noise; use a "

@@ -1,9 +1,9 @@
 """Options of a BI-DiffSR network from the keys and shapes of its checkpoint.
 
 Shapes show every width, level, block count, attention and full-precision level, the binarizer, and
-the number of TaR/TaA groups. The GroupNorm groups, the total number of time steps, the dropout, and
-the resolution that levels are named by are in no shape: they are taken from options or from the
-published defaults. Each such assumption is returned as a sentence.
+the number of TaR/TaA groups. The GroupNorm groups, the total number of time steps, the dropout, the
+resolution that levels are named by and the upscaling factors of a network of several are in no
+shape: they are taken from options or from defaults. Each such assumption is returned as a sentence.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .config import MAX_LEVELS, NetworkConfig
 
 _UNSEEN = {"norm_groups": "groups of GroupNorm", "total_step": "diffusion time steps",
            "image_size": "resolution that levels are named by"}
+_SCALES = (2, 3, 4)
 _OF_BBCU = {"alignment": "BBCU's residual alignment at 64 channels"}
 
 
@@ -43,6 +44,10 @@ def recognise(shapes: Shapes, given: Mapping[str, Any],
             if key != "image_size" or levels["attn_levels"] or (levels["fp_levels"] and not full):
                 assumptions.append(f"{key} = {options[key]} ({meaning}), the published default: "
                                    "no tensor shows it")
+    if any(".res_block.block1.scale." in key for key in shapes) and not given.get("scales"):
+        options["scales"] = _SCALES
+        assumptions.append(f"scales = {list(_SCALES)}, which one set of weights serves: no tensor "
+                           "shows them")
     config = NetworkConfig.from_dict({**options, **given}, origin)
     for key, value in options.items():
         if key in given and key not in ("attn_res", "fp_res"):

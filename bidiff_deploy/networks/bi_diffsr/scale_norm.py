@@ -69,7 +69,8 @@ def at_scale(config: NetworkConfig, state: Mapping[str, npt.NDArray[Any]],
             norm, linear = f"{block.name}.norm{half}", f"{block.name}.scale{half}"
             parts = [found[f"{norm}.weight"], found[f"{norm}.bias"],
                      found.pop(f"{linear}.weight"), found.pop(f"{linear}.bias")]
-            values = folded(*(part.astype(np.float64) for part in parts), embedding)
+            weight, bias, weights, offsets = (part.astype(np.float64) for part in parts)
+            values = folded(weight, bias, weights, offsets, embedding)
             for name, value in zip(("weight", "bias"), values):
                 found[f"{norm}.{name}"] = value.astype(np.float32)
     return replace(config, scales=()), found

@@ -65,7 +65,8 @@ def open_teacher(recipe: Recipe, folder: Path) -> Teacher:
     """
     path, schedule, steps = (folder / recipe.one_step.teacher, recipe.schedule,
                              recipe.one_step.trajectory.steps)
-    network = load_teacher(path, recipe.network, schedule, Distill()).requires_grad_(False).eval()
+    network = load_teacher(path, recipe.network, schedule, Distill(),
+                           recipe.scale).requires_grad_(False).eval()
     found = read_checkpoint(path)
     timesteps, start = found.sampling.get("timesteps"), found.sampling.get("start")
     if steps or not timesteps:
