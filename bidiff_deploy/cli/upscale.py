@@ -44,7 +44,8 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
               help="Name of a model that `bidiff-deploy models` lists, or a path. Default: "
                    "photo-x2, or the first word, if it is a bundle or checkpoint.")
 @click.option("--scale", type=click.IntRange(1, 16), metavar="N",
-              help="Choose the model of this upscaling factor. Default: that of the model.")
+              help="Choose the model of this upscaling factor, or the factor of a checkpoint that "
+                   "has several. Default: that of the model.")
 @click.option("--fit", type=click.IntRange(16, 65535), metavar="N",
               help="Make the longest side N pixels: the upscaled image is reduced to it. An image "
                    "that is as long already is only reduced.")
