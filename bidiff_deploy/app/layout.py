@@ -15,7 +15,7 @@ import gradio as gr
 
 from ..errors import BidiffError, UsageError, one_line, printable
 from ..images.image import READ_EXTENSIONS
-from ..models.open import scale_of
+from ..models.open import scales_of
 from ..models.shipped import SHIPPED, choose
 from .pages import Pages, Upload, Work
 from .photos import Stopped, Upscaler
@@ -37,8 +37,8 @@ def model_choices(own: str | None) -> list[tuple[str, str, int]]:
     if own is None:
         return found
     first = [choice for choice in found if choice[1] == own]
-    first = first or [(Path(own).name, own, scale_of(own))]
-    return [*first, *(choice for choice in found if choice != first[0])]
+    first = first or [(Path(own).name, own, scale) for scale in scales_of(own)]
+    return [*first, *(choice for choice in found if choice not in first)]
 
 
 def build(pages: Pages, upscaler: Upscaler, own_model: str | None, privacy: str) -> gr.Blocks:

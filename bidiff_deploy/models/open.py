@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ..bundle.record import Bundle
     from ..engines.image_engine import ImageEngine
 
-__all__ = ["bundle_folder", "checkpoint_file", "is_model_file", "open_model", "scale_of"]
+__all__ = ["bundle_folder", "checkpoint_file", "is_model_file", "open_model", "scale_of",
+           "scales_of"]
 
 ENDINGS = (".bundle", ".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
@@ -78,6 +79,18 @@ def scale_of(model: str | None, scale: int | None = None) -> int:
     if model is None or is_name(model):
         return choose(model, scale).scale
     return _bundle(model, scale).scale
+
+
+def scales_of(model: str) -> tuple[int, ...]:
+    """Every upscaling factor of a model that ``open_model`` opens: several of a checkpoint that
+    leaves the choice, else one. Raises as ``open_model``."""
+    if os.path.isfile(model):
+        from ..checkpoint.read import read_checkpoint
+
+        found = read_checkpoint(model)
+        if scales := found.network.scales(found.config):
+            return scales
+    return (scale_of(model),)
 
 
 def _bundle(model: str | None, scale: int | None) -> Bundle:

@@ -20,6 +20,7 @@ from bidiff_deploy.checkpoint.record import at_scale
 from bidiff_deploy.cli import group
 from bidiff_deploy.errors import BundleError, CheckpointError, UsageError
 from bidiff_deploy.export.one_file import export_one_file
+from bidiff_deploy.models.open import scales_of
 from bidiff_deploy.networks.bi_diffsr.binarizers import NONE, PUBLISHED
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.networks.bi_diffsr.scale_norm import folded, scale_embedding
@@ -113,6 +114,7 @@ def test_a_scale_is_chosen_or_asked_for(packed):
     for refused in (lambda: load(packed), lambda: export_one_file(whole, "x.onnx", step=10)):
         with pytest.raises(UsageError, match=says + "; choose one of these with --scale"):
             refused()
+    assert scales_of(str(packed)) == SCALES and scales_of("photo-x4") == (4,)
     images = {}
     for scale in SCALES:
         with load(packed, scale=scale, threads=1) as engine:

@@ -108,26 +108,27 @@ class Residual(nn.Module):
         self.norm2 = nn.GroupNorm(groups, channels)
         self.conv2 = convolutions["conv2"]
         self.dropout = nn.Dropout(config.dropout)
-        self.scaled = bool(config.scales)
-        if self.scaled:
-            for half in ("scale1", "scale2"):
-                setattr(self, half, nn.Linear(config.inner_channel, 2 * channels))
-                for parameter in self.get_submodule(half).parameters():
-                    nn.init.zeros_(parameter)
+        for half in ("scale1", "scale2") if config.scales else ():
+            linear = nn.Linear(config.inner_channel, 2 * channels)
+            for parameter in linear.parameters():
+                nn.init.zeros_(parameter)
+            setattr(self, half, linear)
         if block.attention:
             self.attention = Attention(channels, groups, copies)
 
-    def forward(self, x: Tensor, embedding: Tensor, group: Tensor, scale: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, group: Tensor,
+                scale: Tensor | None = None) -> Tensor:
         h = self.conv1(F.silu(self._normed(1, x, scale)), group)
         h = h + self.time(F.silu(embedding))[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self._normed(2, h, scale))), group)
         h = h + x
         return self.attention(h) if hasattr(self, "attention") else h
 
-    def _normed(self, half: int, x: Tensor, scale: Tensor) -> Tensor:
+    def _normed(self, half: int, x: Tensor, scale: Tensor | None) -> Tensor:
         norm: nn.GroupNorm = getattr(self, f"norm{half}")
-        if not self.scaled:
-            return norm(x)
+        if scale is None:
+            normal: Tensor = norm(x)
+            return normal
         # Folded as in export: the maps are normalised once, whatever the scale.
         linear: nn.Linear = getattr(self, f"scale{half}")
         weight, bias = folded(norm.weight, norm.bias, linear.weight, linear.bias, scale)
@@ -202,7 +203,7 @@ class Head(nn.Module):
 def set_scale(network: nn.Module, scale: int) -> None:
     """Choose the upscaling factor of a network for several, of ``config.scales``; nothing for
     another network."""
-    if isinstance(network, BiDiffSR) and network.config.scales:
+    if isinstance(network, BiDiffSR) and network.scale is not None:
         network.scale.copy_(torch.from_numpy(
             scale_embedding(scale, network.config.inner_channel)))
 
@@ -231,9 +232,9 @@ class BiDiffSR(nn.Module):
                 part, index = block.name.split(".")
                 getattr(self, part)[index] = inner[block.kind](config, block, copies)
         self.head = Head(config, config.channels(0), copies)
-        self.register_buffer("scale", torch.empty(0), persistent=False)
-        if config.scales:
-            self.scale = torch.from_numpy(scale_embedding(config.scales[0], config.inner_channel))
+        self.scale: Tensor | None
+        self.register_buffer("scale", torch.from_numpy(scale_embedding(
+            config.scales[0], config.inner_channel)) if config.scales else None, persistent=False)
 
     def forward(self, noisy: Tensor, condition: Tensor, timestep: int | Tensor) -> Tensor:
         """Predict the noise in ``noisy``.
