@@ -37,9 +37,8 @@ def read_checkpoint(path: str | Path, options: Options | None = None,
 
     ``options`` complete what shapes imply, ``scale`` what neither states. Of a network of several
     upscaling factors ``scale`` chooses one; without it the checkpoint has all, and no scale. Raises
-    CheckpointError,
-    one sentence, for missing, truncated, foreign or unsafe files, contradictions, and NaN or
-    infinite weights.
+    CheckpointError, one sentence, for missing, truncated, foreign or unsafe files, contradictions,
+    and NaN or infinite weights.
     """
     path = Path(path)
     options = options or Options()

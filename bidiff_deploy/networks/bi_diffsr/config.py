@@ -119,10 +119,10 @@ class NetworkConfig:
             object.__setattr__(self, "alignment", 1.0)
         if self.binarizer == NONE or (len(mults) == 1 and self.image_size in self.fp_res):
             object.__setattr__(self, "shortcut", IDENTITY)  # no binary layer changes channels
-        if list(self.scales) != sorted(set(self.scales)) or any(
+        if list(self.scales) != sorted(set(self.scales)) or len(self.scales) == 1 or any(
                 not 2 <= scale <= MAX_SCALE for scale in self.scales):
-            raise CheckpointError(f"network option scales={list(self.scales)} must be ascending "
-                                  f"whole numbers from 2 to {MAX_SCALE}")
+            raise CheckpointError(f"network option scales={list(self.scales)} must be two or more "
+                                  f"ascending whole numbers from 2 to {MAX_SCALE}")
         if self.scales and self.inner_channel < 4:
             raise CheckpointError("network option scales needs inner_channel of 4 or more")
         if self.dynamic_group > self.total_step:
