@@ -93,7 +93,7 @@ def test_a_chosen_scale_is_a_network_without_a_choice(binarizer):
 
 def test_options_and_recognition(tmp_path):
     for scales in ([3, 2], [2, 2], [1, 2], [2, 17], [3]):
-        with pytest.raises(CheckpointError, match="two or more ascending whole numbers from 2 to 16"):
+        with pytest.raises(CheckpointError, match="two or more ascending whole numbers"):
             NetworkConfig(scales=tuple(scales))
     assert "scales" not in NetworkConfig().to_dict()
     module, path = of_three(), tmp_path / "run.pth"
