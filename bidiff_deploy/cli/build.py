@@ -226,7 +226,7 @@ def _profile(bundle: Bundle, size: str | None, batch: int | None, minimum: str |
 def _capabilities(text: str | None) -> tuple[int, ...] | None:
     """``"86,89"`` as numbers; None for no text. Raises UsageError for a number that TensorRT-RTX
     does not know."""
-    from ..engines.tensorrt.api import CAPABILITIES
+    from ..engines.tensorrt.versions import CAPABILITIES
     from ..errors import UsageError
 
     if text is None:

@@ -58,6 +58,15 @@ def test_the_label_follows_and_shorter_lines_cover_longer_ones() -> None:
     assert len(second) == len(first)
 
 
+def test_without_a_total_the_time_alone_is_shown() -> None:
+    stream, clock = Terminal(), Clock()
+    with Progress("a", None, stream=stream, clock=clock) as progress:
+        for clock.now in (0.05, 65.0):
+            progress.update(0.0, "a, still")
+    assert [line.strip() for line in stream.getvalue().split("\r") if line.strip()] == [
+        "a, still: 1:05 min"]
+
+
 def test_a_broken_stream_does_not_end_the_job() -> None:
     class Broken(Terminal):
         def write(self, text: str) -> int:

@@ -53,9 +53,11 @@ def refusal(*arguments: object) -> str:
     return lines[0].removeprefix("error: ")
 
 
-def how_built(place: Path, name: str) -> dict[str, Any]:
-    header, _ = tensorrt_stand_in.read_plan((place / name).read_bytes())
-    return header
+def how_built(plan: Path) -> tuple[dict[str, Any], Any]:
+    """How the stand-in built a plan, and the graph."""
+    from stand_ins.tensorrt.building import read_plan
+
+    return read_plan(plan.read_bytes())
 
 
 def static(*shape: int) -> Profile:

@@ -1,7 +1,9 @@
 """The TensorRT backends: bundle -> graph -> plan -> engine, and the plugin library.
 
-    versions  the oldest supported version, and version texts as numbers
-    api       the installed TensorRT or TensorRT-RTX: its import, log and objects
+    versions  names, the oldest supported versions, and version texts as numbers
+    installed  the import of TensorRT or TensorRT-RTX
+    log       TensorRT's latest messages
+    api       the installed TensorRT or TensorRT-RTX: its objects, log and plugin
     profiles  the shapes that a plan runs
     sidecar   the file next to a plan: what the plan was built from and for which machine
     plans     plans in a folder: which one runs a shape, and whether it fits this machine

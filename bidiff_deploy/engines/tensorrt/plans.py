@@ -20,11 +20,12 @@ from ...errors import EngineError
 from ...files import check_target, make_directory, open_own, user_folder
 from ..gpu.engine import precision_of
 from ..gpu.library import DeviceInfo
-from .api import Api, plugin_digest, product
+from .api import Api, plugin_digest
 from .plan_pairs import SIDECAR_SUFFIX, sidecar_of, write_pair
 from .plugin.library import PluginLibrary
 from .profiles import Profile, Shape
 from .sidecar import MAX_SIDECAR_BYTES, RTX_VARIANTS, PlanInfo, PlanTarget, parse
+from .versions import product
 
 __all__ = ["SUFFIX", "Plan", "build_command", "check", "choose", "current_target",
            "default_folder", "read_plans", "reserve", "write_plan"]

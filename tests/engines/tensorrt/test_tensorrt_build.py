@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -33,7 +32,7 @@ def test_a_plan_and_its_sidecar(trt, tiny, place):
     told, gpu, name = json.loads(out), device_info(0), "plugin-float32-2x64x32.plan"
     old = trt._version[0] == 8
     assert told["plan"] == str(place / name)
-    header = how_built(place, name)
+    header = how_built(place / name)[0]
     # Strongly typed from 10 on; before, float32 unless a flag says otherwise. Never TF32.
     assert header["flags"] == [] and header["strongly_typed"] != old
     assert not header["dynamic"] and header["workspace"] == 1 << 30
@@ -63,7 +62,7 @@ def test_precision_is_the_graphs_in_every_version(trt, options, variant, halved,
     old = trt._version[0] == 8
     run(halved, "--size", "32x32", "--quiet", *options)
     name = f"{variant}-float16-1x32x32.plan"
-    header, model = tensorrt_stand_in.read_plan((place / name).read_bytes())
+    header, model = how_built(place / name)
     types = tensorrt_network.value_types(model)
     assert TensorProto.FLOAT16 in types.values()
     # From 10 on parsers read the later one.
@@ -108,31 +107,22 @@ def test_a_layer_without_a_kernel_in_its_precision_is_a_remark(trt, halved, tiny
 
 def test_plans_for_many_shapes_of_another_gpu_and_in_another_folder(trt, tiny, place, tmp_path):
     run(tiny, "--batch", 3)
-    header = how_built(place, "plugin-float32-3x64x64-3x256x256-3x512x512.plan")
+    header = how_built(place / "plugin-float32-3x64x64-3x256x256-3x512x512.plan")[0]
     assert header["dynamic"] and header["level"] == 3
     run(tiny, "--min", "8x16", "--opt", "2x16x32", "--max", "4x32x32", "--no-plugin",
         "--optimization-level", 5, "--device", 1, "--output", tmp_path / "mine", "--workspace",
         "900TB")
-    header = how_built(tmp_path / "mine", "dense-float32-1x8x16-2x16x32-4x32x32.plan")
+    header = how_built(tmp_path / "mine" / "dense-float32-1x8x16-2x16x32-4x32x32.plan")[0]
     profile, = header["profiles"]
     assert profile["condition"] == [[1, 3, 8, 16], [2, 3, 16, 32], [4, 3, 32, 32]]
     # What is the step's own has one shape.
     assert all(low == middle == high for name, (low, middle, high) in profile.items()
                if name not in ("noisy", "condition"))
     gpu = device_info(1)
-    assert header["level"] == 5 and header["architectures"] == [gpu.architecture]
+    assert header["level"] == 5
     plan, = tensorrt_plans.read_plans(tmp_path / "mine")
     assert (plan.info.target.gpu, plan.info.target.architectures, plan.info.workspace) == (
         gpu.name, (gpu.architecture,), 900 * 1000 ** 4)
-
-
-def test_a_plan_that_is_there_is_kept_unless_told_otherwise(trt, tiny, place):
-    run(tiny, "--size", "32x32")
-    before = (place / NAME).stat().st_mtime_ns
-    assert "--overwrite" in refusal(tiny, "--size", "32x32")
-    assert (place / NAME).stat().st_mtime_ns == before
-    run(tiny, "--size", "32x32", "--overwrite")
-    assert (place / NAME).stat().st_mtime_ns != before
 
 
 # -- the timing cache ---------------------------------------------------------------------------
@@ -144,9 +134,12 @@ def test_the_second_build_knows_the_times_of_the_first(trt, tiny, place, tmp_pat
 
     def timed() -> bool:
         run(tiny, "--size", "32x32", "--overwrite")
-        return how_built(place, NAME)["timed"]
+        return how_built(place / NAME)[0]["timed"]
 
     assert timed() and not timed()
+    before = (place / NAME).stat().st_mtime_ns
+    assert "--overwrite" in refusal(tiny, "--size", "32x32")
+    assert (place / NAME).stat().st_mtime_ns == before
     for damage in (b"damaged", b"", b"x" * (tensorrt_cache.MAX_BYTES + 1)):
         file.write_bytes(damage)
         assert timed(), damage[:10]
@@ -166,16 +159,10 @@ def test_the_second_build_knows_the_times_of_the_first(trt, tiny, place, tmp_pat
 # -- failures -----------------------------------------------------------------------------------
 
 
-def test_without_tensorrt_gpu_or_plugin(trt, tiny, place, monkeypatch):
+def test_without_gpu_or_plugin(trt, tiny, place, monkeypatch):
     monkeypatch.setenv("BIDIFF_TENSORRT_PLUGIN", "")
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "tensorrt", None)
-        assert "not installed; pip install tensorrt" in refusal(tiny)
     assert "GPU" in refusal(tiny, "--device", 77)
     assert "no plugin for TensorRT 10.3; build it with bidiff-deploy build-plugin" in refusal(tiny)
-    with monkeypatch.context() as patch:
-        patch.setattr(trt, "Builder", lambda logger: None)
-        assert "returned no builder" in refusal(tiny, "--size", "32x32", "--no-plugin")
     assert not list(place.glob("*"))
     run(tiny, "--no-plugin", "--size", "8x8")  # which needs none
 
@@ -187,9 +174,7 @@ def test_a_plugin_that_is_loaded_but_not_for_this_tensorrt(trt, tiny, place, mon
     assert not list(place.glob("*")) and "Assertion" not in text
 
 
-@pytest.mark.parametrize("options", [("--no-plugin",), ()])
-def test_a_graph_that_the_parser_does_not_take(trt, options, tiny, place, monkeypatch):
-    """Which is not the plugin's fault where the node is none of its own."""
+def test_a_node_that_the_parser_does_not_take_and_that_is_not_the_plugins(trt, tiny, monkeypatch):
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
     model = helper.make_model(
         helper.make_graph([helper.make_node("Relu", ["x"], ["a"], name="a"),
@@ -198,37 +183,33 @@ def test_a_graph_that_the_parser_does_not_take(trt, options, tiny, place, monkey
         opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("other", 1)])
     monkeypatch.setattr(lowering, "lower_for_tensorrt", lambda *_, **__: SimpleNamespace(
         model=model.SerializeToString(), inputs={"x": (1,)}, opset=17))
-    text = refusal(tiny, "--size", "32x32", *options)
-    assert "TensorRT 10.3.0 refuses the graph at node 1 (Unheard it): " in text
-    assert not list(place.glob("*"))
+    assert "TensorRT 10.3.0 refuses the graph at node 1 (Unheard it): " in refusal(
+        tiny, "--size", "32x32")
 
 
 def test_a_build_that_fails_says_why(trt, tiny, place, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setenv("BIDIFF_STAND_IN_FAIL", "build")
-        text = refusal(tiny, "--size", "32x32")
-        assert "could not build a plan for 1x32x32 on" in text and "--verbose" in text
-        assert "Could not find any implementation for node" in text
-    assert "give more --workspace" in refusal(tiny, "--workspace", "1k")
+    def failing(said):
+        return lambda self, network, config: self.logger.log(trt.ILogger.Severity.ERROR, said)
 
-    def build(self, network, config):
-        self.logger.log(trt.ILogger.Severity.ERROR,
-                        "Error Code 2: OutOfMemory (Requested size was 9 bytes.)")
-
-    monkeypatch.setattr(trt.Builder, "build_serialized_network", build)
-    for shapes, remedy in ((("--size", "32x32"), "a smaller --size or --batch"),
-                           ((), "a smaller --max")):
-        text = refusal(tiny, *shapes)
-        assert "has no memory left to build a plan for 1x" in text and remedy in text
-        assert "Requested size was 9 bytes" in text and "close other programs" in text
+    size = ("--size", "32x32")
+    for said, options, told in (
+            ("No implementation for node.", size, ["could not build a plan for 1x32x32 on emulated "
+                                                   "sm_75 (No implementation", "with --verbose"]),
+            ("insufficient tactics", (*size, "--workspace", "1k"), ["give more --workspace"]),
+            ("OutOfMemory (9 bytes.)", size, ["has no memory left to build a plan for 1x32x32 (OutO"
+                                              "fMemory (9 bytes.))", "a smaller --size or --batch",
+                                              "close other programs"]),
+            ("OutOfMemory", (), ["a smaller --max"])):
+        monkeypatch.setattr(trt.Builder, "build_serialized_network", failing(said))
+        text = refusal(tiny, *options)
+        assert all(word in text for word in told), text
     assert not list(place.glob("*"))
     shutil.rmtree(place)
     place.write_text("")
-    assert "a file of that name exists; choose another" in refusal(tiny, "--size", "32x32")
+    assert "a file of that name exists; choose another" in refusal(tiny, *size)
 
 
 @versions(OLD)
 def test_optimization_levels_before_there_were_any(trt, tiny):
-    for level in (0, 4):
-        assert "(8.6 and later have them); leave out --optimization-level" in refusal(
-            tiny, "--optimization-level", level)
+    assert "(8.6 and later have them); leave out --optimization-level" in refusal(
+        tiny, "--optimization-level", 0)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import ModuleType
 from unittest import mock
 
@@ -15,14 +14,9 @@ import pytest
 
 from bidiff_deploy import EngineError
 from bidiff_deploy.engines.gpu.failures import CudaError
-from bidiff_deploy.engines.tensorrt.run import cuda_python_driver, pycuda_driver
+from bidiff_deploy.engines.tensorrt.run import cuda_python_driver
 from bidiff_deploy.engines.tensorrt.run import device as tensorrt_device
 from support.driver_notes import GRAPHS, Codes
-
-
-def without(monkeypatch, *names: str) -> None:
-    for name in names:
-        monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.mark.parametrize("binding", ["cuda-python", "pycuda"])
@@ -65,31 +59,21 @@ def test_a_device(trt, binding, request):
         thread.submit(work).result()
 
 
-def test_neither_binding(monkeypatch):
-    without(monkeypatch, "pycuda", "cuda", "cuda.bindings")
-    with pytest.raises(EngineError, match=r"neither pycuda \(not installed\) nor cuda-python \(not "
-                                          "installed.*pip install cuda-python pycuda"):
-        tensorrt_device.open_device(0)
-
-
-def pycuda_of(monkeypatch, folder: Path, driver: str) -> None:
-    """A package pycuda with that driver."""
-    (folder / "pycuda").mkdir()
-    (folder / "pycuda" / "__init__.py").write_text("VERSION_TEXT = '1'")
-    (folder / "pycuda" / "driver.py").write_text(driver)
-    for name in ("pycuda", "pycuda.driver"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.syspath_prepend(str(folder))
-
-
 @pytest.mark.parametrize("driver, reason", [
+    (None, "not installed"),
     ("raise ImportError('libcuda.so.1:\\n absent')", "libcuda.so.1: absent"),
     ("class Device: pass", "too old")])  # without primary contexts
-def test_a_pycuda_that_is_broken_or_old(monkeypatch, tmp_path, driver, reason):
-    pycuda_of(monkeypatch, tmp_path, driver)
-    assert pycuda_driver.find() == (None, reason)
-    without(monkeypatch, "cuda", "cuda.bindings")
-    with pytest.raises(EngineError, match=f"neither pycuda .{reason}. nor"):
+def test_neither_binding(monkeypatch, tmp_path, driver, reason):
+    for name in ("pycuda", "pycuda.driver"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in ("cuda", "cuda.bindings", *["pycuda"] * (driver is None)):
+        monkeypatch.setitem(sys.modules, name, None)
+    (tmp_path / "pycuda").mkdir()
+    (tmp_path / "pycuda" / "__init__.py").write_text("VERSION_TEXT = '1'")
+    (tmp_path / "pycuda" / "driver.py").write_text(driver or "")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(EngineError, match=rf"neither pycuda \({reason}\) nor cuda-python \(not "
+                                          "installed.*pip install cuda-python pycuda"):
         tensorrt_device.open_device(0)
 
 
@@ -114,7 +98,7 @@ def test_cuda_python_before_12_6(monkeypatch):
     old.cuda = ModuleType("cuda.cuda")
     monkeypatch.setitem(sys.modules, "cuda", old)
     monkeypatch.setitem(sys.modules, "cuda.cuda", old.cuda)
-    without(monkeypatch, "cuda.bindings")
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     assert cuda_python_driver.find() == (old.cuda, "")
 
 

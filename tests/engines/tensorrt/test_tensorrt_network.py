@@ -1,18 +1,15 @@
-"""A derived graph as TensorRT's network: what the layers of a weakly typed one are told, the types
-that this is taken from, and what a configuration does without."""
+"""A derived graph as TensorRT's network: what the layers of a weakly typed one are told, and what a
+configuration does without."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.engines.tensorrt.build import network as tensorrt_network
-from bidiff_deploy.graphs.lowering import lower_for_tensorrt
 
 
 class Layer(SimpleNamespace):
@@ -75,17 +72,3 @@ def test_kernels_of_libraries_that_are_not_here_are_left_out(version, there, lef
     tensorrt_network._leave_out_libraries(
         SimpleNamespace(version=version, trt=SimpleNamespace(TacticSource=sources)), config, notes)
     assert told == ([0b1111 & ~left_out] if left_out else []) and len(notes) == len(told)
-
-
-@pytest.mark.parametrize("variant", ["dense", "dense-int8"])
-@pytest.mark.parametrize("float16", [False, True])
-def test_types_are_those_that_onnx_infers(variant, float16, tiny):
-    from bidiff_deploy.bundle.step_graphs import StepGraphs
-
-    graph = lower_for_tensorrt(StepGraphs(open_bundle(tiny)), variant=variant, float16=float16)
-    model = onnx.load_model_from_string(graph.model)
-    found = tensorrt_network.value_types(model)
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.value_info
-    assert len(inferred) > 100
-    assert {value.name: value.type.tensor_type.elem_type for value in inferred} == {
-        value.name: found[value.name] for value in inferred}

@@ -3,74 +3,57 @@ what is shown of them never falls back."""
 
 from __future__ import annotations
 
-import io
 import os
 import signal
+from unittest.mock import MagicMock, Mock, call
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder
 from bidiff_deploy.engines.tensorrt.build.progress import BuildProgress
-from bidiff_deploy.progress import Progress
 from stand_ins import tensorrt as tensorrt_stand_in
 from support.seeds import examples
 from support.tensorrt_building import OLD, run, versions
 from support.waiting import wait_until
 
 
-class Recorder:
-    """In Progress's place."""
-
-    def __init__(self, label, total, *, quiet):
-        Recorder.made = self
-        self.total, self.quiet, self.seen = total, quiet, []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def update(self, done, label=None):
-        self.seen.append((done, label))
+@pytest.fixture
+def shown(monkeypatch) -> Mock:
+    """In Progress's place; its ``updates`` are calls."""
+    made = MagicMock()
+    made.updates = made.return_value.__enter__.return_value.update
+    monkeypatch.setattr(tensorrt_builder.progress, "Progress", made)
+    return made
 
 
-def test_progress_is_reported_while_tensorrt_builds(trt, tiny, monkeypatch):
-    monkeypatch.setattr(tensorrt_builder.progress, "Progress", Recorder)
+def test_progress_is_reported_while_tensorrt_builds(trt, tiny, shown, monkeypatch):
     monkeypatch.setattr(tensorrt_builder, "_TICK_SECONDS", 0.001)
     real = trt.Builder.build_serialized_network
 
     def build(self, network, config):
-        monitor, seen = config.progress_monitor, Recorder.made.seen
+        monitor = config.progress_monitor
         monitor.phase_start("Whole", None, 4)
         monitor.step_complete("Whole", 0)
         monitor.phase_start("Part", "Whole", 2)
         assert monitor.step_complete("Part", 0)
-        wait_until(lambda: (0.375, "building float32 plugin, Part") in seen)
+        wait_until(lambda: call(0.375, "building float32 plugin, Part") in shown.updates.mock_calls)
         monitor.phase_finish("Part")
         monitor.phase_finish("Whole")
         return real(self, network, config)
 
     monkeypatch.setattr(trt.Builder, "build_serialized_network", build)
     run(tiny, "--size", "16x16")
-    assert Recorder.made.total == 1
-    shares = [done for done, _ in Recorder.made.seen]
+    shown.assert_called_once_with("building float32 plugin", 1, quiet=False)
+    shares = [one.args[0] for one in shown.updates.call_args_list]
     assert shares == sorted(shares) and max(shares) <= 0.99
 
 
 @versions(OLD)
-def test_before_there_was_a_monitor_the_time_alone_is_reported(trt, tiny, monkeypatch):
-    monkeypatch.setattr(tensorrt_builder.progress, "Progress", Recorder)
+def test_before_there_was_a_monitor_the_total_is_unknown(trt, tiny, shown):
     run(tiny, "--size", "16x16", "--no-plugin", "--quiet")
-    assert Recorder.made.total is None and Recorder.made.quiet
-    now, stream = [0.0], io.StringIO()
-    stream.isatty = lambda: True
-    with Progress("building", None, stream=stream, clock=lambda: now[0]) as shown:
-        for now[0] in (0.05, 65.0):
-            shown.update(0.0, "building, still")
-    lines = [line.strip() for line in stream.getvalue().split("\r") if line.strip()]
-    assert lines == ["building, still: 1:05 min"]
+    shown.assert_called_once_with("building float32 dense", None, quiet=True)
 
 
 def test_ctrl_c_ends_the_build_and_leaves_nothing(trt, tiny, place, monkeypatch):

@@ -13,7 +13,7 @@ In both ``import tensorrt`` is the stand-in and BIDIFF_TENSORRT_PLUGIN names the
 is a folder for compiled kernels. Further environment, by keyword:
 
     BIDIFF_EMULATED_FAIL      "cuMemAlloc=2": functions of the driver that fail
-    BIDIFF_STAND_IN_FAIL      build, deserialize, context or enqueue: what of the stand-in fails
+    BIDIFF_STAND_IN_FAIL      deserialize, context or enqueue: what of the stand-in fails
     BIDIFF_STAND_IN_PLUGIN    version of TensorRT that the plugin says it was built for
 """
 
@@ -85,10 +85,3 @@ def in_process(cache: Path, version: str = "10.3.0", **changed: str) -> Iterator
         patch.setitem(sys.modules, name, make(version))
         patch.setitem(sys.modules, "pycuda", None)
         yield sys.modules[name]
-
-
-def read_plan(plan: Any) -> Any:
-    """(how a plan was built, its graph)"""
-    from .building import read_plan as read
-
-    return read(plan)

@@ -8,13 +8,12 @@ from typing import Any
 
 from support import tensorrt_names
 
-from . import building, running
-from .objects import Object, checked
+from . import building, parsing, running
+from .objects import Object, lacking
 
 TEMPLATES: dict[str, Any] = {
-    "IHostMemory": building.IHostMemory,
-    **{name: value for module in (building, running) for name, value in vars(module).items()
-       if isinstance(value, type) and issubclass(value, Object) and value is not Object}}
+    name: value for module in (building, parsing, running) for name, value in vars(module).items()
+    if isinstance(value, type) and issubclass(value, Object) and value is not Object}
 
 
 class Number:
@@ -26,26 +25,11 @@ class Number:
         return self.value
 
 
-class Gone:
-    """A name that a version has not."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        raise AttributeError(self._name)
-
-    def __set__(self, instance: object, value: object) -> None:
-        raise AttributeError(self._name)
-
-
 class StandIn(types.ModuleType):
     """Says of a name that it lacks whether TensorRT has it."""
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("__") and name in self._names:
-            raise NotImplementedError(f"the stand-in for TensorRT has no {name} yet")
-        raise AttributeError(f"module 'tensorrt' has no attribute {name!r}")
+        raise lacking(name, frozenset() if name.startswith("__") else self._names)
 
 
 def make(version: str) -> types.ModuleType:
@@ -62,16 +46,16 @@ def make(version: str) -> types.ModuleType:
         if isinstance(names, dict) and "." not in path:
             setattr(module, path, enum.Enum(path, names, type=Number))
         elif template := TEMPLATES.get(path):
-            gone = {name: Gone() for name in vars(template)
+            # A property without functions can neither be read nor set.
+            gone = {name: property() for name in vars(template)
                     if not name.startswith("_") and name not in names}
             setattr(module, path, type(path, (template,), {
                 **gone, "_trt": module, "_names": frozenset(names)}))
     severity = enum.Enum("Severity", table["classes"]["ILogger.Severity"], type=Number)
     for name, value in {"Severity": severity, **severity.__members__}.items():
         setattr(module.ILogger, name, value)
-    functions = {"init_libnvinfer_plugins": lambda logger, namespace: bool(
-        checked(logger, module.ILogger)),
-        "float32": module.DataType.FLOAT, "float16": module.DataType.HALF}
-    for name in functions.keys() & module._names:
-        setattr(module, name, functions[name])
+    values = {"init_libnvinfer_plugins": lambda logger, namespace: True,
+              "float32": module.DataType.FLOAT, "float16": module.DataType.HALF}
+    for name in values.keys() & module._names:
+        setattr(module, name, values[name])
     return module

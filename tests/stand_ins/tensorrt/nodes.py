@@ -21,10 +21,6 @@ from bidiff_deploy.engines.tensorrt import api
 
 NAMESPACE = "bidiff"
 ATTRIBUTES = {"groups": 0, "inputs": -1, "kernel": 0, "layout": 0}  # in C++'s order
-OPERATORS = ("BinaryConv", "NormBinaryConv", "BinaryFusion", "BinaryDown", "BinaryUp",
-             "GroupNormSwish")
-_TYPES: dict[int, int] = {
-    onnx.TensorProto.FLOAT: 0, onnx.TensorProto.FLOAT16: 1, onnx.TensorProto.INT32: 2}
 _KINDS = {"float32": 0, "float16": 1, "int32": 2}
 _ERROR_SIZE = 1024
 
@@ -46,7 +42,7 @@ def made(node: onnx.NodeProto, major: int) -> Node:
         library = ctypes.CDLL(str(file))
         library.bidiff_tensorrt_version.restype = ctypes.c_char_p
         if (int(library.bidiff_tensorrt_version().split(b".")[0]) == major
-                and named == (NAMESPACE.encode(), b"1") and node.op_type in OPERATORS):
+                and named == (NAMESPACE.encode(), b"1")):
             return Node(library, node.op_type, attributes)
     raise NodeError("Assertion failed: creator && \"Plugin not found, are the plugin name, "
                     "version, and namespace correct?\"")
@@ -70,8 +66,9 @@ class Node:
 
     def configure(self, types: Sequence[int]) -> None:
         """Agree on ONNX types of inputs, of which the output's is the first."""
-        self._call("configure", self._node, (_Tensor * (len(types) + 1))(*(
-            _tensor((1,), _TYPES.get(kind, 3)) for kind in (*types, types[0]))), len(types))
+        names = [onnx.helper.tensor_dtype_to_np_dtype(kind).name for kind in (*types, types[0])]
+        self._call("configure", self._node, (_Tensor * len(names))(*(
+            _tensor((1,), _KINDS.get(name, 3)) for name in names)), len(types))
 
     def load(self) -> None:
         """Kernels into the current context."""
@@ -106,9 +103,9 @@ _WORK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 class DriverError(Exception):
     """A call failed; ``code`` is the driver's."""
 
-    def __init__(self, function: str, code: int) -> None:
+    def __init__(self, what: str, code: int) -> None:
         self.code = code
-        super().__init__(f"{function}: CUDA error {code}")
+        super().__init__(f"Error Code 1: Cuda Runtime ({what}: CUDA error {code})")
 
 
 def call(function: str, *arguments: object) -> Any:
@@ -149,12 +146,6 @@ class DeviceMemory:
             driver.cuMemFree(self.address)
 
 
-def is_allocated(address: int, size: int) -> bool:
-    """Whether the bytes are in one block of the GPU's memory."""
-    return bool(_emulated().bidiff_emulated_is_allocated(
-        ctypes.c_uint64(address), ctypes.c_size_t(size)))
-
-
 def launch(stream: int, work: Callable[[], None], keep: list[object]) -> None:
     """Run ``work`` in the stream's order: now, or whenever the graph that captures it is launched;
     ``keep`` has to live as long. Raises DriverError for a failure now."""
@@ -171,7 +162,12 @@ def launch(stream: int, work: Callable[[], None], keep: list[object]) -> None:
         raise DriverError("launch", code)
 
 
-def view(address: int, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
-    """Device memory as numpy sees it: an address of the emulated GPU is one of the host."""
-    raw = (ctypes.c_uint8 * int(np.prod(shape) * np.dtype(dtype).itemsize)).from_address(address)
+def view(what: str, address: int, shape: Sequence[int], dtype: np.dtype | type) -> np.ndarray:
+    """Device memory as numpy sees it: an address of the emulated GPU is one of the host. Raises
+    DriverError where it is not in one block of the GPU's memory."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if size and not _emulated().bidiff_emulated_is_allocated(
+            ctypes.c_uint64(address), ctypes.c_size_t(size)):
+        raise DriverError(f"an illegal memory access: {what} of {size} bytes at {address:#x}", 700)
+    raw = (ctypes.c_uint8 * size).from_address(address)
     return np.ctypeslib.as_array(raw).view(dtype).reshape(shape)

@@ -10,6 +10,13 @@ class Refused(Exception):
     """What TensorRT would not do; the sentence is its, or the plugin's."""
 
 
+def lacking(name: str, names: frozenset[str]) -> Exception:
+    """The error of a name that is not there: whether TensorRT has it, of whose ``names`` it is."""
+    if name in names:
+        return NotImplementedError(f"the stand-in for TensorRT has no {name} yet")
+    return AttributeError(name)
+
+
 class Object:
     """An object with the names of its version's class, and no others; ``_trt`` is the module."""
 
@@ -17,16 +24,7 @@ class Object:
     _names: frozenset[str] = frozenset()
 
     def __getattr__(self, name: str) -> Any:
-        if name in type(self)._names:
-            raise NotImplementedError(f"the stand-in for TensorRT has no {name} yet")
-        raise AttributeError(name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        # A class that a user derived takes any attribute.
-        if not name.startswith("_") and "_trt" in vars(type(self)) and not isinstance(
-                getattr(type(self), name, None), property):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        object.__setattr__(self, name, value)
+        raise lacking(name, self._names)
 
     def _log(self, text: str, severity: str = "ERROR") -> bool:
         self._logger.log(getattr(self._trt.ILogger.Severity, severity), text)
@@ -39,14 +37,6 @@ class Object:
         return value.name
 
 
-def checked(value: Any, kind: type) -> Any:
-    """``value``, whose base must have been initialised."""
-    if not isinstance(value, kind) or not getattr(value, "_made", False):
-        raise TypeError(f"{kind.__name__}.__init__() must be called when overriding __init__, and "
-                        f"the object be one: {value!r}")
-    return value
-
-
 def injected(what: str) -> bool:
-    """Whether BIDIFF_STAND_IN_FAIL says that this fails: build, deserialize, context, enqueue."""
+    """Whether BIDIFF_STAND_IN_FAIL says that this fails: deserialize, context, enqueue."""
     return os.environ.get("BIDIFF_STAND_IN_FAIL") == what

@@ -1,9 +1,8 @@
-"""The parser, and networks as far as users look at what it made. It refuses a newer opset, and
-nodes that it has no plugin for. What else a real one refuses is shown by NVIDIA's own."""
+"""The parser, and networks as far as users look at what it made. It refuses nodes that it has no
+plugin for. What else a real one refuses is shown by NVIDIA's own."""
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import onnx
@@ -12,33 +11,32 @@ from onnx import TensorProto
 from bidiff_deploy.operators.shapes import STANDARD
 
 from . import nodes
-from .objects import Object, Refused
+from .objects import Object
 from .program import Program
 
 # ONNX's type -> the name of TensorRT's. Before 10 it computes with 32 bits where ONNX has 64.
 TYPES = {TensorProto.FLOAT: "FLOAT", TensorProto.FLOAT16: "HALF", TensorProto.INT8: "INT8",
          TensorProto.INT32: "INT32", TensorProto.BOOL: "BOOL", TensorProto.INT64: "INT32"}
-# The newest opset of a version's parser, of versions that our graphs are close to.
-_OPSETS, _NEWEST_OPSET = {8: 17}, 20
 
 
 class ITensor(Object):
     """A value of a network."""
 
-    def __init__(self, network: Any, name: str) -> None:
-        self._network, self._name, self._formats = network, name, 1
+    name: Any = None
+    dtype: Any = None
+    shape: Any = None
+    allowed_formats = 1
+    is_shape_tensor = False
 
-    name = property(lambda self: self._name)
-    allowed_formats = property(lambda self: self._formats, lambda self, formats: setattr(
-        self, "_formats", operator.index(formats)))
-    dtype = property(lambda self: getattr(
-        self._trt.DataType, TYPES[self._network._program.types[self._name]]))
-    shape = property(lambda self: self._network._program.inputs[self._name])
-    is_shape_tensor = property(lambda self: False)
+    def __init__(self, network: Any, name: str) -> None:
+        self.name, self.shape = name, network._program.inputs.get(name)
+        self.dtype = getattr(self._trt.DataType, TYPES[network._program.types[name]])
 
 
 class ILayer(Object):
     """A node of a network."""
+
+    precision: Any = None
 
     def __init__(self, network: Any, node: onnx.NodeProto) -> None:
         self._network, self._node = network, node
@@ -49,11 +47,8 @@ class ILayer(Object):
     def type(self) -> Any:
         kinds = self._trt.LayerType
         if self._node.domain == nodes.NAMESPACE:
-            return kinds.PLUGIN_V2 if self._trt._version[0] < 10 else kinds.PLUGIN_V3
+            return kinds.PLUGIN_V2
         return getattr(kinds, self._node.op_type.upper(), kinds.ELEMENTWISE)
-
-    precision = property(None, lambda self, kind: self._network._precisions.update(
-        {self._node.name: kind.name}))
 
     def get_output(self, index: int) -> Any:
         return self._trt.ITensor(self._network, self._node.output[index])
@@ -108,20 +103,16 @@ class OnnxParser(Object):
     def set_flag(self, flag: Any) -> None:
         self._of("OnnxParserFlag", flag)
 
-    def parse(self, model: Any, path: str | None = None) -> bool:
-        made, at = onnx.load_model_from_string(bytes(model)), -1
-        newest = _OPSETS.get(self._trt._version[0], _NEWEST_OPSET)
+    def parse(self, model: bytes, path: str | None = None) -> bool:
+        made, at = onnx.load_model_from_string(model), -1
         plugin: dict[int, nodes.Node] = {}
         try:
-            if (opset := made.opset_import[0].version) > newest:
-                raise Refused(f"opset {opset} is newer than {newest}, the newest of this parser")
             for at, node in enumerate(made.graph.node):
-                if node.domain not in STANDARD or not onnx.defs.has(node.op_type, newest):
-                    assert not self._trt._rtx, "std::terminate: a plugin's node"
+                if node.domain not in STANDARD:
                     plugin[at] = nodes.made(node, self._trt._version[0])
             at = -1
             self._network._program = Program(made, plugin)
-        except (Refused, nodes.NodeError) as error:
+        except nodes.NodeError as error:
             self._errors.append(self._trt.ParserError(str(error), at))
             return self._log(f"In node {at}: {error}")
         return True

@@ -22,7 +22,8 @@ from ...gpu import library as cuda_library
 from ...gpu.engine import precision_of
 from ...gpu.primary_context import current_gpu
 from .. import plans
-from ..api import NO_REASON, Api, open_tensorrt
+from ..api import Api, open_tensorrt
+from ..log import NO_REASON
 from ..profiles import Profile, check_profile
 from ..sidecar import MAX_WORKSPACE, RTX_VARIANTS, VARIANTS, PlanInfo, PlanTarget
 from . import timing_cache

@@ -19,7 +19,8 @@ from onnx import TensorProto
 from ....errors import EngineError, UsageError, one_line
 from ....operators.shapes import STANDARD
 from ....operators.names import DOMAIN
-from ..api import NO_REASON, Api, plugin_missing
+from ..api import Api, plugin_missing
+from ..log import NO_REASON
 from ..plugin.library import PluginLibrary
 from ..profiles import Profile, Shape
 

@@ -13,7 +13,8 @@ import numpy as np
 from ....errors import EngineError
 from ....graphs.update import LATENT
 from ...gpu.failures import DeviceFailure
-from ..api import NO_REASON, Api
+from ..api import Api
+from ..log import NO_REASON
 from ..plans import Plan
 from .device import Device, Memory
 from .runtime_cache import RuntimeCache
