@@ -1,74 +1,51 @@
-"""tools/tensorrt_check: what its times, ratios, builds and bytes are of, by engines on a clock that
-only they move."""
+"""tools/tensorrt_check: what its times, ratios, builds and bytes are of, by engines of given
+speeds."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock, Mock
 
-import numpy as np
 import pytest
 
 from bidiff_deploy.engines.tensorrt.build import builder as tensorrt_builder
 from bidiff_deploy.errors import EngineError
-from tools.checks import cuda_operators, timing
+from tools.checks import cuda_operators
 from tools.tensorrt_check import building, speed, table
 
 OPTIONS = {"size": 8, "steps": 5, "repeats": 3, "batches": [1, 2], "device": 0, "network": "tiny"}
-# Seconds of a step by variant and precision; a captured loop takes 1 ms and a half of its steps'
-# time, other loops 2 ms and all of it.
-SPEEDS = {("plugin", "exact"): 0.003, ("plugin", "half"): 0.002, ("dense", "half"): 0.003,
-          ("dense-int8", "half"): 0.004, (None, "half"): 0.005}
+# Milliseconds of a step by variant and precision; a captured loop takes 1 ms and a half of its
+# steps' time, other loops 2 ms and all of it.
+SPEEDS = {("plugin", "exact"): 3.0, ("plugin", "half"): 2.0, ("dense", "half"): 3.0,
+          ("dense-int8", "half"): 4.0, (None, "half"): 5.0}
 
 
 @pytest.fixture
 def bench(monkeypatch):
     """Runs the part with engines of these speeds, those ``missing`` apart, which raise after
-    ``fails`` loops; returns its result and what ran. Each is closed at the end."""
+    ``fails`` rounds; returns its result and what was timed."""
     def run(missing: tuple = (), fails: dict | None = None, **changed: object):
-        clock, ran, opened = SimpleNamespace(now=0.0), [], []
-        clock.perf_counter = lambda: clock.now
+        ran: list[tuple] = []
 
-        @contextlib.contextmanager
-        def engine(name):
-            if name in missing:
-                raise EngineError(f"{name[0]} is not installed")
-
-            def spend(seconds: float) -> None:
-                clock.now += seconds
-
-            def sample(condition, noise, *, start, on_step=None):
-                assert start is None and condition.shape == noise.shape
-                ran.append((name, on_step is None))
-                if ran.count(ran[-1]) > (fails or {}).get(name, 1000):
+        def begin(network, variant, precision, *_):
+            def measure(kind: str, milliseconds: float) -> float:
+                ran.append((variant, precision, kind))
+                if ran.count(ran[-1]) > (fails or {}).get((variant, precision), 1000):
                     raise EngineError("the GPU fell off the bus")
-                step = SPEEDS[name] * OPTIONS["steps"]
-                spend(0.001 + step / 2 if on_step is None else 0.002 + step)
+                return milliseconds
 
-            def with_step(shape, action):
-                assert shape[1:] == (3, 8, 8)
-                return action(SimpleNamespace(load=lambda *images: None, latent=lambda: None,
-                                              run=lambda row: spend(SPEEDS[name])))
+            if (variant, precision) in missing:
+                raise EngineError(f"{variant} is not installed")
+            step = SPEEDS[variant, precision]
+            return {kind: partial(measure, kind, time) for kind, time in (
+                ("step", step), ("loop", 1 + 5 * step / 2), ("stepwise", 2 + 5 * step))}, "it"
 
-            opened.append(name)
-            yield SimpleNamespace(
-                timesteps=(800, 400), description="an engine", sample=sample, _with_step=with_step,
-                predict=lambda *given: None,
-                _rows=SimpleNamespace(row=lambda timestep, factors: np.zeros(3, np.float32)))
-            opened.remove(name)
-
-        for name, value in {
-                "network_bundle": lambda network, steps, folder, precision: precision,
-                "load": lambda bundle, variant, shape, device: engine((variant, bundle)),
-                "load_bundle": lambda bundle, backend, device: engine((None, bundle)),
-                "time": clock}.items():
-            monkeypatch.setattr(speed, name, value)
-        monkeypatch.setattr(timing, "time", clock)
-        found = speed.speed("full", {**OPTIONS, **changed})
-        assert not opened
-        return found, ran
+        monkeypatch.setattr(speed, "_begin", begin)
+        return speed.speed("full", {**OPTIONS, **changed}), ran
     return run
 
 
@@ -76,18 +53,16 @@ def table_of(**found: dict) -> str:
     return table.to_text({"parts": {name.replace("_", "-"): part for name, part in found.items()}})
 
 
-def test_medians_and_ratios(bench):
-    found, _ = bench()
+def test_medians_and_ratios_of_candidates_that_take_turns(bench):
+    found, ran = bench()
+    assert ran[:len(ran) // 2] == [(*name, kind) for name in SPEEDS for kind in speed.KINDS] * 3
     assert set(found["batches"]) == {"1", "2"} and "reason" not in found
     entry = found["batches"]["1"]
-    ours, ratios = entry["candidates"]["plugin float16"], entry["ratios"]
-    assert ours["step"]["ms"] == pytest.approx(2) and ours["step"]["spread"] == pytest.approx(0)
-    assert ours["loop"]["ms"] == pytest.approx(6) and ours["stepwise"]["ms"] == pytest.approx(12)
-    assert set(ratios) == set(entry["candidates"]) - {"plugin float16"}
-    assert ratios["dense float16"]["step"]["median"] == pytest.approx(1.5)
-    assert ratios["dense float16"]["loop"]["median"] == pytest.approx(8.5 / 6)
-    assert ratios["dense int8"]["stepwise"]["max"] == pytest.approx(22 / 12)
-    assert ratios["onnxruntime-cuda float16"]["step"]["min"] == pytest.approx(2.5)
+    assert entry["candidates"]["plugin float16"]["step"] == {"ms": 2, "spread": 0}
+    assert set(entry["ratios"]) == set(entry["candidates"]) - {"plugin float16"}
+    assert entry["ratios"]["dense float16"]["loop"]["median"] == pytest.approx(8.5 / 6)
+    assert entry["ratios"]["dense int8"]["stepwise"]["max"] == pytest.approx(22 / 12)
+    assert entry["ratios"]["onnxruntime-cuda float16"]["step"]["min"] == pytest.approx(2.5)
     text = table_of(speed_network={"ok": True, **found})
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "full, batch 2, 8x8, loop of 5 steps, ms; x: as long as plugin float16" in lines
@@ -98,11 +73,26 @@ def test_medians_and_ratios(bench):
     assert max(map(len, text.splitlines()[:-1])) <= 110
 
 
-def test_candidates_take_turns_after_they_are_warm(bench):
-    _, ran = bench(batches=[1])
-    warm, timed = ran[:30], ran[30:]
-    assert warm[:6] == [(("plugin", "exact"), True)] * 3 + [(("plugin", "exact"), False)] * 3
-    assert timed == [(name, whole) for name in SPEEDS for whole in (True, False)] * 3
+@pytest.mark.parametrize("variant", ["plugin", None])
+def test_an_engine_is_warm_before_it_is_timed(monkeypatch, variant):
+    """The second loop is captured, the third launched."""
+    engine, opened, steps = MagicMock(timesteps=(800, 400)), Mock(), Mock()
+    engine.__enter__.return_value = opened.return_value = engine
+    for name, value in {"network_bundle": Mock(), "time_steps": steps, "load": opened,
+                        "load_bundle": partial(opened, "bundle")}.items():
+        monkeypatch.setattr(speed, name, value)
+    with contextlib.ExitStack() as stack:
+        runs, _ = speed._begin("tiny", variant, "half", 2, Path(), OPTIONS, stack)
+        steps.assert_called_once_with(engine, 800, 2, 8, 5)
+        assert set(runs) == set(speed.KINDS)
+        monkeypatch.setattr(speed, "time", Mock(perf_counter=Mock(side_effect=(1.0, 1.25))))
+        assert runs["loop"]() == 250
+        assert [(one.kwargs["on_step"] is None, one.kwargs["start"])
+                for one in engine.sample.call_args_list] == [
+            (whole, None) for whole in [True] * 3 + [False] * 3 + [True]]
+        engine.__exit__.assert_not_called()
+    engine.__exit__.assert_called_once()
+    assert (opened.call_args.kwargs.get("backend") == "onnxruntime-cuda") == (variant is None)
 
 
 def test_what_is_missing_or_fails_is_reported_and_the_rest_is_timed(bench):
@@ -116,15 +106,13 @@ def test_what_is_missing_or_fails_is_reported_and_the_rest_is_timed(bench):
     assert "dense float16               dense is not installed" in text
     assert "NOT DONE speed-network: batch 1: dense float16: dense is not installed; batch 2" in text
     assert bench(missing=((None, "half"),))[0].get("ok", True)
-    found, _ = bench(missing=(("plugin", "half"),))
-    assert found["batches"]["1"]["ratios"] == {} and not found["ok"]
     found, _ = bench(missing=tuple(SPEEDS))
+    assert found["batches"]["1"]["ratios"] == {} and not found["ok"]
     assert found["reason"].startswith("batch 1: plugin float16: plugin is not installed; batch 2")
-    found, _ = bench(fails={("dense-int8", "half"): 4}, batches=[1])  # after it was warm
+    found, _ = bench(fails={("dense-int8", "half"): 1}, batches=[1])
     entry = found["batches"]["1"]
     assert entry["candidates"]["dense int8"]["reason"] == "the GPU fell off the bus"
     assert "dense int8" not in entry["ratios"] and "loop" in entry["candidates"]["plugin float16"]
-    table_of(speed_demo={"ok": True, **found})
 
 
 def test_builds_start_with_an_empty_cache(monkeypatch, tmp_path):
@@ -140,23 +128,22 @@ def test_builds_start_with_an_empty_cache(monkeypatch, tmp_path):
             raise EngineError("TensorRT has no memory left")
         seconds = 3.0 if len(bundle.timesteps) > 1 else 2.0
         return SimpleNamespace(info=SimpleNamespace(seconds=seconds, bytes=1000))
+
     monkeypatch.setattr(tensorrt_builder, "build_plan", build_plan)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = building.build(building.PLUGIN, OPTIONS)
-    assert os.environ["XDG_CACHE_HOME"] == str(tmp_path) and len(caches) == 4
+    found, dense = (building.build(one, OPTIONS) for one in (building.PLUGIN, building.DENSE))
+    assert os.environ["XDG_CACHE_HOME"] == str(tmp_path) and len(caches) == 7
     assert found["times_one_step"] == 1.5 and "reason" not in found
-    dense = building.build(building.DENSE, OPTIONS)
-    assert len(caches) == 7 and "times_one_step" not in dense and not dense["ok"]
-    assert dense["reason"] == "TensorRT has no memory left"
+    assert "times_one_step" not in dense and dense["reason"] == "TensorRT has no memory left"
     assert [(entry["variant"], entry["steps"], entry["ok"])
             for entry in found["plans"] + dense["plans"]] == [
         ("plugin", 5, True), ("plugin", 1, True), ("plugin", 5, True), ("dense", 5, False),
         ("dense-int8", 5, True)]
-    done = {**found, "ok": True}
-    text = table_of(build=done, build_dense=dense)
+    text = table_of(build={**found, "ok": True}, build_dense=dense)
     assert "ok       build: many steps take 1.50x the time of one, within 2x" in text
     assert "dense half                 5  TensorRT has no memory left" in text
-    assert "2.50x the time of one, MORE THAN 2x" in table_of(build={**done, "times_one_step": 2.5})
+    assert "2.50x the time of one, MORE THAN 2x" in table_of(
+        build={**found, "ok": True, "times_one_step": 2.5})
 
 
 def test_bytes_that_an_engine_takes(monkeypatch):
@@ -177,10 +164,9 @@ def test_bytes_that_an_engine_takes(monkeypatch):
     monkeypatch.setattr(cuda_operators, "Gpu", lambda device: contextlib.nullcontext(card))
     monkeypatch.setattr(building, "load", loaded)
     monkeypatch.setattr(building, "network_bundle", lambda *given: None)
-    found = building.memory(OPTIONS)
-    assert card.free_memory == 10_000 and len(found["engines"]) == 8
-    for entry in found["engines"]:
-        assert (entry["opened_bytes"], entry["peak_bytes"]) == (100, 147)
-    assert [entry["steps"] for entry in found["engines"][:2]] == [1, 5]
+    found = building.memory(OPTIONS)["engines"]
+    assert card.free_memory == 10_000
+    assert [entry["steps"] for entry in found] == [1, 5] * 4
+    assert {(entry["opened_bytes"], entry["peak_bytes"]) for entry in found} == {(100, 147)}
     monkeypatch.setattr(building, "load", lambda *given: 1 / 0)
     assert building.memory(OPTIONS)["reason"] == "ZeroDivisionError: division by zero"

@@ -1,5 +1,5 @@
 """The TensorRT backends on a stand-in for TensorRT that computes, on the emulated driver: steps,
-loops as graphs, shapes, threads and callbacks."""
+loops as graphs, shapes and threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bidiff_deploy import EngineError, load_bundle
+from bidiff_deploy import load_bundle
 from bidiff_deploy.engines import TENSORRT
 from bidiff_deploy.engines.tensorrt.profiles import Profile
 from bidiff_deploy.engines.tensorrt.run.context import OpenPlan
@@ -147,26 +147,6 @@ def test_a_loop_is_one_graph_from_its_second_time_on(built, engine, counts):
         assert ran == [0, 1]
     assert len(engine._steps[built.small.shape]._loops) == 2
     assert len({one.tobytes() for one in found}) == 4
-
-
-def test_callbacks_and_closed_engines(built, engine):
-    calls = (lambda: engine.sample(built.small, seed=6),
-             lambda: engine.predict(built.small, built.small, engine.timesteps[0]))
-    expected = engine.sample(built.small, seed=5)
-
-    def on_step(done, of):
-        for call in calls:
-            with pytest.raises(EngineError, match="on_step cannot use the engine"):
-                call()
-
-    found = engine.sample(built.small[0], seed=5, on_step=on_step)
-    np.testing.assert_array_equal(found, expected)
-    with pytest.raises(ZeroDivisionError):
-        engine.sample(built.small, seed=9, on_step=lambda done, of: divmod(1, 0))
-    np.testing.assert_array_equal(engine.sample(built.small, seed=5), expected)
-    engine.close()
-    with pytest.raises(EngineError, match="the engine is closed; open the bundle again"):
-        calls[1]()
 
 
 @pytest.mark.parametrize("trt, backend, precision", [

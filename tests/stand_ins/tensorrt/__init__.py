@@ -7,10 +7,9 @@ its streams can be captured, and cuda-python works on it. What NVIDIA's own pars
 (``make nvidia``) is not judged.
 
     with in_process(cache, version="10.3.0") as trt: ...
-    done = run(code, cache, "argument", version="10.3.0")      # a process of its own
 
-In both ``import tensorrt`` is the stand-in and BIDIFF_TENSORRT_PLUGIN names the plugin; ``cache``
-is a folder for compiled kernels. Further environment, by keyword:
+There ``import tensorrt`` is the stand-in and BIDIFF_TENSORRT_PLUGIN names the plugin; ``cache`` is
+a folder for compiled kernels. Further environment, by keyword:
 
     BIDIFF_EMULATED_FAIL      "cuMemAlloc=2": functions of the driver that fail
     BIDIFF_STAND_IN_FAIL      deserialize, context or enqueue: what of the stand-in fails
@@ -21,7 +20,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +30,6 @@ from unittest import mock
 import pytest
 
 from support import emulated_cuda, native, tensorrt_names
-from support.waiting import HANG_SECONDS
 
 _ROOT, _HERE = Path(__file__).parents[3], Path(__file__).parent
 
@@ -60,15 +57,6 @@ def environment(cache: Path, version: str = "10.3.0", **changed: str) -> dict[st
                           ("PYTHONPATH", [_HERE / "site", _HERE.parents[1], _ROOT])):
         made[name] = os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get(name)])])
     return made
-
-
-def run(program: str, cache: Path, *arguments: str, version: str = "10.3.0",
-        **changed: str) -> subprocess.CompletedProcess[str]:
-    """A Python of its own with the stand-in and one GPU that runs ``program``."""
-    return subprocess.run([sys.executable, "-c", program, *arguments], text=True,
-                          capture_output=True, timeout=HANG_SECONDS,
-                          env=environment(cache, version, **{"BIDIFF_EMULATED_GPUS": "80",
-                                                             **changed}))
 
 
 @contextmanager

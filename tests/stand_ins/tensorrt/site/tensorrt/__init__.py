@@ -1,5 +1,4 @@
-"""The stand-in under its own name, for processes that ``tensorrt_stand_in.run`` starts; the version
-is what BIDIFF_STAND_IN_TENSORRT says."""
+"""The stand-in under its own name, for other processes; BIDIFF_STAND_IN_TENSORRT is the version."""
 
 import os
 import sys
