@@ -200,7 +200,7 @@ def test_our_graphs_are_parsed_in_every_form(reference):
 
 def test_the_committed_names_are_those_of_the_bindings():
     """The stand-in on which the rest is run has them, and no others."""
-    trt, table = open_tensorrt(rtx=True).trt, tensorrt_names.table(tensorrt_names.RTX)
+    trt, table = open_tensorrt(rtx=True).trt, tensorrt_names.tables()[tensorrt_names.RTX]
     assert trt.__version__ == table["version"]
     assert [name for name in dir(trt) if name[0].isupper()] == [
         name for name in table["module"] if name[0].isupper()]

@@ -28,9 +28,11 @@ TABLE = Path(__file__).parents[1] / "engines" / "tensorrt" / "names.txt"
 
 @functools.cache
 def tables() -> dict[str, dict[str, Any]]:
-    """The committed tables by version. A line of the file is a class, or the module; each of its
-    names has its number where it is an enumeration's, and a mask of the versions that have it
-    where not all do: ``FP8=6@7e``."""
+    """The committed tables by version: ``version`` in full, ``module`` names, ``classes`` -> names,
+    or of an enumeration names -> numbers.
+
+    A line of the file is a class, or the module; each of its names has its number where it is an
+    enumeration's, and a mask of the versions that have it where not all do: ``FP8=6@7e``."""
     (_, first), *rest = (line.partition(": ")[::2] for line in TABLE.read_text().splitlines())
     made: dict[str, dict[str, Any]] = {}
     for index, (version, full) in enumerate(entry.split("=") for entry in first.split()):
@@ -48,20 +50,13 @@ def tables() -> dict[str, dict[str, Any]]:
 
 RTX = "1.7.1"  # the version of TensorRT-RTX, which counts its own
 VERSIONS = tuple(version for version in tables() if version != RTX)
-# Versions that are like another in every name that the engines touch, which test_tensorrt_names.py
-# proves; and one of each kind.
-LIKE = {"10.9.0": "10.3.0", "10.16.1": "10.3.0", "11.0.0": "11.4.0"}
-DISTINCT = tuple(version for version in VERSIONS if version not in LIKE)
 
-# Classes that the engines touch, and their nearest neighbours.
+# Classes that the engines touch.
 CLASSES = tuple("""
-    Builder BuilderFlag DataType DeviceType EngineCapability ErrorCode HardwareCompatibilityLevel
-    ExecutionContextAllocationStrategy IBuilderConfig ICudaEngine IEngineInspector IErrorRecorder
-    IExecutionContext IHostMemory ILayer ILogger ILogger.Severity INetworkDefinition
-    IOptimizationProfile IPluginRegistry IProfiler IProgressMonitor ITensor ITimingCache
-    LayerInformationFormat LayerType Logger MemoryPoolType NetworkDefinitionCreationFlag OnnxParser
-    OnnxParserFlag ParserError PreviewFeature Profiler ProfilingVerbosity QuantizationFlag Runtime
-    TacticSource TensorFormat TensorIOMode TensorLocation""".split())
+    Builder BuilderFlag DataType ExecutionContextAllocationStrategy IBuilderConfig ICudaEngine
+    IExecutionContext ILayer ILogger ILogger.Severity INetworkDefinition IOptimizationProfile
+    IProgressMonitor ITensor ITimingCache LayerType MemoryPoolType NetworkDefinitionCreationFlag
+    OnnxParser OnnxParserFlag ParserError Runtime TacticSource TensorFormat TensorIOMode""".split())
 RTX_CLASSES = (*CLASSES, "ComputeCapability", "IRuntimeCache", "IRuntimeConfig")
 
 # Runs in the bindings' process. Enumerations give their numbers, other classes their names.
@@ -112,12 +107,6 @@ def dump(folder: Path, name: str, stubs: Path, python: str = sys.executable) -> 
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(version: str) -> dict[str, Any]:
-    """A committed table: ``version`` in full, ``module`` names, ``classes`` -> names, or of an
-    enumeration names -> numbers."""
-    return tables()[version]
-
-
 def write(made: dict[str, dict[str, Any]]) -> None:
     """Write the tables of all versions."""
     order = sorted(made, key=lambda text: tuple(map(int, text.split("."))))
@@ -143,11 +132,10 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("version")
     parser.add_argument("--python", default=sys.executable)
-    parser.add_argument("--stubs", type=Path, default=Path("build/tensorrt_stubs"))
     given = parser.parse_args()
-    stubs = given.stubs
+    stubs = Path("build/tensorrt_stubs") / given.version
     if "rtx" not in given.name:  # those have NVIDIA's own libraries next to them
-        stubs = write_stubs(given.folder / given.name / "tensorrt.so", stubs / given.version)
+        write_stubs(given.folder / given.name / "tensorrt.so", stubs)
     write({**tables(), given.version: dump(given.folder, given.name, stubs, given.python)})
 
 

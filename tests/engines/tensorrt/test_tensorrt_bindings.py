@@ -50,27 +50,20 @@ def stubs() -> Path:
 
 
 def test_the_committed_table_is_that_of_the_bindings() -> None:
-    assert tensorrt_names.dump(bindings(), MODULE, stubs()) == tensorrt_names.table(VERSION)
+    assert tensorrt_names.dump(bindings(), MODULE, stubs()) == tensorrt_names.tables()[VERSION]
 
 
-def real(code: str, folder: Path, over: Path | None = None,
-         **changed: str) -> subprocess.CompletedProcess[str]:
-    """``code`` where ``tensorrt`` are the bindings, over stubs or what else is in a folder; GPU,
-    plugin and data folder are the stand-in's."""
-    package = folder / "site" / "tensorrt"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(
-        f"from {MODULE} import *\nfrom {MODULE} import __version__\n")
-    environment = tensorrt_stand_in.environment(folder, VERSION, **changed)
-    environment["PYTHONPATH"] = os.pathsep.join([str(package.parent), str(bindings())])
-    environment["LD_LIBRARY_PATH"] += os.pathsep + str(over or stubs())
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          timeout=HANG_SECONDS, env=environment)
-
-
-COMMAND = """
-import os, shlex, sys
+# Opens TensorRT, and ends each command in its one sentence.
+PROGRAM = """
+import os, shlex
 from bidiff_deploy.cli import group
+from bidiff_deploy.engines.tensorrt.api import open_tensorrt
+
+api = open_tensorrt()
+assert isinstance(api.logger, api.trt.ILogger)
+api.logger.log(api.trt.ILogger.Severity.ERROR, "told")
+assert api.log.sentence("") == "told" and not api.weakly_typed and api.network_flags == 0
+print(api.name, api.plugin().tensorrt, api.plugin().interface)
 for words, changed in {}:
     os.environ.update(changed)
     try:
@@ -80,64 +73,33 @@ for words, changed in {}:
 """
 
 
-def refusals(folder: Path, *commands: tuple[str, dict[str, str]], **options) -> list[str]:
-    """The one sentence of each command, all of which fail, in one process."""
-    done = real(COMMAND.format(commands), folder, **options)
-    assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == len(commands), done.stderr
-    return lines
-
-
-def test_tensorrt_is_opened(tmp_path: Path) -> None:
-    done = real("""
-from bidiff_deploy.engines.tensorrt.api import open_tensorrt
-api = open_tensorrt()
-assert isinstance(api.logger, api.trt.ILogger)
-api.logger.log(api.trt.ILogger.Severity.ERROR, "told")
-assert api.log.sentence("") == "told" and not api.weakly_typed and api.network_flags == 0
-library = api.plugin()
-print(api.name, library.tensorrt, library.interface)
-""", tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.split() == [tensorrt_names.table(VERSION)["version"], VERSION, "IPluginV3"]
-
-
-def test_a_builder_and_a_runtime_that_are_null_and_plugins_that_are_not_there(
-        tiny: Path, tmp_path: Path) -> None:
+def test_what_the_bindings_refuse_is_one_sentence_each(tiny: Path, tmp_path: Path) -> None:
+    """A builder and a runtime that are null, and a plugin that is not there."""
     plans = {"BIDIFF_TENSORRT_PLANS": str(tmp_path / "plans")}
     with tensorrt_stand_in.in_process(tmp_path / "made", VERSION, **plans):
         build(tiny, static(1, 16, 16))  # of the stand-in, which has the same version
-    picture, command = tmp_path / "in.png", f"build {tiny} --size 8x8"
-    Image.new("RGB", (4, 4)).save(picture)
-    builder, runtime, *missing = refusals(
-        tmp_path, (command, plans),
-        (f"upscale {tiny} {picture} -o {tmp_path}/out.png --backend tensorrt", plans),
+    Image.new("RGB", (4, 4)).save(tmp_path / "in.png")
+    command = f"build {tiny} --size 8x8"
+    # ``tensorrt`` are the bindings, over stubs; GPU, plugin and data folder are the stand-in's.
+    (tmp_path / "tensorrt").mkdir()
+    (tmp_path / "tensorrt" / "__init__.py").write_text(
+        f"from {MODULE} import *\nfrom {MODULE} import __version__\n")
+    environment = tensorrt_stand_in.environment(tmp_path / "made", VERSION, **plans)
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(bindings())])
+    environment["LD_LIBRARY_PATH"] += os.pathsep + str(stubs())
+    done = subprocess.run([sys.executable, "-c", PROGRAM.format([
+        (command, {}),
+        (f"upscale {tiny} {tmp_path}/in.png -o {tmp_path}/out.png --backend tensorrt", {}),
         (command, {"BIDIFF_TENSORRT_PLUGIN": ""}),
-        (command, {"BIDIFF_TENSORRT_PLUGIN": "/nowhere.so"}))
+        (command, {"BIDIFF_TENSORRT_PLUGIN": "/nowhere.so"})])],
+        capture_output=True, text=True, timeout=HANG_SECONDS, env=environment)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr
+    assert done.stdout.split() == [
+        tensorrt_names.tables()[VERSION]["version"], VERSION, "IPluginV3"]
+    builder, runtime, *missing = [
+        line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "TensorRT 11.4.0" in builder and "builder" in builder and "nvidia-smi" in builder
     assert "runtime" in runtime and "nvidia-smi" in runtime
     assert "no plugin for TensorRT 11.4" in missing[0] and "/nowhere.so" in missing[1]
-    assert all("build-plugin" in text for text in missing)
+    assert len(missing) == 2 and all("build-plugin" in text for text in missing)
     assert not list((tmp_path / "plans").glob("*8x8*"))
-
-
-def test_a_plugin_of_another_major_version(tiny: Path, tmp_path: Path) -> None:
-    """Which needs a libnvinfer.so that is not there."""
-    stubs()
-    file = tmp_path / "libbidiff_tensorrt.so"
-    for source, name, flags in (("", "libnvinfer.so.10", ["-Wl,-soname,libnvinfer.so.10"]),
-                                ('extern "C" int bidiff_tensorrt_abi_version() { return 1; }',
-                                 file.name, ["-Wl,--no-as-needed", "-L.", "-l:libnvinfer.so.10"])):
-        subprocess.run(["c++", "-shared", "-fPIC", "-x", "c++", "-", "-o", name, *flags],
-                       input=source, text=True, check=True, cwd=tmp_path)
-    told, = refusals(tmp_path, (f"build {tiny} --size 16x16", {}),
-                     BIDIFF_TENSORRT_PLUGIN=str(file))
-    assert all(word in told for word in (str(file), "libnvinfer.so.10", "build-plugin")), told
-
-
-def test_libraries_that_are_missing(tiny: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    told, = refusals(tmp_path, (f"build {tiny} --size 16x16", {}), over=tmp_path / "empty")
-    assert "cannot be loaded" in told and ".so.11" in told and "LD_LIBRARY_PATH" in told

@@ -18,7 +18,6 @@ from bidiff_deploy.engines.tensorrt.build import timing_cache as tensorrt_cache
 from bidiff_deploy.graphs import lowering
 from stand_ins import tensorrt as tensorrt_stand_in
 from support.tensorrt_building import NEW, OLD, how_built, refusal, run, static, versions
-from support.tensorrt_names import DISTINCT
 
 NAME = "plugin-float32-1x32x32.plan"
 
@@ -26,7 +25,7 @@ NAME = "plugin-float32-1x32x32.plan"
 # -- what is built ------------------------------------------------------------------------------
 
 
-@versions(*DISTINCT)
+@versions(OLD, "10.0.1", NEW)
 def test_a_plan_and_its_sidecar(trt, tiny, place):
     out, _ = run(tiny, "--size", "64x32", "--batch", 2, "--workspace", "1GiB", "--json")
     told, gpu, name = json.loads(out), device_info(0), "plugin-float32-2x64x32.plan"

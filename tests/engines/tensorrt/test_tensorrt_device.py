@@ -1,15 +1,11 @@
-"""Memory, copies, streams and captured graphs by cuda-python and by pycuda, on the emulated
-driver; and the sentence where a binding is missing, old or broken."""
+"""Bindings of the CUDA driver that are missing, old or broken. What works by each of them is in
+test_tensorrt_failures.py."""
 
 from __future__ import annotations
 
-import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
-from unittest import mock
 
-import numpy as np
 import pytest
 
 from bidiff_deploy import EngineError
@@ -17,46 +13,6 @@ from bidiff_deploy.engines.gpu.failures import CudaError
 from bidiff_deploy.engines.tensorrt.run import cuda_python_driver
 from bidiff_deploy.engines.tensorrt.run import device as tensorrt_device
 from support.driver_notes import GRAPHS, Codes
-
-
-@pytest.mark.parametrize("binding", ["cuda-python", "pycuda"])
-def test_a_device(trt, binding, request):
-    """An engine by each binding is in test_tensorrt_failures.py."""
-    if binding == "pycuda":
-        request.getfixturevalue("pycuda")
-
-    def work() -> None:  # in a thread which ends with no context of its own
-        device = tensorrt_device.open_device(1)
-        values = np.arange(1024, dtype=np.float32)
-        with device.current():
-            before = device.memory()[0]
-            first, second = device.allocate(4096), device.allocate(4096)
-            assert device.stream and first.address % 256 == 0 == second.address % 256
-            device.upload(first.address, values)
-            device.copy(second.address, first.address, 4096)
-            assert np.array_equal(device.download(second.address, (4, 256)), values.reshape(4, 256))
-            graph = device.capture(lambda: device.copy(first.address, second.address + 2048, 2048))
-            assert np.array_equal(device.download(first.address, (1024,)), values)  # recorded alone
-            for _ in range(2):
-                graph.launch()
-                found = device.download(first.address, (1024,))
-                assert np.array_equal(found, np.concatenate([values[512:], values[512:]]))
-                device.upload(first.address, values)
-                device.synchronise()
-            with pytest.raises(CudaError, match="^cuMemAlloc: .*(?i:memory)"):
-                device.allocate(1 << 50)
-            with mock.patch.dict(os.environ, BIDIFF_EMULATED_FAIL="cuStreamSynchronize=700"), \
-                    pytest.raises(CudaError, match="^cuStreamSynchronize: "):
-                device.synchronise()
-            for one in (graph.release, first.free, second.free) * 2:
-                one()
-            assert device.memory()[0] == before and first.address == 0
-        device.close()
-        with pytest.raises(EngineError, match="^GPU 99 cannot be used: cuDeviceGet: "):
-            tensorrt_device.open_device(99)
-
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(work).result()
 
 
 @pytest.mark.parametrize("driver, reason", [

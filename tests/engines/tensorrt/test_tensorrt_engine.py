@@ -21,7 +21,7 @@ from stand_ins import tensorrt as tensorrt_stand_in
 from support.by_threads import by_threads
 from support.reference_cases import snr
 from support.tensorrt_building import NEW, OLD, build, static
-from support.tensorrt_names import DISTINCT
+from support.tensorrt_names import VERSIONS
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("cuda.bindings")
@@ -150,9 +150,8 @@ def test_a_loop_is_one_graph_from_its_second_time_on(built, engine, counts):
 
 
 @pytest.mark.parametrize("trt, backend, precision", [
-    ("10.0.1", "tensorrt", "exact"), *((version, f"tensorrt-{variant}", "half") for version in
-                                       DISTINCT for variant in ("dense", "dense-int8"))],
-    indirect=["trt"])
+    ("10.0.1", "tensorrt", "exact"), (OLD, "tensorrt-dense", "half"),
+    *((version, "tensorrt-dense-int8", "half") for version in VERSIONS)], indirect=["trt"])
 def test_every_variant_in_every_version(trt, backend, precision, reference):
     """Each name that a build and a run touch exists there: the stand-in has no others."""
     bundle = reference.bundle("tiny", [999, 400, 0], precision)

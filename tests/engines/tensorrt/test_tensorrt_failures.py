@@ -9,6 +9,7 @@ import re
 import sys
 import warnings
 from functools import partial
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 from bidiff_deploy import BidiffError, load_bundle
 from bidiff_deploy.engines.onnxruntime.cuda_session import device_memory
 from bidiff_deploy.engines.tensorrt.profiles import Profile
-from bidiff_deploy.engines.tensorrt.run.device import Device
+from bidiff_deploy.engines.tensorrt.run.device import Device, open_device
 from support.tensorrt_building import build, static, versions
 
 pytest.importorskip("onnxruntime")
@@ -43,8 +44,8 @@ def cut(height: int, width: int):
     return (*(image[..., :height, :width] for image in IMAGES), FIRST)
 
 
-def free() -> int:
-    return device_memory(0)[0]
+def free(device: int = 0) -> int:
+    return device_memory(device)[0]
 
 
 def test_a_failed_run_leaves_nothing_behind_and_the_engine_usable(trt, tiny):
@@ -108,34 +109,39 @@ def test_without_captured_graphs(trt, tiny, monkeypatch):
 
 @versions("10.0.1")
 @pytest.mark.parametrize("binding", ["cuda-python", "pycuda", "pycuda and cuda-python"])
-def test_by_each_binding_and_never_closed(trt, tiny, monkeypatch, request, capfd, recwarn, binding):
-    if "pycuda" in binding:
-        request.getfixturevalue("pycuda")
-    if "cuda-python" not in binding:
-        for name in ("cuda", "cuda.bindings"):
-            monkeypatch.setitem(sys.modules, name, None)
-    build(tiny, static(1, 8, 8))
-    before = free()
-    with load_bundle(tiny, backend="tensorrt") as engine:
+def test_by_each_binding_on_the_second_gpu_and_never_closed(trt, tiny, monkeypatch, capfd, recwarn,
+                                                            binding):
+    for name in ("pycuda", "pycuda.driver"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in ("cuda", "cuda.bindings") * ("cuda-python" not in binding) + (
+            "pycuda",) * ("pycuda" not in binding):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "stand_ins" / "pycuda"))
+    build(tiny, static(1, 8, 8), device=1)
+    before = free(1)
+    with load_bundle(tiny, backend="tensorrt", device=1) as engine:
         names = engine.description.partition(", by ")[2].partition(",")[0]
         assert [word for word in names.split() if not word[0].isdigit()] == binding.split()
         first = engine.predict(*cut(8, 8))
         np.testing.assert_array_equal(engine.predict(*cut(8, 8)), first)
-        with failing(BIDIFF_EMULATED_FAIL="cuMemcpyHtoDAsync=2"):
-            assert "has no memory left for a step at 8x8" in sentence(
-                partial(engine.predict, *cut(8, 8)))
+        for function, says in (("cuMemcpyHtoDAsync", "has no memory left for a step at 8x8"),
+                               ("cuStreamSynchronize", "cuStreamSynchronize: ")):
+            with failing(BIDIFF_EMULATED_FAIL=f"{function}=2"):
+                assert says in sentence(partial(engine.predict, *cut(8, 8)))
         loop = engine.sample(cut(8, 8)[1], seed=1, on_step=lambda done, of: None)
         for _ in range(2):
             np.testing.assert_array_equal(engine.sample(cut(8, 8)[1], seed=1), loop)
-    assert free() == before
-    engine = load_bundle(tiny, backend="tensorrt")
+    assert free(1) == before
+    engine = load_bundle(tiny, backend="tensorrt", device=1)
     thread = engine._thread
     engine.predict(*cut(8, 8))
-    assert free() < before
+    assert free(1) < before
+    with pytest.raises(BidiffError, match="^GPU 99 cannot be used: cuDeviceGet: "):
+        thread.call(open_device, 99)
     del engine
     gc.collect()
     thread._pool.shutdown()
-    assert free() == before
+    assert free(1) == before
     # pycuda's memory is freed by the thread that its context belongs to.
     assert "out-of-thread" not in capfd.readouterr().out
     assert {str(one.message).partition("; ")[2] for one in recwarn} == (

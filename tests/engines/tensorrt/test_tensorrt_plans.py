@@ -9,6 +9,7 @@ import os
 import shlex
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -125,21 +126,18 @@ def test_the_command_builds_exactly_this_plan(profile, variant, level, workspace
 def test_plans_are_written_and_found(tmp_path):
     first = write_plan(tmp_path, CONTENT, info())
     second = write_plan(tmp_path, memoryview(CONTENT), info(RANGE, variant="dense"))
-    assert first.path.name == "plugin-float16-1x256x256.plan"
-    assert second.path.name == "dense-float16-1x64x64-1x256x256-4x512x512.plan"
-    assert sorted(read_plans(tmp_path), key=str) == sorted([first, second], key=str)
-    assert check(first, target(), MODEL) == CONTENT
-    with pytest.raises(OutputError, match="--overwrite"):
-        reserve(tmp_path, info().stem, overwrite=False)
-    with pytest.raises(OutputError, match="--overwrite"):
-        write_plan(tmp_path, b"other", info())
+    assert [plan.path.name for plan in (first, second)] == [
+        "plugin-float16-1x256x256.plan", "dense-float16-1x64x64-1x256x256-4x512x512.plan"]
+    assert read_plans(tmp_path) == [second, first]
+    for write in (lambda: reserve(tmp_path, info().stem, overwrite=False),
+                  lambda: write_plan(tmp_path, b"other", info())):
+        with pytest.raises(OutputError, match="--overwrite"):
+            write()
     assert check(first, target(), MODEL) == CONTENT
     assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json"] * 2 + [".plan"] * 2
     assert read_plans(tmp_path / "none") == []
     with pytest.raises(EngineError, match="Not a directory; choose another with BIDIFF"):
         read_plans(first.path)
-    with pytest.raises(OutputError):
-        reserve(first.path, "a", False)
 
 
 def test_what_has_no_whole_sidecar_is_left_out(tmp_path):
@@ -149,44 +147,32 @@ def test_what_has_no_whole_sidecar_is_left_out(tmp_path):
     for name, content in (("foreign", text), ("large", " " * (1 << 17) + text), ("broken", "{")):
         (tmp_path / f"{name}.plan").write_bytes(CONTENT)
         (tmp_path / f"{name}.json").write_text(content)
-    (tmp_path / ".half.plan.1234.tmp").write_bytes(CONTENT)
-    (tmp_path / ".half.plan").write_bytes(CONTENT)
-    (tmp_path / "folder.plan").mkdir()
+    (tmp_path / ".half.plan").write_bytes(CONTENT)  # still being written
     (tmp_path / "link.plan").symlink_to("/etc/passwd")
-    os.mkfifo(tmp_path / "pipe.plan")
     refused: list[str] = []
     assert read_plans(tmp_path, refused) == [good] == read_plans(tmp_path)
-    found = {word: text for text in refused
-             for word in ("alone", "foreign", "large", "broken", "folder", "link", "pipe")
-             if f"{word}." in text}
-    assert len(found) == len(refused) == 7
-    assert "no sidecar alone.json" in found["alone"]
-    assert "describes plugin-float16-1x256x256.plan, not foreign.plan" in found["foreign"]
-    assert all("--overwrite" in text and "remove" in text for text in refused)
+    assert len(refused) == 5 and all("--overwrite, or remove " in text for text in refused)
+    for name, reason in (("alone", "has no sidecar alone.json"), ("large", "is too large"),
+                         ("foreign", "describes plugin-float16-1x256x256.plan, not foreign.plan"),
+                         ("broken", "broken.json "), ("link", "symbolic link")):
+        assert any(f"/{name}." in text and reason in text for text in refused), name
 
 
 @pytest.mark.parametrize("suffix", [".plan", ".json"])
-def test_what_another_user_could_have_written_is_left_out(tmp_path, monkeypatch, suffix):
+def test_what_another_user_could_have_written_is_left_out(tmp_path, suffix):
     mask = os.umask(0o002)
     try:
         plan = write_plan(tmp_path, CONTENT, info())
     finally:
         os.umask(mask)
     assert read_plans(tmp_path) == [plan] and check(plan, target(), MODEL) == CONTENT
-    file = plan.path.with_suffix(suffix)
-    file.chmod(0o664)
+    (file := plan.path.with_suffix(suffix)).chmod(0o664)
     refused: list[str] = []
     assert read_plans(tmp_path, refused) == []
     assert f"{file} cannot be read: other users may write it" in refused[0]
     if suffix == ".plan":  # changed after it was listed
         with pytest.raises(EngineError, match="other users may write it"):
             check(plan, target(), MODEL)
-    file.chmod(0o644)
-    owner = os.stat(file).st_uid
-    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    assert read_plans(tmp_path) == ([plan] if owner == 0 else [])
-    monkeypatch.undo()
-    assert read_plans(tmp_path) == [plan]
 
 
 @pytest.mark.parametrize("before", [b"", CONTENT])
@@ -213,16 +199,11 @@ def test_a_build_that_is_killed_leaves_the_old_pair_or_the_new_one(tmp_path, mon
 
 
 def test_a_full_disk_leaves_the_old_pair(tmp_path, monkeypatch):
-    old, written = write_plan(tmp_path, CONTENT, info()), []
-
-    def full(path, *_):
-        written.append(path)
-        raise OSError(errno.ENOSPC, "full", str(path))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
+    old = write_plan(tmp_path, CONTENT, info())
+    monkeypatch.setattr(Path, "write_bytes", Mock(side_effect=OSError(errno.ENOSPC, "full")))
     with pytest.raises(OutputError, match="the disk is full"):
         write_plan(tmp_path, b"A PLAN", info(content=b"A PLAN"), overwrite=True)
-    assert check(read_plans(tmp_path)[0], target(), MODEL) == CONTENT and written
+    assert check(read_plans(tmp_path)[0], target(), MODEL) == CONTENT
     assert sorted(tmp_path.iterdir()) == [old.path.with_suffix(".json"), old.path]
 
 
@@ -264,16 +245,16 @@ def test_a_plan_of_something_else_is_refused_with_the_command_that_builds_it(
         with pytest.raises(EngineError, match=reason) as error:
             check(plan, target(**changed), MODEL, device=2)
         command = str(error.value).split("`")[1]
-        found = options_of(command)
-        assert profile_of(command) == profile and found["bundle"] == "my model.bundle"
-        assert found["overwrite"] and not found["no_plugin"] and found["output"] is None
-        assert (found["level"], found["device"], found["workspace"]) == (4, 2, str(1 << 30))
+        assert profile_of(command) == profile
+        expected = {"bundle": "my model.bundle", "overwrite": True, "no_plugin": False,
+                    "output": None, "level": 4, "device": 2, "workspace": str(1 << 30)}
+        assert expected.items() <= options_of(command).items()
 
 
 def test_what_a_plan_does_not_ask_for(tmp_path):
     """A driver of the same major version or a newer one will do, and no plugin without one."""
     plan = write_plan(tmp_path, CONTENT, info())
-    for driver in ("12.0", "12.6", "13.0"):
+    for driver in ("12.0", "13.0"):
         assert check(plan, target(driver=driver), MODEL) == CONTENT
     plan = write_plan(tmp_path, CONTENT, info(variant="dense-int8"))
     assert check(plan, target(plugin=None, layout=None), MODEL) == CONTENT
@@ -285,10 +266,8 @@ def test_what_a_plan_does_not_ask_for(tmp_path):
 
 def test_a_plan_that_differs_from_its_sidecar_is_refused(tmp_path):
     plan = write_plan(tmp_path, CONTENT, info())
-    for content in (b"", b"a pla", b"a plan!", b"A plan"):
-        plan.path.write_bytes(content)
-        with pytest.raises(EngineError, match="damaged"):
+    for content, reason in ((b"", "damaged"), (b"a pla", "damaged"), (b"a plan!", "damaged"),
+                            (b"A plan", "damaged"), (None, "cannot be read")):
+        plan.path.unlink() if content is None else plan.path.write_bytes(content)
+        with pytest.raises(EngineError, match=reason):
             check(plan, target(), MODEL)
-    plan.path.unlink()
-    with pytest.raises(EngineError, match="cannot be read"):
-        check(plan, target(), MODEL)

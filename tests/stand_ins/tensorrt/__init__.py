@@ -48,7 +48,7 @@ def environment(cache: Path, version: str = "10.3.0", **changed: str) -> dict[st
     if not driver.is_symlink():
         driver.parent.mkdir(parents=True)
         driver.symlink_to(emulated_cuda.stand_in())
-    full = tensorrt_names.table(version)["version"]
+    full = tensorrt_names.tables()[version]["version"]
     made = {**os.environ, **emulated_cuda.variables(cache, **{
         "BIDIFF_STAND_IN_TENSORRT": version,
         "BIDIFF_STAND_IN_PLUGIN": ".".join(full.split(".")[:3]),

@@ -34,7 +34,7 @@ class StandIn(types.ModuleType):
 
 def make(version: str) -> types.ModuleType:
     """``tensorrt`` of a version that ``tensorrt_names`` has a table of."""
-    table = tensorrt_names.table(version)
+    table = tensorrt_names.tables()[version]
     module: Any = StandIn("tensorrt", f"A stand-in for TensorRT {version}.")
     module._names = frozenset(table["module"])
     module.__version__, module.__file__ = table["version"], __file__
