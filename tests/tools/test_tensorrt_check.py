@@ -7,6 +7,7 @@ import contextlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock, call
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from tools.checks.processes import guarded
 from tools.tensorrt_check import __main__ as program
 from tools.tensorrt_check import engines, native, parity, parts, table
 
-ROOT = Path(__file__).parents[2]
 MACHINE = {"ok": True, "tensorrt": "10.3.0", "device": {
     "name": "Orin", "driver": "12.6", "architecture": 87}}
 PLUGIN = {"ok": True, "file": "/x/libbidiff_tensorrt.so", "sha256": "ab", "interface": "IPluginV3",
@@ -117,40 +117,27 @@ def test_parity_alone_decides_the_exit_code(run, capsys, name, code):
     assert set(parts.PROOFS) <= set(parts.PARTS)
 
 
-class Replayed(contextlib.nullcontext):
-    """An engine that knows what forward_tiny holds, times ``scale``."""
-
-    def __init__(self, scale: float) -> None:
-        super().__init__(self)
-        with np.load(ROOT / "tests" / "reference" / "forward_tiny.npz") as file:
-            self.data, self.scale = dict(file), scale
-
-    def predict(self, noisy, condition, timestep):
-        return self.data["prediction"][list(self.data["timesteps"]).index(timestep)] * self.scale
-
-
-@pytest.mark.parametrize("variant, bounds", [("plugin", [40.0, 12.0]), ("dense", [40.0, None])])
+@pytest.mark.parametrize("variant, bounds", [("plugin", [40, 12]), ("dense", [40, None])])
 def test_steps_are_held_against_the_published_outputs(monkeypatch, variant, bounds):
-    options, opened = {"reference_cases": ["forward_tiny"], "device": 3, "size": 64}, []
+    """Of 20 dB, which is enough in float16 alone; one that cannot be had is reported, too."""
+    options = {"reference_cases": ["forward_tiny"], "device": 3, "size": 64}
+    opened = Mock(side_effect=[None, EngineError("no memory left")] * 2)
 
-    def load(bundle, variant, shape, device):
-        opened.append((engines.open_bundle(bundle).precision, variant, shape, device))
-        if options["size"] == 0 and opened[-1][0] == "float32":
-            raise EngineError("TensorRT has no memory left")
-        return Replayed(0.9)  # 20 dB: enough in float16 alone
-    monkeypatch.setattr(parity, "load", load)
+    def hold(case, precision, bound, folder, load):
+        load(f"{precision}.bundle", (2, 3, 8, 16))
+        return {"snr_db": 20.0, "bound_db": bound, "ok": bound is None or 20 >= bound}
+
+    monkeypatch.setattr(parity, "load", opened)
+    monkeypatch.setattr(parity, "hold_reference", hold)
     found = parity.steps(variant, options)
-    assert [entry["snr_db"] for entry in found["cases"]] == pytest.approx([20, 20], abs=0.1)
-    assert [entry["precision"] for entry in found["cases"] if not entry["ok"]] == ["exact"]
-    assert not found["ok"] and found["reason"] == "forward_tiny exact: 20.0 dB of 40"
-    assert [entry["bound_db"] for entry in found["cases"]] == bounds
-    shape = Replayed(1).data["noisy"].shape
-    assert opened == [(precision, variant, (shape[0], *shape[2:]), 3)
-                      for precision in ("float32", "float16")]
-    options["size"] = 0  # one engine cannot be had, the others run
-    found = parity.steps(variant, options)
-    assert [entry["ok"] for entry in found["cases"]] == [False, True]
-    assert found["reason"] == "forward_tiny exact: TensorRT has no memory left"
+    assert opened.call_args_list == [call(f"{precision}.bundle", variant, (2, 8, 16), 3)
+                                     for precision in ("exact", "half")]
+    assert not found["ok"] and found["reason"] == (
+        "forward_tiny exact: 20.0 dB of 40; forward_tiny half: no memory left")
+    opened.side_effect = None
+    found = parity.steps(variant, options)["cases"]
+    assert [(entry["precision"], entry["bound_db"], entry["ok"]) for entry in found] == [
+        ("exact", bounds[0], False), ("half", bounds[1], True)]
 
 
 def test_images_are_held_against_the_originals(monkeypatch):
@@ -166,7 +153,7 @@ def test_images_are_held_against_the_originals(monkeypatch):
         return contextlib.nullcontext(SimpleNamespace(upscale=upscale))
     monkeypatch.setattr(parity, "load", load)
     monkeypatch.setattr(parity, "BACKENDS", {"plugin": "tensorrt", "dense": "tensorrt-dense"})
-    found = parity.images({"reference_cases": ["forward_tiny"], "device": 3, "size": 64})
+    found = parity.images({"device": 3, "size": 64})
     assert {entry["photo"] for entry in found["images"]} == {"chelsea.png", "china.jpg"}
     assert not found["ok"] and "chelsea.png plugin exact: -" in found["reason"]
     for entry in found["images"]:
@@ -206,17 +193,15 @@ def test_trtexec_of_each_version_is_found_and_its_time_read(tmp_path, monkeypatc
         native._run([str(tool)], "trtexec failed")
 
 
-def test_a_plugin_that_cannot_be_built_is_reported(monkeypatch, tmp_path):
-    """No headers are named, and the system has none."""
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.delenv("BIDIFF_TENSORRT_PLUGIN", raising=False)
+@pytest.mark.parametrize("root, match", [
+    (None, "there is no plugin for TensorRT 10.3; build it with"),
+    ("/no/folder", "--tensorrt-root .* is not a folder")])
+def test_a_plugin_that_cannot_be_built_is_reported(trt, monkeypatch, tmp_path, root, match):
+    """The system has no headers."""
+    monkeypatch.delenv("BIDIFF_TENSORRT_PLUGIN")
     monkeypatch.setattr(native, "_headers", lambda root: False)
-    monkeypatch.setattr("bidiff_deploy.engines.tensorrt.api.open_tensorrt", lambda: SimpleNamespace(
-        name="10.3.0", version=(10, 3, 0)))
-    for root, match in ((None, "there is no plugin for TensorRT 10.3; build it with"),
-                        ("/no/folder", "--tensorrt-root .* is not a folder")):
-        with pytest.raises(EngineError, match=match):
-            native.plugin({"work": str(tmp_path), "again": False, "tensorrt_root": root})
+    with pytest.raises(EngineError, match=match):
+        native.plugin({"work": str(tmp_path), "again": False, "tensorrt_root": root})
 
 
 def test_demo_and_reference_bundles(tmp_path, monkeypatch):
@@ -237,11 +222,10 @@ def test_the_whole_tool_on_the_stand_in(trt, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(program, "build_library", lambda folder: None)
     monkeypatch.setattr(program, "run", lambda name, options: apart(name, options) if name ==
                         "machine" else guarded(parts.PARTS[name], options))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     def check(names: str) -> tuple[str, dict]:
         code = program.main(["--json", str(file), "--work", str(work), "--quick", "--network",
-                             "tiny", "--reference", "forward_tiny", "--size", "8", "--steps", "2",
+                             "tiny", "--reference", "forward_tiny", "--size", "8", "--steps", "1",
                              "--repeats", "1", "--parts", names])
         told = capsys.readouterr()
         assert code == 0, told
@@ -250,19 +234,18 @@ def test_the_whole_tool_on_the_stand_in(trt, tmp_path, monkeypatch, capsys):
     text, found = check("machine,parity-dense,build,build-dense,speed-network,memory,trtexec")
     assert "TensorRT 10.3.0, emulated sm_75" in text
     assert [name for name, part in found.items() if not part["ok"]] == ["trtexec"]
-    assert [entry["steps"] for entry in found["build"]["plans"]] == [2, 1, 2]
-    assert [entry["variant"] for entry in found["build-dense"]["plans"]] == ["dense", "dense-int8"]
-    assert all(entry["bytes"] > 0 for entry in found["build"]["plans"])
+    plans = found["build"]["plans"] + found["build-dense"]["plans"]
+    assert [plan["variant"] for plan in plans] == ["plugin"] * 3 + ["dense", "dense-int8"]
+    assert all(plan["bytes"] > 0 for plan in plans)
     timed, = found["speed-network"]["batches"].values()
-    assert found["speed-network"]["network"] == "tiny"
     assert {"plugin float32", "dense float16", "dense int8"} <= set(timed["ratios"])
     assert all(entry["peak_bytes"] >= entry["opened_bytes"] > 0
                for entry in found["memory"]["engines"])
-    plans = {path: path.stat().st_mtime_ns for path in work.rglob("*.plan")}
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*.plan")}
     # A part that was cut off begins again, with the plans that it had built.
     report = json.loads(file.read_text())
     del report["parts"]["parity-dense"]
     file.write_text(json.dumps(report))
     _, again = check("build,memory,parity-dense")
     assert again["build"] == found["build"] and "trtexec" in again and again["parity-dense"]["ok"]
-    assert plans and {path: path.stat().st_mtime_ns for path in work.rglob("*.plan")} == plans
+    assert before and {path: path.stat().st_mtime_ns for path in work.rglob("*.plan")} == before
