@@ -5,31 +5,26 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from enum import IntEnum
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from bidiff_deploy.engines.tensorrt import api as tensorrt_api
 from bidiff_deploy.errors import EngineError
 
-
-class Severity:
-    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+Severity = IntEnum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE", start=0)
 
 
 @pytest.fixture
 def installed(monkeypatch):
     """A function: puts a module with the little that opening looks at in TensorRT's place."""
     def put(version: str = "10.3.0", **names):
-        class ILogger:
-            def __init__(self):
-                self.made = True
-
-        ILogger.Severity = Severity
-
+        logger = type("ILogger", (), {"Severity": Severity})
         module = ModuleType("tensorrt")
-        vars(module).update(__version__=version, ILogger=ILogger, **names)
+        vars(module).update(__version__=version, ILogger=logger, **names)
         monkeypatch.setitem(sys.modules, "tensorrt", module)
     return put
 
@@ -67,20 +62,22 @@ def test_versions_and_flags_of_a_network(version, flags, installed):
             tensorrt_api.open_tensorrt()
         return
     api = tensorrt_api.open_tensorrt()
-    assert api.name == version and api.logger.made and api.network_flags == flags
+    assert api.name == version and api.network_flags == flags
     assert api.weakly_typed == (flags == 1)
     assert tensorrt_api.open_tensorrt() is api  # TensorRT keeps the first logger it is given
 
 
-@pytest.mark.parametrize("kind", ["builder", "runtime"])
-def test_without_a_usable_gpu(kind, installed):
+@pytest.mark.parametrize("kind, told", [
+    ("builder", r"cannot start its builder \(CUDA failure 35\); it needs an NVIDIA GPU"),
+    ("runtime", "returned no runtime: CUDA failure 35$")])
+def test_without_a_usable_gpu(kind, told, installed):
     def refuse(logger):
-        logger.log(Severity.ERROR, "CUDA initialization failure with error: 35.\n")
-        raise TypeError("pybind11::init(): factory function returned nullptr")
+        logger.log(Severity.ERROR, "CUDA failure 35.\n")
+        if kind == "builder":
+            raise TypeError("pybind11::init(): factory function returned nullptr")
 
     installed(Builder=refuse, Runtime=refuse)
-    with pytest.raises(EngineError, match=r"\(CUDA initialization failure with error: 35\); it "
-                                          "needs an NVIDIA GPU"):
+    with pytest.raises(EngineError, match=told):
         getattr(tensorrt_api.open_tensorrt(), kind)()
 
 
@@ -108,14 +105,7 @@ def test_the_log_keeps_errors_and_prints_only_when_asked_to(installed, capsys):
 
 
 def test_the_plugin_library(installed, tmp_path, monkeypatch):
-    class Library:
-        def __init__(self, file):
-            self.file, self.told = Path(file), 0
-
-        def use_nvrtc_of_wheels(self):
-            self.told += 1
-
-    monkeypatch.setattr(tensorrt_api, "PluginLibrary", Library)
+    monkeypatch.setattr(tensorrt_api, "PluginLibrary", lambda file: Mock(file=Path(file)))
     monkeypatch.setattr(tensorrt_api, "_plugins", {})
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.delenv("BIDIFF_TENSORRT_PLUGIN", raising=False)
@@ -123,15 +113,16 @@ def test_the_plugin_library(installed, tmp_path, monkeypatch):
     api = tensorrt_api.open_tensorrt()
     with pytest.raises(EngineError, match="no plugin for TensorRT 10.3; build it"):
         api.plugin()
-    for name in ("a.so", "b.so"):
+    for name in ("b.so", "a.so"):
         (tmp_path / name).write_bytes(name.encode())
-    monkeypatch.setenv("BIDIFF_TENSORRT_PLUGIN", str(tmp_path / "a.so"))
-    library = api.plugin()
-    assert api.plugin() is library and library.told == 1
-    assert tensorrt_api.plugin_digest(library) == hashlib.sha256(b"a.so").hexdigest()
-    monkeypatch.setenv("BIDIFF_TENSORRT_PLUGIN", str(tmp_path / "b.so"))
+        monkeypatch.setenv("BIDIFF_TENSORRT_PLUGIN", str(tmp_path / name))
+        if name == "b.so":
+            library = api.plugin()
+            assert api.plugin() is library
+            library.use_nvrtc_of_wheels.assert_called_once_with()
     with pytest.raises(EngineError, match="one plugin library per process"):
         api.plugin()
-    (tmp_path / "a.so").unlink()
+    assert tensorrt_api.plugin_digest(library) == hashlib.sha256(b"b.so").hexdigest()
+    library.file.unlink()
     with pytest.raises(EngineError, match="cannot be read"):
         tensorrt_api.plugin_digest(library)

@@ -1,5 +1,5 @@
-"""The builder, its configuration, and what users derive from. A plan is how it was built, and the
-graph. What is built of which types and shapes is shown by NVIDIA's own builder."""
+"""The builder and its configuration. A plan is how it was built, and the graph. What is built of
+which types and shapes is shown by NVIDIA's own builder."""
 
 from __future__ import annotations
 
@@ -13,14 +13,6 @@ from . import nodes
 from .objects import Object
 
 CACHE = b"BIDIFF STAND-IN CACHE\n"
-
-
-class ILogger(Object):
-    """Where messages go; derived from by users."""
-
-
-class IProgressMonitor(Object):
-    """Derived from by users."""
 
 
 class IOptimizationProfile(Object):

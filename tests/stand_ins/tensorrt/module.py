@@ -12,8 +12,10 @@ from . import building, parsing, running
 from .objects import Object, lacking
 
 TEMPLATES: dict[str, Any] = {
-    name: value for module in (building, parsing, running) for name, value in vars(module).items()
-    if isinstance(value, type) and issubclass(value, Object) and value is not Object}
+    "ILogger": Object, "IProgressMonitor": Object,  # which users derive from
+    **{name: value for module in (building, parsing, running) for name, value in
+       vars(module).items() if isinstance(value, type) and issubclass(value, Object)
+       and value is not Object}}
 
 
 class Number:

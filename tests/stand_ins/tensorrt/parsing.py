@@ -3,6 +3,7 @@ plugin for. What else a real one refuses is shown by NVIDIA's own."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import onnx
@@ -76,19 +77,6 @@ class INetworkDefinition(Object):
         return self._trt.ITensor(self, list(self._program.inputs)[index])
 
 
-class ParserError(Object):
-    """Why a graph was refused."""
-
-    def __init__(self, description: str, node: int) -> None:
-        self._desc, self._node = description, node
-
-    def desc(self) -> str:
-        return self._desc
-
-    def node(self) -> int:
-        return self._node
-
-
 class OnnxParser(Object):
     """Fills a network with an ONNX graph."""
 
@@ -113,6 +101,6 @@ class OnnxParser(Object):
             at = -1
             self._network._program = Program(made, plugin)
         except nodes.NodeError as error:
-            self._errors.append(self._trt.ParserError(str(error), at))
+            self._errors.append(SimpleNamespace(desc=error.__str__, node=lambda: at))
             return self._log(f"In node {at}: {error}")
         return True

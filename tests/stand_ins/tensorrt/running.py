@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -114,7 +113,7 @@ class IRuntimeCache(Object):
 
 
 class IExecutionContext(Object):
-    """An engine at one shape at a time, for one thread at a time."""
+    """An engine at one shape at a time."""
 
     active_optimization_profile = 0
 
@@ -125,7 +124,6 @@ class IExecutionContext(Object):
         self._shapes = {name: shape for name, shape in engine._program.inputs.items()
                         if -1 not in shape}
         self._warm = False
-        self._busy = threading.Lock()
         self._changes = [0]  # after one, a graph that was captured before is undefined
         # What captured graphs use. They may outlive the context, which is the caller's mistake.
         self._keep: list[object] = []
@@ -162,14 +160,11 @@ class IExecutionContext(Object):
         return self._engine._activations(self._shapes)
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        assert self._busy.acquire(blocking=False), "two threads use one execution context at once"
         try:
             self._enqueue(stream_handle)
             return True
         except _FAILURES as error:
             return self._log(str(error))
-        finally:
-            self._busy.release()
 
     def _enqueue(self, stream: int) -> None:
         program, size = self._engine._program, self._engine._activations(self._shapes)
