@@ -76,43 +76,37 @@ def test_medians_and_ratios_of_candidates_that_take_turns(bench):
 @pytest.mark.parametrize("variant", ["plugin", None])
 def test_an_engine_is_warm_before_it_is_timed(monkeypatch, variant):
     """The second loop is captured, the third launched."""
-    engine, opened, steps = MagicMock(timesteps=(800, 400)), Mock(), Mock()
-    engine.__enter__.return_value = opened.return_value = engine
-    for name, value in {"network_bundle": Mock(), "time_steps": steps, "load": opened,
-                        "load_bundle": partial(opened, "bundle")}.items():
-        monkeypatch.setattr(speed, name, value)
+    engine, opened = MagicMock(timesteps=(800, 400)), Mock()
+    engine.__enter__.return_value = opened.load.return_value = opened.load_bundle.return_value = (
+        engine)
+    for name in ("network_bundle", "time_steps", "load", "load_bundle"):
+        monkeypatch.setattr(speed, name, getattr(opened, name))
     with contextlib.ExitStack() as stack:
         runs, _ = speed._begin("tiny", variant, "half", 2, Path(), OPTIONS, stack)
-        steps.assert_called_once_with(engine, 800, 2, 8, 5)
-        assert set(runs) == set(speed.KINDS)
+        assert [one.kwargs["on_step"] is None for one in engine.sample.call_args_list] == [
+            True] * 3 + [False] * 3
         monkeypatch.setattr(speed, "time", Mock(perf_counter=Mock(side_effect=(1.0, 1.25))))
-        assert runs["loop"]() == 250
-        assert [(one.kwargs["on_step"] is None, one.kwargs["start"])
-                for one in engine.sample.call_args_list] == [
-            (whole, None) for whole in [True] * 3 + [False] * 3 + [True]]
-        engine.__exit__.assert_not_called()
+        assert set(runs) == set(speed.KINDS) and runs["loop"]() == 250
     engine.__exit__.assert_called_once()
-    assert (opened.call_args.kwargs.get("backend") == "onnxruntime-cuda") == (variant is None)
+    opened.time_steps.assert_called_once_with(engine, 800, 2, 8, 5)
+    assert opened.load.called == (variant is not None) != opened.load_bundle.called
 
 
 def test_what_is_missing_or_fails_is_reported_and_the_rest_is_timed(bench):
-    found, _ = bench(missing=((None, "half"), ("dense", "half")))
-    entry = found["batches"]["2"]
-    assert set(entry["ratios"]) == {"plugin float32", "dense int8"}
-    assert entry["candidates"]["onnxruntime-cuda float16"] == {
-        "ok": False, "reason": "None is not installed"}
+    assert bench(missing=((None, "half"),))[0].get("ok", True)
+    found, _ = bench(missing=((None, "half"), ("dense", "half")), fails={("dense-int8", "half"): 1})
+    entry = found["batches"]["1"]
+    assert set(entry["ratios"]) == {"plugin float32"}
+    assert {name: one["reason"] for name, one in entry["candidates"].items() if not one["ok"]} == {
+        "dense float16": "dense is not installed", "dense int8": "the GPU fell off the bus",
+        "onnxruntime-cuda float16": "None is not installed"}
     # What was to be compared is not, so the part is made again.
     text = table_of(speed_network=found)
     assert "dense float16               dense is not installed" in text
     assert "NOT DONE speed-network: batch 1: dense float16: dense is not installed; batch 2" in text
-    assert bench(missing=((None, "half"),))[0].get("ok", True)
     found, _ = bench(missing=tuple(SPEEDS))
     assert found["batches"]["1"]["ratios"] == {} and not found["ok"]
     assert found["reason"].startswith("batch 1: plugin float16: plugin is not installed; batch 2")
-    found, _ = bench(fails={("dense-int8", "half"): 1}, batches=[1])
-    entry = found["batches"]["1"]
-    assert entry["candidates"]["dense int8"]["reason"] == "the GPU fell off the bus"
-    assert "dense int8" not in entry["ratios"] and "loop" in entry["candidates"]["plugin float16"]
 
 
 def test_builds_start_with_an_empty_cache(monkeypatch, tmp_path):
