@@ -36,9 +36,9 @@ def versions(*names: str) -> Any:
     return pytest.mark.parametrize("trt", names, indirect=True)
 
 
-def run(*arguments: object, code: int = 0) -> tuple[str, str]:
-    """(stdout, stderr) of ``bidiff-deploy build``."""
-    done = CliRunner().invoke(group, ["build", *map(str, arguments)])
+def run(*arguments: object, code: int = 0, command: str = "build") -> tuple[str, str]:
+    """(stdout, stderr) of a command."""
+    done = CliRunner().invoke(group, [command, *map(str, arguments)])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == code, done.output
