@@ -47,7 +47,6 @@ class IBuilderConfig(Object):
         self._logger, self._set, self._pools = logger, {"TF32"}, {}
         self._profiles: list[Any] = []
         self._cache: Any = None
-        self._sources: int | None = None
 
     def set_flag(self, flag: Any) -> None:
         self._set.add(self._of("BuilderFlag", flag))
@@ -87,13 +86,8 @@ class IBuilderConfig(Object):
     def _machine(self) -> str:
         return f"{self._trt.__version__} {nodes.device()}"
 
-    def set_tactic_sources(self, tactic_sources: int) -> bool:
-        self._sources = tactic_sources
-        return True
-
     def get_tactic_sources(self) -> int:
-        members = self._trt.TacticSource.__members__.values()
-        return sum(1 << int(m) for m in members) if self._sources is None else self._sources
+        return 0
 
 
 class Builder(Object):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import traceback
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -134,16 +135,9 @@ def device() -> DeviceInfo:
     return device_info(int(call("cuCtxGetDevice")))
 
 
-class DeviceMemory:
-    """Bytes of the GPU, until it is collected."""
-
-    def __init__(self, size: int) -> None:
-        ensure_context()
-        self.size, self.address = size, int(call("cuMemAlloc", max(size, 1)))
-
-    def __del__(self) -> None:
-        if hasattr(self, "address"):
-            driver.cuMemFree(self.address)
+def take_memory(owner: object, size: int) -> None:
+    """Bytes of the GPU, until ``owner`` is collected."""
+    weakref.finalize(owner, driver.cuMemFree, call("cuMemAlloc", size))
 
 
 def launch(stream: int, work: Callable[[], None], keep: list[object]) -> None:

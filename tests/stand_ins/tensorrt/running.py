@@ -44,7 +44,7 @@ class ICudaEngine(Object):
         self._logger, self._program = logger, program
         self._profile = header["profiles"][0]
         self._tensors = [*program.inputs, *program.outputs]
-        self._weights = nodes.DeviceMemory(sum(one.nbytes for one in program.constants.values()))
+        nodes.take_memory(self, sum(one.nbytes for one in program.constants.values()))
         for node in program.plugin.values():
             node.load()
         self._size = self._activations({name: shapes[2] for name, shapes in self._profile.items()})
