@@ -51,14 +51,6 @@ def tables() -> dict[str, dict[str, Any]]:
 RTX = "1.7.1"  # the version of TensorRT-RTX, which counts its own
 VERSIONS = tuple(version for version in tables() if version != RTX)
 
-# Classes that the engines touch.
-CLASSES = tuple("""
-    Builder BuilderFlag DataType ExecutionContextAllocationStrategy IBuilderConfig ICudaEngine
-    IExecutionContext ILayer ILogger ILogger.Severity INetworkDefinition IOptimizationProfile
-    IProgressMonitor ITensor ITimingCache LayerType MemoryPoolType NetworkDefinitionCreationFlag
-    OnnxParser OnnxParserFlag ParserError Runtime TacticSource TensorFormat TensorIOMode""".split())
-RTX_CLASSES = (*CLASSES, "ComputeCapability", "IRuntimeCache", "IRuntimeConfig")
-
 # Runs in the bindings' process. Enumerations give their numbers, other classes their names.
 _DUMP = """
 import importlib, json, sys
@@ -99,8 +91,9 @@ def write_stubs(bindings: Path, folder: Path) -> Path:
 
 
 def dump(folder: Path, name: str, stubs: Path, python: str = sys.executable) -> dict[str, Any]:
-    """The table of the bindings whose module ``name`` lies in ``folder``."""
-    classes = RTX_CLASSES if "rtx" in name else CLASSES
+    """The table of the bindings whose module ``name`` lies in ``folder``, of the classes that the
+    newest table of that product has: those that the engines touch."""
+    classes = tables()[RTX if "rtx" in name else VERSIONS[-1]]["classes"]
     done = subprocess.run([python, "-c", _DUMP, str(folder), name, " ".join(classes)], text=True,
                           capture_output=True, env={**os.environ, "LD_LIBRARY_PATH": str(stubs)})
     assert done.returncode == 0, done.stderr

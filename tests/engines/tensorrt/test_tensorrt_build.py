@@ -7,8 +7,9 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from bidiff_deploy.bundle.manifest import manifest_digest, open_bundle
 from bidiff_deploy.engines.gpu.library import device_info
@@ -19,7 +20,7 @@ from bidiff_deploy.graphs import lowering
 from stand_ins import tensorrt as tensorrt_stand_in
 from support.tensorrt_building import NEW, OLD, how_built, refusal, run, static, versions
 
-NAME = "plugin-float32-1x32x32.plan"
+NAME = "plugin-float32-1x8x8.plan"
 
 
 # -- what is built ------------------------------------------------------------------------------
@@ -114,19 +115,20 @@ def test_plans_for_many_shapes_of_another_gpu_and_in_another_folder(trt, tiny, p
 # -- the timing cache ---------------------------------------------------------------------------
 
 
-def test_the_second_build_knows_the_times_of_the_first(trt, tiny, place, tmp_path):
+def test_the_second_build_knows_the_times_of_the_first(trt, tiny, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorrt_cache, "MAX_BYTES", 4096)
     file = tensorrt_cache.cache_file("10.3.0", device_info(0))
     assert file.parent == tmp_path / "bidiff_deploy" and "10.3.0" in file.name
 
     def timed() -> bool:
-        run(tiny, "--size", "32x32", "--overwrite")
+        run(tiny, "--size", "8x8", "--overwrite")
         return how_built(place / NAME)[0]["timed"]
 
     assert timed() and not timed()
     before = (place / NAME).stat().st_mtime_ns
-    assert "--overwrite" in refusal(tiny, "--size", "32x32")
+    assert "--overwrite" in refusal(tiny, "--size", "8x8")
     assert (place / NAME).stat().st_mtime_ns == before
-    for damage in (b"damaged", b"", b"x" * (tensorrt_cache.MAX_BYTES + 1)):
+    for damage in (b"damaged", b"", file.read_bytes() + b"x" * 4096):
         file.write_bytes(damage)
         assert timed(), damage[:10]
     # Another version's cache, even under this one's name, is left alone.
@@ -137,7 +139,7 @@ def test_the_second_build_knows_the_times_of_the_first(trt, tiny, place, tmp_pat
     # One that cannot be kept is a remark.
     shutil.rmtree(file.parent)
     file.parent.write_text("in the way")
-    _, err = run(tiny, "--size", "32x32", "--no-plugin")
+    _, err = run(tiny, "--size", "8x8", "--no-plugin")
     assert "note: the timing cache was not saved: " in err
     assert len(tensorrt_plans.read_plans(place)) == 2
 
@@ -161,15 +163,12 @@ def test_a_plugin_that_is_loaded_but_not_for_this_tensorrt(trt, tiny, place, mon
 
 
 def test_a_node_that_the_parser_does_not_take_and_that_is_not_the_plugins(trt, tiny, monkeypatch):
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
-    model = helper.make_model(
-        helper.make_graph([helper.make_node("Relu", ["x"], ["a"], name="a"),
-                           helper.make_node("Unheard", ["a"], ["y"], name="it", domain="other")],
-                          "g", [x], [y]),
-        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("other", 1)])
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17, "other": 1]>
+        g (float[1] x) => (float[1] y) { a = Relu(x)  y = other.Unheard(a) }""")
     monkeypatch.setattr(lowering, "lower_for_tensorrt", lambda *_, **__: SimpleNamespace(
         model=model.SerializeToString(), inputs={"x": (1,)}, opset=17))
-    assert "TensorRT 10.3.0 refuses the graph at node 1 (Unheard it): " in refusal(
+    assert "TensorRT 10.3.0 refuses the graph at node 1 (Unheard): " in refusal(
         tiny, "--size", "32x32")
 
 

@@ -190,11 +190,7 @@ def test_cuda_python_before_12_6(monkeypatch):
     (None, "")])  # a name that the binding lacks
 def test_what_the_driver_or_the_binding_lacks(raised, text):
     binding = Codes()
-
-    def lacking(*arguments):
-        raise raised
-
     if raised is not None:
-        binding.cuGraphLaunch = lacking
+        binding.cuGraphLaunch = Mock(side_effect=raised)
     with pytest.raises(CudaError, match=f"cuGraphLaunch: {text}"):
         cuda_python_driver.CudaPythonGraphs(binding).launch(1, 1)

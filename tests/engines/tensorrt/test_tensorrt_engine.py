@@ -105,8 +105,8 @@ def test_steps_repeat_at_other_shapes_in_batches_and_from_threads(built, engine,
     alone = engine.predict(noisy, condition, first)  # whose activations are larger, and so move
     for one in (least[1], engine.predict(noisy[..., :8, :8], condition[..., :8, :8], first)):
         np.testing.assert_array_equal(one, least[0])
-    for side in (8, 16, 24, 12, 20):  # more shapes than are kept
-        engine.predict(noisy[..., :side, :side], condition[..., :side, :side], first)
+    for height, width in ((8, 8), (8, 12), (12, 8), (8, 16), (16, 8)):  # more than are kept
+        engine.predict(noisy[..., :height, :width], condition[..., :height, :width], first)
     # TensorRT 8 takes one context at a time for a plan of many shapes, so each has an engine.
     assert len(engine._steps) == 4 and len(engine._open) <= (6 if built.version == OLD else 2)
     # As often as there are tensors of a context: none is moved once it is captured.
@@ -137,7 +137,7 @@ def test_a_loop_is_one_graph_from_its_second_time_on(built, engine, counts):
     # Other timesteps, factors and noise by the same graph; another number of steps has a graph of
     # its own, in the place of one that was.
     found = []
-    for options in ({"steps": 2}, {"steps": 2, "start": 400}, {"steps": 1}, {"seed": 6}):
+    for options in ({"steps": 2}, {"steps": 2, "start": 400}, {"steps": 1}):
         options = {"seed": 7, **options}
         found.append(engine.sample(built.small, **options, on_step=lambda done, of: None))
         for _ in range(2):
@@ -146,7 +146,7 @@ def test_a_loop_is_one_graph_from_its_second_time_on(built, engine, counts):
         np.testing.assert_array_equal(again, found[-1])
         assert ran == [0, 1]
     assert len(engine._steps[built.small.shape]._loops) == 2
-    assert len({one.tobytes() for one in found}) == 4
+    assert len({one.tobytes() for one in found}) == 3
 
 
 @pytest.mark.parametrize("trt, backend, precision", [

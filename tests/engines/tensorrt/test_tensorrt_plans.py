@@ -31,7 +31,7 @@ from bidiff_deploy.engines.tensorrt.plans import (
 from bidiff_deploy.engines.tensorrt.profiles import Profile
 from bidiff_deploy.errors import EngineError, OutputError
 from support.killed import Killed, killed_after
-from support.tensorrt_plan_samples import (
+from support.tensorrt_building import (
     CONTENT,
     RANGE,
     REPEATABLE,
@@ -229,11 +229,13 @@ MISMATCHES = [
         {"plugin": "d" * 64}, {"layout": 8}, {"plugin": None, "layout": None}))]
 
 
-@pytest.mark.parametrize("profile", [STATIC, RANGE], ids=["static", "range"])
+@pytest.mark.parametrize("profile, folder", [(STATIC, None), (RANGE, "mine")])
 def test_a_plan_of_something_else_is_refused_with_the_command_that_builds_it(
-        profile, tmp_path, monkeypatch):
+        profile, folder, tmp_path, monkeypatch):
+    """Where it is: in the folder of the bundle's plans or in one of its own."""
     monkeypatch.setenv("BIDIFF_TENSORRT_PLANS", str(tmp_path))
-    plan = write_plan(tmp_path, CONTENT, info(profile, level=4, workspace=1 << 30))
+    place = tmp_path / (folder or "")
+    plan = write_plan(place, CONTENT, info(profile, level=4, workspace=1 << 30))
     plan.path.unlink()  # refused before anybody reads it
     for changed, reason in MISMATCHES:
         with pytest.raises(EngineError, match=reason) as error:
@@ -241,21 +243,17 @@ def test_a_plan_of_something_else_is_refused_with_the_command_that_builds_it(
         command = str(error.value).split("`")[1]
         assert profile_of(command) == profile
         expected = {"bundle": "my model.bundle", "overwrite": True, "no_plugin": False,
-                    "output": None, "level": 4, "device": 2, "workspace": str(1 << 30)}
+                    "output": folder and str(place), "level": 4, "device": 2,
+                    "workspace": str(1 << 30)}
         assert expected.items() <= options_of(command).items()
 
 
 def test_what_a_plan_does_not_ask_for(tmp_path):
     """A driver of the same major version or a newer one will do, and no plugin without one."""
-    plan = write_plan(tmp_path, CONTENT, info())
-    for driver in ("12.0", "13.0"):
-        assert check(plan, target(driver=driver), MODEL) == CONTENT
-    plan = write_plan(tmp_path, CONTENT, info(variant="dense-int8"))
-    assert check(plan, target(plugin=None, layout=None), MODEL) == CONTENT
-    with pytest.raises(EngineError, match="--no-plugin --int8 --size 256x256") as error:
-        check(plan, target(plugin=None, layout=None, gpu="T4"), MODEL)
-    # It is in a folder of its own, to which the command writes it again.
-    assert options_of(str(error.value).split("`")[1])["output"] == str(tmp_path)
+    for variant, changed in (("plugin", {"driver": "12.0"}), ("plugin", {"driver": "13.0"}),
+                             ("dense-int8", {"plugin": None, "layout": None})):
+        plan = write_plan(tmp_path, CONTENT, info(variant=variant), overwrite=True)
+        assert check(plan, target(**changed), MODEL) == CONTENT
 
 
 def test_a_plan_that_differs_from_its_sidecar_is_refused(tmp_path):

@@ -10,22 +10,18 @@ from hypothesis import strategies as st
 
 from bidiff_deploy.engines.tensorrt import sidecar as tensorrt_sidecar
 from bidiff_deploy.errors import EngineError
-from support.tensorrt_plan_samples import REPEATABLE, info, profiles
+from support.tensorrt_building import REPEATABLE, info, profiles
 
 
 @given(profiles(), st.sampled_from(tensorrt_sidecar.VARIANTS),
        st.sampled_from(tensorrt_sidecar.PRECISIONS), st.integers(1, 1 << 40),
-       st.floats(0, 1e6), st.one_of(st.none(), st.integers(0, 5)))
+       st.floats(0, 1e6), st.one_of(st.none(), st.integers(0, 5)),
+       st.sampled_from(["8.5.3.1", "8.6.1.post1", "9.3.0.post12.dev1", "10.3.0"]))
 @REPEATABLE
-def test_a_sidecar_comes_back_as_it_was_written(profile, variant, precision, size, seconds, level):
+def test_a_sidecar_comes_back_as_it_was_written(profile, variant, precision, size, seconds, level,
+                                                version):
     made = info(profile, variant=variant, precision=precision, bytes=size, seconds=seconds,
-                level=level)
-    assert tensorrt_sidecar.parse(json.dumps(made.to_dict()).encode(), "x") == made
-
-
-@pytest.mark.parametrize("version", ["8.5.3.1", "8.6.1.post1", "9.3.0.post12.dev1", "10.3.0"])
-def test_versions_as_wheels_have_them(version):
-    made = info(tensorrt=version)
+                level=level, tensorrt=version)
     assert tensorrt_sidecar.parse(json.dumps(made.to_dict()).encode(), "x") == made
 
 

@@ -15,7 +15,7 @@ from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.engines.tensorrt.profiles import Profile
 from bidiff_deploy.engines.tensorrt.run import noise_predictor as backend
 from bidiff_deploy.networks.bi_diffsr.memory import cuda_step_bytes
-from support.tensorrt_plan_samples import info
+from support.tensorrt_building import info
 
 
 def engine_with(bundle: Path, *profiles: Profile,

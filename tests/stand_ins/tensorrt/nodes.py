@@ -20,14 +20,12 @@ from cuda.bindings import driver
 from bidiff_deploy.engines.gpu.library import DeviceInfo, device_info
 from bidiff_deploy.engines.tensorrt import api
 
+from .objects import Refused
+
 NAMESPACE = "bidiff"
 ATTRIBUTES = {"groups": 0, "inputs": -1, "kernel": 0, "layout": 0}  # in C++'s order
 _KINDS = {"float32": 0, "float16": 1, "int32": 2}
 _ERROR_SIZE = 1024
-
-
-class NodeError(Exception):
-    """The plugin's own sentence."""
 
 
 class _Tensor(ctypes.Structure):
@@ -36,7 +34,7 @@ class _Tensor(ctypes.Structure):
 
 def made(node: onnx.NodeProto, major: int) -> Node:
     """The plugin's node of a graph's, by the library that this process has loaded for that major
-    version. Raises NodeError."""
+    version. Raises Refused, with the plugin's own sentence."""
     attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
     named = tuple(attributes.pop(f"plugin_{what}", b"") for what in ("namespace", "version"))
     for file in api._plugins:
@@ -45,7 +43,7 @@ def made(node: onnx.NodeProto, major: int) -> Node:
         if (int(library.bidiff_tensorrt_version().split(b".")[0]) == major
                 and named == (NAMESPACE.encode(), b"1")):
             return Node(library, node.op_type, attributes)
-    raise NodeError("Assertion failed: creator && \"Plugin not found, are the plugin name, "
+    raise Refused("Assertion failed: creator && \"Plugin not found, are the plugin name, "
                     "version, and namespace correct?\"")
 
 
@@ -93,7 +91,7 @@ class Node:
         error = ctypes.create_string_buffer(_ERROR_SIZE)
         if getattr(self._library, f"bidiff_runner_{function}")(
                 *arguments, error, ctypes.c_size_t(_ERROR_SIZE)):
-            raise NodeError(error.value.decode(errors="replace"))
+            raise Refused(error.value.decode(errors="replace"))
 
 
 # -- the emulated driver ----------------------------------------------------------------------
@@ -101,19 +99,11 @@ class Node:
 _WORK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 
 
-class DriverError(Exception):
-    """A call failed; ``code`` is the driver's."""
-
-    def __init__(self, what: str, code: int) -> None:
-        self.code = code
-        super().__init__(f"Error Code 1: Cuda Runtime ({what}: CUDA error {code})")
-
-
 def call(function: str, *arguments: object) -> Any:
-    """What a function of the driver gives. Raises DriverError."""
+    """What a function of the driver gives. Raises Refused."""
     code, *values = getattr(driver, function)(*arguments)
     if int(code):
-        raise DriverError(function, int(code))
+        raise Refused(f"Error Code 1: Cuda Runtime ({function}: CUDA error {int(code)})")
     return values[0] if values else None
 
 
@@ -142,7 +132,7 @@ def take_memory(owner: object, size: int) -> None:
 
 def launch(stream: int, work: Callable[[], None], keep: list[object]) -> None:
     """Run ``work`` in the stream's order: now, or whenever the graph that captures it is launched;
-    ``keep`` has to live as long. Raises DriverError for a failure now."""
+    ``keep`` has to live as long. Raises Refused for a failure now."""
     def run(_: object) -> int:
         try:
             work()
@@ -153,15 +143,16 @@ def launch(stream: int, work: Callable[[], None], keep: list[object]) -> None:
 
     keep.append(function := _WORK(run))
     if code := _emulated().bidiff_emulated_launch(ctypes.c_void_p(stream), function, None):
-        raise DriverError("launch", code)
+        raise Refused(f"Error Code 1: Cuda Runtime (launch: CUDA error {code})")
 
 
 def view(what: str, address: int, shape: Sequence[int], dtype: np.dtype | type) -> np.ndarray:
     """Device memory as numpy sees it: an address of the emulated GPU is one of the host. Raises
-    DriverError where it is not in one block of the GPU's memory."""
+    Refused where it is not in one block of the GPU's memory."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if size and not _emulated().bidiff_emulated_is_allocated(
             ctypes.c_uint64(address), ctypes.c_size_t(size)):
-        raise DriverError(f"an illegal memory access: {what} of {size} bytes at {address:#x}", 700)
+        raise Refused("Error Code 1: Cuda Runtime (an illegal memory access was encountered: "
+                      f"{what} of {size} bytes at {address:#x})")
     raw = (ctypes.c_uint8 * size).from_address(address)
     return np.ctypeslib.as_array(raw).view(dtype).reshape(shape)

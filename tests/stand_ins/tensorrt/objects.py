@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Refused(Exception):
-    """What TensorRT would not do; the sentence is its, or the plugin's."""
+    """What TensorRT, our plugin or the driver would not do, in its own sentence."""
 
 
 def lacking(name: str, names: frozenset[str]) -> Exception:

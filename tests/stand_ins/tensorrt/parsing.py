@@ -12,7 +12,7 @@ from onnx import TensorProto
 from bidiff_deploy.operators.shapes import STANDARD
 
 from . import nodes
-from .objects import Object
+from .objects import Object, Refused
 from .program import Program
 
 # ONNX's type -> the name of TensorRT's. Before 10 it computes with 32 bits where ONNX has 64.
@@ -100,7 +100,7 @@ class OnnxParser(Object):
                     plugin[at] = nodes.made(node, self._trt._version[0])
             at = -1
             self._network._program = Program(made, plugin)
-        except nodes.NodeError as error:
+        except Refused as error:
             self._errors.append(SimpleNamespace(desc=error.__str__, node=lambda: at))
             return self._log(f"In node {at}: {error}")
         return True

@@ -21,7 +21,7 @@ Arrays = dict[str, np.ndarray]
 
 class Program:
     """A parsed graph without functions; ``plugin``: nodes that the plugin runs, by their index.
-    Raises nodes.NodeError for types that it refuses."""
+    Raises Refused for types that it does not take."""
 
     def __init__(self, model: onnx.ModelProto, plugin: Mapping[int, nodes.Node]) -> None:
         graph = model.graph

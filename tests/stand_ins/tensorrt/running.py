@@ -15,7 +15,6 @@ from .program import Program
 
 ALIGNMENT = 256
 _NO_MEMORY = "Error Code 2: OutOfMemory (Requested amount of GPU memory could not be allocated.)"
-_FAILURES = (Refused, nodes.NodeError, nodes.DriverError)
 
 
 class Runtime(Object):
@@ -33,7 +32,7 @@ class Runtime(Object):
             return self._trt.ICudaEngine(self._logger, header, Program(model, {
                 index: nodes.made(node, self._trt._version[0])
                 for index, node in enumerate(model.graph.node) if node.domain == nodes.NAMESPACE}))
-        except _FAILURES as error:
+        except Refused as error:
             return self._log(str(error)) or None
 
 
@@ -163,7 +162,7 @@ class IExecutionContext(Object):
         try:
             self._enqueue(stream_handle)
             return True
-        except _FAILURES as error:
+        except Refused as error:
             return self._log(str(error))
 
     def _enqueue(self, stream: int) -> None:
