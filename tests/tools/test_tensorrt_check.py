@@ -140,18 +140,20 @@ def test_steps_are_held_against_the_published_outputs(monkeypatch, variant, boun
 
 
 def test_images_are_held_against_the_originals(monkeypatch):
-    """By the CPU's own engine, and once by one that adds noise."""
+    """By what the CPU's engine would be, and once with noise."""
     random = np.random.default_rng(0)
 
-    def load(bundle, variant, shape, device):
+    def engine(noise: int):
         def upscale(small, tile):
-            with engines.load_bundle(bundle) as engine:
-                made = engine.upscale(small, tile=tile)
-            noise = 0 if variant != "plugin" else random.integers(-30, 30, made.shape)
-            return np.clip(made + noise, 0, 255).astype(np.uint8)
-        return contextlib.nullcontext(SimpleNamespace(upscale=upscale))
-    monkeypatch.setattr(parity, "load", load)
-    monkeypatch.setattr(parity, "BACKENDS", {"plugin": "tensorrt", "dense": "tensorrt-dense"})
+            made = np.asarray(small).repeat(2, 0).repeat(2, 1).astype(int)
+            made += random.integers(-noise, noise + 1, made.shape)
+            return made.clip(0, 255).astype(np.uint8)
+        return contextlib.nullcontext(SimpleNamespace(scale=2, upscale=upscale))
+
+    for name, value in {"network_bundle": Mock(), "load_bundle": lambda bundle: engine(0),
+                        "load": lambda bundle, variant, *_: engine(30 * (variant == "plugin"))
+                        }.items():
+        monkeypatch.setattr(parity, name, value)
     found = parity.images({"device": 3, "size": 64})
     assert {entry["photo"] for entry in found["images"]} == {"chelsea.png", "china.jpg"}
     assert not found["ok"] and "chelsea.png plugin exact: -" in found["reason"]
@@ -178,18 +180,16 @@ def test_trtexec_of_each_version_is_found_and_its_time_read(tmp_path, monkeypatc
     monkeypatch.setattr(native, "_PLACES", ())
     with pytest.raises(EngineError, match="trtexec was not found; TensorRT"):
         native.find_trtexec(str(tmp_path))
-    (tmp_path / "bin").mkdir()
-    tool = tmp_path / "bin" / "trtexec"
-    tool.write_text("#!/bin/sh\necho '[I] GPU Compute Time: min = 1.2 ms, max = 3 ms, mean = 2 ms, "
-                    "median = 1.875 ms, percentile(90%) = 2 ms'\n")
+    (tool := tmp_path / "bin" / "trtexec").parent.mkdir()
+    tool.write_text("#!/bin/sh\necho hello\necho '[E] Error[4]: no plugin' >&2\nexit 1\n")
     tool.chmod(0o755)
     assert native.find_trtexec(str(tmp_path)) == str(tool)
-    assert native.median_of(native._run([str(tool)], "failed")) == 1.875
-    with pytest.raises(EngineError, match="printed no GPU Compute Time"):
-        native.median_of("&&&& PASSED")
-    tool.write_text("#!/bin/sh\necho hello\necho '[E] Error[4]: no plugin' >&2\nexit 1\n")
     with pytest.raises(EngineError, match=r"^trtexec failed: \[E\] Error\[4\]: no plugin$"):
         native._run([str(tool)], "trtexec failed")
+    assert native.median_of("[I] GPU Compute Time: min = 1.2 ms, max = 3 ms, mean = 2 ms, median = "
+                            "1.875 ms, percentile(90%) = 2 ms") == 1.875
+    with pytest.raises(EngineError, match="printed no GPU Compute Time"):
+        native.median_of("&&&& PASSED")
 
 
 @pytest.mark.parametrize("root, match", [

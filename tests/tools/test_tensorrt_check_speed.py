@@ -146,14 +146,10 @@ def test_bytes_that_an_engine_takes(monkeypatch):
 
     @contextlib.contextmanager
     def loaded(*given):
-        taken = [100, 40, 7, 0]
-
-        def take(*arguments, **named):
-            card.free_memory -= taken.pop(0)
-
-        take()
-        yield SimpleNamespace(sample=take)
-        card.free_memory += 147
+        left = iter((9_860, 9_853, 9_853))
+        card.free_memory = 9_900
+        yield SimpleNamespace(sample=lambda *_, **__: vars(card).update(free_memory=next(left)))
+        card.free_memory = 10_000
 
     monkeypatch.setattr(cuda_operators, "Gpu", lambda device: contextlib.nullcontext(card))
     monkeypatch.setattr(building, "load", loaded)

@@ -107,12 +107,8 @@ def test_the_log_keeps_errors_and_prints_only_when_asked_to(installed, capsys):
 def test_the_plugin_library(installed, tmp_path, monkeypatch):
     monkeypatch.setattr(tensorrt_api, "PluginLibrary", lambda file: Mock(file=Path(file)))
     monkeypatch.setattr(tensorrt_api, "_plugins", {})
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.delenv("BIDIFF_TENSORRT_PLUGIN", raising=False)
     installed()
     api = tensorrt_api.open_tensorrt()
-    with pytest.raises(EngineError, match="no plugin for TensorRT 10.3; build it"):
-        api.plugin()
     for name in ("b.so", "a.so"):
         (tmp_path / name).write_bytes(name.encode())
         monkeypatch.setenv("BIDIFF_TENSORRT_PLUGIN", str(tmp_path / name))

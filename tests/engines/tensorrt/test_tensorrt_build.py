@@ -81,8 +81,7 @@ def test_a_layer_without_a_kernel_in_its_precision_is_a_remark(trt, halved, tiny
     def build(self, network, config):
         for text in (f"No implementation of layer {fused} obeys the requested constraints. I.e. no "
                      "conforming implementation was found. Using fastest implementation instead.",
-                     *["Check verbose logs for the list."] * 50) * config.get_flag(
-                         trt.BuilderFlag.FP16):
+                     *["Check verbose logs for the list."] * 50) * ("FP16" in config._set):
             self.logger.log(trt.ILogger.Severity.WARNING, text)
         return real(self, network, config)
 

@@ -54,10 +54,6 @@ def test_mistakes_are_reported_in_a_sentence(tiny, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_bundle_that_does_not_exist(tmp_path):
-    assert "does not exist" in refusal(tmp_path / "none.bundle")
-
-
 def test_profiles_of_a_network_with_more_levels():
     """Eight levels: sizes are multiples of 128, and so are the defaults."""
     config = NetworkConfig(channel_mults=tuple(1 << level for level in range(8)))

@@ -54,9 +54,6 @@ class IBuilderConfig(Object):
     def clear_flag(self, flag: Any) -> None:
         self._set.discard(self._of("BuilderFlag", flag))
 
-    def get_flag(self, flag: Any) -> bool:
-        return self._of("BuilderFlag", flag) in self._set
-
     def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
         self._pools[self._of("MemoryPoolType", pool)] = pool_size
 

@@ -18,15 +18,6 @@ TEMPLATES: dict[str, Any] = {
        and value is not Object}}
 
 
-class Number:
-    """As pybind11's enumerations: equal to its kind alone, a number by ``int``."""
-
-    value: int
-
-    def __int__(self) -> int:
-        return self.value
-
-
 class StandIn(types.ModuleType):
     """Says of a name that it lacks whether TensorRT has it."""
 
@@ -46,14 +37,14 @@ def make(version: str) -> types.ModuleType:
         int(part) for part in table["version"].split(".")[:3])
     for path, names in table["classes"].items():
         if isinstance(names, dict) and "." not in path:
-            setattr(module, path, enum.Enum(path, names, type=Number))
+            setattr(module, path, enum.IntEnum(path, names))
         elif template := TEMPLATES.get(path):
             # A property without functions can neither be read nor set.
             gone = {name: property() for name in vars(template)
                     if not name.startswith("_") and name not in names}
             setattr(module, path, type(path, (template,), {
                 **gone, "_trt": module, "_names": frozenset(names)}))
-    severity = enum.Enum("Severity", table["classes"]["ILogger.Severity"], type=Number)
+    severity = enum.IntEnum("Severity", table["classes"]["ILogger.Severity"])
     for name, value in {"Severity": severity, **severity.__members__}.items():
         setattr(module.ILogger, name, value)
     values = {"init_libnvinfer_plugins": lambda logger, namespace: True,

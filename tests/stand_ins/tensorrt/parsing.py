@@ -62,9 +62,8 @@ class INetworkDefinition(Object):
     """What a parser fills."""
 
     def __init__(self, flags: int) -> None:
-        typed = getattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-        self._strongly_typed = self._trt._version[0] >= 11 or (
-            typed is not None and bool(flags >> int(typed) & 1))
+        major, kinds = self._trt._version[0], self._trt.NetworkDefinitionCreationFlag
+        self._strongly_typed = major > 10 or major == 10 and bool(flags >> kinds.STRONGLY_TYPED & 1)
         self._precisions: dict[str, str] = {}
 
     num_layers = property(lambda self: len(self._program.model.graph.node))

@@ -64,10 +64,6 @@ class Program:
             ir_version=min(self.model.ir_version, 10),
             opset_imports=self.model.opset_import).SerializeToString() if outputs else None
 
-    def dtype(self, name: str) -> np.dtype:
-        """numpy's type of a value."""
-        return helper.tensor_dtype_to_np_dtype(self.types[name])
-
     def run(self, feeds: Arrays) -> Arrays:
         """The outputs."""
         values = {**self.constants, **feeds}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from onnx import helper
 
 from . import nodes
 from .building import read_plan
@@ -173,7 +174,8 @@ class IExecutionContext(Object):
             raise Refused(f"Error Code 3: API Usage Error ({size} aligned bytes of device memory "
                           f"are needed, {self._memory_size} were given)")
         addresses = {name: self._addresses.get(name, 0) for name in self._engine._tensors}
-        feeds = {name: nodes.view(name, addresses[name], self._shapes[name], program.dtype(name))
+        feeds = {name: nodes.view(name, addresses[name], self._shapes[name],
+                                  helper.tensor_dtype_to_np_dtype(program.types[name]))
                  for name in program.inputs}
         if injected("enqueue"):
             raise Refused("Error Code 1: Cuda Runtime (an illegal memory access was encountered)")
