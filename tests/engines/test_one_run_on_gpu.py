@@ -17,8 +17,6 @@ from support.bbcu_networks import BORDERED, SMALL, checkpoint_of, random_network
 from support.reference_cases import snr
 from support.tensorrt_names import RTX
 
-pytest.importorskip("onnxruntime")
-pytest.importorskip("cuda.bindings")
 
 @pytest.fixture(scope="module", params=[
     (SMALL[2], "tensorrt", 40), (BORDERED, "tensorrt-rtx", 110)],

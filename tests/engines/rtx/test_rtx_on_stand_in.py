@@ -11,8 +11,6 @@ from stand_ins import tensorrt as tensorrt_stand_in
 from support.tensorrt_building import build, static
 from support.tensorrt_names import RTX
 
-pytest.importorskip("onnxruntime")
-
 
 def test_the_whole_way(trt, reference, place, tmp_path) -> None:
     bundle = reference.bundle("tiny", [999, 400, 0], precision="half")

@@ -23,9 +23,6 @@ from support.reference_cases import snr
 from support.tensorrt_building import NEW, OLD, build, static
 from support.tensorrt_names import VERSIONS
 
-pytest.importorskip("onnxruntime")
-pytest.importorskip("cuda.bindings")
-
 RANGE = Profile((1, 8, 8), (1, 16, 16), (2, 24, 24))
 
 

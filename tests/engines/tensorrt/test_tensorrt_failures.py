@@ -21,9 +21,6 @@ from bidiff_deploy.engines.tensorrt.profiles import Profile
 from bidiff_deploy.engines.tensorrt.run.device import Device, open_device
 from support.tensorrt_building import build, static, versions
 
-pytest.importorskip("onnxruntime")
-pytest.importorskip("cuda.bindings")
-
 IMAGES = np.random.default_rng(0).random((2, 1, 3, 24, 24), np.float32)
 FIRST = 999
 

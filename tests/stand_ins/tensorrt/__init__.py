@@ -37,7 +37,8 @@ _ROOT, _HERE = Path(__file__).parents[3], Path(__file__).parent
 def plugin() -> Path:
     """The plugin library, built once and kept between runs; skips where it cannot be built."""
     emulated_cuda.stand_in()
-    pytest.importorskip("cuda.bindings")
+    for module in ("cuda.bindings", "onnxruntime"):
+        pytest.importorskip(module)
     return (native.built(native.PLUGIN, "bidiff_tensorrt_node_runner")
             / "libbidiff_tensorrt_node_runner.so")
 
@@ -63,13 +64,13 @@ def environment(cache: Path, version: str = "10.3.0", **changed: str) -> dict[st
 def in_process(cache: Path, version: str = "10.3.0", **changed: str) -> Iterator[Any]:
     """``tensorrt`` of this process and its children, or here TensorRT-RTX's module for its version,
     for as long as the block runs. GPUs are those of ``emulated_cuda.GPUS``."""
+    wanted = environment(cache, version, **changed)
     from .module import make
 
     ctypes.CDLL(str(emulated_cuda.stand_in()))  # whose name is libcuda.so.1
     assert hasattr(ctypes.CDLL("libcuda.so.1"), "bidiff_emulated_launch"), "another driver is open"
     name = "tensorrt_rtx" if version == tensorrt_names.RTX else "tensorrt"
-    with mock.patch.dict(os.environ, environment(cache, version, **changed)), \
-            pytest.MonkeyPatch.context() as patch:
+    with mock.patch.dict(os.environ, wanted), pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, name, make(version))
         patch.setitem(sys.modules, "pycuda", None)
         yield sys.modules[name]

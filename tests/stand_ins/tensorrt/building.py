@@ -81,7 +81,7 @@ class IBuilderConfig(Object):
 
     @property
     def _machine(self) -> str:
-        return f"{self._trt.__version__} {nodes.device()}"
+        return f"{self._trt.__version__} {nodes.call('cuCtxGetDevice')}"
 
     def get_tactic_sources(self) -> int:
         return 0

@@ -17,7 +17,6 @@ import numpy as np
 import onnx
 from cuda.bindings import driver
 
-from bidiff_deploy.engines.gpu.library import DeviceInfo, device_info
 from bidiff_deploy.engines.tensorrt import api
 
 from .objects import Refused
@@ -117,12 +116,6 @@ def ensure_context() -> None:
     call("cuInit", 0)
     if not int(call("cuCtxGetCurrent")):
         call("cuCtxPushCurrent", call("cuDevicePrimaryCtxRetain", call("cuDeviceGet", 0)))
-
-
-def device() -> DeviceInfo:
-    """The current GPU."""
-    ensure_context()
-    return device_info(int(call("cuCtxGetDevice")))
 
 
 def take_memory(owner: object, size: int) -> None:
