@@ -1,4 +1,4 @@
-"""Which names the Python bindings of a TensorRT version have: ``engines/tensorrt/names.txt``, and
+"""Which names the Python bindings of a TensorRT version have: ``engines/tensorrt/names.json``, and
 how it is made.
 
 The bindings themselves are imported, in a process of their own, over libraries that export every
@@ -23,29 +23,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TABLE = Path(__file__).parents[1] / "engines" / "tensorrt" / "names.txt"
+TABLE = Path(__file__).parents[1] / "engines" / "tensorrt" / "names.json"
 
 
 @functools.cache
 def tables() -> dict[str, dict[str, Any]]:
     """The committed tables by version: ``version`` in full, ``module`` names, ``classes`` -> names,
-    or of an enumeration names -> numbers.
-
-    A line of the file is a class, or the module; each of its names has its number where it is an
-    enumeration's, and a mask of the versions that have it where not all do: ``FP8=6@7e``."""
-    (_, first), *rest = (line.partition(": ")[::2] for line in TABLE.read_text().splitlines())
-    made: dict[str, dict[str, Any]] = {}
-    for index, (version, full) in enumerate(entry.split("=") for entry in first.split()):
-        made[version] = {"version": full, "classes": {}}
-        for path, entries in rest:
-            names = [entry.partition("@")[0].partition("=") for entry in entries.split()
-                     if int(entry.partition("@")[2] or "fff", 16) >> index & 1]
-            if names:
-                made[version]["classes"][path] = (
-                    {name: int(number) for name, _, number in names} if names[0][1] else
-                    sorted(name for name, *_ in names))
-        made[version]["module"] = made[version]["classes"].pop("module")
-    return made
+    or of an enumeration names -> numbers. Each is a line of the file."""
+    return json.loads(TABLE.read_text())
 
 
 RTX = "1.7.1"  # the version of TensorRT-RTX, which counts its own
@@ -103,20 +88,8 @@ def dump(folder: Path, name: str, stubs: Path, python: str = sys.executable) -> 
 def write(made: dict[str, dict[str, Any]]) -> None:
     """Write the tables of all versions."""
     order = sorted(made, key=lambda text: tuple(map(int, text.split("."))))
-    masks: dict[str, dict[str, int]] = {}
-    for index, version in enumerate(order):
-        found = made[version]
-        for path, names in [("module", found["module"]), *sorted(found["classes"].items())]:
-            for name in names:
-                entry = f"{name}={names[name]}" if isinstance(names, dict) else name
-                line = masks.setdefault(path, {})
-                line[entry] = line.get(entry, 0) | 1 << index
-    every = (1 << len(order)) - 1
-    lines = ["versions: " + " ".join(f"{version}={made[version]['version']}" for version in order)]
-    lines += [f"{path}: " + " ".join(name if mask == every else f"{name}@{mask:x}"
-                                     for name, mask in line.items())
-              for path, line in masks.items()]
-    TABLE.write_text("\n".join(lines) + "\n")
+    TABLE.write_text("{\n" + ",\n".join(f"{json.dumps(version)}: {json.dumps(made[version])}"
+                                        for version in order) + "\n}\n")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import pytest
 from bidiff_deploy.errors import EngineError
 from tools.checks.processes import guarded
 from tools.tensorrt_check import __main__ as program
-from tools.tensorrt_check import engines, native, parity, parts, table
+from tools.tensorrt_check import native, parity, parts, table
 
 MACHINE = {"ok": True, "tensorrt": "10.3.0", "device": {
     "name": "Orin", "driver": "12.6", "architecture": 87}}
@@ -201,15 +201,6 @@ def test_a_plugin_that_cannot_be_built_is_reported(trt, monkeypatch, tmp_path, r
     monkeypatch.setattr(native, "_headers", lambda root: False)
     with pytest.raises(EngineError, match=match):
         native.plugin({"work": str(tmp_path), "again": False, "tensorrt_root": root})
-
-
-def test_bundles_are_made_once_and_of_a_checkout(tmp_path, monkeypatch):
-    path = engines.network_bundle("tiny", 7, tmp_path, "half")
-    assert engines.network_bundle("tiny", 7, tmp_path, "half") == path
-    assert len(engines.open_bundle(path).timesteps) == 7
-    monkeypatch.setattr(engines, "DEMO", tmp_path / "none.safetensors")
-    with pytest.raises(EngineError, match="none.safetensors is missing; run this in a checkout"):
-        engines.network_bundle("demo", 2, tmp_path, "exact")
 
 
 def test_the_whole_tool_on_the_stand_in(trt, tmp_path, monkeypatch, capsys):

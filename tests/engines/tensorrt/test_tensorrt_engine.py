@@ -110,11 +110,9 @@ def test_steps_repeat_at_other_shapes_in_batches_and_from_threads(built, engine,
     assert counts.of["set_tensor_address"] == counts.of["context"] * (
         len(engine._rows.places) + 4) > 0
     np.testing.assert_array_equal(engine.predict(noisy, condition, first), alone)
-    pair = np.concatenate([noisy, noisy[..., ::-1]])[..., :8, :8]
-    both = np.concatenate([built.small, built.small[..., ::-1]])
+    pair, both = (np.concatenate([one, one[..., ::-1]])[..., :8, :8] for one in (noisy, condition))
     np.testing.assert_array_equal(engine.predict(pair, both, first), np.concatenate([
-        engine.predict(*(np.ascontiguousarray(one[i:i + 1]) for one in (pair, both)), first)
-        for i in (0, 1)]))
+        engine.predict(pair[i:i + 1].copy(), both[i:i + 1].copy(), first) for i in (0, 1)]))
     found = by_threads(lambda t: engine.predict(noisy, condition, t), [first] * 3)
     np.testing.assert_array_equal(found, np.concatenate([alone] * 3))
 
