@@ -17,6 +17,7 @@ from bidiff_deploy import BidiffError, load_bundle
 from bidiff_deploy.engines.onnxruntime.cuda_session import device_memory
 from bidiff_deploy.engines.tensorrt.profiles import Profile
 from bidiff_deploy.engines.tensorrt.run.device import Device, open_device
+from stand_ins.tensorrt import nodes
 from support.tensorrt_building import build, static, versions
 
 IMAGES = np.random.default_rng(0).random((2, 1, 3, 24, 24), np.float32)
@@ -41,6 +42,12 @@ def cut(height: int, width: int):
 
 def free(device: int = 0) -> int:
     return device_memory(device)[0]
+
+
+def ordinal(engine) -> int:
+    """The GPU that an engine works on."""
+    with engine._gpu.current():
+        return int(nodes.call("cuCtxGetDevice"))
 
 
 def test_a_failed_run_leaves_nothing_behind_and_the_engine_usable(trt, tiny):
@@ -126,7 +133,7 @@ def test_by_each_binding_on_the_second_gpu_and_never_closed(trt, tiny, monkeypat
     engine = load_bundle(tiny, backend="tensorrt", device=1)
     thread = engine._thread
     engine.predict(*cut(8, 8))
-    assert free(1) < before
+    assert free(1) < before and thread.call(ordinal, engine) == 1
     with pytest.raises(BidiffError, match="^GPU 99 cannot be used: cuDeviceGet: "):
         thread.call(open_device, 99)
     del engine
