@@ -74,9 +74,10 @@ class _Shapes:
             shape = parameter.shape
             if parameter.binary:
                 cout, cin, k, _ = shape
+                rows = cout * parameter.planes
                 self.binary[name] = BinaryWeight(
-                    np.broadcast_to(np.int32(0), (cout, k, k, words_per_tap(cin))),
-                    np.broadcast_to(np.float32(0), (cout,)), cin)
+                    np.broadcast_to(np.int32(0), (rows, k, k, words_per_tap(cin))),
+                    np.broadcast_to(np.float32(0), (rows,)), cin, planes=parameter.planes)
             else:
                 self.state[name] = np.broadcast_to(np.float32(0), shape)
 
@@ -95,7 +96,8 @@ def build_graph(config: Any, precision: str, timestep: int, weights_bytes: int,
     for _, parameter in network.each_parameter(config):
         count += 1
         if not parameter.grouped:
-            wanted += math.prod(parameter.shape) * 4 // (32 if parameter.binary else 1)
+            size = math.prod(parameter.shape) * parameter.planes
+            wanted += size * 4 // (32 if parameter.binary else 1)
         if wanted > _MAX_SHARED * weights_bytes + _SMALL:
             raise BundleError("its network has more weights than its weights file of "
                               f"{weights_bytes} bytes can hold")

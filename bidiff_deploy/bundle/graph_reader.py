@@ -90,7 +90,25 @@ class GraphReader:
         return dict(self._operators)
 
     def layers(self) -> Iterator[GraphLayer]:
-        """Every node that multiplies, in the order of the graph."""
+        """Every node that multiplies, in the order of the graph. The binary convolutions of a
+        layer of several bits are one."""
+        planes: dict[str, list[GraphLayer]] = {}
+        nodes = list(self._nodes())
+        for found in nodes:
+            if found.op == f"{DOMAIN}.{BINARY_CONV}":
+                planes.setdefault(found.name, []).append(found)
+        for found in nodes:
+            each = planes.get(found.name, [found])
+            if len(each) == 1:
+                yield found
+            elif found is each[0]:
+                tensors = dict.fromkeys(name for one in each for name in one.tensors)
+                words = [name for name in tensors
+                         if self.initializers[name].data_type == onnx.TensorProto.INT32]
+                yield replace(found, bits=len(words), macs=sum(one.macs for one in each),
+                              tensors=tuple(tensors))
+
+    def _nodes(self) -> Iterator[GraphLayer]:
         for node in self.graph.node:
             if node.domain == DOMAIN and node.op_type == BINARY_CONV:
                 yield self._binary(node)

@@ -159,7 +159,8 @@ def _weights(path: Path, tensors: Mapping[str, np.ndarray],
         parts = {name: parameter.shape}
         if parameter.binary:
             cout, cin, k, _ = parameter.shape
-            parts = {f"{name}.words": (cout, k, k, words_per_tap(cin)), f"{name}.alpha": (cout,)}
+            rows = cout * parameter.planes
+            parts = {f"{name}.words": (rows, k, k, words_per_tap(cin)), f"{name}.alpha": (rows,)}
         for key, shape in parts.items():
             dtype = np.dtype(np.int32 if key.endswith(".words") else np.float32)
             value = tensors.get(key)
@@ -170,7 +171,8 @@ def _weights(path: Path, tensors: Mapping[str, np.ndarray],
         if parameter.binary:
             count = zeros.get(name, 0)
             binary[name] = BinaryWeight(tensors[f"{name}.words"], tensors[f"{name}.alpha"],
-                                        parameter.shape[1], count if type(count) is int else 0)
+                                        parameter.shape[1], count if type(count) is int else 0,
+                                        parameter.planes)
         else:
             state[name] = tensors[name]
     return state, binary

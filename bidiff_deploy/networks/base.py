@@ -54,6 +54,7 @@ class Parameter:
     binary     whether only its signs and the mean magnitude of each output channel are used
     grouped    whether axis 0 is the TaR/TaA group
     indices    whether its values are indices, which float16 would change
+    planes     bit planes of a binary one, see ``BinaryWeight``
     """
 
     shape: tuple[int, ...]
@@ -61,6 +62,7 @@ class Parameter:
     binary: bool = False
     grouped: bool = False
     indices: bool = False
+    planes: int = 1
 
 
 class Config(Protocol):
@@ -135,7 +137,13 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def binary_layers(self, config: Any) -> list[str]:
-        """Names of the binary layers, in order of execution; ``NAME.weight`` is a parameter."""
+        """Names of the binary layers, in order of execution, one for each binary convolution of
+        the graph."""
+
+    def node_weight(self, config: Any, binary: Mapping[str, BinaryWeight],
+                    name: str) -> BinaryWeight:
+        """The weights of one of ``binary_layers``, of a checkpoint's binary weights."""
+        return binary[f"{name}.weight"]
 
     def pack(self, config: Any, weight: npt.NDArray[Any], name: str) -> BinaryWeight:
         """Signs and scales of latent weights, float (Cout, Cin, k, k). Raises CheckpointError,

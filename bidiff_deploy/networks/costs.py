@@ -29,8 +29,9 @@ class Layer:
     binary        whether it is a BIConv
     shape         of its weights, (Cout, Cin, k, k); empty for a product
     height, width of its output map
-    macs          multiply-accumulates for one image, taps outside the border included
-    reason        why a convolution is full precision
+    macs          multiply-accumulates for one image, taps outside the border included; of a binary
+                  layer of several bits, those of all its bit planes
+    reason        why a convolution is full precision, or what one of several bits is made of
     """
 
     name: str
@@ -56,6 +57,7 @@ class Count:
     parameters         number of trained parameters, including TaR and TaA of all groups
     binary_parameters  number of those of which only the sign and a mean magnitude are used
     time_macs          of the time path, which export folds into constants: none at run time
+    weight_bits        of each binary parameter
     """
 
     height: int
@@ -64,6 +66,7 @@ class Count:
     parameters: int
     binary_parameters: int
     time_macs: int
+    weight_bits: int = 1
 
     @property
     def float_parameters(self) -> int:
@@ -87,8 +90,8 @@ class Count:
 
     @property
     def paper_parameters(self) -> float:
-        """Parameters as the paper counts them: float + binary / 32."""
-        return paper_parameters(self.float_parameters, self.binary_parameters)
+        """Parameters as the paper counts them: float + binary / 32, a bit of several as one."""
+        return paper_parameters(self.float_parameters, self.binary_parameters * self.weight_bits)
 
     @property
     def paper_operations(self) -> float:

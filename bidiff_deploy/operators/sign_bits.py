@@ -55,12 +55,15 @@ class BinaryWeight:
     alpha        float32 (Cout,), mean |W| of each output channel
     in_channels  Cin, which the words round up
     zeros        number of weights that were exactly zero (they became +1)
+    planes       bit planes of weights of several bits: Cout is then that many times the layer's
+                 outputs, plane after plane, the least significant first
     """
 
     words: np.ndarray
     alpha: np.ndarray
     in_channels: int
     zeros: int = 0
+    planes: int = 1
 
     @classmethod
     def from_float(cls, weight: np.ndarray, name: str) -> BinaryWeight:
@@ -74,6 +77,12 @@ class BinaryWeight:
         alpha = np.abs(weight).mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32)
         return cls(pack_signs(weight), alpha, weight.shape[1],
                    int(np.count_nonzero(weight == 0)))
+
+    def plane(self, index: int) -> BinaryWeight:
+        """One bit plane."""
+        outputs = len(self.alpha) // self.planes
+        rows = slice(index * outputs, (index + 1) * outputs)
+        return BinaryWeight(self.words[rows], self.alpha[rows], self.in_channels)
 
     def to_float(self) -> np.ndarray:
         """alpha * sign, float32 (Cout, Cin, k, k): latent weights that binarise to the same."""

@@ -85,7 +85,7 @@ def load_network(path: str | Path, options: Options | None = None) -> nn.Module:
 def load_initial(network: nn.Module, path: Path, shown: str) -> None:
     """Load the checkpoint at ``path``, called ``shown`` in errors, into ``network``.
 
-    Dropout may differ. From another binarizer, or a full-precision network, the tensors that both
+    Dropout may differ. From another binarizer, other bits, or a full-precision network, the tensors that both
     have in one shape are taken. Raises CheckpointError if other options differ.
     """
     found = load_network(path)
@@ -102,4 +102,5 @@ def _compared(config: Any, other: Any) -> Any:
     if not isinstance(config, NetworkConfig) or not isinstance(other, NetworkConfig):
         return config
     binarizer = config.binarizer if config.binarizer == other.binarizer else NONE
-    return dataclasses.replace(config, dropout=0.0, binarizer=binarizer)
+    return dataclasses.replace(config, dropout=0.0, binarizer=binarizer, weight_bits=1,
+                               activation_bits=1)

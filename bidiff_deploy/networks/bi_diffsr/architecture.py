@@ -115,7 +115,9 @@ def _blocks(config: NetworkConfig) -> Iterator[Block]:
 
 def binary_layers(config: NetworkConfig) -> list[str]:
     """Names of all binary convolutions, in order of execution."""
-    return [name for block in blocks(config) if block.binary for name, _, _ in block.convolutions]
+    kind = config.binary_layers
+    return [node for block in blocks(config) if block.binary
+            for name, _, _ in block.convolutions for node in kind.nodes(name)]
 
 
 def int8_layers(config: NetworkConfig) -> dict[str, int]:
@@ -189,7 +191,8 @@ def _convolution(config: NetworkConfig, block: Block, name: str, inputs: int, ou
         yield from _affine(name, key, shape)
         return
     if kind.name != PUBLISHED:
-        yield f"{name}.weight", Parameter(shape, (f"{key}.{kind.name}.weight",), binary=True)
+        yield f"{name}.weight", Parameter(shape, (f"{key}.{kind.key}.weight",), binary=True,
+                                          planes=kind.bits[0])
         for part, extent in kind.vectors:
             size = {PER_INPUT: inputs, PER_CHANNEL: outputs}.get(extent, 1)
             yield f"{name}.{part}", Parameter((size,), (f"{key}.{kind.name}.{part}",))

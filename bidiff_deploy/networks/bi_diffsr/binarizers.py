@@ -7,7 +7,10 @@ zero-padded after the sign; alpha is the mean magnitude of an output channel's w
     bnn        sum(x) + x: no scale
                (Hubara et al., NeurIPS 2016, arXiv 1602.02830)
     dorefa     a conv([x >= 1/2], sign W) + x, of bits 0 and 1; a = mean |W| of the whole layer
-               (Zhou et al., arXiv 1606.06160, with 1-bit weights and activations)
+               (Zhou et al., arXiv 1606.06160). Options ``weight_bits`` and ``activation_bits``, k
+               and m from 1 to 4: conv(q(x), W_k) + x, q(x) = clip(x, 0, 1) in 2^m steps, W_k = a
+               sign W of 1 bit, else 2 q(tanh W / (2 max |tanh W|) + 1/2) - 1 in 2^k steps, as sums
+               of bit planes (``bit_planes``)
     irnet      2^s sum(x) + x, signs of W - mean W of each filter; s = round(log2 |W'|), |W'| the
                mean magnitude of W' = (W - mean W) / std W
                (Qin et al., CVPR 2020, arXiv 1909.10788)
@@ -25,8 +28,7 @@ zero-padded after the sign; alpha is the mean magnitude of an output channel's w
                (Yin et al., arXiv 2411.10346)
     none       no binary layer: plain convolutions with bias, without shortcut
 
-The papers' BatchNorms are left out: the network has GroupNorm. Weights and activations of more bits
-have no packed form here, so they are no binarizer: DoReFa-Net's are those of W1A1.
+The papers' BatchNorms are left out: the network has GroupNorm.
 
 x is added where a layer has as many outputs as inputs. Otherwise (option ``shortcut``) the shortcut
 is BiDense's channel-adaptive bypass, ``cfb``.
@@ -35,15 +37,27 @@ is BiDense's channel-adaptive bypass, ``cfb``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from ...errors import CheckpointError
 from ...operators.sign_bits import BinaryWeight
-from .weight_signs import Array, balanced, balanced_latent, of_one_scale, without_scale
+from .weight_signs import (
+    Array,
+    balanced,
+    balanced_latent,
+    in_planes,
+    latent_of_planes,
+    of_one_scale,
+    without_scale,
+)
 
 PUBLISHED = "bi-diffsr"
 NONE = "none"
-DOREFA_LEVEL = 0.5  # activations from this on are 1
+DOREFA = "dorefa"
+DOREFA_LEVEL = 0.5  # activations from this on are 1; of several bits, have the largest bit
+MAX_BITS = 4  # of a weight and of an activation
+PLANES = ".planes."  # between a layer's name and the number of a binary convolution of several
 IDENTITY, CFB = "identity", "cfb"  # shortcuts of binary layers
 PER_INPUT, PER_CHANNEL, SINGLE = "per input channel", "per channel", "single"
 _RPRELU = (("threshold", PER_INPUT), ("shift_in", PER_CHANNEL), ("slope", PER_CHANNEL),
@@ -61,6 +75,7 @@ class Binarizer:
              fused operators; otherwise as BinaryConv between standard operators
     pack     signs and scales of latent weights; its second argument names them in errors
     latent   latent weights of signs and scales, which ``pack`` maps to the same
+    bits     of weights and activations; with more than one a layer is several binary convolutions
     """
 
     name: str
@@ -69,12 +84,28 @@ class Binarizer:
     fused: bool = False
     pack: Callable[[Array, str], BinaryWeight] = BinaryWeight.from_float
     latent: Callable[[BinaryWeight], Array] = BinaryWeight.to_float
+    bits: tuple[int, int] = (1, 1)
+
+    @property
+    def key(self) -> str:
+        """The name in keys of checkpoints, with the bits if there are several."""
+        return self.name if self.bits == (1, 1) else "{}-w{}a{}".format(self.name, *self.bits)
+
+    @property
+    def products(self) -> int:
+        """Binary convolutions of a layer."""
+        return self.bits[0] * self.bits[1]
+
+    def nodes(self, layer: str) -> list[str]:
+        """Names of a layer's binary convolutions, in order of execution."""
+        return [layer] if self.products == 1 else [f"{layer}{PLANES}{index}"
+                                                   for index in range(self.products)]
 
 
 BINARIZERS = {binarizer.name: binarizer for binarizer in (
     Binarizer(PUBLISHED, _RPRELU, grouped=True, fused=True),
     Binarizer("bnn", fused=True, pack=without_scale),
-    Binarizer("dorefa", pack=of_one_scale),
+    Binarizer(DOREFA, pack=of_one_scale),
     Binarizer("irnet", fused=True, pack=balanced, latent=balanced_latent),
     Binarizer("reactnet", _RPRELU),
     Binarizer("xnor"),
@@ -86,21 +117,31 @@ BINARIZERS = {binarizer.name: binarizer for binarizer in (
 
 # Beginnings of names of methods whose layers are no sums of single bits, and why.
 _UNPACKED = {
-    "dorefa-": "has no packed form: a packed layer multiplies one bit by one bit, and activations "
-               "or weights of more bits would take a layer for each pair of bits",
+    "dorefa-": "is not known: its bits are the options weight_bits and activation_bits of dorefa",
     "bidense": "has no packed form: its scale of each input channel cannot be applied to a count "
                "of bits (dab has one scale per image)"}
 
 
-def find_binarizer(name: object) -> Binarizer:
-    """The binarizer called ``name``. Raises CheckpointError for an unknown name."""
+def find_binarizer(name: object, weight_bits: int = 1, activation_bits: int = 1) -> Binarizer:
+    """The binarizer called ``name``, of so many bits. Raises CheckpointError for an unknown name,
+    and for several bits of another binarizer than DOREFA."""
     found = BINARIZERS.get(name) if isinstance(name, str) else None
     if found is None:
         reason = next((reason for start, reason in _UNPACKED.items()
                        if isinstance(name, str) and name.startswith(start)), "is not known")
         raise CheckpointError(f"network option binarizer={name!r} {reason}; it is one of "
                               f"{', '.join(BINARIZERS)}")
-    return found
+    bits = weight_bits, activation_bits
+    if bits == (1, 1):
+        return found
+    if found.name != DOREFA:
+        raise CheckpointError(f"network options weight_bits={weight_bits} and activation_bits="
+                              f"{activation_bits} need binarizer {DOREFA}: a layer of {name} "
+                              "multiplies single bits")
+    if weight_bits == 1:
+        return replace(found, bits=bits)
+    return replace(found, bits=bits, pack=partial(in_planes, bits=weight_bits),
+                   latent=latent_of_planes)
 
 
 def alignment_factor(alignment: float, channels: int) -> float:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from ...errors import CheckpointError
 from ..base import MAX_SCALE
 from ..options import check_whole_numbers, options_from
-from .binarizers import CFB, IDENTITY, NONE, PUBLISHED, Binarizer, find_binarizer
+from .binarizers import CFB, IDENTITY, MAX_BITS, NONE, PUBLISHED, Binarizer, find_binarizer
 
 MAX_CHANNELS = 1 << 14
 MAX_LEVELS = 8
@@ -40,8 +40,9 @@ class NetworkConfig:
     are two layers each; with ``cfb``, BiDense's channel-adaptive bypass, they are one layer each,
     whose input and output differ in channels. ``scales``: the upscaling factors of a network for
     several, ascending, whose norms depend on the factor (``scale_norm``); empty for a network of
-    one. These four are not published options; ``to_dict`` omits them if they are the published
-    network's, whose files have none of them.
+    one. ``weight_bits``, ``activation_bits``: of binarizer ``dorefa``, from 1 to 4. These six are
+    not published options; ``to_dict`` omits them if they are the published network's, whose files
+    have none of them.
     """
 
     network: ClassVar[str] = "bi-diffsr"
@@ -62,6 +63,8 @@ class NetworkConfig:
     alignment: float = 1.0
     shortcut: str = IDENTITY
     scales: tuple[int, ...] = ()
+    weight_bits: int = 1
+    activation_bits: int = 1
 
     def __post_init__(self) -> None:
         for field in ("channel_mults", "attn_res", "fp_res", "scales"):
@@ -111,6 +114,8 @@ class NetworkConfig:
         if self.shortcut not in (IDENTITY, CFB):
             raise CheckpointError(f"network option shortcut={self.shortcut!r} is not known; it is "
                                   f"{IDENTITY} or {CFB}")
+        for field in ("weight_bits", "activation_bits"):
+            self._check_bits(field)
         if not self.binary_layers.grouped:
             object.__setattr__(self, "dynamic_group", 1)
         if self.binarizer == NONE:
@@ -129,6 +134,14 @@ class NetworkConfig:
             raise CheckpointError(
                 f"network option dynamic_group={self.dynamic_group} must be at most "
                 f"total_step={self.total_step}")
+
+    def _check_bits(self, field: str) -> None:
+        value = getattr(self, field)
+        if type(value) is not int or not 1 <= value <= MAX_BITS:
+            raise CheckpointError(
+                f"network option {field}={value!r} must be a whole number from 1 to {MAX_BITS}: "
+                "bits of weights times bits of activations are the binary convolutions of a layer, "
+                "and so many take longer than one convolution in float32")
 
     def _attention(self) -> int:
         """Time of attention in an image of 256x256, in float32 multiply-accumulates: that of every
@@ -149,15 +162,16 @@ class NetworkConfig:
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON-ready values, tuples as lists."""
         later = {"binarizer": PUBLISHED, "alignment": 1.0, "shortcut": IDENTITY,
-                 "scales": ()}
+                 "scales": (), "weight_bits": 1, "activation_bits": 1}
         return {key: list(value) if isinstance(value, tuple) else value
                 for key, value in dataclasses.asdict(self).items()
                 if key not in later or value != later[key]}
 
     @property
     def binary_layers(self) -> Binarizer:
-        """The binarizer of the binary layers. Raises CheckpointError for an unknown name."""
-        return find_binarizer(self.binarizer)
+        """The binarizer of the binary layers. Raises CheckpointError for an unknown name, and for
+        several bits of a binarizer that has one."""
+        return find_binarizer(self.binarizer, self.weight_bits, self.activation_bits)
 
     @property
     def levels(self) -> int:

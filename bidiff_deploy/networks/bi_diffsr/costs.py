@@ -1,5 +1,8 @@
 """Counts BI-DiffSR's convolutions, attention products and parameters.
 
+A layer of k-bit weights and m-bit activations is k m binary ones, and a weight of k bits k binary
+ones, as DoReFa-Net counts them (arXiv 1606.06160, section 2.1).
+
 For the published network this gives exactly the paper's 4.58 M parameters. The paper's 36.67 G
 operations at 3x256x256 are 36.24 G here, 1.2 % fewer: only convolutions and attention's products
 are counted, and the paper does not say what else it counts (without attention the gap is 4.1 %).
@@ -49,18 +52,24 @@ def count(config: NetworkConfig, height: int, width: int) -> Count:
                 macs = block.channels * positions * positions
                 layers += [Layer(f"{block.name}.attention.{product}", False, (), rows, columns,
                                  macs) for product in PRODUCTS]
+            products = config.binary_layers.products if parameter.binary else 1
             layers.append(Layer(name, parameter.binary, shape, rows, columns,
-                                math.prod(shape) * positions,
-                                "" if parameter.binary else _reason(config, block, name)))
+                                math.prod(shape) * positions * products,
+                                _reason(config, block, name, parameter.binary)))
     return Count(
         height, width, tuple(layers), sum(sizes.values()),
         sum(size for name, size in sizes.items() if every[name].binary),
         sum(size for name, size in sizes.items() if len(every[name].shape) == 2
-            and not every[name].grouped))
+            and not every[name].grouped), config.weight_bits)
 
 
-def _reason(config: NetworkConfig, block: Block, name: str) -> str:
-    """Why a convolution of this block is full precision."""
+def _reason(config: NetworkConfig, block: Block, name: str, binary: bool) -> str:
+    """Why a convolution of this block is full precision, or is several binary ones."""
+    if binary:
+        kind = config.binary_layers
+        return "" if kind.products == 1 else (
+            "weights of {} and activations of {} bits".format(*kind.bits)
+            + f": {kind.products} products of bit planes")
     if block.kind == "stem":
         return "first convolution, its input is an image and not signs"
     if block.kind == "head":

@@ -13,6 +13,8 @@ from ..base import NOISE_PREDICTOR, Network, Parameter, Shapes, StepGraph, Store
 from ..costs import Count
 from . import costs, memory, recognition, scale_norm
 from .architecture import binary_layers, each_parameter, int8_layers, parameters
+from .binarizers import PLANES
+from .bit_planes import bit_planes
 from .config import NetworkConfig
 
 __all__ = ["BiDiffSr"]
@@ -37,6 +39,15 @@ class BiDiffSr(Network):
 
     def pack(self, config: NetworkConfig, weight: npt.NDArray[Any], name: str) -> BinaryWeight:
         return config.binary_layers.pack(weight, name)
+
+    def node_weight(self, config: NetworkConfig, binary: Mapping[str, BinaryWeight],
+                    name: str) -> BinaryWeight:
+        layer, _, index = name.partition(PLANES)
+        weight = binary[f"{layer}.weight"]
+        if not index:
+            return weight
+        plane = bit_planes(*config.binary_layers.bits)[int(index)]
+        return weight.plane(plane.weight)
 
     def latent(self, config: NetworkConfig, packed: BinaryWeight) -> npt.NDArray[Any]:
         return config.binary_layers.latent(packed)

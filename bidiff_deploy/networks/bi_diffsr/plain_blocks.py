@@ -16,9 +16,10 @@ from ...operators.block_functions import pixel_unshuffle
 from ...operators.names import BINARY_CONV, DOMAIN, GROUP_NORM_SWISH, PLUGIN_VERSION
 from ...operators.value_names import short
 from .architecture import Block
-from .binarizers import cfb_groups
+from .binarizers import DOREFA, DOREFA_LEVEL, cfb_groups
+from .bit_planes import bit_planes, move
 from .graph_builder import BlockWriters, Builder, residual
-from .step_constants import offset_kernel
+from .step_constants import offset_kernel, plane_alpha
 
 
 def _half(b: Builder, block: Block, index: int, output: str, x: str, time: str, skip: str) -> str:
@@ -96,9 +97,10 @@ PLAIN: BlockWriters = {"residual": partial(residual, _half), "fusion": _fusion, 
 # -- layers -------------------------------------------------------------------------------------
 def _dorefa(b: Builder, x: str, name: str, shortcut: str) -> str:
     """BinaryConv with its shortcut, which is the half of signs, and the half of 1 of each tap that
-    is inside the image."""
+    is inside the image. Of several bits: a BinaryConv for each pair of bit planes, each adds the
+    sum so far."""
     key, op, kernel = short(name), b.write.op, offset_kernel(b.weights.binary[f"{name}.weight"])
-    y = _node(b, x, name, shortcut)
+    y = (_node if b.config.binary_layers.products == 1 else _planes)(b, x, name, shortcut)
     if kernel.shape[-1] == 1:
         offset = b.write.initializer(f"{key}.offset_map", kernel.reshape(-1, 1, 1))
     else:
@@ -109,6 +111,38 @@ def _dorefa(b: Builder, x: str, name: str, shortcut: str) -> str:
         offset = op("Conv", ones, b.write.initializer(f"{key}.offset_kernel", kernel),
                     kernel_shape=[3, 3], pads=[1] * 4, name=f"{key}/offset")
     return op("Add", y, offset, name=f"{key}/y")
+
+
+def _planes(b: Builder, x: str, name: str, y: str) -> str:
+    """The sum of ``y`` and a layer's products of bit planes; see ``bit_planes``."""
+    key, kind, residue = short(name), b.config.binary_layers, x
+    weight, most = b.weights.binary[f"{name}.weight"], kind.bits[1] - 1
+    parts = [b.write.initializer(f"{key}.words_{index}", weight.plane(index).words)
+             for index in range(weight.planes)]
+    for node, plane in zip(kind.nodes(name), bit_planes(*kind.bits)):
+        top = plane.activation == most
+        if not top and not plane.weight:
+            residue = _moved(b, residue, plane.activation + 1, key)
+        threshold = np.full(weight.in_channels, -DOREFA_LEVEL if top else 0, np.float32)
+        alpha = plane_alpha(weight, plane)
+        vectors = [b.write.initializer(f"{key}.{part}", value) for part, value in (
+            (f"alpha_{plane.weight}_{plane.activation}", alpha),
+            ("threshold" if top else "zeros", threshold),
+            ("rprelu", np.stack([np.zeros_like(alpha), np.ones_like(alpha),
+                                 np.zeros_like(alpha)])))]
+        y = _binary_conv(b, node, residue, parts[plane.weight], *vectors, y)
+    return y
+
+
+def _moved(b: Builder, residue: str, plane: int, key: str) -> str:
+    """The residue of the next smaller bit."""
+    to_next, op = move(plane, b.config.activation_bits), b.write.op
+    numbers = [b.write.initializer(f"plane_{plane}.{part}", np.full(1, value, np.float32))
+               for part, value in (("at", to_next.at), ("above", to_next.above),
+                                   ("below", to_next.below))]
+    bit = op("GreaterOrEqual", residue, numbers[0], name=f"{key}/bit_{plane}")
+    step = op("Where", bit, *numbers[1:], name=f"{key}/move_{plane}")
+    return op("Add", residue, step, name=f"{key}/residue_{plane - 1}")
 
 
 def _reactnet(b: Builder, x: str, name: str, shortcut: str) -> str:
@@ -154,11 +188,16 @@ def _layer(b: Builder, x: str, name: str, shortcut: str | None = None) -> str:
 
 def _node(b: Builder, x: str, name: str, residual: str | None = None) -> str:
     """BinaryConv alone, plus ``residual`` if given."""
-    return b.ours(BINARY_CONV, short(name), x, *b.branch(name), residual or b.none(), b.none(),
-                  plugin_namespace=DOMAIN, plugin_version=PLUGIN_VERSION)
+    return _binary_conv(b, name, x, *b.branch(name), residual or b.none())
 
 
-_LAYERS = {"dorefa": _dorefa, "reactnet": _reactnet, "xnor": _xnor, "dab": _dab}
+def _binary_conv(b: Builder, name: str, *inputs: str) -> str:
+    """A BinaryConv without a time vector."""
+    return b.ours(BINARY_CONV, short(name), *inputs, b.none(), plugin_namespace=DOMAIN,
+                  plugin_version=PLUGIN_VERSION)
+
+
+_LAYERS = {DOREFA: _dorefa, "reactnet": _reactnet, "xnor": _xnor, "dab": _dab}
 
 
 # -- small things -------------------------------------------------------------------------------

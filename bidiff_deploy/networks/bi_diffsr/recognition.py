@@ -1,9 +1,10 @@
 """Options of a BI-DiffSR network from the keys and shapes of its checkpoint.
 
-Shapes show every width, level, block count, attention and full-precision level, the binarizer, and
-the number of TaR/TaA groups. The GroupNorm groups, the total number of time steps, the dropout, the
-resolution that levels are named by and the upscaling factors of a network of several are in no
-shape: they are taken from options or from defaults. Each such assumption is returned as a sentence.
+Shapes show every width, level, block count, attention and full-precision level, and the number of
+TaR/TaA groups; keys name the binarizer and its bits. The GroupNorm groups, the total number of time
+steps, the dropout, the resolution that levels are named by and the upscaling factors of a network
+of several are in no shape: they are taken from options or from defaults. Each such assumption is
+returned as a sentence.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from ...errors import CheckpointError, listed
 from ..base import Shapes
-from .binarizers import BINARIZERS, CFB, IDENTITY, NONE, PUBLISHED
+from .binarizers import BINARIZERS, CFB, DOREFA, IDENTITY, NONE, PUBLISHED
 from .config import MAX_LEVELS, NetworkConfig
 
 _UNSEEN = {"norm_groups": "groups of GroupNorm", "total_step": "diffusion time steps",
@@ -98,7 +99,7 @@ def _derive(shapes: Shapes, origin: str) -> dict[str, Any]:
             level -= 1
         elif kind in ("residual float", "residual float+attention"):
             full_precision.add(level)
-    binarizer = _binarizer(shapes, origin)
+    binarizer, weight_bits, activation_bits = _binarizer(shapes, origin)
     groups = {int(match.group(1)) for key in shapes
               if (match := re.search(r"\.TaR\.dynamic_move_(\d{1,6})\.bias$", key))}
     if binarizer != PUBLISHED:
@@ -111,21 +112,25 @@ def _derive(shapes: Shapes, origin: str) -> dict[str, Any]:
     return {"in_channel": stem[1], "out_channel": head[0], "inner_channel": inner,
             "channel_mults": tuple(first << i for i in range(len(per_level))),
             "res_blocks": per_level[0], "dynamic_group": max(groups) + 1,
-            "binarizer": binarizer, "shortcut": _shortcut(shapes), "attn_levels": attention,
-            "fp_levels": full_precision}
+            "binarizer": binarizer, "weight_bits": weight_bits,
+            "activation_bits": activation_bits, "shortcut": _shortcut(shapes),
+            "attn_levels": attention, "fp_levels": full_precision}
 
 
-def _binarizer(shapes: Shapes, origin: str) -> str:
-    """The binarizer that the keys of weights name; published keys name none."""
+def _binarizer(shapes: Shapes, origin: str) -> tuple[str, int, int]:
+    """The binarizer that the keys of weights name, and the bits of its weights and activations;
+    published keys name none."""
     found = {match.group(1) for key in shapes
-             if (match := re.search(r"conv\d?(?:_\d)?\.([a-z_-]{1,20})\.weight$", key))}
+             if (match := re.search(r"conv\d?(?:_\d)?\.([a-z0-9_-]{1,20})\.weight$", key))}
     if "downs.1.res_block.block1.conv.weight" in shapes:
-        return NONE
+        return NONE, 1, 1
+    if len(found) == 1 and (bits := re.fullmatch(rf"{DOREFA}-w(\d)a(\d)", min(found))):
+        return DOREFA, int(bits.group(1)), int(bits.group(2))
     unknown = sorted(found - {"binary_conv"} - set(BINARIZERS))
     if unknown or len(found) > 1:
         raise _foreign(origin, f"its binary layers are of {' and '.join(sorted(found))}, not of "
                                f"one of the binarizers {', '.join(BINARIZERS)}")
-    return PUBLISHED if not found or found == {"binary_conv"} else found.pop()
+    return PUBLISHED if not found or found == {"binary_conv"} else found.pop(), 1, 1
 
 
 def _shortcut(shapes: Shapes) -> str:

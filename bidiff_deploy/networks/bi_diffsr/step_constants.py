@@ -17,7 +17,8 @@ import numpy.typing as npt
 from ...operators.sign_bits import BinaryWeight, unpack_signs
 from ..base import Weights
 from .architecture import Block, binary_layers, blocks
-from .binarizers import DOREFA_LEVEL, alignment_factor
+from .binarizers import DOREFA, DOREFA_LEVEL, alignment_factor
+from .bit_planes import Plane
 
 Array = npt.NDArray[Any]
 _RPRELU = ("shift_in", "slope", "shift_out")
@@ -103,7 +104,7 @@ def layer_constants(weights: Weights, name: str) -> dict[str, Array]:
                 state[f"{name}.shift_out"] / k]
         return {"alpha": alpha / k, "threshold": state[f"{name}.threshold"] / k,
                 "rprelu": np.stack(rows)}
-    if kind.name == "dorefa":
+    if kind.name == DOREFA:
         alpha, threshold = alpha / 2, np.full(weight.in_channels, -DOREFA_LEVEL, np.float32)
     elif kind.name == "reactnet":
         threshold = state[f"{name}.threshold"]
@@ -113,12 +114,19 @@ def layer_constants(weights: Weights, name: str) -> dict[str, Array]:
             "rprelu": np.stack([neutral[part] for part in _RPRELU])}
 
 
+def plane_alpha(weight: BinaryWeight, plane: Plane) -> Array:
+    """alpha of one of a layer's BinaryConvs, float32 (Cout,)."""
+    scale: Array = weight.plane(plane.weight).alpha.astype(np.float64) * plane.share
+    return scale.astype(np.float32)
+
+
 def offset_kernel(weight: BinaryWeight) -> Array:
     """DoReFa-Net's half of 1: what each tap adds where it is inside the image, float32 (Cout, 1, k,
     k). Its convolution with a map of ones is added to the layer's BinaryConv."""
-    signs = unpack_signs(weight.words, weight.in_channels).sum(axis=1, keepdims=True)
-    kernel: Array = signs * (weight.alpha / 2)[:, None, None, None]
-    return kernel
+    signs = unpack_signs(weight.words, weight.in_channels).sum(axis=1, dtype=np.float64)
+    halves = signs * (weight.alpha.astype(np.float64) / 2)[:, None, None]
+    kernel: Array = halves.reshape(weight.planes, -1, 1, *signs.shape[1:]).sum(axis=0)
+    return kernel.astype(np.float32)
 
 
 def pair_of_convolutions(state: Mapping[str, Array], block: Block) -> dict[str, Array]:

@@ -28,6 +28,33 @@ def of_one_scale(weight: Array, name: str) -> BinaryWeight:
     return _scaled(found, float(np.abs(weight).mean(dtype=np.float64)))
 
 
+def in_planes(weight: Array, name: str, bits: int) -> BinaryWeight:
+    """Bit planes of the codes of ``bits`` bits of tanh W / (2 max |tanh W|) + 1/2, rounded half up,
+    the maximum over the layer (DoReFa-Net).
+
+    The codes n are weights 2 n / (2^bits - 1) - 1: the sum of signs of their bits, each times 2^i /
+    (2^bits - 1), which are the scales.
+    """
+    zeros = BinaryWeight.from_float(weight, name).zeros
+    most, squashed = (1 << bits) - 1, np.tanh(weight.astype(np.float64))
+    share = squashed / (2 * (np.abs(squashed).max() or 1.0)) + 0.5
+    codes = np.floor(most * share + 0.5).astype(np.int64)
+    words = [pack_signs((codes >> index & 1) - 0.5) for index in range(bits)]
+    alpha = np.repeat(np.exp2(np.arange(bits)) / most, len(weight)).astype(np.float32)
+    return BinaryWeight(np.concatenate(words), alpha, weight.shape[1], zeros, bits)
+
+
+def latent_of_planes(packed: BinaryWeight) -> Array:
+    """Latent weights float32 (Cout, Cin, k, k) that ``in_planes`` maps to ``packed``: their tanh is
+    half of the weight. The largest code, or 0, is among those of any weights."""
+    signs = unpack_signs(packed.words, packed.in_channels).astype(np.float64)
+    planes = signs.reshape(packed.planes, -1, *signs.shape[1:])
+    most = (1 << packed.planes) - 1
+    latent: Array = np.arctanh(np.tensordot(np.exp2(np.arange(packed.planes)), planes, 1)
+                               / (2 * most)).astype(np.float32)
+    return latent
+
+
 def balanced(weight: Array, name: str) -> BinaryWeight:
     """Signs of W - mean W of each filter, and the power of two that is nearest, on a logarithmic
     scale, to the mean magnitude of (W - mean W) / std W (IR-Net).

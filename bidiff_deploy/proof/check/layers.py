@@ -136,6 +136,8 @@ def check_layers(layers: BundleLayers, op: LayerOp, checkpoint: Checkpoint, netw
                  for name in layer.inputs]
         timed = layer.name in times
         residual, error = _shortcut(module, x) if module.shortcut else (np.zeros(1), 0.0)
+        if module.adds_previous:  # in the engine's own arithmetic, as that is judged already
+            residual = maps[layer.residual]
         # Both sides use the bundle's time vector; its error is judged separately.
         found.append(check_layer(
             layer.name, op, given, checkpoint, module, values[layer.output], group, timestep,
@@ -159,7 +161,7 @@ def check_layer(name: str, op: LayerOp, given: Sequence[Array], checkpoint: Chec
     import torch
 
     x, words, alpha, threshold, rprelu = given[:5]
-    weight = checkpoint.binary[f"{name}.weight"]
+    weight = checkpoint.network.node_weight(checkpoint.config, checkpoint.binary, name)
     expected = _constants(module, group, weight.in_channels)
     with torch.inference_mode():
         signs = torch.from_numpy(np.where(

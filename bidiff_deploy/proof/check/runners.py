@@ -115,9 +115,9 @@ class TorchRunner(_Runner):
         generator = torch.Generator().manual_seed(seed)
 
         def nudge(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            x, group = inputs
+            x, *rest = inputs
             noise = torch.randn(x.shape, generator=generator) * x.square().mean().sqrt()
-            return x + 10 ** (-ROUNDING_SNR / 20) * noise, group
+            return x + 10 ** (-ROUNDING_SNR / 20) * noise, *rest
 
         hooks = [layer.register_forward_pre_hook(nudge, prepend=True)
                  for _, layer, _ in self._network.binary_nodes()]
@@ -147,7 +147,7 @@ class TorchRunner(_Runner):
 
     def _record_input(self, key: str) -> Any:
         def hook(module: Any, inputs: tuple[Any, ...]) -> None:
-            x, group = module.node_input(*inputs), int(inputs[1])
+            x, group = module.node_input(*inputs[:2]), int(inputs[1])
             self._record(f"{key}.x", x)
             threshold = module.constants(group).get("threshold")
             if threshold is not None:
@@ -157,7 +157,7 @@ class TorchRunner(_Runner):
 
     def _record_node(self, key: str) -> Any:
         def hook(module: Any, inputs: tuple[Any, ...]) -> None:
-            self._record(key, module.node(module.node_input(*inputs), inputs[1]))
+            self._record(key, module.node(module.node_input(*inputs[:2]), *inputs[1:]))
         return hook
 
     def _record(self, name: str, value: Any) -> None:

@@ -74,7 +74,8 @@ class Inspection:
         step, every = self.counts[STEP], self.counts.values()
         return Count(step.height, step.width, tuple(layer for one in every for layer in one.layers),
                      sum(one.parameters for one in every),
-                     sum(one.binary_parameters for one in every), step.time_macs)
+                     sum(one.binary_parameters for one in every), step.time_macs,
+                     step.weight_bits)
 
     @property
     def total(self) -> Weight:
@@ -195,7 +196,8 @@ def inspect_bundle(path: str | Path, size: tuple[int, int] | None = None) -> Ins
 
 def _why(layer: Layer, found: GraphLayer) -> str:
     if layer.binary:
-        return "binary: signs of weights and inputs, multiplied by XNOR and popcount"
+        of_what = layer.reason or "signs of weights and inputs"
+        return f"binary: {of_what}, multiplied by XNOR and popcount"
     device = _MULTIPLIED_BY.get(found.kind)
     rounded = f"rounded to {found.kind} where {device} multiplies it" if device else ""
     if layer.product:

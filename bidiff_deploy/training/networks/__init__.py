@@ -4,6 +4,7 @@
     binarize       signs with gradients, and the binary layer of BI-DiffSR
     binary_layers  the binary layers of other methods
     plain_layers   those of the oldest of them
+    bit_planes     DoReFa-Net's layer of several bits
     sign_functions their signs with gradients
     bi_diffsr      BI-DiffSR, a noise predictor
     bbcu           BBCU-M, a network without a loop

@@ -261,7 +261,7 @@ class BiDiffSR(nn.Module):
                             torch.tensor([groups.pop()], device=device))
 
     def binary_nodes(self) -> Iterator[tuple[str, BinaryLayer, nn.Module | None]]:
-        """(name, layer, reader) of every binary layer, in order of execution.
+        """(name, layer, reader) of the layer of every BinaryConv node, in order of execution.
 
         ``reader``: if the layer's BinaryConv node in the exported graph adds more than the layer
         (the time vector), the module whose input is that node's output; else None.
@@ -273,7 +273,8 @@ class BiDiffSR(nn.Module):
                     layer = self.get_submodule(name)
                     assert isinstance(layer, BinaryLayer)
                     timed = layer.fused and block.kind == "residual" and name.endswith("conv1")
-                    yield name, layer, module.get_submodule("norm2") if timed else None
+                    for node, part in layer.nodes(name):
+                        yield node, part, module.get_submodule("norm2") if timed else None
 
     def rounded_sinusoid(self, timestep: int) -> Tensor:
         """The time embedding's sinusoid, each float32 operation of it correctly rounded, float64

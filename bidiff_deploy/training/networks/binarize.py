@@ -7,6 +7,7 @@ clipped straight-through estimator.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -67,6 +68,8 @@ class BinaryLayer(nn.Module):
     fused     whether the layer is BinaryConv with its shortcut and RPReLU and nothing else
     shortcut  whether the BinaryConv node in its graph adds the layer's shortcut
     share     the node's alpha over the weights' own scale
+    adds_previous  whether the node adds the output of the node before it, which is ``forward``'s
+              third argument
 
     ``node_input``, ``node`` and ``constants`` are the input, output and constants of the BinaryConv
     node in its graph, for comparisons in ``proof``.
@@ -74,12 +77,18 @@ class BinaryLayer(nn.Module):
 
     fused = shortcut = True
     share = 1.0
+    adds_previous = False
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int) -> None:
         super().__init__()
         self.padding = kernel_size // 2
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel_size, kernel_size))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def nodes(self, name: str) -> Iterator[tuple[str, BinaryLayer]]:
+        """The layer of each BinaryConv node that this layer, called ``name``, is in its graph, by
+        its name there, in order of execution."""
+        yield name, self
 
     def residual(self, x: Tensor) -> Tensor:
         """The shortcut, (N, Cin, H, W) -> (N, Cout, H, W)."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...networks.bi_diffsr.binarizers import alignment_factor
 from ...networks.bi_diffsr.config import NetworkConfig
 from .binarize import INITIAL_SLOPE, BinaryConv2d, BinaryLayer, weight_scale
+from .bit_planes import BitPlaneConv2d
 from .fused import autocast_dtype, binary_conv2d
 from .plain_layers import BnnConv2d, DoReFaConv2d, IrNetConv2d, PlainLayer, XnorConv2d
 
@@ -26,6 +27,8 @@ def binary_layer(config: NetworkConfig, inputs: int, outputs: int, k: int) -> Bi
     kind = config.binarizer
     if kind == "bbcu":
         return BbcuConv2d(inputs, outputs, k, alignment_factor(config.alignment, outputs))
+    if config.binary_layers.products > 1:
+        return BitPlaneConv2d(inputs, outputs, k, config.weight_bits, config.activation_bits)
     if kind in _LAYERS:
         return _LAYERS[kind](inputs, outputs, k)
     return BinaryConv2d(inputs, outputs, k, config.dynamic_group)

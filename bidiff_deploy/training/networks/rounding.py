@@ -236,6 +236,12 @@ def _mean(x: Bounded, dim: Any = None, keepdim: bool = False) -> Bounded:
                       x.value.abs().mean(dims, keepdim))
 
 
+def _heaviside(x: Bounded, at_zero: Tensor) -> Bounded:
+    """0 or 1; either is right where rounding decides."""
+    value = torch.heaviside(x.value, at_zero.to(x.value.dtype))
+    return Bounded(value, (x.value.abs() <= x.bound).float(), x.arithmetic)
+
+
 def _ones_like(x: Bounded) -> Bounded:
     return Bounded.without_error(torch.ones_like(x.value), x.arithmetic)
 
@@ -278,5 +284,5 @@ _RULES: dict[str, Callable[..., Any]] = {
     "group_norm": group_norm, "layer_norm": layer_norm, "selective_scan": selective_scan,
     "silu": _silu, "softmax": _softmax, "prelu": _prelu, "leaky_relu": _leaky_relu, "abs": _abs,
     "exp": _exp, "mean": _mean, "fake_quantize_per_tensor_affine": _fake_quantize,
-    "ones_like": _ones_like, "dropout": _dropout, "avg_pool2d": _avg_pool2d,
+    "heaviside": _heaviside, "ones_like": _ones_like, "dropout": _dropout, "avg_pool2d": _avg_pool2d,
     "interpolate": _interpolate}
