@@ -2,7 +2,8 @@
 
 Each BinaryConv becomes Add, Sign, Conv with the dense weights alpha * sign(W), Add, PRelu, Add,
 Add, as in an export of the torch network, without those that its binarizer does not have. All
-constants of one step are initializers, so that a runtime may fuse what it can.
+constants of one step are initializers, so that a runtime may fuse what it can. The bit planes of a
+layer become one convolution of the activations' whole codes.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from onnx.inliner import inline_local_functions
 from ...bundle.record import Bundle
 from ...errors import EngineError
 from ...networks.bi_diffsr.architecture import Block, blocks, parameters
+from ...networks.bi_diffsr.binarizers import PLANES
 from ...operators.names import BINARY_CONV
 from ...operators.sign_bits import dense_weight
 from ...operators.value_names import short
 from ..check.bundle_layers import BundleLayers
 from ..check.statistics import PREDICTION
 from ..reference import in_channels_last
+from .folded_planes import folded_codes, folded_planes, layers_of_planes
 
 if TYPE_CHECKING:
     from ...training.networks.bi_diffsr import BiDiffSR
@@ -42,15 +45,23 @@ def write_folded(bundle: Bundle, timestep: int, folder: Path, *, sign: bool = Tr
     constants = {name: np.asarray(value) for name, value in layers.constants(timestep).items()}
     steps = set(layers.graph.inputs)
     by_output = {layer.output: layer for layer in layers.layers}
+    planes = layers_of_planes(layers.layers)
+    for key in planes:  # the convolution of codes contains what is added to signs
+        constants.update(dict.fromkeys((f"{key}.offset_map", f"{key}/offset"),
+                                       np.zeros(1, np.float32)))
     nodes: list[onnx.NodeProto] = []
     tensors: dict[str, np.ndarray] = {}
     for node in layers.model.graph.node:
         layer = by_output.get(node.output[0])
-        if layer is not None:
+        if layer is not None and PLANES in layer.name:
+            each = planes[layer.key.partition(PLANES)[0]]
+            if layer is each[-1]:
+                nodes += folded_planes(each, bundle.config, constants, tensors, sign)
+        elif layer is not None:
             nodes += _folded(layer.inputs, layer.output, constants, tensors, sign)
         elif node.output[0] not in constants:
             nodes.append(node)
-    nodes = _without_zeros(nodes, constants)
+    nodes = _needed(_without_zeros(nodes, constants))
     used = {name for node in nodes for name in node.input}
     tensors.update((name, value) for name, value in constants.items() if name in used)
     kept = [tensor for tensor in layers.model.graph.initializer
@@ -99,6 +110,16 @@ def _folded(inputs: tuple[str, ...], output: str, constants: Mapping[str, np.nda
     nodes[-1].output[0] = output
     tensors.update((name, mine[name]) for node in nodes for name in node.input if name in mine)
     return nodes
+
+
+def _needed(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The nodes on which the prediction depends."""
+    wanted, kept = {PREDICTION}, []
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            kept.append(node)
+    return kept[::-1]
 
 
 def _without_zeros(nodes: list[onnx.NodeProto],
@@ -176,6 +197,7 @@ def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
                           "pip install 'bidiff-deploy[train]' or leave it out") from None
     from ...training.networks.bi_diffsr import BiDiffSR
     from ...training.networks.binarize import BinaryLayer
+    from ...training.networks.bit_planes import BitPlane, BitPlaneConv2d
 
     class FoldedConv(nn.Module):
         weight: torch.Tensor
@@ -210,8 +232,9 @@ def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
         def forward(self, embedding: torch.Tensor) -> torch.Tensor:
             return self.value
 
-    values = {name: np.asarray(value)
-              for name, value in BundleLayers(bundle).constants(timestep).items()}
+    layers = BundleLayers(bundle)
+    planes = layers_of_planes(layers.layers)
+    values = {name: np.asarray(value) for name, value in layers.constants(timestep).items()}
     network = BiDiffSR(bundle.config).eval().requires_grad_(False)
     state = {}
     for name, parameter in parameters(bundle.config).items():
@@ -228,7 +251,10 @@ def folded_network(bundle: Bundle, timestep: int) -> BiDiffSR:
     for name, module in list(network.named_modules()):
         owner, _, child = name.rpartition(".")
         key = short(name)
-        if isinstance(module, BinaryLayer):
+        if isinstance(module, BitPlaneConv2d):
+            setattr(network.get_submodule(owner), child,
+                    folded_codes(module, planes[key], bundle.config, values))
+        elif isinstance(module, BinaryLayer) and not isinstance(module, BitPlane):
             threshold = values[f"{key}.threshold"]
             dense = dense_weight(values[f"{key}.words"], values[f"{key}.alpha"], len(threshold))
             if module.fused:
