@@ -14,6 +14,8 @@ and what TensorRT fuses:
   precision that cannot be set. So it is written only from opset 19 on (``norms``).
 - ``PRelu`` and ``Where`` are layers of their own; adjacent sums, products, ``Min``, ``Relu`` and
   ``Sign`` become one kernel in every version.
+- ``GreaterOrEqual`` with a number and ``Where`` of two numbers, which is all that they are here for,
+  become a clipped sign: of -1 to 1, the numbers are what clipping returns.
 - Additions of the constant 0, which means an absent map or vector, are removed.
 
 Sizes that depend on the number of channels alone are constants; with a static shape all sizes are,
@@ -58,6 +60,7 @@ class Lowering(GraphWriter):
         self._graph, self._ours = model.graph, ours
         self._same: dict[str, str] = {}
         self._normal: set[str] = set()
+        self._compared: dict[str, tuple[str, str]] = {}
 
     def run(self) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
         """The nodes that the outputs depend on, and the constants that these read."""
@@ -97,10 +100,10 @@ class Lowering(GraphWriter):
         attributes: Attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         inputs, output = list(node.input), node.output[0] if node.output else ""
         special = {"Add": self._add, "Cast": self._cast, "DequantizeLinear": self._dequantize,
-                   "Identity": self._identity,
+                   "GreaterOrEqual": self._greater_or_equal, "Identity": self._identity,
                    "InstanceNormalization": self._instance_normalization, "PRelu": self._prelu,
                    "ReduceMean": self._reduce_mean, "Reshape": self._reshape,
-                   "Shape": self._shape, "Slice": self._slice}.get(node.op_type)
+                   "Shape": self._shape, "Slice": self._slice, "Where": self._where}.get(node.op_type)
         if node.op_type == "Constant":
             self.constants[output] = constant_of(node)
         elif inputs and all(name in self.constants for name in inputs if name) and (
@@ -210,6 +213,28 @@ class Lowering(GraphWriter):
                                      attributes.get("epsilon", 1e-5), output), np.float32)
         self._same[output] = n
         self._normal.add(n)
+
+    def _greater_or_equal(self, inputs: list[str], output: str, *_: Any) -> None:
+        """Is written where its result is read."""
+        self._compared[output] = inputs[0], inputs[1]
+
+    def _where(self, inputs: list[str], output: str, *_: Any) -> None:
+        numbers = [self.constants.get(name) for name in inputs[1:]]
+        x, at = self._compared.get(inputs[0], ("", ""))
+        level = self.constants.get(at)
+        if level is None or any(value is None or value.size != 1 or abs(value.item()) > 1
+                                for value in (level, *numbers)):
+            raise EngineError(f"the choice {output} is not one of two numbers by a comparison with "
+                              "a number; export the bundle again")
+        above, below = (value.item() for value in numbers if value is not None)
+        threshold = self.constant(-level, f"{output}/threshold")
+        y = self.signs(self.cast(x, np.float32), threshold, output)
+        if above < below:
+            y = self.op("Mul", y, self.scalar(-1, np.float32), output=f"{output}/turned")
+        bounds = [self.constant(np.float32(value), f"{output}/{value:g}")
+                  for value in sorted((above, below))]
+        self._same[output] = self.op("Clip", y, *bounds, output=f"{output}/clipped")
+        self.as_large_as(self._same[output], output)
 
     def _reshape(self, inputs: list[str], output: str, _: Any, node: onnx.NodeProto) -> None:
         if inputs[0] in self._normal:  # back to the map's shape, which it still has

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -45,7 +46,9 @@ pytest.importorskip("onnxruntime")
 OTHERS = [name for name in BINARIZERS if name not in (PUBLISHED, "none")]
 # A bypass in a fused and in a plain binarizer, and both kinds of blocks.
 NETWORKS = {**{name: small(name) for name in OTHERS},
-            **{f"{name}, bypass": small(name, shortcut="cfb") for name in (PUBLISHED, "dab")}}
+            **{f"{name}, bypass": small(name, shortcut="cfb") for name in (PUBLISHED, "dab")},
+            "dorefa of 2 and 3 bits": small("dorefa", weight_bits=2, activation_bits=3,
+                                            shortcut="cfb")}
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 
 
@@ -69,15 +72,17 @@ def test_each_layers_integers_are_exact(made):
     found = checkpoint(module)
     result = check_bundle(open_bundle(path), found, threads=1, timesteps=[70], size=(16, 16))
     assert result, [verdict.reason for verdict in result.failures]
-    assert len(result.layers) == len(found.binary) == binary_count(module)
+    assert len(result.layers) == binary_count(module)
+    assert len(result.layers) == len(found.binary) * module.config.binary_layers.products
     assert all(layer.sums and not layer.wrong_sums and not layer.differing
                for layer in result.layers)
 
 
 def binary_count(module) -> int:
     """Two layers in each of six residual blocks, and one or two in each of CP-Down, two CS-Fusions
-    and CP-Up."""
-    return 12 + 4 * (2 if module.config.shortcut == IDENTITY else 1)
+    and CP-Up; of each as many binary convolutions as it has pairs of bits."""
+    layers = 12 + 4 * (2 if module.config.shortcut == IDENTITY else 1)
+    return layers * module.config.binary_layers.products
 
 
 @packed
@@ -89,13 +94,15 @@ def test_check_finds_a_wrong_constant(made):
     name = "encoder.1.conv2.weight"
     weight = found.binary[name]
     words, alpha = weight.words.copy(), weight.alpha * np.float32(1.01)
-    derived = module.config.binarizer in ("bnn", "irnet")
+    derived = module.config.binarizer in ("bnn", "irnet") or module.config.weight_bits > 1
     if derived:
         words[0, 0, 0, 0] ^= 1
-    found.binary[name] = type(weight)(words, alpha, weight.in_channels)
+    found.binary[name] = replace(weight, words=words, alpha=alpha)
     result = check_bundle(open_bundle(path), found, threads=1, timesteps=[70], size=(16, 16))
     wrong = [layer for layer in result.layers if not layer.passed]
-    assert [layer.layer for layer in wrong] == ["encoder.1.conv2"]
+    assert [layer.layer for layer in wrong] == [
+        node for index, node in enumerate(module.config.binary_layers.nodes("encoder.1.conv2"))
+        if index % module.config.weight_bits == 0]  # those of the plane with the wrong sign
     assert ("weight bits" if derived else "alphas") in wrong[0].differing
 
 
@@ -108,7 +115,8 @@ def test_guard_and_inspect_accept_the_graphs(made):
     assert found.disagreements == ()
     check_layers(found)
     kinds = found.to_dict()["kinds"]
-    assert kinds["packed"] == binary_count(module) and set(kinds) == {"packed", "float"}
+    layers = binary_count(module) // module.config.binary_layers.products
+    assert kinds["packed"] == layers and set(kinds) == {"packed", "float"}
     operators = found.operators
     fused = {"bidiff.NormBinaryConv", "bidiff.BinaryFusion", "bidiff.BinaryDown",
              "bidiff.BinaryUp"}
@@ -175,6 +183,9 @@ def test_keys_tell_the_binarizer(made, tmp_path):
         assumed = read_checkpoint(tmp_path / "run.pt", Options(stated))
         assert assumed.config.alignment == 1.0
         assert any("alignment" in line for line in assumed.assumptions)
+    if config.weight_bits > 1:
+        with pytest.raises(CheckpointError, match="the options say activation_bits=2, but"):
+            read_checkpoint(tmp_path / "run.pt", Options({**stated, "activation_bits": 2}))
     other = {"binarizer": PUBLISHED} if config.shortcut == IDENTITY else {"shortcut": IDENTITY}
     (name, value), = other.items()
     with pytest.raises(CheckpointError, match=f"the options say {name}={value}"):
@@ -212,7 +223,11 @@ def test_options_without_a_meaning_are_set_to_one_value():
 
 @pytest.mark.parametrize("options, words", [
     ({"binarizer": "adabin"}, r"binarizer='adabin' is not known; it is one of bi-diffsr, bnn, d"),
-    ({"binarizer": "dorefa-w1a2"}, "has no packed form: a packed layer multiplies one bit by one"),
+    ({"binarizer": "dorefa-w1a2"}, "its bits are the options weight_bits and activation_bits"),
+    ({"binarizer": "xnor", "weight_bits": 2}, "need binarizer dorefa: a layer of xnor multiplies"),
+    ({"binarizer": "dorefa", "activation_bits": 5}, "activation_bits=5 must be a whole number from "
+                                                    "1 to 4: bits of weights times bits of"),
+    ({"binarizer": "dorefa", "weight_bits": True}, "weight_bits=True must be a whole number"),
     ({"binarizer": "bidense"}, "has no packed form: its scale of each input channel"),
     ({"shortcut": "concat"}, "shortcut='concat' is not known; it is identity or cfb"),
     ({"binarizer": ["xnor"]}, "is not known"), ({"binarizer": None}, "is not known"),
@@ -272,9 +287,11 @@ def test_bbcus_alignment_is_folded_exactly():
     np.testing.assert_array_equal(4 * x + b >= 0, x + folded["threshold"][:, None, None] >= 0)
 
 
-@pytest.mark.parametrize("binarizer", [*OTHERS, "none"])
-def test_the_trainer_trains_and_packs_them(tmp_path, binarizer):
-    recipe = recipe_from_dict(changed(network={"binarizer": binarizer, "dropout": 0.0},
+@pytest.mark.parametrize("binarizer, bits", [
+    *((name, {}) for name in (*OTHERS, "none")),
+    ("dorefa", {"weight_bits": 2, "activation_bits": 2}), ("dorefa", {"activation_bits": 4})])
+def test_the_trainer_trains_and_packs_them(tmp_path, binarizer, bits):
+    recipe = recipe_from_dict(changed(network={"binarizer": binarizer, "dropout": 0.0, **bits},
                                       steps=[{"timestep": 12}]))
     folder = write_recipe(tmp_path)
     trainer = Trainer(recipe, folder)
