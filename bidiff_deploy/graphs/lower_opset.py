@@ -14,8 +14,7 @@ and what TensorRT fuses:
   precision that cannot be set. So it is written only from opset 19 on (``norms``).
 - ``PRelu`` and ``Where`` are layers of their own; adjacent sums, products, ``Min``, ``Relu`` and
   ``Sign`` become one kernel in every version.
-- ``GreaterOrEqual`` with a number and ``Where`` of two numbers, which is all that they are here for,
-  become a clipped sign: of -1 to 1, the numbers are what clipping returns.
+- A choice between two numbers is a clipped sign (``choices``).
 - Additions of the constant 0, which means an absent map or vector, are removed.
 
 Sizes that depend on the number of channels alone are constants; with a static shape all sizes are,
@@ -34,6 +33,7 @@ from onnx import helper
 
 from ..errors import EngineError
 from ..operators.shapes import STANDARD, Shape
+from .choices import chosen
 from .constant_folding import constant_of, folded
 from .graph_writer import Array, GraphWriter
 from .norms import normalise
@@ -42,6 +42,7 @@ from .pixel_rows import by_rows
 from .record import Options, ParameterizedGraph
 
 _INT32_MAX = 2**31 - 1
+_CHOICES = ("GreaterOrEqual", "Where")  # replaced if the target has no such operators
 _IR_VERSION = 8  # that of ONNX when TensorRT 8.5 was released; 9 is the first with opset 19
 
 Attributes = dict[str, Any]
@@ -60,7 +61,7 @@ class Lowering(GraphWriter):
         self._graph, self._ours = model.graph, ours
         self._same: dict[str, str] = {}
         self._normal: set[str] = set()
-        self._compared: dict[str, tuple[str, str]] = {}
+        self._compared: dict[str, Sequence[str]] = {}
 
     def run(self) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
         """The nodes that the outputs depend on, and the constants that these read."""
@@ -103,7 +104,8 @@ class Lowering(GraphWriter):
                    "GreaterOrEqual": self._greater_or_equal, "Identity": self._identity,
                    "InstanceNormalization": self._instance_normalization, "PRelu": self._prelu,
                    "ReduceMean": self._reduce_mean, "Reshape": self._reshape,
-                   "Shape": self._shape, "Slice": self._slice, "Where": self._where}.get(node.op_type)
+                   "Shape": self._shape, "Slice": self._slice,
+                   "Where": self._where}.get(node.op_type)
         if node.op_type == "Constant":
             self.constants[output] = constant_of(node)
         elif inputs and all(name in self.constants for name in inputs if name) and (
@@ -114,7 +116,8 @@ class Lowering(GraphWriter):
             self._same.update(written)
         elif node.op_type == "Split":
             self.split(node)
-        elif special is not None:
+        elif special is not None and not (
+                node.op_type in _CHOICES and node.op_type in self.operators):
             special(inputs, output, attributes, node)
         else:
             self.append(node)
@@ -215,26 +218,10 @@ class Lowering(GraphWriter):
         self._normal.add(n)
 
     def _greater_or_equal(self, inputs: list[str], output: str, *_: Any) -> None:
-        """Is written where its result is read."""
-        self._compared[output] = inputs[0], inputs[1]
+        self._compared[output] = inputs  # written where the result is read
 
     def _where(self, inputs: list[str], output: str, *_: Any) -> None:
-        numbers = [self.constants.get(name) for name in inputs[1:]]
-        x, at = self._compared.get(inputs[0], ("", ""))
-        level = self.constants.get(at)
-        if level is None or any(value is None or value.size != 1 or abs(value.item()) > 1
-                                for value in (level, *numbers)):
-            raise EngineError(f"the choice {output} is not one of two numbers by a comparison with "
-                              "a number; export the bundle again")
-        above, below = (value.item() for value in numbers if value is not None)
-        threshold = self.constant(-level, f"{output}/threshold")
-        y = self.signs(self.cast(x, np.float32), threshold, output)
-        if above < below:
-            y = self.op("Mul", y, self.scalar(-1, np.float32), output=f"{output}/turned")
-        bounds = [self.constant(np.float32(value), f"{output}/{value:g}")
-                  for value in sorted((above, below))]
-        self._same[output] = self.op("Clip", y, *bounds, output=f"{output}/clipped")
-        self.as_large_as(self._same[output], output)
+        self._same[output] = chosen(self, self._compared.get(inputs[0], ()), inputs[1:], output)
 
     def _reshape(self, inputs: list[str], output: str, _: Any, node: onnx.NodeProto) -> None:
         if inputs[0] in self._normal:  # back to the map's shape, which it still has

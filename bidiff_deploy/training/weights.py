@@ -85,8 +85,8 @@ def load_network(path: str | Path, options: Options | None = None) -> nn.Module:
 def load_initial(network: nn.Module, path: Path, shown: str) -> None:
     """Load the checkpoint at ``path``, called ``shown`` in errors, into ``network``.
 
-    Dropout may differ. From another binarizer, other bits, or a full-precision network, the tensors that both
-    have in one shape are taken. Raises CheckpointError if other options differ.
+    Dropout may differ. From another binarizer, other bits, or a full-precision network, the tensors
+    that both have in one shape are taken. Raises CheckpointError if other options differ.
     """
     found = load_network(path)
     if _compared(found.config, network.config) != _compared(network.config, found.config):

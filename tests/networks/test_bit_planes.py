@@ -101,7 +101,7 @@ def test_gradients_by_hand():
                                rtol=1e-6)
 
 
-# -- against the paper in float64 -------------------------------------------------------------------
+# -- against the paper in float64 -----------------------------------------------------------------
 def quantised(r: np.ndarray, bits: int) -> np.ndarray:
     """quantize_k of the paper: its whole numbers, of 2^bits - 1."""
     return np.round((2 ** bits - 1) * r).astype(np.int64)

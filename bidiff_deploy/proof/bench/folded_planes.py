@@ -50,8 +50,9 @@ def _weight_of_codes(planes: Sequence[BinaryLayer], config: NetworkConfig,
                      constants: Mapping[str, np.ndarray]) -> np.ndarray:
     """W / M, float32 (Cout, Cin, k, k): twice what those of the least significant bit have."""
     of_bit = planes[-config.weight_bits:]
-    found: np.ndarray = 2 * sum(dense_weight(constants[layer.inputs[1]], constants[layer.inputs[2]],
-                                             len(constants[layer.inputs[3]])) for layer in of_bit)
+    weights = [dense_weight(constants[layer.inputs[1]], constants[layer.inputs[2]],
+                            len(constants[layer.inputs[3]])) for layer in of_bit]
+    found: np.ndarray = 2 * np.sum(weights, axis=0)
     return found
 
 
@@ -74,6 +75,7 @@ def folded_codes(layer: Any, planes: Sequence[BinaryLayer], config: NetworkConfi
 
         def forward(self, x: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
             codes = torch.round(torch.clamp(x * most, 0, most))
-            return conv2d(codes, self.weight, padding=layer.padding) + self.residual(x)
+            y: torch.Tensor = conv2d(codes, self.weight, padding=layer.padding) + self.residual(x)
+            return y
 
     return FoldedCodes()

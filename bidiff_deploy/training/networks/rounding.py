@@ -284,5 +284,5 @@ _RULES: dict[str, Callable[..., Any]] = {
     "group_norm": group_norm, "layer_norm": layer_norm, "selective_scan": selective_scan,
     "silu": _silu, "softmax": _softmax, "prelu": _prelu, "leaky_relu": _leaky_relu, "abs": _abs,
     "exp": _exp, "mean": _mean, "fake_quantize_per_tensor_affine": _fake_quantize,
-    "heaviside": _heaviside, "ones_like": _ones_like, "dropout": _dropout, "avg_pool2d": _avg_pool2d,
-    "interpolate": _interpolate}
+    "heaviside": _heaviside, "ones_like": _ones_like, "dropout": _dropout,
+    "avg_pool2d": _avg_pool2d, "interpolate": _interpolate}
