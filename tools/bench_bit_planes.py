@@ -2,8 +2,9 @@
 
 A layer is that of an exported network, cut out of its graph: residues, binary convolutions, the sum
 of weights at borders, the shortcut. ``quantised`` is the same layer as one float32 convolution of
-whole codes (Mul, Clip, Round, Conv, Add), ``Conv`` the convolution alone. All run in one process,
-with the same threads and input, in interleaved rounds after warm-up.
+whole codes (Mul, Clip, Round, Conv, Add), ``Conv`` the convolution alone. All run in one process and
+thread with the same input, in interleaved rounds after warm-up. Times are the process's CPU time,
+which other programs disturb less.
 
     python tools/bench_bit_planes.py --bits 1x2,2x2,1x4
 """
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 
@@ -28,26 +28,23 @@ from bidiff_deploy.networks import parameters
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 
 LAYERS = ((64, 3, 128), (128, 3, 64), (256, 3, 32))  # channels, k, height = width
+REPEATS = 3  # runs in a round
 X, Y = "e1/n1", "e1.c1/y"  # input and output of the first binary layer in a graph
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--bits", default="1x1,1x2,2x2,1x4", help="bits of weights x activations")
+    parser.add_argument("--bits", default="1x1,1x2,2x2,1x4,4x4", help="bits of weights x activations")
     arguments = parser.parse_args()
 
     import onnxruntime
 
     bits = [tuple(map(int, pair.split("x"))) for pair in arguments.bits.split(",")]
-    start_pool(arguments.threads)
-    load = os.getloadavg()[0]
-    print(f"kernel {library.selected_kernel()}, onnxruntime {onnxruntime.__version__}, "
-          f"{arguments.threads} thread(s), load average {load:.2f}; ms are medians, x the "
-          "quantised layer's median over ours, (least, most) of the rounds")
-    if load > 0.5:
-        print("warning: the machine is busy; the ratios may be wrong", file=sys.stderr)
+    start_pool(1)
+    print(f"kernel {library.selected_kernel()}, onnxruntime {onnxruntime.__version__}, 1 thread, "
+          f"load average {os.getloadavg()[0]:.2f}; CPU ms are medians, x the quantised layer's "
+          "median over ours, (least, most) of the rounds")
     for channels, k, size in LAYERS:
         measure(channels, k, size, bits, arguments.rounds)
     return 0
@@ -62,10 +59,11 @@ def measure(channels: int, k: int, size: int, bits: list[tuple[int, ...]], round
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for round_number in range(WARM_UP + rounds):
         for name, session in sessions.items():
-            start = time.perf_counter()
-            session.run(None, {X: x})
+            start = time.process_time()
+            for _ in range(REPEATS):
+                session.run(None, {X: x})
             if round_number >= WARM_UP:
-                times[name].append(1e3 * (time.perf_counter() - start))
+                times[name].append(1e3 * (time.process_time() - start) / REPEATS)
     medians = {name: statistics.median(values) for name, values in times.items()}
     print(f"{channels}@{size}k{k}: Conv {medians['Conv']:.2f}, quantised "
           f"{medians['quantised']:.2f}", end="")
