@@ -2,9 +2,9 @@
 
 A layer is that of an exported network, cut out of its graph: residues, binary convolutions, the sum
 of weights at borders, the shortcut. ``quantised`` is the same layer as one float32 convolution of
-whole codes (Mul, Clip, Round, Conv, Add), ``Conv`` the convolution alone. All run in one process and
-thread with the same input, in interleaved rounds after warm-up. Times are the process's CPU time,
-which other programs disturb less.
+whole codes (Mul, Clip, Round, Conv, Add), ``Conv`` the convolution alone. All run in one process
+and thread with the same input, in interleaved rounds after warm-up. Times are the process's CPU
+time, which other programs disturb less.
 
     python tools/bench_bit_planes.py --bits 1x2,2x2,1x4
 """
@@ -35,7 +35,8 @@ X, Y = "e1/n1", "e1.c1/y"  # input and output of the first binary layer in a gra
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--bits", default="1x1,1x2,2x2,1x4,4x4", help="bits of weights x activations")
+    parser.add_argument("--bits", default="1x1,1x2,2x2,1x4,4x4",
+                        help="bits of weights x activations")
     arguments = parser.parse_args()
 
     import onnxruntime

@@ -226,7 +226,7 @@ def test_options_without_a_meaning_are_set_to_one_value():
     ({"binarizer": "dorefa-w1a2"}, "its bits are the options weight_bits and activation_bits"),
     ({"binarizer": "xnor", "weight_bits": 2}, "need binarizer dorefa: a layer of xnor multiplies"),
     ({"binarizer": "dorefa", "activation_bits": 5}, "activation_bits=5 must be a whole number from "
-                                                    "1 to 4: bits of weights times bits of"),
+                                                    "1 to 4: a layer has a binary convol"),
     ({"binarizer": "dorefa", "weight_bits": True}, "weight_bits=True must be a whole number"),
     ({"binarizer": "bidense"}, "has no packed form: its scale of each input channel"),
     ({"shortcut": "concat"}, "shortcut='concat' is not known; it is identity or cfb"),

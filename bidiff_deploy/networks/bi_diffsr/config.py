@@ -140,8 +140,8 @@ class NetworkConfig:
         if type(value) is not int or not 1 <= value <= MAX_BITS:
             raise CheckpointError(
                 f"network option {field}={value!r} must be a whole number from 1 to {MAX_BITS}: "
-                "bits of weights times bits of activations are the binary convolutions of a layer, "
-                "and so many take longer than one convolution in float32")
+                "a layer has a binary convolution for each bit of weights and bit of activations, "
+                "and with more bits they take longer than one convolution in float32")
 
     def _attention(self) -> int:
         """Time of attention in an image of 256x256, in float32 multiply-accumulates: that of every

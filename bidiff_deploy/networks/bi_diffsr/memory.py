@@ -26,7 +26,7 @@ _NETWORK_IMAGES = 16  # planes of input, output and their concatenation, alive w
 _LOOP_IMAGES = 16  # planes of the sampling loop around it
 _STOCK_MAPS = 2  # maps of the widest level that fused operators save
 _PLAIN_MAPS = 1  # of those, maps that binary layers between standard operators need
-_PLANE_MAPS = 3  # the same for layers of several bits: a residue, its move, two sums
+_PLANE_MAPS = 3, 2  # further ones for each bit of activations and, up to two, of weights but one
 _ATTENTION_MAPS = 2  # scores and their softmax, if the operators are not fused
 _CUDA_FIXED = 512 << 20  # scratch of cuDNN and cuBLAS, captured graphs; not measured
 _BINARY_SPEED = 16  # approximate binary multiply-accumulates in the time of one in float32
@@ -39,8 +39,11 @@ def step_bytes(config: NetworkConfig, height: int, width: int, *, stock: bool = 
     """
     pixels = height * width
     plain = not config.binary_layers.fused and config.binarizer != NONE
-    extra = (_PLANE_MAPS if config.binary_layers.products > 1 else _STOCK_MAPS if stock
-             else _PLAIN_MAPS if plain else 0)
+    extra = _STOCK_MAPS if stock else _PLAIN_MAPS if plain else 0
+    if config.binary_layers.products > 1:
+        of_activations, of_weights = _PLANE_MAPS
+        extra = (_STOCK_MAPS + of_activations * (config.activation_bits - 1)
+                 + of_weights * min(2, config.weight_bits - 1))
     alive = _alive(config) + config.channels(0) * extra
     total = _ARENA * (alive + _NETWORK_IMAGES) * pixels + _LOOP_IMAGES * pixels
     if stock:
