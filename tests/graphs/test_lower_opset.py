@@ -149,6 +149,38 @@ def weighted(words, alpha):
     return model
 
 
+def choice(at: float, first, second):
+    """A graph of y = first where x >= at, else second; a str is the name of a value."""
+    numbers = {"at": at, "first": first, "second": second}
+    tensors = [numpy_helper.from_array(np.full(1, value, np.float32), name)
+               for name, value in numbers.items() if not isinstance(value, str)]
+    read = {name: value if isinstance(value, str) else name for name, value in numbers.items()}
+    nodes = [helper.make_node("GreaterOrEqual", ["x", read["at"]], ["bit"]),
+             helper.make_node("Where", ["bit", read["first"], read["second"]], ["y"])]
+    ends = [helper.make_tensor_value_info(name, T.FLOAT, [1, 2, None, None]) for name in "xy"]
+    return helper.make_model(helper.make_graph(nodes, "one", ends[:1], ends[1:], tensors),
+                             ir_version=9, opset_imports=[helper.make_opsetid("", 18)])
+
+
+@pytest.mark.parametrize("opset", [17, 19])
+@pytest.mark.parametrize("at, first, second", [(0.5, -5 / 6, -1 / 6), (0.0, 0.25, -0.25),
+                                               (-0.125, 0.0, 0.0)])
+def test_a_choice_between_numbers_is_exact(at, first, second, opset):
+    x = np.array([at, np.nextafter(np.float32(at), np.float32(-9)), -3, 3], np.float32)
+    x = np.broadcast_to(x.reshape(1, 1, 2, 2), (1, 2, 2, 2)).copy()
+    model = lowered(choice(at, first, second), Dense(int8=False), {"x": 2, "bit": 2, "y": 2}, opset)
+    assert {"GreaterOrEqual", "Where"}.isdisjoint(node.op_type for node in model.graph.node)
+    found = session(model).run(["y"], {"x": x})[0]
+    np.testing.assert_array_equal(found, np.where(x >= np.float32(at), np.float32(first),
+                                                  np.float32(second)))
+
+
+@pytest.mark.parametrize("numbers", [(0.5, "x", 0.0), (0.5, 2.0, 0.0), ("x", 0.5, 0.0)])
+def test_other_choices_are_refused(numbers):
+    with pytest.raises(EngineError, match="the choice y is not one of two numbers .*export"):
+        lowered(choice(*numbers), Dense(int8=False), {"x": 2, "bit": 2, "y": 2})
+
+
 @pytest.mark.parametrize("ours", [Dense(int8=True), PluginNodes(FakePlugin())])
 def test_weights_that_are_inputs_are_refused(ours):
     model = weighted(np.zeros((8, 1, 1, 2), np.int32), np.ones(8, np.float32))
