@@ -92,16 +92,16 @@ class GraphReader:
     def layers(self) -> Iterator[GraphLayer]:
         """Every node that multiplies, in the order of the graph. The binary convolutions of a
         layer of several bits are one."""
-        planes: dict[str, list[GraphLayer]] = {}
-        nodes = list(self._nodes())
-        for found in nodes:
-            if found.op == f"{DOMAIN}.{BINARY_CONV}":
-                planes.setdefault(found.name, []).append(found)
-        for found in nodes:
-            each = planes.get(found.name, [found])
+        layers: dict[tuple[str, ...], list[GraphLayer]] = {}
+        for found in self._nodes():
+            of_layer = found.op == f"{DOMAIN}.{BINARY_CONV}"
+            key = (found.name,) if of_layer else (found.name, found.output)
+            layers.setdefault(key, []).append(found)
+        for each in layers.values():
+            found = each[0]
             if len(each) == 1:
                 yield found
-            elif found is each[0]:
+            else:
                 tensors = dict.fromkeys(name for one in each for name in one.tensors)
                 words = [name for name in tensors
                          if self.initializers[name].data_type == onnx.TensorProto.INT32]

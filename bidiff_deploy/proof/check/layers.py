@@ -136,8 +136,9 @@ def check_layers(layers: BundleLayers, op: LayerOp, checkpoint: Checkpoint, netw
                  for name in layer.inputs]
         timed = layer.name in times
         residual, error = _shortcut(module, x) if module.shortcut else (np.zeros(1), 0.0)
-        if module.adds_previous:  # in the engine's own arithmetic, as that is judged already
-            residual = maps[layer.residual]
+        if module.adds_previous:  # as the engine computed it, which is judged already
+            owner, _, index = layer.key.rpartition(".")
+            residual = values[f"{owner}.{int(index) - 1}"]
         # Both sides use the bundle's time vector; its error is judged separately.
         found.append(check_layer(
             layer.name, op, given, checkpoint, module, values[layer.output], group, timestep,
