@@ -9,7 +9,7 @@ falls back to them silently. ``Shape`` nodes that read a number of channels beco
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx
@@ -20,9 +20,7 @@ from ..operators.names import (
     BINARY_DOWN,
     BINARY_FUSION,
     BINARY_UP,
-    CONV3X3,
     NORM_BINARY_CONV,
-    WINOGRAD_CONV,
 )
 from ..operators.shapes import STANDARD, Shape, infer_shapes
 from .record import Options, ParameterizedGraph
@@ -41,25 +39,24 @@ def inline(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
 
 def inline_at(graph: ParameterizedGraph, height: int, width: int) -> ParameterizedGraph:
     """As ``inline``; shapes are those of an input of this size."""
-    float32 = _float32(graph)
     shapes = infer_shapes(inline_fused(graph.model), height, width)
     model = inline_fused(graph.model, keep=KERNELS)
     del model.functions[:]
+    images = {value.name for value in model.graph.input} - set(graph.inputs)
+    float32 = _float32(model.graph, images)
     _fold_channels(model.graph, shapes)
     return dataclasses.replace(graph, model=model, float32=float32, shapes=shapes)
 
 
-def _float32(graph: ParameterizedGraph) -> frozenset[str]:
+def _float32(graph: onnx.GraphProto, images: Collection[str]) -> frozenset[str]:
     """Outputs of the first layers, which read the image, and of the nodes that add the image, or
     what is made of it alone, to a map."""
-    image = {value.name for value in graph.model.graph.input} - set(graph.inputs)
-    constants = {tensor.name for tensor in graph.model.graph.initializer}
-    found = []
-    for node in graph.model.graph.node:
+    image, constants, found = set(images), {tensor.name for tensor in graph.initializer}, []
+    for node in graph.node:
         read = {name for name in node.input if name} - constants
         if not read:
             constants.update(node.output)
-        elif read <= image and node.op_type not in (CONV3X3, WINOGRAD_CONV):
+        elif read <= image and node.op_type != "Conv":
             image.update(node.output)
         elif read & image:
             found.append(node.output[0])

@@ -25,7 +25,7 @@ from .names import (
     PLUGIN_VERSION,
     WINOGRAD_CONV,
 )
-from .node_writer import NodeWriter, integer_reference
+from .node_writer import NodeWriter, float_reference, integer_reference
 
 # The type to which factors of float products may be rounded; a kernel need not do so.
 _COMPUTE = "compute"
@@ -47,11 +47,17 @@ def _conv3x3() -> FunctionProto:
 
 
 def winograd_conv() -> FunctionProto:
-    """A 3x3 convolution whose kernel may use Winograd's algorithm, which rounds about ten times as
-    much and takes less than half the time."""
-    b, inputs = NodeWriter(), ("x", "weight", "bias")
-    b.op("Conv", *inputs, kernel_shape=[3, 3], pads=[1] * 4, name="y")
-    return b.function(WINOGRAD_CONV, inputs, [_COMPUTE])
+    """LeakyReLU(conv3x3(LeakyReLU(x)) + bias) + skip, with a slope for each LeakyReLU.
+
+    Its kernel may use Winograd's algorithm, which rounds about ten times as much and takes less
+    than half the time."""
+    b = NodeWriter()
+    h = b.op("LeakyRelu", "x", alpha=float_reference("alpha", "input_slope"), name="h")
+    y = b.op("Conv", h, "weight", "bias", kernel_shape=[3, 3], pads=[1] * 4, name="convolved")
+    y = b.op("LeakyRelu", y, alpha=float_reference("alpha", "slope"), name="rectified")
+    b.op("Add", y, "skip", name="y")
+    return b.function(WINOGRAD_CONV, ["x", "weight", "bias", "skip"],
+                      [_COMPUTE, "slope", "input_slope"])
 
 
 def _pair_conv() -> FunctionProto:

@@ -113,5 +113,10 @@ def integer_reference(name: str, attribute: str) -> AttributeProto:
     return AttributeProto(name=name, type=AttributeProto.INT, ref_attr_name=attribute)
 
 
+def float_reference(name: str, attribute: str) -> AttributeProto:
+    """As ``integer_reference``, of a float."""
+    return AttributeProto(name=name, type=AttributeProto.FLOAT, ref_attr_name=attribute)
+
+
 def _imports(opsets: Mapping[str, int]) -> list[onnx.OperatorSetIdProto]:
     return [helper.make_opsetid(*item) for item in opsets.items()]

@@ -34,7 +34,7 @@ from ..images.datasets import list_images, read_rgb8
 from ..images.resample import to_condition
 from ..networks.quantised import MAP_LEVELS, WEIGHT_LEVELS, LayerBounds
 from ..operators.definitions import inline_fused
-from ..operators.names import CONV3X3, FUSED, NORM_CONV, WINOGRAD_CONV
+from ..operators.names import FUSED, NORM_CONV, WINOGRAD_CONV
 from ..operators.value_names import short
 from ..sampling import sampler
 from .search import symmetric_bounds
@@ -134,7 +134,7 @@ def conv_maps(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, tuple[s
     operators are inlined."""
     wanted = {f"{short(name)}.weight": name for name in names}
     return {wanted[node.input[1]]: (node.input[0], node.output[0]) for node in model.graph.node
-            if node.op_type in ("Conv", CONV3X3, WINOGRAD_CONV) and node.input[1] in wanted}
+            if node.op_type == "Conv" and node.input[1] in wanted}
 
 
 class _Observer:
@@ -153,7 +153,7 @@ class _Observer:
         graph = parameterized_graph(self._graphs)
         self.maps = [value.name for value in graph.model.graph.input
                      if value.name not in graph.inputs]
-        model = inline_fused(graph.model, keep=set(FUSED) - {NORM_CONV})
+        model = inline_fused(graph.model, keep=set(FUSED) - {NORM_CONV, WINOGRAD_CONV})
         self._layers = conv_maps(model, list(names))
         self.weights = {name: np.asarray(graph.constants[f"{short(name)}.weight"])
                         for name in self._layers}

@@ -6,8 +6,9 @@
 
 namespace bidiff {
 
-// y = conv(h, weight) + bias + time + skip, with h = x, or swish(a * x + b) where `affine` is given
-// (h is padded with zeros).
+// y = leaky(conv(h, weight) + bias + time) + skip, leaky(v) = v < 0 ? slope * v : v, with
+// h = leaky(x) of `input_slope`, or swish(a * x + b) where `affine` is given (h is padded with
+// zeros). Where `slope` is not 1, `skip` is no scalar.
 struct ConvProblem {
   MapShape shape;  // of x
   int64_t out_channels;
@@ -19,6 +20,7 @@ struct ConvProblem {
   const float* skip;  // (N, Cout, H, W), or one element if skip_is_scalar; or null
   bool skip_is_scalar;
   float* y;  // (N, Cout, H, W)
+  float slope = 1, input_slope = 1;
 };
 
 struct ConvKernel {

@@ -58,6 +58,8 @@ inline void stage_channel(const Strip& strip, int64_t channel, int64_t top, int 
     if (problem.affine) {
       const float* pair = problem.affine + 2 * plane;
       strip.norm->affine_swish(x, pair[0], pair[1], count, h);
+    } else if (problem.input_slope != 1.0f) {
+      leaky_row(x, problem.input_slope, right - left, h);
     } else {
       memcpy(h, x, count * sizeof(float));
     }
@@ -226,7 +228,7 @@ inline void finish_channel(const Strip& strip, int64_t channel, int64_t y0, cons
         const int64_t left = columns - column - i * kLanes;
         if (left <= 0) break;
         write_columns(y + at + i * kLanes, skip ? skip + at + i * kLanes : nullptr,
-                      part[i] + splat(constant), left, strip.streams);
+                      leaky(part[i] + splat(constant), problem.slope), left, strip.streams);
       }
     }
   }

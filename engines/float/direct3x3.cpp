@@ -62,6 +62,8 @@ void stage_row(const DirectRun& run, int64_t image, int64_t y, float* to) {
     if (problem.affine) {
       const float* pair = problem.affine + 2 * plane;
       run.norm->affine_swish(from, pair[0], pair[1], width, to + 1);
+    } else if (problem.input_slope != 1.0f) {
+      leaky_row(from, problem.input_slope, shape.width, to + 1);
     } else {
       memcpy(to + 1, from, width * sizeof(float));
     }
@@ -106,7 +108,7 @@ void finish_row(const DirectRun& run, int64_t image, int64_t y, const float* con
         for (int64_t v = 0; v < kVectors && x + v * kLanes < shape.width; ++v) {
           const int64_t column = x + v * kLanes, left = shape.width - column;
           const int64_t count = left < kLanes ? left : kLanes;
-          Floats value = sums[i][v] + splat(shift);
+          Floats value = leaky(sums[i][v] + splat(shift), problem.slope);
           if (problem.skip && !problem.skip_is_scalar) {
             value = value + load_part(problem.skip + at + column, count);
           }

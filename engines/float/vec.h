@@ -83,6 +83,17 @@ BIDIFF_INLINE Floats maximum(Floats a, Floats b) {
 #endif
 }
 
+// LeakyReLU.
+BIDIFF_INLINE Floats leaky(Floats value, float slope) {
+  return value < Floats{} ? value * splat(slope) : value;
+}
+inline void leaky_row(const float* from, float slope, int64_t count, float* to) {
+  for (; count >= kLanes; count -= kLanes, from += kLanes, to += kLanes) {
+    store(to, leaky(load(from), slope));
+  }
+  store_part(to, leaky(load_part(from, count), slope), count);
+}
+
 constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: x + kRounder has round(x) in its lowest bits
 constexpr int kExp2Terms = 7;
 constexpr float kExp2[kExp2Terms] = {1.5353361e-4f, 1.3398875e-3f, 9.6184374e-3f, 5.5503325e-2f,

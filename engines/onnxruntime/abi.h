@@ -60,6 +60,8 @@ struct Api {
   BIDIFF_ORT(63, symbolic_dimensions, Status*,
              (const TensorInfo* info, const char** out, size_t count), (info, out, count))
   BIDIFF_ORT(65, tensor_info, Status*, (const Value* value, TensorInfo** out), (value, out))
+  BIDIFF_ORT(85, attribute_float, Status*, (const KernelInfo* info, const char* name, float* out),
+             (info, name, out))
   BIDIFF_ORT(86, attribute_int64, Status*,
              (const KernelInfo* info, const char* name, int64_t* out), (info, name, out))
   BIDIFF_ORT(87, attribute_string, Status*,

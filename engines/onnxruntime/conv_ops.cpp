@@ -67,6 +67,16 @@ class Convolution {
     return weight;
   }
 
+  static void read_skip(const Call& call, const Tensor& skip, ConvProblem* problem) {
+    const MapShape& map = problem->shape;
+    const Dims wanted = {map.batch, problem->out_channels, map.height, map.width};
+    call.require(skip.dims == wanted || skip.is_scalar(),
+                 "skip must have the output's shape " + text(wanted) + " or one element, not " +
+                     text(skip.dims));
+    problem->skip = skip.floats();
+    problem->skip_is_scalar = skip.is_scalar() && skip.dims != wanted;
+  }
+
   void run(Call& call, const Tensor& weight, ConvProblem* problem) {
     const MapShape& map = problem->shape;
     problem->y = call.output({map.batch, problem->out_channels, map.height, map.width});
@@ -86,14 +96,16 @@ class Convolution {
 };
 
 // Inputs x, weight, bias.
-class PlainConvolution : public Convolution {
+class Conv3x3 : public Convolution {
  public:
+  static constexpr const char* kName = "Conv3x3";
   static constexpr size_t kInputs = 3, kRequired = 3;
   static constexpr unsigned kIntegers = 0;
   static constexpr int kChannels = 1;
   static constexpr Size kSize = Size::kSame;
 
-  using Convolution::Convolution;
+  Conv3x3(const Api& api, const KernelInfo* info)
+      : Convolution(api, info, 1, Precision::kFloat32, &FloatKernels::direct3x3) {}
 
   void compute(Call& call) {
     ConvProblem problem{};
@@ -102,20 +114,35 @@ class PlainConvolution : public Convolution {
   }
 };
 
-class Conv3x3 : public PlainConvolution {
- public:
-  static constexpr const char* kName = "Conv3x3";
-
-  Conv3x3(const Api& api, const KernelInfo* info)
-      : PlainConvolution(api, info, 1, Precision::kFloat32, &FloatKernels::direct3x3) {}
-};
-
-class WinogradConv : public PlainConvolution {
+// Inputs x, weight, bias, skip.
+class WinogradConv : public Convolution {
  public:
   static constexpr const char* kName = "WinogradConv";
+  static constexpr size_t kInputs = 4, kRequired = 4;
+  static constexpr unsigned kIntegers = 0;
+  static constexpr int kChannels = 1;
+  static constexpr Size kSize = Size::kSame;
 
   WinogradConv(const Api& api, const KernelInfo* info)
-      : PlainConvolution(api, info, 1, read_precision(api, info, kName), &FloatKernels::conv3x3) {}
+      : Convolution(api, info, 1, read_precision(api, info, kName), &FloatKernels::conv3x3),
+        slope_(float_attribute(api, info, "slope")),
+        input_slope_(float_attribute(api, info, "input_slope")) {}
+
+  void compute(Call& call) {
+    ConvProblem problem{};
+    const Tensor weight = read(call, &problem);
+    read_skip(call, call.input(3), &problem);
+    if (problem.skip_is_scalar) {
+      call.require(*problem.skip == 0.0f, "skip must be a map or a single 0");
+      problem.skip = nullptr;
+    }
+    problem.slope = slope_;
+    problem.input_slope = input_slope_;
+    run(call, weight, &problem);
+  }
+
+ private:
+  float slope_, input_slope_;
 };
 
 // Inputs x, scale, bias, weight, conv_bias, time, skip.
@@ -135,14 +162,9 @@ class NormConv : public Convolution {
     ConvProblem problem{};
     const Tensor weight = read(call, &problem), time = call.input(5), skip = call.input(6);
     const MapShape& map = problem.shape;
-    const Dims wanted = {map.batch, problem.out_channels, map.height, map.width};
     problem.time = call.vector(time, "time", problem.out_channels, true);
     problem.time_is_scalar = time.is_scalar();
-    call.require(skip.dims == wanted || skip.is_scalar(),
-                 "skip must have the output's shape " + text(wanted) + " or one element, not " +
-                     text(skip.dims));
-    problem.skip = skip.floats();
-    problem.skip_is_scalar = skip.is_scalar();
+    read_skip(call, skip, &problem);
     const Norm norm = read_norm(call, groups_, map.channels);
     std::vector<float> affine(static_cast<size_t>(map.batch * map.channels * 2));
     problem.affine = affine.data();

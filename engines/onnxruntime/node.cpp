@@ -121,6 +121,12 @@ Dims input_dims(const Api& api, const KernelInfo* info, size_t index) {
   return tensor ? read_dims(api, tensor) : Dims{};
 }
 
+float float_attribute(const Api& api, const KernelInfo* info, const char* name) {
+  float value = 0;
+  check(api.attribute_float(info, name, &value));
+  return value;
+}
+
 int64_t integer_attribute(const Api& api, const KernelInfo* info, const char* name) {
   int64_t value = 0;
   check(api.attribute_int64(info, name, &value));

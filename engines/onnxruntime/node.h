@@ -74,6 +74,7 @@ class Call {
 Tensor constant_input(const Api& api, const KernelInfo* info,
                       size_t index);  // no data if it is not constant
 Dims input_dims(const Api& api, const KernelInfo* info, size_t index);  // empty if unknown
+float float_attribute(const Api& api, const KernelInfo* info, const char* name);
 int64_t integer_attribute(const Api& api, const KernelInfo* info, const char* name);
 std::string text_attribute(const Api& api, const KernelInfo* info, const char* name);
 

@@ -76,12 +76,17 @@ double Test::conv3x3(const ConvKernel& kernel, const NormKernel& norm) {
   problem.time_is_scalar = random.one_of(2);
   problem.skip = data_or_null(skip, random.one_of(2));
   problem.skip_is_scalar = random.one_of(2);
+  if (!problem.skip_is_scalar && random.one_of(2)) problem.slope = 0.1f;
+  if (random.one_of(2)) problem.input_slope = -0.5f;
   problem.y = y.data();
   const Aligned packed(kernel.packed_bytes(out, in, precision));
   kernel.pack(weight.data(), out, in, precision, packed.start);
   if (!kernel.run(problem, packed.start, precision, norm, parallel)) return -1;
 
   Doubles h(x.begin(), x.end()), wanted(y.size());
+  if (!problem.affine) {
+    for (double& value : h) value *= value < 0 ? problem.input_slope : 1;
+  }
   for (size_t i = 0; problem.affine && i < h.size(); ++i) {
     const size_t plane = i / static_cast<size_t>(pixels);
     h[i] = swish(static_cast<double>(affine[2 * plane]) * x[i] + affine[2 * plane + 1]);
@@ -90,7 +95,6 @@ double Test::conv3x3(const ConvKernel& kernel, const NormKernel& norm) {
     const int64_t image = i / pixels / out, o = i / pixels % out, row = i % pixels / width;
     double sum = problem.bias ? bias[static_cast<size_t>(o)] : 0.0;
     if (problem.time) sum += problem.time[problem.time_is_scalar ? 0 : o];
-    if (problem.skip) sum += problem.skip[problem.skip_is_scalar ? 0 : i];
     for (int64_t c = 0; c < in; ++c) {
       const double* plane = h.data() + (image * in + c) * pixels;
       for (int64_t tap = 0; tap < 9; ++tap) {
@@ -99,6 +103,8 @@ double Test::conv3x3(const ConvKernel& kernel, const NormKernel& norm) {
         sum += plane[at_y * width + at_x] * weight[static_cast<size_t>((o * in + c) * 9 + tap)];
       }
     }
+    if (sum < 0) sum *= problem.slope;
+    if (problem.skip) sum += problem.skip[problem.skip_is_scalar ? 0 : i];
     wanted[static_cast<size_t>(i)] = sum;
   }
   return snr(wanted, y);

@@ -205,17 +205,41 @@ def test_conv3x3(seed, batch, channels, out, height, width):
 
 @pytest.mark.parametrize("compute, bound", [("float32", FLOAT32), ("bfloat16", BFLOAT16)])
 @examples(int(10 * SHARE))
-@given(seeds, st.integers(1, 2), channel_counts, st.integers(1, 20), sizes, sizes)
-def test_winograd_conv(compute, bound, seed, batch, channels, out, height, width):
-    make = Maker(seed)
-    case = Case(ops.WINOGRAD_CONV, {
-        "x": make.normal(batch, channels, height, width),
-        "weight": make.weight(out, channels, 3), "bias": make.normal(out)}, compute=compute)
+@given(seeds, st.integers(1, 2), channel_counts, st.integers(1, 20), sizes, sizes,
+       st.sampled_from([1.0, 0.1, -0.5]), st.booleans())
+def test_winograd_conv(compute, bound, seed, batch, channels, out, height, width, slope, skipped):
+    make, none = Maker(seed), np.zeros(1, np.float32)
+    inputs = {"x": make.normal(batch, channels, height, width),
+              "weight": make.weight(out, channels, 3), "bias": make.normal(out), "skip": none}
+    plain = {"compute": compute, "slope": 1.0, "input_slope": 1.0}
+    case = Case(ops.WINOGRAD_CONV, inputs, **plain)
+    convolved = case.run("fused")
     # Rounding is a share of the products' sizes, of which there may be few.
     products = Case(ops.WINOGRAD_CONV, {name: np.abs(value)
-                                        for name, value in case.inputs.items()}, compute=compute)
-    error = case.run("fused") - case.run("stock")
-    assert snr(products.run("stock"), products.run("stock") + error) > bound
+                                        for name, value in inputs.items()}, **plain).run("stock")
+    assert snr(products, products + convolved - case.run("stock")) > bound
+
+    # What is fused is as it would be apart, to the bit.
+    skip = make.normal(batch, out, height, width) if skipped else none
+    x, slope = inputs["x"], np.float32(slope)
+    fused = Case(ops.WINOGRAD_CONV, {**inputs, "skip": skip}, **{**plain, "slope": float(slope)})
+    apart = np.where(convolved < 0, slope * convolved, convolved) + skip
+    assert np.array_equal(fused.run("fused"), apart)
+    before = Case(ops.WINOGRAD_CONV, inputs, **{**plain, "input_slope": float(slope)})
+    after = Case(ops.WINOGRAD_CONV, {**inputs, "x": np.where(x < 0, slope * x, x)}, **plain)
+    assert np.array_equal(before.run("fused"), after.run("fused"))
+
+
+def test_winograd_conv_refuses_another_skip():
+    make = Maker(0)
+    inputs = {"x": make.normal(1, 2, 5, 4), "weight": make.weight(3, 2, 3),
+              "bias": make.normal(3)}
+    for skip, reason in ((np.ones(1, np.float32), "skip must be a map or a single 0"),
+                         (make.normal(1, 3, 4, 4), r"must have the output's shape \(1, 3, 5, 4\)")):
+        case = Case(ops.WINOGRAD_CONV, {**inputs, "skip": skip}, compute="float32", slope=1.0,
+                    input_slope=1.0)
+        with pytest.raises(Exception, match=reason):
+            case.run("fused")
 
 
 @pytest.mark.parametrize("compute, bound", [("float32", 110), ("bfloat16", BFLOAT16)])

@@ -34,8 +34,7 @@ def test_figures_of_a_run(bundle):
     assert result.images_per_cpu_second(plain) == 1 / plain.cpu_seconds > 0
     operators, parts = result.profile["operators"], result.profile["parts"]
     assert parts["binary layers"] == operators["BinaryConv"]
-    assert parts["full-precision layers"] == pytest.approx(
-        operators["Conv3x3"] + operators["WinogradConv"])
+    assert parts["full-precision layers"] == operators["WinogradConv"]
     layers = bundle.network.count(bundle.config, 16, 24)
     roofline = result.profile["roofline"]
     assert roofline["parts"]["binary layers"]["arithmetic"] == pytest.approx(

@@ -75,7 +75,7 @@ def test_every_engine_computes_the_network_within_its_bytes(made, picture, tmp_p
     assert 25 < snr(exact, whole) < 70
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx",
                                                 load_external_data=False).graph.node]
-    assert kinds.count("QLinearConv") == len(LAYERS) and kinds.count("Conv3x3") == 2
+    assert kinds.count("QLinearConv") == len(LAYERS) and kinds.count("WinogradConv") == 2
     # Its file is a complete graph for other programs, and so are bench's baseline and TensorRT's.
     graph = lower_for_tensorrt(StepGraphs(open_bundle(path)), variant="dense", float16=False,
                                shape=(1, 14, 18))

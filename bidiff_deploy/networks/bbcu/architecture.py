@@ -145,11 +145,6 @@ class Layer:
     binary: bool = False
 
     @property
-    def winograd(self) -> bool:
-        """Whether it is computed by Winograd's algorithm: full precision, of all channels."""
-        return self.kind == "body" and not self.binary
-
-    @property
     def upsampling(self) -> int:
         """r of an upsampler, 1 for other layers."""
         return math.isqrt(self.cout // self.cin) if self.kind == "up" else 1
@@ -172,6 +167,12 @@ def layers(config: BbcuConfig) -> list[Layer]:
         found.append(Layer("refine", "refine", "conv_hr", wide, wide, factor, True))
     found.append(Layer("head", "head", "conv_last", wide, out, factor))
     return found
+
+
+def winograd_layers(config: BbcuConfig) -> list[Layer]:
+    """The layers that Winograd's algorithm may compute: those in full precision, unless they are
+    the first and the last alone, on whose last bits every sign and the image depend."""
+    return [layer for layer in layers(config) if config.float_layers and not layer.binary]
 
 
 def int8_layers(config: BbcuConfig) -> dict[str, int]:

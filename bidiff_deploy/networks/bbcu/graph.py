@@ -18,7 +18,7 @@ from ...operators.names import BINARY_CONV, CONV3X3, DOMAIN, PLUGIN_VERSION, WIN
 from ...operators.node_writer import NodeWriter
 from ..base import Store, Weights
 from ..quantised_nodes import int8_convolution
-from .architecture import COLORS, LEAK, BbcuConfig, Layer, int8_layers, layers
+from .architecture import COLORS, LEAK, BbcuConfig, Layer, int8_layers, layers, winograd_layers
 
 _INPUT, _OUTPUT = "picture", "enlarged"  # part of the bundle format
 
@@ -33,6 +33,7 @@ class _Builder:
         self.write, self.int8 = NodeWriter(store), int8
         self.weights = weights
         self.config: BbcuConfig = weights.config
+        self.winograd = winograd_layers(self.config)
 
     def build(self) -> ModelProto:
         config, op = self.config, self.write.op
@@ -52,7 +53,7 @@ class _Builder:
             self.cropped("whole")
         else:
             op("Div", restored, alignment, name=_OUTPUT)
-        used = [*functions(), *([winograd_conv()] if config.float_layers else [])]
+        used = [*functions(), *([winograd_conv()] if self.winograd else [])]
         image = helper.make_tensor_value_info(_INPUT, TensorProto.FLOAT, ["N", COLORS, "H", "W"])
         return self.write.model("network", [image], ["N", COLORS, *(
             f"{config.scale}*{side}" for side in "HW")], used)
@@ -81,32 +82,47 @@ class _Builder:
                              self.write.integers("sides", 2, 3), name=_OUTPUT)
 
     def stem(self, x: str, layer: Layer) -> str:
-        return self.leaky(self.convolution(x, layer), layer)
+        if layer in self.winograd:
+            return self.winograd_conv(x, layer, layer.name, slope=LEAK)
+        return self.leaky(self.direct_conv(x, layer), layer)
 
     def head(self, x: str, layer: Layer) -> str:
-        x = self.convolution(self.leaky(x, layer), layer)
+        if layer in self.winograd:
+            x = self.winograd_conv(x, layer, layer.name, input_slope=LEAK)
+        else:
+            x = self.direct_conv(self.leaky(x, layer), layer)
         return self.pixel_shuffle(x, layer, math.isqrt(layer.cout // COLORS))
 
     def float_body(self, x: str, layer: Layer) -> str:
         """A full-precision layer of the body: LeakyReLU(conv(x)) + x."""
-        y = self.leaky(self.convolution(x, layer), layer)
-        return self.write.op("Add", y, x, name=f"{layer.name}.sum")
+        name = layer.name
+        if name not in self.int8:
+            return self.winograd_conv(x, layer, f"{name}.sum", skip=x, slope=LEAK)
+        weight, bias = (self.weights.state[f"{name}.{part}"] for part in ("weight", "bias"))
+        y = int8_convolution(self.write, self.weights.bounds[name], x, name, weight, bias, name)
+        return self.write.op("Add", self.leaky(y, layer), x, name=f"{name}.sum")
 
     def leaky(self, x: str, layer: Layer) -> str:
         return self.write.op("LeakyRelu", x, alpha=LEAK, name=f"{layer.name}.leaky")
 
-    def convolution(self, x: str, layer: Layer) -> str:
-        name = layer.name
-        weight, bias = (self.weights.state[f"{name}.{part}"] for part in ("weight", "bias"))
-        if name in self.int8:
-            return int8_convolution(self.write, self.weights.bounds[name], x, name, weight, bias,
-                                    name)
-        parts = [self.write.initializer(f"{name}.{part}", value)
-                 for part, value in (("weight", weight), ("bias", bias))]
-        if layer.winograd:
-            return self.write.op(WINOGRAD_CONV, x, *parts, domain=DOMAIN, name=name, label=True,
-                                 compute="float32")
-        return self.write.op(CONV3X3, x, *parts, domain=DOMAIN, name=name, label=True)
+    def direct_conv(self, x: str, layer: Layer) -> str:
+        return self.write.op(CONV3X3, x, *self.parameters(layer), domain=DOMAIN, name=layer.name,
+                             label=True)
+
+    def winograd_conv(self, x: str, layer: Layer, name: str, *, skip: str | None = None,
+                      slope: float = 1.0, input_slope: float = 1.0) -> str:
+        return self.write.op(WINOGRAD_CONV, x, *self.parameters(layer), skip or self.none(),
+                             domain=DOMAIN, name=name, label=True, compute="float32", slope=slope,
+                             input_slope=input_slope)
+
+    def parameters(self, layer: Layer) -> list[str]:
+        """Weight and bias of a full-precision layer."""
+        return [self.write.initializer(name, self.weights.state[name])
+                for name in (f"{layer.name}.weight", f"{layer.name}.bias")]
+
+    def none(self) -> str:
+        """What is added where nothing is."""
+        return self.write.initializer("none", np.zeros(1, np.float32))
 
     def up(self, x: str, layer: Layer) -> str:
         """BIConv of C -> C r^2, whose shortcut repeats each channel r^2 times; PixelShuffle."""
@@ -152,7 +168,6 @@ class _Builder:
         inputs = [self.write.initializer(f"{layer.name}.{part}", value) for part, value in (
             ("words", weight.words), ("alpha", weight.alpha),
             ("threshold", state[f"{layer.name}.threshold"][0]), ("rprelu", rprelu))]
-        none = self.write.initializer("none", np.zeros(1, np.float32))
-        return self.write.op(BINARY_CONV, x, *inputs, residual or x, none, domain=DOMAIN,
+        return self.write.op(BINARY_CONV, x, *inputs, residual or x, self.none(), domain=DOMAIN,
                              name=layer.name, label=True, plugin_namespace=DOMAIN,
                              plugin_version=PLUGIN_VERSION)

@@ -9,7 +9,7 @@ from ...operators.names import INT8, WINOGRAD_TILE
 from ..base import ONE_RUN, Network, Parameter, Shapes, StepGraph, Store, Weights
 from ..costs import Count
 from . import costs, memory, recognition
-from .architecture import BbcuConfig, int8_layers, layers, parameters
+from .architecture import BbcuConfig, int8_layers, layers, parameters, winograd_layers
 
 __all__ = ["Bbcu"]
 
@@ -46,7 +46,7 @@ class Bbcu(Network):
 
     def reach(self, config: BbcuConfig) -> int:
         # The rounding of Winograd's algorithm depends on its tile's 6x6 pixels, up to 4 away.
-        return config.reach + (WINOGRAD_TILE - 1) * config.float_layers
+        return config.reach + (WINOGRAD_TILE - 1) * len(winograd_layers(config))
 
     def tile_multiple(self, config: BbcuConfig) -> int:
         return WINOGRAD_TILE if config.float_layers else 1
