@@ -76,8 +76,8 @@ double Test::conv3x3(const ConvKernel& kernel, const NormKernel& norm) {
   problem.time_is_scalar = random.one_of(2);
   problem.skip = data_or_null(skip, random.one_of(2));
   problem.skip_is_scalar = random.one_of(2);
-  if (!problem.skip_is_scalar && random.one_of(2)) problem.slope = 0.1f;
-  if (random.one_of(2)) problem.input_slope = -0.5f;
+  if (!problem.skip_is_scalar && out > 3) problem.slope = 0.1f;
+  if (width > 5) problem.input_slope = -0.5f;
   problem.y = y.data();
   const Aligned packed(kernel.packed_bytes(out, in, precision));
   kernel.pack(weight.data(), out, in, precision, packed.start);
