@@ -29,12 +29,13 @@ from ._shared import (
                    "options advise, otherwise 50.")
 @click.option("--timesteps", metavar="T,T,...", help="The timesteps themselves, descending.")
 @sampler_option
-@click.option("--precision", type=click.Choice(["exact", "fast", "half", "int8"]), default="exact",
+@click.option("--precision", type=click.Choice(["exact", "fast", "half", "int8"]),
               help="exact: all floats are float32. fast: factors of full-precision products may "
                    "be rounded to bfloat16, or to integers of 14 bits, where the CPU multiplies "
                    "them faster (x86-64 with BF16 or AVX2). half: on GPUs, these factors and the "
                    "maps between layers may be float16; on CPUs like exact. int8: the convolutions "
-                   "of full-precision residual blocks multiply bytes; needs --calibration.")
+                   "of full-precision residual blocks multiply bytes; needs --calibration. "
+                   "Default: exact; of an installed model that with which it is run.")
 @click.option("--calibration", type=PATH, metavar="FOLDER",
               help="Low-resolution images, such as the model is to enlarge, for --precision int8: "
                    "the loop runs on 32 crops of them, and the range of every int8 layer is "
@@ -53,7 +54,7 @@ from ._shared import (
 @json_option("a summary")
 def command(checkpoint: str, output: str, options: str | None, autoencoder: str | None,
             scale: int | None, steps: int | None, timesteps: str | None, sampler: str | None,
-            precision: str, calibration: str | None, train_bounds: int, threads: int | None,
+            precision: str | None, calibration: str | None, train_bounds: int, threads: int | None,
             overwrite: bool, quiet: bool, as_json: bool) -> None:
     """Turn CHECKPOINT into a bundle: one graph for each time step, weights packed to bits.
 
@@ -70,7 +71,7 @@ def command(checkpoint: str, output: str, options: str | None, autoencoder: str 
     from ..errors import UsageError
     from ..export.write import choose_timesteps, export_bundle
     from ..files import check_target
-    from ..models.open import checkpoint_file
+    from ..models.open import checkpoint_file, precision_of
     from ..progress import Progress
 
     if steps is not None and timesteps is not None:
@@ -92,7 +93,7 @@ def command(checkpoint: str, output: str, options: str | None, autoencoder: str 
                                     threads=threads, quiet=quiet)
     with Progress("export", len(chosen) or 1, quiet=quiet) as progress:
         manifest = export_bundle(found, output, timesteps=chosen, overwrite=overwrite,
-                                 precision=precision,
+                                 precision=precision or precision_of(checkpoint),
                                  on_step=lambda done, total: progress.update(done))
     size = sum(entry["bytes"] for entry in manifest["files"].values())
     if as_json:

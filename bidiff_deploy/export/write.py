@@ -116,9 +116,10 @@ def _check(checkpoint: Checkpoint, precision: str) -> None:
     known_scale(checkpoint)
     network = checkpoint.network
     int8 = network.int8_layers(checkpoint.config)
-    if precision != "int8" and PRECISIONS[precision] not in network.computes:
-        names = [name for name, compute in PRECISIONS.items()
-                 if compute in network.computes or compute == INT8 and int8]
+    names = [name for name, compute in PRECISIONS.items()
+             if (compute in network.computes or compute == INT8 and int8)
+             and (compute != "bfloat16" or network.rounds(checkpoint.config))]
+    if precision != "int8" and precision not in names:
         raise UsageError(f"{checkpoint.name} is a network {network.title}, which has no "
                          f"--precision {precision}, only {', '.join(names)}")
     if precision == "int8":

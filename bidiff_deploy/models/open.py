@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ..bundle.record import Bundle
     from ..engines.image_engine import ImageEngine
 
-__all__ = ["bundle_folder", "checkpoint_file", "is_model_file", "open_model", "scale_of",
-           "scales_of"]
+__all__ = ["bundle_folder", "checkpoint_file", "is_model_file", "open_model", "precision_of",
+           "scale_of", "scales_of"]
 
 ENDINGS = (".bundle", ".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
@@ -47,6 +47,11 @@ def checkpoint_file(model: str) -> Path:
     return choose(model).path if is_name(model) else Path(model)
 
 
+def precision_of(model: str) -> str:
+    """With which ``export --precision`` a model is run: an installed one's own, else exact."""
+    return choose(model).precision if is_name(model) else "exact"
+
+
 @contextmanager
 def bundle_folder(model: str, scale: int | None = None) -> Iterator[Path]:
     """The folder of a bundle: ``model`` itself, or that of a checkpoint or installed model, which
@@ -70,7 +75,8 @@ def bundle_folder(model: str, scale: int | None = None) -> Iterator[Path]:
         checkpoint = read_checkpoint(checkpoint_file(model), scale=scale)
         # A folder of the model's name, by which commands report it.
         bundle = Path(folder, Path(model).stem)
-        export_bundle(checkpoint, bundle, timesteps=choose_timesteps(checkpoint))
+        export_bundle(checkpoint, bundle, timesteps=choose_timesteps(checkpoint),
+                      precision=precision_of(model))
         yield bundle
 
 
@@ -95,7 +101,8 @@ def scales_of(model: str) -> tuple[int, ...]:
 
 def _bundle(model: str | None, scale: int | None) -> Bundle:
     if model is None or is_name(model):
-        return _in_memory(choose(model, scale).path, None)
+        chosen = choose(model, scale)
+        return _in_memory(chosen.path, None, chosen.precision)
     if os.path.isdir(model) or model.endswith(".bundle"):
         found = open_bundle(model)
     elif os.path.exists(model) or is_model_file(model):
@@ -112,9 +119,10 @@ def _check_scale(model: str, found: int, wanted: int | None) -> None:
         raise UsageError(f"{model} upscales by {found}, not by {wanted}; leave the scale out")
 
 
-def _in_memory(path: Path, scale: int | None) -> Bundle:
+def _in_memory(path: Path, scale: int | None, precision: str = "exact") -> Bundle:
     from ..checkpoint.read import read_checkpoint
     from ..export.write import bundle_in_memory, choose_timesteps
 
     checkpoint = read_checkpoint(path, scale=scale)
-    return bundle_in_memory(checkpoint, timesteps=choose_timesteps(checkpoint))
+    return bundle_in_memory(checkpoint, timesteps=choose_timesteps(checkpoint),
+                            precision=precision)

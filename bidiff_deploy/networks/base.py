@@ -109,7 +109,7 @@ class Network(abc.ABC):
     title         in sentences
     kind          NOISE_PREDICTOR, ONE_RUN or LATENT
     config_class  the dataclass of its options
-    computes      values of ``compute`` that ``build_graph`` takes besides INT8
+    computes      values of ``compute`` that ``build_graph`` takes besides INT8; see ``rounds``
     in_one_file   whether ``export.one_file`` writes it in standard operators
     sampler       of a latent network: of ``sampling.resshift.SAMPLERS``, that it is published with
     """
@@ -239,6 +239,10 @@ class Network(abc.ABC):
     def build_part(self, weights: Weights, store: Store, part: str) -> StepGraph:
         """The graph of ENCODER or DECODER of a latent network; ``store`` as in ``build_graph``."""
         raise NotImplementedError(f"{self.title} has no {part}")
+
+    def rounds(self, config: Any) -> bool:
+        """Whether a graph with ``compute`` bfloat16 has products whose factors may be rounded."""
+        return "bfloat16" in self.computes
 
     def int8_layers(self, config: Any) -> dict[str, int]:
         """The layers that a graph of precision INT8 quantises: ``{name: output channels}``."""

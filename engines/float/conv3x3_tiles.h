@@ -94,21 +94,16 @@ inline void transform_rows(const Strip& strip, int64_t channel, int64_t top, boo
   }
 }
 
-BIDIFF_INLINE void transform_column(const float* rows, const float* carry, int64_t tiles,
+// Also replaces the carried rows by those of the next row of tiles.
+BIDIFF_INLINE void transform_column(const float* rows, float* carry, int64_t tiles,
                                     Floats t[kPatch]) {
   constexpr int kShared = kPatch - kTile;
   Floats d[kPatch];
   for (int i = 0; i < kPatch; ++i) {
     d[i] = load(i < kShared ? carry + i * kPatch * tiles : rows + (i - kShared) * kPatch * tiles);
   }
+  for (int i = 0; i < kShared; ++i) store(carry + i * kPatch * tiles, d[kTile + i]);
   transform_input(d, t);
-}
-
-// The carried rows of a channel for the next row of tiles.
-BIDIFF_INLINE void carry_rows(const float* rows, int64_t row_floats, float* carry) {
-  constexpr int kShared = kPatch - kTile;
-  memcpy(carry, rows + (kTile - kShared) * row_floats,
-         static_cast<size_t>(kShared * row_floats) * sizeof(float));
 }
 
 // Values of two channels, or of one and zeros, before they become integers: kept as floats.
@@ -150,8 +145,6 @@ void transform_channels(const Strip& strip, int64_t top, bool first, float* valu
         }
       }
     }
-    carry_rows(strip.rows, row_floats, carry);
-    if (pair) carry_rows(upper_rows, row_floats, carry + shared);
   }
 }
 

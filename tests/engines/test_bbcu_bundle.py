@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -19,9 +20,12 @@ from PIL import Image as Pillow
 
 from bidiff_deploy import load_bundle
 from bidiff_deploy.bundle.manifest import open_bundle, open_noise_predictor
+from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.checkpoint.packed import write_packed
 from bidiff_deploy.cli import group
+from bidiff_deploy.engines import library
 from bidiff_deploy.errors import BundleError, EngineError, ImageError, UsageError
+from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.networks.bbcu.architecture import BbcuConfig, layers
 from bidiff_deploy.proof.bench.folded import write_folded
 from bidiff_deploy.proof.check.one_run import check_one_run
@@ -86,6 +90,28 @@ def test_check_finds_every_integer_exact(networks, bundles, name):
     binary = [layer.name for layer in layers(EVERY[name]) if layer.binary]
     assert result and [layer.layer for layer in result.layers] == binary
     assert all(layer.wrong_sums == 0 and layer.rounding <= 1 for layer in result.layers)
+
+
+def test_check_of_rounded_factors(networks, tmp_path):
+    """Each full-precision layer of the body and the last one may round, and no other."""
+    found = checkpoint_of(networks["direct"])
+    export_bundle(found, tmp_path / "fast.bundle", precision="fast")
+    with load_bundle(tmp_path / "fast.bundle", threads=1) as engine:
+        assert engine.precision == "bfloat16"
+        assert library.rounded_factors() or "float32 (the bundle allows" in engine.description
+    compute = {node.name: attribute.s for node in StepGraphs(open_bundle(
+        tmp_path / "fast.bundle")).model().graph.node for attribute in node.attribute
+        if attribute.name == "compute"}
+    assert compute == {"stem": b"float32", "body.0.sum": b"bfloat16", "head": b"bfloat16"}
+    result = check_one_run(open_bundle(tmp_path / "fast.bundle"), found, threads=1, size=(9, 14))
+    assert result, [verdict.reason for verdict in result.failures]
+    assert {"stem", "body.0.sum"} <= {part.end for part in result.segments}
+    for layer, end in (("stem", "stem"), ("body.0", "body.0.sum"), ("head", "prediction")):
+        weight = found.state[f"{layer}.weight"] * np.float32(1.0001 if layer == "stem" else 1.3)
+        wrong = dataclasses.replace(found, state={**found.state, f"{layer}.weight": weight})
+        result = check_one_run(open_bundle(tmp_path / "fast.bundle"), wrong, threads=1,
+                               size=(9, 14))
+        assert [part.end for part in result.segments if not part.passed] == [end]
 
 
 def test_check_finds_a_wrong_bit_and_a_wrong_threshold(networks, copied, edit_manifest):

@@ -27,8 +27,10 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 def test_a_model_in_memory_is_the_bundle_that_export_writes(shipped, tmp_path):
     checkpoint = read_checkpoint(MODELS / shipped.file)
     timesteps = choose_timesteps(checkpoint)
-    export_bundle(checkpoint, tmp_path / "b", timesteps=timesteps)
-    written, memory = open_bundle(tmp_path / "b"), bundle_in_memory(checkpoint, timesteps=timesteps)
+    precision = {"precision": shipped.precision}
+    export_bundle(checkpoint, tmp_path / "b", timesteps=timesteps, **precision)
+    written = open_bundle(tmp_path / "b")
+    memory = bundle_in_memory(checkpoint, timesteps=timesteps, **precision)
     assert manifest_digest(written.manifest) == manifest_digest(memory.manifest)
     assert memory.data is not None
     assert memory.data.tobytes() == (tmp_path / "b" / "weights.bin").read_bytes()
@@ -37,11 +39,14 @@ def test_a_model_in_memory_is_the_bundle_that_export_writes(shipped, tmp_path):
         assert np.array_equal(ours.upscale(PIXELS), theirs.upscale(PIXELS))
 
 
-def test_a_name_is_a_bundle_for_commands_that_take_one(tmp_path):
-    with bundle_folder("photo-x2-fast") as folder:
-        export = CliRunner().invoke(group, ["export", "photo-x2-fast", "-o", str(tmp_path / "b")])
+@pytest.mark.parametrize("name, precision", [("photo-x2-fast", "float32"),
+                                             ("photo-x2", "bfloat16")])
+def test_a_name_is_a_bundle_for_commands_that_take_one(tmp_path, name, precision):
+    with bundle_folder(name) as folder:
+        export = CliRunner().invoke(group, ["export", name, "-o", str(tmp_path / "b")])
         assert export.exit_code == 0, export.output
-        assert folder.name == "photo-x2-fast"
+        assert folder.name == name
+        assert {open_bundle(path).precision for path in (folder, tmp_path / "b")} == {precision}
         ours, theirs = (path / "weights.bin" for path in (folder, tmp_path / "b"))
         assert ours.read_bytes() == theirs.read_bytes()
     assert not folder.exists()

@@ -13,10 +13,14 @@ import numpy as np
 
 from ...bundle.record import NoisePredictorBundle
 from ...bundle.step_graphs import StepGraphs
-from ...operators.names import INT8
-from .. import library
 from ..noise_predictor import NoisePredictor
-from .session import import_onnxruntime, open_session, run_failure, thread_count
+from .session import (
+    import_onnxruntime,
+    open_session,
+    precision_in_use,
+    run_failure,
+    thread_count,
+)
 
 __all__ = ["OnnxRuntimeNoisePredictor"]
 
@@ -43,18 +47,9 @@ class OnnxRuntimeNoisePredictor(NoisePredictor):
     @property
     def description(self) -> str:
         """Backend, version, kernel, precision and threads in a few words."""
-        return (f"onnxruntime {self._ort.__version__}, kernel {self.kernel}, {self._precision()}, "
+        return (f"onnxruntime {self._ort.__version__}, kernel {self.kernel}, "
+                f"{precision_in_use(self.bundle.precision, self.kernel)}, "
                 f"{self.threads} thread{'s' if self.threads > 1 else ''}")
-
-    def _precision(self) -> str:
-        allowed = self.bundle.precision
-        if allowed in ("float32", INT8):
-            return allowed
-        if allowed == "bfloat16" and self.kernel != "stock":
-            rounded = library.rounded_factors()
-            if rounded is not None:
-                return rounded
-        return f"float32 (the bundle allows {allowed}; this kernel does not support it)"
 
     def _predict(self, noisy: np.ndarray, condition: np.ndarray, timestep: int) -> np.ndarray:
         value = self._ort.OrtValue.ortvalue_from_numpy

@@ -7,7 +7,13 @@ import numpy as np
 from ...bundle.record import Bundle
 from ...bundle.step_graphs import StepGraphs
 from ..one_run import OneRun
-from .session import import_onnxruntime, open_session, run_failure, thread_count
+from .session import (
+    import_onnxruntime,
+    open_session,
+    precision_in_use,
+    run_failure,
+    thread_count,
+)
 
 __all__ = ["OnnxRuntimeOneRun"]
 
@@ -33,7 +39,8 @@ class OnnxRuntimeOneRun(OneRun):
     def description(self) -> str:
         """Backend, version, kernel, precision and threads in a few words."""
         return (f"onnxruntime {self._ort.__version__}, kernel {self.kernel}, feed-forward, "
-                f"{self.precision}, {self.threads} thread{'s' if self.threads > 1 else ''}")
+                f"{precision_in_use(self.bundle.precision, self.kernel)}, "
+                f"{self.threads} thread{'s' if self.threads > 1 else ''}")
 
     def _enlarge(self, image: np.ndarray) -> np.ndarray:
         try:

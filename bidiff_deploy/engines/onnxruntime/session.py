@@ -14,10 +14,11 @@ from ...errors import EngineError, one_line
 from ...graphs.lowering import parameterized_graph
 from ...graphs.record import ParameterizedGraph
 from ...machine import default_threads
+from ...operators.names import INT8
 from .. import library
 
-__all__ = ["import_onnxruntime", "open_graph", "open_session", "register", "run_failure",
-           "session_options", "thread_count"]
+__all__ = ["import_onnxruntime", "open_graph", "open_session", "precision_in_use", "register",
+           "run_failure", "session_options", "thread_count"]
 
 # For how long a thread without work tries again before it sleeps. ONNX Runtime's default is tens of
 # milliseconds, which it wastes after every image; with none, small images take longer, since a
@@ -97,6 +98,15 @@ def register(options: Any, file: Path) -> None:
     except Exception as error:  # onnxruntime raises classes of its C extension
         raise EngineError(f"{file} could not be registered with onnxruntime: {one_line(error)}"
                           ) from None
+
+
+def precision_in_use(allowed: str, kernel: str) -> str:
+    """The least precise type that a session of a bundle of precision ``allowed`` uses, in a few
+    words; ``kernel`` as ``open_session`` returns it."""
+    if allowed in ("float32", INT8):
+        return allowed
+    rounded = library.rounded_factors() if allowed == "bfloat16" and kernel != "stock" else None
+    return rounded or f"float32 (the bundle allows {allowed}; this kernel does not support it)"
 
 
 def run_failure(what: str, image: np.ndarray, error: Exception) -> EngineError:

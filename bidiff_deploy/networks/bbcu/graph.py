@@ -7,14 +7,20 @@ are free, and the output is not clipped. Values have the names of the layers tha
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
 from ...operators.block_functions import winograd_conv
 from ...operators.definitions import functions
-from ...operators.names import BINARY_CONV, CONV3X3, DOMAIN, PLUGIN_VERSION, WINOGRAD_CONV
+from ...operators.names import (
+    BINARY_CONV,
+    CONV3X3,
+    DOMAIN,
+    INT8,
+    PLUGIN_VERSION,
+    WINOGRAD_CONV,
+)
 from ...operators.node_writer import NodeWriter
 from ..base import Store, Weights
 from ..quantised_nodes import int8_convolution
@@ -23,17 +29,19 @@ from .architecture import COLORS, LEAK, BbcuConfig, Layer, int8_layers, layers, 
 _INPUT, _OUTPUT = "picture", "enlarged"  # part of the bundle format
 
 
-def build_graph(weights: Weights, store: Store, *, int8: bool) -> ModelProto:
-    """Build the graph; ``store`` as in ``networks.base.Store``. ``int8``: ``int8_layers`` are."""
-    return _Builder(weights, store, int8_layers(weights.config) if int8 else {}).build()
+def build_graph(weights: Weights, store: Store, compute: str) -> ModelProto:
+    """Build the graph; ``store`` and ``compute`` as in ``networks.base``. Of the first layer every
+    product is of float32."""
+    return _Builder(weights, store, compute).build()
 
 
 class _Builder:
-    def __init__(self, weights: Weights, store: Store, int8: Collection[str]) -> None:
-        self.write, self.int8 = NodeWriter(store), int8
-        self.weights = weights
+    def __init__(self, weights: Weights, store: Store, compute: str) -> None:
+        self.write, self.weights = NodeWriter(store), weights
         self.config: BbcuConfig = weights.config
         self.winograd = winograd_layers(self.config)
+        self.int8 = int8_layers(self.config) if compute == INT8 else {}
+        self.compute = "float32" if compute == INT8 else compute
 
     def build(self) -> ModelProto:
         config, op = self.config, self.write.op
@@ -112,8 +120,9 @@ class _Builder:
     def winograd_conv(self, x: str, layer: Layer, name: str, *, skip: str | None = None,
                       slope: float = 1.0, input_slope: float = 1.0) -> str:
         return self.write.op(WINOGRAD_CONV, x, *self.parameters(layer), skip or self.none(),
-                             domain=DOMAIN, name=name, label=True, compute="float32", slope=slope,
-                             input_slope=input_slope)
+                             domain=DOMAIN, name=name, label=True, slope=slope,
+                             input_slope=input_slope,
+                             compute="float32" if layer.kind == "stem" else self.compute)
 
     def parameters(self, layer: Layer) -> list[str]:
         """Weight and bias of a full-precision layer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...operators.names import INT8, WINOGRAD_TILE
+from ...operators.names import WINOGRAD_TILE
 from ..base import ONE_RUN, Network, Parameter, Shapes, StepGraph, Store, Weights
 from ..costs import Count
 from . import costs, memory, recognition
@@ -23,8 +23,6 @@ class Bbcu(Network):
     title = "BBCU-M"
     kind = ONE_RUN
     config_class = BbcuConfig
-    computes = "float32", "float16"
-
     def parameters(self, config: BbcuConfig) -> dict[str, Parameter]:
         return parameters(config)
 
@@ -65,7 +63,10 @@ class Bbcu(Network):
                     compute: str = "float32") -> StepGraph:
         from .graph import build_graph
 
-        return StepGraph(build_graph(weights, store, int8=compute == INT8))
+        return StepGraph(build_graph(weights, store, compute))
+
+    def rounds(self, config: BbcuConfig) -> bool:
+        return bool(winograd_layers(config))
 
     def int8_layers(self, config: BbcuConfig) -> dict[str, int]:
         return int8_layers(config)

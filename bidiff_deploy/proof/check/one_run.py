@@ -74,7 +74,8 @@ def check_one_run(bundle: Bundle, checkpoint: Checkpoint, *,
         floor = None if alone else load_network(checkpoint, channels_last=True)
         forced = ForcedReference(
             in_int8(bundle, network, layers), packed=packed,
-            winograd=any(one.kind == WINOGRAD_CONV for one in layers.operators))
+            winograd=any(one.kind == WINOGRAD_CONV for one in layers.operators),
+            precision=engine.precision)
         forced_ends = _operator_ends(forced.network)
         for index, (label, image) in enumerate(samples):
             run, inside = values({name: image})

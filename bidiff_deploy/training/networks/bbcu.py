@@ -139,9 +139,11 @@ class Bbcu(nn.Module):
 
 
     def operator_ends(self) -> list[tuple[str, nn.Module, bool, bool]]:
-        """The full-precision layers of the body, as ``proof.check.forced`` takes them."""
-        return [(f"body.{index}.sum", layer, False, False) for index, layer in enumerate(self.body)
+        """The full-precision layers, as ``proof.check.forced`` takes them: the first one ends where
+        the body begins."""
+        ends = [(f"body.{index}.sum", layer, False, False) for index, layer in enumerate(self.body)
                 if not isinstance(layer, BinaryConv2d)]
+        return [("stem", self.body[0], True, False), *ends] if ends else []
 
 
 def _conv(layer: Layer) -> nn.Conv2d:
