@@ -8,7 +8,7 @@ layer become one convolution of the activations' whole codes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,8 @@ def write_folded(bundle: Bundle, timestep: int, folder: Path, *, sign: bool = Tr
             nodes += _folded(layer.inputs, layer.output, constants, tensors, sign)
         elif node.output[0] not in constants:
             nodes.append(node)
-    nodes = _needed(_without_zeros(nodes, constants))
+    outputs = {value.name for value in layers.model.graph.output}
+    nodes = _needed(_without_zeros(nodes, constants), outputs)
     used = {name for node in nodes for name in node.input}
     tensors.update((name, value) for name, value in constants.items() if name in used)
     kept = [tensor for tensor in layers.model.graph.initializer
@@ -112,9 +113,9 @@ def _folded(inputs: tuple[str, ...], output: str, constants: Mapping[str, np.nda
     return nodes
 
 
-def _needed(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """The nodes on which the prediction depends."""
-    wanted, kept = {PREDICTION}, []
+def _needed(nodes: list[onnx.NodeProto], outputs: Collection[str]) -> list[onnx.NodeProto]:
+    """The nodes on which the graph's outputs depend."""
+    wanted, kept = set(outputs), []
     for node in reversed(nodes):
         if wanted.intersection(node.output):
             wanted.update(node.input)
