@@ -132,18 +132,22 @@ void mix_panel(const AttentionTask& task, int64_t panel, const float* values, in
   }
 }
 
-void write_mixed(const AttentionTask& task) {
-  const int64_t channels = task.run->problem->channels, positions = task.run->problem->positions;
+void write_output(const AttentionTask& task) {
+  const AttentionProblem& problem = *task.run->problem;
+  const int64_t channels = problem.channels;
   for (int64_t channel = 0; channel < channels; ++channel) {
-    float* to = task.mixed + channel * positions + task.first_query;
+    const int64_t first = (task.image * channels + channel) * problem.positions + task.first_query;
+    const Floats bias = splat(problem.bias[channel]);
     for (int64_t at = 0; at < task.queries; at += kLanes) {
       const int64_t panel = at / kPanel, lane = at % kPanel;
       const float* sums = task.sums + (panel * channels + channel) * kPanel + lane;
-      const Floats value = load(sums) / load(task.totals + at);
-      if (task.queries - at >= kLanes) {
-        store(to + at, value);
+      const int64_t left = smaller(task.queries - at, kLanes);
+      const Floats mixed = load(sums) / load(task.totals + at) + bias;
+      const Floats value = mixed + load_part(problem.skip + first + at, left);
+      if (left == kLanes) {
+        store(problem.y + first + at, value);
       } else {
-        store_part(to + at, value, task.queries - at);
+        store_part(problem.y + first + at, value, left);
       }
     }
   }
@@ -154,14 +158,14 @@ void attention_task(void* user, size_t index) {
   AttentionRun& run = *static_cast<AttentionRun*>(user);
   const AttentionProblem& problem = *run.problem;
   const int64_t channels = problem.channels, positions = problem.positions;
-  const int64_t image = static_cast<int64_t>(index) / run.tasks_per_image;
+  const int64_t size = channels * positions;
   AttentionTask task{};
   task.run = &run;
+  task.image = static_cast<int64_t>(index) / run.tasks_per_image;
   if (!take_memory(&task)) return mark_failed(&run.failure);
-  task.query = problem.qkv + image * 3 * channels * positions;
-  task.key = task.query + channels * positions;
-  task.value = task.key + channels * positions;
-  task.mixed = problem.mixed + image * channels * positions;
+  task.query = problem.query_value + task.image * 2 * size;
+  task.value = task.query + size;
+  task.key = problem.key + task.image * size;
   task.first_query = static_cast<int64_t>(index) % run.tasks_per_image * run.task_panels * kPanel;
   task.queries = smaller(run.task_panels * kPanel, positions - task.first_query);
   task.panels = quotient_up(task.queries, kPanel);
@@ -188,7 +192,7 @@ void attention_task(void* user, size_t index) {
       mix_panel<Math>(task, panel, values, step, count);
     }
   }
-  write_mixed(task);
+  write_output(task);
 }
 
 template <class Math>

@@ -5,13 +5,16 @@
 
 namespace bidiff {
 
-// With query, key and value (N, 3C, H*W) in thirds of the channels:
-//   mixed[n, c, i] = sum over j of softmax_j(sum over d of q[d, i] * k[d, j] / sqrt(C)) * v[c, j]
+//   y[n, c, i] = sum over j of softmax_j(sum over d of q[d, i] * k[d, j] / sqrt(C)) * v[c, j]
+//                + bias[c] + skip[n, c, i]
 // The map of all pairs (i, j) is never stored: it is computed in blocks, with a running maximum.
 struct AttentionProblem {
   int64_t batch, channels, positions;
-  const float* qkv;  // (N, 3C, H*W)
-  float* mixed;      // (N, C, H*W)
+  const float* query_value;  // (N, 2C, H*W): query, then value
+  const float* key;          // (N, C, H*W)
+  const float* bias;         // (C)
+  const float* skip;         // (N, C, H*W)
+  float* y;                  // (N, C, H*W)
 };
 
 struct AttentionKernel {

@@ -22,8 +22,8 @@ struct AttentionRun {
 // A task's memory, all in floats.
 struct AttentionTask {
   const AttentionRun* run;
+  int64_t image;
   const float *query, *key, *value;  // of the image
-  float* mixed;
   int64_t first_query, queries, panels;
   float* query_panels;
   float* sums;          // (panels, C, kPanel): mixed before its division by `totals`

@@ -65,7 +65,20 @@ ScratchMap scratch_map(int64_t floats) {
   return ScratchMap(static_cast<float*>(run_scratch(static_cast<size_t>(floats) * sizeof(float))));
 }
 
+// Transposes a matrix (size, size).
+std::vector<float> transposed(const float* matrix, int64_t size) {
+  std::vector<float> result(static_cast<size_t>(size * size));
+  for (int64_t i = 0; i < size * size; ++i) {
+    result[static_cast<size_t>(i % size * size + i / size)] = matrix[i];
+  }
+  return result;
+}
+
 // Inputs x, scale, bias, qkv, out_weight, out_bias.
+//
+// With n = GroupNorm(x), scores are (Q n)^T K n = (K^T Q n)^T n, and out_weight mixes V n into
+// (out_weight V) n. Both products of weights are made once, so two of the four products of weights
+// with n are left: n itself is the key, and what is mixed is the output.
 class Attention {
  public:
   static constexpr const char* kName = "Attention";
@@ -78,14 +91,12 @@ class Attention {
       : api(api),
         floats_(kernels_or_refuse(api)),
         precision_(read_precision(api, info, kName)),
-        groups_(integer_attribute(api, info, "groups")),
-        qkv_(*floats_.pointwise, precision_),
-        out_(*floats_.pointwise, precision_) {
+        groups_(integer_attribute(api, info, "groups")) {
     const Tensor qkv = constant_input(api, info, 3), out = constant_input(api, info, 4);
-    qkv_constant_ = qkv.data != nullptr;
-    out_constant_ = out.data != nullptr;
-    if (qkv_constant_ && qkv.dims.size() == 4) qkv_.get(qkv, true);
-    if (out_constant_ && out.dims.size() == 4) out_.get(out, true);
+    constant_ = qkv.data && out.data && out.dims.size() == 4 &&
+                out.dims == Dims{out.dims[0], out.dims[0], 1, 1} &&
+                qkv.dims == Dims{3 * out.dims[0], out.dims[0], 1, 1};
+    if (constant_) folded_ = fold(qkv, out);
   }
 
   void compute(Call& call) {
@@ -100,10 +111,9 @@ class Attention {
     const float* bias = call.vector(call.input(5), "out_bias", c, false);
     float* y = call.output(x.dims);
     const ScratchMap normal = scratch_map(map.batch * c * positions);
-    const ScratchMap thirds = scratch_map(map.batch * 3 * c * positions);
-    const std::shared_ptr<const void> packed_qkv = qkv_.get(qkv, qkv_constant_);
-    const std::shared_ptr<const void> packed_out = out_.get(out, out_constant_);
-    bool done = normal && thirds && packed_qkv && packed_out;
+    const ScratchMap query_value = scratch_map(map.batch * 2 * c * positions);
+    const std::shared_ptr<const void> folded = constant_ ? folded_ : fold(qkv, out);
+    bool done = normal && query_value && folded;
 
     std::vector<float> affine(static_cast<size_t>(map.batch * c * 2));
     done = done && floats_.norm->affine(x.floats(), map, norm, affine.data(), call.parallel());
@@ -114,30 +124,55 @@ class Attention {
     PointwiseProblem project{};
     project.shape = map;
     project.x = normal.get();
-    project.out_channels = 3 * c;
-    project.y = thirds.get();
-    done = done && floats_.pointwise->run(project, packed_qkv.get(), precision_, call.parallel());
-    const AttentionProblem attend = {map.batch, c, positions, thirds.get(), normal.get()};
+    project.out_channels = 2 * c;
+    project.y = query_value.get();
+    done = done && floats_.pointwise->run(project, folded.get(), precision_, call.parallel());
+    const AttentionProblem attend = {map.batch,    c,    positions,  query_value.get(),
+                                     normal.get(), bias, x.floats(), y};
     done = done && floats_.attention->run(attend, precision_, call.parallel());
-    PointwiseProblem mix{};
-    mix.shape = map;
-    mix.x = normal.get();
-    mix.out_channels = c;
-    mix.bias = bias;
-    mix.skip = x.floats();
-    mix.y = y;
-    done = done && floats_.pointwise->run(mix, packed_out.get(), precision_, call.parallel());
     call.finish(done);
   }
 
   const Api& api;
 
  private:
+  // K^T Q and out_weight V as one weight (2C, C) in the kernel's form; null when memory is short.
+  std::shared_ptr<const void> fold(const Tensor& qkv, const Tensor& out) const {
+    const int64_t c = out.dims[0], size = c * c;
+    const float *q = qkv.floats(), *k = q + size, *v = k + size;
+    std::vector<float> both(static_cast<size_t>(2 * size));
+    if (!multiply(transposed(k, c).data(), q, c, both.data()) ||
+        !multiply(out.floats(), v, c, both.data() + size)) {
+      return nullptr;
+    }
+    return packed(both.data(), 2 * c, c, precision_);
+  }
+
+  // The product of two matrices (size, size): a 1x1 convolution of the columns of the second one.
+  bool multiply(const float* first, const float* second, int64_t size, float* product) const {
+    const std::shared_ptr<const void> weight = packed(first, size, size, Precision::kFloat32);
+    PointwiseProblem problem{};
+    problem.shape = {1, size, 1, size};
+    problem.x = second;
+    problem.out_channels = size;
+    problem.y = product;
+    return weight && floats_.pointwise->run(problem, weight.get(), Precision::kFloat32, Parallel{});
+  }
+
+  std::shared_ptr<const void> packed(const float* weight, int64_t rows, int64_t columns,
+                                     Precision precision) const {
+    const PointwiseKernel& kernel = *floats_.pointwise;
+    std::shared_ptr<void> memory(run_scratch(kernel.packed_bytes(rows, columns, precision)),
+                                 free_run_scratch);
+    if (memory) kernel.pack(weight, rows, columns, precision, memory.get());
+    return memory;
+  }
+
   const FloatKernels& floats_;
   Precision precision_;
   int64_t groups_;
-  bool qkv_constant_, out_constant_;
-  PackedFloats<PointwiseKernel> qkv_, out_;
+  bool constant_;
+  std::shared_ptr<const void> folded_;
 };
 
 }  // namespace

@@ -152,20 +152,25 @@ double Test::attention(const AttentionKernel& kernel) {
   const int64_t batch = random.pick({1, 2}), channels = random.pick({1, 6, 16, 34});
   const int64_t positions = random.pick({1, 3, 16, 77, 150});
   const float sharpness = random.one_of(2) ? 0.5f : 1.0f;
-  const Floats qkv = random.normal(batch * 3 * channels * positions, sharpness);
-  Floats mixed(static_cast<size_t>(batch * channels * positions), NAN);
-  const AttentionProblem problem{batch, channels, positions, qkv.data(), mixed.data()};
+  const int64_t plane = channels * positions;
+  const Floats query_value = random.normal(batch * 2 * plane, sharpness);
+  const Floats keys = random.normal(batch * plane, sharpness), bias = random.normal(channels);
+  const Floats skip = random.normal(batch * plane);
+  Floats y(skip.size(), NAN);
+  const AttentionProblem problem{batch,       channels,    positions,   query_value.data(),
+                                 keys.data(), bias.data(), skip.data(), y.data()};
   if (!kernel.run(problem, precision, parallel)) return -1;
 
-  Doubles wanted(mixed.size()), scores(static_cast<size_t>(positions));
+  Doubles wanted(y.size()), scores(static_cast<size_t>(positions));
   for (int64_t row = 0; row < batch * positions; ++row) {
-    const int64_t image = row / positions, i = row % positions, plane = channels * positions;
-    const float* q = qkv.data() + image * 3 * plane;
+    const int64_t image = row / positions, i = row % positions;
+    const float* q = query_value.data() + image * 2 * plane;
+    const float* k = keys.data() + image * plane;
     double highest = -INFINITY, total = 0;
     for (int64_t j = 0; j < positions; ++j) {
       double score = 0;
       for (int64_t d = 0; d < channels; ++d) {
-        score += static_cast<double>(q[d * positions + i]) * q[plane + d * positions + j];
+        score += static_cast<double>(q[d * positions + i]) * k[d * positions + j];
       }
       scores[static_cast<size_t>(j)] = score / std::sqrt(static_cast<double>(channels));
       highest = std::max(highest, scores[static_cast<size_t>(j)]);
@@ -174,12 +179,13 @@ double Test::attention(const AttentionKernel& kernel) {
     for (int64_t c = 0; c < channels; ++c) {
       double sum = 0;
       for (int64_t j = 0; j < positions; ++j) {
-        sum += scores[static_cast<size_t>(j)] * q[2 * plane + c * positions + j];
+        sum += scores[static_cast<size_t>(j)] * q[plane + c * positions + j];
       }
-      wanted[static_cast<size_t>((image * channels + c) * positions + i)] = sum / total;
+      const size_t at = static_cast<size_t>((image * channels + c) * positions + i);
+      wanted[at] = sum / total + bias[static_cast<size_t>(c)] + skip[at];
     }
   }
-  return snr(wanted, mixed);
+  return snr(wanted, y);
 }
 
 double Test::group_norm(const NormKernel& kernel) {
