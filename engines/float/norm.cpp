@@ -129,22 +129,15 @@ bool affine(const float* x, const MapShape& shape, const Norm& norm, float* out,
   return true;
 }
 
-// h = n / (1 + exp(-n)) with n = a * x + b for kCount vectors at a time, step by step: one after
-// the other, each waiting for its own results, they would fill the core's queues.
+// h = n / (1 + exp(-n)) with n = a * x + b for kCount vectors at a time.
 template <int kCount>
 BIDIFF_INLINE void swish(const Floats* x, Floats a, Floats b, Floats* h) {
-  Floats n[kCount], t[kCount], power[kCount], p[kCount];
-#define BIDIFF_EACH _Pragma("GCC unroll 8") for (int i = 0; i < kCount; ++i)
+  Floats n[kCount], t[kCount], p[kCount];
   BIDIFF_EACH n[i] = a * x[i] + b;
   BIDIFF_EACH t[i] = n[i] * splat(-kLog2E);
-  BIDIFF_EACH power[i] = split_exponent(&t[i]);
-  BIDIFF_EACH p[i] = splat(kExp2[0]);
-  for (int term = 1; term < kExp2Terms; ++term) {
-    BIDIFF_EACH p[i] = p[i] * t[i] + splat(kExp2[term]);
-  }
-  BIDIFF_EACH p[i] = times(p[i], power[i]) + splat(1.0f);
+  exp2_each<kCount>(t, p);
+  BIDIFF_EACH p[i] += splat(1.0f);
   BIDIFF_EACH h[i] = quotient(n[i], p[i]);
-#undef BIDIFF_EACH
 }
 
 void affine_swish(const float* x, float a, float b, size_t count, float* h) {

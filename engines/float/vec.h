@@ -131,6 +131,21 @@ BIDIFF_INLINE Floats times(Floats value, Floats power) {
 #endif
 }
 
+// p[i] = 2^t[i] for kCount vectors, step by step: one after the other, each waiting for its own
+// results, they would fill the core's queues. t is overwritten. A t below -124 is as good as -124,
+// or gives 0; NaN may become any number.
+#define BIDIFF_EACH _Pragma("GCC unroll 8") for (int i = 0; i < kCount; ++i)
+template <int kCount>
+BIDIFF_INLINE void exp2_each(Floats* t, Floats* p) {
+  Floats power[kCount];
+  BIDIFF_EACH power[i] = split_exponent(&t[i]);
+  BIDIFF_EACH p[i] = splat(kExp2[0]);
+  for (int term = 1; term < kExp2Terms; ++term) {
+    BIDIFF_EACH p[i] = p[i] * t[i] + splat(kExp2[term]);
+  }
+  BIDIFF_EACH p[i] = times(p[i], power[i]);
+}
+
 // 2^f for |f| <= 1/2 by a polynomial (minimax, relative error 2e-9), times 2^n.
 BIDIFF_INLINE Floats exp2_parts(Floats f, Floats shifted) {
   Floats p = splat(kExp2[0]);
