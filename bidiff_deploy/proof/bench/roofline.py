@@ -4,7 +4,8 @@ A rate is the highest that is measured on this machine, not a figure of a data s
 products it is that of ONNX Runtime's matrix product or our 1x1 convolution; for bfloat16 products,
 the latter; for binary ones, our fastest layer, because there is nothing else to measure; for
 memory, a large copy. For 3x3 convolutions the multiplications of Winograd's algorithm are counted,
-not its transforms. Maps that are still in a cache may exceed the memory's rate.
+not its transforms; for attention two of the four products with weights, since the kernel multiplies
+the weights of the others once. Maps that are still in a cache may exceed the memory's rate.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ...bundle.graph_reader import GraphReader
+from ...bundle.graph_reader import GraphLayer, GraphReader
 from ...operators.names import (
     ATTENTION,
     BINARY_CONV,
@@ -118,7 +119,7 @@ def roofline(model: onnx.ModelProto, height: int, width: int, batch: int, rates:
         if rate:
             owner = layer.inside or layer.output
             arithmetic[owner] = (arithmetic.get(owner, 0.0)
-                                 + batch * layer.macs / rate / _SAVED.get(kinds[owner], 1.0))
+                                 + batch * layer.macs / rate / _saved(kinds[owner], layer))
     tables: dict[str, dict[str, dict[str, float]]] = {"parts": {}, "operators": {}}
     for table, rows in tables.items():
         for name, seconds in profile[table].items():
@@ -137,6 +138,13 @@ def roofline(model: onnx.ModelProto, height: int, width: int, batch: int, rates:
     return {"rates": asdict(rates), **tables,
             "part": {name: part_of(name) for name in tables["operators"]},
             "bound": sum(row["bound"] for row in tables["parts"].values())}
+
+
+def _saved(operator: str, layer: GraphLayer) -> float:
+    """By what factor the kernel of an operator multiplies less than its definition."""
+    if operator == ATTENTION:
+        return 2.0 if layer.shape else 1.0
+    return _SAVED.get(operator, 1.0)
 
 
 def _elements(shape: Shape) -> int:
