@@ -154,8 +154,9 @@ double Test::attention(const AttentionKernel& kernel) {
   const float sharpness = random.one_of(2) ? 0.5f : 1.0f;
   const int64_t plane = channels * positions;
   const Floats query_value = random.normal(batch * 2 * plane, sharpness);
-  const Floats keys = random.normal(batch * plane, sharpness), bias = random.normal(channels);
-  const Floats skip = random.normal(batch * plane);
+  const Floats keys = random.normal(batch * plane, sharpness);
+  // Small, so that they do not hide the error of the rest.
+  const Floats bias = random.normal(channels, 0.01f), skip = random.normal(batch * plane, 0.01f);
   Floats y(skip.size(), NAN);
   const AttentionProblem problem{batch,       channels,    positions,   query_value.data(),
                                  keys.data(), bias.data(), skip.data(), y.data()};
