@@ -12,7 +12,6 @@ import sys
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
@@ -30,6 +29,7 @@ from bidiff_deploy.networks.bbcu.architecture import BbcuConfig, layers
 from bidiff_deploy.proof.bench.folded import write_folded
 from bidiff_deploy.proof.check.one_run import check_one_run
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
+from support import run_once
 from support.bbcu_networks import EVERY, bundle_of, checkpoint_of, random_network
 from support.inspect_setup import check_layers
 from support.reference_cases import snr
@@ -135,8 +135,7 @@ def test_check_finds_a_wrong_bit_and_a_wrong_threshold(networks, copied, edit_ma
 
 
 def test_stock_onnxruntime_runs_the_file_itself(networks, bundles):
-    session = onnxruntime.InferenceSession(str(bundles["x2"] / "network.onnx"),
-                                           providers=["CPUExecutionProvider"])
+    session = run_once.session(bundles["x2"] / "network.onnx")
     picture = np.random.default_rng(5).random((1, 3, 6, 7), np.float32)
     with torch.inference_mode():
         wanted = networks["x2"](torch.from_numpy(picture)).numpy()
@@ -145,9 +144,7 @@ def test_stock_onnxruntime_runs_the_file_itself(networks, bundles):
 
 def test_folded_to_float32_it_is_the_network(networks, bundles, tmp_path):
     """The baseline that its speed is measured against."""
-    session = onnxruntime.InferenceSession(
-        str(write_folded(open_bundle(bundles["x3"]), 0, tmp_path)),
-        providers=["CPUExecutionProvider"])
+    session = run_once.session(write_folded(open_bundle(bundles["x3"]), 0, tmp_path))
     picture = np.random.default_rng(6).random((1, 3, 6, 7), np.float32)
     with torch.inference_mode():
         wanted = networks["x3"](torch.from_numpy(picture)).numpy()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from hypothesis import strategies as st
 
 from bidiff_deploy.engines import library
 from bidiff_deploy.errors import EngineError
+from support import forked
 from support.native import HOST, built
 from support.seeds import examples
 from support.waiting import HANG_SECONDS
@@ -170,17 +169,10 @@ def test_kernels_are_listed_best_first_and_portable_is_always_there():
     assert all(kernel.supported == (kernel.reason == "") for kernel in listed)
 
 
-def run_python(code: str, kernel: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "BIDIFF_KERNEL": kernel,
-                   "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          env=environment, timeout=HANG_SECONDS)
-
-
 @pytest.mark.parametrize("kernel", SUPPORTED)
 def test_environment_forces_a_kernel(kernel):
-    done = run_python("from bidiff_deploy.engines import library\n"
-                      "print(library.selected_kernel())", kernel)
+    done = forked.python("from bidiff_deploy.engines import library\n"
+                         "print(library.selected_kernel())", environment={"BIDIFF_KERNEL": kernel})
     assert done.stdout.strip() == kernel, done.stderr
 
 

@@ -13,6 +13,7 @@ import pytest
 from bidiff_deploy import BundleError, EngineError, UsageError, load_bundle
 from bidiff_deploy.engines import library
 from bidiff_deploy.sampling.sampler import ddim_update
+from support import forked
 from support.reference_cases import snr
 
 pytest.importorskip("onnxruntime")
@@ -133,7 +134,7 @@ def test_onnxruntime_prints_nothing_of_its_own():
             session.run(None, {"x": np.zeros(3, "f4"), "shape": np.array([7])})
         except Exception as error:
             print("raised", "Reshape" in str(error))"""
-    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
+    done = forked.python(code)
     assert (done.stdout, done.stderr) == ("raised True\n", "")
 
 

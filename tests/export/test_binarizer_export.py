@@ -36,6 +36,7 @@ from bidiff_deploy.training.networks.plain_layers import IrNetConv2d
 from bidiff_deploy.training.recipe import recipe_from_dict
 from bidiff_deploy.training.trainer import Trainer
 from bidiff_deploy.training.weights import load_network, published_state
+from support import run_once
 from support.binarizer_setup import bundle, checkpoint, inputs, least_snr, network, predicted, small
 from support.inspect_setup import check_layers
 from support.reference_cases import snr
@@ -140,15 +141,11 @@ def test_only_time_differs_from_step_to_step(made):
 
 
 def test_the_baselines_of_bench_compute_the_network(made, tmp_path):
-    import onnxruntime
-
     module, path = made
     bundled = open_bundle(path)
     noisy, condition = inputs()
     expected = predicted(module, noisy, condition, 70)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(write_folded(bundled, 70, tmp_path)), options)
+    session = run_once.session(write_folded(bundled, 70, tmp_path))
     assert snr(expected, session.run(None, {"noisy": noisy, "condition": condition})[0]) > 100
     assert snr(expected, predicted(folded_network(bundled, 70), noisy, condition, 70)) > 100
 

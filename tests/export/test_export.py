@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 from bidiff_deploy.bundle.manifest import open_bundle
@@ -20,12 +19,13 @@ from bidiff_deploy.export.write import choose_timesteps, export_bundle
 from bidiff_deploy.networks.bi_diffsr.step_constants import group_parameters, sinusoid, time_vectors
 from bidiff_deploy.operators.names import DOMAIN
 from bidiff_deploy.operators.value_names import short
+from support import run_once
 from support.reference_cases import snr
 
 
 def run_stock(path: Path, noisy, condition) -> np.ndarray:
     """A step graph in ONNX Runtime without our op library: its function bodies run."""
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = run_once.session(path)
     assert [i.name for i in session.get_inputs()] == ["noisy", "condition"]
     return session.run(["prediction"], {"noisy": noisy, "condition": condition})[0]
 

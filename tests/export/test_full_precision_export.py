@@ -23,6 +23,7 @@ from bidiff_deploy.proof.bench.folded import folded_network, write_folded
 from bidiff_deploy.proof.check.noise_predictor import check_bundle
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
 from bidiff_deploy.training.weights import published_state
+from support import run_once
 from support.binarizer_setup import bundle, checkpoint, inputs, least_snr, network, predicted, small
 from support.inspect_setup import check_layers
 from support.reference_cases import snr
@@ -135,14 +136,10 @@ def test_the_graph_is_fused_or_standard_operators(made):
 
 
 def test_the_baselines_of_bench_compute_the_network(made, tmp_path):
-    import onnxruntime
-
     module, path = made
     bundled = open_bundle(path)
     noisy, condition = inputs()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(write_folded(bundled, 10, tmp_path)), options)
+    session = run_once.session(write_folded(bundled, 10, tmp_path))
     expected = predicted(module, noisy, condition, 10)
     assert snr(expected, session.run(None, {"noisy": noisy, "condition": condition})[0]) > 105
     assert snr(expected, predicted(folded_network(bundled, 10), noisy, condition, 10)) > 105

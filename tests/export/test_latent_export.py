@@ -7,8 +7,6 @@ import re
 import shutil
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -27,6 +25,7 @@ from bidiff_deploy.proof.bench.latent import bench_latent
 from bidiff_deploy.proof.check.latent import check_latent
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
 from bidiff_deploy.sampling.noise import gaussian_noise
+from support import run_once
 from support.inspect_setup import disagreements, edit_graphs
 from support.latent_cases import VQ
 from support.reference_cases import snr
@@ -46,13 +45,6 @@ def packed(latent, tmp_path_factory):
                "--sampler", "deterministic", "-o", path)
     assert done.exit_code == 0, done.output
     return path
-
-
-def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options,
-                                        providers=["CPUExecutionProvider"])
 
 
 # -- commands -------------------------------------------------------------------------------------
@@ -177,13 +169,12 @@ def test_parts_and_steps_equal_the_published_code(latent):
     case, coder = latent.arrays("forward_ditsr_tiny"), latent.arrays("forward_vq_f4_tiny")
     step = one_file_model(checkpoint, step=7)
     assert {opset.domain: opset.version for opset in step.opset_import} == {"": 17}
-    found, = session(step).run(None, {"noisy": case["square_x"], "condition": case["square_lq"]})
+    found = run_once.run(step, {"noisy": case["square_x"], "condition": case["square_lq"]})
     assert snr(case["square_prediction"][1], found) > 110
-    found, = session(one_file_model(checkpoint, part=ENCODER)).run(
-        None, {"image": coder["wide_image"]})
+    found = run_once.run(one_file_model(checkpoint, part=ENCODER), {"image": coder["wide_image"]})
     assert snr(coder["wide_latent"], found) > 105
-    found, = session(one_file_model(checkpoint, part=DECODER)).run(
-        None, {"latent": coder["wide_latent"]})
+    found = run_once.run(one_file_model(checkpoint, part=DECODER),
+                         {"latent": coder["wide_latent"]})
     assert snr(coder["wide_decoded"], found) > 100
 
 
@@ -192,7 +183,7 @@ def test_one_file_makes_the_engines_image(packed, tmp_path):
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["timestep"] == 14
     images = np.random.default_rng(0).random((2, 3, 20, 27), np.float32)
-    found, = session(onnx.load(tmp_path / "x.onnx")).run(None, {"input": images})
+    found = run_once.run(tmp_path / "x.onnx", {"input": images})
     run("export", packed, "-o", tmp_path / "b")
     noise = gaussian_noise((1, 3, NOISE_SIDE, NOISE_SIDE), 3)[:, :, :32, :32]
     with load_bundle(tmp_path / "b", threads=1) as engine:

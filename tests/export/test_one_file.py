@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.reference
-import onnxruntime
 import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, numpy_helper
@@ -29,6 +28,7 @@ from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.resample import to_condition
 from bidiff_deploy.models.open import checkpoint_file
 from bidiff_deploy.sampling.noise import gaussian_noise
+from support import run_once
 from support.reference_cases import snr
 
 PHOTOS = Path(__file__).parents[2] / "training" / "photos"
@@ -111,7 +111,7 @@ def field(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 
 def in_onnxruntime(path: Path, *inputs: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = run_once.session(path)
     names = [value.name for value in session.get_inputs()]
     return session.run(None, dict(zip(names, inputs)))[0]
 
@@ -276,8 +276,7 @@ def test_names_types_and_sizes_as_chainner_and_vs_mlrt_read_them(file, name, hal
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     shape = model.graph.output[0].type.tensor_type.shape
     assert [dim.dim_value for dim in shape.dim][1:] == [3, 32, 32]
-    session = onnxruntime.InferenceSession(model.SerializeToString(),
-                                           providers=["CPUExecutionProvider"])
+    session = run_once.session(model)
     assert session.get_outputs()[0].shape[1:] == [3, 32, 32]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import onnxruntime
 import pytest
 from onnx import numpy_helper
 
@@ -17,6 +16,7 @@ from bidiff_deploy.networks.dit_sr.graph import build_step, step_kernels
 from bidiff_deploy.networks.dit_sr.modulation import circulant_places, kernel
 from bidiff_deploy.networks.resshift.time_embedding import time_features
 from bidiff_deploy.networks.resshift.windows import Level, relative_positions, shift_mask
+from support import run_once
 from support.reference_cases import snr
 
 DIT = NETWORKS["dit-sr"]
@@ -28,11 +28,7 @@ def tiny(latent):
 
 
 def run(built, **inputs) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(built.model.SerializeToString(), options,
-                                           providers=["CPUExecutionProvider"])
-    return session.run(None, inputs)[0]
+    return run_once.run(built.model, inputs)
 
 
 # -- against the published code -------------------------------------------------------------------

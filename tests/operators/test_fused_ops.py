@@ -31,8 +31,9 @@ if library.library_path() is None:
 FLOAT32, BFLOAT16 = 100, 36
 NORM = 115  # GroupNorm and Swish alone
 # Fewer for each further kernel, which test_every_kernel runs all of this with; more in make soak.
-SHARE = 1 if "BIDIFF_KERNEL" not in os.environ else 0.4
+SHARE = 1 if "BIDIFF_KERNEL" not in os.environ else 0.3
 QUICK = examples(int(20 * SHARE))
+INSIDE = {ops.BINARY_CONV, ops.GROUP_NORM_SWISH}  # what definitions of the others are made of
 
 
 class Case:
@@ -56,7 +57,8 @@ class Case:
         return helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", ops.ONNX_OPSET),
                                   helper.make_opsetid(ops.DOMAIN, ops.VERSION)], ir_version=8,
-            functions=every_function())
+            functions=[function for function in every_function()
+                       if function.name == self.op or function.name in INSIDE])
 
     def fed(self) -> dict[str, np.ndarray]:
         return {name: value for name, value in self.inputs.items() if value.ndim == 4
@@ -325,14 +327,15 @@ def test_an_unknown_precision_is_refused():
 @pytest.mark.skipif("BIDIFF_KERNEL" in os.environ, reason="it is itself run with a kernel forced")
 @pytest.mark.parametrize("kernel", [kernel.name for kernel in library.kernels()])
 def test_every_kernel(kernel):
-    """This file and test_selective_scan.py once more in a process of its own for every kernel that
-    this CPU runs."""
+    """This file, test_scaled_conv.py and test_selective_scan.py once more in a process of its own
+    for every kernel that this CPU runs."""
     if not next(known for known in library.kernels() if known.name == kernel).supported:
         pytest.skip(f"this CPU does not run kernel {kernel}")
     if kernel == library.selected_kernel():
         return  # that is the one above
     done = forked.python("import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))", "-q", "-x",
-                         "-p", "no:cacheprovider", __file__,
-                         __file__.replace("fused_ops", "selective_scan"),
+                         "-p", "no:cacheprovider", *(
+                             __file__.replace("fused_ops", name)
+                             for name in ("fused_ops", "scaled_conv", "selective_scan")),
                          environment={"BIDIFF_KERNEL": kernel})
     assert done.returncode == 0, done.stdout[-3000:]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 from itertools import product
 
@@ -14,7 +13,7 @@ import onnxruntime
 import pytest
 
 from bidiff_deploy.engines import library
-from support.waiting import HANG_SECONDS
+from support import forked
 
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
@@ -213,11 +212,8 @@ print("equal by", t.library.selected_kernel())
 
 
 def run_forced(kernel: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "BIDIFF_KERNEL": kernel,
-                   "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     code = RUN_FORCED.format(tests=os.path.dirname(os.path.abspath(__file__)))
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          env=environment, timeout=HANG_SECONDS)
+    return forked.python(code, environment={"BIDIFF_KERNEL": kernel})
 
 
 @pytest.mark.parametrize("kernel", [k.name for k in KERNELS if k.supported])

@@ -4,8 +4,6 @@ the portable one."""
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import onnx
@@ -24,7 +22,8 @@ from support.seeds import examples
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 
-QUICK = examples(25 if "BIDIFF_KERNEL" not in os.environ else 10)
+# Fewer for each further kernel, with which test_fused_ops.py runs this file.
+QUICK = examples(20 if "BIDIFF_KERNEL" not in os.environ else 6)
 
 
 def run(inputs: dict[str, np.ndarray], how: str = "kernel", threads: int = 2) -> np.ndarray:
@@ -149,16 +148,3 @@ def test_inputs_that_do_not_fit_are_refused(change, says):
     with pytest.raises(Exception, match=says):
         run({**make(0, (1, 24, 4, 4), 8, 3), **change})
 
-
-@pytest.mark.skipif("BIDIFF_KERNEL" in os.environ, reason="it is itself run with a kernel forced")
-@pytest.mark.parametrize("kernel", [kernel.name for kernel in library.kernels()])
-def test_every_kernel(kernel):
-    """This file once more in a process of its own for every kernel that this CPU runs."""
-    if not next(known for known in library.kernels() if known.name == kernel).supported:
-        pytest.skip(f"this CPU does not run kernel {kernel}")
-    if kernel == library.selected_kernel():
-        return  # that is the one above
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
-                           __file__], env={**os.environ, "BIDIFF_KERNEL": kernel},
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import onnxruntime
 import pytest
 from safetensors.numpy import save_file
 
@@ -16,6 +15,7 @@ from bidiff_deploy.engines import library
 from bidiff_deploy.export.one_file import export_one_file
 from bidiff_deploy.export.write import choose_timesteps, export_bundle
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
+from support import run_once
 from support.latent_cases import VQ
 from support.reference_cases import snr
 from support.unet_cases import binary_state
@@ -90,6 +90,5 @@ def test_a_packed_file_is_the_same_network(checkpoint, tmp_path):
 def test_one_file_in_standard_operators_computes_the_published_step(latent, checkpoint, tmp_path):
     path, case = tmp_path / "step.onnx", latent.arrays("forward_bimacosr_tiny")
     export_one_file(checkpoint, path, step=14)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found, = session.run(None, {"noisy": case["x"], "condition": case["lq"]})
+    found = run_once.run(path, {"noisy": case["x"], "condition": case["lq"]})
     assert snr(case["prediction_synthetic_state"][1], found) > 110

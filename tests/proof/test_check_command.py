@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.proof.check import runners
 from bidiff_deploy.proof.check.result import CheckResult
 from bidiff_deploy.proof.inputs import image_samples
+from support import forked
 from support.check_setup import TIMES, changed, check, damaged
 
 pytest.importorskip("torch")
@@ -113,8 +113,8 @@ def test_saved_runs_are_compared_later_without_torch(reference, tmp_path):
             "group(sys.argv[1:])")
 
     def later(bundle: str, backend: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-c", code, "check", bundle, saved, "--threads", "1",
-                               "--backend", backend, "--json"], capture_output=True, text=True)
+        return forked.python(code, "check", bundle, saved, "--threads", "1", "--backend", backend,
+                             "--json")
 
     for backend in ("onnxruntime", "onnxruntime-stock"):
         done = later(bundle, backend)
@@ -238,8 +238,7 @@ def test_another_network_or_schedule_is_refused_by_the_command(reference, tmp_pa
 def test_without_torch_it_says_what_to_install(reference, tmp_path):
     code = ("import sys\nsys.modules['torch'] = None\nfrom bidiff_deploy.cli import group\n"
             "group(sys.argv[1:])")
-    done = subprocess.run(
-        [sys.executable, "-c", code, "check", str(reference.bundle("tiny", TIMES)),
-         str(reference.checkpoint("tiny"))], capture_output=True, text=True)
+    done = forked.python(code, "check", reference.bundle("tiny", TIMES),
+                         reference.checkpoint("tiny"))
     assert done.returncode == 1 and "bidiff-deploy[train]" in done.stderr
     assert done.stderr.count("\n") == 1

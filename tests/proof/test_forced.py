@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,6 +12,7 @@ from bidiff_deploy.engines import library
 from bidiff_deploy.proof.check import bundle_layers, noise_predictor
 from bidiff_deploy.proof.inputs import noise_sample
 from bidiff_deploy.proof.reference import in_channels_last
+from support import forked
 from support.check_setup import SIZE, TIMES, check, damaged
 from support.seeds import SEED, SOAK
 
@@ -86,11 +84,9 @@ def test_a_right_engine_passes_whatever_the_input(reference, monkeypatch, channe
 @pytest.mark.soak
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_it_passes_on_every_kernel(reference, kernel):
-    done = subprocess.run(
-        [sys.executable, "-m", "bidiff_deploy", "check", str(reference.bundle("tiny", TIMES)),
-         str(reference.checkpoint("tiny")), "--size", "16x16", "--threads", "1", "--timesteps",
-         "400"], capture_output=True, text=True,
-        env={**os.environ, "BIDIFF_KERNEL": kernel})
+    done = forked.command(
+        "check", reference.bundle("tiny", TIMES), reference.checkpoint("tiny"), "--size", "16x16",
+        "--threads", "1", "--timesteps", "400", environment={"BIDIFF_KERNEL": kernel})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "legitimate flip" in done.stdout
 

@@ -30,6 +30,7 @@ from bidiff_deploy.proof.check.noise_predictor import check_bundle
 from bidiff_deploy.proof.inspect.inspection import inspect_bundle
 from bidiff_deploy.quantisation.calibrate import calibrate
 from bidiff_deploy.training.bounds import loop_samples, train_bounds
+from support import run_once
 from support.binarizer_setup import checkpoint, inputs, network, predicted, small
 from support.inspect_setup import check_layers
 from support.reference_cases import snr
@@ -60,12 +61,8 @@ def made(tmp_path_factory):
 
 
 def test_every_engine_computes_the_network_within_its_bytes(made, tmp_path):
-    import onnxruntime
-
     module, _, path = made
     noisy, condition = inputs()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
     for timestep in TIMESTEPS:
         with load_bundle(path, threads=1) as engine:
             found = engine.predict(noisy, condition, timestep)
@@ -74,8 +71,7 @@ def test_every_engine_computes_the_network_within_its_bytes(made, tmp_path):
         # Its files are complete graphs for other programs, and so is bench's baseline.
         for file in (path / f"step_{timestep:04d}.onnx",
                      write_folded(open_bundle(path), timestep, tmp_path)):
-            session = onnxruntime.InferenceSession(str(file), options)
-            same = session.run(None, {"noisy": noisy, "condition": condition})[0]
+            same = run_once.run(file, {"noisy": noisy, "condition": condition})
             assert snr(found, same) > 30  # rounding decides few values, and signs after them
 
 

@@ -22,14 +22,16 @@ CONTEXT = multiprocessing.get_context("forkserver")
 # What is not installed is left out.
 CONTEXT.set_forkserver_preload([
     "numpy", "PIL.Image", "yaml", "onnx", "onnxruntime", "safetensors.numpy", "torch",
-    "torch.utils.data", "bidiff_deploy.cli", "bidiff_deploy.engines.onnxruntime.session",
+    "torch.utils.data", "torch._dynamo",  # which the first optimizer imports, for a second
+    "polygraphy.comparator", "bidiff_deploy.cli", "bidiff_deploy.engines.onnxruntime.session",
     "bidiff_deploy.checkpoint.read", "bidiff_deploy.training.recipe"])
 COMMAND = "from bidiff_deploy.cli import main; main()"  # of `python -m bidiff_deploy`
 
 
 class Forked:
     """``code`` with ``arguments`` in a process, as subprocess.Popen with pipes for its outputs.
-    ``environment`` comes on top of this process's."""
+    ``environment`` comes on top of this process's. Bytes that are not UTF-8 are read as surrogates.
+    """
 
     def __init__(self, code: str, *arguments: object,
                  environment: Mapping[str, str] | None = None) -> None:
@@ -41,7 +43,8 @@ class Forked:
         self.pid = self._process.pid
         for _, written in pipes:
             written.close()
-        self.stdout, self.stderr = (os.fdopen(os.dup(read.fileno())) for read, _ in pipes)
+        self.stdout, self.stderr = (os.fdopen(os.dup(read.fileno()), errors="surrogateescape")
+                                    for read, _ in pipes)
 
     def poll(self) -> int | None:
         return self._process.exitcode
@@ -73,6 +76,19 @@ def python(code: str, *arguments: object,
     return Forked(code, *arguments, environment=environment).done()
 
 
+def command(*arguments: object,
+            environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """``python -m bidiff_deploy`` with ``arguments`` in a process, to its end."""
+    return python(COMMAND, *arguments, environment=environment)
+
+
+def program(path: object, *arguments: object,
+            environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """The file or folder ``path``, run by Python with ``arguments`` in a process, to its end."""
+    code = f"import runpy\nrunpy.run_path({str(path)!r}, run_name='__main__')"
+    return python(code, *arguments, environment=environment)
+
+
 def end() -> None:
     """End the process that the others are forked from, and wait for it."""
     multiprocessing.forkserver._forkserver._stop()
@@ -85,7 +101,8 @@ def _run(code: str, arguments: Sequence[str], folder: str, environment: Mapping[
     os.environ.update(environment)
     for pipe, number, name, buffering in ((out, 1, "stdout", -1), (err, 2, "stderr", 1)):
         os.dup2(pipe.fileno(), number)
-        setattr(sys, name, os.fdopen(number, "w", buffering, closefd=False))
+        setattr(sys, name, os.fdopen(number, "w", buffering, closefd=False,
+                                     encoding=environment.get("PYTHONIOENCODING")))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["bidiff-deploy", *arguments]
     exec(compile(code, "<test>", "exec"), {"__name__": "__main__"})

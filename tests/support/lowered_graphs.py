@@ -6,16 +6,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from bidiff_deploy.engines import library
 from bidiff_deploy.engines.gpu.step_rows import rows_apart
-from bidiff_deploy.engines.onnxruntime.session import session_options
 from bidiff_deploy.graphs.float16 import MAPS
 from bidiff_deploy.graphs.opset import OPERATORS
 from bidiff_deploy.operators.definitions import functions
 from bidiff_deploy.operators.names import DOMAIN, VERSION
+from support import run_once
 
 # What importers of onnx-tensorrt 8.5, 8.6, 10.0 and 10.1 take, as read: element types of the first
 # input, and the number of inputs.
@@ -158,15 +156,10 @@ def value_types(model: onnx.ModelProto) -> dict[str, int]:
     return found
 
 
-def session(model: onnx.ModelProto, fuse: bool = True) -> ort.InferenceSession:
+def session(model: onnx.ModelProto, fuse: bool = True) -> Any:
     """On the CPU, with our op library where a graph has nodes of ours."""
-    options = session_options(1)
-    if not fuse:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if any(node.domain == DOMAIN for node in model.graph.node):
-        options.register_custom_ops_library(str(library.library_path()))
-    return ort.InferenceSession(model.SerializeToString(), options,
-                                providers=["CPUExecutionProvider"])
+    return run_once.session(model, fuse=fuse,
+                            packed=any(node.domain == DOMAIN for node in model.graph.node))
 
 
 def step_inputs(variant, constants):

@@ -1,4 +1,5 @@
-"""Programs and libraries of C++ that tests run: built once for all workers, kept in build/.
+"""Programs and libraries of C++ that tests run, and the GPU's machine code that they look into:
+built once for all workers, kept in build/.
 
     python -m support.native    builds all of them, as `make test` does before the tests
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from bidiff_deploy.engines import library
 from support.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +92,11 @@ def main() -> None:
     for project, target in targets:
         if project.missing() is None:
             built(project, target)
+    from support import nvrtc_units
+
+    if (compiler := nvrtc_units.nvrtc()) and library.library_path():
+        for architecture, unit in nvrtc_units.UNITS:
+            nvrtc_units.compiled(architecture, unit, compiler)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ measures here, on the emulated GPU, means nothing."""
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +12,7 @@ import pytest
 from bidiff_deploy.errors import EngineError
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.networks.bi_diffsr.costs import count
-from support import emulated_cuda
-from support.waiting import HANG_SECONDS
+from support import emulated_cuda, forked
 from tools.checks import reference
 from tools.checks.cuda_operators import OPERATORS
 from tools.gpu_check import __main__ as program
@@ -134,10 +131,10 @@ def test_layers_are_timed_by_every_path(gpu):
 def test_the_whole_program(tmp_path):
     """Parts of their own processes; what this machine lacks is a sentence."""
     report_file = tmp_path / "report.json"
-    command = [sys.executable, str(ROOT / "tools" / "gpu_check"), *TINY, "--json",
-               str(report_file), "--only", "machine,parity,sanitizer,layers,cudnn"]
-    done = subprocess.run(command, text=True, capture_output=True, timeout=HANG_SECONDS,
-                          env={**emulated_environment(tmp_path), "PATH": "/usr/bin:/bin"})
+    done = forked.program(
+        ROOT / "tools" / "gpu_check", *TINY, "--json", report_file, "--only",
+        "machine,parity,sanitizer,layers,cudnn",
+        environment={**emulated_environment(tmp_path), "PATH": "/usr/bin:/bin"})
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(report_file.read_text())
     made = report["parts"]
@@ -162,8 +159,8 @@ def emulated_environment(tmp_path: Path) -> dict[str, str]:
     ({"BIDIFF_LIBCUDA": "/no/libcuda.so"}, "the NVIDIA driver cannot be opened"),
     ({"BIDIFF_EMULATED_GPUS": ""}, "the NVIDIA driver reports no GPU")])
 def test_no_gpu_is_one_sentence(tmp_path, variables, match):
-    done = subprocess.run([sys.executable, str(ROOT / "tools" / "gpu_check"), *TINY], text=True,
-                          capture_output=True, env={**emulated_environment(tmp_path), **variables})
+    done = forked.program(ROOT / "tools" / "gpu_check", *TINY,
+                          environment={**emulated_environment(tmp_path), **variables})
     assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: ") and match in done.stderr
 

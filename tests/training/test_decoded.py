@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from bidiff_deploy.training.decoded import DecodedPhotos
 from bidiff_deploy.training.photos import find_sources
 from bidiff_deploy.training.recipe import Photo
 from bidiff_deploy.training.tiles import SIDE, Tiles, Whole, stored_bytes
+from support import forked
 from support.training_photos import PAIRS, crops_of, picture, save, write_pairs
 
 
@@ -127,9 +126,7 @@ for _ in range(2):
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
 def test_a_cache_of_more_files_than_a_process_may_open(tmp_path):
-    done = subprocess.run([sys.executable, "-c", _FEW_FILES, str(tmp_path)], text=True,
-                          capture_output=True,
-                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    done = forked.python(_FEW_FILES, tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import socket
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,10 +27,9 @@ from bidiff_deploy.training.recipe import recipe_from_dict
 from bidiff_deploy.training.trainer import Trainer
 from bidiff_deploy.training.weights import load_network
 from support.binarizer_setup import checkpoint, network
+from support.forked import Forked
 from support.training_setup import TREE, changed, one_step_tree, states_equal
-from support.waiting import HANG_SECONDS
 
-REPOSITORY = Path(__file__).parents[2]
 TADSR = {"timestep": 40, "teacher": "t.safetensors",
          "trajectory": {"weight": 1, "steps": 4, "cache": "cache"}, "score": 1,
          "discriminator": {"weight": 0.02, "classes": 2}}
@@ -294,9 +289,7 @@ def test_two_processes_distil_what_one_does(taught, monkeypatch):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    other = subprocess.Popen([sys.executable, "-c", _OTHER, str(taught)], stderr=subprocess.PIPE,
-                             text=True, env={**os.environ, **shared, "RANK": "1", "LOCAL_RANK": "1",
-                                             "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"})
+    other = Forked(_OTHER, taught, environment={**shared, "RANK": "1", "LOCAL_RANK": "1"})
     found = recipe_from_dict(plain)
     for name, value in {**shared, "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
@@ -306,10 +299,10 @@ def test_two_processes_distil_what_one_does(taught, monkeypatch):
             losses = both.mean(trainer.train_once())
             gradients = {name: parameter.grad.clone() for name, parameter
                          in trainer.objective.named_parameters() if parameter.requires_grad}
-            _, errors = other.communicate(timeout=HANG_SECONDS)  # it needs this one's store
+            ended = other.done()  # it needs this one's store
     finally:
         other.kill()
-    assert other.returncode == 0, errors
+    assert ended.returncode == 0, ended.stderr
     alone = Trainer(found, taught)
     assert losses == pytest.approx(alone.train_once(), rel=1e-3, abs=1e-5)
     for part in ("wide", "judge"):  # float32 sums in another order; STE's kinks

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import onnxruntime
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -23,6 +22,7 @@ from bidiff_deploy.images.image import Image
 from bidiff_deploy.proof.torch_engines import open_checkpoint
 from bidiff_deploy.report.page import environment
 from bidiff_deploy.training.recipe import recipe_from_dict
+from support import run_once
 from support.binarizer_setup import checkpoint, network
 from support.training_setup import TREE, changed, one_step_tree, picture
 
@@ -86,9 +86,8 @@ def test_one_file_without_noise(folder):
     assert facts["noise"] == "none"
     assert not any("noise" in tensor.name for tensor in model.graph.initializer
                    if tensor.name != "of_noise")
-    session = onnxruntime.InferenceSession(model.SerializeToString())
     low = picture(12, 10)
-    (result,) = session.run(None, {"input": (low / np.float32(255)).transpose(2, 0, 1)[None]})
+    result = run_once.run(model, {"input": (low / np.float32(255)).transpose(2, 0, 1)[None]})
     export_bundle(found, folder / "b", timesteps=choose_timesteps(found))
     with load_bundle(folder / "b", threads=1, backend="onnxruntime-stock") as engine:
         wanted = engine.upscale_image(Image(low)).pixels

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image as pillow
 
 from bidiff_deploy.images.read import read_image
+from support import forked
 from support.batch_setting import Setting, outputs
 
 
@@ -139,13 +140,13 @@ def test_formats_that_are_not_written_become_png(setting: Setting, name: str) ->
     assert outputs(setting) == ["a.png"]
 
 
-def command(reference, *arguments: str, tail: str = "", encoding: str = "utf-8",
-            name: str = "upscale") -> subprocess.CompletedProcess[bytes]:
-    """The command in its own process, with a bundle of the tiny network."""
-    words = " ".join(f"'{word}'" for word in arguments)
-    return subprocess.run(
-        f"{sys.executable} -m bidiff_deploy {name} {reference.bundle('tiny', [0])} {words} {tail}",
-        shell=True, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+def command(reference, *arguments: str, encoding: str = "utf-8",
+            name: str = "upscale") -> tuple[int, bytes, bytes]:
+    """Exit code, stdout and stderr of the command in its own process, with a bundle of the tiny
+    network."""
+    done = forked.command(name, reference.bundle("tiny", [0]), *arguments,
+                          environment={"PYTHONIOENCODING": encoding})
+    return done.returncode, os.fsencode(done.stdout), os.fsencode(done.stderr)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
@@ -155,15 +156,16 @@ def test_names_that_stdout_cannot_encode(reference, tmp_path: Path, encoding: st
     os.mkdir(folder)
     for name in (b"a.png", b"caf\xe9.png", "写真.png".encode(), b"z.png"):
         pillow.new("RGB", (8, 8)).save(open(folder + b"/" + name, "wb"), "PNG")
-    result = command(reference, f"{tmp_path}/in", "-o", f"{tmp_path}/out", encoding=encoding)
-    assert result.returncode == 0, result.stderr
+    code, out, err = command(reference, f"{tmp_path}/in", "-o", f"{tmp_path}/out",
+                             encoding=encoding)
+    assert code == 0, err
     assert len(os.listdir(tmp_path / "out")) == 5  # with the journal
-    assert b"4 of 4 written" in result.stdout and b"caf\\udce9.png" in result.stdout
+    assert b"4 of 4 written" in out and b"caf\\udce9.png" in out
     if encoding == "latin-1":
-        assert rb"\u5199\u771f.png" in result.stdout
-        result = command(reference, f"{tmp_path}/in", name="evaluate", encoding=encoding)
-        assert result.returncode == 0, result.stderr
-        assert b"caf\\udce9.png" in result.stdout and b"mean" in result.stdout
+        assert rb"\u5199\u771f.png" in out
+        code, out, err = command(reference, f"{tmp_path}/in", name="evaluate", encoding=encoding)
+        assert code == 0, err
+        assert b"caf\\udce9.png" in out and b"mean" in out
 
 
 def test_names_do_not_control_the_terminal(reference, tmp_path: Path) -> None:
@@ -175,13 +177,12 @@ def test_names_do_not_control_the_terminal(reference, tmp_path: Path) -> None:
                                    append_images=[pillow.new("RGB", (8, 8), "red")])
     (tmp_path / "in" / f"{odd}.png").write_bytes(b"none")
     (tmp_path / "in" / "loop.png").symlink_to("loop.png")
-    result = command(reference, f"{tmp_path}/in", "-o", f"{tmp_path}/out")
-    assert b"\x1b" not in result.stdout + result.stderr
-    assert rb"fake.png: 32x32" in result.stdout and b"levels of symbolic" in result.stderr
-    assert [line.split(b":")[0] for line in result.stderr.splitlines()] == [
-        b"warning", b"error", b"error"]
-    result = command(reference, f"{tmp_path}/in/loop.png")
-    assert b"loop.png' cannot be read: Too many levels" in result.stderr
+    _, out, err = command(reference, f"{tmp_path}/in", "-o", f"{tmp_path}/out")
+    assert b"\x1b" not in out + err
+    assert rb"fake.png: 32x32" in out and b"levels of symbolic" in err
+    assert [line.split(b":")[0] for line in err.splitlines()] == [b"warning", b"error", b"error"]
+    _, _, err = command(reference, f"{tmp_path}/in/loop.png")
+    assert b"loop.png' cannot be read: Too many levels" in err
 
 
 def test_a_reader_that_ends_does_not_end_the_batch(reference, tmp_path: Path) -> None:
@@ -189,7 +190,9 @@ def test_a_reader_that_ends_does_not_end_the_batch(reference, tmp_path: Path) ->
     (tmp_path / "in").mkdir()
     for index in range(6):
         pillow.new("RGB", (8, 8)).save(tmp_path / "in" / f"{index}.png")
-    result = command(reference, f"{tmp_path}/in", "-o", f"{tmp_path}/out", tail="| head -1")
+    result = subprocess.run(
+        f"{sys.executable} -m bidiff_deploy upscale {reference.bundle('tiny', [0])} "
+        f"'{tmp_path}/in' -o '{tmp_path}/out' | head -1", shell=True, capture_output=True)
     assert result.stdout.count(b"\n") == 1
     assert len(list((tmp_path / "out").glob("*.png"))) == 6
     assert b"warning: stdout is closed" in result.stderr and b"Traceback" not in result.stderr

@@ -18,6 +18,7 @@ from PIL import Image
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.engines import library
 from bidiff_deploy.images.read import read_image
+from support import forked
 from support.forked import COMMAND, Forked
 from support.seeds import SEED, SOAK
 from support.waiting import HANG_SECONDS
@@ -187,8 +188,7 @@ with load_bundle(sys.argv[1], threads=1) as engine:
 @packed
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads Linux's /proc")
 def test_hundreds_of_upscales_in_one_process_grow_no_memory(reference):
-    grown = int(subprocess.run([sys.executable, "-c", MANY, reference.bundle("tiny", [0])],
-                               check=True, capture_output=True, text=True).stdout)
+    grown = int(forked.python(MANY, reference.bundle("tiny", [0])).stdout)
     assert grown < 1 << 20, f"{grown} bytes more after 400 further upscales"
 
 
@@ -203,6 +203,5 @@ print(resident() - before)
 """
     if not os.path.exists("/proc/self/statm"):
         pytest.skip("reads Linux's /proc")
-    grown = int(subprocess.run([sys.executable, "-c", code, reference.bundle("tiny", [0])],
-                               check=True, capture_output=True, text=True).stdout)
+    grown = int(forked.python(code, reference.bundle("tiny", [0])).stdout)
     assert grown < 12 << 20, f"{grown} bytes more after 30 further bundles"

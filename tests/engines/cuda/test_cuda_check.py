@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from support import emulated_cuda
+from support import emulated_cuda, forked
 from support.check_setup import TIMES, damaged
 
 pytest.importorskip("torch")
@@ -24,12 +21,11 @@ def test_every_part_is_judged_in_the_gpus_own_run(reference, tmp_path, wrong) ->
     bundle = reference.bundle("tiny", TIMES)
     if wrong:
         bundle = damaged(bundle, tmp_path / "b", wrong, flip)
-    done = subprocess.run(
-        [sys.executable, "-m", "bidiff_deploy", "check", str(bundle),
-         str(reference.checkpoint("tiny")), "--backend", "onnxruntime-cuda", "--size", "16x24",
-         "--timesteps", "400", "--threads", "1", "--json"], text=True, capture_output=True,
-        env={**os.environ, **emulated_cuda.variables(
-            tmp_path, BIDIFF_CUDA_ON_CPU="1", BIDIFF_EMULATED_GPUS="80")})
+    done = forked.command(
+        "check", bundle, reference.checkpoint("tiny"), "--backend", "onnxruntime-cuda", "--size",
+        "16x16", "--timesteps", "400", "--threads", "1", "--json",
+        environment=emulated_cuda.variables(tmp_path, BIDIFF_CUDA_ON_CPU="1",
+                                            BIDIFF_EMULATED_GPUS="80"))
     assert done.returncode == bool(wrong), done.stderr
     found = json.loads(done.stdout)
     assert "emulated sm_80" in found["engine"] and found["steps"][0]["differing"] == 0

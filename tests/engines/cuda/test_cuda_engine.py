@@ -4,10 +4,7 @@ that its CUDA provider runs on a GPU."""
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,25 +17,19 @@ from bidiff_deploy.engines import library
 from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.graphs.float16 import MAPS
 from bidiff_deploy.networks.bi_diffsr.memory import cuda_step_bytes
-from support import emulated_cuda
+from support import emulated_cuda, forked
 from support.cuda_cases import cases, model, on_the_cpus_kernels
 from support.reference_cases import snr
-from support.waiting import HANG_SECONDS
 
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 
-TESTS = Path(__file__).parents[2]
-PROGRAM = str(TESTS / "support" / "cuda_on_cpu.py")
+PROGRAM = Path(__file__).parents[2] / "support" / "cuda_on_cpu.py"
 
 
 def on_cpu(cache: Path, *arguments: str, **changed: str) -> None:
-    environment = {**os.environ, **emulated_cuda.variables(
-        cache, BIDIFF_CUDA_ON_CPU="1", **{"BIDIFF_EMULATED_GPUS": "80", **changed})}
-    environment["PYTHONPATH"] = os.pathsep.join(
-        [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run([sys.executable, PROGRAM, *arguments], env=environment, text=True,
-                          capture_output=True, timeout=HANG_SECONDS)
+    done = forked.program(PROGRAM, *arguments, environment=emulated_cuda.variables(
+        cache, BIDIFF_CUDA_ON_CPU="1", **{"BIDIFF_EMULATED_GPUS": "80", **changed}))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -214,12 +205,11 @@ def test_the_command_line(engine_run, tmp_path, cache):
     from PIL import Image
 
     Image.fromarray(np.full((4, 4, 3), 90, np.uint8)).save(tmp_path / "in.png")
-    done = subprocess.run(
-        [sys.executable, "-m", "bidiff_deploy", "upscale", str(engine_run.bundle),
-         str(tmp_path / "in.png"), "-o", str(tmp_path / "out.png"), "--backend",
-         "onnxruntime-cuda", "--device", "0", "--steps", "1", "--quiet"], text=True,
-        capture_output=True, env={**os.environ, **emulated_cuda.variables(
-            cache, BIDIFF_CUDA_ON_CPU="1", BIDIFF_EMULATED_GPUS="80")})
+    done = forked.command(
+        "upscale", engine_run.bundle, tmp_path / "in.png", "-o", tmp_path / "out.png", "--backend",
+        "onnxruntime-cuda", "--device", "0", "--steps", "1", "--quiet",
+        environment=emulated_cuda.variables(cache, BIDIFF_CUDA_ON_CPU="1",
+                                            BIDIFF_EMULATED_GPUS="80"))
     assert done.returncode == 0, done.stderr
     assert Image.open(tmp_path / "out.png").size == (16, 16)
 

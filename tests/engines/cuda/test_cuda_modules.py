@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import os
 import re
 import struct
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from bidiff_deploy.engines import library
 from bidiff_deploy.engines.gpu import library as cuda_library
 from bidiff_deploy.engines.gpu import nvrtc_files
 from bidiff_deploy.errors import EngineError
-from support import emulated_cuda
-from support.shared import Shared
+from support import emulated_cuda, nvrtc_units
 
 ROOT = Path(__file__).parents[3]
 LOAD = """
@@ -64,11 +59,8 @@ def sections(cubin: bytes) -> tuple[int, set[str]]:
 
 
 def real_nvrtc() -> str:
-    """NVIDIA's own compiler, of BIDIFF_TEST_NVRTC or a wheel; skips the test without."""
-    found = [os.environ.get("BIDIFF_TEST_NVRTC"), *map(str, nvrtc_files.nvrtc_files())]
-    if not any(found):
-        pytest.skip("needs NVRTC: pip install nvidia-cuda-nvrtc-cu12")
-    return next(file for file in found if file)
+    """NVIDIA's own compiler; skips the test without."""
+    return nvrtc_units.nvrtc() or pytest.skip("needs NVRTC: pip install nvidia-cuda-nvrtc-cu12")
 
 
 def test_compiled_once_then_cached(load, tmp_path):
@@ -197,29 +189,9 @@ def test_files_of_wheels(tmp_path, monkeypatch):
     assert found == ["cuda_nvrtc/lib/libnvrtc.so.12", "cu13/lib/libnvrtc.so.13"]
 
 
-# Every unit for one architecture of those that have it; ptxas' effort is what takes the time.
-@pytest.mark.parametrize("architecture, unit", [
-    (75, "conv_xor.cu"), (80, "conv_and.cu"), (90, "conv_int8.cu"),
-    (120, "maps.cu"), (120, "conv_popc.cu")])
-def test_nvrtc_compiles_what_plans_launch(monkeypatch, architecture, unit):
-    nvrtc = real_nvrtc()
-    monkeypatch.setenv("BIDIFF_NVRTC", nvrtc)
-    # Once for these sources, which the op library embeds, and this compiler.
-    made_of = hashlib.sha256(nvrtc.encode() + b"".join(
-        Path(file).read_bytes() for file in (library.library_path(), nvrtc))).hexdigest()[:16]
-
-    def make(folder: Path) -> None:
-        folder.mkdir(exist_ok=True)
-        # In a process of its own: this one has torch and a stand-in for the driver.
-        done = subprocess.run(
-            [sys.executable, "-c", "import sys; from bidiff_deploy.engines.gpu.library import "
-             "compile_unit; print(compile_unit(sys.argv[1], int(sys.argv[2]), 12090, sys.argv[3], "
-             "'-Xptxas=-O0'))", unit, str(architecture), str(folder)],
-            capture_output=True, text=True, cwd=ROOT)
-        assert done.stdout.rstrip().endswith(f"): sm_{architecture}"), done.stderr
-
-    folder = Shared(ROOT / "build" / "nvrtc")(f"{made_of}-{architecture}-{unit}", make)
-    cubin, = folder.iterdir()
+@pytest.mark.parametrize("architecture, unit", nvrtc_units.UNITS)
+def test_nvrtc_compiles_what_plans_launch(architecture, unit):
+    cubin = nvrtc_units.compiled(architecture, unit, real_nvrtc())
     made_for, kernels = sections(cubin.read_bytes())
     path = unit.removesuffix(".cu").removeprefix("conv")
     named = {name for name in cuda_library.kernel_names(architecture)

@@ -3,7 +3,6 @@ are CUDA graphs."""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -24,7 +23,7 @@ from bidiff_deploy.engines.onnxruntime import cuda_provider, cuda_session
 from bidiff_deploy.engines.onnxruntime.cuda_step import NO_GRAPH, DeviceStep
 from bidiff_deploy.engines.onnxruntime.session import session_options
 from bidiff_deploy.graphs.lowering import lower_for_cuda
-from support import emulated_cuda
+from support import emulated_cuda, forked
 from support.waiting import HANG_SECONDS
 
 if library.library_path() is None:
@@ -42,9 +41,8 @@ def sentence(bundle, cache, **changed):
     code = ("import sys\nfrom bidiff_deploy import EngineError, load_bundle\ntry:\n"
             "    load_bundle(sys.argv[1], backend='onnxruntime-cuda')\n"
             "except EngineError as error:\n    print(error)\n")
-    done = subprocess.run([sys.executable, "-c", code, str(bundle)], text=True,
-                          capture_output=True, env={**os.environ, **emulated_cuda.variables(
-                              cache, **{"BIDIFF_CUDA_ON_CPU": "", **changed})})
+    done = forked.python(code, bundle, environment=emulated_cuda.variables(
+        cache, **{"BIDIFF_CUDA_ON_CPU": "", **changed}))
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 1, done.stdout + done.stderr
     return done.stdout
 
