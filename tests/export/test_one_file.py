@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -110,8 +111,11 @@ def field(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.repeat(tile[:, :, rows][:, :, :, columns], shape[0], axis=0)
 
 
+session_of = functools.cache(run_once.session)
+
+
 def in_onnxruntime(path: Path, *inputs: np.ndarray) -> np.ndarray:
-    session = run_once.session(path)
+    session = session_of(path)
     names = [value.name for value in session.get_inputs()]
     return session.run(None, dict(zip(names, inputs)))[0]
 

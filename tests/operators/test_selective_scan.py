@@ -67,7 +67,7 @@ def expected(feed, columns, reverse):
     return y
 
 
-@examples(12 if "BIDIFF_KERNEL" not in os.environ else 5)
+@examples(10 if "BIDIFF_KERNEL" not in os.environ else 4)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 2), st.integers(1, 35), st.integers(1, 9),
        st.integers(1, 12), st.integers(1, 12), st.integers(0, 1), st.integers(0, 1))
 def test_kernel_and_definition(seed, batch, channels, states, height, width, columns, reverse):

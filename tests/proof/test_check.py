@@ -36,10 +36,11 @@ def at(index: tuple[int, ...], operation):
 
 
 @pytest.mark.parametrize("name, times, size, layers", [
-    ("tiny", TIMES, SIZE, 28), ("small", [1960, 1000, 0], (32, 32), 34)])
+    ("tiny", TIMES, SIZE, 28), ("small", [1000], (32, 32), 34)])
 @pytest.mark.parametrize("backend", ["onnxruntime", "onnxruntime-stock"])
 def test_what_is_equal_passes(reference, name, times, size, layers, backend):
-    result = check(reference.bundle(name, times), reference.read(name), backend=backend, size=size)
+    bundle = reference.bundle(name, TIMES if name == "tiny" else [1960, 1000, 0])
+    result = check(bundle, reference.read(name), backend=backend, size=size, timesteps=times)
     assert result and not result.failures, result.failures
     assert [step.timestep for step in result.steps] == times
     assert len(result.layers) == layers * len(times)
@@ -121,7 +122,7 @@ def test_a_fused_operator_that_computes_something_else_is_found(reference, monke
 def test_a_bundle_that_may_round_to_bfloat16_is_held_to_less(reference, tmp_path):
     small = reference.read("small")
     export_bundle(small, tmp_path / "b", timesteps=[1960, 1000, 0], precision="fast")
-    result = check(tmp_path / "b", small, size=(32, 32))
+    result = check(tmp_path / "b", small, size=(32, 32), timesteps=[1000])
     assert result, result.failures
     assert any("precision bfloat16: the bound is 36 dB per operator" in note
                for note in result.notes)
@@ -271,7 +272,7 @@ def test_the_shipped_model_passes(tmp_path):
     training = Path(__file__).parents[2] / "training"
     checkpoint = read_checkpoint(training.parent / "bidiff_deploy/models/diffusion_x2.safetensors")
     export_bundle(checkpoint, tmp_path / "b", timesteps=choose_timesteps(checkpoint))
-    result = check_bundle(open_bundle(tmp_path / "b"), checkpoint, size=(128, 128),
+    result = check_bundle(open_bundle(tmp_path / "b"), checkpoint, size=(64, 64),
                           images=[str(training / "photos" / "chelsea.png")])
     assert result, result.failures
     assert result.undecidable <= 1e-4 * result.signs

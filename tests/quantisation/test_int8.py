@@ -210,35 +210,46 @@ def test_networks_without_such_layers_are_refused(tmp_path, made):
 
 SATURATION = """
 import numpy as np, onnxruntime, sys
-from onnx import TensorProto, helper, numpy_helper
-def value(name, array):
-    return numpy_helper.from_array(np.asarray(array), name)
-for level in map(int, sys.argv[1:]):
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+for path in sys.argv[1:]:
+    session = onnxruntime.InferenceSession(path, options)
+    print(session.run(None, {"x": np.full((1, 64, 4, 4), 127, np.float32)})[0].flat[0])
+"""
+
+
+def products_of(level: int) -> onnx.ModelProto:
+    """A convolution in int8 whose 64 x 64 weights are all ``level`` thousandths."""
+    helper, f = onnx.helper, np.float32
+
+    def value(name, array):
+        return onnx.numpy_helper.from_array(np.asarray(array), name)
+
     nodes = [helper.make_node(kind, inputs.split(), [output], **options)
              for kind, inputs, output, options in (
         ("QuantizeLinear", "x s z", "q", {}), ("DequantizeLinear", "q s z", "d", {}),
         ("DequantizeLinear", "w ws wz", "t", {"axis": 0}), ("Conv", "d t", "c", {}),
         ("QuantizeLinear", "c e z", "r", {}), ("DequantizeLinear", "r e z", "y", {}))]
-    f, z = np.float32, np.zeros(64, np.int8)
-    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", 1, [1, 64, 4, 4])],
-        [helper.make_tensor_value_info("y", 1, None)], [value("s", f(1)), value("z", np.int8(0)),
-        value("w", np.full((64, 64, 1, 1), level, np.int8)), value("ws", np.full(64, 0.001, f)),
-        value("wz", z), value("e", f(8))])
-    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 18)])
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    print(session.run(None, {"x": np.full((1, 64, 4, 4), 127, f)})[0].flat[0])
-"""
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", 1, [1, 64, 4, 4])],
+        [helper.make_tensor_value_info("y", 1, None)], [
+            value("s", f(1)), value("z", np.int8(0)),
+            value("w", np.full((64, 64, 1, 1), level, np.int8)),
+            value("ws", np.full(64, 0.001, f)), value("wz", np.zeros(64, np.int8)),
+            value("e", f(8))])
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 18)])
 
 
 @pytest.mark.skipif(not shutil.which("qemu-x86_64-static") or platform.machine() != "x86_64",
                     reason="qemu-x86_64-static is not installed, or this is no x86-64")
-def test_products_of_7_bits_do_not_saturate_on_avx2():
+def test_products_of_7_bits_do_not_saturate_on_avx2(tmp_path):
     """A Haswell, emulated: 64 products of 127 by the level, times 0.001, in steps of 8. With 8 bits
     the sum of two products leaves 16 bits."""
+    files = [str(tmp_path / f"{level}.onnx") for level in (63, 127)]
+    for level, file in zip((63, 127), files):
+        onnx.save(products_of(level), file)
     run = subprocess.run(
-        ["qemu-x86_64-static", "-cpu", "Haswell", sys.executable, "-c", SATURATION, "63", "127"],
+        ["qemu-x86_64-static", "-cpu", "Haswell", sys.executable, "-c", SATURATION, *files],
         capture_output=True, text=True, timeout=300, env={"OMP_NUM_THREADS": "1"})
     seven, eight = map(float, run.stdout.split())
     assert seven == 8 * round(64 * 127 * 63 * 0.001 / 8)

@@ -1,4 +1,4 @@
-"""Machine code that NVIDIA's own NVRTC makes of the kernels: once for all workers, kept in build/."""
+"""Machine code that NVIDIA's own NVRTC makes of the kernels, once for all workers, in build/."""
 
 from __future__ import annotations
 

@@ -79,7 +79,8 @@ def test_what_a_killed_run_left_is_removed(folder):
 
 def test_the_best_is_by_validated_psnr(folder):
     out = folder / "run"
-    recipe = recipe_from_dict(changed(run={"validate_every": 1, "keep_best": True}))
+    recipe = recipe_from_dict(changed(run={"iterations": 3, "validate_every": 1,
+                                           "keep_best": True}))
     scores: list[float] = []
 
     def report(line: str) -> None:
@@ -88,7 +89,7 @@ def test_the_best_is_by_validated_psnr(folder):
 
     train(recipe, folder, out, report=report)
     best = torch.load(out / "best.pt", weights_only=True)
-    assert len(scores) == 6 and scores[best["iteration"] - 1] == max(scores)  # of two decimals
+    assert len(scores) == 3 and scores[best["iteration"] - 1] == max(scores)  # of two decimals
     assert best["best"] == pytest.approx(max(scores), abs=0.006)
 
 
@@ -104,7 +105,7 @@ main()
 def test_a_full_disk_leaves_the_last_checkpoint(folder):
     """In a separate process, whose files are limited to 50 kB: write() fails as on a full disk."""
     out = folder / "run"
-    train(recipe_from_dict(changed(run={"iterations": 3})), folder, out, report=silent)
+    train(recipe_from_dict(changed(run={"iterations": 1})), folder, out, report=silent)
     before = (out / "checkpoint.pt").read_bytes()
     arguments = ["train", str(folder / "recipe.yaml"), "-o", str(out), "--resume"]
     done = forked.python(_LIMITED.format(arguments=arguments))
@@ -117,7 +118,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(folder):
 
 
 def test_packed_and_plain_checkpoints_are_the_averaged_network(folder):
-    recipe = recipe_from_dict(changed(run={"iterations": 4}))
+    recipe = recipe_from_dict(changed(run={"iterations": 1}))
     out = train(recipe, folder, folder / "run", report=silent)
     pack_run(out, recipe, folder / "net.safetensors")
     with pytest.raises(OutputError, match="already exists"):

@@ -62,7 +62,8 @@ def test_from_a_recipe_to_a_bundle_that_passes_check(folder):
 
     run("export", folder / "net.safetensors", "-o", folder / "net.bundle")
     verdict = json.loads(run("check", folder / "net.bundle",
-                             folder / "net.safetensors", "--json", stdout=True))
+                             folder / "net.safetensors", "--size", "16x16", "--json",
+                             stdout=True))
     assert verdict["passed"] and verdict["verdicts"], verdict["verdicts"]
 
 
