@@ -23,7 +23,8 @@ demo: $(VENV)/.cpu
 	$(VENV)/bin/bidiff-deploy bench photo-x2 --threads 2 --rounds 5
 	$(VENV)/bin/bidiff-deploy upscale $(PHOTOS) -o demo/ --compare --overwrite
 
-# The programs of C++ that tests run are built first, once for both workers, and kept in build/.
+# The programs of C++ that tests run, and NVRTC's machine code, are built first, once for both
+# workers, and kept in build/.
 test: $(VENV)/.dev
 	PYTHONPATH=tests $(VENV)/bin/python -m support.native
 	$(VENV)/bin/pytest -q -n 2 --dist worksteal
