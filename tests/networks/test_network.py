@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -17,13 +19,18 @@ SMALL = {"inner_channel": 8, "norm_groups": 4, "channel_mults": (1, 2, 4), "res_
          "dropout": 0.0, "image_size": 64, "fp_res": (64,), "total_step": 100, "dynamic_group": 4}
 
 
-def load(reference, name: str) -> BiDiffSR:
-    config = NetworkConfig.from_dict(reference.layout(name)["network"])
-    network = BiDiffSR(config).eval()
-    network.load_state_dict({
-        key: torch.from_numpy(value)
-        for key, value in from_published(reference.state(name), config).items()})
-    return network
+@pytest.fixture(scope="module")
+def load(reference):
+    """The network of a layout, with the reference's weights."""
+    @functools.cache
+    def loaded(name: str) -> BiDiffSR:
+        config = NetworkConfig.from_dict(reference.layout(name)["network"])
+        network = BiDiffSR(config).eval()
+        network.load_state_dict({
+            key: torch.from_numpy(value)
+            for key, value in from_published(reference.state(name), config).items()})
+        return network
+    return loaded
 
 
 # A float32 implementation differs from the published one by rounding, and a sign that flips on
@@ -32,8 +39,8 @@ def load(reference, name: str) -> BiDiffSR:
     ("tiny", "forward_tiny", 60), ("small", "forward_small", 60),
     ("full", "forward_full_64", 60), ("full", "forward_full_256", 42)])
 @torch.no_grad()
-def test_reference(reference, layout, case, least):
-    arrays, network = reference.arrays(case), load(reference, layout)
+def test_reference(reference, load, layout, case, least):
+    arrays, network = reference.arrays(case), load(layout)
     noisy, condition = (torch.from_numpy(arrays[key]) for key in ("noisy", "condition"))
     for timestep, expected in zip(arrays["timesteps"], arrays["prediction"]):
         found = network(noisy, condition, int(timestep)).numpy()
@@ -42,9 +49,9 @@ def test_reference(reference, layout, case, least):
 
 @torch.no_grad()
 @pytest.mark.parametrize("case, layout", [("ddim_tiny_10", "tiny"), ("ddim_small_50", "small")])
-def test_reference_latents_of_the_loop(reference, case, layout):
+def test_reference_latents_of_the_loop(reference, load, case, layout):
     """Latents far from N(0, 1) noise, at the steps of a whole loop."""
-    arrays, network = reference.arrays(case), load(reference, layout)
+    arrays, network = reference.arrays(case), load(layout)
     condition = torch.from_numpy(arrays["condition"])
     for index, step in enumerate(arrays["kept_steps"]):
         found = network(torch.from_numpy(arrays["latent_in"][index]), condition,
