@@ -31,7 +31,9 @@ class OnnxRuntimeLatent(LatentDiffusion):
         self._constants: dict[int, dict[str, Any]] = {}
         self._sessions: dict[str, Any] = {}
         for part, graphs in self._graphs.items():
-            self._sessions[part], self.kernel = open_session(graphs, self.threads, packed)
+            # Neither speed nor peak memory of a run changes without the plan.
+            self._sessions[part], self.kernel = open_session(graphs, self.threads, packed,
+                                                             reuse=False)
 
     @property
     def description(self) -> str:

@@ -61,22 +61,26 @@ def session_options(threads: int, *, memory_pattern: bool = False) -> Any:
     return options
 
 
-def open_session(graphs: StepGraphs, threads: int, packed: bool) -> tuple[Any, str]:
+def open_session(graphs: StepGraphs, threads: int, packed: bool, *, reuse: bool = True
+                 ) -> tuple[Any, str]:
     """A CPU session of a bundle's first graph, and the kernel of its binary convolutions.
 
-    ``packed=False`` does not load the op library: the kernel is "stock". Raises EngineError if ONNX
-    Runtime refuses the graph or a forced kernel cannot run on this CPU.
+    ``packed=False`` does not load the op library: the kernel is "stock". ``reuse``: ONNX Runtime
+    plans which values share memory, which for a graph of a thousand nodes takes as long as the rest
+    of opening it. Raises EngineError if ONNX Runtime refuses the graph or a forced kernel cannot
+    run on this CPU.
     """
     if not packed:
         graphs.require_equal()  # what is measured as a baseline is what other runtimes would run
-    return open_graph(parameterized_graph(graphs), graphs.path, threads, packed)
+    return open_graph(parameterized_graph(graphs), graphs.path, threads, packed, reuse=reuse)
 
 
-def open_graph(graph: ParameterizedGraph, path: Path, threads: int, packed: bool
-               ) -> tuple[Any, str]:
+def open_graph(graph: ParameterizedGraph, path: Path, threads: int, packed: bool, *,
+               reuse: bool = True) -> tuple[Any, str]:
     """``open_session`` of a graph made from the bundle at ``path``."""
     ort = import_onnxruntime()
     options = session_options(threads)
+    options.enable_mem_reuse = reuse
     kernel = _packed_kernel(options) if packed else "stock"
     # ONNX Runtime copies these once, at creation; the views must stay valid until then.
     values = {name: ort.OrtValue.ortvalue_from_numpy(np.asarray(view))
