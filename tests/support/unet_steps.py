@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import numpy_helper
 
 from bidiff_deploy.checkpoint.record import Checkpoint
@@ -12,6 +11,7 @@ from bidiff_deploy.engines import library
 from bidiff_deploy.networks.resshift_unet.graph import build_step
 from bidiff_deploy.operators.names import SCALED_BINARY_CONV
 from bidiff_deploy.operators.value_names import short
+from support import run_once
 
 HOWS = ["stock"] if library.library_path() is None else ["kernel", "stock"]
 
@@ -32,13 +32,7 @@ def run(model: onnx.ModelProto, case: dict[str, np.ndarray], how: str = HOWS[0],
             onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
             for name in outputs)
         model = copy
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    if how == "kernel":
-        options.register_custom_ops_library(str(library.library_path()))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options,
-                                           providers=["CPUExecutionProvider"])
+    session = run_once.session(model, packed=how == "kernel")
     return session.run(outputs, {"noisy": case[f"{prefix}x"], "condition": case[f"{prefix}lq"]})
 
 
