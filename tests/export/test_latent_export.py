@@ -29,6 +29,7 @@ from support import run_once
 from support.inspect_setup import disagreements, edit_graphs
 from support.latent_cases import VQ
 from support.reference_cases import snr
+from support.report_pages import one_examination
 
 NAME = "ditsr_tiny"
 
@@ -149,12 +150,13 @@ def test_bench_measures_each_part_and_its_share(packed, tmp_path):
             bench_latent(open_bundle(tmp_path / "b"), **{"size": (32, 32), "threads": 1, **options})
 
 
-def test_report_shows_pictures_and_parity(packed, tmp_path):
+def test_report_shows_pictures_and_parity(packed, shared, tmp_path):
     pytest.importorskip("polygraphy")
     pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    done = run("report", packed, tmp_path / "a.png", "-o", tmp_path / "r.html", "--size", "128x128",
-               "--threads", "1")
+    with one_examination(shared):
+        done = run("report", packed, tmp_path / "a.png", "-o", tmp_path / "r.html", "--size",
+                   "128x128", "--threads", "1")
     assert done.exit_code == 0, done.output
     page = (tmp_path / "r.html").read_text()
     for words in ("all in float32", "3 of 3", "Encoder, steps and decoder", "The network",
