@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from bidiff_deploy.engines.gpu import library as cuda_library
-from support import native
 
 ROOT = Path(__file__).parents[3]
 
@@ -68,9 +67,6 @@ def configure(folder: Path, nvcc: Path, *options: str) -> subprocess.CompletedPr
     cmake = shutil.which("cmake")
     if cmake is None or not shutil.which("c++"):
         pytest.skip("needs cmake and a C++ compiler on PATH")
-    # What a build of the tests' own programs has found out of the compiler.
-    for found in (ROOT / "build" / native.HOST.folder / "CMakeFiles").glob("[0-9]*"):
-        shutil.copytree(found, folder / "CMakeFiles" / found.name, dirs_exist_ok=True)
     return subprocess.run([cmake, "-S", str(ROOT / "engines"), "-B", str(folder), *options],
                           env={**os.environ, "CUDACXX": str(nvcc), "BIDIFF_NO_LIBRARY": "",
                                "BIDIFF_CUDA": ""},
