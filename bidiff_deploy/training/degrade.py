@@ -6,7 +6,8 @@ bits and perhaps saved as JPEG, drawn again for every crop:
     bicubic   Matlab's imresize, as everywhere else here
     area      the mean of scale x scale pixels
     lanczos   Pillow's, three lobes
-    blur      Gaussian blur of 0.4 to 0.8 output pixels a factor of scale, then area
+    blur      Gaussian blur of 0.4 to 0.8 output pixels a factor of scale, then area, always with
+              noise, which tells it from what is out of focus in a clean photo
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = ["MARGIN", "degraded"]
 
 MARGIN = 16  # low-resolution pixels around a crop: two blocks of a JPEG with halved chroma
 _BLUR = 0.4, 0.8  # standard deviation over the scale
+_LEAST_WITH_BLUR = 0.5  # of the highest level of noise
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -33,9 +35,10 @@ def degraded(window: Pixels, scale: int, options: Degrade, random: np.random.Gen
     ``scale``; JPEG's blocks begin at its corner."""
     shares = np.cumsum([kernel.share for kernel in options.kernels])
     drawn = int(np.searchsorted(shares, random.random() * shares[-1], side="right"))
-    low = _reduced(window, scale, options.kernels[drawn].name, random)
-    if random.random() < options.noisy:
-        level = random.uniform(0, options.noise)
+    name = options.kernels[drawn].name
+    low = _reduced(window, scale, name, random)
+    if random.random() < options.noisy or name == "blur":
+        level = random.uniform(_LEAST_WITH_BLUR if name == "blur" else 0, 1) * options.noise
         noise = random.normal(0, level, low.shape[:2] + (3 if random.random() < 0.5 else 1,))
         low = np.rint((low + noise).clip(0, 255)).astype(np.uint8)
     if random.random() < options.jpeg:

@@ -50,6 +50,12 @@ def test_noise_has_up_to_its_levels_on_its_share_of_crops():
     assert 3 < spreads.max() < 4.2 and spreads[spreads > 0].min() < 1
 
 
+def test_blur_always_has_noise_of_at_least_half_the_highest_level():
+    spreads = [(low("blur", noise=8.0, seed=seed) - low("blur", noise=0.0, seed=seed).astype(int)
+                ).std() for seed in range(20)]
+    assert 3 < min(spreads) < 5 < max(spreads) < 8.4
+
+
 def test_jpeg_is_of_its_qualities_and_both_samplings():
     clean = low("area").astype(int)
 
