@@ -36,8 +36,8 @@ def write_packed(path: str | Path, checkpoint: Checkpoint, *, overwrite: bool = 
                  half: bool = False) -> None:
     """Write a packed checkpoint (``.safetensors``).
 
-    ``half``: full-precision weights, which are tensors of two axes and more, are rounded to
-    float16; vectors (biases, alpha, norms), which are small, and indices are not. Raises
+    ``half``: tensors of two axes and more are rounded to float16: full-precision weights, and the
+    vectors of groups of timesteps; other vectors (biases, alpha, norms) and indices are not. Raises
     OutputError, and CheckpointError for a weight beyond float16's range.
     """
     from safetensors.numpy import save

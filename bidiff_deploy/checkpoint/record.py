@@ -94,8 +94,7 @@ def at_scale(checkpoint: Checkpoint, scale: int | None) -> Checkpoint:
     if scale is None or not scales:
         return checkpoint
     if scale not in scales:
-        raise CheckpointError(f"{checkpoint.name} upscales by {_either(scales)}, not by {scale}; "
-                              "choose one of these with --scale")
+        raise CheckpointError(f"{checkpoint.name} upscales by {_either(scales)}, not by {scale}")
     config, state = checkpoint.network.at_scale(checkpoint.config, checkpoint.state, scale)
     return replace(checkpoint, config=config, state=state, scale=scale)
 
@@ -105,8 +104,8 @@ def known_scale(checkpoint: Checkpoint) -> int:
     if checkpoint.scale is not None:
         return checkpoint.scale
     if scales := checkpoint.network.scales(checkpoint.config):
-        raise UsageError(f"{checkpoint.name} upscales by {_either(scales)}; choose one of these "
-                         "with --scale")
+        raise UsageError(f"{checkpoint.name} upscales by {_either(scales)}; choose one of these as "
+                         "the scale (--scale)")
     raise UsageError(f"{checkpoint.name} does not state the factor it upscales by, and no tensor "
                      "shows it; give --scale 2 or --scale 4, or the options file")
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 @click.argument("model", type=PATH)
 @click.argument("datasets", type=PATH, nargs=-1, required=True, metavar="DATASET...")
 @click.option("--scale", type=int, metavar="N",
-              help="How many times larger the originals are; required if MODEL does not say it.")
+              help="How many times larger the originals are; required if MODEL does not say it, or "
+                   "has several scales.")
 @click.option("--options", type=PATH, metavar="FILE",
               help="YAML options of a checkpoint, in the published form.")
 @click.option("--template", metavar="NAME",

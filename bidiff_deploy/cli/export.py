@@ -23,7 +23,8 @@ from ._shared import (
 @published_options_option
 @autoencoder_option
 @click.option("--scale", type=int, metavar="N",
-              help="Upscaling factor; required if neither the checkpoint nor its options state it.")
+              help="Upscaling factor; required if neither the checkpoint nor its options state it, "
+                   "or if it has several.")
 @click.option("--steps", type=click.IntRange(min=1), metavar="N",
               help="Number of steps, evenly spaced. Default: what the checkpoint or its "
                    "options advise, otherwise 50.")

@@ -33,7 +33,8 @@ from ._shared import (
 @published_options_option
 @autoencoder_option
 @click.option("--scale", type=int, metavar="N",
-              help="Upscaling factor; required if neither the checkpoint nor its options state it.")
+              help="Upscaling factor; required if neither the checkpoint nor its options state it, "
+                   "or if it has several.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @json_option("a summary")
 def command(model: str, output: str, step: int | None, part: str | None, precision: str,

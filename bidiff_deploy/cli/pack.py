@@ -21,7 +21,8 @@ from ._shared import (
 @published_options_option
 @autoencoder_option
 @click.option("--scale", type=int, metavar="N",
-              help="Upscaling factor; required if neither the checkpoint nor its options state it.")
+              help="Upscaling factor; required if neither the checkpoint nor its options state it. "
+                   "Of a checkpoint that has several, keeps this one. Default: all are kept.")
 @click.option("--timesteps", metavar="T,T,...",
               help="Timesteps of exports that name none, descending.")
 @click.option("--start", type=click.IntRange(min=0), metavar="T",
@@ -29,8 +30,8 @@ from ._shared import (
                    "condition.")
 @sampler_option
 @click.option("--half", is_flag=True,
-              help="Round full-precision weights to float16, which halves their size. A tenth to "
-                   "a quarter of an image's values change by one level of 255, few by more.")
+              help="Round full-precision weights to float16, which halves their size. Up to a "
+                   "quarter of an image's values change by one level of 255, few by more.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 def command(checkpoint: str, output: str, options: str | None, autoencoder: str | None,
             scale: int | None, timesteps: str | None, start: int | None, sampler: str | None,

@@ -92,10 +92,10 @@ def scales_of(model: str) -> tuple[int, ...]:
     leaves the choice, else one. Raises as ``open_model``."""
     if os.path.isfile(model):
         from ..checkpoint.read import read_checkpoint
+        from ..checkpoint.record import known_scale
 
         found = read_checkpoint(model)
-        if scales := found.network.scales(found.config):
-            return scales
+        return found.network.scales(found.config) or (known_scale(found),)
     return (scale_of(model),)
 
 

@@ -59,7 +59,26 @@ def inline_fused(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.Mod
         for names in (node.input, node.output):
             for index, name in enumerate(names):
                 names[index] = renamed.get(name, name)
+    _drop_absent_leaks(flat.graph)
     return flat
+
+
+def _drop_absent_leaks(graph: onnx.GraphProto) -> None:
+    """Remove every LeakyRelu of slope 1, which in a definition means that there is none."""
+    same: dict[str, str] = {}
+    outputs = {value.name for value in graph.output}
+    kept = []
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = same.get(name, name)
+        if (node.op_type == "LeakyRelu" and node.attribute and node.attribute[0].f == 1
+                and node.output[0] not in outputs):
+            same[node.output[0]] = node.input[0]
+        else:
+            kept.append(node)
+    if same:
+        del graph.node[:]
+        graph.node.extend(kept)
 
 
 def every_function() -> list[onnx.FunctionProto]:

@@ -39,7 +39,8 @@ class DiffusionTask:
         self.recipe, self.folder = recipe, folder
         self.network = cast(BiDiffSR, make_module(recipe.network))
         if recipe.initial:
-            load_initial(self.network, folder / recipe.initial, recipe.initial)
+            load_initial(self.network, folder / recipe.initial, recipe.initial,
+                         recipe.scale)
 
     def objective(self) -> nn.Module:
         """The loss of the recipe, with its teacher if it names one."""

@@ -51,7 +51,8 @@ class OneRunTask:
         self.recipe = recipe
         self.network = make_module(recipe.network)
         if recipe.initial:
-            load_initial(self.network, folder / recipe.initial, recipe.initial)
+            load_initial(self.network, folder / recipe.initial, recipe.initial,
+                         recipe.scale)
 
     def prepare(self, network: nn.Module, high: Tensor, given: Tensor,
                 draws: Draws) -> tuple[Tensor, ...]:

@@ -90,9 +90,11 @@ class Recipe:
             raise ValueError(f"data.crop={self.data.crop} must be a multiple of {unit}")
 
     def _check_diffusion(self) -> None:
-        if self.scale not in self.scales:
-            raise ValueError(f"scale={self.scale} is none of network.scales="
-                             f"{list(self.scales)}; leave it out")
+        for scale in self.scales:
+            whole_number("each of network.scales", scale, 2, 8)
+        if self.scale != self.scales[0]:
+            raise ValueError(f"network.scales={list(self.scales)} takes the place of "
+                             f"scale={self.scale}; leave scale out")
         if len(self.scales) > 1 and (self.one_step.timestep or self.distill.teacher):
             raise ValueError("network.scales has no one_step and no distill; leave them out")
         if len(self.scales) > 1 and any(photo.low for photo in

@@ -67,7 +67,8 @@ class Degrade:
     """Low-resolution images made crop by crop, as ``degrade`` describes; without kernels they are
     made once, by Matlab's bicubic.
 
-    noisy    share of crops with noise of a standard deviation of up to ``noise`` levels of 255
+    noisy    share of crops with noise of a standard deviation of up to ``noise`` levels of 255;
+             blurred ones always have noise
     jpeg     share of crops saved as JPEG, of a ``quality`` from the first to the last, half of
              them with halved chroma
     """

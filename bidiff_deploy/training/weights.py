@@ -82,13 +82,23 @@ def load_network(path: str | Path, options: Options | None = None) -> nn.Module:
     return network
 
 
-def load_initial(network: nn.Module, path: Path, shown: str) -> None:
+def load_initial(network: nn.Module, path: Path, shown: str, scale: int) -> None:
     """Load the checkpoint at ``path``, called ``shown`` in errors, into ``network``.
 
     Dropout may differ. From another binarizer, other bits, or a full-precision network, the tensors
-    that both have in one shape are taken. Raises CheckpointError if other options differ.
+    that both have in one shape are taken; of a network of several scales, for one of one, those of
+    ``scale``. Raises CheckpointError if other options differ.
     """
     found = load_network(path)
+    record, config = network_of(found.config), found.config
+    if (scales := record.scales(config)) and not record.scales(network.config):
+        if scale not in scales:
+            raise CheckpointError(f"{shown} upscales by {', '.join(map(str, scales))}, not by "
+                                  f"{scale}; begin with a network that does")
+        config, latent = record.at_scale(config, {
+            name: value.detach().numpy() for name, value in found.named_parameters()}, scale)
+        found = make_module(config)
+        load_latent(found, latent)
     if _compared(found.config, network.config) != _compared(network.config, found.config):
         raise CheckpointError(f"{shown}: its network options differ from the recipe's; make them "
                               "equal")

@@ -93,10 +93,11 @@ class Attention {
         precision_(read_precision(api, info, kName)),
         groups_(integer_attribute(api, info, "groups")) {
     const Tensor qkv = constant_input(api, info, 3), out = constant_input(api, info, 4);
-    constant_ = qkv.data && out.data && out.dims.size() == 4 &&
-                out.dims == Dims{out.dims[0], out.dims[0], 1, 1} &&
-                qkv.dims == Dims{3 * out.dims[0], out.dims[0], 1, 1};
-    if (constant_) folded_ = fold(qkv, out);
+    if (qkv.data && out.data && out.dims.size() == 4 && out.dims[0] >= 1 &&
+        out.dims == Dims{out.dims[0], out.dims[0], 1, 1} &&
+        qkv.dims == Dims{3 * out.dims[0], out.dims[0], 1, 1}) {
+      folded_ = fold(qkv, out);
+    }
   }
 
   void compute(Call& call) {
@@ -112,7 +113,7 @@ class Attention {
     float* y = call.output(x.dims);
     const ScratchMap normal = scratch_map(map.batch * c * positions);
     const ScratchMap query_value = scratch_map(map.batch * 2 * c * positions);
-    const std::shared_ptr<const void> folded = constant_ ? folded_ : fold(qkv, out);
+    const std::shared_ptr<const void> folded = folded_ ? folded_ : fold(qkv, out);
     bool done = normal && query_value && folded;
 
     std::vector<float> affine(static_cast<size_t>(map.batch * c * 2));
@@ -171,8 +172,7 @@ class Attention {
   const FloatKernels& floats_;
   Precision precision_;
   int64_t groups_;
-  bool constant_;
-  std::shared_ptr<const void> folded_;
+  std::shared_ptr<const void> folded_;  // of constant weights
 };
 
 }  // namespace

@@ -25,7 +25,7 @@ from bidiff_deploy.networks.bi_diffsr.binarizers import NONE, PUBLISHED
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.networks.bi_diffsr.scale_norm import folded, scale_embedding
 from bidiff_deploy.training.networks.bi_diffsr import set_scale
-from bidiff_deploy.training.weights import published_state, torch_network
+from bidiff_deploy.training.weights import load_initial, published_state, torch_network
 from support.binarizer_setup import checkpoint, inputs, network, predicted, small
 from support.reference_cases import snr
 
@@ -105,14 +105,23 @@ def test_options_and_recognition(tmp_path):
     assert read_checkpoint(path, given, 3).config.scales == ()
 
 
+def test_a_network_of_one_scale_begins_as_one_of_several(packed):
+    one = network(small(PUBLISHED, attn_res=()), seed=1)
+    load_initial(one, packed, "three.safetensors", 3)
+    chosen = torch_network(read_checkpoint(packed, scale=3))
+    np.testing.assert_array_equal(predicted(one, *inputs(), 10), predicted(chosen, *inputs(), 10))
+    with pytest.raises(CheckpointError, match="upscales by 2, 3, 4, not by 8; begin with"):
+        load_initial(one, packed, "three.safetensors", 8)
+
+
 def test_a_scale_is_chosen_or_asked_for(packed):
     whole = read_checkpoint(packed)
     assert whole.scale is None and whole.config.scales == SCALES
     says = r"three.safetensors upscales by 2, 3 or 4"
-    with pytest.raises(CheckpointError, match=says + ", not by 5; choose one of these"):
+    with pytest.raises(CheckpointError, match=says + ", not by 5$"):
         read_checkpoint(packed, scale=5)
     for refused in (lambda: load(packed), lambda: export_one_file(whole, "x.onnx", step=10)):
-        with pytest.raises(UsageError, match=says + "; choose one of these with --scale"):
+        with pytest.raises(UsageError, match=says + "; choose one of these as the scale"):
             refused()
     assert scales_of(str(packed)) == SCALES and scales_of("photo-x4") == (4,)
     images = {}
@@ -138,7 +147,7 @@ def test_the_commands_choose(packed, tmp_path):
     run("pack", packed, "-o", tmp_path / "four.safetensors", "--scale", 4)
     other = CliRunner().invoke(group, ["check", str(bundle), str(tmp_path / "four.safetensors"),
                                        "--size", "16x16", "--threads", "1", "--quiet"])
-    assert other.exit_code == 1
+    assert other.exit_code == 1 and "fail" in str(other.output)
     assert json.loads(run("inspect", packed, "--scale", 4, "--size", "16x16",
                           "--json"))["scale"] == 4
     wrong = CliRunner().invoke(group, ["inspect", str(bundle), "--scale", "4"])

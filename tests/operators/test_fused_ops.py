@@ -39,6 +39,8 @@ INSIDE = {ops.BINARY_CONV, ops.GROUP_NORM_SWISH}  # what definitions of the othe
 class Case:
     """Inputs of one node by name, in the operator's order; ``maps`` names those that are maps."""
 
+    feeds = ("x", "skip", "second")  # other inputs are constants
+
     def __init__(self, op: str, inputs: dict[str, np.ndarray], **attributes: object) -> None:
         self.op, self.inputs, self.attributes = op, inputs, attributes
 
@@ -62,7 +64,7 @@ class Case:
 
     def fed(self) -> dict[str, np.ndarray]:
         return {name: value for name, value in self.inputs.items() if value.ndim == 4
-                and name in ("x", "skip", "second")}
+                and name in self.feeds}
 
     def run(self, how: str, threads: int | None = None) -> np.ndarray:
         """By our kernels ("fused"), by BinaryConv alone ("inlined"), or by neither ("stock")."""
@@ -232,6 +234,18 @@ def test_winograd_conv(compute, bound, seed, batch, channels, out, height, width
     assert np.array_equal(before.run("fused"), after.run("fused"))
 
 
+@pytest.mark.parametrize("slopes", [(1.0, 1.0), (0.1, 1.0), (1.0, 0.1), (0.1, 0.1)])
+def test_a_leak_of_slope_1_is_not_inlined(slopes):
+    make = Maker(0)
+    case = Case(ops.WINOGRAD_CONV, {
+        "x": make.normal(1, 2, 5, 4), "weight": make.weight(3, 2, 3), "bias": make.normal(3),
+        "skip": make.normal(1, 3, 5, 4)}, compute="float32", slope=slopes[0],
+        input_slope=slopes[1])
+    found = [node.op_type for node in inline_fused(case.model()).graph.node]
+    assert found.count("LeakyRelu") == slopes.count(0.1)
+    np.testing.assert_array_equal(case.run("inlined"), case.run("stock"))
+
+
 def test_winograd_conv_refuses_another_skip():
     make = Maker(0)
     inputs = {"x": make.normal(1, 2, 5, 4), "weight": make.weight(3, 2, 3),
@@ -273,6 +287,36 @@ def test_attention(compute, bound, seed, batch, channels, height, width, sharpne
         "out_weight": make.weight(channels, channels, 1), "out_bias": make.normal(channels)},
         groups=groups_of(channels, height * width), compute=compute)
     assert snr(case.run("stock"), case.run("fused")) > bound
+
+
+def test_attention_with_weights_that_are_no_constants():
+    make = Maker(2)
+    case = Case(ops.ATTENTION, {
+        "x": make.normal(2, 6, 3, 5), **make.norm(6), "qkv": make.weight(18, 6, 1),
+        "out_weight": make.weight(6, 6, 1), "out_bias": make.normal(6)}, groups=2,
+        compute="float32")
+    constant = case.run("fused")
+    case.feeds = ("x", "qkv", "out_weight")
+    np.testing.assert_array_equal(case.run("fused"), constant)
+
+
+def test_attention_with_empty_constant_weights_is_refused():
+    none, vector = np.zeros((0, 0, 1, 1), np.float32), np.ones(4, np.float32)
+    case = Case(ops.ATTENTION, {"x": np.ones((1, 4, 2, 2), np.float32), "scale": vector,
+                                "bias": vector, "qkv": none, "out_weight": none,
+                                "out_bias": vector}, groups=2, compute="float32")
+    case.feeds = ("x",)
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(str(library.library_path()))
+    # Values of the program's own have an address although they are empty.
+    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value)
+              for name, value in case.inputs.items() if name != "x"}
+    for name, value in values.items():
+        options.add_initializer(name, value)
+    session = onnxruntime.InferenceSession(case.model().SerializeToString(), options,
+                                           providers=["CPUExecutionProvider"])
+    with pytest.raises(Exception, match="weight must have shape"):
+        session.run(["y"], {"x": case.inputs["x"]})
 
 
 def test_attention_with_scores_beyond_exp():

@@ -45,7 +45,7 @@ def test_the_recipe():
 
 @pytest.mark.parametrize("changes, says", [
     ({"data": {"crop": 16}}, "data.crop=16 must be a multiple of 24"),
-    ({"scale": 5}, r"scale=5 is none of network.scales=\[2, 3, 4\]; leave it out"),
+    ({"scale": 5}, r"network.scales=\[2, 3, 4\] takes the place of scale=5; leave scale out"),
     ({"distill": {"teacher": "t.pth"}}, "no one_step and no distill"),
     ({"data": {"crop": 24, "train": [{"path": "photos", "low": "low"}]}}, "leave low out"),
     ({"network": {"scales": [3, 2]}}, "ascending whole numbers"),

@@ -23,6 +23,7 @@ class Bbcu(Network):
     title = "BBCU-M"
     kind = ONE_RUN
     config_class = BbcuConfig
+
     def parameters(self, config: BbcuConfig) -> dict[str, Parameter]:
         return parameters(config)
 

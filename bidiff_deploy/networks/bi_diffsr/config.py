@@ -71,6 +71,10 @@ class NetworkConfig:
             value = getattr(self, field)
             if isinstance(value, int):
                 value = (value,)
+            if field == "scales" and not (isinstance(value, (list, tuple))
+                                          and all(type(v) is int for v in value)):
+                raise CheckpointError(f"network option scales={value!r:.80} must be a list of "
+                                      "whole numbers")
             if len(value) > MAX_LISTED:
                 raise CheckpointError(f"network option {field} has {len(value)} values; at most "
                                       f"{MAX_LISTED} can be used")

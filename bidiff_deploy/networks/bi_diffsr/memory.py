@@ -40,11 +40,7 @@ def step_bytes(config: NetworkConfig, height: int, width: int, *, stock: bool = 
     pixels = height * width
     plain = not config.binary_layers.fused and config.binarizer != NONE
     extra = _STOCK_MAPS if stock else _PLAIN_MAPS if plain else 0
-    if config.binary_layers.products > 1:
-        of_activations, of_weights = _PLANE_MAPS
-        extra = (_STOCK_MAPS + of_activations * (config.activation_bits - 1)
-                 + of_weights * min(2, config.weight_bits - 1))
-    alive = _alive(config) + config.channels(0) * extra
+    alive = _alive(config) + config.channels(0) * max(extra, _maps_of_planes(config))
     total = _ARENA * (alive + _NETWORK_IMAGES) * pixels + _LOOP_IMAGES * pixels
     if stock:
         total += _ATTENTION_MAPS * _largest_attention(config, pixels)
@@ -58,10 +54,20 @@ def cuda_step_bytes(config: NetworkConfig, height: int, width: int, *, half: boo
     ``half``: maps are float16, except the input and output of attention's softmax.
     """
     pixels = height * width
-    maps = _ARENA * (_alive(config) + _STOCK_MAPS * config.channels(0)) * (0.5 if half else 1.0)
+    extra = max(_STOCK_MAPS, _maps_of_planes(config))
+    maps = _ARENA * (_alive(config) + extra * config.channels(0)) * (0.5 if half else 1.0)
     total = (maps + _ARENA * _NETWORK_IMAGES + _LOOP_IMAGES) * pixels
     total += _ATTENTION_MAPS * _largest_attention(config, pixels)
     return _CUDA_FIXED + int(_FLOAT * total)
+
+
+def _maps_of_planes(config: NetworkConfig) -> int:
+    """Maps of the widest level that layers of several bits need; 0 for those of one bit."""
+    if config.binary_layers.products == 1:
+        return 0
+    of_activations, of_weights = _PLANE_MAPS
+    return (_STOCK_MAPS + of_activations * (config.activation_bits - 1)
+            + of_weights * min(2, config.weight_bits - 1))
 
 
 def _largest_attention(config: NetworkConfig, pixels: int) -> int:
