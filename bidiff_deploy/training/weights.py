@@ -90,8 +90,10 @@ def load_initial(network: nn.Module, path: Path, shown: str, scale: int) -> None
     ``scale``. Raises CheckpointError if other options differ.
     """
     found = load_network(path)
-    record, config = network_of(found.config), found.config
-    if (scales := record.scales(config)) and not record.scales(network.config):
+    config: Any = found.config
+    wanted: Any = network.config
+    record = network_of(config)
+    if (scales := record.scales(config)) and not network_of(wanted).scales(wanted):
         if scale not in scales:
             raise CheckpointError(f"{shown} upscales by {', '.join(map(str, scales))}, not by "
                                   f"{scale}; begin with a network that does")
@@ -99,7 +101,7 @@ def load_initial(network: nn.Module, path: Path, shown: str, scale: int) -> None
             name: value.detach().numpy() for name, value in found.named_parameters()}, scale)
         found = make_module(config)
         load_latent(found, latent)
-    if _compared(found.config, network.config) != _compared(network.config, found.config):
+    if _compared(config, wanted) != _compared(wanted, config):
         raise CheckpointError(f"{shown}: its network options differ from the recipe's; make them "
                               "equal")
     ours = network.state_dict()
