@@ -93,21 +93,31 @@ def plot(rows: Sequence[dict[str, Any]]) -> str:
         parts += [f'<path d="M{x:.1f} {y:.1f}H{wide - 20}" stroke="#ddd"/>',
                   f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{y0 + step / 2:.1f}'
                   '</text>']
-    labels: list[tuple[float, float]] = []
-    for row, second, score in sorted(zip(rows, seconds, scores), key=lambda item: -item[2]):
-        x, y = place(second, score)
+    dots = list(map(place, seconds, scores))
+    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in dots]
+    for row, (x, y) in sorted(zip(rows, dots), key=lambda item: item[1][1]):
         ours = row["name"] not in PEERS and row["name"] not in BASELINES
-        crowded = any(0 < column - x < 140 and abs(line - y) < 10
-                      for column, line in map(place, seconds, scores))
-        side, line = (-9, y + 4) if crowded or x > wide - 110 else (9, y + 4)
-        while any(abs(x - column) < 130 and abs(line - other) < 12 for column, other in labels):
-            line += 3
-        labels.append((x, line))
+        left_end, line, box = _label(x, y, 6.4 * len(row["name"]), taken, wide)
+        taken.append(box)
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{"#c33" if ours else "#557"}"/>',
-                  f'<text x="{x + side:.1f}" y="{line:.1f}" '
-                  f'text-anchor="{"end" if side < 0 else "start"}">{row["name"]}</text>']
+                  f'<text x="{left_end:.1f}" y="{line:.1f}">{row["name"]}</text>']
     parts += [f'<text x="{wide / 2}" y="{high - 10}" text-anchor="middle">CPU seconds for all '
               'photos, start-up included</text>',
               f'<text x="16" y="{high / 2}" text-anchor="middle" transform="rotate(-90 16 '
               f'{high / 2})">PSNR-Y, dB</text>', "</svg>"]
     return "\n".join(parts) + "\n"
+
+
+def _label(x: float, y: float, length: float, taken: Sequence[tuple[float, ...]],
+           wide: float) -> tuple[float, float, tuple[float, ...]]:
+    """Where the text of a dot at (x, y) begins, its baseline, and its box: the nearest place on the
+    right or left, else above or below, that hides nothing of ``taken``."""
+    places = [(x + side, y + 4 + shift) for shift in (0, 9, -9, 18, -18, 27, -27)
+              for side in (9, -9 - length)]
+    boxes = [(left, line - 10, left + length, line + 3) for left, line in places]
+    for (left, line), box in zip(places, boxes):
+        if box[0] > 40 and box[2] < wide and not any(
+                box[0] < other[2] and other[0] < box[2] and box[1] < other[3]
+                and other[1] < box[3] for other in taken):
+            return left, line, box
+    return (*places[0], boxes[0])

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from peers_pages import detail, plot, table  # noqa: E402
 
 PHOTO = np.asarray(Image.open(ROOT / "training/photos/chelsea.png").convert("RGB"))
 PHOTO = PHOTO[100:180, 100:196]
+SVG = "{http://www.w3.org/2000/svg}"
 
 WAIFU2X = """
 class Waifu2x:
@@ -110,3 +112,19 @@ def test_the_plot_has_a_point_for_each_and_leaves_failures_out():
     svg = plot(rows)
     assert svg.count("<circle") == 2 and ">photo-x2</text>" in svg and "broken" not in svg
     assert svg.startswith("<svg") and svg.endswith("</svg>\n")
+
+
+def test_labels_hide_no_point_and_no_label():
+    near = [(36.72, 4.4), (36.67, 1.6), (36.67, 8.4), (36.23, 1.57), (36.17, 1.77), (33.6, 0.3)]
+    rows = [{"name": f"a-model-of-{score}-{seconds}", "psnr_y": score, "cpu_seconds": seconds}
+            for score, seconds in near]
+    root = ElementTree.fromstring(plot(rows))
+    dots = [(float(dot.get("cx")), float(dot.get("cy"))) for dot in root.iter(SVG + "circle")]
+    texts = [(float(text.get("x")), float(text.get("y")), 6.4 * len(text.text))
+             for text in root.iter(SVG + "text") if text.text.startswith("a-model")]
+    assert len(dots) == len(texts) == len(near)
+    for index, (x, y, length) in enumerate(texts):
+        assert not any(x < dot + 5 and dot - 5 < x + length and y - 10 < line + 5
+                       and line - 5 < y + 3 for dot, line in dots)
+        assert not any(x < left + other and left < x + length and abs(y - line) < 12
+                       for left, line, other in texts[:index])
