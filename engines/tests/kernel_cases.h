@@ -9,7 +9,7 @@
 
 namespace bidiff {
 
-// Sizes at and beside those of words and registers, of channels given.
+// Sizes at and next to those of words and registers, of channels given.
 inline Shape random_shape(int64_t in_channels, int64_t out_channels, Inputs* random) {
   return {random->pick({1, 1, 2}),
           in_channels,
