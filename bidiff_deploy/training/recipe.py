@@ -67,9 +67,11 @@ class Recipe:
     run: Run = field(default_factory=Run)
 
     def __post_init__(self) -> None:
-        whole_number("scale", self.scale, 2, 8)
         one_of("model", self.model, tuple(NETWORKS))
         network = NETWORKS[self.model]
+        named = "each of network.scales" if network.scales(self.network) else "scale"
+        for scale in self.scales:
+            whole_number(named, scale, 2, 8)
         if network.kind not in LOSSES:
             raise ValueError(f"model {self.model} is not trained here; export its published "
                              "checkpoint")
@@ -90,8 +92,6 @@ class Recipe:
             raise ValueError(f"data.crop={self.data.crop} must be a multiple of {unit}")
 
     def _check_diffusion(self) -> None:
-        for scale in self.scales:
-            whole_number("each of network.scales", scale, 2, 8)
         if self.scale != self.scales[0]:
             raise ValueError(f"network.scales={list(self.scales)} takes the place of "
                              f"scale={self.scale}; leave scale out")

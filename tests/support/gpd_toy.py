@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bidiff_deploy.networks.bi_diffsr.architecture import Block
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
-from bidiff_deploy.training.networks.bi_diffsr import Down, Fusion, Head, Residual, Up
+from bidiff_deploy.training.networks.bi_diffsr_blocks import Down, Fusion, Head, Residual, Up
 
 CONFIG = NetworkConfig(inner_channel=16, norm_groups=4, channel_mults=(1, 2), res_blocks=1,
                        dropout=0, total_step=10, dynamic_group=1, fp_res=())

@@ -9,5 +9,5 @@
     costs, memory   multiply-accumulates and parameters; estimated peak memory
     network         the record
 
-Its torch module is ``training.networks.bi_diffsr``.
+Its torch module is ``training.networks.bi_diffsr`` (its blocks: ``bi_diffsr_blocks``).
 """
