@@ -33,10 +33,16 @@ __all__ = ["DistillationLoss", "NoiseLoss", "feature_distance", "load_teacher", 
 _OUTER = ("stem", "head")
 
 
-def noise_error(prediction: Tensor, noise: Tensor, kind: str) -> Tensor:
+def noise_error(prediction: Tensor, noise: Tensor, kind: str,
+                deviation: Tensor | None = None) -> Tensor:
     """The mean of |prediction - noise| for ``l1``, the loss of BI-DiffSR, or of its square for
-    ``l2``, the loss of DDPM (Ho et al., NeurIPS 2020, equation 14): a float32 scalar."""
+    ``l2``, the loss of DDPM (Ho et al., NeurIPS 2020, equation 14): a float32 scalar.
+
+    ``deviation``: of a preconditioned network; the difference is divided by it, so that all
+    timesteps weigh alike (Karras et al., arXiv 2206.00364, equation 8)."""
     difference = prediction.float() - noise
+    if deviation is not None:
+        difference = difference / deviation
     return difference.abs().mean() if kind == "l1" else difference.square().mean()
 
 
@@ -50,7 +56,8 @@ class NoiseLoss(nn.Module):
     def forward(self, noisy: Tensor, condition: Tensor, timestep: Tensor, group: Tensor,
                 target: Tensor) -> dict[str, Tensor]:
         prediction = self.network.predict(noisy, condition, timestep, group)
-        return {"loss": noise_error(prediction, target, self.kind)}
+        return {"loss": noise_error(prediction, target, self.kind,
+                                    self.network.deviation(timestep))}
 
 
 class DistillationLoss(nn.Module):
@@ -83,7 +90,8 @@ class DistillationLoss(nn.Module):
         ours: dict[str, Tensor] | None = {} if weights.features else None
         theirs: dict[str, Tensor] | None = {} if weights.features else None
         prediction = self.network.predict(noisy, condition, timestep, group, ours).float()
-        parts = {self.kind: noise_error(prediction, target, self.kind)}
+        deviation = self.network.deviation(timestep)
+        parts = {self.kind: noise_error(prediction, target, self.kind, deviation)}
         if weights.output or weights.features:
             config = self.teacher.config
             teacher_group = timestep.long() * config.dynamic_group // config.total_step
@@ -91,7 +99,7 @@ class DistillationLoss(nn.Module):
                 taught = self.teacher.predict(noisy, condition, timestep, teacher_group,
                                               theirs).float()
         if weights.output:
-            parts["output"] = (prediction - taught).abs().mean()
+            parts["output"] = noise_error(prediction, taught, "l1", deviation)
         if ours is not None and theirs is not None:
             parts["features"] = torch.stack([feature_distance(ours[name], theirs[name])
                                              for name in self.blocks]).mean()

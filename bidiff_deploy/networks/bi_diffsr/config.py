@@ -40,9 +40,11 @@ class NetworkConfig:
     are two layers each; with ``cfb``, BiDense's channel-adaptive bypass, they are one layer each,
     whose input and output differ in channels. ``scales``: the upscaling factors of a network for
     several, ascending, whose norms depend on the factor (``scale_norm``); empty for a network of
-    one. ``weight_bits``, ``activation_bits``: of binarizer ``dorefa``, from 1 to 4. These six are
-    not published options; ``to_dict`` omits them if they are the published network's, whose files
-    have none of them.
+    one. ``weight_bits``, ``activation_bits``: of binarizer ``dorefa``, from 1 to 4.
+    ``preconditioning``: the deviation of photos in [0, 1] from their enlarged low-resolution
+    images, from which the network's output is scaled (``preconditioning``); 0: it is the noise
+    itself. These seven are not published options; ``to_dict`` omits them if they are the published
+    network's, whose files have none of them.
     """
 
     network: ClassVar[str] = "bi-diffsr"
@@ -65,6 +67,7 @@ class NetworkConfig:
     scales: tuple[int, ...] = ()
     weight_bits: int = 1
     activation_bits: int = 1
+    preconditioning: float = 0.0
 
     def __post_init__(self) -> None:
         for field in ("channel_mults", "attn_res", "fp_res", "scales"):
@@ -115,6 +118,14 @@ class NetworkConfig:
             raise CheckpointError(
                 f"network option alignment={self.alignment!r} must be from 0.001 to 1000000")
         object.__setattr__(self, "alignment", float(self.alignment))
+        if isinstance(self.preconditioning, bool) or not (
+                self.preconditioning == 0 or 1e-3 <= float(self.preconditioning) <= 1):
+            raise CheckpointError(f"network option preconditioning={self.preconditioning!r} must "
+                                  "be 0 or from 0.001 to 1")
+        object.__setattr__(self, "preconditioning", float(self.preconditioning))
+        if self.preconditioning and self.in_channel != 2 * self.out_channel:
+            raise CheckpointError("network option preconditioning needs a condition of as many "
+                                  "channels as the prediction: in_channel of twice out_channel")
         if self.shortcut not in (IDENTITY, CFB):
             raise CheckpointError(f"network option shortcut={self.shortcut!r} is not known; it is "
                                   f"{IDENTITY} or {CFB}")
@@ -166,7 +177,8 @@ class NetworkConfig:
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON-ready values, tuples as lists."""
         later = {"binarizer": PUBLISHED, "alignment": 1.0, "shortcut": IDENTITY,
-                 "scales": (), "weight_bits": 1, "activation_bits": 1}
+                 "scales": (), "weight_bits": 1, "activation_bits": 1,
+                 "preconditioning": 0.0}
         return {key: list(value) if isinstance(value, tuple) else value
                 for key, value in dataclasses.asdict(self).items()
                 if key not in later or value != later[key]}

@@ -21,8 +21,8 @@ def _stem(b: Builder, block: Block, x: str) -> str:
 
 
 def _head(b: Builder, block: Block, x: str) -> str:
-    return _norm_conv(b, "prediction", x, f"{block.name}.norm", f"{block.name}.conv", b.none(),
-                      b.none())
+    output = short(block.name) if b.config.preconditioning else "prediction"
+    return _norm_conv(b, output, x, f"{block.name}.norm", f"{block.name}.conv", b.none(), b.none())
 
 
 def _half(b: Builder, block: Block, index: int, output: str, x: str, time: str, skip: str) -> str:

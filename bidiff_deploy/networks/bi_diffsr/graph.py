@@ -19,6 +19,7 @@ from .fused_blocks import FUSED
 from .graph_builder import Builder
 from .plain_blocks import PLAIN
 from .quantised_blocks import QUANTISED
+from .preconditioning import SHARES
 from .step_constants import step_constants
 
 __all__ = ["build_step"]
@@ -43,6 +44,11 @@ def build_step(weights: Weights, store: Store, timestep: int,
         x = (binary if block.binary else full)[block.kind](b, block, *maps)
         if block.pushes_skip:
             skips.append(x)
+    if config.preconditioning:
+        parts = [b.write.op("Mul", value, b.step(share), name=f"prediction/{share}", label=True)
+                 for value, share in zip(("noisy", "condition", x), SHARES)]
+        known = b.write.op("Add", *parts[:2], name="prediction/known", label=True)
+        b.write.op("Add", known, parts[2], name="prediction", label=True)
     out = config.out_channel
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", channels, "H", "W"])
               for name, channels in (("noisy", out), ("condition", config.in_channel - out))]

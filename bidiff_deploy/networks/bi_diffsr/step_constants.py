@@ -19,17 +19,22 @@ from ..base import Weights
 from .architecture import Block, binary_layers, blocks
 from .binarizers import DOREFA, DOREFA_LEVEL, alignment_factor
 from .bit_planes import Plane
+from .preconditioning import SHARES, shares
 
 Array = npt.NDArray[Any]
 _RPRELU = ("shift_in", "slope", "shift_out")
 
 
 def step_constants(weights: Weights, timestep: int) -> dict[str, Array]:
-    """Every constant that depends on the step: ``group_parameters`` of its group, and ``B.time``
-    float32 (C,) of every residual block B."""
+    """Every constant that depends on the step: ``group_parameters`` of its group, ``B.time``
+    float32 (C,) of every residual block B, and with preconditioning its ``SHARES``, (1,) each."""
     found = group_parameters(weights, weights.config.group(timestep))
     found.update((f"{name}.time", vector) for name, vector in time_vectors(weights,
                                                                            timestep).items())
+    config = weights.config
+    if config.preconditioning:
+        row = shares(config.total_step, config.preconditioning)[timestep]
+        found.update(zip(SHARES, row[:, None]))
     return found
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...networks.bi_diffsr.architecture import blocks
 from ...networks.bi_diffsr.config import NetworkConfig
+from ...networks.bi_diffsr.preconditioning import shares
 from ...networks.bi_diffsr.scale_norm import scale_embedding
 from ...networks.bi_diffsr.step_constants import sinusoid
 from .bi_diffsr_blocks import Down, Fusion, Head, Residual, TimeEmbedding, Up
@@ -54,6 +55,10 @@ class BiDiffSR(nn.Module):
         self.scale: Tensor | None
         self.register_buffer("scale", torch.from_numpy(scale_embedding(
             config.scales[0], config.inner_channel)) if config.scales else None, persistent=False)
+        self.shares: Tensor | None  # a copy, since numpy's is read-only
+        self.register_buffer("shares", torch.tensor(shares(
+            config.total_step, config.preconditioning)) if config.preconditioning else None,
+            persistent=False)
 
     def forward(self, noisy: Tensor, condition: Tensor, timestep: int | Tensor) -> Tensor:
         """Predict the noise in ``noisy``.
@@ -113,7 +118,8 @@ class BiDiffSR(nn.Module):
             if block.kind == "residual":
                 yield f"{block.name}.h", module.get_submodule("norm2"), True, False
             if not block.attention:
-                yield ("prediction" if block.kind == "head" else block.name), module, False, False
+                last = block.kind == "head" and not self.config.preconditioning
+                yield ("prediction" if last else block.name), module, False, False
                 continue
             attention, name = module.get_submodule("attention"), f"{block.name}.attention"
             yield block.name, attention, True, True
@@ -147,5 +153,17 @@ class BiDiffSR(nn.Module):
             if outputs is not None:
                 outputs[block.name] = x
             if block.name == last:
-                break
-        return x
+                return x
+        if self.shares is None:
+            return x
+        of_noisy, of_condition, of_output = self._shares(timestep)
+        return noisy * of_noisy + condition * of_condition + x * of_output
+
+    def deviation(self, timestep: Tensor) -> Tensor | None:
+        """How much the noise may differ from what the inputs tell of it, float32 (1, 1, 1, 1) or
+        (N, 1, 1, 1); None without preconditioning. An error of it is divided by this in the loss."""
+        return None if self.shares is None else self._shares(timestep)[2]
+
+    def _shares(self, timestep: Tensor) -> tuple[Tensor, ...]:
+        assert self.shares is not None
+        return self.shares[timestep.long()].view(-1, 3, 1, 1, 1).unbind(1)
