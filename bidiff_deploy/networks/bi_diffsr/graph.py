@@ -18,8 +18,8 @@ from .float_blocks import FLOAT
 from .fused_blocks import FUSED
 from .graph_builder import Builder
 from .plain_blocks import PLAIN
-from .quantised_blocks import QUANTISED
 from .preconditioning import SHARES
+from .quantised_blocks import QUANTISED
 from .step_constants import step_constants
 
 __all__ = ["build_step"]

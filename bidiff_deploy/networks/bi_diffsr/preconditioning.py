@@ -37,7 +37,7 @@ def shares(total_step: int, deviation: float) -> npt.NDArray[np.float32]:
     alpha = Schedule(total_step).alphas_cumprod.astype(np.float64)
     variance = alpha * deviation ** 2 + 1 - alpha
     noisy = np.sqrt(1 - alpha) / variance
-    found = np.stack([noisy, -noisy * np.sqrt(alpha), deviation * np.sqrt(alpha / variance)], 1)
-    found = found.astype(np.float32)
+    columns = [noisy, -noisy * np.sqrt(alpha), deviation * np.sqrt(alpha / variance)]
+    found = np.stack(columns, axis=1).astype(np.float32)
     found.flags.writeable = False
     return found

@@ -161,7 +161,7 @@ class BiDiffSR(nn.Module):
 
     def deviation(self, timestep: Tensor) -> Tensor | None:
         """How much the noise may differ from what the inputs tell of it, float32 (1, 1, 1, 1) or
-        (N, 1, 1, 1); None without preconditioning. An error of it is divided by this in the loss."""
+        (N, 1, 1, 1); None without preconditioning. Losses divide by it."""
         return None if self.shares is None else self._shares(timestep)[2]
 
     def _shares(self, timestep: Tensor) -> tuple[Tensor, ...]:
