@@ -43,15 +43,17 @@ def inline_at(graph: ParameterizedGraph, height: int, width: int) -> Parameteriz
     model = inline_fused(graph.model, keep=KERNELS)
     del model.functions[:]
     images = {value.name for value in model.graph.input} - set(graph.inputs)
-    float32 = _float32(model.graph, images)
+    float32 = _float32(model.graph, images, graph.inputs)
     _fold_channels(model.graph, shapes)
     return dataclasses.replace(graph, model=model, float32=float32, shapes=shapes)
 
 
-def _float32(graph: onnx.GraphProto, images: Collection[str]) -> frozenset[str]:
+def _float32(graph: onnx.GraphProto, images: Collection[str],
+             step: Collection[str]) -> frozenset[str]:
     """Outputs of the first layers, which read the image, and of the nodes that add the image, or
-    what is made of it alone, to a map."""
-    image, constants, found = set(images), {tensor.name for tensor in graph.initializer}, []
+    what is made of it and constants, to a map. ``step``: inputs that are constants of a step."""
+    image, found = set(images), []
+    constants = {*step, *(tensor.name for tensor in graph.initializer)}
     for node in graph.node:
         read = {name for name in node.input if name} - constants
         if not read:

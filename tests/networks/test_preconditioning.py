@@ -9,8 +9,10 @@ import torch
 
 from bidiff_deploy import load_bundle
 from bidiff_deploy.bundle.manifest import open_bundle
+from bidiff_deploy.bundle.step_graphs import StepGraphs
 from bidiff_deploy.errors import CheckpointError
 from bidiff_deploy.export.one_file import export_one_file
+from bidiff_deploy.graphs.lowering import lower_for_cuda
 from bidiff_deploy.networks.bi_diffsr.binarizers import NONE, PUBLISHED
 from bidiff_deploy.networks.bi_diffsr.config import NetworkConfig
 from bidiff_deploy.networks.bi_diffsr.preconditioning import shares
@@ -99,6 +101,17 @@ def test_a_bundle_computes_it(binarizer, tmp_path):
         assert snr(theirs, ours) > (90 if binarizer == NONE else 30)
         # The network's own part is no larger than a few deviations.
         assert snr(ours, of_noisy * noisy + of_condition * condition) > -10
+
+
+def test_float16_maps_leave_the_prediction_in_float32(tmp_path):
+    """An error of float16 would be amplified by 124 at the first timestep."""
+    path = bundle(network(small(PUBLISHED, preconditioning=D)), tmp_path / "x.bundle")
+    graph = lower_for_cuda(StepGraphs(open_bundle(path)), float16=True)
+    kinds = {node.output[0]: node for node in graph.model.graph.node}
+    casts = [name for name in kinds["prediction"].input if kinds[name].op_type == "Cast"]
+    assert [kinds[name].attribute[0].i for name in casts] == [onnx.TensorProto.FLOAT]
+    assert not any("half" in name for name in (*kinds["prediction"].input,
+                                               *kinds["prediction/known"].input))
 
 
 def test_one_file_in_standard_operators_computes_it(tmp_path):

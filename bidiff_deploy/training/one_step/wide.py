@@ -36,6 +36,7 @@ def widened(student: BiDiffSR, copies: int) -> WideTeacher:
                          f"identity, not {config.binarizer} with {config.shortcut}")
     with torch.device("meta"):  # its own weights are never used
         wide = BiDiffSR(config, copies)
+    wide.shares = student.shares
     return WideTeacher(student, wide)
 
 
