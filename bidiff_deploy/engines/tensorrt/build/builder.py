@@ -191,15 +191,15 @@ def _watch(work: Callable[[], Any], state: BuildProgress, label: str, quiet: boo
     # A daemon, because a TensorRT that cannot be cancelled must not keep the process alive.
     thread = threading.Thread(target=run, name="tensorrt-build", daemon=True)
     with progress.Progress(label, 1 if cancels else None, quiet=quiet) as shown:
-        thread.start()
         try:
+            thread.start()
             while not finished.wait(_TICK_SECONDS):
                 share, phase = state.state()
                 # Below 1 until the end, because the plan has still to be serialised.
                 shown.update(min(share, 0.99), f"{label}, {phase}" if phase else label)
         except KeyboardInterrupt:
             state.cancel()
-            if cancels:
+            if cancels and thread.is_alive():
                 shown.update(state.state()[0], f"{label}, stopping")
                 finished.wait()
             raise BuildInterrupted(not finished.is_set()) from None
