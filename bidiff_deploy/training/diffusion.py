@@ -66,7 +66,10 @@ class DiffusionTask:
                 torch.tensor([self.recipe.network.group(step.timestep)], device=device), target)
 
     def _each(self, high: Tensor, given: Tensor, draws: Draws) -> tuple[Tensor, ...]:
-        timesteps = draws.integers(len(high), 0, self.recipe.network.total_step)
+        total, power = self.recipe.network.total_step, self.recipe.timestep_power
+        timesteps = draws.integers(len(high), 0, total)
+        if power != 1:
+            timesteps = [int(total * (drawn / total) ** power) for drawn in timesteps]
         alphas = torch.from_numpy(self.recipe.schedule.alphas_cumprod[timesteps]).to(high.device)
         alphas, noise = alphas.view(-1, 1, 1, 1), draws.noise(high)
         noisy = alphas.sqrt() * high + (1 - alphas).sqrt() * noise

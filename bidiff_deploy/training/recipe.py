@@ -43,6 +43,8 @@ class Recipe:
              1 is the published training
     per_image  with ``uniform: 1``, each image of a batch has its own timestep; only for networks
              whose parameters do not depend on groups of timesteps (``dynamic_group`` 1)
+    timestep_power  with ``per_image``: timesteps are the last one times u to this power, u uniform
+             from 0 to 1; above 1 low ones, which decide details, are drawn more often
     loss     of a diffusion model against the noise, l1 or l2, see ``losses``; of another network
              against the photo, l1 or psnr, see ``one_run``
     initial  checkpoint to start from, relative to the recipe; empty: fresh weights. It may have
@@ -58,6 +60,7 @@ class Recipe:
     betas: tuple[float, ...] = (Schedule.beta_start, Schedule.beta_end)
     uniform: float = 0.0
     per_image: bool = False
+    timestep_power: float = 1.0
     loss: str = "l1"
     initial: str = ""
     distill: Distill = field(default_factory=Distill)
@@ -107,6 +110,9 @@ class Recipe:
                                or self.distill.teacher):
             raise ValueError("per_image needs uniform: 1, no distill, and a network with "
                              "dynamic_group 1, such as binarizer: none")
+        if not 1 <= self.timestep_power <= 4 or (self.timestep_power != 1 and not self.per_image):
+            raise ValueError(f"timestep_power={self.timestep_power} must be from 1 to 4, and 1 "
+                             "without per_image")
         if len(self.betas) != 2:
             raise ValueError(f"betas must be the first and the last one, not {list(self.betas)}")
         if self.one_step.timestep:

@@ -91,6 +91,12 @@ def test_each_image_may_have_its_own_timestep(folder):
     for change in ({"uniform": 0.5}, {"network": TREE["network"]}, {"distill": "t"}):
         with pytest.raises(UsageError, match="per_image needs"):
             recipe_from_dict({**tree, **change})
+    squared = DiffusionTask(recipe_from_dict({**tree, "timestep_power": 2}), folder)
+    found = squared.prepare(task.network, photo, condition, draws)[2]
+    assert found.tolist() == [t * t // 80 for t in timesteps.int().tolist()]
+    for change in ({"timestep_power": 2, "per_image": False}, {"timestep_power": 0.5, **tree}):
+        with pytest.raises(UsageError, match="timestep_power=.* must be from 1 to 4"):
+            recipe_from_dict({**tree, **change})
 
 
 def test_the_samplers_latent_is_what_the_later_step_is_trained_on(folder):
