@@ -147,10 +147,13 @@ class Fixed(torch.nn.Module):
     def __init__(self, *values: float) -> None:
         super().__init__()
         self.config = recipe_from_dict(TREE).network
-        self.values = torch.tensor(values)
+        self.values, self.known = torch.tensor(values), None
 
     def predict(self, *_) -> torch.Tensor:
         return self.values
+
+    def deviation(self, timestep):
+        return self.known
 
 
 def test_losses_by_hand():
@@ -163,6 +166,10 @@ def test_losses_by_hand():
         assert set(found) == {"loss", kind, "output"}
         assert found[kind].item() == pytest.approx(value)
         assert found["loss"].item() == pytest.approx(2 * value + 1)  # the output's part is L1
+    student.known = torch.tensor(0.5)
+    assert NoiseLoss(student, "l1")(*inputs)["loss"].item() == pytest.approx(2)
+    found = DistillationLoss(student, teacher, Distill("x", target=2.0), "l2")(*inputs)
+    assert found["l2"].item() == pytest.approx(4 * 5 / 3) and found["output"].item() == 2
 
 
 def test_the_recipe_names_the_loss(folder):
