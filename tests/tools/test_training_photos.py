@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
 import tarfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from PIL import Image, ImageFont
 
 ROOT = Path(__file__).parents[2]
+MORE_PHOTOS = 161
 sys.path.insert(0, str(ROOT / "tools"))
 
 import training_photos  # noqa: E402
@@ -22,16 +24,19 @@ from bidiff_deploy.errors import UsageError  # noqa: E402
 from bidiff_deploy.training.recipe import read_recipe  # noqa: E402
 
 NAMED = yaml.safe_load((ROOT / "training" / "photo_sources.yaml").read_text())
-TRAINED, EVALUATED = ({training_photos.name_of(file) for files in NAMED[part].values()
-                       for file in files} for part in ("train", "evaluate"))
+TRAINED, MORE, EVALUATED = (
+    [training_photos.name_of(file) for files in NAMED[part].values() for file in files]
+    for part in ("train", "more", "evaluate"))
 
 
 def test_no_recipe_trains_on_what_is_evaluated_or_kept_out():
     evaluated = {*EVALUATED, "chelsea", "china"}
-    assert len(TRAINED) == sum(map(len, NAMED["train"].values())) == 39 and len(evaluated) == 8
+    assert len(set(TRAINED)) == len(TRAINED) == 39 and len(evaluated) == 8
+    assert len({name.lower() for name in MORE}) == len(MORE) == MORE_PHOTOS
     kept_out = tuple(name.lower() for name in NAMED["kept_out"])
     recipes = sorted((ROOT / "training").glob("*.yaml"))
-    stems = set(TRAINED)
+    # A resource's name before a photo's own does not hide it.
+    stems = {*TRAINED, *MORE, *(name.rpartition("_")[2] for name in MORE)}
     for path in recipes:
         if path.name != "photo_sources.yaml":
             data = read_recipe(path).data
@@ -41,6 +46,21 @@ def test_no_recipe_trains_on_what_is_evaluated_or_kept_out():
     assert not [stem for stem in stems if stem.lower().startswith(kept_out)]
     # Folders of a recipe are those that the script prepares from that list.
     assert {"photos", "small", "drawn"} <= stems and "evaluate" not in stems
+
+
+def qt_resource(files: dict[str, bytes]) -> bytes:
+    """A compiled Qt resource, version 1, of ``files`` in one folder."""
+    names, data, tree = b"", b"", b""
+    for name, stored in {"in": None, **files}.items():
+        at = len(names)
+        names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
+        if stored is None:
+            tree += struct.pack(">IHII", 0, 2, 1, 1) + struct.pack(">IHII", at, 2, len(files), 2)
+        else:
+            tree += struct.pack(">IHHHI", at, 0, 0, 0, len(data))
+            data += struct.pack(">I", len(stored)) + stored
+    return struct.pack(">4sIIII", b"qres", 1, 20, 20 + len(tree), 20 + len(tree + data)
+                       ) + tree + data + names
 
 
 @pytest.fixture
@@ -55,21 +75,35 @@ def packages(tmp_path, monkeypatch):
     photo = ((rows // 2 * 16 + columns // 2) % 251).astype(np.uint8)[:, :, None].repeat(3, 2)
     for name in ("wide", "seen"):
         Image.fromarray(photo).save(shelf / f"root/usr/share/photos/{name}.png")
+    stored = (shelf / "root/usr/share/photos/wide.png").read_bytes()
+    (shelf / "root/usr/share/photos/animals.rcc").write_bytes(
+        qt_resource({"text": b"no photo", "owl.png": stored}))
+    Image.new("RGB", (1600, 24), "red").save(shelf / "root/usr/share/photos/long.png")
     font = ImageFont.load_default(12)
     (shelf / "root/usr/share/fonts/one.ttf").write_bytes(font.font_bytes)
-    for name in ("photos-one", *training_photos.FONTS):
+    for name in ("photos-one", "photos-two", *training_photos.FONTS):
         about = shelf / "root/usr/share/doc" / name / "copyright"
         about.parent.mkdir(parents=True)
         about.write_text(f"of {name}")
         with tarfile.open(shelf / f"{name}_1.0_all.deb", "w") as archive:
             archive.add(shelf / "root/usr", "usr")
-    for name, body in (("apt-get", f'cp {shelf}/"$2"_*.deb .'), ("dpkg", 'tar -xf "$2" -C "$3"')):
+    # photos-two is in the later suite alone, whose index is asked for from the archive in use.
+    apt = f"""case "$1" in
+    indextargets) echo "Other elsewhere"; echo "Debian archive";;
+    update) grep -q "archive later main" "$(dirname "$APT_CONFIG")/sources.list";;
+    *) test "$2" = photos-two -a -z "$APT_CONFIG" || cp {shelf}/"$2"_*.deb . ;;
+    esac"""
+    for name, body in (("apt-get", apt), ("dpkg", 'tar -xf "$2" -C "$3"')):
         (commands / name).write_text(f"#!/bin/sh\n{body}\n")
         (commands / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
     sources = tmp_path / "sources.yaml"
     sources.write_text(yaml.safe_dump({
         "train": {"photos-one": ["usr/share/photos/wide.png"]},
+        "more_suite": "later",
+        "notices": {"photos-two": "usr/share/doc/photos-one/copyright"},
+        "more": {"photos-two": ["usr/share/photos/long.png",
+                                "usr/share/photos/animals.rcc/in/owl.png"]},
         "evaluate": {"photos-one": ["usr/share/photos/seen.png"]}}))
     return shelf, sources
 
@@ -81,11 +115,16 @@ def test_packages_become_photos_drawings_and_credits(packages, tmp_path):
         training_photos.prepare(out, given, sources, drawn=1)
         assert {str(path.relative_to(out)) for path in out.rglob("*.*g")} == {
             "photos/wide.png", "small/wide.png", "evaluate/seen.png", "evaluate/chelsea.png",
-            "evaluate/china.png",
+            "evaluate/china.png", "more/long.png", "more_small/long.png", "more/animals_owl.png",
             "drawn/text_00.png", "drawn/lines_00.png", "evaluate_drawn/text_999.png",
             "evaluate_drawn/lines_999.png"}
         assert (out / "credits/photos-one").read_text() == "of photos-one"
         assert Image.open(out / "photos/wide.png").size == (12, 8)  # half, in multiples of 4
+        assert (out / "credits/photos-two").read_text() == "of photos-two"
+        assert (out / "credits/photos-two.notice").read_text() == "of photos-one"
+        assert Image.open(out / "more/long.png").size == (800, 12)
+        assert (out / "more/animals_owl.png").read_bytes() == (
+            out / "photos/wide.png").read_bytes()
         assert Image.open(out / "evaluate/seen.png").size == (24, 20)  # small already
         assert max(Image.open(out / "evaluate/china.png").size) == 640
 
@@ -96,7 +135,11 @@ def test_packages_become_photos_drawings_and_credits(packages, tmp_path):
     (lambda shelf, sources: (shelf / "photos-one_1.0_all.deb").write_text("no package"),
      "photos-one_1.0_all.deb cannot be unpacked"),
     (lambda shelf, sources: sources.write_text(sources.read_text().replace("wide", "narrow")),
-     "package photos-one has no narrow.png")])
+     "package photos-one has no narrow.png"),
+    (lambda shelf, sources: sources.write_text(sources.read_text().replace("owl", "text")),
+     "package photos-two has no text.png"),
+    (lambda shelf, sources: sources.write_text(sources.read_text().replace("later", "none")),
+     "Debian none cannot be reached")])
 def test_what_cannot_be_had_is_named(packages, tmp_path, change, says):
     shelf, sources = packages
     change(shelf, sources)
