@@ -25,8 +25,8 @@ constexpr int64_t kTasksPerProcessor = 2;
 template <class Math, int kRows>
 __attribute__((noinline)) void score_tile(const float* keys, const float* queries, int64_t cells,
                                           Scales scales, float* scores) {
-  Floats sums[kRows][kTileVectors] = {};
-  add_products<Math, kRows>(keys, 1, kTileRows, queries, cells, sums, NoFetch{});
+  Floats sums[sum_rows<Math>(kRows)][kTileVectors] = {};
+  add_products<Math, kRows>(keys, Math::kCellRows, kTileRows, queries, cells, sums, NoFetch{});
   for (int row = 0; row < kRows; ++row) {
     for (int v = 0; v < kTileVectors; ++v) {
       Floats score = Math::sums(sums[row][v]);
@@ -59,7 +59,7 @@ template <class Math, int kRows>
 __attribute__((noinline)) void mix_tile(const AttentionTask& task, const float* values,
                                         int64_t step, int64_t cells, const float* scales,
                                         float* mixed) {
-  Floats sums[kRows][kTileVectors] = {};
+  Floats sums[sum_rows<Math>(kRows)][kTileVectors] = {};
   add_products<Math, kRows>(values, step, 1, task.scores, cells, sums, NoFetch{});
   for (int v = 0; v < kTileVectors; ++v) {
     const Floats rescale = load(task.rescale + v * kLanes);

@@ -39,7 +39,9 @@ struct AttentionTask {
   float* row;     // one row of keys' cells
 };
 
-int64_t row_floats(int64_t keys) { return quotient_up(keys, kPanel) * kPanel + kTileRows; }
+int64_t row_floats(int64_t keys) {
+  return (quotient_up(keys, kPanel) * kPanel + kTileRows) * Rounded::kCellRows;
+}
 
 bool take_memory(AttentionTask* task) {
   const AttentionRun& run = *task->run;
@@ -48,7 +50,7 @@ bool take_memory(AttentionTask* task) {
                      channels * columns,
                      columns,
                      columns,
-                     (run.block_keys + 1) * kPanel,
+                     (run.block_keys + kUnit<Rounded>)*kPanel,
                      kPanel,
                      kPanel,
                      round_up(run.block_keys, kLanes),
@@ -74,11 +76,12 @@ void pack_queries(const AttentionTask& task) {
   const AttentionRun& run = *task.run;
   const int64_t channels = run.problem->channels, positions = run.problem->positions;
   const float* from = task.query + task.first_query;
-  for (int64_t cell = 0; cell < cells_of<Copied>(channels); ++cell) {
-    const bool pair = Copied::kDepth == 2 && cell * 2 + 1 < channels;
-    gather_row<Copied>(from, pair ? from + positions : nullptr, task.queries,
-                       task.query_panels + cell * kPanel, run.query_stride);
-    from += Copied::kDepth * positions;
+  float* to = task.query_panels;
+  for (int64_t channel = 0; channel < channels; channel += kUnit<Copied>) {
+    gather_unit<Copied>(unit_at<Copied>(from, positions, channels - channel), task.queries, to,
+                        run.query_stride);
+    from += kUnit<Copied> * positions;
+    to += Copied::kCellRows * kPanel;
   }
   if constexpr (Math::kScaled) {
     for (int64_t panel = 0; panel < task.panels; ++panel) {
@@ -101,6 +104,14 @@ Floats scale_keys(const AttentionTask& task, const float* keys, int64_t count, f
                                sum * splat(1.0f / Math::largest_sum(Math::kLargest, channels)));
   store(scales, scale);
   return splat(1.0f) / scale;
+}
+
+// Where gather_unit has the first cell of a column, in panels one after the other.
+template <class Math>
+BIDIFF_INLINE int64_t right_place(int64_t column) {
+  const int64_t lane = column % kLanes, vector = column % kPanel - lane;
+  return column / kPanel * Math::kCellRows * kPanel + lane * Math::kCellRows / kLanes * kPanel +
+         vector + lane * Math::kCellRows % kLanes;
 }
 
 template <class Math>
@@ -128,12 +139,19 @@ void pack_keys(const AttentionTask& task, int64_t first, int64_t count) {
     }
     return;
   }
-  for (int64_t cell = 0; cell < run.cells; ++cell, from += Math::kDepth * positions) {
-    const bool pair = cell * Math::kDepth + 1 < channels;
-    gather_row<Math>(from, pair ? from + positions : nullptr, count, task.row, kPanel);
+  constexpr int64_t kRows = Math::kCellRows;
+  for (int64_t cell = 0; cell < run.cells; cell += kRows, from += kUnit<Math> * positions) {
+    const Unit<Math> unit = unit_at<Math>(from, positions, channels - cell * Math::kDepth);
+    gather_unit<Math>(unit, count, task.row, kRows * kPanel);
     float* to = task.keys + cell * kTileRows;
     for (int64_t at = 0; at < count; at += kTileRows, to += run.cells * kTileRows) {
-      memcpy(to, task.row + at, kTileRows * sizeof(float));
+      if constexpr (kRows == 1) {
+        memcpy(to, task.row + at, kTileRows * sizeof(float));
+      } else {
+        for (int64_t i = 0; i < kTileRows; ++i) {
+          memcpy(to + i * kRows, task.row + right_place<Math>(at + i), kRows * sizeof(float));
+        }
+      }
     }
   }
 }

@@ -20,8 +20,8 @@ BIDIFF_INLINE void soften_keys(const float* from, Floats highest, Floats factor,
   }
   BIDIFF_EACH total[0] += p[i];
 #pragma GCC unroll 8
-  for (int i = 0; i < kCount; i += Math::kDepth) {
-    store(to + i / Math::kDepth * kPanel, Math::cells(p[i], p[i + Math::kDepth - 1]));
+  for (int i = 0; i < kCount; i += kUnit<Math>) {
+    store_cells<Math>(p + i, to + i / Math::kDepth * kPanel, kPanel);
   }
 }
 
@@ -37,10 +37,10 @@ void soften_panel(const AttentionTask& task, int64_t panel, int64_t count) {
       highest[v] = bidiff::maximum(highest[v], load(task.scores + key * kPanel + v * kLanes));
     }
   }
-  // Cells hold keys in pairs; the value that goes with a key after the last one is 0.
-  if (Math::kDepth == 2 && count % 2) {
+  // Cells hold several keys; the value that goes with a key after the last one is 0.
+  for (int64_t key = count; key % kUnit<Math> != 0; ++key) {
     for (int v = 0; v < kTileVectors; ++v) {
-      store(task.scores + count * kPanel + v * kLanes, splat(kLowest));
+      store(task.scores + key * kPanel + v * kLanes, splat(kLowest));
     }
   }
   for (int v = 0; v < kTileVectors; ++v) {
@@ -57,9 +57,9 @@ void soften_panel(const AttentionTask& task, int64_t panel, int64_t count) {
       soften_keys<Math, kTogether>(scores + key * kPanel, subtracted, factor, &total,
                                    scores + key / Math::kDepth * kPanel);
     }
-    for (; key < count; key += Math::kDepth) {
-      soften_keys<Math, Math::kDepth>(scores + key * kPanel, subtracted, factor, &total,
-                                      scores + key / Math::kDepth * kPanel);
+    for (; key < count; key += kUnit<Math>) {
+      soften_keys<Math, kUnit<Math>>(scores + key * kPanel, subtracted, factor, &total,
+                                     scores + key / Math::kDepth * kPanel);
     }
     if (Math::kScaled) {
       const Floats weight = exp((highest[v] - maximum) * scale) * splat(1.0f / kLargestWeight);

@@ -70,7 +70,7 @@ Plan make_plan(const ConvProblem& problem) {
   plan.scales = plan.largest + (Math::kScaled ? kFrequencies * tiles : 0);
   plan.stage = plan.scales + kFrequencies * plan.scale_stride;
   plan.rows = plan.stage + kPatch * stage_pitch(tiles);
-  plan.carry = plan.rows + Math::kDepth * kTile * kPatch * tiles;
+  plan.carry = plan.rows + kUnit<Math> * kTile * kPatch * tiles;
   plan.total = plan.carry + shape.channels * (kPatch - kTile) * kPatch * tiles;
   return plan;
 }

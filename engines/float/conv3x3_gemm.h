@@ -19,6 +19,33 @@ constexpr int kPanel = 4;
 #endif
 constexpr int kMaxVectors = 3;
 
+// The sums of a panel, two rows and two rows of cells at a time.
+template <class Math, int kRows, int kVectors>
+BIDIFF_INLINE void add_paired_products(const float* weights, const float* values, int64_t depth,
+                                       int64_t pitch, Floats (*sum)[kVectors]) {
+  for (int64_t k = 0; k < depth; k += 2) {
+    Floats rows[kRows / 2];
+#pragma GCC unroll 4
+    for (int i = 0; i < kRows / 2; ++i) rows[i] = load(weights + i * kLanes);
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v) {
+      const Floats lower = load(values + v * kLanes), upper = load(values + pitch + v * kLanes);
+#pragma GCC unroll 4
+      for (int i = 0; i < kRows / 2; ++i) {
+        sum[2 * i][v] = Math::multiply_add(rows[i], lower, sum[2 * i][v]);
+        sum[2 * i + 1][v] = Math::multiply_add(rows[i], upper, sum[2 * i + 1][v]);
+      }
+    }
+    weights += 2 * kPanel;
+    values += 2 * pitch;
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < kRows / 2; ++i) {
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v) Math::split_rows(&sum[2 * i][v], &sum[2 * i + 1][v]);
+  }
+}
+
 // weights [depth][kPanel], values [depth][pitch], sums [kRows][pitch]. The loops over sums must be
 // unrolled early, or gcc keeps the array in memory around the loop over depth.
 template <class Math, int kRows, int kVectors>
@@ -31,19 +58,23 @@ __attribute__((noinline)) void multiply_panel(const float* weights, const float*
 #pragma GCC unroll 3
     for (int v = 0; v < kVectors; ++v) sum[row][v] = splat(0.0f);
   }
-  for (int64_t k = 0; k < depth; ++k) {
-    Floats value[kVectors];
+  if constexpr (Math::kCellRows == 2) {
+    add_paired_products<Math, kRows, kVectors>(weights, values, depth, pitch, sum);
+  } else {
+    for (int64_t k = 0; k < depth; ++k) {
+      Floats value[kVectors];
 #pragma GCC unroll 3
-    for (int v = 0; v < kVectors; ++v) value[v] = load(values + v * kLanes);
+      for (int v = 0; v < kVectors; ++v) value[v] = load(values + v * kLanes);
 #pragma GCC unroll 8
-    for (int row = 0; row < kRows; ++row) {
+      for (int row = 0; row < kRows; ++row) {
 #pragma GCC unroll 3
-      for (int v = 0; v < kVectors; ++v) {
-        sum[row][v] = Math::multiply_add(Math::broadcast(weights + row), value[v], sum[row][v]);
+        for (int v = 0; v < kVectors; ++v) {
+          sum[row][v] = Math::multiply_add(Math::broadcast(weights + row), value[v], sum[row][v]);
+        }
       }
+      weights += kPanel;
+      values += pitch;
     }
-    weights += kPanel;
-    values += pitch;
   }
 #pragma GCC unroll 8
   for (int row = 0; row < kRows; ++row) {

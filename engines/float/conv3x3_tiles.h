@@ -19,7 +19,7 @@ struct Strip {
   int64_t value_stride;  // floats from one frequency to the next
   int64_t sum_stride;
   float* stage;   // [kPatch] rows of h with zeros left and right of the map
-  float* rows;    // per channel of a pair: [kTile][kPatch][tiles], transformed along the row
+  float* rows;    // per channel of a unit: [kTile][kPatch][tiles], transformed along the row
   float* carry;   // per input channel: [kPatch - kTile] more such rows, shared by two rows of tiles
   float* values;  // of a block: [kFrequencies][depth][tile rows of the block][tiles]
   float* sums;    // [kFrequencies][Cout][tile rows of the block][tiles]
@@ -123,28 +123,39 @@ template <class Math>
 void transform_channels(const Strip& strip, int64_t top, bool first, float* values, int64_t pitch) {
   const int64_t tiles = strip.vectors * kLanes, channels = strip.problem->shape.channels;
   const int64_t row_floats = kPatch * tiles, shared = (kPatch - kTile) * row_floats;
-  float* const upper_rows = strip.rows + kTile * row_floats;
-  for (int64_t channel = 0; channel < channels; channel += Math::kDepth, values += pitch) {
+  constexpr int kTogether = kUnit<Math>;
+  for (int64_t channel = 0; channel < channels; channel += kTogether) {
+    const int64_t present = smaller(kTogether, channels - channel);
     float* carry = strip.carry + channel * shared;
-    const bool pair = Math::kDepth == 2 && channel + 1 < channels;
-    transform_rows(strip, channel, top, first, strip.rows, carry);
-    if (pair) transform_rows(strip, channel + 1, top, first, upper_rows, carry + shared);
+    for (int64_t i = 0; i < present; ++i) {
+      transform_rows(strip, channel + i, top, first, strip.rows + i * kTile * row_floats,
+                     carry + i * shared);
+    }
     for (int j = 0; j < kPatch; ++j) {
       for (int64_t tile = 0; tile < tiles; tile += kLanes) {
         const int64_t at = j * tiles + tile;
-        Floats t[kPatch], upper[kPatch] = {};
-        transform_column(strip.rows + at, carry + at, tiles, t);
-        if (pair) transform_column(upper_rows + at, carry + shared + at, tiles, upper);
+        Floats t[kTogether][kPatch] = {};
+#pragma GCC unroll 4
+        for (int i = 0; i < kTogether; ++i) {
+          if (i > 0 && i >= present) break;
+          transform_column(strip.rows + i * kTile * row_floats + at, carry + i * shared + at, tiles,
+                           t[i]);
+        }
+#pragma GCC unroll 6
         for (int i = 0; i < kPatch; ++i) {
           const int64_t frequency = i * kPatch + j;
           if constexpr (Math::kScaled) {
-            keep_raw(strip, frequency, channel, tile, t[i], upper[i]);
+            keep_raw(strip, frequency, channel, tile, t[0][i], t[1][i]);
           } else {
-            store(values + frequency * strip.value_stride + tile, Math::cells(t[i], upper[i]));
+            Floats depths[kTogether];
+#pragma GCC unroll 4
+            for (int k = 0; k < kTogether; ++k) depths[k] = t[k][i];
+            store_cells<Math>(depths, values + frequency * strip.value_stride + tile, pitch);
           }
         }
       }
     }
+    values += Math::kCellRows * pitch;
   }
 }
 

@@ -125,13 +125,9 @@ inline void round_to_bfloat16(const double cost[kFrequencies][kFrequencies],
 BIDIFF_INLINE bool rounds(Precision precision) {
   return kRounds && precision == Precision::kBfloat16;
 }
-template <class Math>
-BIDIFF_INLINE int64_t cells_of(int64_t in_channels) {
-  return quotient_up(in_channels, Math::kDepth);
-}
 
-// Packed weights: cells [frequency][panel][depth][kPanel], then the scales of integers [frequency]
-// [rows of whole panels].
+// Packed weights: cells [frequency][panel][depth][kPanel] as left_place() has them, then the scales
+// of integers [frequency][rows of whole panels].
 template <class Math>
 BIDIFF_INLINE int64_t weight_floats(int64_t out_channels, int64_t in_channels) {
   return kFrequencies * panels(out_channels) * kPanel * cells_of<Math>(in_channels);
@@ -174,8 +170,8 @@ void pack_as(const float* weight, int64_t out_channels, int64_t in_channels, flo
       for (int f = 0; f < kFrequencies; ++f) {
         if (Math::kScaled && scale[f] > 0) u[f] /= scale[f];
         float* panel = packed + (f * rows + o / kPanel * kPanel) * cells;
-        put_factor<Math>(panel + c / Math::kDepth * kPanel + o % kPanel, c % Math::kDepth,
-                         static_cast<float>(u[f]));
+        put_factor<Math>(panel + left_place<Math>(c / Math::kDepth, o % kPanel, kPanel),
+                         c % Math::kDepth, static_cast<float>(u[f]));
       }
     }
   }

@@ -8,7 +8,12 @@
 // the right operand's column, so that the column's largest magnitude is kLargest, and that of the
 // left operand's row. Rows are scaled so that no sum can overflow, whatever the columns hold. They
 // round 16 times less than bfloat16, and of AVX2's instructions the one for pairs of them does
-// twice the multiplications of the one for floats.
+// twice the multiplications of the one for floats. NEON's does as many as that for floats, so there
+// it is bfloat16 or float32.
+//
+// AArch64's BFMMLA multiplies 2 rows by 2 columns of 4 depths. There two rows of cells are stored
+// together: of the right operand, vector by vector, the first holds both cells of the lower columns
+// and the second those of the upper ones; of the left one, both cells of a row are neighbours.
 //
 // For the .cpp files of this folder only; unnamed namespace, see maps.h.
 #pragma once
@@ -18,6 +23,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#include <arm_neon.h>
 #endif
 
 namespace bidiff {
@@ -36,7 +43,8 @@ struct Scales {
 
 struct Float32 {
   using Copied = Float32;
-  static constexpr int kDepth = 1;  // of one cell
+  static constexpr int kDepth = 1;     // of one cell
+  static constexpr int kCellRows = 1;  // that are stored together
   static constexpr bool kScaled = false;
   static BIDIFF_INLINE_MEMBER Floats broadcast(const float* cell) { return splat(*cell); }
   static BIDIFF_INLINE_MEMBER Floats multiply_add(Floats a, Floats b, Floats sum) {
@@ -64,6 +72,7 @@ BIDIFF_INLINE Floats broadcast_bits(const float* cell) {
 struct Bfloat16 {
   using Copied = Bfloat16;
   static constexpr int kDepth = 2;
+  static constexpr int kCellRows = 1;
   static constexpr bool kScaled = false;
   static BIDIFF_INLINE_MEMBER Floats broadcast(const float* cell) { return broadcast_bits(cell); }
   static BIDIFF_INLINE_MEMBER Floats multiply_add(Floats a, Floats b, Floats sum) {
@@ -128,6 +137,7 @@ BIDIFF_INLINE Floats consecutive(Floats first, Floats second) {
 struct Int16 {
   using Copied = Float32;  // before the scales are known
   static constexpr int kDepth = 2;
+  static constexpr int kCellRows = 1;
   static constexpr bool kScaled = true;
   static constexpr float kLargest = 8191.0f;
   // Of a row's magnitudes, where columns have at most `largest`; rounding adds up to a half to
@@ -165,10 +175,91 @@ struct Int16 {
 #undef BIDIFF_IN_REGISTER
 using Rounded = Int16;
 constexpr bool kRounds = true;
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+struct Bfloat16 {
+  using Copied = Bfloat16;
+  static constexpr int kDepth = 2;
+  static constexpr int kCellRows = 2;
+  static constexpr bool kScaled = false;
+  // Both cells of a row, and those of the row `step` floats further.
+  static BIDIFF_INLINE_MEMBER Floats two_rows(const float* cells, int64_t step) {
+    return reinterpret_cast<Floats>(vcombine_f32(vld1_f32(cells), vld1_f32(cells + step)));
+  }
+  // Of two rows and two columns: sums (0, 0), (0, 1), (1, 0) and (1, 1).
+  static BIDIFF_INLINE_MEMBER Floats multiply_add(Floats rows, Floats columns, Floats sum) {
+    return reinterpret_cast<Floats>(vbfmmlaq_f32(reinterpret_cast<float32x4_t>(sum),
+                                                 reinterpret_cast<bfloat16x8_t>(rows),
+                                                 reinterpret_cast<bfloat16x8_t>(columns)));
+  }
+  // Sums of two rows, of the lower columns and of the upper ones, become those of each row.
+  static BIDIFF_INLINE_MEMBER void split_rows(Floats* first, Floats* second) {
+    const float64x2_t lower = reinterpret_cast<float64x2_t>(*first);
+    const float64x2_t upper = reinterpret_cast<float64x2_t>(*second);
+    *first = reinterpret_cast<Floats>(vzip1q_f64(lower, upper));
+    *second = reinterpret_cast<Floats>(vzip2q_f64(lower, upper));
+  }
+  static BIDIFF_INLINE_MEMBER Floats sums(Floats sum) { return sum; }
+  static BIDIFF_INLINE_MEMBER uint16x8_t rounded(Floats low) {  // in the lower half
+    return vreinterpretq_u16_bf16(vcvtq_low_bf16_f32(reinterpret_cast<float32x4_t>(low)));
+  }
+  static BIDIFF_INLINE_MEMBER Floats cells(Floats first, Floats second) {
+    return reinterpret_cast<Floats>(vzip1q_u16(rounded(first), rounded(second)));
+  }
+  static BIDIFF_INLINE_MEMBER Floats lower_columns(Floats first, Floats second) {
+    return reinterpret_cast<Floats>(
+        vzip1q_f32(reinterpret_cast<float32x4_t>(first), reinterpret_cast<float32x4_t>(second)));
+  }
+  static BIDIFF_INLINE_MEMBER Floats upper_columns(Floats first, Floats second) {
+    return reinterpret_cast<Floats>(
+        vzip2q_f32(reinterpret_cast<float32x4_t>(first), reinterpret_cast<float32x4_t>(second)));
+  }
+  static BIDIFF_INLINE_MEMBER void row_cells(const float* from, int64_t count, float* to) {
+    for (; count > 0; count -= 2 * kLanes, from += 2 * kLanes, to += kLanes) {
+      const Floats first = load_part(from, smaller(count, kLanes));
+      const Floats second =
+          count > kLanes ? load_part(from + kLanes, smaller(count - kLanes, kLanes)) : Floats{};
+      store(to, reinterpret_cast<Floats>(
+                    vcvtq_high_bf16_f32(vcvtq_low_bf16_f32(reinterpret_cast<float32x4_t>(first)),
+                                        reinterpret_cast<float32x4_t>(second))));
+    }
+  }
+};
+using Rounded = Bfloat16;
+constexpr bool kRounds = true;
 #else
 using Rounded = Float32;
 constexpr bool kRounds = false;
 #endif
+
+// Depths that are stored together, in kCellRows rows of cells.
+template <class Math>
+constexpr int kUnit = Math::kDepth * Math::kCellRows;
+
+// Rows of cells of `depth` values.
+template <class Math>
+BIDIFF_INLINE int64_t cells_of(int64_t depth) {
+  return quotient_up(depth, kUnit<Math>) * Math::kCellRows;
+}
+
+// Stores the cells of kUnit vectors of the right operand, `pitch` floats from row to row.
+template <class Math>
+BIDIFF_INLINE void store_cells(const Floats* depths, float* to, int64_t pitch) {
+  const Floats first = Math::cells(depths[0], depths[Math::kDepth - 1]);
+  if constexpr (Math::kCellRows == 1) {
+    store(to, first);
+  } else {
+    const Floats second = Math::cells(depths[Math::kDepth], depths[Math::kDepth + 1]);
+    store(to, Math::lower_columns(first, second));
+    store(to + pitch, Math::upper_columns(first, second));
+  }
+}
+
+// Where the left operand has a cell of a row, of panels of `rows` rows.
+template <class Math>
+BIDIFF_INLINE int64_t left_place(int64_t cell, int64_t row, int64_t rows) {
+  return cell / Math::kCellRows * Math::kCellRows * rows + row * Math::kCellRows +
+         cell % Math::kCellRows;
+}
 
 // Magnitudes of a left operand's row, and its scale: 0 if all are zeros.
 struct RowScale {

@@ -24,11 +24,6 @@ constexpr int64_t kPanel = kTileVectors * kLanes;
 // kSerialWork counts binary multiply-adds, which are about this much faster than float32 ones.
 constexpr int64_t kFloatWork = 16;
 
-template <class Math>
-BIDIFF_INLINE int64_t cells_of(int64_t depth) {
-  return (depth + Math::kDepth - 1) / Math::kDepth;
-}
-
 // Floats from one panel to the next: a whole number of cache lines and no power of two, at which
 // the lines of all panels would share a few sets of the cache.
 BIDIFF_INLINE int64_t panel_stride(int64_t cells) { return cells * kPanel + 16; }
@@ -56,46 +51,104 @@ struct NoFetch {
   BIDIFF_INLINE_MEMBER void step() {}
 };
 
-// sums += left * right for kRows rows. Cell (row, depth) of left is at left[row * row_step + depth
-// * depth_step].
+// Rows of sums of a product of kRows rows.
+template <class Math>
+constexpr int sum_rows(int rows) {
+  return (rows + Math::kCellRows - 1) / Math::kCellRows * Math::kCellRows;
+}
+
+// As add_products, two rows and two rows of cells at a time.
+template <class Math, int kRows, class Prefetch>
+BIDIFF_INLINE void add_paired_products(const float* left, int64_t row_step, int64_t depth_step,
+                                       const float* right, int64_t cells,
+                                       Floats (*sums)[kTileVectors], Prefetch prefetch) {
+  constexpr int kPairs = (kRows + 1) / 2;
+  for (int64_t depth = 0; depth < cells; depth += 2) {
+    Floats rows[kPairs];
+    for (int i = 0; i < kPairs; ++i) {
+      rows[i] = Math::two_rows(left + 2 * i * row_step, 2 * i + 1 < kRows ? row_step : 0);
+    }
+    for (int v = 0; v < kTileVectors; ++v) {
+      const Floats lower = load(right + v * kLanes), upper = load(right + kPanel + v * kLanes);
+      for (int i = 0; i < kPairs; ++i) {
+        sums[2 * i][v] = Math::multiply_add(rows[i], lower, sums[2 * i][v]);
+        sums[2 * i + 1][v] = Math::multiply_add(rows[i], upper, sums[2 * i + 1][v]);
+      }
+    }
+    prefetch.step();
+    prefetch.step();
+    left += 2 * depth_step;
+    right += 2 * kPanel;
+  }
+  for (int i = 0; i < kPairs; ++i) {
+    for (int v = 0; v < kTileVectors; ++v) Math::split_rows(&sums[2 * i][v], &sums[2 * i + 1][v]);
+  }
+}
+
+// sums = left * right for kRows rows, where sums are zeros before. Cell (row, depth) of left is at
+// left[row * row_step + depth * depth_step]; where two rows of cells are stored together, that is
+// so for even depths, and the next cell follows.
 template <class Math, int kRows, class Prefetch>
 BIDIFF_INLINE void add_products(const float* left, int64_t row_step, int64_t depth_step,
                                 const float* right, int64_t cells, Floats (*sums)[kTileVectors],
                                 Prefetch prefetch) {
-  for (int64_t depth = 0; depth < cells; ++depth) {
-    Floats column[kTileVectors];
-    for (int v = 0; v < kTileVectors; ++v) column[v] = load(right + v * kLanes);
-    for (int row = 0; row < kRows; ++row) {
-      const Floats factor = Math::broadcast(left + row * row_step);
-      for (int v = 0; v < kTileVectors; ++v) {
-        sums[row][v] = Math::multiply_add(factor, column[v], sums[row][v]);
+  if constexpr (Math::kCellRows == 2) {
+    add_paired_products<Math, kRows>(left, row_step, depth_step, right, cells, sums, prefetch);
+  } else {
+    for (int64_t depth = 0; depth < cells; ++depth) {
+      Floats column[kTileVectors];
+      for (int v = 0; v < kTileVectors; ++v) column[v] = load(right + v * kLanes);
+      for (int row = 0; row < kRows; ++row) {
+        const Floats factor = Math::broadcast(left + row * row_step);
+        for (int v = 0; v < kTileVectors; ++v) {
+          sums[row][v] = Math::multiply_add(factor, column[v], sums[row][v]);
+        }
       }
+      prefetch.step();
+      left += depth_step;
+      right += kPanel;
     }
-    prefetch.step();
-    left += depth_step;
-    right += kPanel;
   }
 }
 
-// Writes one row of cells, `columns` values of one depth, or of two (second may be null: zeros), to
-// row `to` of consecutive panels. Columns beyond the last are zeros.
+// Rows of the right operand that become cells together; null, but for the first: zeros.
 template <class Math>
-BIDIFF_INLINE void gather_row(const float* first, const float* second, int64_t columns, float* to,
-                              int64_t stride) {
+struct Unit {
+  const float* rows[kUnit<Math>];
+};
+
+// Of `left` depths from `from` on, `pitch` floats from one to the next.
+template <class Math>
+BIDIFF_INLINE Unit<Math> unit_at(const float* from, int64_t pitch, int64_t left) {
+  Unit<Math> unit{};
+  for (int i = 0; i < kUnit<Math> && i < left; ++i) unit.rows[i] = from + i * pitch;
+  return unit;
+}
+
+// Writes the cells of `columns` columns of a unit to row `to` of consecutive panels. Columns beyond
+// the last are zeros.
+template <class Math>
+BIDIFF_INLINE void gather_unit(Unit<Math> unit, int64_t columns, float* to, int64_t stride) {
+  Floats depths[kUnit<Math>];
   for (; columns >= kPanel; columns -= kPanel, to += stride) {
     for (int v = 0; v < kTileVectors; ++v) {
-      const Floats other = Math::kDepth == 2 && second ? load(second + v * kLanes) : Floats{};
-      store(to + v * kLanes, Math::cells(load(first + v * kLanes), other));
+      for (int i = 0; i < kUnit<Math>; ++i) {
+        depths[i] = i == 0 || unit.rows[i] ? load(unit.rows[i] + v * kLanes) : Floats{};
+      }
+      store_cells<Math>(depths, to + v * kLanes, kPanel);
     }
-    first += kPanel;
-    if (second) second += kPanel;
+    for (int i = 0; i < kUnit<Math>; ++i) {
+      if (i == 0 || unit.rows[i]) unit.rows[i] += kPanel;
+    }
   }
   if (columns <= 0) return;
   for (int64_t at = 0; at < kPanel; at += kLanes) {
     const int64_t rest = columns - at < 0 ? 0 : columns - at < kLanes ? columns - at : kLanes;
-    const Floats other =
-        Math::kDepth == 2 && second ? load_part(second + (rest ? at : 0), rest) : Floats{};
-    store(to + at, Math::cells(load_part(first + (rest ? at : 0), rest), other));
+    for (int i = 0; i < kUnit<Math>; ++i) {
+      depths[i] =
+          i == 0 || unit.rows[i] ? load_part(unit.rows[i] + (rest ? at : 0), rest) : Floats{};
+    }
+    store_cells<Math>(depths, to + at, kPanel);
   }
 }
 

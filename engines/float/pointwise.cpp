@@ -69,7 +69,7 @@ bool run_pointwise(const PointwiseProblem& problem, const void* packed, const Pa
   run.pixels = problem.shape.height * problem.shape.width;
   run.depth = problem.shape.channels + problem.second_channels;
   run.cells = cells_of<Math>(run.depth);
-  run.copied = cells_of<typename Math::Copied>(run.depth);
+  run.copied = quotient_up(run.depth, kUnit<typename Math::Copied>);
   run.stride = value_panel_stride<Math>(run.depth);
 
   const int64_t panels = quotient_up(run.pixels, kPanel);
@@ -77,7 +77,8 @@ bool run_pointwise(const PointwiseProblem& problem, const void* packed, const Pa
   const int64_t parts = quotient_up(wanted, problem.shape.batch);
   run.task_panels = quotient_up(panels, parts);
   run.tasks_per_image = quotient_up(panels, run.task_panels);
-  const int64_t columns = smaller(kBlockFloats / run.copied, kBlockColumns);
+  const int64_t rows = run.copied * Math::Copied::kCellRows;
+  const int64_t columns = smaller(kBlockFloats / rows, kBlockColumns);
   run.block_panels = larger(1, smaller(columns / kPanel, run.task_panels));
 
   // Few pixels: the output channels are divided among tasks as well.

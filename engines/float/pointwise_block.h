@@ -12,7 +12,7 @@ struct PointwiseRun {
   const PointwiseProblem* problem;
   const float* packed;
   int64_t pixels, depth, cells;  // depth: channels of both maps
-  int64_t copied;                // rows of cells that a block is copied to: see scale_panel
+  int64_t copied;                // units that a block is copied to: see scale_panel
   const float* row_scales;       // of integers
   int64_t stride;                // floats from panel to panel
   int64_t block_panels;
@@ -50,26 +50,27 @@ const float* channel_of(const PointwiseTask& task, int64_t channel) {
   return problem.second + (task.image * problem.second_channels + channel - own) * task.run->pixels;
 }
 
-// Copies a block to panels, `step` rows of cells at a time. What the next step reads is prefetched
+// Copies a block to panels, `step` units at a time. What the next step reads is prefetched
 // during the products in between.
 struct Copy {
   const PointwiseTask* task;
   Block block;
   float* panels;
-  int64_t cell, step;
+  int64_t unit, step;
 };
 
 template <class Math>
 void step_copy(Copy* copy) {
   const PointwiseRun& run = *copy->task->run;
-  const int64_t past = smaller(copy->cell + copy->step, run.copied);
-  for (; copy->cell < past; ++copy->cell) {
-    const float* first = channel_of(*copy->task, copy->cell * Math::kDepth);
-    const float* second = nullptr;
-    if (Math::kDepth == 2) second = channel_of(*copy->task, copy->cell * Math::kDepth + 1);
-    gather_row<Math>(first + copy->block.first_pixel,
-                     second ? second + copy->block.first_pixel : nullptr, copy->block.pixels,
-                     copy->panels + copy->cell * kPanel, run.stride);
+  const int64_t past = smaller(copy->unit + copy->step, run.copied);
+  for (; copy->unit < past; ++copy->unit) {
+    Unit<Math> unit;
+    for (int i = 0; i < kUnit<Math>; ++i) {
+      const float* channel = channel_of(*copy->task, copy->unit * kUnit<Math> + i);
+      unit.rows[i] = channel ? channel + copy->block.first_pixel : nullptr;
+    }
+    gather_unit<Math>(unit, copy->block.pixels,
+                      copy->panels + copy->unit * Math::kCellRows * kPanel, run.stride);
   }
 }
 
@@ -77,12 +78,13 @@ template <class Math>
 Fetch next_fetch(const Copy& copy) {
   const PointwiseRun& run = *copy.task->run;
   Fetch fetch;
-  const float* next = channel_of(*copy.task, copy.cell * Math::kDepth) + copy.block.first_pixel;
+  const int64_t channel = copy.unit * kUnit<Math>;
+  const float* next = channel_of(*copy.task, channel) + copy.block.first_pixel;
   for (const char*& start : fetch.runs) start = reinterpret_cast<const char*>(next);
   // During a tile's products, of run.cells steps.
   fetch.bytes = quotient_up(copy.block.pixels * int64_t{sizeof(float)}, run.cells);
-  for (int i = 1; i < Fetch::kRuns && i < copy.step * Math::kDepth; ++i) {
-    const float* from = channel_of(*copy.task, copy.cell * Math::kDepth + i);
+  for (int i = 1; i < Fetch::kRuns && i < copy.step * kUnit<Math>; ++i) {
+    const float* from = channel_of(*copy.task, channel + i);
     if (from) fetch.runs[i] = reinterpret_cast<const char*>(from + copy.block.first_pixel);
   }
   return fetch;
@@ -95,8 +97,8 @@ __attribute__((noinline)) void multiply_tile(const PointwiseTask& task, const fl
                                              Prefetch prefetch) {
   const PointwiseRun& run = *task.run;
   const PointwiseProblem& problem = *run.problem;
-  Floats sums[kRows][kTileVectors] = {};
-  add_products<Math, kRows>(left, 1, kTileRows, right, run.cells, sums, prefetch);
+  Floats sums[sum_rows<Math>(kRows)][kTileVectors] = {};
+  add_products<Math, kRows>(left, Math::kCellRows, kTileRows, right, run.cells, sums, prefetch);
   if (Math::kScaled) {
     const float* columns = right + run.depth * kPanel;
     for (int row = 0; row < kRows; ++row) {
@@ -157,7 +159,7 @@ void multiply_block(const PointwiseTask& task, const Block& block, const float* 
       step_copy<typename Math::Copied>(aside);
       const float* right = panels + panel * run.stride;
       const int64_t pixel = block.first_pixel + panel * kPanel;
-      if (aside->cell < run.copied) {
+      if (aside->unit < run.copied) {
         multiply_rows<Math>(task, rows, left, right, channel, pixel,
                             next_fetch<typename Math::Copied>(*aside));
       } else {

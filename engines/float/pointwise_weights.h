@@ -6,8 +6,8 @@
 namespace bidiff {
 namespace {
 
-// Packed weights: tiles of kTileRows rows, each (depth cells, kTileRows), zeros beyond the last
-// row; then the scales of all rows of integers.
+// Packed weights: tiles of kTileRows rows, each (depth cells, kTileRows) as left_place() has them,
+// zeros beyond the last row; then the scales of all rows of integers.
 template <class Math>
 int64_t weight_floats(int64_t out_channels, int64_t in_channels) {
   return quotient_up(out_channels, kTileRows) * kTileRows * cells_of<Math>(in_channels);
@@ -25,7 +25,7 @@ void pack_weight(const float* weight, int64_t rows, int64_t depth, float* packed
   float* const scales = packed + weight_floats<Math>(rows, depth);
   memset(packed, 0, bytes_of<Math>(rows, depth));
   for (int64_t row = 0; row < rows; ++row, weight += depth) {
-    float* const tile = packed + row / kTileRows * kTileRows * cells + row % kTileRows;
+    float* const tile = packed + row / kTileRows * kTileRows * cells;
     float factor = 1;
     if constexpr (Math::kScaled) {
       RowScale magnitudes;
@@ -35,7 +35,8 @@ void pack_weight(const float* weight, int64_t rows, int64_t depth, float* packed
       factor = static_cast<float>(scale > 0 ? 1 / scale : 0);
     }
     for (int64_t i = 0; i < depth; ++i) {
-      put_factor<Math>(tile + i / Math::kDepth * kTileRows, i % Math::kDepth, weight[i] * factor);
+      const int64_t place = left_place<Math>(i / Math::kDepth, row % kTileRows, kTileRows);
+      put_factor<Math>(tile + place, i % Math::kDepth, weight[i] * factor);
     }
   }
 }

@@ -23,6 +23,9 @@ BIDIFF_FLOAT_KERNELS(avx512, true)
 BIDIFF_FLOAT_KERNELS(avx512bf16, true)
 #endif
 #endif
+#if defined(BIDIFF_NEONBF16_KERNELS)
+BIDIFF_FLOAT_KERNELS(neonbf16, true)
+#endif
 #undef BIDIFF_FLOAT_KERNELS
 
 std::vector<const FloatKernels*> supported_float_kernels() {
@@ -34,6 +37,8 @@ std::vector<const FloatKernels*> supported_float_kernels() {
 #endif
   if (cpu.avx512bw && cpu.fma) found.push_back(&avx512::kFloats);
   if (cpu.fma) found.push_back(&avx2::kFloats);
+#elif defined(BIDIFF_NEONBF16_KERNELS)
+  if (cpu_features().neonbf16) found.push_back(&neonbf16::kFloats);
 #endif
   found.push_back(&portable::kFloats);
   return found;
@@ -49,6 +54,8 @@ const FloatKernels& float_kernels(const Kernel& binary) {
     if (cpu.fma) return avx512::kFloats;
   }
   if (&binary == &kAvx2 && cpu.fma) return avx2::kFloats;
+#elif defined(BIDIFF_NEONBF16_KERNELS)
+  if (&binary == &kNeondotprod && cpu_features().neonbf16) return neonbf16::kFloats;
 #else
   static_cast<void>(binary);
 #endif

@@ -12,7 +12,7 @@
 namespace bidiff {
 
 struct FloatKernels {
-  const char* name;  // portable, avx2, avx512 or avx512bf16
+  const char* name;  // portable, avx2, avx512, avx512bf16 or neonbf16
   bool rounds;       // whether Precision::kBfloat16 makes a difference
   const NormKernel* norm;
   const ConvKernel* conv3x3;

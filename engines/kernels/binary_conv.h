@@ -130,5 +130,6 @@ extern const Kernel kAvx2;
 extern const Kernel kAvx512bw;
 extern const Kernel kAvx512vpopcntdq;
 extern const Kernel kNeon;
+extern const Kernel kNeondotprod;
 
 }  // namespace bidiff

@@ -2,6 +2,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace bidiff {
@@ -37,6 +39,14 @@ CpuFeatures cpu_features() {
   if (subleaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) {
     found.avx512bf16 = found.avx512bw && found.fma && bit(a, 5);
   }
+  return found;
+}
+#elif defined(__aarch64__) && defined(__linux__)
+// Bits as in Linux's asm/hwcap.h, of which older ones lack some: HWCAP_ASIMDDP and HWCAP2_BF16.
+CpuFeatures cpu_features() {
+  CpuFeatures found{};
+  found.neondotprod = (getauxval(AT_HWCAP) >> 20) & 1;
+  found.neonbf16 = found.neondotprod && ((getauxval(AT_HWCAP2) >> 14) & 1);
   return found;
 }
 #else

@@ -9,6 +9,8 @@ struct CpuFeatures {
   bool avx512vpopcntdq;  // the above and VPOPCNTDQ
   bool fma;              // AVX2 and FMA
   bool avx512bf16;       // avx512bw, FMA and AVX512_BF16
+  bool neondotprod;      // the dot product of ARMv8.2
+  bool neonbf16;         // the above and the products of bfloat16 of ARMv8.6
 };
 
 CpuFeatures cpu_features();

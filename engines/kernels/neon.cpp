@@ -2,6 +2,7 @@
 #include "neon.h"
 
 #include "popcount_words.h"
+#include "scaled_run.h"
 
 namespace bidiff {
 namespace {
@@ -21,6 +22,8 @@ struct CountBytes {
   }
 };
 
+BIDIFF_SCALED_KERNEL("neon", Neon, CountBytes);
+
 }  // namespace
 
 extern const Kernel kNeon = {"neon",
@@ -28,6 +31,6 @@ extern const Kernel kNeon = {"neon",
                              popcount_pack,
                              popcount_run<Neon, CountBytes>,
                              kFusedPlanes | kFusedNorm | kFusedSkip | kFusedStore,
-                             nullptr};
+                             &kScaled};
 
 }  // namespace bidiff

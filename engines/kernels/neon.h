@@ -1,5 +1,5 @@
 // The policy of AArch64's vector instructions: 4 lanes of 32 bits, which every such CPU has. Only
-// what popcount_words.h needs; unnamed namespace as in bitslice.h.
+// what popcount_words.h and scaled_run.h need; unnamed namespace as in bitslice.h.
 #pragma once
 
 #include <arm_neon.h>
@@ -24,6 +24,7 @@ struct Neon {
   BIDIFF_INLINE Bits differ(Bits a, Bits b) { return veorq_u32(a, b); }
   BIDIFF_INLINE Bits add(Bits a, Bits b) { return vaddq_u32(a, b); }
   BIDIFF_INLINE Bits subtract(Bits a, Bits b) { return vsubq_u32(a, b); }
+  BIDIFF_INLINE Bits both(Bits a, Bits b) { return vandq_u32(a, b); }
   template <int kCount>
   BIDIFF_INLINE Bits shift_left(Bits a) {
     return vshlq_n_u32(a, kCount);
@@ -48,10 +49,21 @@ struct Neon {
     return vorrq_u32(bits, vandq_u32(vcgezq_f32(vaddq_f32(x, threshold)), lanes));
   }
 
+  // Sets `bit` in the lanes of `bits` where a >= 0, or a != 0.
+  BIDIFF_INLINE Bits mark_positive(Bits bits, Floats a, Bits bit) {
+    return vorrq_u32(bits, vandq_u32(vcgezq_f32(a), bit));
+  }
+  BIDIFF_INLINE Bits mark_filled(Bits bits, Floats a, Bits bit) {
+    return vorrq_u32(bits, vbicq_u32(bit, vceqzq_f32(a)));
+  }
+
   BIDIFF_INLINE Floats broadcast_float(float value) { return vdupq_n_f32(value); }
   BIDIFF_INLINE Floats to_float(Bits a) { return vcvtq_f32_s32(vreinterpretq_s32_u32(a)); }
   BIDIFF_INLINE Floats multiply(Floats a, Floats b) { return vmulq_f32(a, b); }
   BIDIFF_INLINE Floats add_float(Floats a, Floats b) { return vaddq_f32(a, b); }
+  BIDIFF_INLINE Floats subtract_float(Floats a, Floats b) { return vsubq_f32(a, b); }
+  BIDIFF_INLINE Floats divide(Floats a, Floats b) { return vdivq_f32(a, b); }
+  BIDIFF_INLINE Floats magnitude(Floats a) { return vabsq_f32(a); }
   BIDIFF_INLINE Floats scale_negative(Floats a, Floats slope) {
     return vbslq_f32(vcltzq_f32(a), vmulq_f32(slope, a), a);
   }
@@ -59,6 +71,9 @@ struct Neon {
     return load_lanes(from, (1u << count) - 1);
   }
   BIDIFF_INLINE void store_floats(float* to, Floats value, int count) {
+    store_lanes(to, value, (1u << count) - 1);
+  }
+  BIDIFF_INLINE void store_integers(int32_t* to, Bits value, int count) {
     store_lanes(to, value, (1u << count) - 1);
   }
 

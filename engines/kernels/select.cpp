@@ -14,11 +14,11 @@ constexpr const Kernel* kX86[] = {&kAvx512vpopcntdq, &kAvx512bw, &kAvx2};
 constexpr const Kernel* kX86[] = {nullptr, nullptr, nullptr};
 #endif
 #if defined(BIDIFF_ARM_KERNELS)
-constexpr const Kernel* kArm = &kNeon;
+constexpr const Kernel* kArm[] = {&kNeondotprod, &kNeon};
 #else
-constexpr const Kernel* kArm = nullptr;
+constexpr const Kernel* kArm[] = {nullptr, nullptr};
 #endif
-constexpr int kCount = 5;
+constexpr int kCount = 6;
 
 struct Table {
   KernelStatus entries[kCount];
@@ -36,7 +36,9 @@ Table make_table() {
              "this CPU lacks AVX-512 F, BW, DQ, VL or VPOPCNTDQ"),
       status("avx512bw", kX86[1], cpu.avx512bw, "this CPU lacks AVX-512 F, BW, DQ or VL"),
       status("avx2", kX86[2], cpu.avx2, "this CPU lacks AVX2"),
-      status("neon", kArm, true, ""),
+      status("neondotprod", kArm[0], cpu.neondotprod,
+             "this CPU lacks the dot product instructions of ARMv8.2"),
+      status("neon", kArm[1], true, ""),
       status("portable", &kPortable, true, ""),
   }};
 }
