@@ -33,9 +33,10 @@ from ._shared import (
 @click.option("--precision", type=click.Choice(["exact", "fast", "half", "int8"]),
               help="exact: all floats are float32. fast: factors of full-precision products may "
                    "be rounded to bfloat16, or to integers of 14 bits, where the CPU multiplies "
-                   "them faster (x86-64 with BF16 or AVX2). half: on GPUs, these factors and the "
-                   "maps between layers may be float16; on CPUs like exact. int8: the convolutions "
-                   "of full-precision residual blocks multiply bytes; needs --calibration. "
+                   "them faster (x86-64 with BF16 or AVX2, ARM with BF16). half: on GPUs, these "
+                   "factors and the maps between layers may be float16; on CPUs like exact. int8: "
+                   "the convolutions of full-precision residual blocks multiply bytes; needs "
+                   "--calibration. "
                    "Default: exact; of an installed model that with which it is run.")
 @click.option("--calibration", type=PATH, metavar="FOLDER",
               help="Low-resolution images, such as the model is to enlarge, for --precision int8: "
