@@ -13,6 +13,12 @@
 namespace bidiff {
 namespace {
 
+BIDIFF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+BIDIFF_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+BIDIFF_INLINE int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+BIDIFF_INLINE int64_t round_up(int64_t value, int64_t to) { return quotient_up(value, to) * to; }
+
 constexpr int kLanes = BIDIFF_LANES;
 typedef float Floats __attribute__((vector_size(4 * BIDIFF_LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * BIDIFF_LANES)));
@@ -54,6 +60,16 @@ BIDIFF_INLINE void stream_fence() {
 }
 
 BIDIFF_INLINE Floats splat(float value) { return value - Floats{}; }
+
+// 32 bits that are no float, in every lane.
+BIDIFF_INLINE Floats broadcast_bits(const float* cell) {
+  int32_t bits;
+  memcpy(&bits, cell, sizeof(bits));
+  const Ints all = bits - Ints{};
+  Floats value;
+  memcpy(&value, &all, sizeof(value));
+  return value;
+}
 
 BIDIFF_INLINE Floats magnitude(Floats value) {
   Ints bits;
