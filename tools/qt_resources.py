@@ -1,4 +1,4 @@
-"""Files of a compiled Qt resource (.rcc), as GCompris keeps its photos."""
+"""Files in a compiled Qt resource (.rcc), as GCompris keeps its photos."""
 
 from __future__ import annotations
 
@@ -11,30 +11,41 @@ HEADER = ">4sIIII"  # magic, version, offsets of the tree, of the data and of th
 COMPRESSED, FOLDER = 5, 2  # flags of a node: by zlib or zstd, a folder
 
 
-def resource_files(file: Path) -> dict[str, bytes]:
-    """What the resource ``file`` contains by path, without what is compressed in it (photos are
-    stored as they are). Raises UsageError for another file. Layout: Qt's rcc, versions 1 to 3."""
+def resource_file(file: Path, inside: str) -> bytes | None:
+    """What the resource ``file`` contains at the path ``inside``; None if that is no file, or a
+    compressed one (photos are stored as they are). Raises UsageError for what is no resource, or a
+    damaged one. Layout: Qt's rcc, versions 1 to 3."""
     blob = file.read_bytes()
-    found: dict[str, bytes] = {}
     try:
         magic, version, tree, data, names = struct.unpack_from(HEADER, blob)
         if magic != b"qres":
             raise ValueError(magic)
-        nodes = [(tree, 1, "")]  # the first node of a folder, their count, and the folder's path
-        while nodes:
-            first, count, folder = nodes.pop()
-            for node in range(first, first + count * (size := 22 if version > 1 else 14), size):
-                name, flags, one, two = struct.unpack_from(">IHII", blob, node)
-                length, = struct.unpack_from(">H", blob, names + name)
-                start = names + name + 6  # after the length and a hash
-                text = blob[start:start + 2 * length].decode("utf-16-be")
-                path = f"{folder}/{text}" if node != tree else ""
-                if flags & FOLDER:
-                    nodes.append((tree + two * size, one, path))
-                elif not flags & COMPRESSED:
-                    start = data + two
-                    length, = struct.unpack_from(">I", blob, start)
-                    found[path.lstrip("/")] = blob[start + 4:start + 4 + length]
+        size = 22 if version > 1 else 14
+
+        def node(number: int) -> tuple[int, int, int, int]:
+            return struct.unpack_from(">IHII", blob, tree + number * size)
+
+        def name(start: int) -> str:
+            length, = struct.unpack_from(">H", blob, names + start)
+            start += names + 6  # after the length and a hash
+            return blob[start:start + 2 * length].decode("utf-16-be")
+
+        _, flags, count, first = node(0)
+        for part in inside.split("/"):
+            if not flags & FOLDER:
+                return None
+            children = (node(first + index) for index in range(count))
+            child = next((child for child in children if name(child[0]) == part), None)
+            if child is None:
+                return None
+            _, flags, count, first = child
+        if flags & (FOLDER | COMPRESSED):
+            return None
+        start = data + first + 4
+        length, = struct.unpack_from(">I", blob, start - 4)
+        if start + length > len(blob):
+            raise ValueError(length)
+        return blob[start:start + length]
     except (struct.error, ValueError):
-        raise UsageError(f"{file} is not a Qt resource; download its package again") from None
-    return found
+        raise UsageError(f"{file} is not a Qt resource, or a damaged one; download its package "
+                         "again") from None

@@ -15,8 +15,9 @@
     credits/PACKAGE     authors and licences
 
 Packages are downloaded by `apt-get download` and unpacked by `dpkg`; --packages FOLDER uses files
-that are there already. Downloads take 550 MB, what is prepared 150 MB. The packages of more/ come
-from the suite that the list names, whatever suite this machine has: its index is fetched for them.
+that are there already, which systems other than Debian need. Downloads take 540 MB, what is
+prepared 140 MB. The packages of more/ come from the release of Debian that the list names, whichever
+this machine runs: its index is fetched for them.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from pathlib import Path
 import yaml
 from drawn_pictures import line_art, text_page
 from PIL import Image
-from qt_resources import resource_files
+from qt_resources import resource_file
 
 from bidiff_deploy.errors import BidiffError, UsageError
 from bidiff_deploy.files import atomic_file, make_directory
@@ -42,8 +43,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "training" / "photo_sources.yaml"
 FONTS = ("fonts-dejavu-core", "fonts-liberation")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-NO_SUITE = ("Debian {} cannot be reached by apt-get; install debian-archive-keyring on a Debian, "
-            "elsewhere give the packages in a folder by --packages")
+NO_SUITE = ("the index of Debian {} cannot be downloaded by apt-get; check the network, install or "
+            "update debian-archive-keyring on Debian, elsewhere give the packages in a folder by "
+            "--packages")
 DRAWN = 24  # pages of text, and as many pictures of line art
 FIRST = 999  # of those that are not trained on; it looks scanned
 LONG = 1400  # photos to train on are reduced to about this many pixels, at least by 2
@@ -59,7 +61,7 @@ def prepare(folder: Path, packages: Path | None, sources: Path = SOURCES,
     more = named.get("more", {})
     wanted = sorted({*named["train"], *named["evaluate"], *FONTS})
     with tempfile.TemporaryDirectory() as temporary, Progress(
-            "prepare", len(wanted) + len(more) + 3) as shown:
+            "prepare", len(wanted) + 2 * len(more) + 3) as shown:
         root = Path(temporary)
         later = _later_suite(named["more_suite"], root) if more and packages is None else None
         for index, package in enumerate([*wanted, *sorted(more)]):
@@ -78,7 +80,8 @@ def prepare(folder: Path, packages: Path | None, sources: Path = SOURCES,
                     if part == "train":
                         _save(_reduced(photo, True), folder / "small" / name)
             shown.update(len(wanted) + len(more) + step + 1)
-        for package, files in more.items():
+        for index, (package, files) in enumerate(more.items()):
+            shown.update(len(wanted) + len(more) + 2 + index)
             for file in files:
                 photo, name = _photo(root, file, package), f"{name_of(file)}.png"
                 _save(_reduced(photo, False), folder / "more" / name)
@@ -107,8 +110,9 @@ def name_of(file: str) -> str:
 def _later_suite(suite: str, root: Path) -> Path:
     """A configuration of apt that knows only ``suite``, from the archive that this machine uses;
     kept in ``root``, so that nothing of the machine changes."""
-    targets = _run(["apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)",
+    targets = _run(["apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)",
                     "Created-By: Packages"], root, NO_SUITE.format(suite))
+    # Debian's archive of security updates has the label Debian-Security.
     archives = [line.split()[1] for line in targets.splitlines() if line.startswith("Debian ")]
     if not archives:
         raise UsageError(NO_SUITE.format(suite))
@@ -148,11 +152,15 @@ def _run(command: list[str], folder: Path, failure: str, apt: Path | None = None
 def _photo(root: Path, file: str, package: str) -> Image.Image:
     inside = file.partition(RESOURCE)[2]
     path = root / (file.removesuffix(f"/{inside}") if inside else file)
-    found = path.is_file()
-    stored = resource_files(path).get(inside) if found and inside else None
-    if not found or (inside and stored is None):
+    if not path.is_file():
         raise UsageError(f"package {package} has no {Path(file).name}; correct {SOURCES.name}")
-    with Image.open(io.BytesIO(stored) if stored else path) as image:
+    if not inside:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    if (stored := resource_file(path, inside)) is None:
+        raise UsageError(f"{path.name} of package {package} has no {inside}; correct "
+                         f"{SOURCES.name}")
+    with Image.open(io.BytesIO(stored)) as image:
         return image.convert("RGB")
 
 

@@ -14,11 +14,12 @@ import yaml
 from PIL import Image, ImageFont
 
 ROOT = Path(__file__).parents[2]
-MORE_PHOTOS = 161
+MORE_PHOTOS = 136
 sys.path.insert(0, str(ROOT / "tools"))
 
 import training_photos  # noqa: E402
 from drawn_pictures import line_art, text_page  # noqa: E402
+from qt_resources import resource_file  # noqa: E402
 
 from bidiff_deploy.errors import UsageError  # noqa: E402
 from bidiff_deploy.training.recipe import read_recipe  # noqa: E402
@@ -89,7 +90,7 @@ def packages(tmp_path, monkeypatch):
             archive.add(shelf / "root/usr", "usr")
     # photos-two is in the later suite alone, whose index is asked for from the archive in use.
     apt = f"""case "$1" in
-    indextargets) echo "Other elsewhere"; echo "Debian archive";;
+    indextargets) echo "Debian-Security elsewhere"; echo "Debian archive";;
     update) grep -q "archive later main" "$(dirname "$APT_CONFIG")/sources.list";;
     *) test "$2" = photos-two -a -z "$APT_CONFIG" || cp {shelf}/"$2"_*.deb . ;;
     esac"""
@@ -137,14 +138,28 @@ def test_packages_become_photos_drawings_and_credits(packages, tmp_path):
     (lambda shelf, sources: sources.write_text(sources.read_text().replace("wide", "narrow")),
      "package photos-one has no narrow.png"),
     (lambda shelf, sources: sources.write_text(sources.read_text().replace("owl", "text")),
-     "package photos-two has no text.png"),
+     "animals.rcc of package photos-two has no in/text.png"),
     (lambda shelf, sources: sources.write_text(sources.read_text().replace("later", "none")),
-     "Debian none cannot be reached")])
+     "the index of Debian none cannot be downloaded")])
 def test_what_cannot_be_had_is_named(packages, tmp_path, change, says):
     shelf, sources = packages
     change(shelf, sources)
     with pytest.raises(UsageError, match=says):
         training_photos.prepare(tmp_path / "out", None, sources, drawn=0)
+
+
+def test_a_damaged_resource_is_refused_and_costs_nothing(tmp_path):
+    path, whole = tmp_path / "a.rcc", qt_resource({"text": b"no photo", "owl.png": b"1234"})
+    path.write_bytes(whole)
+    assert resource_file(path, "in/owl.png") == b"1234"
+    assert [resource_file(path, name) for name in ("in", "in/cat", "in/owl.png/x")] == [None] * 3
+    endless = whole[:20 + 4] + struct.pack(">HII", 2, 1 << 31, 0) + whole[20 + 14:]  # its own child
+    beyond = whole.replace(struct.pack(">I", 4) + b"1234", struct.pack(">I", 1 << 30) + b"1234")
+    for damaged, name in ((b"", "in"), (b"PK" + whole[2:], "in"), (whole[:30], "in/owl.png"),
+                          (beyond, "in/owl.png"), (endless, "in/in/in/cat")):
+        path.write_bytes(damaged)
+        with pytest.raises(UsageError, match="a.rcc is not a Qt resource, or a damaged one"):
+            resource_file(path, name)
 
 
 def test_drawings_are_functions_of_their_number(tmp_path):
