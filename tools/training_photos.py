@@ -16,8 +16,8 @@
 
 Packages are downloaded by `apt-get download` and unpacked by `dpkg`; --packages FOLDER uses files
 that are there already, which systems other than Debian need. Downloads take 540 MB, what is
-prepared 140 MB. The packages of more/ come from the release of Debian that the list names, whichever
-this machine runs: its index is fetched for them.
+prepared 140 MB. The packages of more/ come from the release of Debian that the list names,
+whichever this machine runs: its index is fetched for them.
 """
 
 from __future__ import annotations

@@ -70,10 +70,10 @@ def read_checkpoint(path: str | Path, options: Options | None = None,
     sampling: dict[str, Any] = {}
     if network.kind == NOISE_PREDICTOR and "recipe" in metadata:
         options, stated_scale, sampling = _recipe_options(metadata["recipe"], options)
-    hidden = network.options_as_tensors(network.config_class())
-    stored = {name: float(state[name].item()) for name in hidden
+    # Stored as float32, which has seven digits.
+    stored = {name: float(f"{state[name].item():.7g}") for name in network.tensor_options
               if name in state and state[name].size == 1}
-    state = {key: value for key, value in state.items() if key not in hidden}
+    state = {key: value for key, value in state.items() if key not in network.tensor_options}
     config, assumptions = network.recognise({key: value.shape for key, value in state.items()},
                                             {**stored, **options.network}, str(path))
     if network.kind == NOISE_PREDICTOR:

@@ -111,6 +111,8 @@ class Network(abc.ABC):
     config_class  the dataclass of its options
     computes      values of ``compute`` that ``build_graph`` takes besides INT8; see ``rounds``
     in_one_file   whether ``export.one_file`` writes it in standard operators
+    tensor_options  options that no shape shows; a training run stores them next to its weights as
+                  scalars of these names, and readers restore them from there
     sampler       of a latent network: of ``sampling.resshift.SAMPLERS``, that it is published with
     """
 
@@ -120,6 +122,7 @@ class Network(abc.ABC):
     config_class: ClassVar[Any]
     computes: ClassVar[tuple[str, ...]] = COMPUTE
     in_one_file: ClassVar[bool] = True
+    tensor_options: ClassVar[tuple[str, ...]] = ()
     sampler: ClassVar[str] = ""
 
     def config(self, options: Mapping[str, Any], origin: str) -> Any:
@@ -175,9 +178,9 @@ class Network(abc.ABC):
         return {}
 
     def options_as_tensors(self, config: Any) -> dict[str, float]:
-        """Options that no shape shows; a training run stores them next to its weights as scalars
-        of these names, and readers restore them from there."""
-        return {}
+        """The values of ``tensor_options``; one of 0 is left out."""
+        values = {name: float(getattr(config, name)) for name in self.tensor_options}
+        return {name: value for name, value in values.items() if value}
 
     def fixed_scale(self, config: Any) -> int | None:
         """The upscaling factor if the architecture fixes it, else None."""

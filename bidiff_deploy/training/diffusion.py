@@ -26,6 +26,7 @@ from .weights import latent_weights, load_initial, load_published, published_sta
 
 __all__ = ["DiffusionTask", "add_noise", "as_predict", "ddim_update"]
 
+_FINE = 1 << 30
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
@@ -67,9 +68,8 @@ class DiffusionTask:
 
     def _each(self, high: Tensor, given: Tensor, draws: Draws) -> tuple[Tensor, ...]:
         total, power = self.recipe.network.total_step, self.recipe.timestep_power
-        timesteps = draws.integers(len(high), 0, total)
-        if power != 1:
-            timesteps = [int(total * (drawn / total) ** power) for drawn in timesteps]
+        timesteps = draws.integers(len(high), 0, total) if power == 1 else [
+            int(total * (drawn / _FINE) ** power) for drawn in draws.integers(len(high), 0, _FINE)]
         alphas = torch.from_numpy(self.recipe.schedule.alphas_cumprod[timesteps]).to(high.device)
         alphas, noise = alphas.view(-1, 1, 1, 1), draws.noise(high)
         noisy = alphas.sqrt() * high + (1 - alphas).sqrt() * noise

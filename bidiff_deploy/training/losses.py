@@ -39,7 +39,7 @@ def noise_error(prediction: Tensor, noise: Tensor, kind: str,
     ``l2``, the loss of DDPM (Ho et al., NeurIPS 2020, equation 14): a float32 scalar.
 
     ``deviation``: of a preconditioned network; the difference is divided by it, so that all
-    timesteps weigh alike (Karras et al., arXiv 2206.00364, equation 8)."""
+    timesteps of noised photos weigh alike (Karras et al., arXiv 2206.00364, equation 8)."""
     difference = prediction.float() - noise
     if deviation is not None:
         difference = difference / deviation

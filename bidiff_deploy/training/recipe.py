@@ -43,8 +43,9 @@ class Recipe:
              1 is the published training
     per_image  with ``uniform: 1``, each image of a batch has its own timestep; only for networks
              whose parameters do not depend on groups of timesteps (``dynamic_group`` 1)
-    timestep_power  with ``per_image``: timesteps are the last one times u to this power, u uniform
-             from 0 to 1; above 1 low ones, which decide details, are drawn more often
+    timestep_power  with ``per_image``: timesteps are the whole part of ``total_step`` times u to
+             this power, u uniform in [0, 1); above 1 low ones, which decide details, are drawn
+             more often
     loss     of a diffusion model against the noise, l1 or l2, see ``losses``; of another network
              against the photo, l1 or psnr, see ``one_run``
     initial  checkpoint to start from, relative to the recipe; empty: fresh weights. It may have
@@ -83,7 +84,9 @@ class Recipe:
             self._check_diffusion()
         else:
             for key, given in (("steps", self.steps), ("distill", self.distill.teacher),
-                               ("one_step", self.one_step.timestep)):
+                               ("one_step", self.one_step.timestep),
+                               ("per_image", self.per_image),
+                               ("timestep_power", self.timestep_power != 1)):
                 if given:
                     raise ValueError(f"{key} applies only to diffusion models; remove it for "
                                      f"{self.model}, which is trained between images")
@@ -115,6 +118,9 @@ class Recipe:
                              "without per_image")
         if len(self.betas) != 2:
             raise ValueError(f"betas must be the first and the last one, not {list(self.betas)}")
+        if self.network.preconditioning and self.schedule != Schedule(self.network.total_step):
+            raise ValueError(f"network.preconditioning is of the published betas; leave "
+                             f"betas={list(self.betas)} out")
         if self.one_step.timestep:
             if self.distill.teacher or self.uniform:
                 raise ValueError("one_step has its own losses; leave distill and uniform out")

@@ -178,7 +178,8 @@ class Distill:
 
     teacher   its checkpoint, relative to the recipe; empty: no teacher
     target    weight of the loss against the noise, the only one without a teacher
-    output    weight of the mean absolute difference of both predictions
+    output    weight of the mean absolute difference of both predictions, with preconditioning
+              divided as in the loss
     features  weight of the distance of both networks' block outputs
     blocks    blocks to compare ("encoder.1", "middle.0"); empty: all but the first and last
     """

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 from bidiff_deploy import load_bundle
 from bidiff_deploy.bundle.manifest import open_bundle
 from bidiff_deploy.bundle.step_graphs import StepGraphs
-from bidiff_deploy.errors import CheckpointError
+from bidiff_deploy.checkpoint.options import Options
+from bidiff_deploy.checkpoint.read import read_checkpoint
+from bidiff_deploy.errors import CheckpointError, UsageError
 from bidiff_deploy.export.one_file import export_one_file
 from bidiff_deploy.graphs.lowering import lower_for_cuda
 from bidiff_deploy.networks.bi_diffsr.binarizers import NONE, PUBLISHED
@@ -23,8 +26,11 @@ from bidiff_deploy.sampling.schedule import Schedule
 from bidiff_deploy.training.diffusion import as_predict
 from bidiff_deploy.training.losses import NoiseLoss
 from bidiff_deploy.training.networks.bi_diffsr import BiDiffSR
-from support.binarizer_setup import bundle, checkpoint, inputs, network, small
+from bidiff_deploy.training.recipe import recipe_from_dict
+from bidiff_deploy.training.weights import published_state
+from support.binarizer_setup import bundle, checkpoint, inputs, network, predicted, small
 from support.reference_cases import snr
+from support.training_setup import changed
 
 D = 0.06
 
@@ -94,10 +100,8 @@ def test_a_bundle_computes_it(binarizer, tmp_path):
     with load_bundle(path, threads=1) as engine:
         steps = [engine.predict(noisy, condition, t) for t in (70, 10)]
     for t, ours in zip((70, 10), steps):
-        with torch.no_grad():
-            given = [torch.from_numpy(value) for value in (noisy, condition)]
-            theirs = module(*given, t).numpy()
-            of_noisy, of_condition, _ = shares(100, D)[t]
+        theirs = predicted(module, noisy, condition, t)
+        of_noisy, of_condition, _ = shares(100, D)[t]
         assert snr(theirs, ours) > (90 if binarizer == NONE else 30)
         # The network's own part is no larger than a few deviations.
         assert snr(ours, of_noisy * noisy + of_condition * condition) > -10
@@ -117,7 +121,19 @@ def test_float16_maps_leave_the_prediction_in_float32(tmp_path):
 def test_one_file_in_standard_operators_computes_it(tmp_path):
     module = network(small(NONE, preconditioning=D, attn_res=()))
     export_one_file(checkpoint(module), tmp_path / "x.onnx", step=10)
-    onnx.checker.check_model(onnx.load(tmp_path / "x.onnx"))
+    noisy, condition = inputs()
+    found, = onnxruntime.InferenceSession(tmp_path / "x.onnx").run(
+        None, {"noisy": noisy, "condition": condition})
+    assert snr(predicted(module, noisy, condition, 10), found) > 100
+
+
+def test_a_file_of_a_run_without_its_recipe_tells(tmp_path):
+    module, path = network(small(PUBLISHED, preconditioning=D)), tmp_path / "run.pth"
+    torch.save(published_state(module, module.config), path)
+    given = Options({"norm_groups": 4, "total_step": 100})
+    assert read_checkpoint(path, given).config.preconditioning == D
+    plain = network(small(PUBLISHED))
+    assert "preconditioning" not in published_state(plain, plain.config)
 
 
 def test_options():
@@ -129,3 +145,9 @@ def test_options():
             NetworkConfig(preconditioning=value)
     with pytest.raises(CheckpointError, match="in_channel of twice out_channel"):
         NetworkConfig(preconditioning=0.1, in_channel=7)
+    with pytest.raises(CheckpointError, match="total_step of at most 4000, not 4001"):
+        NetworkConfig(preconditioning=0.1, total_step=4001)
+    tree = changed(network={"preconditioning": 0.1})
+    assert recipe_from_dict(tree).network.preconditioning == 0.1
+    with pytest.raises(UsageError, match="is of the published betas; leave betas="):
+        recipe_from_dict({**tree, "betas": [1e-4, 2e-2]})

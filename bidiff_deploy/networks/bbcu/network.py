@@ -23,6 +23,7 @@ class Bbcu(Network):
     title = "BBCU-M"
     kind = ONE_RUN
     config_class = BbcuConfig
+    tensor_options = ("alignment", "border")
 
     def parameters(self, config: BbcuConfig) -> dict[str, Parameter]:
         return parameters(config)
@@ -36,9 +37,6 @@ class Bbcu(Network):
     def recognise(self, shapes: Shapes, given: Mapping[str, Any],
                   origin: str) -> tuple[BbcuConfig, list[str]]:
         return recognition.recognise(shapes, given, origin)
-
-    def options_as_tensors(self, config: BbcuConfig) -> dict[str, float]:
-        return {"alignment": config.alignment, "border": float(config.border)}
 
     def fixed_scale(self, config: BbcuConfig) -> int:
         return config.scale

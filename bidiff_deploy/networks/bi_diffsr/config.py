@@ -21,6 +21,7 @@ MAX_LEVELS = 8
 MAX_LISTED = 64  # levels that an option may list
 PUBLISHED_ATTENTION = (512 + 13) * 32 ** 4
 MAX_ATTENTION = 4000 * PUBLISHED_ATTENTION
+MAX_PRECONDITIONED = 4000  # time steps
 MAX_VECTORS = 1 << 16  # levels x blocks x groups; of the published network 60
 
 
@@ -123,6 +124,10 @@ class NetworkConfig:
             raise CheckpointError(f"network option preconditioning={self.preconditioning!r} must "
                                   "be 0 or from 0.001 to 1")
         object.__setattr__(self, "preconditioning", float(self.preconditioning))
+        # Beyond, what is not known of the noise at the last timestep is below float32's precision.
+        if self.preconditioning and self.total_step > MAX_PRECONDITIONED:
+            raise CheckpointError(f"network option preconditioning needs total_step of at most "
+                                  f"{MAX_PRECONDITIONED}, not {self.total_step}")
         if self.preconditioning and self.in_channel != 2 * self.out_channel:
             raise CheckpointError("network option preconditioning needs a condition of as many "
                                   "channels as the prediction: in_channel of twice out_channel")

@@ -73,7 +73,7 @@ def _reason(config: NetworkConfig, block: Block, name: str, binary: bool) -> str
     if block.kind == "stem":
         return "first convolution, its input is an image and not signs"
     if block.kind == "head":
-        return "last convolution, its output is the predicted noise"
+        return "last convolution, its output is an image and not signs"
     if ".attention." in name:
         return "convolution of attention, never binary in this network"
     if config.binarizer == NONE:

@@ -27,6 +27,7 @@ class BiDiffSr(Network):
     title = "BI-DiffSR"
     kind = NOISE_PREDICTOR
     config_class = NetworkConfig
+    tensor_options = ("preconditioning",)
 
     def parameters(self, config: NetworkConfig) -> dict[str, Parameter]:
         return parameters(config)

@@ -11,7 +11,8 @@ estimate of n is the first term of
 
 and the network's output F has to add the rest, of unit variance. With F = 0 sampling returns c; as
 published, the noise must be copied to four digits at early timesteps before it returns anything
-near.
+near. F has unit variance where x is a noised photo; at the low timesteps of a loop that starts from
+the noised condition, more.
 """
 
 from __future__ import annotations

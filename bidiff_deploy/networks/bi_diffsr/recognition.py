@@ -1,10 +1,10 @@
 """Options of a BI-DiffSR network from the keys and shapes of its checkpoint.
 
 Shapes show every width, level, block count, attention and full-precision level, and the number of
-TaR/TaA groups; keys name the binarizer and its bits. The GroupNorm groups, the total number of time
-steps, the dropout, the resolution that levels are named by and the upscaling factors of a network
-of several are in no shape: they are taken from options or from defaults. Each such assumption is
-returned as a sentence.
+TaR/TaA groups; keys name the binarizer and its bits, and a scalar has the preconditioning. The
+GroupNorm groups, the total number of time steps, the dropout, the resolution that levels are named
+by and the upscaling factors of a network of several are in no shape: they are taken from options or
+from defaults. Each such assumption is returned as a sentence.
 """
 
 from __future__ import annotations

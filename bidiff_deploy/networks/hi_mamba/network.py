@@ -22,6 +22,7 @@ class HiMamba(Network):
     title = "Hi-Mamba"
     kind = ONE_RUN
     config_class = HiMambaConfig
+    tensor_options = ("region",)
     computes = ("float32",)
     in_one_file = False  # its scans and LayerNorms are beyond the operators that all programs read
 
@@ -37,9 +38,6 @@ class HiMamba(Network):
     def recognise(self, shapes: Shapes, given: Mapping[str, Any],
                   origin: str) -> tuple[HiMambaConfig, list[str]]:
         return recognition.recognise(shapes, given, origin)
-
-    def options_as_tensors(self, config: HiMambaConfig) -> dict[str, float]:
-        return {"region": config.region}
 
     def fixed_scale(self, config: HiMambaConfig) -> int:
         return config.scale

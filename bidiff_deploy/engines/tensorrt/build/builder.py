@@ -175,9 +175,10 @@ def _watch(work: Callable[[], Any], state: BuildProgress, label: str, quiet: boo
     result: list[Any] = []
     failure: list[BaseException] = []
     # Not the thread's own state: after a join that Ctrl-C ends, the thread counts as finished.
-    finished = threading.Event()
+    begun, finished = threading.Event(), threading.Event()
 
     def run() -> None:
+        begun.set()
         try:
             result.append(work())
         except BidiffError as error:
@@ -199,7 +200,8 @@ def _watch(work: Callable[[], Any], state: BuildProgress, label: str, quiet: boo
                 shown.update(min(share, 0.99), f"{label}, {phase}" if phase else label)
         except KeyboardInterrupt:
             state.cancel()
-            if cancels and thread.is_alive():
+            # Ctrl-C may come before the thread has begun, if it is to begin at all.
+            if cancels and begun.wait(_TICK_SECONDS):
                 shown.update(state.state()[0], f"{label}, stopping")
                 finished.wait()
             raise BuildInterrupted(not finished.is_set()) from None
