@@ -147,6 +147,26 @@ def test_ctrl_c_ends_the_build_or_the_process_and_leaves_nothing(trt, tiny, plac
     left.set()
 
 
+@versions("10.3.0")
+def test_ctrl_c_while_the_build_begins_waits_for_it(trt, tiny, place, monkeypatch):
+    ended, start = [], threading.Thread.start
+
+    def build(self, network, config):
+        wait_until(lambda: not config.progress_monitor.step_complete("Whole", 1))
+        ended.append(True)
+
+    def interrupted(thread):
+        start(thread)
+        if thread.name == "tensorrt-build":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trt.Builder, "build_serialized_network", build)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    _, err = run(tiny, "--size", "16x16", code=130)
+    assert err.splitlines() == ["interrupted: no plan is written"] and not list(place.glob("*"))
+    assert ended
+
+
 PHASES = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([None, *"abcd"]),
                             st.sampled_from(["start", "step", "finish"]), st.integers(-1, 9)),
                   max_size=40)
