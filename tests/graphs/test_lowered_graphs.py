@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 
@@ -23,6 +24,7 @@ from bidiff_deploy.graphs.lowering import (
     lower_for_tensorrt,
     parameterized_graph,
 )
+from bidiff_deploy.graphs.opset import OPSET
 from bidiff_deploy.graphs.passes import CPU, TENSORRT, run_passes
 from bidiff_deploy.graphs.plugin_nodes import BRANCHES
 from bidiff_deploy.graphs.record import Options
@@ -50,45 +52,55 @@ SHAPE = (2, 16, 24)
 
 
 class Made:
-    """A bundle's graph for the CPU, and those for TensorRT."""
+    """A bundle's graph for the CPU, and those for TensorRT, each derived and opened once."""
 
     def __init__(self, path) -> None:
         self.path, self.bundle = path, open_bundle(path)
         self.graphs = StepGraphs(self.bundle)
         self.parameterized = parameterized_graph(self.graphs)
-        self._sessions = {}
+        self.engine = load_bundle(path, threads=1)
+        self._derived, self._opened = functools.cache(self._derive), functools.cache(self._open)
 
-    def derive(self, variant="plugin", float16=False, shape=None, plugin="fake", **options):
+    def derive(self, variant="plugin", float16=False, shape=None, plugin="fake", opset=OPSET):
+        return self._derived(variant, float16, shape, plugin, opset)
+
+    def _derive(self, variant, float16, shape, plugin, opset):
         if plugin == "fake":
             plugin = FakePlugin() if variant == "plugin" else None
         return lower_for_tensorrt(self.graphs, variant=variant, float16=float16, plugin=plugin,
-                                  shape=shape, **options)
+                                  shape=shape, opset=opset)
 
     def model(self, *arguments, **options):
         return onnx.load_model_from_string(self.derive(*arguments, **options).model)
 
-    def run(self, noisy, condition, timestep, *arguments, alphas=(0.5, 0.9), **options):
+    def _open(self, *arguments):
+        return session(contract(onnx.load_model_from_string(self._derived(*arguments).model)))
+
+    def run(self, noisy, condition, timestep, variant="plugin", float16=False, shape=None,
+            opset=OPSET, alphas=(0.5, 0.9)):
         """Prediction and latent."""
-        key = arguments, tuple(options.items())
-        if key not in self._sessions:
-            self._sessions[key] = session(contract(self.model(*arguments, **options)))
         factors = zip(FACTORS, sampler.update_factors(*alphas), strict=True)
-        constants = step_inputs((*arguments, "plugin")[0], self.graphs.constants(timestep))
-        feeds = {"noisy": noisy, "condition": condition, **constants,
+        feeds = {"noisy": noisy, "condition": condition,
+                 **step_inputs(variant, self.graphs.constants(timestep)),
                  **{name: np.array([value]) for name, value in factors}}
-        return self._sessions[key].run(["prediction", "latent"], feeds)
+        return self._opened(variant, float16, shape, "fake", opset).run(
+            ["prediction", "latent"], feeds)
 
 
 @pytest.fixture(scope="module")
 def tiny(reference):
     """With attention at one level."""
-    return Made(reference.bundle("tiny", [999, 400, 0]))
+    made = Made(reference.bundle("tiny", [999, 400, 0]))
+    with made.engine:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def small(reference):
     """Its first level in full precision, attention in the middle alone."""
-    return Made(reference.bundle("small", [1960, 400, 0]))
+    made = Made(reference.bundle("small", [1960, 400, 0]))
+    with made.engine:
+        yield made
 
 
 def images(seed=0, shape=SHAPE):
@@ -237,7 +249,7 @@ def test_plugin_nodes_compute_what_the_contract_says(small, shape):
                                                     tensor.name))
     found = contract(small.model("plugin", shape=shape))
     found.graph.output.append(helper.make_tensor_value_info(normal, T.FLOAT, None))
-    expected, found = session(expected, fuse=False), session(found, fuse=False)
+    expected, found = session(expected), session(found)
     noisy, condition = images()
     for timestep in small.bundle.timesteps:
         feeds = {"noisy": noisy, "condition": condition, **small.graphs.constants(timestep),
@@ -258,22 +270,20 @@ COMPUTED_IDS = [f"{v}-{o}-{'static' if s else 'dynamic'}" for v, o, s in COMPUTE
 def test_the_network_is_the_bundles(tiny, variant, opset, shape):
     """Rounding alone: no sign of these inputs lies so near 0 that it flips."""
     noisy, condition = images()
-    with load_bundle(tiny.path, threads=1) as engine:
-        for timestep in engine.timesteps:
-            expected = engine.predict(noisy, condition, timestep)
-            found, _ = tiny.run(noisy, condition, timestep, variant, opset=opset, shape=shape)
-            assert snr(expected, found) > 110
+    for timestep in tiny.engine.timesteps:
+        expected = tiny.engine.predict(noisy, condition, timestep)
+        found, _ = tiny.run(noisy, condition, timestep, variant, opset=opset, shape=shape)
+        assert snr(expected, found) > 110
 
 
 @packed
 @pytest.mark.parametrize("variant, opset", [("dense", 17), ("dense-int8", 17), ("dense", 19)])
 def test_a_network_with_full_precision_layers_is_the_bundles(small, variant, opset):
     noisy, condition = images(1)
-    with load_bundle(small.path, threads=1) as engine:
-        for timestep in engine.timesteps:
-            expected = engine.predict(noisy, condition, timestep)
-            found, _ = small.run(noisy, condition, timestep, variant, opset=opset, shape=SHAPE)
-            assert snr(expected, found) > 35  # a few signs of a million may flip: 40 to 122 dB
+    for timestep in small.engine.timesteps:
+        expected = small.engine.predict(noisy, condition, timestep)
+        found, _ = small.run(noisy, condition, timestep, variant, opset=opset, shape=SHAPE)
+        assert snr(expected, found) > 35  # a few signs of a million may flip: 40 to 122 dB
 
 
 @packed
@@ -283,13 +293,12 @@ def test_float16_maps_cost_the_dense_network_what_they_cost_the_kernels(small, v
     """Maps of 11 bits flip signs, here of random weights: 22 to 25 dB of the reference's inputs
     with the kernels, that round every map once. Without plugin it is at most 3 dB worse."""
     noisy, condition = images(2)
-    with load_bundle(small.path, threads=1) as engine:
-        for timestep in engine.timesteps:
-            expected = engine.predict(noisy, condition, timestep)
-            kernels, _ = small.run(noisy, condition, timestep, "plugin", float16=True)
-            dense, _ = small.run(noisy, condition, timestep, variant, float16=True, opset=opset)
-            assert snr(expected, kernels) > 18
-            assert snr(expected, dense) > snr(expected, kernels) - 3
+    for timestep in small.engine.timesteps:
+        expected = small.engine.predict(noisy, condition, timestep)
+        kernels, _ = small.run(noisy, condition, timestep, "plugin", float16=True)
+        dense, _ = small.run(noisy, condition, timestep, variant, float16=True, opset=opset)
+        assert snr(expected, kernels) > 18
+        assert snr(expected, dense) > snr(expected, kernels) - 3
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -331,4 +340,4 @@ def test_a_graph_that_contradicts_itself_is_refused(tiny):
 def test_graphs_that_protobuf_cannot_hold_are_refused(tiny, monkeypatch):
     monkeypatch.setattr(embed, "MAX_MODEL_BYTES", 10_000)
     with pytest.raises(EngineError, match=r"weights have \d+ bytes.*10000.*packed"):
-        tiny.derive("dense")
+        lower_for_tensorrt(tiny.graphs, variant="dense", float16=False)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from bidiff_deploy.engines import library
 from bidiff_deploy.operators import names as ops
 from bidiff_deploy.operators.definitions import every_function, inline_fused
-from support import forked
+from support import forked, run_once
 from support.reference_cases import snr
 from support.seeds import examples
 
@@ -34,6 +34,7 @@ NORM = 115  # GroupNorm and Swish alone
 SHARE = 1 if "BIDIFF_KERNEL" not in os.environ else 0.3
 QUICK = examples(int(20 * SHARE))
 INSIDE = {ops.BINARY_CONV, ops.GROUP_NORM_SWISH}  # what definitions of the others are made of
+DEFINITIONS = every_function()
 
 
 class Case:
@@ -59,7 +60,7 @@ class Case:
         return helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", ops.ONNX_OPSET),
                                   helper.make_opsetid(ops.DOMAIN, ops.VERSION)], ir_version=8,
-            functions=[function for function in every_function()
+            functions=[function for function in DEFINITIONS
                        if function.name == self.op or function.name in INSIDE])
 
     def fed(self) -> dict[str, np.ndarray]:
@@ -68,15 +69,9 @@ class Case:
 
     def run(self, how: str, threads: int | None = None) -> np.ndarray:
         """By our kernels ("fused"), by BinaryConv alone ("inlined"), or by neither ("stock")."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or (2 if how == "fused" else 1)
-        options.log_severity_level = 3
-        if how != "stock":
-            options.register_custom_ops_library(str(library.library_path()))
         model = inline_fused(self.model()) if how == "inlined" else self.model()
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options,
-                                               providers=["CPUExecutionProvider"])
-        return session.run(["y"], self.fed())[0]
+        return run_once.run(model, self.fed(), packed=how != "stock", fuse=False,
+                            threads=threads or (2 if how == "fused" else 1))
 
 
 class Maker:

@@ -7,7 +7,6 @@ import os
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,12 +15,14 @@ from bidiff_deploy.engines import library
 from bidiff_deploy.operators import names as ops
 from bidiff_deploy.operators.definitions import scaled_functions
 from bidiff_deploy.operators.sign_bits import pack_signs
+from support import run_once
 from support.reference_cases import snr
 from support.seeds import examples
 
 if library.library_path() is None:
     pytest.skip(library.missing_reason(), allow_module_level=True)
 
+DEFINITIONS = scaled_functions()
 # Fewer for each further kernel, with which test_fused_ops.py runs this file.
 QUICK = examples(20 if "BIDIFF_KERNEL" not in os.environ else 6)
 
@@ -38,15 +39,9 @@ def run(inputs: dict[str, np.ndarray], how: str = "kernel", threads: int = 2) ->
                      for name, value in inputs.items() if name != "x"])
     model = helper.make_model(graph, opset_imports=[
         helper.make_opsetid("", ops.ONNX_OPSET), helper.make_opsetid(ops.DOMAIN, ops.VERSION)],
-        ir_version=8, functions=scaled_functions())
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    if how == "kernel":
-        options.register_custom_ops_library(str(library.library_path()))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options,
-                                           providers=["CPUExecutionProvider"])
-    return session.run(["y"], {"x": inputs["x"]})[0]
+        ir_version=8, functions=DEFINITIONS)
+    return run_once.run(model, {"x": inputs["x"]}, packed=how == "kernel", threads=threads,
+                        fuse=False)
 
 
 def make(seed: int, shape: tuple[int, int, int, int], out: int, k: int, rank: int = 3,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import numpy as np
-import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +13,7 @@ from onnx import TensorProto, helper
 from bidiff_deploy.engines import library
 from bidiff_deploy.operators.names import DOMAIN, ONNX_OPSET, SELECTIVE_SCAN, VERSION
 from bidiff_deploy.operators.scan_function import selective_scan
+from support import run_once
 from support.seeds import examples
 
 if library.library_path() is None:
@@ -32,13 +32,7 @@ def session(packed, columns=0, reverse=0, threads=1):
             helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
     model = helper.make_model(graph, ir_version=8, functions=[selective_scan()], opset_imports=[
         helper.make_opsetid("", ONNX_OPSET), helper.make_opsetid(DOMAIN, VERSION)])
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    if packed:
-        options.register_custom_ops_library(str(library.library_path()))
-    return onnxruntime.InferenceSession(model.SerializeToString(), options,
-                                        providers=["CPUExecutionProvider"])
+    return run_once.session(model, packed=packed, threads=threads, fuse=False)
 
 
 def inputs(seed, batch, channels, states, height, width):

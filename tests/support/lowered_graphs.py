@@ -156,9 +156,9 @@ def value_types(model: onnx.ModelProto) -> dict[str, int]:
     return found
 
 
-def session(model: onnx.ModelProto, fuse: bool = True) -> Any:
-    """On the CPU, with our op library where a graph has nodes of ours."""
-    return run_once.session(model, fuse=fuse,
+def session(model: onnx.ModelProto) -> Any:
+    """On the CPU, node by node, with our op library where a graph has nodes of ours."""
+    return run_once.session(model, fuse=False,
                             packed=any(node.domain == DOMAIN for node in model.graph.node))
 
 

@@ -21,6 +21,8 @@ def session(model: onnx.ModelProto | Path, *, packed: bool = False, threads: int
     # A plan of which values share memory changes no result, and takes ten times as long to make
     # as a small network takes to run.
     options.enable_mem_reuse = False
+    # Threads that wait for more work take the cores of other workers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not fuse:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if packed:

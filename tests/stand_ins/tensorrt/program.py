@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -34,35 +34,39 @@ class Program:
         self.types = value_types(model)
         for index, node in plugin.items():
             node.configure([self.types[name] for name in graph.node[index].input])
-        self._parts = list(self._split())
 
-    def _split(self) -> Iterator[tuple[nodes.Node | None, onnx.NodeProto | bytes]]:
-        """Parts in their order: a node of the plugin's, or a model of standard ones."""
-        graph = self.model.graph
-        for plugin, group in itertools.groupby(range(len(graph.node)), self.plugin.get):
-            indices = set(group)
+    @functools.cached_property
+    def _parts(self) -> list[tuple[nodes.Node | None, onnx.NodeProto | bytes]]:
+        """Parts in their order: a node of the plugin's, or a model of standard ones. Most programs
+        are built and never run."""
+        found: list[tuple[nodes.Node | None, onnx.NodeProto | bytes]] = []
+        order = list(self.model.graph.node)
+        last_read = {name: index for index, node in enumerate(order) for name in node.input}
+        last_read |= dict.fromkeys(self.outputs, len(order))
+        for plugin, group in itertools.groupby(range(len(order)), self.plugin.get):
+            indices = list(group)
+            part = [order[index] for index in indices]
             if plugin is not None:
-                yield plugin, graph.node[min(indices)]
-            elif (part := self._model(indices)) is not None:
-                yield None, part
+                found.append((plugin, *part))
+            elif wanted := [name for node in part for name in node.output
+                            if last_read.get(name, -1) > indices[-1]]:
+                found.append((None, self._model(part, wanted)))
+        return found
 
-    def _model(self, indices: set[int]) -> bytes | None:
-        """Nodes as a model of what they need of others and others of them; None for nothing."""
+    def _model(self, part: list[onnx.NodeProto], wanted: list[str]) -> bytes:
+        """Nodes as a model of what they need of others and others of them."""
         graph = self.model.graph
-        part = [graph.node[index] for index in sorted(indices)]
-        made = [name for node in part for name in node.output]
+        made = {name for node in part for name in node.output}
         read = dict.fromkeys(name for node in part for name in node.input if name)
-        wanted = {name for index, node in enumerate(graph.node) if index not in indices
-                  for name in node.input}.union(self.outputs)
         inputs, outputs = ([helper.make_tensor_value_info(name, self.types[name], None)
                             for name in names] for names in (
             [name for name in read if name not in made and name not in self.constants],
-            [name for name in made if name in wanted]))
+            wanted))
         return helper.make_model(
             helper.make_graph(part, "part", inputs, outputs,
                               [entry for entry in graph.initializer if entry.name in read]),
             ir_version=min(self.model.ir_version, 10),
-            opset_imports=self.model.opset_import).SerializeToString() if outputs else None
+            opset_imports=self.model.opset_import).SerializeToString()
 
     def run(self, feeds: Arrays) -> Arrays:
         """The outputs."""
