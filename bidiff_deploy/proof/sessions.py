@@ -20,14 +20,15 @@ def open_session(model: bytes, constants: Mapping[str, np.ndarray], *, threads: 
     constants  values of its external initializers
     packed     register the op library; otherwise its operators run through their definitions
     profile    prefix of the profile that ``end_profiling`` writes, or None
-    arena      keep memory from run to run, as engines do; without it many sessions need less
+    arena      keep memory from run to run, as engines do; without it many sessions need less, and
+               are opened in half the time, as values are not planned to share memory
 
     Raises EngineError without onnxruntime, without the op library if ``packed``, and for graphs
     that onnxruntime refuses.
     """
     ort = import_onnxruntime()
     options = session_options(thread_count(threads))
-    options.enable_cpu_mem_arena = arena
+    options.enable_cpu_mem_arena = options.enable_mem_reuse = arena
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = profile

@@ -7,9 +7,10 @@
 #include <random>
 
 namespace bidiff::cuda::emulated {
-namespace {
 
-thread_local Block* running_block;
+BIDIFF_THREAD_LOCAL Block* running_block;
+
+namespace {
 
 // Shared memory has no initial content on a GPU: a float NaN, a large integer.
 constexpr unsigned char kGarbage = 0xff;
@@ -30,8 +31,6 @@ std::vector<unsigned> thread_order(unsigned count) {
 }
 
 }  // namespace
-
-Block& Block::current() { return *running_block; }
 
 void Block::thread_entry(void* user) {
   Block& block = *static_cast<Block*>(user);

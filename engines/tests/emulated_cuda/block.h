@@ -33,10 +33,14 @@ struct Thread {
 // An operation of all lanes of a warp; operands[lane] is what that lane passed.
 using WarpOperation = void (*)(void* const* operands);
 
+class Block;
+
+extern BIDIFF_THREAD_LOCAL Block* running_block;
+
 class Block {
  public:
   // The block that the calling fiber belongs to.
-  static Block& current();
+  static Block& current() { return *running_block; }
 
   Thread& thread() { return *running_; }
   unsigned index[3];

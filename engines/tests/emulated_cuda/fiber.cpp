@@ -14,8 +14,8 @@ namespace {
 
 constexpr size_t kStackBytes = size_t{256} << 10;  // touched only as far as it is used
 
-thread_local Fiber* starting;
-thread_local Fiber* left;  // the fiber that was suspended last
+BIDIFF_THREAD_LOCAL Fiber* starting;
+BIDIFF_THREAD_LOCAL Fiber* left;  // the fiber that was suspended last
 
 }  // namespace
 

@@ -3,6 +3,9 @@
 
 #include <cstddef>
 
+// A thread-local variable that is found without a call, also in a library.
+#define BIDIFF_THREAD_LOCAL __thread __attribute__((tls_model("initial-exec")))
+
 namespace bidiff::cuda::emulated {
 
 // A fiber that has never run starts `entry(user)` when it is first switched to; `entry` never

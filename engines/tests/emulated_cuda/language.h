@@ -63,7 +63,12 @@ BIDIFF_DEVICE float shuffle_xor(float value, int mask) {
   return shuffle(value, (thread_index() % 32) ^ mask);
 }
 
-BIDIFF_DEVICE int popcount(unsigned word) { return __builtin_popcount(word); }
+// A compiler that may not use the processor's instruction calls a function.
+BIDIFF_DEVICE int popcount(unsigned word) {
+  word -= word >> 1 & 0x55555555u;
+  word = (word & 0x33333333u) + (word >> 2 & 0x33333333u);
+  return static_cast<int>(((word + (word >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24);
+}
 // Compiled with -ffp-contract=off: one rounding each.
 BIDIFF_DEVICE float multiply(float a, float b) { return a * b; }
 BIDIFF_DEVICE float add(float a, float b) { return a + b; }

@@ -3,6 +3,9 @@
 // them.
 #pragma once
 
+#include <cstdint>
+#include <type_traits>
+
 #include "language.h"
 
 namespace bidiff::cuda {
@@ -35,28 +38,44 @@ BIDIFF_DEVICE MmaElement mma_d(int row, int column) {
 
 enum class MmaKind { kXor, kAnd, kInt8 };
 
+// What of a register is multiplied at once: its word of bits, or each byte.
+BIDIFF_DEVICE void mma_unpack(unsigned from, unsigned* to) { *to = from; }
+BIDIFF_DEVICE void mma_unpack(unsigned from, int16_t* to) {
+  for (int byte = 0; byte < 4; ++byte) to[byte] = static_cast<int8_t>(from >> 8 * byte);
+}
+
 template <MmaKind kKind, int kRows, int kK>
 BIDIFF_DEVICE void mma_warp(void* const* operands) {
-  constexpr int kBits = kKind == MmaKind::kInt8 ? 8 : 1;
+  constexpr bool kBytes = kKind == MmaKind::kInt8;
+  constexpr int kBits = kBytes ? 8 : 1;
   constexpr int kHalf = 4 * 32 / kBits;  // four lanes share a row
   constexpr int kStep = 32 / kBits;      // adjacent elements of a register
+  constexpr int kEach = kBytes ? 1 : kStep;
   const auto lane = [&](int i) { return static_cast<MmaOperand*>(operands[i]); };
+  std::conditional_t<kBytes, int16_t, unsigned> a[kRows][kK / kEach], b[8][kK / kEach];
+  for (int k = 0; k < kK; k += kStep) {
+    for (int row = 0; row < kRows; ++row) {
+      const MmaElement at = mma_a(row, k, kBits, kHalf);
+      mma_unpack(lane(at.lane)->a[at.reg], a[row] + k / kEach);
+    }
+    for (int column = 0; column < 8; ++column) {
+      const MmaElement at = mma_b(k, column, kBits, kHalf);
+      mma_unpack(lane(at.lane)->b[at.reg], b[column] + k / kEach);
+    }
+  }
   for (int row = 0; row < kRows; ++row) {
     for (int column = 0; column < 8; ++column) {
       int sum = 0;
-      for (int k = 0; k < kK; k += kStep) {
-        const MmaElement at_a = mma_a(row, k, kBits, kHalf), at_b = mma_b(k, column, kBits, kHalf);
-        const unsigned a = lane(at_a.lane)->a[at_a.reg], b = lane(at_b.lane)->b[at_b.reg];
-        if constexpr (kKind == MmaKind::kInt8) {
-          for (int byte = 0; byte < 4; ++byte) {
-            sum += static_cast<int8_t>(a >> 8 * byte) * static_cast<int8_t>(b >> 8 * byte);
-          }
+      for (int i = 0; i < kK / kEach; ++i) {
+        if constexpr (kBytes) {
+          sum += a[row][i] * b[column][i];
         } else {
-          sum += popcount(kKind == MmaKind::kXor ? a ^ b : a & b);
+          sum += popcount(kKind == MmaKind::kXor ? a[row][i] ^ b[column][i]
+                                                 : a[row][i] & b[column][i]);
         }
       }
-      const MmaElement at_d = mma_d(row, column);
-      lane(at_d.lane)->d[at_d.reg] += sum;
+      const MmaElement at = mma_d(row, column);
+      lane(at.lane)->d[at.reg] += sum;
     }
   }
 }
