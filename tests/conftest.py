@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -52,6 +53,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "BIDIFF_SOAK_SEED" in os.environ:
         items[:] = [item for item in items if item.get_closest_marker("soak")
                     or getattr(getattr(item, "obj", None), "is_hypothesis_test", False)]
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported stays, so collections of garbage need not visit it
 
 
 def pytest_unconfigure() -> None:

@@ -120,24 +120,23 @@ def test_what_does_not_fit_is_refused(engine, call, sentence):
         call(engine, np.zeros((1, 3, 32, 64), np.float32))
 
 
-def test_a_closed_engine_and_other_backends_are_refused(latent, image):
-    with load_bundle(latent.bundle("ditsr_tiny"), threads=1) as opened:
-        assert "latent" in opened.description
-    with pytest.raises(EngineError, match="closed"):
-        opened.sample(image)
+def test_other_backends_are_refused(latent):
     with pytest.raises(EngineError, match="is a network DiT-SR, which backend tensorrt"):
         load_bundle(latent.bundle("ditsr_tiny"), backend="tensorrt")
     with pytest.raises(BundleError, match="of kind 'latent', which predicts no noise"):
         open_noise_predictor(latent.bundle("ditsr_tiny"))
 
 
-def test_a_bundle_in_memory_and_standard_operators_give_the_same(latent, engine, image):
+def test_a_bundle_in_memory_which_closes_and_standard_operators_give_the_same(latent, engine, image):
     checkpoint = read_checkpoint(latent.packed("ditsr_tiny"))
     bundle = bundle_in_memory(checkpoint, timesteps=choose_timesteps(checkpoint, steps=2))
     assert bundle.timesteps == (14, 0) and schedule_of(checkpoint) == engine.schedule
     expected = engine.sample(image, seed=1, steps=2)
     with open_engine(bundle, threads=1, backend="onnxruntime") as opened:
         assert np.array_equal(expected, opened.sample(image, seed=1))
+        assert "latent" in opened.description
+    with pytest.raises(EngineError, match="closed"):
+        opened.sample(image)
     with load_bundle(latent.bundle("ditsr_tiny"), threads=1,
                      backend="onnxruntime-stock") as opened:
         assert opened.kernel == "stock"

@@ -373,8 +373,9 @@ def test_every_kernel(kernel):
     if kernel == library.selected_kernel():
         return  # that is the one above
     done = forked.python("import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))", "-q", "-x",
-                         "-p", "no:cacheprovider", *(
+                         "-p", "no:cacheprovider", "--noconftest", *(
                              __file__.replace("fused_ops", name)
                              for name in ("fused_ops", "scaled_conv", "selective_scan")),
-                         environment={"BIDIFF_KERNEL": kernel})
+                         environment={"BIDIFF_KERNEL": kernel,
+                                      "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
     assert done.returncode == 0, done.stdout[-3000:]

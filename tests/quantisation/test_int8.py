@@ -63,15 +63,15 @@ def made(tmp_path_factory):
 def test_every_engine_computes_the_network_within_its_bytes(made, tmp_path):
     module, _, path = made
     noisy, condition = inputs()
-    for timestep in TIMESTEPS:
-        with load_bundle(path, threads=1) as engine:
-            found = engine.predict(noisy, condition, timestep)
-            assert ", int8, " in engine.description
+    with load_bundle(path, threads=1) as engine:
+        images = {timestep: engine.predict(noisy, condition, timestep) for timestep in TIMESTEPS}
+        assert ", int8, " in engine.description
+    for timestep, found in images.items():
         assert 25 < snr(predicted(module, noisy, condition, timestep), found) < 60
         # Its files are complete graphs for other programs, and so is bench's baseline.
         for file in (path / f"step_{timestep:04d}.onnx",
                      write_folded(open_bundle(path), timestep, tmp_path)):
-            same = run_once.run(file, {"noisy": noisy, "condition": condition})
+            same = run_once.run(file, {"noisy": noisy, "condition": condition}, fuse=False)
             assert snr(found, same) > 30  # rounding decides few values, and signs after them
 
 
@@ -155,9 +155,9 @@ def test_trained_bounds_bring_the_network_closer(made):
             for name, bounds in found.bounds.items()}
     crops = [np.random.default_rng(1).integers(0, 255, (16, 16, 3), np.uint8)]
     done = []
-    trained = train_bounds(found, wide, TIMESTEPS, crops, 12, batch=2, weight_levels=7,
+    trained = train_bounds(found, wide, TIMESTEPS, crops, 6, batch=2, weight_levels=7,
                            map_levels=7, on_iteration=done.append)
-    assert done == list(range(1, 13)) and set(trained) == set(wide)
+    assert done == list(range(1, 7)) and set(trained) == set(wide)
     for name, bounds in trained.items():
         assert bounds.input < wide[name].input and bounds.output < wide[name].output
         assert not np.array_equal(bounds.weight, wide[name].weight)

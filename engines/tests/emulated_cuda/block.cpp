@@ -35,9 +35,8 @@ std::vector<unsigned> thread_order(unsigned count) {
 void Block::thread_entry(void* user) {
   Block& block = *static_cast<Block*>(user);
   block.body_(block.arguments_);
-  block.thread().state = Thread::State::kDone;
   ++block.finished_;
-  block.wait(Thread::State::kDone);
+  block.wait(State::kDone);
 }
 
 // A warp runs on until all its lanes wait for other warps, so that warps get as far ahead of each
@@ -46,20 +45,19 @@ Thread* Block::next_ready() {
   if (running_) {
     const unsigned first = running_->index / kWarp * kWarp;
     for (unsigned i = 1; i <= kWarp; ++i) {
-      Thread* thread = threads_[first + (running_->index + i) % kWarp].get();
-      if (thread->state == Thread::State::kReady) return thread;
+      const unsigned next = first + (running_->index + i) % kWarp;
+      if (states_[next] == State::kReady) return threads_[next].get();
     }
   }
   for (unsigned i = 0; i < count_; ++i) {
-    Thread* thread = threads_[order_[i]].get();
-    if (thread->state == Thread::State::kReady) return thread;
+    if (states_[order_[i]] == State::kReady) return threads_[order_[i]].get();
   }
   return nullptr;
 }
 
-void Block::wait(Thread::State state) {
+void Block::wait(State state) {
   Thread* self = running_;
-  self->state = state;
+  states_[self->index] = state;
   Thread* next = next_ready();
   if (next == self) return;
   running_ = next;
@@ -70,9 +68,9 @@ void Block::wait(Thread::State state) {
 void Block::synchronize() {
   if (++at_block_ == count_) {
     at_block_ = 0;
-    for (unsigned i = 0; i < count_; ++i) threads_[i]->state = Thread::State::kReady;
+    std::fill(states_.begin(), states_.end(), State::kReady);
   } else {
-    wait(Thread::State::kAtBlock);
+    wait(State::kAtBlock);
   }
 }
 
@@ -89,25 +87,23 @@ void Block::warp(WarpOperation operation, void* operand) {
   warp.operation = operation;
   warp.operands[running_->index % kWarp] = operand;
   if (++warp.arrived < kWarp) {
-    wait(Thread::State::kAtWarp);
+    wait(State::kAtWarp);
     return;
   }
   warp.arrived = 0;
   if (failure_.empty()) operation(warp.operands);
-  for (unsigned lane = 0; lane < kWarp; ++lane) {
-    threads_[number * kWarp + lane]->state = Thread::State::kReady;
-  }
+  std::fill_n(states_.begin() + number * kWarp, kWarp, State::kReady);
 }
 
 std::string Block::run_block(unsigned shared_bytes) {
   std::memset(shared_.get(), kGarbage, shared_bytes);
   finished_ = at_block_ = 0;
   failure_.clear();
+  states_.assign(count_, State::kReady);
   for (Warp& warp : warps_) warp.arrived = 0;
   for (unsigned i = 0; i < count_; ++i) {
     Thread& thread = *threads_[i];
     thread.index = i;
-    thread.state = Thread::State::kReady;
     thread.copies.clear();
     thread.groups = 0;
     thread.fiber.start(thread_entry, this);

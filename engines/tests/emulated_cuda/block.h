@@ -18,7 +18,6 @@ constexpr unsigned kMaxThreads = 1024;
 struct Thread {
   Fiber fiber;
   unsigned index;
-  enum class State { kReady, kAtWarp, kAtBlock, kDone } state;
   // Copies from global to shared memory that were started and not waited for.
   struct Copy {
     void* to;
@@ -59,6 +58,8 @@ class Block {
                      const unsigned grid[3], unsigned threads, unsigned shared_bytes);
 
  private:
+  enum class State : unsigned char { kReady, kAtWarp, kAtBlock, kDone };
+
   struct Warp {
     unsigned arrived;
     WarpOperation operation;
@@ -67,10 +68,11 @@ class Block {
 
   static void thread_entry(void* user);
   std::string run_block(unsigned shared_bytes);
-  void wait(Thread::State state);  // until somebody makes the thread ready
+  void wait(State state);  // until somebody makes the thread ready
   Thread* next_ready();
 
   std::vector<std::unique_ptr<Thread>> threads_;
+  std::vector<State> states_;  // of threads
   std::vector<Warp> warps_;
   std::vector<unsigned> order_;  // of threads
   std::unique_ptr<unsigned char[]> shared_;

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include <atomic>
 #include <new>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -13,6 +14,8 @@ namespace bidiff::cuda::emulated {
 namespace {
 
 constexpr size_t kStackBytes = size_t{256} << 10;  // touched only as far as it is used
+// Stacks begin at different offsets, or all of a block's would compete for the same cache lines.
+constexpr size_t kOffset = 17 * 64, kOffsets = 61;
 
 BIDIFF_THREAD_LOCAL Fiber* starting;
 BIDIFF_THREAD_LOCAL Fiber* left;  // the fiber that was suspended last
@@ -88,7 +91,8 @@ void Fiber::start(void (*entry)(void* user), void* user) {
       throw std::bad_alloc();
     }
     bottom_ = stack_;
-    size_ = kStackBytes;
+    static std::atomic<size_t> made{0};
+    size_ = kStackBytes - made++ % kOffsets * kOffset;
   }
   entry_ = entry;
   user_ = user;
@@ -96,7 +100,7 @@ void Fiber::start(void (*entry)(void* user), void* user) {
 #if defined(__x86_64__) && !defined(BIDIFF_PORTABLE_FIBERS)
   // As if first() had been called: six registers and its address. A function starts 8 bytes from
   // an address that is aligned to 16.
-  void** top = reinterpret_cast<void**>(static_cast<char*>(stack_) + kStackBytes) - 1;
+  void** top = reinterpret_cast<void**>(static_cast<char*>(stack_) + size_) - 1;
   *--top = reinterpret_cast<void*>(first);
   for (int i = 0; i < 6; ++i) *--top = nullptr;
   position_ = top;
@@ -104,7 +108,7 @@ void Fiber::start(void (*entry)(void* user), void* user) {
   ucontext_t* made = static_cast<ucontext_t*>(context(&position_));
   getcontext(made);
   made->uc_stack.ss_sp = stack_;
-  made->uc_stack.ss_size = kStackBytes;
+  made->uc_stack.ss_size = size_;
   made->uc_link = nullptr;
   makecontext(made, first, 0);
 #endif
