@@ -272,7 +272,7 @@ def test_the_shipped_model_passes(tmp_path):
     training = Path(__file__).parents[2] / "training"
     checkpoint = read_checkpoint(training.parent / "bidiff_deploy/models/diffusion_x2.safetensors")
     export_bundle(checkpoint, tmp_path / "b", timesteps=choose_timesteps(checkpoint))
-    result = check_bundle(open_bundle(tmp_path / "b"), checkpoint, size=(64, 64),
+    result = check_bundle(open_bundle(tmp_path / "b"), checkpoint, size=(128, 128),
                           images=[str(training / "photos" / "chelsea.png")])
     assert result, result.failures
     assert result.undecidable <= 1e-4 * result.signs
