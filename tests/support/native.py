@@ -68,17 +68,20 @@ def built(project: Project, target: str = "all") -> Path:
     configure = [cmake(), "-S", ROOT / "engines" / project.source, "-B", folder,
                  "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON", *project.options]
     build = [cmake(), "--build", folder, "--target", target, "--parallel", "2"]
-    # Asking make whether it is up to date costs half a second a target.
-    done_for, state = folder / f"{target}.built", f"{_sources()} {configure} {build}"
+    # Asking make whether it is up to date takes half a second a target.
+    state, of_target = f"{_sources()} {configure}", folder / f"{target}.built"
     with locked(folder):
-        if done_for.exists() and done_for.read_text() == state:
+        if of_target.exists() and of_target.read_text() == state:
             return folder
+        for other in folder.glob("*.built"):  # what is built now may change what they share
+            if other.read_text() != state:
+                other.unlink()
         for command in (configure, build):
             done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS,
                                   env={**os.environ, "BIDIFF_NO_LIBRARY": "", "BIDIFF_CUDA": "OFF"})
             assert done.returncode == 0, done.stdout + done.stderr
             assert "warning:" not in done.stderr, done.stderr
-        done_for.write_text(state)
+        of_target.write_text(state)
     return folder
 
 
