@@ -127,7 +127,7 @@ def test_other_backends_are_refused(latent):
         open_noise_predictor(latent.bundle("ditsr_tiny"))
 
 
-def test_a_bundle_in_memory_which_closes_and_standard_operators_give_the_same(latent, engine, image):
+def test_a_bundle_in_memory_and_standard_operators_give_the_same(latent, engine, image):
     checkpoint = read_checkpoint(latent.packed("ditsr_tiny"))
     bundle = bundle_in_memory(checkpoint, timesteps=choose_timesteps(checkpoint, steps=2))
     assert bundle.timesteps == (14, 0) and schedule_of(checkpoint) == engine.schedule

@@ -74,11 +74,9 @@ def configure(folder: Path, nvcc: Path, *options: str) -> subprocess.CompletedPr
         kept = [line for line in (known / "CMakeCache.txt").read_text().splitlines()
                 if line.startswith("CMAKE_")]
         (folder / "CMakeCache.txt").write_text("\n".join(kept).replace(str(known), str(folder)))
-    cmake = native.cmake()
-    return subprocess.run([cmake, "-S", str(ROOT / "engines"), "-B", str(folder), *options],
-                          env={**os.environ, "CUDACXX": str(nvcc), "BIDIFF_NO_LIBRARY": "",
-                               "BIDIFF_CUDA": ""},
-                          capture_output=True, text=True)
+    command = [str(native.cmake()), "-S", str(ROOT / "engines"), "-B", str(folder), *options]
+    return subprocess.run(command, capture_output=True, text=True, env={
+        **os.environ, "CUDACXX": str(nvcc), "BIDIFF_NO_LIBRARY": "", "BIDIFF_CUDA": ""})
 
 
 def test_the_library_with_machine_code(tmp_path):
