@@ -19,6 +19,7 @@ a folder for compiled kernels. Further environment, by keyword:
 from __future__ import annotations
 
 import ctypes
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -74,3 +75,5 @@ def in_process(cache: Path, version: str = "10.3.0", **changed: str) -> Iterator
         patch.setitem(sys.modules, name, make(version))
         patch.setitem(sys.modules, "pycuda", None)
         yield sys.modules[name]
+    # Which pytest has as a folder of tests, for which inspect must not remember this one's file.
+    vars(inspect)["_filesbymodname"].pop(name, None)
