@@ -160,7 +160,7 @@ def test_report_shows_pictures_and_parity(packed, shared, tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     with one_examination(shared):
         done = run("report", packed, tmp_path / "a.png", "-o", tmp_path / "r.html", "--size",
-                   "32x32", "--threads", "1")
+                   "128x128", "--threads", "1")
     assert done.exit_code == 0, done.output
     page = (tmp_path / "r.html").read_text()
     for words in ("all in float32", "3 of 3", "Encoder, steps and decoder", "The network",

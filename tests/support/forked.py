@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from typing import Any
 
 import pytest
 
@@ -137,8 +138,8 @@ def _copy(program: str, arguments: Sequence[str], passed: Sequence[int]) -> int:
         import_all()
         gc.freeze()
         gc.enable()
-        multiprocessing.forkserver.main(
-            *passed[:2], [], **dict(zip(["authkey_r"], passed[2:])))  # of Python 3.14
+        serve: Any = multiprocessing.forkserver.main
+        serve(*passed[:2], [], **dict(zip(["authkey_r"], passed[2:])))  # a key: of Python 3.14
     except Exception:
         traceback.print_exc()
     finally:
