@@ -22,6 +22,9 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# Imports make objects that stay: to look for garbage among them takes a sixth of their time.
+gc.disable()
+
 # A shell's job in the background ignores Ctrl-C, and so would the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -48,6 +51,14 @@ def pytest_make_collect_report(
     return report
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("dist", "no") == "no":  # else it only controls the workers
+        from support import forked
+
+        forked.start(imports="PYTEST_XDIST_WORKER" in os.environ)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Under tools/soak.py: what has random cases, that is Hypothesis's tests and those marked."""
     if "BIDIFF_SOAK_SEED" in os.environ:
@@ -56,7 +67,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # what is imported stays, so collections of garbage need not visit it
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:

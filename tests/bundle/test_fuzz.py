@@ -23,7 +23,7 @@ from bidiff_deploy.images.read import read_image
 from support.seeds import examples
 
 FIXTURES = [HealthCheck.function_scoped_fixture]
-fuzz = examples(60, suppress_health_check=FIXTURES)
+fuzz = examples(30, suppress_health_check=FIXTURES)
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-2 ** 70, 2 ** 70) | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner,
@@ -122,7 +122,7 @@ def test_options_files(reference, tmp_path, text):
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp", "tiff"])
-@examples(30, suppress_health_check=FIXTURES)
+@examples(15, suppress_health_check=FIXTURES)
 @given(data=st.data())
 def test_images(tmp_path, form, data):
     stream = io.BytesIO()

@@ -97,7 +97,7 @@ def test_packed_checkpoint_says_the_same_in_a_fraction(reference, name, tmp_path
 
 def test_packed_published_network_is_a_tenth(reference, tmp_path):
     packed = tmp_path / "full.safetensors"
-    write_packed(packed, read_checkpoint(reference.checkpoint("full")))
+    write_packed(packed, reference.read("full"))
     assert packed.stat().st_size < reference.checkpoint("full").stat().st_size / 10
 
 

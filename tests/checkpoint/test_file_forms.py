@@ -25,11 +25,16 @@ from bidiff_deploy.errors import CheckpointError, printable, quoted
 torch = pytest.importorskip("torch")
 
 
-@pytest.fixture
-def states(reference):
-    """Two state dicts of the same network, as torch tensors."""
+@pytest.fixture(scope="module")
+def tensors(reference):
     return [{key: torch.from_numpy(value) for key, value in reference.state("tiny", seed).items()}
             for seed in (0, 1)]
+
+
+@pytest.fixture
+def states(tensors):
+    """Two state dicts of the same network, as torch tensors."""
+    return [dict(state) for state in tensors]
 
 
 @pytest.fixture

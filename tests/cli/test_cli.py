@@ -20,6 +20,7 @@ from bidiff_deploy.bundle.manifest import SCHEMA_VERSION
 from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.cli import COMMANDS, group
 from bidiff_deploy.engines import library
+from support import forked
 from support.native import ROOT
 
 packed = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
@@ -97,10 +98,10 @@ def test_export_prints_assumptions_and_json(reference, tmp_path):
     assert summary["steps"] == [900, 0] and summary["scale"] == 4
     assert {p.name for p in out.iterdir()} == {"manifest.json", "weights.bin", "step_0900.onnx",
                                                "step_0000.onnx"}
-    code, text, err = run("export", reference.checkpoint("full"), "-o", tmp_path / "full",
+    code, text, err = run("export", reference.checkpoint("small"), "-o", tmp_path / "small",
                           "--scale", 4, "--steps", 1)
     assert code == 0 and "assumed: norm_groups = 16" in err
-    manifest = json.loads((tmp_path / "full" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "small" / "manifest.json").read_text())
     assert any("norm_groups" in line for line in manifest["assumptions"])
 
 
@@ -124,7 +125,7 @@ def test_export_refuses_in_one_sentence(reference, tmp_path, monkeypatch):
             ("cut.safetensors", tmp_path / "cut.safetensors", "-o", out),
             ("empty.pth", tmp_path / "empty.pth", "-o", out),
             ("evil.pth", tmp_path / "evil.pth", "-o", out),
-            ("--scale", reference.checkpoint("full"), "-o", out, "--steps", 1),
+            ("--scale", reference.checkpoint("small"), "-o", out, "--steps", 1),
             ("scale is 0", good, "-o", out, "--options", options, "--scale", 0),
             ("bad.yml", good, "-o", out, "--options", tmp_path / "bad.yml"),
             ("absent.yml", good, "-o", out, "--options", tmp_path / "absent.yml"),
@@ -212,10 +213,8 @@ def test_upscale_refuses_in_one_sentence(bundle, image, tmp_path, edit_manifest)
 @packed
 def test_a_forced_kernel_that_cannot_run_is_refused(bundle, image, tmp_path):
     for name in ("quantum", *(k.name for k in library.kernels() if not k.supported)):
-        done = subprocess.run(
-            [sys.executable, "-m", "bidiff_deploy", "upscale", str(bundle), str(image), "-o",
-             str(tmp_path / "o.png")], env={**os.environ, "BIDIFF_KERNEL": name}, text=True,
-            capture_output=True)
+        done = forked.command("upscale", bundle, image, "-o", tmp_path / "o.png",
+                              environment={"BIDIFF_KERNEL": name})
         assert done.returncode == 1 and done.stderr.count("error: ") == 1, done.stderr
         assert name in done.stderr and "Traceback" not in done.stderr
         assert not (tmp_path / "o.png").exists()

@@ -63,7 +63,8 @@ def made(request, tmp_path_factory):
                                      "onnxruntime-stock"])
 def test_the_engine_computes_the_network(made, backend):
     # No sign flips: what rounding leaves, as of the published binarizer.
-    assert least_snr(*made, backend) > 110
+    steps = (70, 10) if backend == "onnxruntime" else (70,)
+    assert least_snr(*made, backend, steps) > 110
 
 
 @packed
@@ -294,11 +295,11 @@ def test_the_trainer_trains_and_packs_them(tmp_path, binarizer, bits):
     trainer = Trainer(recipe, folder)
     high, given = next(batches(trainer.crops, recipe.run.batch))
     before = {name: value.clone() for name, value in trainer.network.named_parameters()}
-    told = [trainer.train_on(high, given)["loss"] for _ in range(8)]
+    told = [trainer.train_on(high, given)["loss"] for _ in range(5)]
     assert min(told[-3:]) < told[0]
     for layer in trainer.network.modules():
         if isinstance(layer, IrNetConv2d):  # the share at the begin of the last iteration
-            assert layer.progress.item() == pytest.approx(min(1, 7 / recipe.run.iterations))
+            assert layer.progress.item() == pytest.approx(4 / recipe.run.iterations)
     assert all(not torch.equal(value, before[name])
                for name, value in trainer.network.named_parameters())
     trainer.task.pack(trainer.state()["params"], folder / "run.pt", folder / "p.safetensors")

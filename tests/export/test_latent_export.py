@@ -18,7 +18,6 @@ from bidiff_deploy.cli import group
 from bidiff_deploy.cli.bench import latent_table
 from bidiff_deploy.errors import UsageError
 from bidiff_deploy.export.one_file import NOISE_SIDE, one_file_model
-from bidiff_deploy.export.write import export_bundle
 from bidiff_deploy.networks.base import DECODER, ENCODER
 from bidiff_deploy.networks.costs import Layer
 from bidiff_deploy.proof.bench.latent import bench_latent
@@ -48,12 +47,19 @@ def packed(latent, tmp_path_factory):
     return path
 
 
-# -- commands -------------------------------------------------------------------------------------
-def test_commands_take_it(packed, latent, tmp_path):
-    bundle = tmp_path / "b.bundle"
+@pytest.fixture(scope="module")
+def exported(packed):
+    """Its bundle, and what the command says of it."""
+    bundle = packed.with_name("one.bundle")
     done = run("export", packed, "-o", bundle, "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["steps"] == [14]
+    return bundle, json.loads(done.stdout)
+
+
+# -- commands -------------------------------------------------------------------------------------
+def test_commands_take_it(packed, exported, tmp_path):
+    bundle, told = exported
+    assert told["steps"] == [14]
     opened = open_bundle(bundle)
     assert (opened.sampler, opened.timesteps, opened.scale) == ("deterministic", (14,), 4)
     pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8)
@@ -121,21 +127,19 @@ def test_inspect_finds_another_graph(latent, tmp_path, edit_manifest):
 @pytest.mark.parametrize("name, part", [
     ("input_blocks.1.0.blocks.1.adaLN_scale_mlp.1.weight", "14"),
     ("vq.decoder.conv_out.weight", "decoder")])
-def test_check_finds_one_changed_weight(packed, tmp_path, name, part):
+def test_check_finds_one_changed_weight(packed, exported, name, part):
     pytest.importorskip("torch")
     checkpoint = read_checkpoint(packed)
-    export_bundle(checkpoint, tmp_path / "b", timesteps=(14,))
     value = checkpoint.state[name] = checkpoint.state[name].copy()
     value.reshape(-1)[0] += 0.5
-    result = check_latent(open_bundle(tmp_path / "b"), checkpoint, threads=1, size=(32, 32))
+    result = check_latent(open_bundle(exported[0]), checkpoint, threads=1, size=(32, 32))
     assert [verdict.name for verdict in result.failures] == [part]
     assert "is below 90.000 dB" in result.failures[0].reason
     assert type(result).from_dict(json.loads(result.to_json())) == result
 
 
-def test_bench_measures_each_part_and_its_share(packed, tmp_path):
-    assert run("export", packed, "-o", tmp_path / "b").exit_code == 0
-    found = bench_latent(open_bundle(tmp_path / "b"), size=(32, 32), threads=1, rounds=1)
+def test_bench_measures_each_part_and_its_share(exported):
+    found = bench_latent(open_bundle(exported[0]), size=(32, 32), threads=1, rounds=1)
     parts = found.parts("packed")
     assert set(parts) == {"encoder", "step", "decoder"} and all(parts.values())
     assert found.image_seconds("packed") == sum(parts.values())
@@ -147,7 +151,7 @@ def test_bench_measures_each_part_and_its_share(packed, tmp_path):
                               ({"size": (30, 32)}, "multiples of 32"),
                               ({"steps": 2}, "steps is 2")):
         with pytest.raises(UsageError, match=sentence):
-            bench_latent(open_bundle(tmp_path / "b"), **{"size": (32, 32), "threads": 1, **options})
+            bench_latent(open_bundle(exported[0]), **{"size": (32, 32), "threads": 1, **options})
 
 
 def test_report_shows_pictures_and_parity(packed, shared, tmp_path):
@@ -180,15 +184,14 @@ def test_parts_and_steps_equal_the_published_code(latent):
     assert snr(coder["wide_decoded"], found) > 100
 
 
-def test_one_file_makes_the_engines_image(packed, tmp_path):
+def test_one_file_makes_the_engines_image(packed, exported, tmp_path):
     done = run("export-onnx", packed, "-o", tmp_path / "x.onnx", "--seed", 3, "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["timestep"] == 14
     images = np.random.default_rng(0).random((2, 3, 20, 27), np.float32)
     found = run_once.run(tmp_path / "x.onnx", {"input": images})
-    run("export", packed, "-o", tmp_path / "b")
     noise = gaussian_noise((1, 3, NOISE_SIDE, NOISE_SIDE), 3)[:, :, :32, :32]
-    with load_bundle(tmp_path / "b", threads=1) as engine:
+    with load_bundle(exported[0], threads=1) as engine:
         expected = engine.sample(images, np.repeat(noise, 2, axis=0))
     assert found.shape == expected.shape == (2, 3, 80, 108)
     assert snr(expected, found) > 100

@@ -62,12 +62,18 @@ print(network.get_output(0).name, network.num_layers)
 """
 
 
+@functools.cache
+def photo() -> np.ndarray:
+    return read_image(PHOTOS / "chelsea.png").pixels
+
+
 def crop(height: int, width: int) -> np.ndarray:
     """Part of a photo, float32 (1, 3, height, width)."""
-    pixels = read_image(PHOTOS / "chelsea.png").pixels[60:60 + height, 90:90 + width]
+    pixels = photo()[60:60 + height, 90:90 + width]
     return np.ascontiguousarray((pixels / np.float32(255)).transpose(2, 0, 1)[None])
 
 
+@functools.cache
 def checkpoint(name: str) -> Checkpoint:
     return read_checkpoint(checkpoint_file(name))
 

@@ -333,7 +333,7 @@ def test_damaged_blocks_are_read_as_far_as_they_go(name: str, data: st.DataObjec
         assert exif_block.parse(again.resized(5, 7).to_bytes()).damaged is False
 
 
-@examples(200)
+@examples(100)
 @given(data=st.data())
 def test_damaged_metadata_in_files(tmp_path_factory, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(FILES)))

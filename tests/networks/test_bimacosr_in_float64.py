@@ -8,6 +8,7 @@ published one at t = 0: both facts are held here.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,7 @@ class Exact(BiMaCoSr):
 @pytest.fixture(scope="module")
 def read(latent):
     """A network of synthetic weights by its seed."""
+    @functools.cache
     def read(seed: int):
         path = latent.shared(f"unet_binary_{seed}.safetensors",
                              lambda path: save_file(binary_state(latent, seed), path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import numpy as np
@@ -15,7 +16,7 @@ from bidiff_deploy.networks import NETWORKS, matching_network
 from bidiff_deploy.networks.base import STEP
 from bidiff_deploy.networks.resshift_unet.layers import ScaledLayer, apply_linear
 from support.latent_cases import VQ
-from support.reference_cases import snr
+from support.reference_cases import own, snr
 from support.unet_cases import binary_state, float_state
 from support.unet_steps import HOWS, run, run_with_maps, step
 
@@ -25,11 +26,12 @@ FLOAT, BINARY = NETWORKS["resshift-unet"], NETWORKS["bimacosr"]
 @pytest.fixture(scope="module")
 def read(latent):
     """A checkpoint read from a file of published keys."""
-    def read(name: str):
+    @functools.cache
+    def once(name: str):
         state = {"float": float_state, "binary": binary_state}[name](latent)
         path = latent.shared(f"unet_{name}.safetensors", lambda path: save_file(state, path))
         return read_checkpoint(path, Options(autoencoder=str(latent.file(VQ))))
-    return read
+    return lambda name: own(once(name))
 
 
 # -- against the published code -------------------------------------------------------------------

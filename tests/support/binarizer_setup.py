@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +60,9 @@ def predicted(module: BiDiffSR, noisy: np.ndarray, condition: np.ndarray, t: int
         return module(torch.from_numpy(noisy), torch.from_numpy(condition), t).numpy()
 
 
-def least_snr(module: BiDiffSR, path: Path, backend: str) -> float:
-    """Signal to noise in dB of a bundle's engine against the network, of the worse of two steps."""
+def least_snr(module: BiDiffSR, path: Path, backend: str, steps: Sequence[int] = (70, 10)) -> float:
+    """Signal to noise in dB of a bundle's engine against the network, of the worst of ``steps``."""
     noisy, condition = inputs()
     with load_bundle(path, threads=1, backend=backend) as engine:
         return min(snr(predicted(module, noisy, condition, t),
-                       engine.predict(noisy, condition, t)) for t in (70, 10))
+                       engine.predict(noisy, condition, t)) for t in steps)

@@ -6,25 +6,33 @@ What is there before Python starts cannot be changed in them: LD_LIBRARY_PATH, P
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.util
 import os
+import select
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
 
 from support.waiting import HANG_SECONDS
 
 CONTEXT = multiprocessing.get_context("forkserver")
-# What is not installed is left out.
-CONTEXT.set_forkserver_preload([
+IMPORTS = (
     "numpy", "PIL.Image", "yaml", "onnx", "onnxruntime", "safetensors.numpy", "torch",
     "torch.utils.data", "torch._dynamo",  # which the first optimizer imports, for a second
     "polygraphy.comparator", "bidiff_deploy.cli", "bidiff_deploy.engines.onnxruntime.session",
-    "bidiff_deploy.checkpoint.read", "bidiff_deploy.training.recipe"])
+    "bidiff_deploy.checkpoint.read", "bidiff_deploy.training.recipe", "attacks.limited")
 COMMAND = "from bidiff_deploy.cli import main; main()"  # of `python -m bidiff_deploy`
 
 
@@ -89,9 +97,53 @@ def program(path: object, *arguments: object,
     return python(code, *arguments, environment=environment)
 
 
+def start(*, imports: bool) -> None:
+    """Copy this process, which has done nothing yet, as the one that the others are forked from.
+
+    imports: both import now what takes long; else the copy does when it is first asked for.
+    """
+    if imports:
+        import_all()
+    resource_tracker.ensure_running()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multiprocessing.util, "spawnv_passfds", _copy)
+        multiprocessing.forkserver.ensure_running()
+
+
 def end() -> None:
     """End the process that the others are forked from, and wait for it."""
     multiprocessing.forkserver._forkserver._stop()
+
+
+def import_all() -> None:
+    """Import what takes long; what is not installed is left out."""
+    for name in IMPORTS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def _copy(program: str, arguments: Sequence[str], passed: Sequence[int]) -> int:
+    """A copy of this process in place of ``program``, which multiprocessing would start."""
+    copy = os.fork()
+    if copy:
+        return copy
+    try:
+        for number in map(int, os.listdir("/proc/self/fd")):
+            if number > 2 and number not in passed:
+                with contextlib.suppress(OSError):  # the list's own
+                    os.close(number)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering, closefd=False)
+                                  for number, buffering in ((1, -1), (2, 1)))
+        select.select(passed[:2], [], [])
+        import_all()
+        gc.freeze()
+        gc.enable()
+        serve: Any = multiprocessing.forkserver.main
+        serve(*passed[:2], [], **dict(zip(["authkey_r"], passed[2:])))  # a key: of Python 3.14
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
 
 
 def _run(code: str, arguments: Sequence[str], folder: str, environment: Mapping[str, str],

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.checkpoint.record import Checkpoint
 from bidiff_deploy.export.write import choose_timesteps, export_bundle
 from bidiff_deploy.networks.base import Shapes
+from support.reference_cases import own
 from support.shared import Shared
 
 OTHER = Path(__file__).parents[1] / "reference" / "other"
@@ -28,6 +30,7 @@ class LatentCases:
 
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
+        self._once = functools.cache(self._read)
 
     def layout(self, name: str) -> dict:
         return json.loads((OTHER / f"layout_{name}.json").read_text())
@@ -57,6 +60,9 @@ class LatentCases:
         return self.shared(f"{name}.safetensors", lambda path: save_file(self.state(name), path))
 
     def read(self, name: str) -> Checkpoint:
+        return own(self._once(name))
+
+    def _read(self, name: str) -> Checkpoint:
         return read_checkpoint(self.file(name), Options(autoencoder=str(self.file(VQ))))
 
     def packed(self, name: str) -> Path:
@@ -65,9 +71,8 @@ class LatentCases:
                            lambda path: write_packed(path, self.read(name)))
 
     def bundle(self, name: str) -> Path:
-        found = self.read(name)
         return self.shared(f"{name}.bundle", lambda path: export_bundle(
-            found, path, timesteps=choose_timesteps(found)))
+            self._once(name), path, timesteps=choose_timesteps(self._once(name))))
 
 
 @pytest.fixture(scope="session")

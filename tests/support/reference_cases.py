@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from reference.synth_weights import load_layout, synth_state_dict
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from bidiff_deploy.checkpoint.options import read_options
 from bidiff_deploy.checkpoint.read import read_checkpoint
@@ -29,11 +31,18 @@ def snr(reference: np.ndarray, found: np.ndarray) -> float:
     return float("inf") if error == 0 else 10 * np.log10(np.sum(reference ** 2) / error)
 
 
+def own(found: Checkpoint) -> Checkpoint:
+    """A copy whose tensors a test may change."""
+    state = {key: value.copy() for key, value in found.state.items()}
+    return dataclasses.replace(found, state=state, binary=dict(found.binary))
+
+
 class Reference:
     """The reference cases, and files made of them once for all workers."""
 
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
+        self._once = functools.cache(self._read)
 
     def layout(self, name: str) -> dict:
         return load_layout(name)
@@ -44,6 +53,8 @@ class Reference:
 
     def state(self, name: str, seed: int = 0) -> dict[str, np.ndarray]:
         """Published state dict with the reference's weights."""
+        if seed == 0:
+            return load_file(self.checkpoint(name))
         return synth_state_dict(self.layout(name)["shapes"], seed)
 
     def options(self, name: str) -> Path:
@@ -57,9 +68,13 @@ class Reference:
 
     def checkpoint(self, name: str) -> Path:
         """The weights as a .safetensors file with published keys."""
-        return self.shared(f"{name}.safetensors", lambda path: save_file(self.state(name), path))
+        return self.shared(f"{name}.safetensors", lambda path: save_file(
+            synth_state_dict(self.layout(name)["shapes"], 0), path))
 
     def read(self, name: str) -> Checkpoint:
+        return own(self._once(name))
+
+    def _read(self, name: str) -> Checkpoint:
         return read_checkpoint(self.checkpoint(name), read_options(self.options(name)))
 
     def bundle(self, name: str, timesteps: Iterable[int], precision: str = "exact") -> Path:

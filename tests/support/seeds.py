@@ -6,9 +6,14 @@ import os
 from typing import Any
 
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 SEED = int(os.environ.get("BIDIFF_SOAK_SEED", "0"))
 SOAK = SEED != 0  # set by tools/soak.py, which runs what is marked `soak` and all of Hypothesis
+
+if not SOAK:
+    # Hypothesis also draws constants of the source, for which each worker parses all of it.
+    providers._get_local_constants = lambda: providers._local_constants
 
 
 def examples(count: int, **options: Any) -> settings:

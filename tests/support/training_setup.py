@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,18 @@ import torch
 import yaml
 from PIL import Image
 
+from bidiff_deploy.training.loop import train
+from bidiff_deploy.training.recipe import Recipe
+
 TREE: dict[str, Any] = {
     "scale": 2,
     "network": {"inner_channel": 8, "norm_groups": 2, "channel_mults": [1, 2], "res_blocks": 1,
                 "dropout": 0.1, "image_size": 64, "fp_res": [64], "total_step": 80,
-                "dynamic_group": 8},
+                "dynamic_group": 2},
     "data": {"crop": 16, "candidates": 2, "shuffle_colors": True, "train": ["photos"],
              "validate": [{"path": "photos/a.png", "box": [0, 0, 21, 30]}]},
-    "steps": [{"timestep": 12, "origin": "condition", "share": 2},
-              {"timestep": 6, "origin": "sample"}],
+    "steps": [{"timestep": 44, "origin": "condition", "share": 2},
+              {"timestep": 36, "origin": "sample"}],
     "optimizer": {"learning_rate": "2e-3", "warmup": 2, "ema": 0.9},
     "run": {"iterations": 6, "batch": 2, "threads": 1, "device": "cpu", "report_every": 2,
             "validate_every": 3},
@@ -64,6 +68,15 @@ def states_equal(a, b) -> bool:
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(states_equal, a, b))
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def train_until(iteration: int, recipe: Recipe, folder: Path, out: Path) -> None:
+    """A run that is stopped after ``iteration`` iterations, by the signal of Ctrl-C."""
+    def stop(line: str) -> None:
+        if line.startswith(f"iteration {iteration} "):
+            signal.raise_signal(signal.SIGINT)
+
+    train(recipe, folder, out, report=stop)
 
 
 def silent(line: str) -> None:

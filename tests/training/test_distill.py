@@ -168,7 +168,7 @@ def test_a_teacher_is_trained_and_teaches(folder):
     assert found.config.binarizer == "none" and not found.binary
     export_bundle(found, folder / "b", timesteps=choose_timesteps(found))
     with load_bundle(folder / "b", threads=1, backend="onnxruntime-stock") as engine:
-        assert engine.timesteps == (12, 6) and engine.default_start == 12
+        assert engine.timesteps == (44, 36) and engine.default_start == 44
 
     distill = {"teacher": "t.safetensors", "target": 0.0, "output": 1.0, "features": 0.1}
     recipe = recipe_from_dict({**changed(network={"binarizer": "reactnet", "dropout": 0.0},

@@ -305,7 +305,7 @@ def recipe(**groups):
     tree = {"scale": 2, "steps": [{"timestep": 5, "origin": "condition"}],
             "network": {"inner_channel": 8, "norm_groups": 2, "channel_mults": [1, 2],
                         "res_blocks": 1, "image_size": 64, "fp_res": [64], "total_step": 200,
-                        "dynamic_group": 20},
+                        "dynamic_group": 2},
             "data": {"crop": 16, "train": [{"path": "DF2K/HR", "low": "DF2K/LR_bicubic/X2",
                                             "template": "{}x2"}]}}
     for key, value in groups.items():

@@ -17,7 +17,7 @@ def test_recipe_round_trip_and_settings(folder):
     recipe = read_recipe(folder / "recipe.yaml", ["run.batch=4", "optimizer.learning_rate=5e-4"])
     assert recipe.run.batch == 4 and recipe.optimizer.learning_rate == 5e-4
     assert recipe.data.train == (Photo("photos"),)
-    assert recipe.timesteps == (12, 6) and recipe.start == 12
+    assert recipe.timesteps == (44, 36) and recipe.start == 44
     assert recipe.schedule.total_steps == 80
     assert recipe_from_dict(recipe.to_dict()) == recipe
 

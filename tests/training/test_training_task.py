@@ -116,11 +116,11 @@ def test_the_samplers_latent_is_what_the_later_step_is_trained_on(folder):
         return network(noisy, torch.from_numpy(given), timestep).detach().numpy()
 
     expected = sampler.sample(in_layout, condition.numpy(), recipe.timesteps, recipe.schedule,
-                              noise.numpy(), start=12, clamp=False)
-    last = in_layout(latent, condition.numpy(), 6)
-    found = sampler.ddim_update(latent, last, recipe.schedule.alphas_cumprod[6], 1.0)
+                              noise.numpy(), start=44, clamp=False)
+    last = in_layout(latent, condition.numpy(), 36)
+    found = sampler.ddim_update(latent, last, recipe.schedule.alphas_cumprod[36], 1.0)
     np.testing.assert_array_equal(found, expected)
-    assert np.isfinite(predict(latent, condition.numpy(), 6)).all()
+    assert np.isfinite(predict(latent, condition.numpy(), 36)).all()
 
 
 def test_the_published_way_trains_at_all_timesteps(folder):
@@ -139,7 +139,7 @@ def test_the_published_way_trains_at_all_timesteps(folder):
 def test_steps_are_drawn_by_their_shares(folder):
     task = DiffusionTask(recipe_from_dict(TREE), folder)
     drawn = [task.drawn_step(Draws(0, iteration, 0, CPU)).timestep for iteration in range(3000)]
-    assert drawn.count(12) == pytest.approx(2000, abs=100) and set(drawn) == {12, 6}
+    assert drawn.count(44) == pytest.approx(2000, abs=100) and set(drawn) == {44, 36}
 
 
 class Fixed(torch.nn.Module):
