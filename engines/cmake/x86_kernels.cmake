@@ -22,7 +22,8 @@ bidiff_float_kernels(avx512 16 ${BIDIFF_AVX512_FLOAT_FLAGS})
 include(CheckCXXCompilerFlag)
 check_cxx_compiler_flag(-mavx512bf16 BIDIFF_KNOWS_AVX512BF16)
 if(BIDIFF_KNOWS_AVX512BF16)
-  bidiff_float_kernels(avx512bf16 16 ${BIDIFF_AVX512_FLOAT_FLAGS} -mavx512bf16)
+  bidiff_float_kernels(avx512bf16 16 ${BIDIFF_AVX512_FLOAT_FLAGS} -mavx512bf16
+    -DBIDIFF_BFLOAT16)
   target_compile_definitions(bidiff_ops PRIVATE BIDIFF_AVX512BF16_KERNELS)
 endif()
 

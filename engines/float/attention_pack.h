@@ -34,7 +34,7 @@ struct AttentionTask {
   float* weights;       // (kPanel): scales of p as integers
   float* key_scales;    // (block_keys): of integers, as the next ones
   float* value_scales;  // (C)
-  float* keys;          // tiles of kTileRows keys, each (depth cells, kTileRows)
+  float* keys;          // tiles of kTileRows keys, each (depth cells, kTileRows) by left_place()
   float* values;  // (C, value_step): cells along the keys, unless read from the input directly
   float* row;     // one row of keys' cells
 };
@@ -46,11 +46,12 @@ int64_t row_floats(int64_t keys) {
 bool take_memory(AttentionTask* task) {
   const AttentionRun& run = *task->run;
   const int64_t channels = run.problem->channels, columns = run.task_panels * kPanel;
+  constexpr int64_t kRest = kUnit<Rounded>;  // beyond the last key, see soften_panel
   int64_t sizes[] = {run.task_panels * run.query_stride,
                      channels * columns,
                      columns,
                      columns,
-                     (run.block_keys + kUnit<Rounded>)*kPanel,
+                     (run.block_keys + kRest) * kPanel,
                      kPanel,
                      kPanel,
                      round_up(run.block_keys, kLanes),

@@ -9,16 +9,16 @@
 
 #include "vec.h"
 
-#if defined(__AVX512BF16__)
+#if defined(__x86_64__)
 #include <immintrin.h>
-#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#else
 #include <arm_neon.h>
 #endif
 
 namespace bidiff {
 namespace {
 
-#if defined(__AVX512BF16__)
+#if defined(__x86_64__)
 struct Bfloat16 {
   using Copied = Bfloat16;
   static constexpr int kDepth = 2;
@@ -45,7 +45,7 @@ struct Bfloat16 {
     }
   }
 };
-#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#else
 struct Bfloat16 {
   using Copied = Bfloat16;
   static constexpr int kDepth = 2;

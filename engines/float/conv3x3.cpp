@@ -20,7 +20,7 @@ constexpr int64_t kStreamBytes = int64_t{4} << 20;
 
 // How a problem is cut, and the layout of a thread's scratch memory (in floats).
 struct Plan {
-  int64_t depth;                     // units along Cin, see conv3x3_gemm.h
+  int64_t depth;                     // rows of cells along Cin
   int64_t value_stride, sum_stride;  // from one frequency to the next
   int64_t tile_rows, total_vectors;  // of the map
   int64_t strips, vectors;           // strips across the map, of at most `vectors` vectors of tiles

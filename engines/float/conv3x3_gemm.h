@@ -1,7 +1,7 @@
 // The products of a block of tiles: for every frequency, sums (Cout, tiles) = weights (Cout, Cin)
 // times values (Cin, tiles).
 //
-// Values and weights consist of cells, see factors.h.
+// Values and weights consist of cells, see factors.h; `depth` counts their rows.
 #pragma once
 
 #include "conv3x3_transform.h"

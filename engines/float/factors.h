@@ -14,11 +14,12 @@
 // For the .cpp files of this folder only; unnamed namespace, see maps.h.
 #pragma once
 
-#include "bfloat16.h"
 #include "maps.h"
 #include "vec.h"
 
-#if defined(__x86_64__)
+#if defined(BIDIFF_BFLOAT16)
+#include "bfloat16.h"
+#elif defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -47,7 +48,7 @@ struct Float32 {
   }
 };
 
-#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#if defined(BIDIFF_BFLOAT16)
 using Rounded = Bfloat16;
 constexpr bool kRounds = true;
 #elif (defined(__AVX512BW__) && BIDIFF_LANES == 16) || (defined(__AVX2__) && BIDIFF_LANES == 8)

@@ -111,10 +111,12 @@ BIDIFF_INLINE void add_products(const float* left, int64_t row_step, int64_t dep
   }
 }
 
-// Rows of the right operand that become cells together; null, but for the first: zeros.
+// Rows of the right operand that become cells together. A null row stands for zeros; the first is
+// never null.
 template <class Math>
 struct Unit {
   const float* rows[kUnit<Math>];
+  BIDIFF_INLINE_MEMBER bool has(int i) const { return i == 0 || rows[i]; }
 };
 
 // Of `left` depths from `from` on, `pitch` floats from one to the next.
@@ -133,20 +135,19 @@ BIDIFF_INLINE void gather_unit(Unit<Math> unit, int64_t columns, float* to, int6
   for (; columns >= kPanel; columns -= kPanel, to += stride) {
     for (int v = 0; v < kTileVectors; ++v) {
       for (int i = 0; i < kUnit<Math>; ++i) {
-        depths[i] = i == 0 || unit.rows[i] ? load(unit.rows[i] + v * kLanes) : Floats{};
+        depths[i] = unit.has(i) ? load(unit.rows[i] + v * kLanes) : Floats{};
       }
       store_cells<Math>(depths, to + v * kLanes, kPanel);
     }
     for (int i = 0; i < kUnit<Math>; ++i) {
-      if (i == 0 || unit.rows[i]) unit.rows[i] += kPanel;
+      if (unit.has(i)) unit.rows[i] += kPanel;
     }
   }
   if (columns <= 0) return;
   for (int64_t at = 0; at < kPanel; at += kLanes) {
     const int64_t rest = columns - at < 0 ? 0 : columns - at < kLanes ? columns - at : kLanes;
     for (int i = 0; i < kUnit<Math>; ++i) {
-      depths[i] =
-          i == 0 || unit.rows[i] ? load_part(unit.rows[i] + (rest ? at : 0), rest) : Floats{};
+      depths[i] = unit.has(i) ? load_part(unit.rows[i] + (rest ? at : 0), rest) : Floats{};
     }
     store_cells<Math>(depths, to + at, kPanel);
   }

@@ -2,9 +2,10 @@
 // instruction set.
 //
 // Every .cpp of this folder is compiled several times, each time with the flags of one instruction
-// set, BIDIFF_ISA as its name and BIDIFF_LANES as the number of floats in a vector register; what
-// it exports is in namespace bidiff::BIDIFF_ISA. This header, like ../kernels/binary_conv.h, is
-// read under different flags: it may not contain inline functions with external linkage.
+// set, BIDIFF_ISA as its name, BIDIFF_LANES as the number of floats in a vector register, and
+// BIDIFF_BFLOAT16 if it multiplies those: the compiler's own macros also tell what CXXFLAGS allow.
+// What it exports is in namespace bidiff::BIDIFF_ISA. This header, like ../kernels/binary_conv.h,
+// is read under different flags: it may not contain inline functions with external linkage.
 #pragma once
 
 #include <stddef.h>

@@ -111,7 +111,7 @@ struct Kernel {
   bool (*run)(const Problem& problem, const void* packed, const Parallel& parallel);
   // Fields of Problem that `run` handles beyond BinaryConv's own, a sum of Fused.
   unsigned fused;
-  // The kernel of scaled convolutions, with a packed form of its own; or null.
+  // The kernel of scaled convolutions, with a packed form of its own, whose `scaled` is null.
   const Kernel* scaled;
 };
 

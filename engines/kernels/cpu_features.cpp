@@ -2,7 +2,7 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-#elif defined(__aarch64__) && defined(__linux__)
+#elif defined(BIDIFF_NEONDOTPROD_KERNELS)
 #include <sys/auxv.h>
 #endif
 
@@ -41,12 +41,14 @@ CpuFeatures cpu_features() {
   }
   return found;
 }
-#elif defined(__aarch64__) && defined(__linux__)
-// Bits as in Linux's asm/hwcap.h, of which older ones lack some: HWCAP_ASIMDDP and HWCAP2_BF16.
+#elif defined(BIDIFF_NEONDOTPROD_KERNELS)
+// As in Linux's asm/hwcap.h, of which older ones lack some.
+constexpr unsigned long kHwcapAsimddp = 1ul << 20, kHwcap2Bf16 = 1ul << 14;
+
 CpuFeatures cpu_features() {
   CpuFeatures found{};
-  found.neondotprod = (getauxval(AT_HWCAP) >> 20) & 1;
-  found.neonbf16 = found.neondotprod && ((getauxval(AT_HWCAP2) >> 14) & 1);
+  found.neondotprod = getauxval(AT_HWCAP) & kHwcapAsimddp;
+  found.neonbf16 = found.neondotprod && (getauxval(AT_HWCAP2) & kHwcap2Bf16);
   return found;
 }
 #else

@@ -13,8 +13,10 @@ constexpr const Kernel* kX86[] = {&kAvx512vpopcntdq, &kAvx512bw, &kAvx2};
 #else
 constexpr const Kernel* kX86[] = {nullptr, nullptr, nullptr};
 #endif
-#if defined(BIDIFF_ARM_KERNELS)
+#if defined(BIDIFF_NEONDOTPROD_KERNELS)
 constexpr const Kernel* kArm[] = {&kNeondotprod, &kNeon};
+#elif defined(BIDIFF_ARM_KERNELS)
+constexpr const Kernel* kArm[] = {nullptr, &kNeon};
 #else
 constexpr const Kernel* kArm[] = {nullptr, nullptr};
 #endif
@@ -25,7 +27,7 @@ struct Table {
 };
 
 KernelStatus status(const char* name, const Kernel* kernel, bool cpu, const char* lacking) {
-  if (!kernel) return {name, nullptr, false, "it was not compiled for this architecture"};
+  if (!kernel) return {name, nullptr, false, "it is not part of this build"};
   return {name, kernel, cpu, cpu ? "" : lacking};
 }
 

@@ -9,7 +9,7 @@ namespace bidiff {
 
 struct KernelStatus {
   const char* name;
-  const Kernel* kernel;  // null if the build's architecture has no such kernel
+  const Kernel* kernel;  // null if this build has no such kernel
   bool supported;        // compiled, and the CPU and the operating system can run it
   const char* reason;    // why not supported, else ""
 };

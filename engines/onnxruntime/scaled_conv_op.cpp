@@ -8,10 +8,6 @@
 namespace bidiff::ort {
 namespace {
 
-const Kernel& scaled(const Kernel& kernel) {
-  return kernel.scaled ? *kernel.scaled : *kPortable.scaled;
-}
-
 // A sparse matrix row by row.
 struct SparseRows {
   std::vector<int64_t> starts, columns;
@@ -28,7 +24,7 @@ class ScaledBinaryConv {
   static constexpr Size kSize = Size::kSame;
 
   ScaledBinaryConv(const Api& api, const KernelInfo* info)
-      : api(api), kernel_(scaled(kernel_or_refuse(api))) {
+      : api(api), kernel_(*kernel_or_refuse(api).scaled) {
     constant_ = constant_input(api, info, 1).data != nullptr;
     constant_rows_ = constant_input(api, info, 6).data && constant_input(api, info, 7).data;
   }

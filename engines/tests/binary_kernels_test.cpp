@@ -8,7 +8,6 @@
 
 #include "../float/select.h"
 #include "../kernels/fused.h"
-#include "../kernels/select.h"
 #include "kernel_cases.h"
 
 namespace {
@@ -160,13 +159,8 @@ Shape some_shape(Inputs* random) {
 
 int main(int count, char** arguments) {
   Inputs random(count > 1 ? static_cast<unsigned>(std::atoi(arguments[1])) : 20240607);
-  int kernels = 0, cases = 0, failures = 0;
-  const KernelStatus* statuses = kernel_statuses(&kernels);
-  std::printf("kernels:");
-  for (int i = 0; i < kernels; ++i) {
-    if (statuses[i].supported) std::printf(" %s", statuses[i].name);
-  }
-  std::puts("");
+  int cases = 0, failures = 0;
+  const std::vector<const Kernel*> kernels = supported_kernels();
   // More words than byte counters can add, by one and by many; offsets beyond 16 bits; an output
   // past the caches.
   const Shape special[] = {{1, 1024, 2, 1, 2, 9},  {1, 1100, 5, 1, 3, 9}, {1, 200, 3, 3, 3, 6},
@@ -183,9 +177,7 @@ int main(int count, char** arguments) {
     const Parallel parallel = parallel_of(cases);
     Results wanted;
     if (!compute(kPortable, made, Parallel{nullptr, nullptr}, &wanted)) return 1;
-    for (int i = 0; i < kernels; ++i) {
-      if (statuses[i].supported) failures += !agrees(*statuses[i].kernel, made, wanted, parallel);
-    }
+    for (const Kernel* kernel : kernels) failures += !agrees(*kernel, made, wanted, parallel);
   }
   std::printf("%d cases, %d failures\n", cases, failures);
   return failures != 0;

@@ -111,7 +111,7 @@ double Test::conv3x3(const ConvKernel& kernel, const NormKernel& norm) {
 }
 
 double Test::pointwise(const PointwiseKernel& kernel) {
-  const int64_t batch = random.pick({1, 2}), first = random.pick({1, 5, 16, 64, 100});
+  const int64_t batch = random.pick({1, 2}), first = random.pick({1, 5, 6, 16, 64, 100});
   const int64_t second = random.pick({0, 0, 3, 64}), depth = first + second;
   const int64_t out = random.pick({1, 7, 12, 64});
   const int64_t height = random.pick({1, 4, 9}), width = random.pick({1, 7, 16, 33});
@@ -149,7 +149,7 @@ double Test::pointwise(const PointwiseKernel& kernel) {
 }
 
 double Test::attention(const AttentionKernel& kernel) {
-  const int64_t batch = random.pick({1, 2}), channels = random.pick({1, 6, 16, 34});
+  const int64_t batch = random.pick({1, 2}), channels = random.pick({1, 6, 7, 16, 34});
   const int64_t positions = random.pick({1, 3, 16, 77, 150});
   const float sharpness = random.one_of(2) ? 0.5f : 1.0f;
   const int64_t plane = channels * positions;

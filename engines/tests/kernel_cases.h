@@ -1,10 +1,12 @@
 // What the tests of binary kernels have in common: shapes, weights and threads of random cases.
 #pragma once
 
+#include <cstdio>
 #include <vector>
 
 #include "../kernels/binary_conv.h"
 #include "../kernels/packed_weights.h"
+#include "../kernels/select.h"
 #include "test_inputs.h"
 
 namespace bidiff {
@@ -28,6 +30,21 @@ inline std::vector<int32_t> random_words(const Shape& shape, Inputs* random) {
       static_cast<size_t>(shape.out_channels * shape.kernel * shape.kernel * words_per_tap(shape)));
   for (int32_t& word : words) word = static_cast<int32_t>(random->bits());
   return words;
+}
+
+// The supported kernels, of all that are named; prints them.
+inline std::vector<const Kernel*> supported_kernels() {
+  int count = 0;
+  const KernelStatus* statuses = kernel_statuses(&count);
+  std::vector<const Kernel*> found;
+  std::printf("kernels:");
+  for (int i = 0; i < count; ++i) {
+    if (!statuses[i].supported) continue;
+    found.push_back(statuses[i].kernel);
+    std::printf(" %s", statuses[i].name);
+  }
+  std::puts("");
+  return found;
 }
 
 // No threads in every second case.

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <vector>
 
-#include "../kernels/select.h"
 #include "kernel_cases.h"
 
 namespace {
@@ -71,8 +70,8 @@ Shape some_shape(Inputs* random) {
 
 int main(int count, char** arguments) {
   Inputs random(count > 1 ? static_cast<unsigned>(std::atoi(arguments[1])) : 20240607);
-  int kernels = 0, cases = 0, failures = 0;
-  const KernelStatus* statuses = kernel_statuses(&kernels);
+  int cases = 0, failures = 0;
+  const std::vector<const Kernel*> kernels = supported_kernels();
   // More words than byte counters can add; lines longer than a band; enough work for threads.
   const Shape special[] = {{1, 1024, 2, 1, 2, 9},   {1, 1100, 5, 3, 3, 9},
                            {1, 1280, 64, 3, 8, 8},  {1, 160, 20, 3, 2, 900},
@@ -84,14 +83,13 @@ int main(int count, char** arguments) {
     const Parallel parallel = parallel_of(cases);
     std::vector<float> wanted, found;
     if (!compute(*kPortable.scaled, made, Parallel{nullptr, nullptr}, &wanted)) return 1;
-    for (int i = 0; i < kernels; ++i) {
-      if (!statuses[i].supported || !statuses[i].kernel->scaled) continue;
-      const bool done = compute(*statuses[i].kernel->scaled, made, parallel, &found);
+    for (const Kernel* kernel : kernels) {
+      const bool done = kernel->scaled && compute(*kernel->scaled, made, parallel, &found);
       if (done && !std::memcmp(found.data(), wanted.data(), wanted.size() * sizeof(float)))
         continue;
       const Shape& s = made.problem.shape;
       std::printf("%s: differs at N=%ld Cin=%ld Cout=%ld k=%ld H=%ld W=%ld rank=%ld\n",
-                  statuses[i].name, long(s.batch), long(s.in_channels), long(s.out_channels),
+                  kernel->name, long(s.batch), long(s.in_channels), long(s.out_channels),
                   long(s.kernel), long(s.height), long(s.width), long(made.branches.rank));
       ++failures;
     }

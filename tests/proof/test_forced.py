@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(library.library_path() is None, reason=library.m
 
 SEEDS = 200 if SOAK else 2
 KERNELS = ([one.name for one in library.kernels()
-            if one.supported and (SOAK or one.name in ("portable", "avx2", "neon"))]
+            if one.supported and (SOAK or one.name in ("portable", "avx2", "neondotprod", "neon"))]
            if library.library_path() else [])
 
 
