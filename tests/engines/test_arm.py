@@ -41,8 +41,8 @@ def lacking() -> str:
                              text=True, check=True).stdout
     if int(version.partition(".")[0]) < 10:
         return "needs g++-aarch64-linux-gnu 10 or newer, which knows ARM's bfloat16"
-    known = subprocess.run(["qemu-aarch64", "-cpu", "help"], capture_output=True, text=True,
-                           check=True).stdout
+    known = subprocess.run(["qemu-aarch64", "-cpu", "help"],  # exits with 1
+                           capture_output=True, text=True).stdout
     return "" if DOT_PRODUCT in known else f"needs qemu-user 7.1 or newer, which has {DOT_PRODUCT}"
 
 
@@ -76,13 +76,12 @@ def test_scaled_kernels_equal_portable_to_the_bit(arm_build, cpu):
     assert " 0 failures" in output
 
 
-@pytest.mark.parametrize("cpu", [ALL, PLAIN])
-def test_float_kernels_against_double(arm_build, cpu):
-    output = run(arm_build / "float_kernels_test", cpu)
+def test_float_kernels_against_double(arm_build, best):
+    output = run(arm_build / "float_kernels_test", best)
     assert output.endswith("\n0 failures\n")
     rounded = [line.split()[:2] for line in output.splitlines() if "bfloat16" in line]
     assert rounded == ([["neonbf16", "conv3x3"], ["neonbf16", "pointwise"],
-                        ["neonbf16", "attention"]] if cpu == ALL else [])
+                        ["neonbf16", "attention"]] if best == ALL else [])
 
 
 @pytest.mark.parametrize("cpu, kernel, selected", [
