@@ -35,6 +35,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bidiff_deploy.errors import BidiffError
 from bidiff_deploy.files import make_directory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -277,6 +278,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of timing; 0: none")
     parser.add_argument("--threads", type=int, default=2)
     given: Any = parser.parse_args()
+    try:
+        _do(given, parser)
+    except BidiffError as error:
+        sys.exit(f"error: {error}")
+
+
+def _do(given: Any, parser: argparse.ArgumentParser) -> None:
     more = [part for value in given.settings for part in ("--set", value)]
     if given.what == "train":
         for name in given.names:

@@ -89,3 +89,10 @@ def test_rows_are_of_what_is_there(tmp_path):
     (tmp_path / "gpd.bundle").mkdir()
     assert [name for name, _, _ in tool.models(tmp_path)] == [
         "teacher, 50 steps", "teacher, 10 steps", "gpd"]
+
+
+def test_a_setting_that_makes_no_sense_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["one_step_proof.py", "train", "teacher", "-o", str(tmp_path),
+                                      "--set", "run.validate_every=0"])
+    with pytest.raises(SystemExit, match=r"^error: .*run.validate_every is 0; it must be a whole"):
+        tool.main()
