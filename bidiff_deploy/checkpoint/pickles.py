@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import pickletools
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, cast
@@ -69,7 +70,11 @@ def read_pickle(stream: IO[bytes] | mmap.mmap) -> tuple[Any, list[str], dict[str
     numbers only; other entries are left out. Raises ValueError, IndexError, KeyError, TypeError or
     RecursionError for what is not a pickle."""
     machine = _Machine()
-    return machine.run(cast(IO[bytes], stream)), sorted(machine.foreign), machine.storages
+    with warnings.catch_warnings():
+        # pickletools warns of escapes in old texts, which a damaged file may have.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        value = machine.run(cast(IO[bytes], stream))
+    return value, sorted(machine.foreign), machine.storages
 
 
 class _Machine:

@@ -7,6 +7,7 @@ import io
 import json
 import struct
 import time
+import warnings
 import zipfile
 from random import Random
 
@@ -17,6 +18,7 @@ from attacks.limited import outcome_of_reading, outcome_of_text
 
 from bidiff_deploy.checkpoint.options import read_options
 from bidiff_deploy.checkpoint.packed import write_packed
+from bidiff_deploy.checkpoint.pickles import read_pickle
 from bidiff_deploy.checkpoint.published_keys import to_published
 from bidiff_deploy.training.recipe import read_recipe
 from support.seeds import SEED, SOAK
@@ -174,3 +176,9 @@ def test_mutated_checkpoints(reference, tmp_path, honest):
         path.unlink()
     print(f"{read} read, at most {worst >> 20} MiB and {longest:.1f} s; honest "
           f"{honest.grown >> 20} MiB")
+
+
+def test_a_damaged_text_in_a_pickle_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_pickle(io.BytesIO(b"S'a\\\x03'\n."))[0] == "a\\\x03"
