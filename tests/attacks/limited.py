@@ -25,7 +25,7 @@ from bidiff_deploy.checkpoint.options import read_options
 from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.engines.one_run import OneRun
 from bidiff_deploy.machine import peak_memory
-from support.forked import CONTEXT
+from support.forked import CONTEXT, LIGHT
 
 MEMORY = 256 << 20  # beyond what the process has before it opens the file
 SLACK = 16 << 20  # of allocators
@@ -102,8 +102,7 @@ def _text(reader: Callable[[Path], object], path: Path) -> bytes:
 def _limited(run: Callable[..., bytes], *arguments: object) -> Outcome:
     """Fork, run, and report through a pipe."""
     reading, writing = CONTEXT.Pipe(duplex=False)
-    process = CONTEXT.Process(target=_inside, args=(writing, run, arguments))
-    process.start()
+    process = LIGHT.process(_inside, writing, run, arguments)
     writing.close()
     try:
         said = reading.recv()

@@ -1,5 +1,6 @@
 """Processes of their own that start at once: forked from one that has imported what takes long.
 
+There are two such: forking one that has not imported torch takes a third of the time.
 What is there before Python starts cannot be changed in them: LD_LIBRARY_PATH, PYTHONPATH.
 """
 
@@ -9,7 +10,6 @@ import contextlib
 import gc
 import importlib
 import multiprocessing
-import multiprocessing.forkserver
 import multiprocessing.util
 import os
 import select
@@ -17,37 +17,91 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import pytest
 
 from support.waiting import HANG_SECONDS
 
-CONTEXT = multiprocessing.get_context("forkserver")
+# Modules that take long: those without torch, and those that a copy with torch has as well.
 IMPORTS = (
-    "numpy", "PIL.Image", "yaml", "onnx", "onnxruntime", "safetensors.numpy", "torch",
-    "torch.utils.data", "torch._dynamo",  # which the first optimizer imports, for a second
+    "numpy", "PIL.Image", "yaml", "onnx", "onnxruntime", "safetensors.numpy",
     "polygraphy.comparator", "bidiff_deploy.cli", "bidiff_deploy.engines.onnxruntime.session",
     "bidiff_deploy.checkpoint.read", "bidiff_deploy.training.recipe", "attacks.limited")
+WITH_TORCH = (
+    *IMPORTS, "torch", "torch.utils.data",
+    "torch._dynamo")  # which the first optimizer imports, for a second
 COMMAND = "from bidiff_deploy.cli import main; main()"  # of `python -m bidiff_deploy`
+COMMANDS_WITH_TORCH = {"check", "train"}
+
+
+class Copied(forkserver.ForkServer):
+    """A copy of this process, from which others are forked. It has imported ``modules``."""
+
+    def __init__(self, *modules: str) -> None:
+        super().__init__()
+        self.modules = modules
+
+    def copy(self) -> None:
+        """Copy this process as it is now."""
+        resource_tracker.ensure_running()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(multiprocessing.util, "spawnv_passfds", self._copy)
+            self.ensure_running()
+
+    def process(self, target: Callable[..., object], *arguments: object) -> BaseProcess:
+        """``target(*arguments)`` in a process that is forked from the copy."""
+        made = CONTEXT.Process(target=target, args=arguments)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(forkserver, "connect_to_new_process", self.connect_to_new_process)
+            made.start()
+        return made
+
+    def _copy(self, program: str, arguments: Sequence[str], passed: Sequence[int]) -> int:
+        """A copy of this process in place of ``program``, which multiprocessing would start."""
+        copy = os.fork()
+        if copy:
+            return copy
+        try:
+            for number in map(int, os.listdir("/proc/self/fd")):
+                if number > 2 and number not in passed:
+                    with contextlib.suppress(OSError):  # the list's own
+                        os.close(number)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering, closefd=False)
+                                      for number, buffering in ((1, -1), (2, 1)))
+            select.select(passed[:2], [], [])
+            import_all(self.modules)
+            gc.freeze()
+            gc.enable()
+            serve: Any = forkserver.main
+            serve(*passed[:2], [], **dict(zip(["authkey_r"], passed[2:])))  # a key: of Python 3.14
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+
+
+LIGHT, HEAVY = Copied(*IMPORTS), Copied(*WITH_TORCH)
 
 
 class Forked:
     """``code`` with ``arguments`` in a process, as subprocess.Popen with pipes for its outputs.
-    ``environment`` comes on top of this process's. Bytes that are not UTF-8 are read as surrogates.
+    ``environment`` comes on top of this process's; ``torch``: it is needed, as by some commands.
+    Bytes that are not UTF-8 are read as surrogates.
     """
 
     def __init__(self, code: str, *arguments: object,
-                 environment: Mapping[str, str] | None = None) -> None:
+                 environment: Mapping[str, str] | None = None, torch: bool = False) -> None:
         pipes = [CONTEXT.Pipe(duplex=False) for _ in range(2)]
-        self._process = CONTEXT.Process(target=_run, args=(
-            code, [*map(str, arguments)], os.getcwd(), {**os.environ, **(environment or {})},
-            *(written for _, written in pipes)))
-        self._process.start()
+        torch |= code == COMMAND and arguments[0] in COMMANDS_WITH_TORCH
+        self._process = (HEAVY if torch else LIGHT).process(
+            _run, code, [*map(str, arguments)], os.getcwd(),
+            {**os.environ, **(environment or {})}, *(written for _, written in pipes))
         self.pid = self._process.pid
         for _, written in pipes:
             written.close()
@@ -78,10 +132,10 @@ class Forked:
         return subprocess.CompletedProcess("", self.wait(), out, err)
 
 
-def python(code: str, *arguments: object,
-           environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def python(code: str, *arguments: object, environment: Mapping[str, str] | None = None,
+           torch: bool = False) -> subprocess.CompletedProcess[str]:
     """``code`` in a process, to its end."""
-    return Forked(code, *arguments, environment=environment).done()
+    return Forked(code, *arguments, environment=environment, torch=torch).done()
 
 
 def command(*arguments: object,
@@ -98,52 +152,27 @@ def program(path: object, *arguments: object,
 
 
 def start(*, imports: bool) -> None:
-    """Copy this process, which has done nothing yet, as the one that the others are forked from.
+    """Copy this process, which has done nothing yet, once before it imports torch and once after.
 
-    imports: both import now what takes long; else the copy does when it is first asked for.
+    imports: all import now what takes long; else each copy does when it is first asked for.
     """
-    if imports:
-        import_all()
-    resource_tracker.ensure_running()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(multiprocessing.util, "spawnv_passfds", _copy)
-        multiprocessing.forkserver.ensure_running()
+    for copied in (LIGHT, HEAVY):
+        if imports:
+            import_all(copied.modules)
+        copied.copy()
 
 
 def end() -> None:
-    """End the process that the others are forked from, and wait for it."""
-    multiprocessing.forkserver._forkserver._stop()
+    """End the copies, and wait for them."""
+    for copied in (LIGHT, HEAVY):
+        copied._stop()
 
 
-def import_all() -> None:
+def import_all(modules: Sequence[str]) -> None:
     """Import what takes long; what is not installed is left out."""
-    for name in IMPORTS:
+    for name in modules:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-
-
-def _copy(program: str, arguments: Sequence[str], passed: Sequence[int]) -> int:
-    """A copy of this process in place of ``program``, which multiprocessing would start."""
-    copy = os.fork()
-    if copy:
-        return copy
-    try:
-        for number in map(int, os.listdir("/proc/self/fd")):
-            if number > 2 and number not in passed:
-                with contextlib.suppress(OSError):  # the list's own
-                    os.close(number)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering, closefd=False)
-                                  for number, buffering in ((1, -1), (2, 1)))
-        select.select(passed[:2], [], [])
-        import_all()
-        gc.freeze()
-        gc.enable()
-        serve: Any = multiprocessing.forkserver.main
-        serve(*passed[:2], [], **dict(zip(["authkey_r"], passed[2:])))  # a key: of Python 3.14
-    except Exception:
-        traceback.print_exc()
-    finally:
-        os._exit(0)
 
 
 def _run(code: str, arguments: Sequence[str], folder: str, environment: Mapping[str, str],

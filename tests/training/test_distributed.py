@@ -24,7 +24,7 @@ WITHOUT_CHANCE = changed(network={"dropout": 0.0}, run={"batch": 4, "timeout_min
 
 def start(code: str, arguments: list, rank: int, port: int, ranks: int = 2) -> Forked:
     """Start a process as torchrun does."""
-    return Forked(code, *arguments, environment={
+    return Forked(code, *arguments, torch=True, environment={
         "RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
 

@@ -290,7 +290,8 @@ def test_two_processes_distil_what_one_does(taught, monkeypatch):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    other = Forked(_OTHER, taught, environment={**shared, "RANK": "1", "LOCAL_RANK": "1"})
+    other = Forked(_OTHER, taught, environment={**shared, "RANK": "1", "LOCAL_RANK": "1"},
+                   torch=True)
     found = recipe_from_dict(plain)
     for name, value in {**shared, "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)

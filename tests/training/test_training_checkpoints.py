@@ -108,7 +108,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(folder):
     train(recipe_from_dict(changed(run={"iterations": 1})), folder, out, report=silent)
     before = (out / "checkpoint.pt").read_bytes()
     arguments = ["train", str(folder / "recipe.yaml"), "-o", str(out), "--resume"]
-    done = forked.python(_LIMITED.format(arguments=arguments))
+    done = forked.python(_LIMITED.format(arguments=arguments), torch=True)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert done.returncode == 1 and len(errors) == 1, done.stderr
     assert "cannot write" in errors[0] and "checkpoint.pt" in errors[0]
