@@ -28,6 +28,7 @@ import pytest
 
 from support.waiting import HANG_SECONDS
 
+CONTEXT = multiprocessing.get_context("forkserver")
 # Modules that take long: those without torch, and those that a copy with torch has as well.
 IMPORTS = (
     "numpy", "PIL.Image", "yaml", "onnx", "onnxruntime", "safetensors.numpy",
