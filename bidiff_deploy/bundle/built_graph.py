@@ -7,6 +7,7 @@ from a bundle but numbers.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ def build_graph(config: Any, precision: str, timestep: int, weights_bytes: int,
     ``precision``: the bundle's. ``timestep``: any, as the values that depend on it are not built.
     ``weights_bytes``: size of the weights file; ``places``: how many tensors the bundle lists in
     it. A network that has far more of either is refused before it is built. Raises BundleError with
-    the reason alone.
+    the reason alone. The result is shared with other bundles, so it must not be changed.
     """
     network = network_of(config)
     wanted = count = 0
@@ -103,7 +104,12 @@ def build_graph(config: Any, precision: str, timestep: int, weights_bytes: int,
                               f"{weights_bytes} bytes can hold")
         if count > _MAX_MADE_OF * places:
             raise BundleError(f"its network has more tensors than the {places} that it lists")
-    forms: dict[str, TensorForm] = {}
+    return _build(config, precision, timestep, part)
+
+
+@functools.lru_cache(maxsize=4)  # a check or a benchmark opens its bundle several times
+def _build(config: Any, precision: str, timestep: int, part: str) -> BuiltGraph:
+    network, forms = network_of(config), dict[str, TensorForm]()
 
     def store(value: npt.NDArray[Any], name: str) -> TensorProto:
         forms[name] = TensorForm(value.dtype.newbyteorder("<"), value.shape)

@@ -9,6 +9,7 @@ arXiv 2406.05723). Its options are ``config.NetworkConfig``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -140,7 +141,12 @@ def parameters(config: NetworkConfig) -> dict[str, Parameter]:
     for several upscaling factors has a Linear next to each norm of a residual block, see
     ``scale_norm``; its keys are ours.
     """
-    return dict(each_parameter(config))
+    return dict(_parameters(config))
+
+
+@functools.lru_cache(maxsize=4)
+def _parameters(config: NetworkConfig) -> tuple[tuple[str, Parameter], ...]:
+    return tuple(each_parameter(config))
 
 
 def each_parameter(config: NetworkConfig) -> Iterator[tuple[str, Parameter]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -67,16 +68,17 @@ def check_bundle(bundle: NoisePredictorBundle, checkpoint: Checkpoint, *,
     samples = _samples(bundle, size, images, truths)
     with ExitStack() as stack:
         stack.enter_context(torch_threads(threads))
-        reference, floor, engine = (stack.enter_context(runner) for runner in (
-            TorchRunner(bundle, checkpoint), TorchRunner(bundle, checkpoint, channels_last=True),
-            EngineRunner(bundle, backend, threads=threads, device=device)))
+        reference = stack.enter_context(TorchRunner(bundle, checkpoint))
+        floor = functools.cache(lambda: stack.enter_context(
+            TorchRunner(bundle, checkpoint, channels_last=True)))
+        engine = stack.enter_context(EngineRunner(bundle, backend, threads=threads, device=device))
         parts = _Parts(bundle, checkpoint, reference.engine.network, engine.engine.precision,
                        backend, device, threads)
         total = len(chosen) * len(samples)
         found = _Comparison((reference, floor, engine), parts, save is not None,
                             lambda done: on_progress and on_progress(done, total))
         padded = [found.run(sample, bundle, chosen) for sample in samples]
-        loops = (check_loops(samples, reference.engine, floor.engine, engine.engine,
+        loops = (check_loops(samples, reference.engine, floor().engine, engine.engine,
                              judged=parts.alone) if images or truths else [])
         notes = _notes(bundle, checkpoint, loops, engine.engine.precision, backend, parts.alone)
         result = CheckResult(
@@ -145,9 +147,10 @@ class _Parts:
 class _Comparison:
     """Runs the engine's loop, and compares each step with the reference, fed the same latent."""
 
-    def __init__(self, runners: tuple[TorchRunner, TorchRunner, EngineRunner],
+    def __init__(self, runners: tuple[TorchRunner, Callable[[], TorchRunner], EngineRunner],
                  parts: _Parts, keep: bool, on_step: Callable[[float], object]) -> None:
-        """``keep``: whether ``runs`` are wanted."""
+        """``runners``: the second is opened where it is needed. ``keep``: whether ``runs`` are
+        wanted."""
         self._runners, self._parts = runners, parts
         self._keep, self._on_step = keep, on_step
         self.steps: list[StepCheck] = []
@@ -174,7 +177,7 @@ class _Comparison:
         predictions = {reference.name: expected[PREDICTION]}
         statistics, worst = compare_step(expected, found), None
         if self._keep or not self._parts.alone:
-            worst, predictions[floor.name] = self._floor(feed, expected)
+            worst, predictions[floor().name] = self._floor(feed, expected)
         predictions[engine.name] = found[PREDICTION]
         precision = engine.engine.precision
         step = StepCheck(timestep, statistics, worst, precision)
@@ -183,8 +186,9 @@ class _Comparison:
         self.steps.append(self._parts.judge(feed, step, found[PREDICTION],
                                             lambda share: self._on_step(done + share)))
         if self._keep:
-            self.runs.append(Run(feed, predictions, {runner.name: runner.last_inference_time()
-                                                     for runner in self._runners}))
+            self.runs.append(Run(feed, predictions, {
+                runner.name: runner.last_inference_time()
+                for runner in (reference, floor(), engine)}))
         self._on_step(len(self.steps))
         prediction: np.ndarray = found[PREDICTION]
         return prediction
@@ -196,7 +200,7 @@ class _Comparison:
         reference, floor, _ = self._runners
         latent, floors = feed["noisy"], []
         for seed, (runner, noisy) in enumerate((
-                (floor, latent), *((reference, moved) for moved in nudged(latent)))):
+                (floor(), latent), *((reference, moved) for moved in nudged(latent)))):
             with runner.nudged(seed) if runner is reference else nullcontext():
                 found = runner.infer({**feed, "noisy": noisy})
             floors.append((compare_step(expected, found), found[PREDICTION]))
