@@ -40,7 +40,7 @@ from support import run_once
 from support.binarizer_setup import bundle, checkpoint, inputs, least_snr, network, predicted, small
 from support.inspect_setup import check_layers
 from support.reference_cases import snr
-from support.training_setup import changed, write_recipe
+from support.training_setup import TWO_LEVELS, changed, write_recipe
 
 pytest.importorskip("onnxruntime")
 
@@ -289,8 +289,8 @@ def test_bbcus_alignment_is_folded_exactly():
     *((name, {}) for name in (*OTHERS, "none")),
     ("dorefa", {"weight_bits": 2, "activation_bits": 2}), ("dorefa", {"activation_bits": 4})])
 def test_the_trainer_trains_and_packs_them(tmp_path, binarizer, bits):
-    recipe = recipe_from_dict(changed(network={"binarizer": binarizer, "dropout": 0.0, **bits},
-                                      steps=[{"timestep": 12}]))
+    recipe = recipe_from_dict(changed(network={
+        **TWO_LEVELS, "binarizer": binarizer, "dropout": 0.0, **bits}, steps=[{"timestep": 12}]))
     folder = write_recipe(tmp_path)
     trainer = Trainer(recipe, folder)
     high, given = next(batches(trainer.crops, recipe.run.batch))

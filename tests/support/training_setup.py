@@ -16,7 +16,7 @@ from bidiff_deploy.training.recipe import Recipe
 
 TREE: dict[str, Any] = {
     "scale": 2,
-    "network": {"inner_channel": 8, "norm_groups": 2, "channel_mults": [1, 2], "res_blocks": 1,
+    "network": {"inner_channel": 8, "norm_groups": 2, "channel_mults": [1], "res_blocks": 1,
                 "dropout": 0.1, "image_size": 64, "fp_res": [64], "total_step": 80,
                 "dynamic_group": 2},
     "data": {"crop": 16, "candidates": 2, "shuffle_colors": True, "train": ["photos"],
@@ -27,6 +27,8 @@ TREE: dict[str, Any] = {
     "run": {"iterations": 6, "batch": 2, "threads": 1, "device": "cpu", "report_every": 2,
             "validate_every": 3},
 }
+
+TWO_LEVELS = {"channel_mults": [1, 2]}  # with CP-Down and CP-Up, and twice as many layers
 
 
 def changed(**groups) -> dict:

@@ -15,11 +15,12 @@ from bidiff_deploy.training.distributed import Processes, pick_device, processes
 from bidiff_deploy.training.recipe import Run, recipe_from_dict
 from bidiff_deploy.training.trainer import Trainer
 from support.forked import COMMAND, Forked
-from support.training_setup import changed
+from support.training_setup import TWO_LEVELS, changed
 from support.waiting import HANG_SECONDS
 
 CPU = torch.device("cpu")
-WITHOUT_CHANCE = changed(network={"dropout": 0.0}, run={"batch": 4, "timeout_minutes": 60})
+WITHOUT_CHANCE = changed(network={**TWO_LEVELS, "dropout": 0.0},
+                         run={"batch": 4, "timeout_minutes": 60})
 
 
 def start(code: str, arguments: list, rank: int, port: int, ranks: int = 2) -> Forked:

@@ -28,7 +28,7 @@ from bidiff_deploy.training.trainer import Trainer
 from bidiff_deploy.training.weights import load_network
 from support.binarizer_setup import checkpoint, network
 from support.forked import Forked
-from support.training_setup import TREE, changed, one_step_tree, states_equal
+from support.training_setup import TREE, TWO_LEVELS, changed, one_step_tree, states_equal
 
 TADSR = {"timestep": 40, "teacher": "t.safetensors",
          "trajectory": {"weight": 1, "steps": 4, "cache": "cache"}, "score": 1,
@@ -186,7 +186,7 @@ def test_a_student_may_begin_as_its_full_precision_teacher(taught):
 
 
 def test_the_encoder_is_judged():
-    found = network(recipe_from_dict(TREE).network)
+    found = network(recipe_from_dict(changed(network=TWO_LEVELS)).network)
     assert judged_blocks(found) == ["encoder.2", "encoder.3", "middle.1"]
 
 

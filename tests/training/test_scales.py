@@ -20,7 +20,14 @@ from bidiff_deploy.training.loop import train
 from bidiff_deploy.training.recipe import recipe_from_dict
 from bidiff_deploy.training.task import pack_run
 from bidiff_deploy.training.trainer import Trainer
-from support.training_setup import TREE, changed, silent, states_equal, train_until
+from support.training_setup import (
+    TREE,
+    TWO_LEVELS,
+    changed,
+    silent,
+    states_equal,
+    train_until,
+)
 
 SCALES = [2, 3, 4]
 
@@ -43,7 +50,8 @@ def test_the_recipe():
 
 
 @pytest.mark.parametrize("changes, says", [
-    ({"data": {"crop": 16}}, "data.crop=16 must be a multiple of 24"),
+    ({"network": {**TWO_LEVELS, "scales": SCALES}, "data": {"crop": 16}},
+     "data.crop=16 must be a multiple of 24"),
     ({"scale": 5}, r"network.scales=\[2, 3, 4\] takes the place of scale=5; leave scale out"),
     ({"distill": {"teacher": "t.pth"}}, "no one_step and no distill"),
     ({"data": {"crop": 24, "train": [{"path": "photos", "low": "low"}]}}, "leave low out"),

@@ -14,7 +14,14 @@ from bidiff_deploy.training.loop import train
 from bidiff_deploy.training.optimizer import learning_rate
 from bidiff_deploy.training.recipe import Optimizer, recipe_from_dict
 from bidiff_deploy.training.trainer import Trainer
-from support.training_setup import TREE, changed, silent, states_equal, train_until
+from support.training_setup import (
+    TREE,
+    TWO_LEVELS,
+    changed,
+    silent,
+    states_equal,
+    train_until,
+)
 
 
 def load(path) -> dict:
@@ -66,7 +73,7 @@ def test_training_learns(folder):
 
 def test_a_run_resumes_bit_for_bit(folder):
     whole, part = folder / "whole", folder / "part"
-    recipe = recipe_from_dict(TREE)
+    recipe = recipe_from_dict(changed(network=TWO_LEVELS))
     lines: list[str] = []
     train(recipe, folder, whole, report=lines.append)
 
@@ -93,7 +100,8 @@ def test_accumulated_parts_are_the_batch(folder):
     found = []
     for accumulate in (1, 2, 4):
         trainer = Trainer(recipe_from_dict(changed(
-            network={"dropout": 0.0}, run={"batch": 4, "accumulate": accumulate})), folder)
+            network={**TWO_LEVELS, "dropout": 0.0},
+            run={"batch": 4, "accumulate": accumulate})), folder)
         loss = trainer.train_once()["loss"]
         found.append((loss, gradient(trainer)))
     for loss, parts in found[1:]:

@@ -8,7 +8,7 @@ import pytest
 
 from bidiff_deploy.errors import UsageError
 from bidiff_deploy.training.recipe import Photo, read_recipe, recipe_from_dict
-from support.training_setup import TREE, changed
+from support.training_setup import TREE, TWO_LEVELS, changed
 
 SHIPPED = Path(__file__).parents[2] / "training"
 
@@ -37,7 +37,7 @@ def test_a_number_of_steps_is_evenly_spaced():
      r"unknown key boxes in data.train\[0\]"),
     (changed(data={"train": [{"box": [0, 0, 1, 1]}]}), r"data.train\[0\] lacks path"),
     (changed(data={"train": []}), "names no photo"),
-    (changed(data={"crop": 18}), "data.crop=18 must be a multiple of 4"),
+    (changed(network=TWO_LEVELS, data={"crop": 18}), "data.crop=18 must be a multiple of 4"),
     (changed(data={"train": "photos"}), "data.train must be a list"),
     (changed(run={"batch": 2.5}), "run.batch must be a whole number, not 2.5"),
     (changed(run={"batch": True}), "run.batch must be a whole number, not True"),

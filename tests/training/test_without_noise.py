@@ -24,7 +24,7 @@ from bidiff_deploy.report.page import environment
 from bidiff_deploy.training.recipe import recipe_from_dict
 from support import run_once
 from support.binarizer_setup import checkpoint, network
-from support.training_setup import TREE, changed, one_step_tree, picture
+from support.training_setup import TREE, TWO_LEVELS, changed, one_step_tree, picture
 
 
 def run(*arguments: object) -> str:
@@ -37,7 +37,7 @@ def test_a_student_without_noise_is_a_function_of_the_image(folder):
     """Trained, packed, exported and checked; seed and noise change nothing, and it says so."""
     (folder / "recipe.yaml").write_text(yaml.safe_dump(one_step_tree(
         {"timestep": 40, "noise": False, "image": 1}, run={"iterations": 3},
-        data={"validate": []})))
+        data={"validate": []}, network={**TWO_LEVELS, "dropout": 0.0})))
     run("train", folder / "recipe.yaml", "-o", folder / "run", "--pack", folder / "n.safetensors")
     found = read_checkpoint(folder / "n.safetensors")
     assert found.sampling == {"timesteps": [40], "start": 40, "noise": "none"}
