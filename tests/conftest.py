@@ -30,8 +30,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest.register_assert_rewrite("support")
 pytest_plugins = [
-    "support.data_sets", "support.emulated_cuda", "support.latent_cases", "support.reference_cases",
-    "support.report_pages", "support.shared", "support.tensorrt_building"]
+    "support.data_sets", "support.emulated_cuda", "support.kept_sessions", "support.latent_cases",
+    "support.reference_cases", "support.report_pages", "support.shared",
+    "support.tensorrt_building"]
 
 # Packages that the package itself does without: a file of tests that imports one which is not
 # installed is skipped, and says so.

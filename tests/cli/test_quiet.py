@@ -12,6 +12,7 @@ from bidiff_deploy.cli import COMMANDS, group
 from bidiff_deploy.images.write import write_image
 
 pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.usefixtures("kept_sessions")
 
 
 def has_quiet(name: str) -> bool:

@@ -43,6 +43,7 @@ from support.reference_cases import snr
 from support.training_setup import TWO_LEVELS, changed, write_recipe
 
 pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.usefixtures("kept_sessions")
 
 OTHERS = [name for name in BINARIZERS if name not in (PUBLISHED, "none")]
 # A bypass in a fused and in a plain binarizer, and both kinds of blocks.

@@ -31,6 +31,7 @@ from support.reference_cases import snr
 from support.report_pages import one_examination
 
 NAME = "ditsr_tiny"
+pytestmark = pytest.mark.usefixtures("kept_sessions")
 
 
 def run(*arguments: object):

@@ -98,9 +98,10 @@ def test_the_timestep_picks_one_group(timestep, group):
     network = BiDiffSR(NetworkConfig(**SMALL))
     noisy, condition = torch.randn(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
     network(noisy, condition, timestep).abs().sum().backward()
+    known = parameters(network.config)
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
-        if parameters(network.config)[name].grouped:
+        if known[name].grouped:
             used = (parameter.grad.abs().sum(1) > 0).tolist()
             assert used == [index == group for index in range(4)], name
         else:

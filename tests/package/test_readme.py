@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from bidiff_deploy.cli import group
+from support.forked_measurements import forked_measurements
 from support.report_pages import one_examination
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +67,7 @@ def test_commands_and_python_run_in_order(tmp_path, monkeypatch, shared):
     for photo in Path("training/photos").iterdir():  # crops of them, to save time
         with Image.open(photo) as image:
             image.crop((160, 90, 224, 138)).save(photo)
-    with one_examination(shared):
+    with one_examination(shared), forked_measurements():
         for words in commands():
             if not skipped(words):
                 done = CliRunner().invoke(group, words[1:] + SMALLER.get(words[1], []),

@@ -34,6 +34,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 INFO = f"bidiff_deploy-{bidiff_deploy.__version__}.dist-info"
 PLUGIN = "bidiff_deploy/engines/plugin_source/"
+HELP = """
+import sys
+from bidiff_deploy.cli import group
+for name in sys.argv[1:]:
+    group([name, "--help"], "bidiff-deploy", standalone_mode=False)
+"""
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
@@ -176,9 +182,7 @@ def test_an_unpacked_wheel_runs(wheel: Path, tmp_path: Path):
     shown = run(sys.executable, "-S", "-m", "bidiff_deploy", "--help", cwd=tmp_path,
                 PYTHONPATH=path)
     assert all(name in shown for name in COMMANDS)
-    for name in COMMANDS:
-        run(sys.executable, "-S", "-m", "bidiff_deploy", name, "--help", cwd=tmp_path,
-            PYTHONPATH=path)
+    run(sys.executable, "-S", "-c", HELP, *COMMANDS, cwd=tmp_path, PYTHONPATH=path)
 
 
 def test_the_library_is_installed_where_it_is_looked_for(tmp_path: Path):

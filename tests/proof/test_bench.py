@@ -27,6 +27,7 @@ from bidiff_deploy.proof.bench import measure as bench
 from bidiff_deploy.proof.bench.folded import write_folded
 from bidiff_deploy.proof.bench.measure import BenchResult, Measured, bench_bundle
 from bidiff_deploy.report.page import _tiles
+from support.forked_measurements import forked_measurements
 from support.reference_cases import snr
 
 pytest.importorskip("onnxruntime")
@@ -206,8 +207,9 @@ def test_a_profile_beyond_the_step_is_scaled_to_it():
 
 def test_it_warns_when_the_machine_is_busy(reference, monkeypatch):
     monkeypatch.setattr(bench.os, "getloadavg", lambda: (1.7, 0.0, 0.0))
-    result = bench_bundle(open_bundle(reference.bundle("tiny", [999, 400, 0])), size=(8, 8),
-                          threads=1, rounds=1, against=[])
+    with forked_measurements():
+        result = bench_bundle(open_bundle(reference.bundle("tiny", [999, 400, 0])), size=(8, 8),
+                              threads=1, rounds=1, against=[])
     assert any("busy (load average 1.70" in text for text in result.warnings)
     assert result.busy and len(result.measured) == 1
 

@@ -15,6 +15,7 @@ from bidiff_deploy.errors import EngineError, UsageError
 from bidiff_deploy.proof.bench import candidates
 from bidiff_deploy.proof.bench.measure import bench_bundle
 from support.bbcu_networks import DIRECT, bundle_of, random_network
+from support.forked_measurements import forked_measurements
 
 pytestmark = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
 
@@ -25,8 +26,9 @@ def bundle(tmp_path_factory):
 
 
 def test_figures_of_a_run(bundle):
-    result = bench_bundle(bundle, size=(16, 24), threads=1, rounds=2, bounds=True,
-                          against=["onnxruntime"])
+    with forked_measurements():
+        result = bench_bundle(bundle, size=(16, 24), threads=1, rounds=2, bounds=True,
+                              against=["onnxruntime"])
     packed, plain = result.measured
     assert plain.snr > 60 and plain.ratio is not None and "feed-forward" in packed.description
     assert (result.what, result.steps, result.overhead_seconds) == ("run", 1, 0)

@@ -25,7 +25,9 @@ from support.check_setup import SIZE, TIMES, changed, check, damaged
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("polygraphy")
-pytestmark = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
+pytestmark = [
+    pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason()),
+    pytest.mark.usefixtures("kept_sessions")]
 
 
 def at(index: tuple[int, ...], operation):

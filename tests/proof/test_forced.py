@@ -19,7 +19,9 @@ from support.seeds import SEED, SOAK
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("polygraphy")
-pytestmark = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
+pytestmark = [
+    pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason()),
+    pytest.mark.usefixtures("kept_sessions")]
 
 SEEDS = 200 if SOAK else 2
 KERNELS = ([one.name for one in library.kernels()

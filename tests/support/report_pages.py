@@ -22,6 +22,7 @@ from PIL import Image
 from bidiff_deploy.cli import group
 from bidiff_deploy.doctor import examine as doctor
 from bidiff_deploy.engines import library
+from support.forked_measurements import forked_measurements
 from support.shared import Shared
 
 needs_library = pytest.mark.skipif(library.library_path() is None, reason="no op library")
@@ -142,7 +143,7 @@ def report_page(reference, shared) -> tuple[Path, dict]:
         truths.mkdir(parents=True)
         picture(truths / "first.png", 98, 131)
         picture(truths / "second.png", 64, 64, 2)
-        with one_examination(shared):
+        with one_examination(shared), forked_measurements():
             code, out, err = run(
                 reference.bundle("tiny", [999, 400, 0]), reference.checkpoint("tiny"), "--options",
                 reference.options("tiny"), "--truth", truths, "-o", folder / "report.html",

