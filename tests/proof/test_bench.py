@@ -6,8 +6,6 @@ import json
 import os
 import re
 import statistics
-import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -27,6 +25,7 @@ from bidiff_deploy.proof.bench import measure as bench
 from bidiff_deploy.proof.bench.folded import write_folded
 from bidiff_deploy.proof.bench.measure import BenchResult, Measured, bench_bundle
 from bidiff_deploy.report.page import _tiles
+from support import forked
 from support.forked_measurements import forked_measurements
 from support.reference_cases import snr
 
@@ -218,11 +217,11 @@ def test_without_torch_it_runs_and_says_what_is_missing(reference, tmp_path):
     """Also the processes that it starts see no torch."""
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')\n")
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-m", "bidiff_deploy", "bench",
-         str(reference.bundle("tiny", [999, 400, 0])), "--size", "8x8", "--threads", "1",
-         "--rounds", "1", "--against", "torch,onnxruntime", "--json", "--quiet"],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    done = forked.python(
+        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n{forked.COMMAND}",
+        "bench", reference.bundle("tiny", [999, 400, 0]), "--size", "8x8", "--threads", "1",
+        "--rounds", "1", "--against", "torch,onnxruntime", "--json", "--quiet",
+        environment={"PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)
     assert [one["name"] for one in values["measured"]] == ["packed", "onnxruntime"]

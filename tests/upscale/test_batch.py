@@ -7,8 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -23,8 +21,9 @@ from bidiff_deploy.images.read import read_image
 from bidiff_deploy.upscale import batch
 from bidiff_deploy.upscale.journal import FILE_NAME
 from support.batch_setting import Setting, outputs, three
+from support.forked import Forked
 from support.image_samples import profile
-from support.waiting import HANG_SECONDS, wait_until
+from support.waiting import wait_until
 
 TREE = ("in/a.png", "in/b.jpg", "in/deep/c.png", "in/deep/down/d.tif", "in/other/e.png",
         "in/.hidden/f.png", "in/.g.png")
@@ -259,23 +258,21 @@ def test_an_interruption_is_clean(tmp_path: Path, monkeypatch, number: int, code
     setting = Setting(tmp_path, monkeypatch)
     for index in range(30):
         setting.photo(f"in/{index:02d}.png", seed=index, shape=(40, 50, 3))
-    command = [sys.executable, "-c", COMMAND.format(tests=str(Path(__file__).parents[1])),
+    command = [COMMAND.format(tests=str(Path(__file__).parents[1])),
                "upscale", "--model", "bundle", "in", "-o", "out"]
-    process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True,
-                               env={**os.environ, "HOLD": "in the middle"})
+    process = Forked(*command, "--json", environment={"HOLD": "in the middle"})
     wait_until(lambda: (tmp_path / "out" / "02.png").exists() or process.poll() is not None)
     process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=HANG_SECONDS)
-    assert process.returncode == code
+    ended = process.done()
+    assert ended.returncode == code
     made = sorted(path.name for path in (tmp_path / "out").iterdir() if path.name != FILE_NAME)
     assert 3 <= len(made) < 30 and made == [f"{index:02d}.png" for index in range(len(made))]
     for name in made:
         assert read_image(tmp_path / "out" / name).width == 100
-    assert stderr == (f"interrupted: {len(made)} of 30 images are written; --resume continues "
-                      "with the others\n")
-    assert [Path(entry["output"]).name for entry in json.loads(stdout)] == made
-    done = subprocess.run([*command, "--resume", "--json"], capture_output=True, text=True)
+    assert ended.stderr == (f"interrupted: {len(made)} of 30 images are written; --resume "
+                            "continues with the others\n")
+    assert [Path(entry["output"]).name for entry in json.loads(ended.stdout)] == made
+    done = Forked(*command, "--resume", "--json").done()
     entries = json.loads(done.stdout)
     assert done.returncode == 0 and len(entries) == 30
     assert sum(entry.get("skipped", False) for entry in entries) == len(made)
