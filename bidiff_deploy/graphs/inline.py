@@ -9,7 +9,9 @@ falls back to them silently. ``Shape`` nodes that read a number of channels beco
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -39,13 +41,22 @@ def inline(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
 
 def inline_at(graph: ParameterizedGraph, height: int, width: int) -> ParameterizedGraph:
     """As ``inline``; shapes are those of an input of this size."""
-    shapes = infer_shapes(inline_fused(graph.model), height, width)
-    model = inline_fused(graph.model, keep=KERNELS)
-    del model.functions[:]
+    inlined, shapes = _inlined(graph.model.SerializeToString(deterministic=True), height, width)
+    model = onnx.load_model_from_string(inlined)
     images = {value.name for value in model.graph.input} - set(graph.inputs)
     float32 = _float32(model.graph, images, graph.inputs)
     _fold_channels(model.graph, shapes)
     return dataclasses.replace(graph, model=model, float32=float32, shapes=shapes)
+
+
+@functools.lru_cache(maxsize=4)  # plans of other shapes and types begin with the same graph
+def _inlined(model: bytes, height: int, width: int) -> tuple[bytes, Mapping[str, Shape]]:
+    """A serialised model after inlining, without functions, and the shapes of its values."""
+    given = onnx.load_model_from_string(model)
+    shapes = infer_shapes(inline_fused(given), height, width)
+    inlined = inline_fused(given, keep=KERNELS)
+    del inlined.functions[:]
+    return bytes(inlined.SerializeToString()), MappingProxyType(shapes)
 
 
 def _float32(graph: onnx.GraphProto, images: Collection[str],

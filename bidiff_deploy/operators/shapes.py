@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
@@ -15,7 +13,7 @@ STANDARD = ("", "ai.onnx")  # names of the standard domain
 Shape = tuple[int | None, ...]
 
 
-def infer_shapes(model: onnx.ModelProto, height: int, width: int) -> Mapping[str, Shape]:
+def infer_shapes(model: onnx.ModelProto, height: int, width: int) -> dict[str, Shape]:
     """``{name: shape}`` of every value, for one image.
 
     Shapes come from ONNX's own inference on a copy in which our operators are replaced by standard
@@ -56,7 +54,7 @@ def infer_shapes(model: onnx.ModelProto, height: int, width: int) -> Mapping[str
     standard = [opset for opset in model.opset_import if opset.domain in STANDARD]
     copy = helper.make_model(graph, opset_imports=standard, ir_version=model.ir_version)
     inferred = shape_inference.infer_shapes(copy, data_prop=True).graph
-    shapes = {}
+    shapes: dict[str, Shape] = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         tensor = value.type.tensor_type
         if tensor.HasField("shape"):

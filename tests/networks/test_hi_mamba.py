@@ -20,6 +20,7 @@ from support.inspect_setup import check_layers
 from support.reference_cases import snr
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("kept_sessions")
 
 CONFIG = HiMambaConfig(channels=12, groups=2, blocks=4, inner=20, states=3, rank=2, hidden=10,
                        region=3, scale=3)

@@ -20,7 +20,9 @@ from support.reference_cases import snr
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("polygraphy")
-pytestmark = pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason())
+pytestmark = [
+    pytest.mark.skipif(library.library_path() is None, reason=library.missing_reason()),
+    pytest.mark.usefixtures("kept_sessions")]
 
 TIMES = [999, 400, 0]
 

@@ -18,8 +18,8 @@ CODE = "import sys\nfrom bidiff_deploy.proof.bench.candidates import main\nmain(
 @contextmanager
 def forked_measurements() -> Iterator[None]:
     """Inside, figures are of processes that have imported more than they need."""
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        _, _, module, candidate, *rest = command
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        module, candidate, *rest = command[2:]
         assert module == measure.candidates.__name__
         return forked.python(CODE, candidate, *rest, torch=candidate == "torch")
 
