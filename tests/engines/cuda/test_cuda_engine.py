@@ -62,19 +62,21 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def operators(tmp_path_factory, cache):
-    folder = tmp_path_factory.mktemp("operators")
-    for name, (op, inputs, attributes) in cases().items():
-        write(folder, f"{name}.f32", op, inputs, attributes)
-        write(folder, f"{name}.f16", op, inputs, attributes, half=True)
-    for index, (_, (name, changes, fed)) in enumerate(REFUSED.items()):
-        op, inputs, attributes = cases()[name]
-        changed = [changes.get(i, value) for i, value in enumerate(inputs)]
-        if name == "norm":
-            attributes = {"groups": 5}
-        write(folder, f"refused{index}", op, changed, attributes, fed=fed)
-    on_cpu(cache, "ops", str(folder))
-    return folder
+def operators(shared, cache):
+    def make(folder):
+        folder.mkdir()
+        for name, (op, inputs, attributes) in cases().items():
+            write(folder, f"{name}.f32", op, inputs, attributes)
+            write(folder, f"{name}.f16", op, inputs, attributes, half=True)
+        for index, (_, (name, changes, fed)) in enumerate(REFUSED.items()):
+            op, inputs, attributes = cases()[name]
+            changed = [changes.get(i, value) for i, value in enumerate(inputs)]
+            if name == "norm":
+                attributes = {"groups": 5}
+            write(folder, f"refused{index}", op, changed, attributes, fed=fed)
+        on_cpu(cache, "ops", str(folder))
+
+    return shared("cuda_operators", make)
 
 
 @pytest.mark.parametrize("name", cases())
@@ -116,15 +118,20 @@ def test_inputs_that_do_not_fit_are_refused(operators, index, says):
 
 
 @pytest.fixture(scope="module", params=["exact", "half"])
-def engine_run(request, reference, tmp_path_factory, cache):
+def engine_run(request, reference, shared, cache):
     """(precision, the reference's case, what the engine gave, what it said)."""
-    folder = tmp_path_factory.mktemp(request.param)
     data = reference.arrays("forward_tiny")
-    times = sorted(map(int, data["timesteps"]), reverse=True)
-    export_bundle(reference.read("tiny"), folder / "b", timesteps=times, precision=request.param)
-    np.savez(folder / "in.npz", noisy=data["noisy"], condition=data["condition"],
-             timesteps=data["timesteps"][::2])
-    on_cpu(cache, "engine", str(folder / "b"), str(folder))
+
+    def make(folder):
+        folder.mkdir()
+        times = sorted(map(int, data["timesteps"]), reverse=True)
+        export_bundle(reference.read("tiny"), folder / "b", timesteps=times,
+                      precision=request.param)
+        np.savez(folder / "in.npz", noisy=data["noisy"], condition=data["condition"],
+                 timesteps=data["timesteps"][::2])
+        on_cpu(cache, "engine", str(folder / "b"), str(folder))
+
+    folder = shared(f"cuda_engine_{request.param}", make)
     return SimpleNamespace(precision=request.param, data=data, bundle=folder / "b",
                            out=dict(np.load(folder / "out.npz")),
                            told=json.loads((folder / "out.json").read_text()))
