@@ -25,10 +25,11 @@ def load(reference):
     @functools.cache
     def loaded(name: str) -> BiDiffSR:
         config = NetworkConfig.from_dict(reference.layout(name)["network"])
-        network = BiDiffSR(config).eval()
+        with torch.device("meta"):  # weights that are drawn take as long as those that are read
+            network = BiDiffSR(config).eval()
         network.load_state_dict({
             key: torch.from_numpy(value)
-            for key, value in from_published(reference.state(name), config).items()})
+            for key, value in from_published(reference.state(name), config).items()}, assign=True)
         return network
     return loaded
 
