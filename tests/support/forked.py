@@ -32,8 +32,11 @@ CONTEXT = multiprocessing.get_context("forkserver")
 # Modules that take long: those without torch, and those that a copy with torch has as well.
 IMPORTS = (
     "numpy", "PIL.Image", "yaml", "onnx", "onnxruntime", "safetensors.numpy",
-    "polygraphy.comparator", "bidiff_deploy.cli", "bidiff_deploy.engines.onnxruntime.session",
-    "bidiff_deploy.checkpoint.read", "bidiff_deploy.training.recipe", "attacks.limited")
+    "polygraphy.comparator", "bidiff_deploy.cli", "bidiff_deploy.checkpoint.read",
+    "bidiff_deploy.export.write", "bidiff_deploy.networks.bi_diffsr.graph",
+    "bidiff_deploy.engines.onnxruntime.noise_predictor",
+    "bidiff_deploy.engines.onnxruntime.one_run", "bidiff_deploy.upscale.batch",
+    "bidiff_deploy.training.recipe", "attacks.limited")
 WITH_TORCH = (
     *IMPORTS, "torch", "torch.utils.data",
     "torch._dynamo")  # which the first optimizer imports, for a second
