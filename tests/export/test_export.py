@@ -90,7 +90,7 @@ def test_graphs_pass_the_checker_and_differ_only_in_their_step_initializers(refe
 
 
 def test_the_published_network_fits_the_promised_size(reference, tmp_path):
-    found = reference.read("full")
+    found = reference.packed("full")
     manifest = export_bundle(found, tmp_path / "b", timesteps=choose_timesteps(found, steps=50))
     sizes = {name: entry["bytes"] for name, entry in manifest["files"].items()}
     assert len(sizes) == 51 and sum(sizes.values()) <= 25e6
@@ -147,7 +147,7 @@ def test_folding_takes_the_group_of_the_step(reference):
 
 
 def test_names_in_graphs_are_short_and_distinct(reference):
-    names = list(reference.read("full").state)
+    names = list(reference.packed("full").state)
     assert len({short(name) for name in names}) == len(names)
     assert short("encoder.3.conv1") == "e3.c1"
 
