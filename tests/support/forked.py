@@ -41,7 +41,7 @@ WITH_TORCH = (
     *IMPORTS, "torch", "torch.utils.data",
     "torch._dynamo")  # which the first optimizer imports, for a second
 COMMAND = "from bidiff_deploy.cli import main; main()"  # of `python -m bidiff_deploy`
-COMMANDS_WITH_TORCH = {"check", "train"}
+COMMANDS_WITH_TORCH = {"check", "evaluate", "train"}
 
 
 class Copied(forkserver.ForkServer):
