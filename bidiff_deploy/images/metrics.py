@@ -6,11 +6,14 @@ import numpy as np
 
 from ..errors import ImageError
 
-__all__ = ["luma", "ms_ssim_y", "psnr_y", "ssim_y"]
+__all__ = ["LUMA", "LUMA_OFFSET", "SSIM_CONSTANTS", "WINDOW", "luma", "ms_ssim_y", "psnr_y",
+           "ssim_y"]
 
 # ITU-R BT.601, as Matlab's rgb2ycbcr: RGB of [0, 1] to Y of [16, 235].
-_LUMA = np.array([65.481, 128.553, 24.966])
-_WINDOW, _SIGMA = 11, 1.5
+LUMA, LUMA_OFFSET = np.array([65.481, 128.553, 24.966]), 16.0
+WINDOW = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)  # Gaussian of SSIM, a row of it
+WINDOW /= WINDOW.sum()
+SSIM_CONSTANTS = 0.01 ** 2, 0.03 ** 2  # for a range of 1
 _SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents of MS-SSIM, the finest first
 
 
@@ -27,13 +30,13 @@ def luma(image: np.ndarray) -> np.ndarray:
     else:
         raise ImageError(f"pixels of type {image.dtype} have no luma; give uint8, uint16 or floats")
     if values.ndim == 2:
-        weighted = values * _LUMA.sum()
+        weighted = values * LUMA.sum()
     elif values.ndim == 3 and values.shape[2] == 3:
-        weighted = values @ _LUMA
+        weighted = values @ LUMA
     else:
         raise ImageError(f"an image of shape {image.shape} has no luma; give (height, width, 3) "
                          "or (height, width)")
-    return np.asarray(16.0 + weighted)
+    return np.asarray(LUMA_OFFSET + weighted)
 
 
 def psnr_y(image: np.ndarray, reference: np.ndarray, border: int = 0) -> float:
@@ -55,7 +58,7 @@ def ssim_y(image: np.ndarray, reference: np.ndarray, border: int = 0) -> float:
     K2 = 0.03, range 255, averaged where the window is inside the image. Arguments as for
     ``psnr_y``; at least 11x11 pixels must remain.
     """
-    return _similarity(*_pair(image, reference, border, min_side=_WINDOW))[0]
+    return _similarity(*_pair(image, reference, border, min_side=len(WINDOW)))[0]
 
 
 def ms_ssim_y(image: np.ndarray, reference: np.ndarray, border: int = 0) -> float:
@@ -66,7 +69,7 @@ def ms_ssim_y(image: np.ndarray, reference: np.ndarray, border: int = 0) -> floa
     last row or column is repeated); its luminance only on the coarsest. A negative mean counts as
     0. Arguments as for ``psnr_y``; at least 161x161 pixels must remain.
     """
-    first, second = _pair(image, reference, border, min_side=(_WINDOW - 1) * 16 + 1)
+    first, second = _pair(image, reference, border, min_side=(len(WINDOW) - 1) * 16 + 1)
     product = 1.0
     for level, exponent in enumerate(_SCALES):
         if level:
@@ -83,7 +86,7 @@ def _similarity(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     variance1 = _blur(first * first) - mean1 * mean1
     variance2 = _blur(second * second) - mean2 * mean2
     covariance = _blur(first * second) - mean1 * mean2
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    c1, c2 = (constant * 255 ** 2 for constant in SSIM_CONSTANTS)
     structure = (2 * covariance + c2) / (variance1 + variance2 + c2)
     luminance = (2 * mean1 * mean2 + c1) / (mean1 ** 2 + mean2 ** 2 + c1)
     return float((luminance * structure).mean()), float(structure.mean())
@@ -111,11 +114,8 @@ def _pair(image: np.ndarray, reference: np.ndarray, border: int,
 
 def _blur(values: np.ndarray) -> np.ndarray:
     """The Gaussian mean around every pixel whose window is inside the image."""
-    offsets = np.arange(_WINDOW) - _WINDOW // 2
-    weights = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
-    weights /= weights.sum()
     for axis in (0, 1):
-        length = values.shape[axis] - _WINDOW + 1
+        length = values.shape[axis] - len(WINDOW) + 1
         values = sum((weight * values.take(range(k, k + length), axis)
-                      for k, weight in enumerate(weights)), np.zeros(()))
+                      for k, weight in enumerate(WINDOW)), np.zeros(()))
     return values

@@ -13,6 +13,7 @@ from typing import Any
 from ..checkpoint.yaml_text import load_yaml, read_text
 from ..checks import whole_number
 from ..errors import UsageError, one_line, quoted
+from ..images.metrics import WINDOW
 from ..networks import DEFAULT, NETWORKS
 from ..networks.base import NOISE_PREDICTOR, ONE_RUN
 from ..networks.bi_diffsr.config import NetworkConfig
@@ -25,7 +26,7 @@ from .values import build, one_of, plain
 __all__ = ["Data", "Distill", "Loading", "Optimizer", "Photo", "Recipe", "Run", "Step",
            "read_recipe", "recipe_from_dict"]
 
-LOSSES = {NOISE_PREDICTOR: ("l1", "l2"), ONE_RUN: ("l1", "psnr")}
+LOSSES = {NOISE_PREDICTOR: ("l1", "l2"), ONE_RUN: ("l1", "psnr", "luma")}
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Recipe:
              this power, u uniform in [0, 1); above 1 low ones, which decide details, are drawn
              more often
     loss     of a diffusion model against the noise, l1 or l2, see ``losses``; of another network
-             against the photo, l1 or psnr, see ``one_run``
+             against the photo, l1, psnr or luma, see ``one_run``
     initial  checkpoint to start from, relative to the recipe; empty: fresh weights. It may have
              another dropout or binarizer: then the tensors that both have are taken
     one_step a student of one call, instead of ``steps``, ``uniform``, ``loss`` and ``distill``
@@ -96,6 +97,9 @@ class Recipe:
         unit = math.lcm(*self.scales) * network.size_multiple(self.network)
         if self.data.crop % unit:
             raise ValueError(f"data.crop={self.data.crop} must be a multiple of {unit}")
+        if self.loss == "luma" and self.data.crop < len(WINDOW):
+            raise ValueError(f"data.crop={self.data.crop} must be at least {len(WINDOW)} for "
+                             "loss=luma, which computes SSIM")
 
     def _check_diffusion(self) -> None:
         if self.scale != self.scales[0]:

@@ -17,6 +17,7 @@ from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.cli import group
 from bidiff_deploy.errors import UsageError
 from bidiff_deploy.export.write import export_bundle
+from bidiff_deploy.images import metrics
 from bidiff_deploy.images.resample import to_unit
 from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
 from bidiff_deploy.training.crops import LOW, open_crops
@@ -63,7 +64,8 @@ def test_recipes_are_of_the_shipped_network():
     ({"network": {"channels": 8, "scale": 4}}, "network.scale=4 must be scale=2"),
     ({"network": {"inner_channel": 8}}, "unknown network option inner_channel"),
     ({"data": {**TREE["data"], "crop": 15}}, "crop=15 must be a multiple of 2"),
-    ({"loss": "l2"}, "loss of bbcu must be one of l1, psnr, not 'l2'"),
+    ({"loss": "luma", "data": {**TREE["data"], "crop": 10}}, "crop=10 must be at least 11"),
+    ({"loss": "l2"}, "loss of bbcu must be one of l1, psnr, luma, not 'l2'"),
     ({"scale": 5}, "scale=5 must be one of 2, 3, 4")])
 def test_recipes_that_are_none(change, says):
     with pytest.raises(UsageError, match=says):
@@ -153,15 +155,25 @@ def test_initial_weights(folder):
         OneRunTask(other, folder)
 
 
-def test_the_loss_is_of_the_image_or_of_each_images_psnr(folder):
+def test_the_loss_is_of_the_image_or_of_each_images_psnr_or_of_luma(folder):
     low = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     high = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     found = {}
-    for name in ("l1", "psnr"):
+    for name in ("l1", "psnr", "luma"):
         task = OneRunTask(recipe_from_dict({**TREE, "loss": name}), folder)
         found[name] = task.objective()(low, high)["loss"].item()
-        error = (task.network(low) - high).detach().numpy()
+        image = task.network(low).detach()
+        error = (image - high).numpy()
         squares = np.square(error).mean((1, 2, 3))
-        wanted = np.abs(error).mean() if name == "l1" else np.log10(squares + 1e-5).mean()
+        if name == "l1":
+            wanted = np.abs(error).mean()
+        elif name == "psnr":
+            wanted = np.log10(squares + 1e-5).mean()
+        else:
+            pairs = [[one.numpy().transpose(1, 2, 0) for one in pair] for pair in zip(image, high)]
+            of_luma = np.array([10 ** (-metrics.psnr_y(*pair) / 10) for pair in pairs])
+            unlike = np.array([1 - metrics.ssim_y(*pair) for pair in pairs])
+            wanted = (np.log10(0.8 * of_luma + 0.2 * squares + 1e-5)
+                      + 0.25 * np.log10(unlike + 1e-3)).mean()
         assert found[name] == pytest.approx(wanted, rel=1e-5)
     assert found["psnr"] < 0 < found["l1"]
