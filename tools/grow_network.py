@@ -4,6 +4,7 @@
     python tools/grow_network.py training/state/photo_x2.safetensors grown.safetensors \
         --blocks 9 --float-layers 6
 
+A packed model, such as an installed one, will do as well; its binary weights begin as +-alpha.
 Layers at the beginning and end of the body keep their weights. Full-precision layers that are added
 begin near 0, so that, with their shortcut, they change nothing yet; of the binary layers the first
 are taken, and added ones begin like those before them, which does change the image. A head of
@@ -15,15 +16,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from bidiff_deploy.errors import CheckpointError
 from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
 from bidiff_deploy.training.networks.bbcu import Bbcu, FloatConv2d
 from bidiff_deploy.training.portable import read_portable
-from bidiff_deploy.training.weights import load_published, published_state
+from bidiff_deploy.training.weights import load_network, load_published, published_state
 
 _NEAR_ZERO = 0.02  # factor on the usual initial weights
 
@@ -52,18 +55,27 @@ def grown(old: Bbcu, config: BbcuConfig) -> Bbcu:
     return new
 
 
+def trained(path: Path) -> Bbcu:
+    """The network of a run's state, averaged over iterations, or of a checkpoint."""
+    try:
+        state = read_portable(path)
+    except CheckpointError:
+        return cast(Bbcu, load_network(path))
+    network = Bbcu(BbcuConfig.from_dict(dict(state["recipe"]["network"])))
+    load_published(network, state["params_ema"], network.config)
+    return network
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("state", type=Path, help="that a run wrote, by run.state of its recipe")
+    parser.add_argument("trained", type=Path, help="state of a run (run.state of its recipe), or "
+                                                   "any checkpoint")
     parser.add_argument("target", type=Path)
     parser.add_argument("--blocks", type=int, required=True)
     parser.add_argument("--float-layers", type=int, required=True)
     parser.add_argument("--scale", type=int)
     given = parser.parse_args()
-    state = read_portable(given.state)
-    network = dict(state["recipe"]["network"])
-    old = Bbcu(BbcuConfig.from_dict(network))
-    load_published(old, state["params_ema"], old.config)
+    old = trained(given.trained)
     config = dataclasses.replace(old.config, blocks=given.blocks, float_layers=given.float_layers,
                                  scale=given.scale or old.config.scale)
     save_file(published_state(grown(old, config), config), given.target)

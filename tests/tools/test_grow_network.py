@@ -14,10 +14,12 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 import grow_network  # noqa: E402
 
+from bidiff_deploy.checkpoint.packed import write_packed  # noqa: E402
+from bidiff_deploy.checkpoint.record import from_latent  # noqa: E402
 from bidiff_deploy.networks.bbcu.architecture import BbcuConfig  # noqa: E402
 from bidiff_deploy.training.networks.bbcu import Bbcu, FloatConv2d  # noqa: E402
 from bidiff_deploy.training.portable import write_portable  # noqa: E402
-from bidiff_deploy.training.weights import load_network, published_state  # noqa: E402
+from bidiff_deploy.training.weights import latent_weights, load_network, published_state  # noqa: E402
 from support.bbcu_networks import random_network  # noqa: E402
 from support.reference_cases import snr  # noqa: E402
 
@@ -76,3 +78,17 @@ def test_another_scale_has_a_new_head_and_the_same_body(grown):
     assert image(new).shape[2:] == (48, 48)
     for one, other in zip(new.body, old.body):
         torch.testing.assert_close(one.weight, other.weight, rtol=1e-3, atol=1e-6)
+
+
+def test_a_packed_network_will_do(tmp_path, monkeypatch):
+    old = random_network(CONFIG)
+    weights = latent_weights(published_state(old, CONFIG), CONFIG)
+    packed, target = tmp_path / "packed.safetensors", tmp_path / "grown.safetensors"
+    write_packed(packed, from_latent(weights, CONFIG, name="x", origin="x", scale=2))
+    monkeypatch.setattr(sys, "argv", ["grow_network", str(packed), str(target), "--blocks", "2",
+                                      "--float-layers", "2"])
+    grow_network.main()
+    new = load_network(target).eval()
+    assert snr(image(load_network(packed).eval()), image(new)) > 100
+    for layer, source in zip(layers(new, False), layers(old, False)):
+        assert torch.equal(layer.signs(), source.signs())
