@@ -1,13 +1,4 @@
-"""Training of a network without a loop: L1 between its output and the photo, ``psnr`` or ``luma``.
-
-``psnr`` is the mean over images of log10(mean square error + 1e-5). Its minimum is the largest mean
-PSNR, in which a smooth photo counts as much as one with much detail, which decides L1. Source: Chen
-et al., "HINet", CVPR workshops 2021; the constant, for images better than 50 dB, is ours.
-
-``luma`` is what the eye sees most of and PSNR-Y and SSIM-Y measure: as ``psnr``, with the mean
-square error 0.8 of luma and 0.2 of the colours, plus 0.25 log10(1 - SSIM of luma + 1e-3). SSIM:
-Wang et al., IEEE Transactions on Image Processing 13(4), 2004; the weights are ours.
-"""
+"""Training of a network without a loop, see ``photo_losses``."""
 
 from __future__ import annotations
 
@@ -23,18 +14,13 @@ from ..checkpoint.record import from_latent
 from ..images.resample import to_unit
 from .crops import LOW
 from .draws import Draws
-from .luma import luma, ssim
 from .networks import make_module
+from .photo_losses import photo_loss
 from .recipe import Recipe
 from .validate import Pair
 from .weights import latent_weights, load_initial, load_published, published_state
 
 __all__ = ["OneRunTask", "enlarged"]
-
-
-_FLOOR = 1e-5
-_LUMA_SHARE = 0.8  # the rest keeps colours right
-_SSIM_SHARE, _SSIM_FLOOR = 0.25, 1e-3
 
 
 class _Loss(nn.Module):
@@ -43,20 +29,8 @@ class _Loss(nn.Module):
         self.network, self.kind = network, kind
 
     def forward(self, low: Tensor, high: Tensor) -> dict[str, Tensor]:
-        image = self.network(low)
-        error = image - high
-        if self.kind == "l1":
-            return {"loss": error.abs().mean()}
-        squares = error.square().mean((1, 2, 3))
-        if self.kind == "psnr":
-            return {"loss": (squares + _FLOOR).log10().mean()}
-        ours, theirs = luma(image.float()), luma(high)
-        squares = _LUMA_SHARE * (ours - theirs).square().mean((1, 2, 3)) + (
-            1 - _LUMA_SHARE) * squares
-        unlike = 1 - ssim(ours, theirs)
-        parts = {"squares": (squares + _FLOOR).log10().mean(),
-                 "structure": (unlike + _SSIM_FLOOR).log10().mean()}
-        return {"loss": parts["squares"] + _SSIM_SHARE * parts["structure"], **parts}
+        found = photo_loss(self.network(low), high, self.kind)
+        return {"loss": found.pop(self.kind), **found}
 
 
 class OneRunTask:

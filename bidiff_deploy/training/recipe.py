@@ -19,14 +19,14 @@ from ..networks.base import NOISE_PREDICTOR, ONE_RUN
 from ..networks.bi_diffsr.config import NetworkConfig
 from ..sampling.schedule import Schedule
 from .published_options import is_published, recipe_tree
-from .recipe_one_step import OneStep
+from .recipe_one_step import PHOTO_LOSSES, OneStep
 from .recipe_parts import Data, Distill, Loading, Optimizer, Photo, Run, Step
 from .values import build, one_of, plain
 
 __all__ = ["Data", "Distill", "Loading", "Optimizer", "Photo", "Recipe", "Run", "Step",
            "read_recipe", "recipe_from_dict"]
 
-LOSSES = {NOISE_PREDICTOR: ("l1", "l2"), ONE_RUN: ("l1", "psnr", "luma")}
+LOSSES = {NOISE_PREDICTOR: ("l1", "l2"), ONE_RUN: PHOTO_LOSSES}
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,11 @@ class Recipe:
              this power, u uniform in [0, 1); above 1 low ones, which decide details, are drawn
              more often
     loss     of a diffusion model against the noise, l1 or l2, see ``losses``; of another network
-             against the photo, l1, psnr or luma, see ``one_run``
+             against the photo, see ``photo_losses``
     initial  checkpoint to start from, relative to the recipe; empty: fresh weights. It may have
              another dropout or binarizer: then the tensors that both have are taken
-    one_step a student of one call, instead of ``steps``, ``uniform``, ``loss`` and ``distill``
+    one_step a student of one call, instead of ``steps``, ``uniform``, ``loss`` and ``distill``; of
+             a network without a loop, instead of ``loss``
     """
 
     scale: int
@@ -85,7 +86,9 @@ class Recipe:
             self._check_diffusion()
         else:
             for key, given in (("steps", self.steps), ("distill", self.distill.teacher),
-                               ("one_step", self.one_step.timestep),
+                               ("one_step.timestep", self.one_step.timestep),
+                               ("one_step.noise", not self.one_step.noise),
+                               ("one_step.wide", self.one_step.wide.copies),
                                ("per_image", self.per_image),
                                ("timestep_power", self.timestep_power != 1)):
                 if given:
@@ -97,9 +100,14 @@ class Recipe:
         unit = math.lcm(*self.scales) * network.size_multiple(self.network)
         if self.data.crop % unit:
             raise ValueError(f"data.crop={self.data.crop} must be a multiple of {unit}")
-        if self.loss == "luma" and self.data.crop < len(WINDOW):
-            raise ValueError(f"data.crop={self.data.crop} must be at least {len(WINDOW)} for "
-                             "loss=luma, which computes SSIM")
+        if "luma" in (self.loss, self.one_step.kind) and self.data.crop < len(WINDOW):
+            raise ValueError(f"data.crop={self.data.crop} must be at least {len(WINDOW)} for the "
+                             "loss luma, which computes SSIM")
+        if network.kind == ONE_RUN and self.one_step.losses:
+            if self.loss != "l1":
+                raise ValueError(f"one_step has its own losses; leave loss={self.loss} out, and "
+                                 "give one_step.image and one_step.kind")
+            self.one_step.check_crops(self.data.crops)
 
     def _check_diffusion(self) -> None:
         if self.scale != self.scales[0]:
@@ -125,15 +133,24 @@ class Recipe:
         if self.network.preconditioning and self.schedule != Schedule(self.network.total_step):
             raise ValueError(f"network.preconditioning is of the published betas; leave "
                              f"betas={list(self.betas)} out")
-        if self.one_step.timestep:
+        if self.one_step.losses:
+            if not self.one_step.timestep:
+                raise ValueError("one_step.timestep must state the timestep of the one call")
             if self.distill.teacher or self.uniform:
                 raise ValueError("one_step has its own losses; leave distill and uniform out")
-            self.one_step.check(self.schedule, self.data.crops)
+            self.one_step.check_crops(self.data.crops)
+            self.one_step.check_call(self.schedule)
+            self.one_step.check_teacher(self.schedule)
             if self.steps != (Step(self.one_step.timestep, "condition"),):
                 raise ValueError("one_step states its one timestep; leave steps out")
         self.schedule.check(self.timesteps)
         if self.steps[0].origin == "sample":
             raise ValueError("the first step's origin cannot be sample: nothing precedes it")
+
+    @property
+    def noise_predictor(self) -> bool:
+        """Whether the network is called in a loop over timesteps, or in one step of it."""
+        return bool(NETWORKS[self.model].kind == NOISE_PREDICTOR)
 
     @property
     def timesteps(self) -> tuple[int, ...]:

@@ -9,11 +9,12 @@ from ..checks import whole_number
 from ..sampling.schedule import Schedule
 from .values import one_of
 
-__all__ = ["MIN_ALPHA", "Discriminator", "OneStep", "Perceptual", "Score", "Trajectory", "Wide"]
+__all__ = ["MIN_ALPHA", "PHOTO_LOSSES", "Discriminator", "OneStep", "Perceptual", "Score", "Trajectory", "Wide"]
 
 # Of the timestep of the one call. Below it an error of the prediction is larger in the image.
 MIN_ALPHA = 0.5
 NOISES = ("normal", "uniform")
+PHOTO_LOSSES = ("l1", "l2", "psnr", "luma")
 
 
 def _weight(name: str, value: float) -> None:
@@ -143,13 +144,15 @@ class Wide:
 
 @dataclass(frozen=True)
 class OneStep:
-    """A student of one call. Losses with weight 0 are not computed.
+    """A student of one call, or a network without a loop. Losses with weight 0 are not computed.
 
-    timestep  of the call; 0: no one-step training
+    timestep  of the call; a network without a loop has none, and neither ``noise`` nor ``wide``
     noise     start from the noised condition; false: from sqrt(alpha) times the condition, so that
               the result is a function of the image alone
-    teacher   checkpoint of a noise predictor of the same schedule, relative to the recipe
-    image     weight of the error of the result against the photo, of ``kind`` l1 or l2
+    teacher   checkpoint of a noise predictor, relative to the recipe, for a student that has a
+              timestep of the same schedule
+    image     weight of the error of the result against the photo, of ``kind``, see
+              ``photo_losses``
     """
 
     timestep: int = 0
@@ -166,13 +169,12 @@ class OneStep:
     def __post_init__(self) -> None:
         whole_number("one_step.timestep", self.timestep, 0)
         _weight("image", self.image)
-        one_of("one_step.kind", self.kind, ("l1", "l2"))
-        if not self.timestep:
+        one_of("one_step.kind", self.kind, PHOTO_LOSSES)
+        if not self.losses:
+            if self.timestep or self.teacher:
+                raise ValueError("one_step has no loss; give image, trajectory, score, "
+                                 "discriminator or perceptual a weight above 0")
             return
-        if not any((self.image, self.trajectory.weight, self.score.weight,
-                    self.discriminator.weight, self.perceptual.weight)):
-            raise ValueError("one_step has no loss; give image, trajectory, score, discriminator "
-                             "or perceptual a weight above 0")
         for name in self.needs_teacher:
             if not self.teacher:
                 raise ValueError(f"one_step.{name} needs one_step.teacher, a checkpoint")
@@ -183,23 +185,29 @@ class OneStep:
                              "a weight above 0")
 
     @property
+    def losses(self) -> list[str]:
+        """The losses that are computed; none: no one-step training."""
+        return [name for name, weight in (
+            ("image", self.image), ("trajectory", self.trajectory.weight),
+            ("score", self.score.weight), ("discriminator", self.discriminator.weight),
+            ("perceptual", self.perceptual.weight)) if weight]
+
+    @property
     def needs_teacher(self) -> list[str]:
         """The losses that read the teacher."""
-        perceptual = self.perceptual.weight and not self.perceptual.vgg
-        return [name for name, used in (
-            ("trajectory", self.trajectory.weight), ("score", self.score.weight),
-            ("discriminator", self.discriminator.weight), ("perceptual", perceptual)) if used]
+        alone = {"image", "perceptual" if self.perceptual.vgg else ""}
+        return [name for name in self.losses if name not in alone]
 
     @property
     def samples(self) -> bool:
         """Whether images that the teacher samples are needed."""
         return bool(self.trajectory.weight or self.score.weight)
 
-    def check(self, schedule: Schedule, crops: int) -> None:
-        """Raise ValueError for timesteps that the schedule does not have or that amplify errors,
-        and for a cache of crops that never come again."""
-        table, total = schedule.alphas_cumprod, schedule.total_steps
-        whole_number("one_step.timestep", self.timestep, 1, total - 1)
+    def check_call(self, schedule: Schedule) -> None:
+        """Raise ValueError for a timestep of the call that the schedule does not have or that
+        amplifies errors."""
+        table = schedule.alphas_cumprod
+        whole_number("one_step.timestep", self.timestep, 1, schedule.total_steps - 1)
         alpha = float(table[self.timestep])
         if alpha < MIN_ALPHA:
             last = int((table >= MIN_ALPHA).sum()) - 1
@@ -207,12 +215,19 @@ class OneStep:
                 f"one_step.timestep={self.timestep}: alpha is {alpha:.2g} there, so an error of "
                 f"the prediction is {math.sqrt((1 - alpha) / alpha):.3g} times as large in the "
                 f"image; choose a timestep of at most {last}, where alpha is {MIN_ALPHA} or more")
+
+    def check_teacher(self, schedule: Schedule) -> None:
+        """Raise ValueError for timesteps that the teacher's schedule does not have."""
+        total = schedule.total_steps
         for name in ("score", "discriminator"):
             timesteps = getattr(self, name).timesteps
             if timesteps and timesteps[1] > total:
                 raise ValueError(f"one_step.{name}.timesteps must end at {total} or before, not "
                                  f"{timesteps[1]}")
         whole_number("one_step.trajectory.steps", self.trajectory.steps, 0, total)
+
+    def check_crops(self, crops: int) -> None:
+        """Raise ValueError for a cache of crops that never come again."""
         if self.trajectory.cache and not crops:
             raise ValueError("one_step.trajectory.cache needs data.crops, the number of different "
                              "crops: otherwise no crop comes a second time")

@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from ..networks import NETWORKS
-from ..networks.base import NOISE_PREDICTOR
 from .checkpoints import read_run
 from .diffusion import DiffusionTask
 from .draws import Draws
 from .one_run import OneRunTask
-from .one_step.task import OneStepTask
+from .one_step.task import OneStepTask, TaughtOneRunTask
 from .recipe import Recipe
 from .validate import Pair
 
@@ -77,9 +75,10 @@ def make_task(recipe: Recipe, folder: Path, fresh: bool = False) -> Task:
 
     ``fresh``: a teacher of one step has fresh weights and samples nothing, see ``OneStepTask``.
     """
-    if NETWORKS[recipe.model].kind != NOISE_PREDICTOR:
-        return OneRunTask(recipe, folder)
-    if recipe.one_step.timestep:
+    taught = bool(recipe.one_step.losses)
+    if not recipe.noise_predictor:
+        return TaughtOneRunTask(recipe, folder) if taught else OneRunTask(recipe, folder)
+    if taught:
         return OneStepTask(recipe, folder, fresh)
     return DiffusionTask(recipe, folder)
 

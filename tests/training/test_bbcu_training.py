@@ -65,7 +65,7 @@ def test_recipes_are_of_the_shipped_network():
     ({"network": {"inner_channel": 8}}, "unknown network option inner_channel"),
     ({"data": {**TREE["data"], "crop": 15}}, "crop=15 must be a multiple of 2"),
     ({"loss": "luma", "data": {**TREE["data"], "crop": 10}}, "crop=10 must be at least 11"),
-    ({"loss": "l2"}, "loss of bbcu must be one of l1, psnr, luma, not 'l2'"),
+    ({"loss": "l3"}, "loss of bbcu must be one of l1, l2, psnr, luma, not 'l3'"),
     ({"scale": 5}, "scale=5 must be one of 2, 3, 4")])
 def test_recipes_that_are_none(change, says):
     with pytest.raises(UsageError, match=says):

@@ -12,6 +12,7 @@ code of TAD-SR updates it first.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +20,14 @@ from torch.func import functional_call
 
 from ...sampling.schedule import Schedule
 from ..networks.bi_diffsr import BiDiffSR
+from ..photo_losses import photo_loss
 from ..recipe_one_step import OneStep
 from . import similarity
 from .discriminator import Judge, judge_losses, student_loss
 from .scores import noised, score_distillation
 from .wide import widened
 
-__all__ = ["OneStepLoss", "judged_blocks"]
+__all__ = ["OneRunLoss", "OneStepLoss", "judged_blocks"]
 
 
 def judged_blocks(teacher: BiDiffSR) -> list[str]:
@@ -47,12 +49,13 @@ class OneStepLoss(nn.Module):
 
     alphas: Tensor
 
-    def __init__(self, network: BiDiffSR, options: OneStep, schedule: Schedule,
+    def __init__(self, network: nn.Module, options: OneStep, schedule: Schedule,
                  teacher: BiDiffSR | None = None, vgg: similarity.Vgg | None = None) -> None:
         super().__init__()
         self.network, self.options, self.teacher, self.vgg = network, options, teacher, vgg
         self.register_buffer("alphas", torch.tensor(schedule.alphas_cumprod), persistent=False)
-        self.wide = widened(network, options.wide.copies) if options.wide.copies else None
+        self.wide = widened(cast(BiDiffSR, network), options.wide.copies) \
+            if options.wide.copies else None
         self.judge: Judge | None = None
         self.judged = judged_blocks(teacher) if teacher is not None else []
         if teacher is not None and options.discriminator.weight:
@@ -70,19 +73,22 @@ class OneStepLoss(nn.Module):
     def forward(self, start: Tensor, condition: Tensor, photo: Tensor, taught: Tensor,
                 score_noise: Tensor, score_step: Tensor, judge_noise: Tensor,
                 judge_step: Tensor) -> dict[str, Tensor]:
-        """``start``, ``condition``, ``photo``: float32 (N, 3, H, W); ``taught`` and the noise the
-        same, or empty where no loss needs them; ``score_step``, ``judge_step``: int64, (N,), or
-        (1,) for a teacher with groups of timesteps."""
+        """``start``, ``condition``, ``photo``: float32 (N, 3, H, W), ``start`` the low-resolution
+        image for a network without a loop; ``taught`` and the noise the same, or empty where no
+        loss needs them; ``score_step``, ``judge_step``: int64, (N,), or (1,) for a teacher with
+        groups of timesteps."""
         options = self.options
         weights = None if self.wide is None else self.wide.student()
         result = self._result(self.network, weights, start, condition)
         parts = self._regression(result, photo, taught)
         shares = {"image": options.image, "trajectory": options.trajectory.weight}
+        details = {name: parts.pop(name) for name in [*parts] if name not in shares}
         if self.wide is not None:
             wide = self._result(self.wide, None, start, condition)
             for name, part in self._regression(wide, photo, taught).items():
-                parts[f"wide_{name}"] = part
-                shares[f"wide_{name}"] = shares[name]
+                if name in shares:
+                    parts[f"wide_{name}"] = part
+                    shares[f"wide_{name}"] = shares[name]
             parts["copied"] = (result - wide.detach()).abs().mean()
             shares["copied"] = options.wide.weight
         if options.score.weight:
@@ -101,7 +107,7 @@ class OneStepLoss(nn.Module):
             parts["fooled"], parts["judge"] = self._judged(result, photo, condition, judge_noise,
                                                            judge_step)
             loss = loss + options.discriminator.weight * parts["fooled"] + parts["judge"]
-        return {"loss": loss, **parts}
+        return {"loss": loss, **parts, **details}
 
     def _result(self, network: nn.Module, weights: Mapping[str, Tensor] | None, start: Tensor,
                 condition: Tensor) -> Tensor:
@@ -113,10 +119,10 @@ class OneStepLoss(nn.Module):
         return result
 
     def _regression(self, result: Tensor, photo: Tensor, taught: Tensor) -> dict[str, Tensor]:
-        found = {}
+        found: dict[str, Tensor] = {}
         if self.options.image:
-            error = result - photo
-            found["image"] = (error.abs() if self.options.kind == "l1" else error.square()).mean()
+            found = photo_loss(result, photo, self.options.kind)
+            found["image"] = found.pop(self.options.kind)
         if self.options.trajectory.weight:
             found["trajectory"] = (result - taught).square().mean()
         return found
@@ -183,3 +189,12 @@ class OneStepLoss(nn.Module):
         if self.options.perceptual.edges:
             return similarity.with_edges(distance, result, photo)
         return distance(result, photo)
+
+
+class OneRunLoss(OneStepLoss):
+    """The same of a network without a loop, whose result is its output."""
+
+    def _result(self, network: nn.Module, weights: Mapping[str, Tensor] | None, start: Tensor,
+                condition: Tensor) -> Tensor:
+        result: Tensor = network(start)
+        return result.float()

@@ -19,14 +19,17 @@ import torch
 from torch import Tensor
 
 from ...checkpoint.read import read_checkpoint
-from ...errors import CheckpointError
+from ...checkpoint.record import at_scale
+from ...errors import CheckpointError, UsageError
 from ...files import atomic_file, make_directory
+from ...networks.base import NOISE_PREDICTOR
 from ...sampling.schedule import DEFAULT_STEPS, Schedule
 from ..diffusion import add_noise, ddim_update
 from ..losses import load_teacher
 from ..networks.bi_diffsr import BiDiffSR
 from ..recipe import Recipe
 from ..recipe_parts import Distill
+from ..weights import torch_network
 
 __all__ = ["Teacher", "Trajectories", "open_teacher"]
 
@@ -63,10 +66,13 @@ class Teacher:
 def open_teacher(recipe: Recipe, folder: Path) -> Teacher:
     """The recipe's teacher, frozen. Raises CheckpointError for one that does not fit the student.
     """
-    path, schedule, steps = (folder / recipe.one_step.teacher, recipe.schedule,
-                             recipe.one_step.trajectory.steps)
-    network = load_teacher(path, recipe.network, schedule, Distill(),
-                           recipe.scale).requires_grad_(False).eval()
+    path, steps = folder / recipe.one_step.teacher, recipe.one_step.trajectory.steps
+    if recipe.noise_predictor:
+        schedule = recipe.schedule
+        network = load_teacher(path, recipe.network, schedule, Distill(), recipe.scale)
+    else:
+        network, schedule = _of_another_kind(path, recipe)
+    network.requires_grad_(False).eval()
     found = read_checkpoint(path)
     timesteps, start = found.sampling.get("timesteps"), found.sampling.get("start")
     if steps or not timesteps:
@@ -76,6 +82,23 @@ def open_teacher(recipe: Recipe, folder: Path) -> Teacher:
                               "use a model that starts from noise as teacher")
     return Teacher(network, found.sha256, schedule,
                    tuple(t for t in timesteps if start is None or t <= start), start)
+
+
+def _of_another_kind(path: Path, recipe: Recipe) -> tuple[BiDiffSR, Schedule]:
+    """The teacher of a network without a loop."""
+    found = at_scale(read_checkpoint(path), recipe.scale)
+    if found.network.kind != NOISE_PREDICTOR or found.scale not in (None, recipe.scale):
+        raise CheckpointError(f"{path}: a teacher must be a diffusion model of scale "
+                              f"{recipe.scale}; give another")
+    unit, schedule = found.network.size_multiple(found.config), Schedule(**found.schedule)
+    if recipe.data.crop % unit:
+        raise UsageError(f"data.crop={recipe.data.crop} must be a multiple of {unit} for the "
+                         f"teacher {path}")
+    try:
+        recipe.one_step.check_teacher(schedule)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return cast(BiDiffSR, torch_network(found)), schedule
 
 
 class Trajectories:

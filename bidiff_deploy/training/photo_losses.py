@@ -1,0 +1,66 @@
+"""Losses between an image and the photo: ``l1``, ``l2``, ``psnr`` or ``luma``.
+
+``psnr`` is the mean over images of log10(mean square error + 1e-5). Its minimum is the largest mean
+PSNR, in which a smooth photo counts as much as one with much detail, which decides L1. Source: Chen
+et al., "HINet", CVPR workshops 2021; the constant, for images better than 50 dB, is ours.
+
+``luma`` is what the eye sees most of and PSNR-Y and SSIM-Y measure: as ``psnr``, with the mean
+square error 0.8 of luma and 0.2 of the colours, plus 0.25 log10(1 - SSIM of luma + 1e-3). SSIM:
+Wang et al., IEEE Transactions on Image Processing 13(4), 2004; the weights are ours.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..images.metrics import LUMA, LUMA_OFFSET, SSIM_CONSTANTS, WINDOW
+
+__all__ = ["luma", "photo_loss", "ssim"]
+
+_FLOOR = 1e-5
+_LUMA_SHARE = 0.8  # the rest keeps colours right
+_SSIM_SHARE, _SSIM_FLOOR = 0.25, 1e-3
+
+
+def photo_loss(image: Tensor, photo: Tensor, kind: str) -> dict[str, Tensor]:
+    """The loss of ``kind``, a scalar, under its name, and with ``luma`` its two parts; ``image``
+    and ``photo``: float (N, 3, H, W), RGB in about [0, 1], for ``luma`` with sides of at least
+    11."""
+    error = image.float() - photo
+    if kind == "l1":
+        return {kind: error.abs().mean()}
+    squares = error.square().mean((1, 2, 3))
+    if kind == "l2":
+        return {kind: squares.mean()}
+    if kind == "psnr":
+        return {kind: (squares + _FLOOR).log10().mean()}
+    ours, theirs = luma(image.float()), luma(photo)
+    of_luma = (ours - theirs).square().mean((1, 2, 3))
+    squares = _LUMA_SHARE * of_luma + (1 - _LUMA_SHARE) * squares
+    parts = {"squares": (squares + _FLOOR).log10().mean(),
+             "structure": (1 - ssim(ours, theirs) + _SSIM_FLOOR).log10().mean()}
+    return {kind: parts["squares"] + _SSIM_SHARE * parts["structure"], **parts}
+
+
+def luma(image: Tensor) -> Tensor:
+    """Float (N, 3, H, W), RGB in [0, 1] -> (N, 1, H, W), luma as ``images.metrics`` has it, over
+    255."""
+    factors = torch.tensor(LUMA / 255, dtype=image.dtype, device=image.device)
+    return (image * factors[:, None, None]).sum(1, keepdim=True) + LUMA_OFFSET / 255
+
+
+def ssim(first: Tensor, second: Tensor) -> Tensor:
+    """SSIM of each of two (N, 1, H, W) in [0, 1] with sides of at least 11, as
+    ``images.metrics.ssim_y`` computes it: (N,)."""
+    window = torch.tensor(WINDOW, dtype=first.dtype, device=first.device)
+    maps = torch.cat([first, second, first * first, second * second, first * second])
+    with torch.autocast(first.device.type, enabled=False):  # a variance is a small difference
+        maps = F.conv2d(F.conv2d(maps, window[None, None, None]), window[None, None, :, None])
+    mean_a, mean_b, square_a, square_b, product = maps.split(len(first))
+    (c1, c2), both = SSIM_CONSTANTS, mean_a * mean_b
+    squares = mean_a * mean_a + mean_b * mean_b
+    found = (2 * both + c1) * (2 * (product - both) + c2) / (
+        (squares + c1) * (square_a + square_b - squares + c2))
+    return found.mean((1, 2, 3))
