@@ -58,9 +58,9 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
     maps = torch.cat([first, second, first * first, second * second, first * second])
     with torch.autocast(first.device.type, enabled=False):  # a variance is a small difference
         maps = F.conv2d(F.conv2d(maps, window[None, None, None]), window[None, None, :, None])
-    mean_a, mean_b, square_a, square_b, product = maps.split(len(first))
+    mean_a, mean_b, square_a, square_b, product = maps.chunk(5)
     (c1, c2), both = SSIM_CONSTANTS, mean_a * mean_b
     squares = mean_a * mean_a + mean_b * mean_b
     found = (2 * both + c1) * (2 * (product - both) + c2) / (
         (squares + c1) * (square_a + square_b - squares + c2))
-    return found.mean((1, 2, 3))
+    return torch.mean(found, (1, 2, 3))

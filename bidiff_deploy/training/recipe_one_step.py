@@ -9,7 +9,8 @@ from ..checks import whole_number
 from ..sampling.schedule import Schedule
 from .values import one_of
 
-__all__ = ["MIN_ALPHA", "PHOTO_LOSSES", "Discriminator", "OneStep", "Perceptual", "Score", "Trajectory", "Wide"]
+__all__ = ["MIN_ALPHA", "PHOTO_LOSSES", "Discriminator", "OneStep", "Perceptual", "Score",
+           "Trajectory", "Wide"]
 
 # Of the timestep of the one call. Below it an error of the prediction is larger in the image.
 MIN_ALPHA = 0.5
