@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Make a deeper or another-scale BBCU network from a trained one, to train on from there:
 
-    python tools/grow_network.py training/state/photo_x2.safetensors grown.safetensors \
-        --blocks 9 --float-layers 6
+    python tools/grow_network.py bidiff_deploy/models/photo_x2.safetensors grown.safetensors \
+        --blocks 16 --float-layers 20
 
 A packed model, such as an installed one, will do as well; its binary weights begin as +-alpha.
 Layers at the beginning and end of the body keep their weights. Full-precision layers that are added
@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
-from typing import cast
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from bidiff_deploy.errors import CheckpointError
+from bidiff_deploy.errors import BidiffError, CheckpointError
 from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
 from bidiff_deploy.training.networks.bbcu import Bbcu, FloatConv2d
 from bidiff_deploy.training.portable import read_portable
@@ -60,7 +60,10 @@ def trained(path: Path) -> Bbcu:
     try:
         state = read_portable(path)
     except CheckpointError:
-        return cast(Bbcu, load_network(path))
+        found = load_network(path)
+        if not isinstance(found, Bbcu):
+            raise CheckpointError(f"{path}: is no network of BBCU; give one") from None
+        return found
     network = Bbcu(BbcuConfig.from_dict(dict(state["recipe"]["network"])))
     load_published(network, state["params_ema"], network.config)
     return network
@@ -69,12 +72,19 @@ def trained(path: Path) -> Bbcu:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("trained", type=Path, help="state of a run (run.state of its recipe), or "
-                                                   "any checkpoint")
+                                                   "any checkpoint of BBCU")
     parser.add_argument("target", type=Path)
     parser.add_argument("--blocks", type=int, required=True)
     parser.add_argument("--float-layers", type=int, required=True)
     parser.add_argument("--scale", type=int)
     given = parser.parse_args()
+    try:
+        _grow(given)
+    except BidiffError as error:
+        sys.exit(f"error: {error}")
+
+
+def _grow(given: argparse.Namespace) -> None:
     old = trained(given.trained)
     config = dataclasses.replace(old.config, blocks=given.blocks, float_layers=given.float_layers,
                                  scale=given.scale or old.config.scale)

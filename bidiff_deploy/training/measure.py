@@ -29,7 +29,7 @@ def measure(recipe: Recipe, folder: Path, iterations: int = 10) -> dict[str, Any
 
     Returns seconds_per_iteration (the median), images_per_second, cpu_seconds_per_iteration (of all
     threads), peak_memory_bytes (of the GPU, or of this process on a CPU), the machine and the
-    settings. Loads no photos and writes nothing. Raises UsageError as ``trainer.Trainer`` does.
+    settings. Loads no photos and writes nothing. Raises as ``trainer.Trainer`` does.
     """
     recipe = dataclasses.replace(recipe, initial="")
     trainer = Trainer(recipe, folder, fresh=True)

@@ -11,13 +11,14 @@ Wang et al., IEEE Transactions on Image Processing 13(4), 2004; the weights are 
 
 from __future__ import annotations
 
+import functools
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..images.metrics import LUMA, LUMA_OFFSET, SSIM_CONSTANTS, WINDOW
 
-__all__ = ["luma", "photo_loss", "ssim"]
+__all__ = ["photo_loss"]
 
 _FLOOR = 1e-5
 _LUMA_SHARE = 0.8  # the rest keeps colours right
@@ -36,31 +37,39 @@ def photo_loss(image: Tensor, photo: Tensor, kind: str) -> dict[str, Tensor]:
         return {kind: squares.mean()}
     if kind == "psnr":
         return {kind: (squares + _FLOOR).log10().mean()}
-    ours, theirs = luma(image.float()), luma(photo)
-    of_luma = (ours - theirs).square().mean((1, 2, 3))
+    ours, theirs = _luma(image.float()), _luma(photo)
+    of_luma = (ours - theirs).square().mean((1, 2))
     squares = _LUMA_SHARE * of_luma + (1 - _LUMA_SHARE) * squares
     parts = {"squares": (squares + _FLOOR).log10().mean(),
-             "structure": (1 - ssim(ours, theirs) + _SSIM_FLOOR).log10().mean()}
+             "structure": (1 - _ssim(ours, theirs) + _SSIM_FLOOR).log10().mean()}
     return {kind: parts["squares"] + _SSIM_SHARE * parts["structure"], **parts}
 
 
-def luma(image: Tensor) -> Tensor:
-    """Float (N, 3, H, W), RGB in [0, 1] -> (N, 1, H, W), luma as ``images.metrics`` has it, over
-    255."""
-    factors = torch.tensor(LUMA / 255, dtype=image.dtype, device=image.device)
-    return (image * factors[:, None, None]).sum(1, keepdim=True) + LUMA_OFFSET / 255
+def _luma(image: Tensor) -> Tensor:
+    """Float (N, 3, H, W), RGB in [0, 1] -> (N, H, W), luma as ``images.metrics`` has it, over 255.
+    """
+    red, green, blue = (float(factor) / 255 for factor in LUMA)
+    return red * image[:, 0] + green * image[:, 1] + blue * image[:, 2] + LUMA_OFFSET / 255
 
 
-def ssim(first: Tensor, second: Tensor) -> Tensor:
-    """SSIM of each of two (N, 1, H, W) in [0, 1] with sides of at least 11, as
+def _ssim(first: Tensor, second: Tensor) -> Tensor:
+    """SSIM of each of two (N, H, W) in [0, 1] with sides of at least 11, as
     ``images.metrics.ssim_y`` computes it: (N,)."""
-    window = torch.tensor(WINDOW, dtype=first.dtype, device=first.device)
-    maps = torch.cat([first, second, first * first, second * second, first * second])
-    with torch.autocast(first.device.type, enabled=False):  # a variance is a small difference
-        maps = F.conv2d(F.conv2d(maps, window[None, None, None]), window[None, None, :, None])
-    mean_a, mean_b, square_a, square_b, product = maps.chunk(5)
+    mean_a, mean_b, square_a, square_b, product = (_blurred(values) for values in (
+        first, second, first * first, second * second, first * second))
     (c1, c2), both = SSIM_CONSTANTS, mean_a * mean_b
     squares = mean_a * mean_a + mean_b * mean_b
     found = (2 * both + c1) * (2 * (product - both) + c2) / (
         (squares + c1) * (square_a + square_b - squares + c2))
-    return torch.mean(found, (1, 2, 3))
+    return torch.mean(found, (1, 2))
+
+
+def _blurred(values: Tensor) -> Tensor:
+    """The Gaussian mean where the window is inside. Sums, and no convolution: autocast and TF32
+    would round it, and a variance is a small difference."""
+    for axis in (1, 2):
+        length = values.shape[axis] - len(WINDOW) + 1
+        parts = [weight * values.narrow(axis, start, length)
+                 for start, weight in enumerate(WINDOW.tolist())]
+        values = functools.reduce(torch.add, parts)
+    return values

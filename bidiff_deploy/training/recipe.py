@@ -100,7 +100,11 @@ class Recipe:
         unit = math.lcm(*self.scales) * network.size_multiple(self.network)
         if self.data.crop % unit:
             raise ValueError(f"data.crop={self.data.crop} must be a multiple of {unit}")
-        if "luma" in (self.loss, self.one_step.kind) and self.data.crop < len(WINDOW):
+        if self.one_step != OneStep() and not self.one_step.losses:
+            raise ValueError("one_step has no loss; give image, trajectory, score, discriminator "
+                             "or perceptual a weight above 0")
+        luma = self.loss == "luma" or self.one_step.image and self.one_step.kind == "luma"
+        if luma and self.data.crop < len(WINDOW):
             raise ValueError(f"data.crop={self.data.crop} must be at least {len(WINDOW)} for the "
                              "loss luma, which computes SSIM")
         if network.kind == ONE_RUN and self.one_step.losses:
@@ -113,7 +117,7 @@ class Recipe:
         if self.scale != self.scales[0]:
             raise ValueError(f"network.scales={list(self.scales)} takes the place of "
                              f"scale={self.scale}; leave scale out")
-        if len(self.scales) > 1 and (self.one_step.timestep or self.distill.teacher):
+        if len(self.scales) > 1 and (self.one_step.losses or self.distill.teacher):
             raise ValueError("network.scales has no one_step and no distill; leave them out")
         if len(self.scales) > 1 and any(photo.low for photo in
                                         (*self.data.train, *self.data.validate)):
@@ -138,9 +142,7 @@ class Recipe:
                 raise ValueError("one_step.timestep must state the timestep of the one call")
             if self.distill.teacher or self.uniform:
                 raise ValueError("one_step has its own losses; leave distill and uniform out")
-            self.one_step.check_crops(self.data.crops)
-            self.one_step.check_call(self.schedule)
-            self.one_step.check_teacher(self.schedule)
+            self.one_step.check(self.schedule, self.data.crops)
             if self.steps != (Step(self.one_step.timestep, "condition"),):
                 raise ValueError("one_step states its one timestep; leave steps out")
         self.schedule.check(self.timesteps)
@@ -246,7 +248,9 @@ def recipe_from_dict(tree: Mapping[str, Any], origin: str = "recipe") -> Recipe:
         if several and "scale" not in tree and isinstance(several, (list, tuple)):
             tree = {**tree, "scale": several[0]}
         if "steps" not in tree:
-            raise UsageError(f"{origin}: recipe lacks steps; add them")
+            lacks = "one_step.timestep, that of the one call; state it" if one_step \
+                else "steps; add them"
+            raise UsageError(f"{origin}: recipe lacks {lacks}")
         if isinstance(steps, int) and not isinstance(steps, bool):
             total = build(network.config_class, given, origin, "network").total_step
             tree = {**tree, "steps": [{"timestep": t}

@@ -171,11 +171,6 @@ class OneStep:
         whole_number("one_step.timestep", self.timestep, 0)
         _weight("image", self.image)
         one_of("one_step.kind", self.kind, PHOTO_LOSSES)
-        if not self.losses:
-            if self.timestep or self.teacher:
-                raise ValueError("one_step has no loss; give image, trajectory, score, "
-                                 "discriminator or perceptual a weight above 0")
-            return
         for name in self.needs_teacher:
             if not self.teacher:
                 raise ValueError(f"one_step.{name} needs one_step.teacher, a checkpoint")
@@ -204,9 +199,11 @@ class OneStep:
         """Whether images that the teacher samples are needed."""
         return bool(self.trajectory.weight or self.score.weight)
 
-    def check_call(self, schedule: Schedule) -> None:
-        """Raise ValueError for a timestep of the call that the schedule does not have or that
-        amplifies errors."""
+    def check(self, schedule: Schedule, crops: int) -> None:
+        """Raise ValueError for timesteps that the schedule does not have or that amplify errors,
+        and for a cache of crops that never come again."""
+        self.check_crops(crops)
+        self.check_teacher(schedule)
         table = schedule.alphas_cumprod
         whole_number("one_step.timestep", self.timestep, 1, schedule.total_steps - 1)
         alpha = float(table[self.timestep])

@@ -73,11 +73,11 @@ class Task(Protocol):
 def make_task(recipe: Recipe, folder: Path, fresh: bool = False) -> Task:
     """The task of ``recipe.model``; paths in the recipe are relative to ``folder``.
 
-    ``fresh``: a teacher of one step has fresh weights and samples nothing, see ``OneStepTask``.
+    ``fresh``: to measure or pack; a teacher of one step samples nothing, see ``OneStepTask``.
     """
     taught = bool(recipe.one_step.losses)
     if not recipe.noise_predictor:
-        return TaughtOneRunTask(recipe, folder) if taught else OneRunTask(recipe, folder)
+        return TaughtOneRunTask(recipe, folder, fresh) if taught else OneRunTask(recipe, folder)
     if taught:
         return OneStepTask(recipe, folder, fresh)
     return DiffusionTask(recipe, folder)

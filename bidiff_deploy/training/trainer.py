@@ -42,7 +42,7 @@ class Trainer:
     Paths in the recipe are relative to ``folder``; ``processes`` are those of the run (default:
     this one alone); ``fresh``: see ``task.make_task``. Photos are opened at the first iteration or
     validation. Raises UsageError for a device or precision that is not available, CheckpointError
-    for ``initial`` weights of another network.
+    for ``initial`` weights of another network and for a teacher that does not fit.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, processes: Processes | None = None,

@@ -92,3 +92,11 @@ def test_a_packed_network_will_do(tmp_path, monkeypatch):
     assert snr(image(load_network(packed).eval()), image(new)) > 100
     for layer, source in zip(layers(new, False), layers(old, False)):
         assert torch.equal(layer.signs(), source.signs())
+
+
+def test_another_network_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    shipped = Path(__file__).parents[2] / "bidiff_deploy/models/diffusion_x2.safetensors"
+    monkeypatch.setattr(sys, "argv", ["grow_network", str(shipped), str(tmp_path / "grown"),
+                                      "--blocks", "2", "--float-layers", "2"])
+    with pytest.raises(SystemExit, match="diffusion_x2.safetensors: is no network of BBCU"):
+        grow_network.main()

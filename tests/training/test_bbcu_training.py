@@ -24,7 +24,8 @@ from bidiff_deploy.training.crops import LOW, open_crops
 from bidiff_deploy.training.loop import train
 from bidiff_deploy.training.networks.bbcu import Bbcu
 from bidiff_deploy.training.one_run import OneRunTask, enlarged
-from bidiff_deploy.training.recipe import read_recipe, recipe_from_dict
+from bidiff_deploy.training.photo_losses import photo_loss
+from bidiff_deploy.training.recipe import PHOTO_LOSSES, read_recipe, recipe_from_dict
 from bidiff_deploy.training.validate import load_pairs
 
 SHIPPED = Path(__file__).parents[2] / "training"
@@ -159,7 +160,7 @@ def test_the_loss_is_of_the_image_or_of_each_images_psnr_or_of_luma(folder):
     low = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     high = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     found = {}
-    for name in ("l1", "psnr", "luma"):
+    for name in PHOTO_LOSSES:
         task = OneRunTask(recipe_from_dict({**TREE, "loss": name}), folder)
         found[name] = task.objective()(low, high)["loss"].item()
         image = task.network(low).detach()
@@ -167,6 +168,8 @@ def test_the_loss_is_of_the_image_or_of_each_images_psnr_or_of_luma(folder):
         squares = np.square(error).mean((1, 2, 3))
         if name == "l1":
             wanted = np.abs(error).mean()
+        elif name == "l2":
+            wanted = squares.mean()
         elif name == "psnr":
             wanted = np.log10(squares + 1e-5).mean()
         else:
@@ -176,4 +179,6 @@ def test_the_loss_is_of_the_image_or_of_each_images_psnr_or_of_luma(folder):
             wanted = (np.log10(0.8 * of_luma + 0.2 * squares + 1e-5)
                       + 0.25 * np.log10(unlike + 1e-3)).mean()
         assert found[name] == pytest.approx(wanted, rel=1e-5)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert photo_loss(image, high, name)[name].item() == found[name]
     assert found["psnr"] < 0 < found["l1"]

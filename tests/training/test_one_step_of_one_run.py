@@ -53,7 +53,7 @@ def taught(folder):
     ({**ALL, "timestep": 40}, {}, "one_step.timestep applies only to diffusion models"),
     ({**ALL, "noise": False}, {}, "one_step.noise applies only"),
     ({**ALL, "wide": 2}, {}, "one_step.wide applies only"),
-    ({"image": 0, "teacher": "t"}, {}, "has no loss"),
+    ({"kind": "luma"}, {}, "has no loss"),
     (ALL, {"loss": "luma"}, "leave loss=luma out"),
     (ALL, {"data": {**TREE["data"], "crops": 0}}, "needs data.crops"),
     ({"image": 1, "kind": "luma"}, {"data": {**TREE["data"], "crop": 8}}, "at least 11"),
@@ -66,6 +66,11 @@ def test_recipes_that_make_no_sense_are_refused(one_step, more, says):
 def test_a_diffusion_model_states_its_timestep():
     with pytest.raises(UsageError, match="one_step.timestep must state"):
         recipe_from_dict({**TREE, "one_step": {"image": 1}})
+    without = {key: value for key, value in TREE.items() if key != "steps"}
+    with pytest.raises(UsageError, match="lacks one_step.timestep, that of the one call"):
+        recipe_from_dict({**without, "one_step": {"image": 1}})
+    with pytest.raises(UsageError, match="has no loss"):
+        recipe_from_dict({**TREE, "one_step": {"noise": False}})
 
 
 def test_teachers_that_do_not_fit_are_refused(taught):
@@ -79,7 +84,7 @@ def test_teachers_that_do_not_fit_are_refused(taught):
             ({**ALL, "teacher": "deep.safetensors"}, {"crop": 14}, UsageError,
              "crop=14 must be a multiple of 4 for the teacher"),
             ({**ALL, "discriminator": {"weight": 1, "timesteps": [0, 81]}}, {}, UsageError,
-             "must end at 80"),
+             "must end at 80 .*t.safetensors"),
             ({**ALL, "teacher": "none.safetensors"}, {}, CheckpointError, "none.safetensors")):
         with pytest.raises(kind, match=says):
             Trainer(recipe(one_step, data={**TREE["data"], "crops": 5, **data}), taught)
@@ -138,8 +143,10 @@ def test_a_run_is_packed_without_its_teacher_and_measured_with_it(taught):
 
     done = command("train", file, "-o", taught / "run", "--set", "run.iterations=2")
     assert done.exit_code == 0, done.output
+    kept = sorted((taught / "cache").rglob("*.npy"))
     measured = command("train", file, "--measure")
     assert measured.exit_code == 0 and "s an iteration" in measured.output
+    assert kept and kept == sorted((taught / "cache").rglob("*.npy"))
     (taught / "t.safetensors").unlink()
     packed = command("pack", taught / "run" / "checkpoint.pt", "-o", taught / "p.safetensors")
     assert packed.exit_code == 0, packed.output

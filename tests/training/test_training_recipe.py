@@ -55,7 +55,7 @@ def test_a_number_of_steps_is_evenly_spaced():
     (changed(run={"timeout_minutes": 0}), "timeout_minutes above 0"),
     ({**TREE, "loss": "l3"}, "loss of bi-diffsr must be one of l1, l2"),
     ({"scale": 2, "data": TREE["data"], "model": "bbcu", "network": {}, "loss": "l3"},
-     "loss of bbcu must be one of l1, l2, psnr"),
+     "loss of bbcu must be one of l1, l2, psnr, luma"),
     ({**TREE, "model": "edsr"}, "model must be one of bi-diffsr, bbcu"),
     ({**TREE, "model": "dit-sr", "network": {}}, "model dit-sr is not trained here"),
     ({**TREE, "model": "bbcu", "network": {}}, "steps applies only to diffusion models"),

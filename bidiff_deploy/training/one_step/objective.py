@@ -39,12 +39,13 @@ def judged_blocks(teacher: BiDiffSR) -> list[str]:
 
 
 class OneStepLoss(nn.Module):
-    """The losses of ``options``, of the tensors that ``OneStepTask.prepare`` returns.
+    """The losses of ``options``, of the tensors that ``prepare`` of the tasks returns.
 
     Returns ``loss``, the weighted sum and the discriminator's own loss, and unweighted parts:
     ``image``, ``trajectory``, ``score``, ``fooled`` (the discriminator, as the student's loss),
     ``judge`` (its own loss), ``dists`` or ``features``, and ``wide_image``, ``wide_trajectory`` and
-    ``copied`` with a wide teacher. ``vgg``: for DISTS; None: the teacher's features.
+    ``copied`` with a wide teacher, and those of ``photo_losses``. ``vgg``: for DISTS; None: the
+    teacher's features.
     """
 
     alphas: Tensor

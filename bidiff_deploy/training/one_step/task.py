@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,9 @@ class OneStepTask(DiffusionTask):
         super().__init__(recipe, folder)
         self.options = recipe.one_step
         if fresh:
-            teacher = copy.deepcopy(self.network).requires_grad_(False).eval()
-            self.teaching = Teaching(self.options, recipe.schedule,
-                                     teacher if self.options.teacher else None)
+            teacher = copy.deepcopy(self.network).requires_grad_(False).eval() \
+                if self.options.teacher else None
+            self.teaching = Teaching(self.options, recipe.schedule, teacher)
         else:
             self.teaching = opened(recipe, folder)
 
@@ -72,22 +73,34 @@ class OneStepTask(DiffusionTask):
 
 class TaughtOneRunTask(OneRunTask):
     """A network without a loop, trained by the losses of one step. The teacher's condition is the
-    low-resolution crop enlarged alone, so its border may differ from the photo's."""
+    low-resolution crop enlarged alone, so its border may differ from the photo's.
 
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
+    ``fresh``: to measure time and memory, with the condition in place of the images that the
+    teacher samples.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, fresh: bool = False) -> None:
         super().__init__(recipe, folder)
-        self.folder = folder
+        self.folder, self.fresh = folder, fresh
+
+    @functools.cached_property
+    def teaching(self) -> Teaching:
+        """Opened when it is first needed, so that packing a run does without the teacher."""
+        found = opened(self.recipe, self.folder)
+        if self.fresh:
+            found.trajectories = None
+        return found
 
     def objective(self) -> nn.Module:
-        """Opens the teacher, which packing a run does without."""
-        self.teaching = opened(self.recipe, self.folder)
         return OneRunLoss(self.network, self.recipe.one_step, self.teaching.schedule,
                           self.teaching.teacher, self.teaching.vgg(self.folder))
 
     def prepare(self, network: nn.Module, high: Tensor, given: Tensor,
                 draws: Draws) -> tuple[Tensor, ...]:
         """What ``OneStepLoss.forward`` describes, from low-resolution crops."""
-        noise = draws.noise(high, period=self.recipe.data.crops)
+        options = self.recipe.one_step
+        noise = draws.noise(high, period=self.recipe.data.crops) if options.samples \
+            else high.new_zeros(0)
         condition = F.interpolate(given, scale_factor=self.recipe.scale, mode="bicubic")
         return (*(image.contiguous(memory_format=torch.channels_last)
                   for image in (given, condition)), high,

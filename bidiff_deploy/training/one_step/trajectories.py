@@ -97,7 +97,7 @@ def _of_another_kind(path: Path, recipe: Recipe) -> tuple[BiDiffSR, Schedule]:
     try:
         recipe.one_step.check_teacher(schedule)
     except ValueError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(f"{error}, for the teacher {path}") from None
     return cast(BiDiffSR, torch_network(found)), schedule
 
 
