@@ -43,16 +43,16 @@ class Shipped:
 
 # The first of a scale is the default.
 SHIPPED = (
-    Shipped("photo-x2", "photo_x2.safetensors", 2, "clean photos, text, drawings", 36.67, 1.6,
+    Shipped("photo-x2", "photo_x2.safetensors", 2, "clean photos, text, drawings", 36.92, 1.8,
             "fast"),
-    Shipped("photo-jpeg-x2", "photo_jpeg_x2.safetensors", 2, "photos saved as JPEG", 36.23, 1.6,
+    Shipped("photo-jpeg-x2", "photo_jpeg_x2.safetensors", 2, "photos saved as JPEG", 36.63, 1.7,
             "fast"),
-    Shipped("photo-x4", "photo_x4.safetensors", 4, "photos, clean or saved as JPEG", 30.89, 1.0,
+    Shipped("photo-x4", "photo_x4.safetensors", 4, "photos, clean or saved as JPEG", 31.06, 1.1,
             "fast"),
     Shipped("diffusion-x2", "diffusion_x2.safetensors", 2, "the diffusion pipeline, one step",
-            36.67, 8.4),
+            36.67, 8.3),
     Shipped("photo-x2-fast", "photo_x2_fast.safetensors", 2, "BBCU-M as published, for comparison",
-            36.17, 1.8))
+            36.17, 1.7))
 
 
 def is_name(model: str) -> bool:
