@@ -30,6 +30,7 @@ from .record import Options, ParameterizedGraph
 # Fused operators with kernels; BinaryConv and GroupNormSwish have them as well.
 KERNELS = (NORM_BINARY_CONV, BINARY_FUSION, BINARY_DOWN, BINARY_UP)
 _SIZE = 8  # side of the image that shapes are inferred at, in multiples of the network's unit
+_KEPT_BYTES = 16 << 20  # of a graph whose weights are in files; others are not kept
 
 
 def inline(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
@@ -41,8 +42,11 @@ def inline(graph: ParameterizedGraph, options: Options) -> ParameterizedGraph:
 
 def inline_at(graph: ParameterizedGraph, height: int, width: int) -> ParameterizedGraph:
     """As ``inline``; shapes are those of an input of this size."""
-    inlined, shapes = _inlined(graph.model.SerializeToString(deterministic=True), height, width)
-    model = onnx.load_model_from_string(inlined)
+    if graph.model.ByteSize() > _KEPT_BYTES:
+        model, shapes = _inline(graph.model, height, width)
+    else:
+        inlined, shapes = _inlined(graph.model.SerializeToString(deterministic=True), height, width)
+        model = onnx.load_model_from_string(inlined)
     images = {value.name for value in model.graph.input} - set(graph.inputs)
     float32 = _float32(model.graph, images, graph.inputs)
     _fold_channels(model.graph, shapes)
@@ -51,12 +55,18 @@ def inline_at(graph: ParameterizedGraph, height: int, width: int) -> Parameteriz
 
 @functools.lru_cache(maxsize=4)  # plans of other shapes and types begin with the same graph
 def _inlined(model: bytes, height: int, width: int) -> tuple[bytes, Mapping[str, Shape]]:
-    """A serialised model after inlining, without functions, and the shapes of its values."""
-    given = onnx.load_model_from_string(model)
-    shapes = infer_shapes(inline_fused(given), height, width)
-    inlined = inline_fused(given, keep=KERNELS)
-    del inlined.functions[:]
+    """``_inline`` of a serialised model."""
+    inlined, shapes = _inline(onnx.load_model_from_string(model), height, width)
     return bytes(inlined.SerializeToString()), MappingProxyType(shapes)
+
+
+def _inline(model: onnx.ModelProto, height: int,
+            width: int) -> tuple[onnx.ModelProto, Mapping[str, Shape]]:
+    """A model after inlining, without functions, and the shapes of its values."""
+    shapes = infer_shapes(inline_fused(model), height, width)
+    inlined = inline_fused(model, keep=KERNELS)
+    del inlined.functions[:]
+    return inlined, shapes
 
 
 def _float32(graph: onnx.GraphProto, images: Collection[str],
