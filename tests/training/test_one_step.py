@@ -39,15 +39,6 @@ def recipe(one_step: dict, **groups):
     return recipe_from_dict(one_step_tree(one_step, **groups))
 
 
-@pytest.fixture
-def taught(folder):
-    """``folder`` with a full-precision teacher, t.safetensors."""
-    config = recipe_from_dict(changed(network={"binarizer": "none"})).network
-    write_packed(folder / "t.safetensors",
-                 replace(checkpoint(network(config, 5)), schedule={"total_steps": 80}))
-    return folder
-
-
 # -- recipes ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("one_step, says", [
     ({"timestep": 40}, "has no loss"),

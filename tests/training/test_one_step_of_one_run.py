@@ -40,15 +40,6 @@ def recipe(one_step: dict, **more: Any):
     return recipe_from_dict(tree(one_step, **more))
 
 
-@pytest.fixture
-def taught(folder):
-    """``folder`` with a full-precision teacher, t.safetensors."""
-    config = recipe_from_dict(changed(network={"binarizer": "none"})).network
-    write_packed(folder / "t.safetensors",
-                 replace(checkpoint(network(config, 5)), schedule={"total_steps": 80}))
-    return folder
-
-
 @pytest.mark.parametrize("one_step, more, says", [
     ({**ALL, "timestep": 40}, {}, "one_step.timestep applies only to diffusion models"),
     ({**ALL, "noise": False}, {}, "one_step.noise applies only"),
