@@ -19,10 +19,11 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from bidiff_deploy.errors import BidiffError, CheckpointError
+from bidiff_deploy.files import atomic_file, make_directory
 from bidiff_deploy.networks.bbcu.architecture import BbcuConfig
 from bidiff_deploy.training.networks.bbcu import Bbcu, FloatConv2d
 from bidiff_deploy.training.portable import read_portable
@@ -88,7 +89,9 @@ def _grow(given: argparse.Namespace) -> None:
     old = trained(given.trained)
     config = dataclasses.replace(old.config, blocks=given.blocks, float_layers=given.float_layers,
                                  scale=given.scale or old.config.scale)
-    save_file(published_state(grown(old, config), config), given.target)
+    make_directory(given.target.parent)
+    with atomic_file(given.target, overwrite=True) as temporary:
+        temporary.write_bytes(save(published_state(grown(old, config), config)))
 
 
 if __name__ == "__main__":

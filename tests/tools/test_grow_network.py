@@ -83,7 +83,7 @@ def test_another_scale_has_a_new_head_and_the_same_body(grown):
 def test_a_packed_network_will_do(tmp_path, monkeypatch):
     old = random_network(CONFIG)
     weights = latent_weights(published_state(old, CONFIG), CONFIG)
-    packed, target = tmp_path / "packed.safetensors", tmp_path / "grown.safetensors"
+    packed, target = tmp_path / "packed.safetensors", tmp_path / "runs" / "grown.safetensors"
     write_packed(packed, from_latent(weights, CONFIG, name="x", origin="x", scale=2))
     monkeypatch.setattr(sys, "argv", ["grow_network", str(packed), str(target), "--blocks", "2",
                                       "--float-layers", "2"])
