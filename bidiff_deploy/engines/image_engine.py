@@ -13,6 +13,7 @@ from ..images.convert import from_array, from_pil, to_array, to_pil
 from ..images.image import Image
 from ..images.tiles import TilePlan
 from ..sampling.sampler import OnStep
+from .ensemble import check_count
 from .tile_choice import Tile
 
 if TYPE_CHECKING:
@@ -69,8 +70,16 @@ class ImageEngine(abc.ABC):
 
     @abc.abstractmethod
     def check_loop(self, steps: int | None, start: Start = "default",
-                   match_color: bool = False) -> None:
+                   match_color: bool = False, ensemble: int = 1) -> None:
         """Raise UsageError for options that ``upscale_image`` would refuse."""
+
+    def _check_no_ensemble(self, ensemble: int) -> None:
+        """Raise UsageError for more than one copy, for engines that start from noise: the copies
+        would have other noise, and their mean less detail."""
+        if check_count(ensemble) != 1:
+            raise UsageError(f"ensemble {ensemble} is for feed-forward bundles; the mean of "
+                             "several results of a diffusion model has less detail than each, so "
+                             "leave ensemble out")
 
     @abc.abstractmethod
     def tile_plan(self, height: int, width: int, tile: Tile = "auto", memory: int | None = None,
@@ -89,7 +98,8 @@ class ImageEngine(abc.ABC):
     def upscale_image(self, image: Image, seed: int = 0, *, tile: Tile = "auto",
                       memory: int | None = None, overlap: int | None = None,
                       steps: int | None = None, start: Start = "default",
-                      match_color: bool = False, plan: TilePlan | None = None,
+                      match_color: bool = False, ensemble: int = 1,
+                      plan: TilePlan | None = None,
                       on_step: OnStep | None = None, on_tile: OnStep | None = None) -> Image:
         """``image`` at ``scale`` times the size; bit depth, grey, alpha and profile are kept.
 
@@ -101,6 +111,8 @@ class ImageEngine(abc.ABC):
                  The result and the image itself come on top
         overlap  of neighbouring tiles in output pixels, rounded up; None: the usual one
         steps, start, match_color  as in ``NoisePredictor.sample``
+        ensemble  how many turned and mirrored copies of the image are enlarged, 1, 2, 4 or 8; the
+                 result is their mean. More than 1 is for feed-forward networks only
         plan     what ``tile_plan`` returned for this size, instead of ``tile``, ``memory`` and
                  ``overlap``
         on_step  called with (steps done, steps in all), counted over all tiles

@@ -161,7 +161,8 @@ class LatentDiffusion(ImageEngine):
 
     # -- images -----------------------------------------------------------------------------------
     def check_loop(self, steps: int | None, start: Start = "default",
-                   match_color: bool = False) -> None:
+                   match_color: bool = False, ensemble: int = 1) -> None:
+        self._check_no_ensemble(ensemble)
         if start != "default":
             raise UsageError(f"start {start!r} is for diffusion bundles; a latent network always "
                              "begins at its first timestep, so leave start out")
@@ -178,7 +179,8 @@ class LatentDiffusion(ImageEngine):
     def upscale_image(self, image: Image, seed: int = 0, *, tile: Tile = "auto",
                       memory: int | None = None, overlap: int | None = None,
                       steps: int | None = None, start: Start = "default",
-                      match_color: bool = False, plan: TilePlan | None = None,
+                      match_color: bool = False, ensemble: int = 1,
+                      plan: TilePlan | None = None,
                       on_step: OnStep | None = None, on_tile: OnStep | None = None) -> Image:
         """As ``ImageEngine.upscale_image``; sides of tiles are multiples of ``size_multiple *
         scale``, overlaps of ``scale``.
@@ -188,7 +190,7 @@ class LatentDiffusion(ImageEngine):
         Raises UsageError as ``tile_plan`` and ``check_loop``.
         """
         self._check_open()
-        self.check_loop(steps, start, match_color)
+        self.check_loop(steps, start, match_color, ensemble)
         image = without_hidden_colours(image)
         if plan is None:
             plan = self.tile_plan(image.height, image.width, tile, memory, overlap)

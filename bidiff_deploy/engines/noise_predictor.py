@@ -158,7 +158,8 @@ class NoisePredictor(ImageEngine):
         return first_noise(shape, seed, self.noiseless, top=top, left=left)
 
     def check_loop(self, steps: int | None, start: Start = "default",
-                   match_color: bool = False) -> None:
+                   match_color: bool = False, ensemble: int = 1) -> None:
+        self._check_no_ensemble(ensemble)
         self._visited(steps, start)
 
     def _visited(self, steps: int | None, start: Start) -> tuple[int | None, tuple[int, ...]]:
@@ -185,16 +186,18 @@ class NoisePredictor(ImageEngine):
     def upscale_image(self, image: Image, seed: int = 0, *, tile: Tile = "auto",
                       memory: int | None = None, overlap: int | None = None,
                       steps: int | None = None, start: Start = "default",
-                      match_color: bool = False, plan: TilePlan | None = None,
+                      match_color: bool = False, ensemble: int = 1,
+                      plan: TilePlan | None = None,
                       on_step: OnStep | None = None, on_tile: OnStep | None = None) -> Image:
         """As ``ImageEngine.upscale_image``; tiles and overlaps are multiples of ``unit``.
 
         "auto" runs outputs of up to 1024x1024 pixels whole. The usual overlap is the one that was
         measured to leave no seams; ``images.tiles`` says which operations are local to a tile.
         Colours are matched on the whole image, not in each tile. An image of one tile equals the
-        result of ``sample`` bit by bit. Raises UsageError as ``tile_plan`` and ``sample``.
+        result of ``sample`` bit by bit. Raises UsageError as ``tile_plan`` and ``check_loop``.
         """
         self._check_open()
+        self.check_loop(steps, start, match_color, ensemble)
         image = without_hidden_colours(image)
         if plan is None:
             plan = self.tile_plan(image.height, image.width, tile, memory, overlap)

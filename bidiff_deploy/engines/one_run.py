@@ -14,6 +14,7 @@ from ..images.tiles import OVERLAP, TilePlan
 from ..operators.names import INT8
 from ..sampling.noise import gaussian_noise
 from ..sampling.sampler import OnStep
+from .ensemble import check_count, enlarge_copies
 from .image_engine import ImageEngine, Start
 from .tile_choice import Tile, choose
 from .tiled import upscale_exactly
@@ -46,9 +47,10 @@ class OneRun(ImageEngine):
         return result
 
     def check_loop(self, steps: int | None, start: Start = "default",
-                   match_color: bool = False) -> None:
-        """Raise UsageError for any of these: the network has no steps, and its colours do not
-        drift."""
+                   match_color: bool = False, ensemble: int = 1) -> None:
+        """Raise UsageError for ``steps``, ``start`` and ``match_color``: the network has no steps,
+        and its colours do not drift; and for an ``ensemble`` other than 1, 2, 4 and 8."""
+        check_count(ensemble)
         if match_color:
             raise UsageError("match_color is for diffusion bundles; the colours of a feed-forward "
                              "network do not drift, so leave match_color out")
@@ -82,19 +84,20 @@ class OneRun(ImageEngine):
     def upscale_image(self, image: Image, seed: int = 0, *, tile: Tile = "auto",
                       memory: int | None = None, overlap: int | None = None,
                       steps: int | None = None, start: Start = "default",
-                      match_color: bool = False, plan: TilePlan | None = None,
+                      match_color: bool = False, ensemble: int = 1,
+                      plan: TilePlan | None = None,
                       on_step: OnStep | None = None, on_tile: OnStep | None = None) -> Image:
         """As ``ImageEngine.upscale_image``; tiles and overlaps are multiples of ``scale``, some
         of more.
 
         The usual overlap is twice the network's reach, at most half a tile. With it, larger tiles
         return exactly the pixels of the whole image; those of a network whose pixels depend on all
-        others differ from it, least in the middle of an overlap, where tiles are cut. ``on_step``
-        counts tiles, as ``on_tile``. ``seed`` is checked and has no effect. Raises UsageError as
+        others differ from it, least in the middle of an overlap, where tiles are cut, and those of
+        an ``ensemble`` by its rounding. ``on_step`` counts tiles, as ``on_tile``. ``seed`` is checked and has no effect. Raises UsageError as
         ``tile_plan`` and ``check_loop``.
         """
         self._check_open()
-        self.check_loop(steps, start, match_color)
+        self.check_loop(steps, start, match_color, ensemble)
         gaussian_noise((0, 0, 0, 0), seed)  # raises UsageError for an invalid seed
 
         def done(count: int, total: int) -> None:
@@ -105,4 +108,5 @@ class OneRun(ImageEngine):
         image = without_hidden_colours(image)
         if plan is None:
             plan = self.tile_plan(image.height, image.width, tile, memory, overlap)
-        return upscale_exactly(self.enlarge, image, self.scale, plan, done)
+        run = functools.partial(enlarge_copies, self.enlarge, check_count(ensemble))
+        return upscale_exactly(run, image, self.scale, plan, done)

@@ -25,13 +25,14 @@ class UpscaleOptions:
     steps: int | None = None
     start: Start = "default"
     match_color: bool = False
+    ensemble: int = 1
     tile: Tile = "auto"
     memory: int | None = None
     overlap: int | None = None
 
     def check(self, engine: ImageEngine) -> None:
         """Raise UsageError for options that the engine would refuse for every image."""
-        engine.check_loop(self.steps, self.start, self.match_color)
+        engine.check_loop(self.steps, self.start, self.match_color, self.ensemble)
         gaussian_noise((0, 0, 0, 0), self.seed)
         engine.check_tiles(self.tile, self.memory, self.overlap)
 
@@ -44,12 +45,13 @@ class UpscaleOptions:
         """``ImageEngine.upscale_image`` with these options."""
         return engine.upscale_image(image, self.seed, plan=plan, steps=self.steps,
                                     start=self.start, match_color=self.match_color,
-                                    on_step=on_step, on_tile=on_tile)
+                                    ensemble=self.ensemble, on_step=on_step, on_tile=on_tile)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready. ``match_color`` is included only if it is on: journals written before it
-        existed stay valid."""
+        """JSON-ready. ``match_color`` and ``ensemble`` are included only where they change
+        something: journals written before they existed stay valid."""
         values = asdict(self)
-        if not self.match_color:
-            del values["match_color"]
+        for name, usual in (("match_color", False), ("ensemble", 1)):
+            if values[name] == usual:
+                del values[name]
         return values
