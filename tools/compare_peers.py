@@ -10,9 +10,8 @@ of its own, and the tables have means over the photos: PSNR-Y and SSIM-Y, and of
 also --metrics, which evaluate takes too, the process's CPU seconds (user and system, start-up
 included), wall seconds and peak memory, and the size of the model's files. Peers and measures that
 are not installed are left out by name. --model FILE adds a bundle or checkpoint, with
-", ensemble 4" after it as the mean of 4 copies, --plot FILE an SVG
-of PSNR-Y against CPU seconds, --crops FILE a picture of the part with most detail of each photo in
-the first condition, at 200 %.
+", ensemble 4" after it as the mean of 4 copies, --plot FILE an SVG of PSNR-Y against CPU seconds,
+--crops FILE a picture of the part with most detail of each photo in the first condition, at 200 %.
 """
 
 from __future__ import annotations

@@ -28,14 +28,17 @@ _SMALL = """
 .gradio-container { padding: 0 !important }
 .sentences p { margin: 0.2em 0; overflow-wrap: anywhere }
 """
+_AUTOMATIC = ""
 
 
 def model_choices(own: str | None) -> list[tuple[str, str, int]]:
     """(label, model, scale) of what the page offers; ``own`` first, which is a shipped model's name
-    or a path. Raises as ``open_model``."""
+    or a path, else the choice by each file's kind. Raises as ``open_model``."""
     found = [(f"{one.name}: {one.purpose}", one.name, one.scale) for one in SHIPPED]
     if own is None:
-        return found
+        by_kind = [(choose(None, one.scale).name, one) for one in SHIPPED if one.jpeg]
+        return [*((f"automatic: {usual}, for JPEG files {one.name}", _AUTOMATIC, one.scale)
+                  for usual, one in by_kind), *found]
     first = [choice for choice in found if choice[1] == own]
     first = first or [(Path(own).name, own, scale) for scale in scales_of(own)]
     return [*first, *(choice for choice in found if choice not in first)]
@@ -70,8 +73,8 @@ def build(pages: Pages, upscaler: Upscaler, own_model: str | None, privacy: str)
             if not uploads:
                 raise UsageError("no photo is there yet; drop one, or click to choose some")
             if (model, scale) not in offered:  # what a page sends may be anything
-                model = choose(None, scale).name
-            for larger in upscaler.run(work, model, scale,
+                model = _AUTOMATIC
+            for larger in upscaler.run(work, model or None, scale,
                                        lambda share, text: progress(share, desc=text)):
                 written += [] if larger is None else [str(larger)]
                 yield _shown(work, written)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import BidiffError
 from ..files.temporaries import remove
+from ..images.kinds import is_jpeg_file
 from ..models.open import open_model
+from ..models.shipped import choose
 from ..progress import Progress
 from ..upscale.batch import Batch, Result, where
 from ..upscale.jobs import Job, Jobs
@@ -47,17 +49,19 @@ class Upscaler:
             ) -> Iterator[Path | None]:
         """Upscale the photos of ``work`` as ``bidiff-deploy upscale`` does, into its folder.
 
-        Yields each larger photo, and None for one that failed, after adding a line to
-        ``work.lines`` and previews to ``work.results``. Raises Stopped once ``work.stopped`` is
-        set, and what ``open_model`` raises. Of abandoned work nothing is left.
+        ``model`` None: the default for each file's kind. Yields each larger photo, and None for
+        one that failed, after adding a line to ``work.lines`` and previews to ``work.results``.
+        Raises Stopped once ``work.stopped`` is set, and what ``open_model`` raises. Of abandoned
+        work nothing is left.
         """
         try:
             with Progress("", len(work.photos), quiet=True) as progress:
                 for place, photo in enumerate(work.photos):
-                    with self._engine(work, model, scale) as engine:
+                    name = model or choose(None, scale, jpeg=is_jpeg_file(photo)).name
+                    with self._engine(work, name, scale) as engine:
                         follower = _Follower(work, progress, place, on_progress)
                         target = work.folder / f"{photo.stem}_x{engine.scale}.png"
-                        Batch(engine, Jobs([Job(0, photo, target)], work.folder, True),
+                        Batch(lambda _: engine, Jobs([Job(0, photo, target)], work.folder, True),
                               UpscaleOptions(), backend="onnxruntime",
                               max_pixels=self._max_pixels).run(follower)
                         done = self._finish(work, photo, target, follower.result, engine.scale)

@@ -14,7 +14,7 @@ from ._shared import threads_option
               help="Port to listen at. Default: the first that is free, from 7860.")
 @click.option("--model", metavar="NAME|BUNDLE|CHECKPOINT",
               help="The model that is chosen first: a name that `bidiff-deploy models` lists, or a "
-                   "path. Default: photo-x2.")
+                   "path. Default: photo-x2, and photo-jpeg-x2 for JPEG files.")
 @threads_option
 @click.option("--max-pixels", type=click.IntRange(min=1), default=1 << 27,
               metavar="N", help="Refuse photos of more pixels; a small file may hold a huge image.")

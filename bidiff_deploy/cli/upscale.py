@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -42,7 +42,8 @@ FORMATS = ("png", "jpg", "webp", "tif", "same")
                    "Default: next to each input, with _x2 or _fitN after its name.")
 @click.option("--model", type=PATH, metavar="NAME|BUNDLE|CHECKPOINT",
               help="Name of a model that `bidiff-deploy models` lists, or a path. Default: "
-                   "photo-x2, or the first word, if it is a bundle or checkpoint.")
+                   "the first word, if it is a bundle or checkpoint; else photo-x2, and "
+                   "photo-jpeg-x2 for JPEG files.")
 @click.option("--scale", type=click.IntRange(1, 16), metavar="N",
               help="Choose the model of this upscaling factor, or the factor of a checkpoint that "
                    "has several. Default: that of the model.")
@@ -79,7 +80,8 @@ def command(inputs: tuple[str, ...], output: str | None, model: str | None, scal
     """Upscale the images IN...: photo.png becomes photo_x2.png.
 
     MODEL is a bundle or a checkpoint; without one, a model that is installed with the package is
-    used. What an earlier run wrote next to its input is not read again.
+    used, for JPEG files, whatever their names, the one that was trained on them. What an earlier
+    run wrote next to its input is not read again.
 
     IN is a PNG, JPEG, WebP, TIFF, BMP or GIF file of 8 or 16 bits; a folder, of which all images at
     any depth are read; or a quoted pattern such as 'photos/**/*.png'. Hidden files are skipped, and
@@ -103,7 +105,9 @@ def command(inputs: tuple[str, ...], output: str | None, model: str | None, scal
 
     from .. import load
     from ..errors import UsageError
+    from ..images.kinds import is_jpeg_file
     from ..models.open import is_model_file, scale_of
+    from ..models.shipped import choose
     from ..progress import Progress
     from ..upscale.batch import Batch
     from ..upscale.jobs import plan, summary
@@ -138,13 +142,18 @@ def command(inputs: tuple[str, ...], output: str | None, model: str | None, scal
     screen = _Screen(quiet, as_json)
     interrupted = 0
     try:
-        with _termination(), \
-                load(model, scale=scale, threads=threads, backend=backend,
-                     device=device) as engine, \
+        with _termination(), ExitStack() as opened, \
                 Progress("upscale", len(jobs), quiet=quiet) as progress:
-            upscale.check(engine)
-            batch = Batch(engine, jobs, upscale, backend=backend, journal=journal,
-                          overwrite=overwrite, quality=quality, max_pixels=max_pixels, fit=fit)
+            names = {job.source: model or choose(None, scale, jpeg=is_jpeg_file(job.source)).name
+                     for job in jobs}
+            engines = {name: opened.enter_context(load(name, scale=scale, threads=threads,
+                                                       backend=backend, device=device))
+                       for name in dict.fromkeys(names.values())}
+            for engine in engines.values():
+                upscale.check(engine)
+            batch = Batch(lambda source: engines[names[source]], jobs, upscale, backend=backend,
+                          journal=journal, overwrite=overwrite, quality=quality,
+                          max_pixels=max_pixels, fit=fit)
             if resume:
                 batch.find_finished()
             screen.follow(progress, batch.waiting, len(jobs), engine.fuses_loop)

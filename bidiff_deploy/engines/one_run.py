@@ -93,8 +93,8 @@ class OneRun(ImageEngine):
         The usual overlap is twice the network's reach, at most half a tile. With it, larger tiles
         return exactly the pixels of the whole image; those of a network whose pixels depend on all
         others differ from it, least in the middle of an overlap, where tiles are cut, and those of
-        an ``ensemble`` by its rounding. ``on_step`` counts tiles, as ``on_tile``. ``seed`` is checked and has no effect. Raises UsageError as
-        ``tile_plan`` and ``check_loop``.
+        an ``ensemble`` by its rounding. ``on_step`` counts tiles, as ``on_tile``. ``seed`` is
+        checked and has no effect. Raises UsageError as ``tile_plan`` and ``check_loop``.
         """
         self._check_open()
         self.check_loop(steps, start, match_color, ensemble)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-__all__ = ["HEAD_BYTES", "is_other", "kind_of", "refusal"]
+__all__ = ["HEAD_BYTES", "is_jpeg_file", "is_other", "kind_of", "refusal"]
 
 HEAD_BYTES = 512  # of a file, enough to recognise it
 
@@ -65,6 +66,17 @@ def kind_of(head: bytes) -> str | None:
     if text and re.fullmatch(rb"[\t\n\r\x20-\x7e\x80-\xff]*", text) and _is_text(text):
         return "a text file"
     return None
+
+
+def is_jpeg_file(path: Path) -> bool:
+    """Whether a file's first bytes are those of a JPEG; False for one that cannot be read."""
+    try:
+        if not path.is_file():  # to open a pipe would wait for its writer
+            return False
+        with open(path, "rb") as file:
+            return kind_of(file.read(HEAD_BYTES)) == "a JPEG image"
+    except OSError:
+        return False
 
 
 def is_other(head: bytes) -> bool:

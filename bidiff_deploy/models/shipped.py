@@ -26,6 +26,7 @@ class Shipped:
     seconds    CPU seconds for these eight photos, start-up included, on two cores of a Zen 5
     precision  that it is run with, as ``export --precision`` has it: ``fast`` where that changes
                the mean PSNR-Y of these photos by less than 0.01 dB
+    jpeg       whether it is the default of its scale for JPEG files
     """
 
     name: str
@@ -35,18 +36,19 @@ class Shipped:
     psnr: float
     seconds: float
     precision: str = "exact"
+    jpeg: bool = False
 
     @property
     def path(self) -> Path:
         return Path(__file__).with_name(self.file)
 
 
-# The first of a scale is the default.
+# The first of a scale is the default, for JPEG files the first with ``jpeg``, if there is one.
 SHIPPED = (
     Shipped("photo-x2", "photo_x2.safetensors", 2, "clean photos, text, drawings", 36.92, 1.8,
             "fast"),
     Shipped("photo-jpeg-x2", "photo_jpeg_x2.safetensors", 2, "photos saved as JPEG", 36.63, 1.7,
-            "fast"),
+            "fast", jpeg=True),
     Shipped("photo-x4", "photo_x4.safetensors", 4, "photos, clean or saved as JPEG", 31.06, 1.1,
             "fast"),
     Shipped("diffusion-x2", "diffusion_x2.safetensors", 2, "the diffusion pipeline, one step",
@@ -60,8 +62,9 @@ def is_name(model: str) -> bool:
     return any(one.name == model for one in SHIPPED)
 
 
-def choose(name: str | None = None, scale: int | None = None) -> Shipped:
-    """The model called ``name``, else the default of ``scale``, else of scale 2.
+def choose(name: str | None = None, scale: int | None = None, *, jpeg: bool = False) -> Shipped:
+    """The model called ``name``, else the default of ``scale``, else of scale 2; ``jpeg``: for
+    JPEG files.
 
     Raises UsageError for an unknown name, a scale that no model has, and a name of another scale.
     """
@@ -73,7 +76,7 @@ def choose(name: str | None = None, scale: int | None = None) -> Shipped:
             raise UsageError(f"no model of scale {wanted} is installed, only of {have}; name a "
                              "bundle or checkpoint of that scale with --model, or upscale the "
                              "result again, with a name for the new one (-o)")
-        return found[0]
+        return next((one for one in found if one.jpeg and jpeg), found[0])
     found = [one for one in SHIPPED if one.name == name]
     if not found:
         raise UsageError(f"{name} does not exist and is no installed model; installed are "

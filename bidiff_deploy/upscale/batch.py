@@ -1,11 +1,11 @@
-"""Upscales many image files with one engine: the stages of the pipeline, and their results."""
+"""Upscales many image files: the stages of the pipeline, and their results."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from .jobs import Job, Jobs
     from .options import UpscaleOptions
 
-__all__ = ["Batch", "Listener", "Result", "where"]
+__all__ = ["Batch", "EngineOf", "Listener", "Result", "where"]
 
 Result = dict[str, Any]  # what --json prints for an image
+EngineOf = Callable[[Path], "ImageEngine"]  # which engine upscales a file
 
 
 class Listener(Protocol):
@@ -86,25 +87,23 @@ class _Finished(BidiffError):
 
 
 class Batch:
-    """The jobs of one run.
+    """The jobs of one run; ``engine_of`` names the open engine of each, all of one scale.
 
     With a journal, runs in one folder share their work: each output is computed by the run that
-    claims it first. ``fit``: the longest side of each output in pixels; None: what the engine's
-    scale gives.
+    claims it first. ``fit``: the longest side of each output in pixels; None: what the scale gives.
 
     recorded   what the journal records of the options that pixels depend on
     finished   records of outputs that need no work, by their path; see ``find_finished``
     """
 
-    def __init__(self, engine: ImageEngine, jobs: Jobs, options: UpscaleOptions, *, backend: str,
+    def __init__(self, engine_of: EngineOf, jobs: Jobs, options: UpscaleOptions, *, backend: str,
                  journal: Journal | None = None, overwrite: bool = False,
                  quality: int | None = None, max_pixels: int = MAX_PIXELS,
                  fit: int | None = None) -> None:
-        self._engine, self._jobs, self._options, self._fit = engine, jobs, options, fit
+        self._engine_of, self._jobs, self._options, self._fit = engine_of, jobs, options, fit
         self._quality, self._max_pixels = quality, max_pixels
         self._journal, self._overwrite, self._resumes = journal, overwrite, False
-        # The manifest contains the hash of each of the bundle's files.
-        self._bundle = manifest_digest(engine.bundle.manifest) if journal is not None else ""
+        self._digests: dict[int, str] = {}
         self.recorded = {"backend": backend, **options.to_dict(),
                          **({} if quality is None else {"quality": quality}),
                          **({} if fit is None else {"fit": fit})}
@@ -132,7 +131,7 @@ class Batch:
         also if there is no output."""
         if self._journal is None or not os.path.lexists(job.target):
             return None
-        reason = self._journal.why_not(job.target, job.source, self._bundle, self.recorded)
+        reason = self._journal.why_not(job.target, job.source, self._bundle(job), self.recorded)
         record = self._journal.record(job.target)
         if reason is None and record is not None:
             self.finished[job.target] = record
@@ -205,16 +204,24 @@ class Batch:
             raise _Claimed
         if self._resumes and self._examine(job) is None and job.target in self.finished:
             raise _Finished
-        size, note = self._size(image)
+        size, note = self._size(image, self._engine_of(job.source).scale)
         # Before the work is done: the format may be unable to store the image.
         check_output(job.target, self._overwrite, image, size)
         digest = hashlib.sha256(data).hexdigest() if self._journal is not None else ""
         return _Work(image, digest, time.monotonic() - started, size, note)
 
-    def _size(self, image: Image) -> tuple[tuple[int, int], str | None]:
+    def _bundle(self, job: Job) -> str:
+        """The digest of the bundle that computes a job."""
+        engine = self._engine_of(job.source)
+        if id(engine) not in self._digests:
+            # The manifest contains the hash of each of the bundle's files.
+            self._digests[id(engine)] = manifest_digest(engine.bundle.manifest)
+        return self._digests[id(engine)]
+
+    def _size(self, image: Image, scale: int) -> tuple[tuple[int, int], str | None]:
         """(width, height) of the output, and why it is not what was asked for, or is not
         upscaled."""
-        scale, fit = self._engine.scale, self._fit
+        fit = self._fit
         longest = max(image.width, image.height)
         if fit is None:
             return (image.width * scale, image.height * scale), None
@@ -232,8 +239,9 @@ class Batch:
         if self._fit is not None and max(work.image.width, work.image.height) >= self._fit:
             return work
         started = time.monotonic()
-        plan = self._options.plan(self._engine, work.image.height, work.image.width)
-        larger = self._options.upscale(self._engine, work.image, plan, **listener.begin(job, plan))
+        engine = self._engine_of(job.source)
+        plan = self._options.plan(engine, work.image.height, work.image.width)
+        larger = self._options.upscale(engine, work.image, plan, **listener.begin(job, plan))
         return replace(work, image=larger, plan=plan.to_dict(),
                        seconds=work.seconds + time.monotonic() - started)
 
@@ -245,7 +253,7 @@ class Batch:
             if self._journal is not None:
                 content = whole.read_bytes()
                 self._journal.add(job.target, Record(
-                    work.input_digest, self._bundle, self.recorded, image.width, image.height,
+                    work.input_digest, self._bundle(job), self.recorded, image.width, image.height,
                     len(content), hashlib.sha256(content).hexdigest()))
 
         left_out = write_image(job.target, image, overwrite=self._overwrite,

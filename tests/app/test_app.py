@@ -22,6 +22,7 @@ from bidiff_deploy.app import server
 from bidiff_deploy.cli import group
 from bidiff_deploy.images.image import Image
 from bidiff_deploy.images.write import write_image
+from bidiff_deploy.models.shipped import SHIPPED
 from support.browser import Browser, find_chromium
 from support.image_samples import profile
 from support.report_pages import needs_library
@@ -174,6 +175,16 @@ def test_strangers_get_no_files_and_send_it_nowhere(app):
     run = {"fn_index": functions["run"], "session_hash": "s", "data": [[], 2, "/etc/passwd"]}
     assert app.ask("/gradio_api/run/predict", run)[0] == 404  # only through the queue
     assert app.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_page_offers_a_choice_by_kind_first():
+    pytest.importorskip("gradio")
+    from bidiff_deploy.app.layout import model_choices
+
+    label, model, scale = model_choices(None)[0]
+    assert (model, scale) == ("", 2) and "photo-jpeg-x2" in label
+    assert [model for _, model, _ in model_choices(None)[1:]] == [one.name for one in SHIPPED]
+    assert model_choices("photo-x4")[0][1:] == ("photo-x4", 4)
 
 
 @needs_library

@@ -42,7 +42,7 @@ class Case:
             uploads.append(Upload(path, original.name))
         return self.pages.open(page, uploads).start(uploads)
 
-    def run(self, work: Work, model: str = "m", on_progress=lambda share, text: None
+    def run(self, work: Work, model: str | None = "m", on_progress=lambda share, text: None
             ) -> list[Path | None]:
         return list(self.upscaler.run(work, model, 2, on_progress))
 
@@ -100,6 +100,11 @@ def test_an_engine_is_kept_until_another_model_is_wanted(case):
     assert [engine.closings for _, engine in case.opened] == [1, 0]
     case.upscaler.close()
     assert case.opened[1][1].closings == 1
+
+
+def test_without_a_model_each_photo_gets_that_of_its_kind(case):
+    case.run(case.work(case.setting.photo("a.png"), case.setting.photo("b.jpg")), None)
+    assert [model for model, _ in case.opened] == ["photo-x2", "photo-jpeg-x2"]
 
 
 def test_stopped_work_ends_at_the_next_step_and_keeps_results(case):
