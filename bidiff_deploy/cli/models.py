@@ -14,8 +14,8 @@ def command(as_json: bool) -> None:
 
     PSNR-Y is the mean of eight photos that no model has seen, reduced by Matlab's bicubic; Pillow's
     bicubic enlargement reaches 33.58 dB for x2 and 29.70 for x4. Seconds are CPU time for these
-    eight photos, whose results have 0.1 to 0.4 megapixels. `upscale --model NAME` uses one, and
-    `upscale --scale 4` the first of that scale.
+    eight photos, whose results have 0.1 to 0.4 megapixels. `upscale --model NAME` uses one;
+    without it, `upscale` takes the first of the --scale, and for JPEG files the one for them.
     """
     import json
     from dataclasses import asdict
