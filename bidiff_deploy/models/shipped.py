@@ -47,12 +47,12 @@ class Shipped:
 SHIPPED = (
     Shipped("photo-x2", "photo_x2.safetensors", 2, "clean photos, text, drawings", 36.92, 1.8,
             "fast"),
-    Shipped("photo-jpeg-x2", "photo_jpeg_x2.safetensors", 2, "photos saved as JPEG", 36.63, 1.7,
+    Shipped("photo-jpeg-x2", "photo_jpeg_x2.safetensors", 2, "photos saved as JPEG", 36.76, 2.1,
             "fast", jpeg=True),
-    Shipped("photo-x4", "photo_x4.safetensors", 4, "photos, clean or saved as JPEG", 31.06, 1.1,
+    Shipped("photo-x4", "photo_x4.safetensors", 4, "photos, clean or saved as JPEG", 31.19, 0.9,
             "fast"),
     Shipped("diffusion-x2", "diffusion_x2.safetensors", 2, "the diffusion pipeline, one step",
-            36.67, 8.3),
+            36.67, 7.5),
     Shipped("photo-x2-fast", "photo_x2_fast.safetensors", 2, "BBCU-M as published, for comparison",
             36.17, 1.7))
 

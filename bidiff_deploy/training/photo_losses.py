@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..images.metrics import LUMA, LUMA_OFFSET, SSIM_CONSTANTS, WINDOW
 
-__all__ = ["photo_loss"]
+__all__ = ["photo_loss", "with_luma_of"]
 
 _FLOOR = 1e-5
 _LUMA_SHARE = 0.8  # the rest keeps colours right
@@ -50,6 +50,13 @@ def _luma(image: Tensor) -> Tensor:
     """
     red, green, blue = (float(factor) / 255 for factor in LUMA)
     return red * image[:, 0] + green * image[:, 1] + blue * image[:, 2] + LUMA_OFFSET / 255
+
+
+def with_luma_of(photo: Tensor, image: Tensor) -> Tensor:
+    """``photo`` with the luma of ``image`` and its own colours (Cb and Cr), of their shape; float
+    (N, 3, H, W), RGB in about [0, 1], not clipped."""
+    grey = sum(map(float, LUMA)) / 255
+    return photo + ((_luma(image.float()) - _luma(photo.float())) / grey)[:, None]
 
 
 def _ssim(first: Tensor, second: Tensor) -> Tensor:

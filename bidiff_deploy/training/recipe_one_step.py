@@ -154,6 +154,8 @@ class OneStep:
               timestep of the same schedule
     image     weight of the error of the result against the photo, of ``kind``, see
               ``photo_losses``
+    luma_only  the discriminator and the perceptual loss see the photo with the result's luma, so
+              that the result's colours are learned by ``image`` alone
     """
 
     timestep: int = 0
@@ -161,6 +163,7 @@ class OneStep:
     teacher: str = ""
     image: float = 0.0
     kind: str = "l1"
+    luma_only: bool = False
     trajectory: Trajectory = field(default_factory=Trajectory)
     score: Score = field(default_factory=Score)
     discriminator: Discriminator = field(default_factory=Discriminator)

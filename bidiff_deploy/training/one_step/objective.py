@@ -20,7 +20,7 @@ from torch.func import functional_call
 
 from ...sampling.schedule import Schedule
 from ..networks.bi_diffsr import BiDiffSR
-from ..photo_losses import photo_loss
+from ..photo_losses import photo_loss, with_luma_of
 from ..recipe_one_step import OneStep
 from . import similarity
 from .discriminator import Judge, judge_losses, student_loss
@@ -98,14 +98,16 @@ class OneStepLoss(nn.Module):
                 result, taught, lambda image: noised(image, score_noise, alpha),
                 lambda noisy: self._taught_noise(noisy, condition, score_step))
             shares["score"] = options.score.weight
+        # Only what is seen in luma: colours that a teacher's features do not mind would stay wrong.
+        seen = with_luma_of(photo, result) if options.luma_only else result
         if options.perceptual.weight:
             name = "features" if self.vgg is None else "dists"
-            parts[name] = self._dissimilarity(result, photo, condition)
+            parts[name] = self._dissimilarity(seen, photo, condition)
             shares[name] = options.perceptual.weight
         loss = torch.stack([shares[name] * part for name, part in parts.items()]).sum() \
             if parts else result.new_zeros(())
         if self.judge is not None:
-            parts["fooled"], parts["judge"] = self._judged(result, photo, condition, judge_noise,
+            parts["fooled"], parts["judge"] = self._judged(seen, photo, condition, judge_noise,
                                                            judge_step)
             loss = loss + options.discriminator.weight * parts["fooled"] + parts["judge"]
         return {"loss": loss, **parts, **details}
