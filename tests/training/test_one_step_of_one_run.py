@@ -16,10 +16,11 @@ from bidiff_deploy.checkpoint.packed import write_packed
 from bidiff_deploy.checkpoint.read import read_checkpoint
 from bidiff_deploy.cli import group as cli
 from bidiff_deploy.errors import CheckpointError, UsageError
+from bidiff_deploy.images.metrics import LUMA
 from bidiff_deploy.images.resample import to_condition
 from bidiff_deploy.training.draws import Draws
 from bidiff_deploy.training.one_step.task import TaughtOneRunTask
-from bidiff_deploy.training.photo_losses import photo_loss
+from bidiff_deploy.training.photo_losses import photo_loss, with_luma_of
 from bidiff_deploy.training.recipe import recipe_from_dict
 from bidiff_deploy.training.trainer import Trainer
 from support.binarizer_setup import checkpoint, network
@@ -79,6 +80,53 @@ def test_teachers_that_do_not_fit_are_refused(taught):
             ({**ALL, "teacher": "none.safetensors"}, {}, CheckpointError, "none.safetensors")):
         with pytest.raises(kind, match=says):
             Trainer(recipe(one_step, data={**TREE["data"], "crops": 5, **data}), taught)
+
+
+class Fixed(torch.nn.Module):
+    """Stands for a network whose result is given."""
+
+    def __init__(self, result: torch.Tensor) -> None:
+        super().__init__()
+        self.result = torch.nn.Parameter(result)
+
+    def forward(self, start: torch.Tensor) -> torch.Tensor:
+        return self.result
+
+
+@pytest.mark.parametrize("luma_only", [False, True])
+def test_features_and_discriminator_see_luma_alone_if_asked(taught, luma_only):
+    """The gradient of both says nothing then about colours, which ``image`` learns."""
+    one_step = {**ALL, "luma_only": luma_only, "score": 0,
+                "trajectory": {"weight": 0, "steps": 2, "cache": ""}}
+    task = TaughtOneRunTask(recipe(one_step), taught)
+    objective = task.objective()
+    high = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    low = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    inputs = task.prepare(task.network, high, low, Draws(0, 7, 14))
+    for layer in objective.judge.out_layers:  # they begin at zero, which passes no gradient
+        torch.nn.init.normal_(layer.get_submodule("3").weight)
+    for name in ("features", "fooled", "image"):
+        objective.network = Fixed(high.flip(0) * 0.8 + 0.1)
+        objective(*inputs)[name].backward()
+        gradient = objective.network.result.grad
+        luma = torch.tensor([float(factor) for factor in LUMA])[None, :, None, None]
+        along = (gradient * luma).sum(1, keepdim=True) * luma / luma.square().sum()
+        colours = (gradient - along).abs().max() / gradient.abs().max()
+        assert (colours < 1e-4) == (luma_only and name != "image"), (name, float(colours))
+
+
+def test_the_photo_takes_luma_and_keeps_its_colours():
+    photo, image = torch.rand(2, 2, 3, 5, 4, generator=torch.Generator().manual_seed(0)).double()
+    found = with_luma_of(photo, image)
+    weights = torch.tensor([float(factor) for factor in LUMA]).double()
+
+    def luma(x: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("c,nchw->nhw", weights, x)
+
+    torch.testing.assert_close(luma(found), luma(image), rtol=0, atol=1e-4)
+    for first, second in ((0, 1), (1, 2)):  # differences of channels are the colours
+        torch.testing.assert_close(found[:, first] - found[:, second],
+                                   photo[:, first] - photo[:, second], rtol=0, atol=1e-5)
 
 
 def test_the_values_by_hand(taught):
