@@ -156,7 +156,8 @@ def command(inputs: tuple[str, ...], output: str | None, model: str | None, scal
                           max_pixels=max_pixels, fit=fit)
             if resume:
                 batch.find_finished()
-            screen.follow(progress, batch.waiting, len(jobs), engine.fuses_loop)
+            screen.follow(progress, batch.waiting, len(jobs),
+                          any(engine.fuses_loop for engine in engines.values()))
             batch.run(screen)
     except KeyboardInterrupt as error:
         interrupted = error.args[0] if isinstance(error, _Terminated) else 2

@@ -108,5 +108,5 @@ class OneRun(ImageEngine):
         image = without_hidden_colours(image)
         if plan is None:
             plan = self.tile_plan(image.height, image.width, tile, memory, overlap)
-        run = functools.partial(enlarge_copies, self.enlarge, check_count(ensemble))
+        run = functools.partial(enlarge_copies, self.enlarge, ensemble)
         return upscale_exactly(run, image, self.scale, plan, done)

@@ -46,6 +46,7 @@ def recipe(one_step: dict, **more: Any):
     ({**ALL, "noise": False}, {}, "one_step.noise applies only"),
     ({**ALL, "wide": 2}, {}, "one_step.wide applies only"),
     ({"kind": "luma"}, {}, "has no loss"),
+    ({"image": 1, "luma_only": True}, {}, "neither has a weight"),
     (ALL, {"loss": "luma"}, "leave loss=luma out"),
     (ALL, {"data": {**TREE["data"], "crops": 0}}, "needs data.crops"),
     ({"image": 1, "kind": "luma"}, {"data": {**TREE["data"], "crop": 8}}, "at least 11"),
