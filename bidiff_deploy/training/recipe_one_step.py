@@ -180,8 +180,8 @@ class OneStep:
         if self.teacher and not self.needs_teacher:
             raise ValueError("one_step.teacher is used by none of its losses; leave it out")
         if self.luma_only and not (self.discriminator.weight or self.perceptual.weight):
-            raise ValueError("one_step.luma_only changes what discriminator and perceptual see, and "
-                             "neither has a weight; leave it out")
+            raise ValueError("one_step.luma_only changes what discriminator and perceptual see, "
+                             "and neither has a weight; leave it out")
         if self.wide.copies and not (self.image or self.trajectory.weight):
             raise ValueError("one_step.wide trains its teacher with image or trajectory; give one "
                              "a weight above 0")
