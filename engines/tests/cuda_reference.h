@@ -120,7 +120,8 @@ inline Map pixel_shuffle(const Map& x, const Size& size) {
   return y;
 }
 
-// GroupNorm and Swish in float64, and how much a result may be off: the rounding of a * x + b.
+// GroupNorm and Swish in float64, and how much a result may be off: the rounding of a * x + b, and
+// of the mean, which is as large as the mean of |x| allows, also where x and the mean are near 0.
 struct NormSwish {
   std::vector<double> h, bound;
 };
@@ -130,9 +131,13 @@ inline NormSwish norm_swish(const Map& x, const Size& size, int64_t groups,
   NormSwish made;
   for (int64_t group = 0; group < size.batch * groups; ++group) {
     const float* from = x.data() + group * group_size;
-    double mean = 0, squares = 0;
-    for (int64_t i = 0; i < group_size; ++i) mean += static_cast<double>(from[i]);
+    double mean = 0, magnitude = 0, squares = 0;
+    for (int64_t i = 0; i < group_size; ++i) {
+      mean += static_cast<double>(from[i]);
+      magnitude += std::fabs(static_cast<double>(from[i]));
+    }
     mean /= static_cast<double>(group_size);
+    magnitude /= static_cast<double>(group_size);
     for (int64_t i = 0; i < group_size; ++i) {
       const double gap = static_cast<double>(from[i]) - mean;
       squares += gap * gap;
@@ -146,7 +151,7 @@ inline NormSwish norm_swish(const Map& x, const Size& size, int64_t groups,
       const double n = a * static_cast<double>(from[i]) + b;
       made.h.push_back(n / (1 + std::exp(-n)));
       made.bound.push_back(1e-6 * (std::fabs(a * static_cast<double>(from[i])) +
-                                   std::fabs(mean * a) + std::fabs(n)));
+                                   magnitude * std::fabs(a) + std::fabs(n)));
     }
   }
   return made;
