@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from bidiff_deploy.cli import group
-from bidiff_deploy.cli.upscale import _Screen
+from bidiff_deploy.cli._upscale_screen import Screen
 from bidiff_deploy.images.read import read_image
 from bidiff_deploy.images.resample import to_condition
 from bidiff_deploy.upscale import journal
@@ -200,7 +200,7 @@ def test_who_listens_to_steps(fuses_loop, on_terminal, shown, expected) -> None:
     progress = SimpleNamespace(shown=shown, on_terminal=on_terminal,
                                update=lambda *values: updates.append(values))
     jobs = [Job(index, Path(f"{index}.png"), Path("out")) for index in range(3)]
-    screen = _Screen(quiet=False, as_json=False)
+    screen = Screen(quiet=False, as_json=False)
     screen.follow(progress, jobs, len(jobs), fuses_loop)
     listeners = screen.begin(jobs[2], SimpleNamespace(count=4))
     assert list(listeners) == expected

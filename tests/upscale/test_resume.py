@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bidiff_deploy.cli import upscale as cli_upscale
+from bidiff_deploy.cli._upscale_screen import Screen
 from bidiff_deploy.upscale import batch, jobs, journal
 from bidiff_deploy.upscale.jobs import Job
 from bidiff_deploy.upscale.journal import FILE_NAME, Journal
@@ -211,7 +211,7 @@ class OtherRun:
         self.journal = Journal("out")
         assert self.journal.claim(self.target)
         self.waits: list[Path] = []
-        monkeypatch.setattr(cli_upscale._Screen, "wait", lambda _, job: self.wait(job))
+        monkeypatch.setattr(Screen, "wait", lambda _, job: self.wait(job))
 
     def wait(self, job: Job) -> None:
         """Called when the run under test has nothing left but b.png."""
