@@ -4,7 +4,7 @@
     python tools/training_photos.py training/photo_data
     python tools/one_step_proof.py train teacher     # runs/one_step/teacher.bundle
     python tools/one_step_proof.py sample            # what the teacher makes of the crops
-    python tools/one_step_proof.py train control tad-sr tad-sr-still dfosd gpd mixture
+    python tools/one_step_proof.py train control tad-sr tad-sr-still dfosd gpd mixture texture
     python tools/one_step_proof.py table > table.md
 
 `train` runs the recipes training/one_step_small*.yaml with the losses of each method, packs and
@@ -72,6 +72,10 @@ METHODS: dict[str, Method] = {
     "gpd": Method({**_ENDLESS, "one_step.wide": {"copies": 2, "weight": 3}}),
     "mixture": Method({"one_step.trajectory": _TRAJECTORY, "one_step.perceptual": 0.1,
                        "one_step.discriminator": {"weight": 0.02}}, begins=True),
+    # The losses of training/detail_x4.yaml.
+    "texture": Method({**_ENDLESS, "one_step.kind": "luma", "one_step.luma_only": True,
+                       "one_step.perceptual": 1, "one_step.discriminator": {
+                           "weight": 0.3, "timesteps": [0, 500], "rate": 4}}, begins=True),
 }
 
 
