@@ -72,7 +72,7 @@ METHODS: dict[str, Method] = {
     "gpd": Method({**_ENDLESS, "one_step.wide": {"copies": 2, "weight": 3}}),
     "mixture": Method({"one_step.trajectory": _TRAJECTORY, "one_step.perceptual": 0.1,
                        "one_step.discriminator": {"weight": 0.02}}, begins=True),
-    # The losses of training/detail_x4.yaml.
+    # The losses of training/detail_x4.yaml, with less weight of the discriminator.
     "texture": Method({**_ENDLESS, "one_step.kind": "luma", "one_step.luma_only": True,
                        "one_step.perceptual": 1, "one_step.discriminator": {
                            "weight": 0.3, "timesteps": [0, 500], "rate": 4}}, begins=True),

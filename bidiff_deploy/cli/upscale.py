@@ -174,7 +174,7 @@ def command(inputs: tuple[str, ...], output: str | None, model: str | None, scal
         raise SystemExit(128 + interrupted)
     if not (jobs.to_file or quiet or as_json):
         print_line(printable(ending(screen.results, len(passed_over),
-                                     output or str(jobs.folder), part)))
+                                    output or str(jobs.folder), part)))
     if failed:
         raise SystemExit(1)
 
